@@ -1,0 +1,1 @@
+//! Names to addresses, with their time to live.

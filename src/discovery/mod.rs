@@ -1,0 +1,3 @@
+//! Where endpoints are. Runs on the control core.
+
+pub mod dns;

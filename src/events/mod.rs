@@ -1,0 +1,3 @@
+//! Facts for the outside: the publisher core.
+
+pub mod publisher;

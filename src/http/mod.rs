@@ -1,0 +1,5 @@
+//! What every version of HTTP shares: heads, header names, framing, and replies of our own.
+
+pub mod head;
+pub mod headers;
+pub mod reply;

@@ -1,0 +1,5 @@
+//! HTTP/1.1 (RFC 9112): parsing and encoding without I/O, and the sessions on both sides.
+
+pub mod body;
+pub mod encode;
+pub mod parse;

@@ -1,0 +1,193 @@
+//! The plan: configuration compiled for the data cores. Immutable, dense ids, no names to look up.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::http::headers::HeaderEdits;
+use crate::routing;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerId(pub u16);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteId(pub u32);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterId(pub u32);
+/// Index into `Cluster::endpoints`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EndpointId(pub u32);
+
+#[derive(Debug)]
+pub struct Plan {
+    /// Counts up with every plan that was accepted: `tls_proxy_rules_version`.
+    pub version: u64,
+    pub cores: usize,
+    pub listeners: Vec<Listener>,
+    pub router: routing::Router,
+    pub routes: Vec<Route>,
+    pub clusters: Vec<Cluster>,
+    pub limits: Limits,
+    pub timeouts: Timeouts,
+    pub trusted_proxies: Vec<Network>,
+    /// What `X-Proxy-ID` and `Via` call this process.
+    pub proxy_id: String,
+    pub access_log: Option<AccessLog>,
+    pub metrics: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    pub drain_timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub name: String,
+    pub bind: SocketAddr,
+}
+
+#[derive(Debug)]
+pub struct Route {
+    pub name: String,
+    pub action: Action,
+    /// Of the whole exchange; `None` for no limit.
+    pub timeout: Option<Duration>,
+    pub request_headers: HeaderEdits,
+    pub response_headers: HeaderEdits,
+}
+
+#[derive(Debug)]
+pub enum Action {
+    Forward(ClusterId),
+    Respond(Respond),
+    Redirect(Redirect),
+    /// The embedded default's page: echoes the request.
+    Echo,
+}
+
+#[derive(Debug)]
+pub struct Respond {
+    pub status: u16,
+    pub body: Vec<u8>,
+    pub content_type: String,
+}
+
+#[derive(Debug)]
+pub struct Redirect {
+    pub status: u16,
+    /// May contain `{host}`, `{path}`, `{query}`; split at compile time.
+    pub location: Vec<LocationPart>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum LocationPart {
+    Text(Vec<u8>),
+    Host,
+    Path,
+    Query,
+}
+
+#[derive(Debug)]
+pub struct Cluster {
+    pub name: String,
+    pub endpoints: Vec<Endpoint>,
+    pub balance: Balance,
+    pub pool: PoolLimits,
+    pub timeouts: ClusterTimeouts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    RoundRobin,
+    /// Smooth weighted round robin (as nginx): chosen when any weight differs from 1.
+    WeightedRoundRobin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub address: Address,
+    pub weight: u32,
+    pub zone: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    Ip(SocketAddr),
+    /// Resolved by the control core; every address it has is an endpoint.
+    Name(String, u16),
+}
+
+/// Of the whole process, however many cores there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Per endpoint; `None`: bounded by open files only.
+    pub connections_max: Option<u32>,
+    /// Exchanges waiting for a connection, per cluster.
+    pub queue_max: u32,
+    pub queue_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterTimeouts {
+    pub connect: Duration,
+    pub first_byte: Duration,
+    /// Between two reads of the response body.
+    pub read: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub url_bytes_max: usize,
+    pub header_bytes_max: usize,
+    pub headers_max: usize,
+    /// 0: none.
+    pub body_bytes_max: u64,
+    /// Open client connections of the process; `None`: from the open-file limit.
+    pub connections_max: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub header: Duration,
+    pub idle: Duration,
+    pub read: Duration,
+    pub write: Duration,
+    /// Bytes a second; 0: none.
+    pub body_rate_min: u64,
+}
+
+/// A CIDR block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    pub address: IpAddr,
+    pub bits: u8,
+}
+
+impl Network {
+    /// An IPv4-mapped IPv6 address counts as its IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                let shift = 32 - u32::from(self.bits);
+                shift == 32 || (net.to_bits() ^ ip.to_bits()) >> shift == 0
+            }
+            (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                let shift = 128 - u32::from(self.bits);
+                shift == 128 || (net.to_bits() ^ ip.to_bits()) >> shift == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// `None`: standard output.
+    pub path: Option<PathBuf>,
+    pub format: AccessLogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    Json,
+    Clf,
+    Combined,
+}

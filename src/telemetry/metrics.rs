@@ -1,0 +1,1 @@
+//! The metrics page: names are constants here, nowhere else.
