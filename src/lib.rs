@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod discovery;
+pub mod engine;
 pub mod events;
 pub mod exchange;
 pub mod http;

@@ -62,3 +62,27 @@ pub const BODY_RATE_GRACE: Duration = Duration::from_secs(10);
 
 /// Most exchanges that wait for a connection of one cluster, in the whole process. Then 503.
 pub const QUEUE_MAX: usize = 10_000;
+
+// --- engine --------------------------------------------------------------------------------
+
+/// Entries that one enter may submit. A full queue is handed over early.
+pub const RING_SUBMISSIONS: u32 = 1024;
+/// Completions that fit between two turns. More wait in the kernel; polls that end are armed again.
+pub const RING_COMPLETIONS: u32 = 8192;
+/// Rounds of woken tasks before the core looks at its ring again, so that tasks that keep waking
+/// each other cannot shut out the network.
+pub const ROUNDS_PER_TURN: u32 = 16;
+/// Reads or writes one connection may do before it lets the others run.
+pub const IO_PER_TURN: u32 = 16;
+/// Connections taken from one listener before the others run.
+pub const ACCEPTS_PER_TURN: usize = 64;
+/// Longest sleep of a core with nothing to do.
+pub const SLEEP_MAX: Duration = Duration::from_secs(60);
+/// Messages waiting between two cores. A sender that finds the queue full keeps what it has.
+pub const MAILBOX_MESSAGES: usize = 4096;
+/// Threads that do blocking work for the control core (names, files).
+pub const BLOCKING_THREADS: usize = 4;
+/// A client connection that has been quiet for this long gives its working memory back.
+pub const PARK_AFTER: Duration = Duration::from_millis(500);
+/// How often unneeded buffers are freed.
+pub const BUFFER_TRIM_INTERVAL: Duration = Duration::from_secs(2);

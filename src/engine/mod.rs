@@ -1,0 +1,30 @@
+//! The machine: the only folder that knows io_uring and glommio, reads a clock, shares memory between
+//! threads or contains `unsafe`. Everything else uses the plain names exported here, and a simulation
+//! that supplies the same names can stand in for it.
+
+mod blocking;
+mod buffer;
+mod doorbell;
+mod host;
+mod io;
+mod mailbox;
+mod probe;
+mod process;
+mod ring;
+mod shared;
+mod sockaddr;
+mod timer;
+
+pub use blocking::Pool as BlockingPool;
+pub use buffer::Buf;
+pub use doorbell::Doorbell;
+pub use host::{
+    CoreState, Placement, Sleep, buffer, core_state, now, on_bell, precise_now, run, sleep, spawn,
+    trim_buffers, wall_clock, yield_now,
+};
+pub use io::{Descriptor, Listener, Side, Socket};
+pub use mailbox::{Inbox, Outbox, mailbox};
+pub use probe::probe;
+pub use process::{Signal, Signals, cpus, raise_open_files, random_seed};
+pub use shared::{Counter, Level, Shared};
+pub use sockaddr::listen;

@@ -1,0 +1,135 @@
+//! The process around the cores: CPUs it may use, open-file limit, signals, CPU clocks.
+#![expect(unsafe_code, reason = "system calls that std does not wrap")]
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use crate::engine::io::Descriptor;
+
+/// The CPUs in this process's affinity mask: what `--cores` defaults to and pins to.
+pub fn cpus() -> Vec<usize> {
+    let cpus = core_affinity::get_core_ids().unwrap_or_default();
+    if cpus.is_empty() {
+        vec![0]
+    } else {
+        cpus.into_iter().map(|cpu| cpu.id).collect()
+    }
+}
+
+/// Raises the soft open-file limit to the hard one, and returns it.
+pub fn raise_open_files() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is of a local of the right type.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return 1024;
+    }
+    let wanted = libc::rlimit {
+        rlim_cur: limit.rlim_max,
+        rlim_max: limit.rlim_max,
+    };
+    // SAFETY: as above.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) } == 0 {
+        return wanted.rlim_cur;
+    }
+    limit.rlim_cur
+}
+
+/// CPU time of this thread.
+pub(super) fn thread_cpu() -> Duration {
+    let mut time = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: the kernel fills the local; the clock always exists.
+    let time = unsafe {
+        libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, time.as_mut_ptr());
+        time.assume_init()
+    };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Random bytes from the kernel, for seeds.
+pub fn random_seed() -> u64 {
+    let mut bytes = [0; 8];
+    // SAFETY: eight bytes of a local. Up to 256 bytes are never cut short once the kernel is seeded.
+    unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    u64::from_ne_bytes(bytes)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM, SIGINT: drain and exit.
+    Stop,
+    /// SIGHUP.
+    Reload,
+    /// SIGUSR1.
+    Reopen,
+    /// SIGUSR2.
+    Upgrade,
+}
+
+const SIGNALS: [(i32, Signal); 5] = [
+    (libc::SIGTERM, Signal::Stop),
+    (libc::SIGINT, Signal::Stop),
+    (libc::SIGHUP, Signal::Reload),
+    (libc::SIGUSR1, Signal::Reopen),
+    (libc::SIGUSR2, Signal::Upgrade),
+];
+
+/// Signals as something to await. `block` must be called before the first thread starts.
+#[derive(Debug)]
+pub struct Signals(Descriptor);
+
+impl Signals {
+    pub fn block() -> io::Result<()> {
+        let set = signal_set();
+        // SAFETY: the set is a local; the old mask is not asked for.
+        let result =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::from_raw_os_error(result))
+        }
+    }
+
+    pub fn open() -> io::Result<Signals> {
+        let set = signal_set();
+        // SAFETY: the set is a local that the kernel copies.
+        let fd =
+            unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: `fd` was just made and is owned by nobody else.
+        Ok(Signals(Descriptor::new(unsafe {
+            OwnedFd::from_raw_fd(fd)
+        })))
+    }
+
+    pub async fn next(&mut self) -> io::Result<Signal> {
+        loop {
+            let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
+            self.0.read(&mut info).await?;
+            // The first field, ssi_signo, is the number.
+            let number = u32::from_ne_bytes([info[0], info[1], info[2], info[3]]) as i32;
+            if let Some((_, signal)) = SIGNALS.iter().find(|(n, _)| *n == number) {
+                return Ok(*signal);
+            }
+        }
+    }
+}
+
+fn signal_set() -> libc::sigset_t {
+    let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the local; the numbers are valid.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for (number, _) in SIGNALS {
+            libc::sigaddset(set.as_mut_ptr(), number);
+        }
+        set.assume_init()
+    }
+}
