@@ -86,3 +86,7 @@ pub const BLOCKING_THREADS: usize = 4;
 pub const PARK_AFTER: Duration = Duration::from_millis(500);
 /// How often unneeded buffers are freed.
 pub const BUFFER_TRIM_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a core that waits for connections itself still gives one to another core that waits.
+pub const SLOT_YIELD_INTERVAL: Duration = Duration::from_millis(10);
+/// How often pools drop connections whose time is over.
+pub const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(1);

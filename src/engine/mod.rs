@@ -26,5 +26,5 @@ pub use io::{Descriptor, Listener, Side, Socket};
 pub use mailbox::{Inbox, Outbox, mailbox};
 pub use probe::probe;
 pub use process::{Signal, Signals, cpus, raise_open_files, random_seed};
-pub use shared::{Counter, Level, Shared};
+pub use shared::{Counter, Level, Permits, Shared};
 pub use sockaddr::listen;

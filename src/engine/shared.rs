@@ -3,7 +3,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// A read-only value that several cores hold. It is handed out once per core, which wraps it in its
 /// own `Rc`, so that no request touches a shared reference count.
@@ -58,5 +58,94 @@ impl Level {
 
     pub fn read(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number of slots that is the whole process's: connections to one endpoint. Taking and giving are
+/// one atomic operation each, done when a connection opens or closes, never for a request on a kept
+/// one; so the maximum is exact, and a hot core may use all of it.
+#[derive(Debug)]
+pub struct Permits {
+    max: i64,
+    taken: AtomicI64,
+    /// Which cores have exchanges waiting for a slot.
+    wanting: Box<[AtomicBool]>,
+}
+
+impl Permits {
+    pub fn new(max: u32, cores: usize) -> Permits {
+        let wanting = (0..cores).map(|_| AtomicBool::new(false)).collect();
+        Permits { max: i64::from(max), taken: AtomicI64::new(0), wanting }
+    }
+
+    /// True: a slot is the caller's until it gives it back.
+    pub fn try_take(&self) -> bool {
+        let taken = self.taken.fetch_add(1, Ordering::AcqRel);
+        if taken < self.max {
+            return true;
+        }
+        self.taken.fetch_sub(1, Ordering::AcqRel);
+        false
+    }
+
+    pub fn give(&self) {
+        self.taken.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub fn taken(&self) -> i64 {
+        self.taken.load(Ordering::Relaxed).min(self.max)
+    }
+
+    /// Says whether a core has exchanges that wait.
+    pub fn want(&self, core: usize, wants: bool) {
+        if let Some(flag) = self.wanting.get(core)
+            && flag.load(Ordering::Relaxed) != wants
+        {
+            flag.store(wants, Ordering::SeqCst);
+        }
+    }
+
+    /// Another core that waits, the next after `core` first, so that none is passed over for ever.
+    pub fn wanted_by_another(&self, core: usize) -> Option<usize> {
+        let cores = self.wanting.len();
+        (1..cores).map(|step| (core + step) % cores).find(|&other| self.wanting[other].load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permits_are_never_exceeded_by_sixteen_threads() {
+        let permits = Permits::new(5, 16);
+        let (inside, most) = (AtomicI64::new(0), AtomicI64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..16 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        if permits.try_take() {
+                            most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                            permits.give();
+                        }
+                    }
+                });
+            }
+        });
+        assert!(most.into_inner() <= 5);
+        assert_eq!(permits.taken(), 0);
+    }
+
+    #[test]
+    fn waiting_cores_are_found_in_turn() {
+        let permits = Permits::new(1, 4);
+        permits.want(0, true);
+        permits.want(2, true);
+        assert_eq!(permits.wanted_by_another(1), Some(2));
+        assert_eq!(permits.wanted_by_another(2), Some(0));
+        permits.want(2, false);
+        permits.want(0, false);
+        assert_eq!(permits.wanted_by_another(1), None);
     }
 }

@@ -1,0 +1,74 @@
+//! Everything that cores say to each other. What is not here is not shared.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+
+use hdrhistogram::Histogram;
+
+use crate::engine::{CoreState, Level, Permits, Shared};
+use crate::events::queue::Producer;
+use crate::plan::{ClusterId, ListenerId, Plan};
+
+/// To a data core.
+#[derive(Debug)]
+pub enum ToShard {
+    /// From the control core: take this generation. Answered by `Installed`.
+    Install(Box<Install>),
+    /// From the control core: a cluster's names have new addresses.
+    Endpoints(ClusterId, Vec<EndpointShare>),
+    /// From the control core: answered by `State`.
+    Report,
+    /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
+    Drain,
+    /// From the control core: end now, whatever runs.
+    Stop,
+    /// From another data core, which has more connections: nothing was read from it yet.
+    Connection(ListenerId, OwnedFd, SocketAddr),
+    /// From another data core: a connection slot of this cluster may be free.
+    SlotFree(ClusterId),
+    /// From another data core: exchanges wait there for a slot that an idle connection here holds.
+    Recall(ClusterId),
+}
+
+/// To the control core.
+#[derive(Debug)]
+pub enum ToControl {
+    Installed { core: usize, version: u64 },
+    State { core: usize, state: Box<ShardState> },
+    Drained { core: usize },
+}
+
+/// One core's part of a new generation.
+#[derive(Debug)]
+pub struct Install {
+    pub plan: Shared<Plan>,
+    /// By `ClusterId`.
+    pub clusters: Vec<ClusterShare>,
+    pub listeners: Vec<(ListenerId, TcpListener)>,
+    pub log: Option<Producer>,
+}
+
+#[derive(Debug)]
+pub struct ClusterShare {
+    /// Exchanges of the whole process that wait for a connection.
+    pub waiting: Shared<Level>,
+    pub endpoints: Vec<EndpointShare>,
+}
+
+/// An address that requests may be sent to. A name has as many as it resolves to.
+#[derive(Debug)]
+pub struct EndpointShare {
+    pub address: SocketAddr,
+    pub weight: u32,
+    /// `None`: no maximum.
+    pub permits: Option<Shared<Permits>>,
+}
+
+/// What a core hands over when asked: its machine, and durations in microseconds since last time.
+#[derive(Debug)]
+pub struct ShardState {
+    pub core: CoreState,
+    pub durations: Histogram<u64>,
+    /// Open upstream connections, by cluster.
+    pub upstream_connections: Vec<u64>,
+}

@@ -1,0 +1,408 @@
+//! One core's connections to the endpoints of one cluster. The maximum per endpoint is the whole
+//! process's (`Permits`): a core that finds it reached waits in a bounded queue and asks the others to
+//! close an idle connection; whoever frees a slot tells a core that waits.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::balancing::RoundRobin;
+use crate::control::message::{ClusterShare, EndpointShare, ToShard};
+use crate::engine::{self, Level, Permits, Shared, Socket};
+use crate::exchange::failure::Failure;
+use crate::limits;
+use crate::plan::{self, ClusterId, ClusterTimeouts, PoolLimits};
+use crate::shard::mail::Mail;
+use crate::upstream::connect::connect;
+
+/// A cluster as one core sees it.
+pub(crate) struct Cluster {
+    id: ClusterId,
+    limits: PoolLimits,
+    pub(crate) timeouts: ClusterTimeouts,
+    mail: Rc<Mail>,
+    endpoints: RefCell<Endpoints>,
+    waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    /// Of the whole process.
+    waiting: Shared<Level>,
+    /// When this core last gave a slot away although it had waiters of its own.
+    yielded: Cell<Option<Instant>>,
+}
+
+struct Endpoints {
+    list: Vec<Rc<Endpoint>>,
+    weights: Vec<u32>,
+    turn: RoundRobin,
+}
+
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    idle: RefCell<Vec<Kept>>,
+    open: Cell<u32>,
+    permits: Option<Shared<Permits>>,
+    /// No longer part of the cluster: connections close when their exchange ends.
+    removed: Cell<bool>,
+}
+
+/// An idle connection in the pool.
+struct Kept {
+    socket: Socket,
+    until: Instant,
+}
+
+/// A connection lent to one exchange. Dropped: it is closed. `keep` puts it into the pool.
+pub(crate) struct Lease {
+    /// `None` only while it is being taken apart.
+    socket: Option<Socket>,
+    slot: Slot,
+    pub(crate) reused: bool,
+}
+
+/// The right to one connection, counted here and in the process. Dropped: it is given back, unless a
+/// pooled connection has taken it over.
+struct Slot {
+    cluster: Rc<Cluster>,
+    endpoint: Rc<Endpoint>,
+    held: bool,
+}
+
+struct Waiter {
+    waker: RefCell<Option<Waker>>,
+}
+
+/// When an exchange got its connection, for its timings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Acquired {
+    pub(crate) admitted: Instant,
+}
+
+enum Choice {
+    Kept(Lease),
+    Open(Slot),
+    Full,
+    None,
+}
+
+impl Cluster {
+    pub(crate) fn new(
+        id: ClusterId,
+        plan: &plan::Cluster,
+        share: ClusterShare,
+        mail: Rc<Mail>,
+    ) -> Rc<Cluster> {
+        Rc::new(Cluster {
+            id,
+            limits: plan.pool,
+            timeouts: plan.timeouts,
+            endpoints: RefCell::new(Endpoints::new(share.endpoints, &[], mail.core())),
+            mail,
+            waiters: RefCell::default(),
+            waiting: share.waiting,
+            yielded: Cell::new(None),
+        })
+    }
+
+    /// Takes over new addresses; connections to those that stay are kept.
+    pub(crate) fn replace_endpoints(&self, shares: Vec<EndpointShare>) {
+        let old = std::mem::take(&mut self.endpoints.borrow_mut().list);
+        let new = Endpoints::new(shares, &old, self.mail.core());
+        let dropped: Vec<_> =
+            old.into_iter().filter(|o| !new.list.iter().any(|n| Rc::ptr_eq(n, o))).collect();
+        *self.endpoints.borrow_mut() = new;
+        for endpoint in dropped {
+            endpoint.removed.set(true);
+            self.close_idle(&endpoint, usize::MAX);
+        }
+        self.wake_first();
+    }
+
+    /// A connection to an endpoint: a kept one, a new one, or the first that becomes free in time.
+    /// `avoid` is an endpoint that has just refused: another is taken if there is one.
+    pub(crate) async fn acquire(
+        self: &Rc<Self>,
+        avoid: Option<SocketAddr>,
+        progress: impl Fn(Acquired),
+    ) -> Result<Lease, (Failure, Option<SocketAddr>)> {
+        let choice = if self.waiters.borrow().is_empty() { self.choose(avoid) } else { Choice::Full };
+        let choice = match choice {
+            Choice::Full => self.wait(avoid).await.map_err(|failure| (failure, None))?,
+            other @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => other,
+        };
+        progress(Acquired { admitted: engine::now() });
+        match choice {
+            Choice::Kept(lease) => Ok(lease),
+            Choice::Open(slot) => {
+                let address = slot.endpoint.address;
+                match connect(address, self.timeouts.connect).await {
+                    Ok(socket) => Ok(Lease { socket: Some(socket), slot, reused: false }),
+                    Err(failure) => Err((failure, Some(address))),
+                }
+            }
+            Choice::None | Choice::Full => Err((self.nobody(), None)),
+        }
+    }
+
+    fn nobody(&self) -> Failure {
+        if self.endpoints.borrow().list.is_empty() { Failure::EndpointUnresolved } else { Failure::NoEndpoint }
+    }
+
+    fn choose(self: &Rc<Self>, avoid: Option<SocketAddr>) -> Choice {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let Endpoints { list, weights, turn } = &mut *endpoints;
+        let eligible = |index: usize| {
+            (list.len() == 1 || Some(list[index].address) != avoid) && self.has_room(&list[index])
+        };
+        let Some(index) = turn.pick(weights, eligible) else {
+            let any = weights.iter().any(|&weight| weight > 0);
+            return if any { Choice::Full } else { Choice::None };
+        };
+        let endpoint = Rc::clone(&list[index]);
+        drop(endpoints);
+        if let Some(socket) = self.take_idle(&endpoint) {
+            let slot = Slot { cluster: Rc::clone(self), endpoint, held: true };
+            return Choice::Kept(Lease { socket: Some(socket), slot, reused: true });
+        }
+        if endpoint.permits.as_ref().is_none_or(|permits| permits.try_take()) {
+            endpoint.open.set(endpoint.open.get() + 1);
+            return Choice::Open(Slot { cluster: Rc::clone(self), endpoint, held: true });
+        }
+        Choice::Full
+    }
+
+    fn has_room(&self, endpoint: &Endpoint) -> bool {
+        let Some(permits) = &endpoint.permits else { return true };
+        !endpoint.idle.borrow().is_empty()
+            || permits.taken() < i64::from(self.limits.connections_max.unwrap_or(u32::MAX))
+    }
+
+    async fn wait(self: &Rc<Self>, avoid: Option<SocketAddr>) -> Result<Choice, Failure> {
+        if self.waiting.read() >= i64::from(self.limits.queue_max) {
+            return Err(Failure::PoolFull);
+        }
+        let place = Place::take(self);
+        let mut late = std::pin::pin!(engine::sleep(self.limits.queue_timeout));
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(choice) = place.poll(context, avoid) {
+                return Poll::Ready(Ok(choice));
+            }
+            late.as_mut().poll(context).map(|()| Err(Failure::PoolTimeout))
+        })
+        .await
+    }
+
+    /// Tells the process that exchanges wait here, and asks the other cores for a slot.
+    fn ask_others(&self) {
+        for endpoint in &self.endpoints.borrow().list {
+            if let Some(permits) = &endpoint.permits {
+                permits.want(self.mail.core(), true);
+            }
+        }
+        self.mail.to_all_others(|| ToShard::Recall(self.id));
+    }
+
+    fn ask_no_more(&self) {
+        for endpoint in &self.endpoints.borrow().list {
+            if let Some(permits) = &endpoint.permits {
+                permits.want(self.mail.core(), false);
+            }
+        }
+    }
+
+    /// Another core waits: close what is idle here and at its maximum.
+    pub(crate) fn recall(&self) {
+        let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
+        for endpoint in endpoints {
+            let wanted =
+                endpoint.permits.as_ref().is_some_and(|p| p.wanted_by_another(self.mail.core()).is_some());
+            if wanted {
+                self.close_idle(&endpoint, 1);
+            }
+        }
+    }
+
+    /// The connection used last: it is warm, and the others may grow old and be closed.
+    fn take_idle(&self, endpoint: &Endpoint) -> Option<Socket> {
+        let now = engine::now();
+        loop {
+            let kept = endpoint.idle.borrow_mut().pop()?;
+            if kept.is_usable(now) {
+                return Some(kept.socket);
+            }
+            drop(kept);
+            self.give_slot(endpoint);
+        }
+    }
+
+    fn close_idle(&self, endpoint: &Rc<Endpoint>, most: usize) {
+        for _ in 0..most {
+            let Some(kept) = endpoint.idle.borrow_mut().pop() else { return };
+            drop(kept);
+            self.give_slot(endpoint);
+        }
+    }
+
+    /// A connection of `endpoint` is closed: its slot goes back to the process, and to who waits.
+    fn give_slot(&self, endpoint: &Endpoint) {
+        endpoint.open.set(endpoint.open.get() - 1);
+        let Some(permits) = &endpoint.permits else { return };
+        permits.give();
+        if let Some(core) = permits.wanted_by_another(self.mail.core()) {
+            self.mail.to(core, ToShard::SlotFree(self.id));
+        }
+        self.wake_first();
+    }
+
+    /// Whether a connection that has become free should rather be closed for another core that waits.
+    /// With waiters here too, that is done at most every few milliseconds: connections must not be
+    /// closed and opened for each request, and no core may starve.
+    fn owes_others(&self, endpoint: &Endpoint, now: Instant) -> bool {
+        let wanted =
+            endpoint.permits.as_ref().is_some_and(|p| p.wanted_by_another(self.mail.core()).is_some());
+        if !wanted || self.waiters.borrow().is_empty() {
+            return wanted;
+        }
+        let due = self.yielded.get().is_none_or(|last| now - last >= limits::SLOT_YIELD_INTERVAL);
+        if due {
+            self.yielded.set(Some(now));
+        }
+        due
+    }
+
+    pub(crate) fn wake_first(&self) {
+        let waker = self.waiters.borrow().front().and_then(|waiter| waiter.waker.borrow_mut().take());
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Closes idle connections whose time is over or whose peer has closed. Once a second.
+    pub(crate) fn sweep(&self, now: Instant) {
+        let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
+        for endpoint in endpoints {
+            let stale: Vec<Kept> =
+                endpoint.idle.borrow_mut().extract_if(.., |kept| !kept.is_usable(now)).collect();
+            for kept in stale {
+                drop(kept);
+                self.give_slot(&endpoint);
+            }
+        }
+    }
+
+    pub(crate) fn open_connections(&self) -> u64 {
+        self.endpoints.borrow().list.iter().map(|endpoint| u64::from(endpoint.open.get())).sum()
+    }
+}
+
+impl Endpoints {
+    fn new(shares: Vec<EndpointShare>, old: &[Rc<Endpoint>], core: usize) -> Endpoints {
+        let weights: Vec<u32> = shares.iter().map(|share| share.weight).collect();
+        let list = shares
+            .into_iter()
+            .map(|share| {
+                old.iter().find(|o| o.address == share.address).map_or_else(|| Endpoint::new(share), Rc::clone)
+            })
+            .collect();
+        let turn = RoundRobin::new(&weights, core);
+        Endpoints { list, weights, turn }
+    }
+}
+
+impl Endpoint {
+    fn new(share: EndpointShare) -> Rc<Endpoint> {
+        Rc::new(Endpoint {
+            address: share.address,
+            idle: RefCell::default(),
+            open: Cell::new(0),
+            permits: share.permits,
+            removed: Cell::new(false),
+        })
+    }
+}
+
+impl Kept {
+    /// A FIN, or bytes nobody asked for, make it useless.
+    fn is_usable(&self, now: Instant) -> bool {
+        now < self.until && self.socket.is_quiet()
+    }
+}
+
+impl Lease {
+    pub(crate) fn socket(&self) -> &Socket {
+        self.socket.as_ref().expect("a lease has its socket until it is kept")
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.slot.endpoint.address
+    }
+
+    /// Back into the pool: the exchange has ended cleanly. `idle` is what the endpoint promised.
+    pub(crate) fn keep(mut self, promised: Option<Duration>) {
+        let now = engine::now();
+        let Slot { cluster, endpoint } = &self.slot;
+        let limit = cluster.limits.idle_timeout;
+        // A second before the endpoint's own clock runs out: its FIN must not cross our request.
+        let idle = promised.map_or(limit, |p| limit.min(p.saturating_sub(Duration::from_secs(1))));
+        if endpoint.removed.get() || idle.is_zero() || cluster.owes_others(endpoint, now) {
+            return;
+        }
+        let socket = self.socket.take().expect("a lease has its socket until it is kept");
+        socket.set_deadline(engine::Side::Read, None);
+        endpoint.idle.borrow_mut().push(Kept { socket, until: now + idle });
+        cluster.wake_first();
+        self.slot.held = false;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.held {
+            self.cluster.give_slot(&self.endpoint);
+        }
+    }
+}
+
+/// A place in the queue, left when dropped.
+struct Place<'a> {
+    cluster: &'a Rc<Cluster>,
+    waiter: Rc<Waiter>,
+}
+
+impl<'a> Place<'a> {
+    fn take(cluster: &'a Rc<Cluster>) -> Place<'a> {
+        let waiter = Rc::new(Waiter { waker: RefCell::default() });
+        cluster.waiters.borrow_mut().push_back(Rc::clone(&waiter));
+        cluster.waiting.add(1);
+        cluster.ask_others();
+        Place { cluster, waiter }
+    }
+
+    /// Only the first in the queue may choose.
+    fn poll(&self, context: &Context<'_>, avoid: Option<SocketAddr>) -> Poll<Choice> {
+        let first = self.cluster.waiters.borrow().front().is_some_and(|w| Rc::ptr_eq(w, &self.waiter));
+        if first {
+            match self.cluster.choose(avoid) {
+                Choice::Full => {}
+                choice @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => return Poll::Ready(choice),
+            }
+        }
+        *self.waiter.waker.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.cluster.waiters.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
+        self.cluster.waiting.add(-1);
+        if self.cluster.waiters.borrow().is_empty() {
+            self.cluster.ask_no_more();
+        } else {
+            // Whatever woke this one may serve the next.
+            self.cluster.wake_first();
+        }
+    }
+}
