@@ -62,3 +62,11 @@ pub const BODY_RATE_GRACE: Duration = Duration::from_secs(10);
 
 /// Most exchanges that wait for a connection of one cluster, in the whole process. Then 503.
 pub const QUEUE_MAX: usize = 10_000;
+
+// --- routing -------------------------------------------------------------------------------
+
+/// Most pairs of a host and a path that all routes list. More is a configuration error: the tables
+/// are indexed with 32 bits, and every pair costs memory.
+pub const ROUTE_PATTERNS_MAX: usize = 1_000_000;
+/// Longest path pattern of a route. Longer is a configuration error.
+pub const PATH_PATTERN_BYTES_MAX: usize = 2048;
