@@ -90,3 +90,10 @@ pub const BUFFER_TRIM_INTERVAL: Duration = Duration::from_secs(2);
 pub const SLOT_YIELD_INTERVAL: Duration = Duration::from_millis(10);
 /// How often pools drop connections whose time is over.
 pub const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+// --- routing -------------------------------------------------------------------------------
+
+/// Most pairs of a host and a path that all routes list. More is a configuration error: the tables
+/// are indexed with 32 bits, and every pair costs memory.
+pub const ROUTE_PATTERNS_MAX: usize = 1_000_000;
+/// Longest path pattern of a route. Longer is a configuration error.
+pub const PATH_PATTERN_BYTES_MAX: usize = 2048;
