@@ -58,6 +58,20 @@ pub const BODY_RATE_MIN: u64 = 240;
 /// How long a body may be slow at its beginning.
 pub const BODY_RATE_GRACE: Duration = Duration::from_secs(10);
 
+// --- access log ----------------------------------------------------------------------------
+
+/// Bytes of one field in an access-log line. The rest of a longer one is not logged.
+pub const ACCESS_LOG_FIELD_BYTES_MAX: usize = 8192;
+/// A batch of lines leaves its core once it holds this much. One line may overshoot it.
+pub const ACCESS_LOG_BATCH_BYTES: usize = 64 * 1024;
+/// A batch leaves its core once its first line is this old, so that `tail -f` shows what happens.
+pub const ACCESS_LOG_BATCH_AGE_MAX: Duration = Duration::from_millis(200);
+/// Batches that wait for the publisher, per core: 4 MiB, a quarter of a second of a fast core's
+/// lines. More are dropped and counted.
+pub const ACCESS_LOG_BATCHES_MAX: usize = 64;
+/// How often a log that cannot be written is complained about.
+pub const ACCESS_LOG_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
 // --- upstream ------------------------------------------------------------------------------
 
 /// Most exchanges that wait for a connection of one cluster, in the whole process. Then 503.

@@ -1,5 +1,6 @@
 //! Why an exchange did not succeed: one table. Status codes of failures are written nowhere else.
 
+use crate::http::head::Keep;
 use crate::http1::parse::Malformed;
 
 /// Who is to blame.
@@ -10,39 +11,318 @@ pub enum Side {
     Upstream,
 }
 
+impl Side {
+    pub fn label(self) -> &'static str {
+        match self {
+            Side::Client => "client",
+            Side::Proxy => "proxy",
+            Side::Upstream => "upstream",
+        }
+    }
+}
+
+/// Whether the same request may be tried once more on another upstream connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    Malformed(Malformed),
-    UrlTooLong,
-    HeadTooLarge,
-    BodyTooLarge,
-    BodyMalformed,
-    VersionUnsupported,
-    MethodRefused,
-    NoRoute,
-    HeaderTimeout,
-    BodyTimeout,
-    BodyTooSlow,
-    ClientClosed,
-    ClientWriteTimeout,
-    NoEndpoint,
-    EndpointUnresolved,
-    ConnectRefused,
-    ConnectFailed,
-    ConnectTimeout,
-    PoolFull,
-    PoolTimeout,
-    UpstreamClosed,
-    UpstreamReset,
-    UpstreamMalformed,
-    UpstreamHeadTooLarge,
-    UpstreamBodyMalformed,
-    UpstreamBodyCut,
-    FirstByteTimeout,
-    UpstreamReadTimeout,
-    UpstreamWriteTimeout,
-    ExchangeTimeout,
-    ConnectionLimit,
-    Draining,
-    Internal,
+pub enum Retry {
+    Never,
+    /// Only when the connection was a kept one and no byte of an answer came: the server had closed
+    /// it before it saw the request (RFC 9112 9.3.1). The method must allow it as well.
+    Reused,
+    /// No byte of the request has left: any request may be tried again.
+    Safe,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// What the client is answered; 0 when nothing can be. Once a response head is out, nothing can
+    /// be answered whatever the row says: the connection is cut instead.
+    pub status: u16,
+    /// `error.code` of the JSON answer: what programs read. Several failures may share one.
+    pub code: &'static str,
+    /// In logs and metrics: one per failure.
+    pub label: &'static str,
+    pub side: Side,
+    pub retry: Retry,
+    /// Of the client's connection, after the answer. `Open` still needs the request body to have
+    /// been read to its end.
+    pub keep: Keep,
+    /// `error.message`: what the person at the other end reads.
+    pub message: &'static str,
+}
+
+/// Makes the enum, the list of all and the table from one text, so that none can miss a row.
+macro_rules! failures {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident: $status:literal $code:ident $label:literal $side:ident $retry:ident $keep:ident
+            $message:literal;
+    )+) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Failure {
+            /// The head breaks a rule of RFC 9112 or one of ours.
+            Malformed(Malformed),
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Failure {
+            /// Every failure, in the order of the table; one stands for all malformed heads.
+            pub const ALL: [Failure; Failure::COUNT] =
+                [Failure::Malformed(Malformed::Syntax), $(Failure::$name,)+];
+            /// How many slots counters by reason need.
+            pub const COUNT: usize = 1 + [$($label,)+].len();
+
+            pub fn row(self) -> Row {
+                match self {
+                    Failure::Malformed(malformed) => malformed_row(malformed),
+                    $(Failure::$name => Row {
+                        status: $status,
+                        code: stringify!($code),
+                        label: $label,
+                        side: Side::$side,
+                        retry: Retry::$retry,
+                        keep: Keep::$keep,
+                        message: $message,
+                    },)+
+                }
+            }
+
+            /// The slot of this failure in counters; `ALL[index]` is its kind.
+            pub fn index(self) -> usize {
+                /// Without the payload, so that the discriminants are dense.
+                enum Kind {
+                    Malformed,
+                    $($name,)+
+                }
+                let kind = match self {
+                    Failure::Malformed(_) => Kind::Malformed,
+                    $(Failure::$name => Kind::$name,)+
+                };
+                kind as usize
+            }
+        }
+    };
+}
+
+failures! {
+    // --- what the client sent -----------------------------------------------------------------
+    UrlTooLong: 414 URL_TOO_LONG "url_too_long" Client Never Close
+        "the request target is longer than this proxy accepts";
+    HeadTooLarge: 431 HEADERS_TOO_LARGE "head_too_large" Client Never Close
+        "the request head is larger than this proxy accepts";
+    TooManyHeaders: 431 HEADERS_TOO_LARGE "too_many_headers" Client Never Close
+        "the request has more header lines than this proxy accepts";
+    BodyTooLarge: 413 BODY_TOO_LARGE "body_too_large" Client Never Close
+        "the request body is larger than this proxy accepts";
+    BodyMalformed: 400 INVALID_REQUEST "body_malformed" Client Never Close
+        "the chunked framing of the request body is broken";
+    VersionUnsupported: 505 VERSION_NOT_SUPPORTED "version_unsupported" Client Never Close
+        "this HTTP version is not spoken here, use HTTP/1.1";
+    /// TRACE, and CONNECT where no forward proxy is.
+    MethodRefused: 405 METHOD_NOT_ALLOWED "method_refused" Client Never Close
+        "this method is not allowed here";
+    /// `Expect` with anything but `100-continue` (RFC 9110 10.1.1). The client may or may not send
+    /// its body now: only a new connection is unambiguous.
+    ExpectationUnsupported: 417 EXPECTATION_FAILED "expectation_unsupported" Client Never Close
+        "the only expectation met here is 100-continue";
+    NoRoute: 404 NO_ROUTE "no_route" Client Never Open
+        "no route matches this host and path";
+    RateLimited: 429 RATE_LIMITED "rate_limited" Client Never Open
+        "too many requests, try again later";
+    HeaderTimeout: 408 REQUEST_TIMEOUT "header_timeout" Client Never Close
+        "the request head did not arrive in time";
+    BodyTimeout: 408 REQUEST_TIMEOUT "body_timeout" Client Never Close
+        "the request body stopped arriving";
+    BodyTooSlow: 408 REQUEST_TIMEOUT "body_too_slow" Client Never Close
+        "the request body arrives too slowly";
+    ClientClosed: 0 CLIENT_CLOSED "client_closed" Client Never Close
+        "the client closed the connection";
+    ClientWriteTimeout: 0 CLIENT_TIMEOUT "client_write_timeout" Client Never Close
+        "the client stopped taking the response";
+
+    // --- what became of the upstream ----------------------------------------------------------
+    NoEndpoint: 503 NO_HEALTHY_BACKEND "no_endpoint" Upstream Never Open
+        "no healthy backend is available";
+    EndpointUnresolved: 503 NO_HEALTHY_BACKEND "endpoint_unresolved" Upstream Never Open
+        "the name of the backend has no address at the moment";
+    CircuitOpen: 503 CIRCUIT_OPEN "circuit_open" Upstream Never Open
+        "the backend is failing and is being spared, try again later";
+    ConnectRefused: 502 BACKEND_UNREACHABLE "connect_refused" Upstream Safe Open
+        "the backend refuses connections";
+    ConnectFailed: 502 BACKEND_UNREACHABLE "connect_failed" Upstream Safe Open
+        "the backend cannot be reached";
+    ConnectTimeout: 504 BACKEND_TIMEOUT "connect_timeout" Upstream Safe Open
+        "the backend did not accept a connection in time";
+    UpstreamClosed: 502 BACKEND_UNREACHABLE "upstream_closed" Upstream Reused Open
+        "the backend closed the connection without an answer";
+    UpstreamReset: 502 BACKEND_UNREACHABLE "upstream_reset" Upstream Reused Open
+        "the backend reset the connection";
+    UpstreamMalformed: 502 BACKEND_INVALID_RESPONSE "upstream_malformed" Upstream Never Open
+        "the backend sent an invalid response";
+    UpstreamHeadTooLarge: 502 BACKEND_INVALID_RESPONSE "upstream_head_too_large" Upstream Never Open
+        "the backend sent a response head that is too large";
+    UpstreamBodyMalformed: 502 BACKEND_INVALID_RESPONSE "upstream_body_malformed" Upstream Never Close
+        "the backend sent a body with broken framing";
+    UpstreamBodyCut: 502 BACKEND_INVALID_RESPONSE "upstream_body_cut" Upstream Never Close
+        "the backend closed the connection in the middle of its response";
+    FirstByteTimeout: 504 BACKEND_TIMEOUT "first_byte_timeout" Upstream Never Open
+        "the backend did not answer in time";
+    UpstreamReadTimeout: 504 BACKEND_TIMEOUT "upstream_read_timeout" Upstream Never Close
+        "the backend stopped in the middle of its response";
+    UpstreamWriteTimeout: 504 BACKEND_TIMEOUT "upstream_write_timeout" Upstream Never Close
+        "the backend stopped taking the request";
+    ExchangeTimeout: 504 BACKEND_TIMEOUT "exchange_timeout" Upstream Never Close
+        "the request took longer than its route allows";
+
+    // --- what the proxy itself had to refuse --------------------------------------------------
+    PoolFull: 503 OVERLOADED "pool_full" Proxy Never Open
+        "too many requests wait for this backend already";
+    PoolTimeout: 503 OVERLOADED "pool_timeout" Proxy Never Open
+        "no connection to the backend became free in time";
+    ConnectionLimit: 503 OVERLOADED "connection_limit" Proxy Never Close
+        "too many connections are open";
+    Draining: 503 SHUTTING_DOWN "draining" Proxy Never Close
+        "this proxy is shutting down, try again on a new connection";
+    Internal: 500 INTERNAL_ERROR "internal" Proxy Never Close
+        "something went wrong in this proxy";
+}
+
+impl Failure {
+    pub fn status(self) -> u16 {
+        self.row().status
+    }
+
+    pub fn label(self) -> &'static str {
+        self.row().label
+    }
+
+    pub fn side(self) -> Side {
+        self.row().side
+    }
+
+    /// `Retry-After` of the answer (RFC 9110 10.2.3), for failures that pass by themselves.
+    pub fn retry_after_seconds(self) -> Option<u32> {
+        matches!(self.status(), 503 | 429).then_some(RETRY_AFTER_SECONDS)
+    }
+
+    /// Counted by `tls_proxy_timeout_errors_total`.
+    pub fn is_timeout(self) -> bool {
+        self.label().ends_with("_timeout") || self == Failure::BodyTooSlow
+    }
+}
+
+/// The only place that knows how the parser names its rules.
+fn malformed_row(malformed: Malformed) -> Row {
+    let (label, message) = match malformed {
+        Malformed::Syntax => ("malformed_syntax", "the request is not valid HTTP/1.1"),
+    };
+    Row {
+        status: 400,
+        code: "INVALID_REQUEST",
+        label,
+        side: Side::Client,
+        retry: Retry::Never,
+        keep: Keep::Close,
+        message,
+    }
+}
+
+/// Long enough that a client's retry meets another state of things, short enough not to be noticed.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+const _: () = assert!(size_of::<Failure>() <= 2);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::telemetry::snapshot;
+
+    #[test]
+    fn the_table_is_as_reviewed() {
+        let mut table = String::new();
+        for failure in Failure::ALL {
+            let row = failure.row();
+            let Row {
+                status,
+                code,
+                label,
+                message,
+                ..
+            } = row;
+            let (side, retry, keep) = (row.side.label(), row.retry, row.keep);
+            writeln!(
+                table,
+                "{status:03} {code:25} {label:24} {side:9} {retry:?} {keep:?} timeout={} {message}",
+                failure.is_timeout(),
+            )
+            .unwrap();
+        }
+        snapshot::check("telemetry/failure.txt", &table);
+    }
+
+    #[test]
+    fn every_failure_has_its_own_label_and_slot() {
+        let labels: HashSet<&str> = Failure::ALL.iter().map(|failure| failure.label()).collect();
+        assert_eq!(labels.len(), Failure::COUNT);
+        for (index, failure) in Failure::ALL.into_iter().enumerate() {
+            assert_eq!(failure.index(), index);
+        }
+    }
+
+    #[test]
+    fn labels_are_the_names_in_snake_case() {
+        for failure in Failure::ALL.into_iter().skip(1) {
+            let mut snake = String::new();
+            for letter in format!("{failure:?}").chars() {
+                if letter.is_ascii_uppercase() && !snake.is_empty() {
+                    snake.push('_');
+                }
+                snake.push(letter.to_ascii_lowercase());
+            }
+            assert_eq!(failure.label(), snake);
+        }
+    }
+
+    #[test]
+    fn nothing_is_retried_once_the_backend_may_have_seen_the_request() {
+        for failure in Failure::ALL {
+            let row = failure.row();
+            if row.retry == Retry::Safe {
+                assert!(row.label.starts_with("connect_"), "{failure:?}");
+            }
+            if row.side == Side::Client {
+                assert_eq!(row.retry, Retry::Never, "{failure:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_answered_closes_the_connection() {
+        for failure in Failure::ALL {
+            if failure.status() == 0 {
+                assert_eq!(failure.row().keep, Keep::Close, "{failure:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn messages_are_lower_case_without_a_full_stop() {
+        for failure in Failure::ALL {
+            let message = failure.row().message;
+            assert!(
+                message.starts_with(|first: char| first.is_ascii_lowercase()),
+                "{message}"
+            );
+            assert!(!message.ends_with('.'), "{message}");
+        }
+    }
+
+    #[test]
+    fn refusals_that_pass_tell_when_to_come_back() {
+        assert_eq!(Failure::PoolFull.retry_after_seconds(), Some(1));
+        assert_eq!(Failure::ConnectRefused.retry_after_seconds(), None);
+    }
 }

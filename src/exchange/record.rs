@@ -1,9 +1,9 @@
 //! What is remembered of an exchange: written once, when it ends.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::exchange::failure::Failure;
+use crate::exchange::failure::{Failure, Side};
 
 /// Where an exchange was when it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,74 @@ pub enum Phase {
     Done,
 }
 
+impl Phase {
+    pub fn label(self) -> &'static str {
+        match self {
+            Phase::RequestHead => "request_head",
+            Phase::Route => "route",
+            Phase::Queue => "queue",
+            Phase::Connect => "connect",
+            Phase::RequestBody => "request_body",
+            Phase::FirstByte => "first_byte",
+            Phase::ResponseBody => "response_body",
+            Phase::Done => "done",
+        }
+    }
+}
+
+/// Moments of an exchange, in this order; `None` for those that it did not come to. A new attempt
+/// writes the upstream ones anew, so that what earlier attempts took counts as queueing.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks {
+    /// First byte of the request.
+    pub begin: Instant,
+    /// The whole head is parsed.
+    pub head: Option<Instant>,
+    /// An upstream connection, or the right to make one, is there.
+    pub admitted: Option<Instant>,
+    pub connected: Option<Instant>,
+    pub first_byte: Option<Instant>,
+}
+
+impl Marks {
+    pub fn at(begin: Instant) -> Marks {
+        Marks {
+            begin,
+            head: None,
+            admitted: None,
+            connected: None,
+            first_byte: None,
+        }
+    }
+
+    /// The spans between the marks. What was going on at `end` takes the rest of the time; a mark
+    /// that was skipped takes none.
+    pub fn timings(&self, end: Instant) -> Timings {
+        let marks = [self.head, self.admitted, self.connected, self.first_byte];
+        let reached = marks
+            .iter()
+            .rposition(Option::is_some)
+            .map_or(0, |last| last + 1);
+        let mut spans = [Duration::ZERO; 5];
+        let mut before = self.begin;
+        for (span, mark) in spans.iter_mut().zip(marks).take(reached) {
+            let mark = mark.unwrap_or(before).clamp(before, end.max(before));
+            *span = mark - before;
+            before = mark;
+        }
+        spans[reached] = end.saturating_duration_since(before);
+        let [head, queue, connect, first_byte, body] = spans;
+        Timings {
+            head,
+            queue,
+            connect,
+            first_byte,
+            body,
+            total: spans.iter().sum(),
+        }
+    }
+}
+
 /// Adjacent spans of an exchange: they add up to the total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
@@ -32,6 +100,29 @@ pub struct Timings {
     /// From there to the last byte given to the client.
     pub body: Duration,
     pub total: Duration,
+}
+
+impl Timings {
+    /// The spans in whole microseconds, head to body, and their sum: boundaries are rounded, not
+    /// spans, so that the sum is exact.
+    pub fn micros(&self) -> ([u64; 5], u64) {
+        let spans = [
+            self.head,
+            self.queue,
+            self.connect,
+            self.first_byte,
+            self.body,
+        ];
+        let mut end = Duration::ZERO;
+        let mut boundary = 0;
+        let micros = spans.map(|span| {
+            end = end.saturating_add(span);
+            let before = boundary;
+            boundary = u64::try_from(end.as_micros()).unwrap_or(u64::MAX);
+            boundary - before
+        });
+        (micros, boundary)
+    }
 }
 
 #[derive(Debug)]
@@ -64,4 +155,83 @@ pub struct Record<'a> {
     pub reused: bool,
     pub failure: Option<Failure>,
     pub phase: Phase,
+}
+
+impl Record<'_> {
+    /// Who ended the exchange before its time; `None` when it was answered in full.
+    pub fn ended_by(&self) -> Option<Side> {
+        self.failure.map(Failure::side)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks(begin: Instant, head: u64, rest: [Option<u64>; 3]) -> Marks {
+        let at = |nanos| begin + Duration::from_nanos(nanos);
+        let [admitted, connected, first_byte] = rest.map(|nanos| nanos.map(at));
+        Marks {
+            begin,
+            head: Some(at(head)),
+            admitted,
+            connected,
+            first_byte,
+        }
+    }
+
+    #[test]
+    fn spans_add_up_to_the_total_to_the_nanosecond() {
+        let begin = Instant::now();
+        let marks = marks(begin, 1_499, [Some(2_998), Some(4_497), Some(5_996)]);
+        let timings = marks.timings(begin + Duration::from_nanos(7_495));
+        let Timings {
+            head,
+            queue,
+            connect,
+            first_byte,
+            body,
+            total,
+        } = timings;
+        assert_eq!(head + queue + connect + first_byte + body, total);
+        assert_eq!(total, Duration::from_nanos(7_495));
+    }
+
+    #[test]
+    fn rounding_to_microseconds_loses_nothing_of_the_sum() {
+        let begin = Instant::now();
+        let marks = marks(begin, 1_499, [Some(2_998), Some(4_497), Some(5_996)]);
+        let (spans, total) = marks.timings(begin + Duration::from_nanos(7_495)).micros();
+        assert_eq!(spans, [1, 1, 2, 1, 2]);
+        assert_eq!(spans.iter().sum::<u64>(), total);
+        assert_eq!(total, 7);
+    }
+
+    #[test]
+    fn what_was_going_on_at_the_end_takes_the_rest() {
+        let begin = Instant::now();
+        let end = begin + Duration::from_micros(100);
+        let waiting = marks(begin, 10_000, [None, None, None]).timings(end);
+        assert_eq!(waiting.micros(), ([10, 90, 0, 0, 0], 100));
+        assert_eq!(
+            Marks::at(begin).timings(end).micros(),
+            ([100, 0, 0, 0, 0], 100)
+        );
+    }
+
+    #[test]
+    fn a_kept_connection_spends_no_time_connecting() {
+        let begin = Instant::now();
+        let end = begin + Duration::from_micros(100);
+        let kept = marks(begin, 10_000, [Some(20_000), None, Some(60_000)]).timings(end);
+        assert_eq!(kept.micros(), ([10, 10, 0, 40, 40], 100));
+    }
+
+    #[test]
+    fn marks_out_of_order_never_underflow() {
+        let begin = Instant::now();
+        let odd = marks(begin, 50_000, [Some(20_000), Some(900_000), Some(10_000)]);
+        let timings = odd.timings(begin + Duration::from_micros(100));
+        assert_eq!(timings.micros(), ([50, 0, 50, 0, 0], 100));
+    }
 }

@@ -1,0 +1,89 @@
+//! The log of the process itself: what an operator must know, on standard error, one line each.
+//! Facts about requests go to the access log instead.
+
+use std::io::Write as _;
+use std::time::SystemTime;
+
+use log::{Level, LevelFilter, SetLoggerError};
+
+use crate::telemetry::{json, timestamp};
+
+/// Installs the logger of the process, once. The level may be changed later by `log::set_max_level`.
+pub fn start(level: LevelFilter, clock: fn() -> SystemTime) -> Result<(), SetLoggerError> {
+    env_logger::Builder::new()
+        // Everything passes the logger: `log`'s own maximum decides, so that it can be changed.
+        .filter_level(LevelFilter::Trace)
+        .target(env_logger::Target::Stderr)
+        .format(move |sink, record| {
+            let mut out = Vec::with_capacity(160);
+            let message = record.args().to_string();
+            line(clock(), record.level(), record.target(), &message, &mut out);
+            sink.write_all(&out)
+        })
+        .try_init()?;
+    log::set_max_level(level);
+    Ok(())
+}
+
+/// `2026-01-02T03:04:05.678Z INFO module: message`
+fn line(at: SystemTime, level: Level, module: &str, message: &str, out: &mut Vec<u8>) {
+    timestamp::iso(at, out);
+    out.push(b' ');
+    out.extend_from_slice(level.as_str().as_bytes());
+    out.push(b' ');
+    escaped(module, out);
+    out.extend_from_slice(b": ");
+    escaped(message, out);
+    out.push(b'\n');
+}
+
+/// A message may quote what a peer sent: it must neither forge a line nor command a terminal.
+fn escaped(text: &str, out: &mut Vec<u8>) {
+    for character in text.chars() {
+        if json::must_be_hidden(character) {
+            write!(out, "{}", character.escape_default()).expect("a Vec takes every byte");
+        } else {
+            out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn written(message: &str) -> String {
+        let mut out = Vec::new();
+        let at = UNIX_EPOCH + Duration::from_millis(1_767_323_045_678);
+        line(at, Level::Warn, "corelane::events", message, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_has_time_level_module_and_message() {
+        assert_eq!(
+            written("cannot write access.log: disk full"),
+            "2026-01-02T03:04:05.678Z WARN corelane::events: cannot write access.log: disk full\n"
+        );
+    }
+
+    #[test]
+    fn a_message_stays_on_its_line_and_commands_no_terminal() {
+        let line = written("a\r\nb\x1b[2Jc\u{9b}d\u{2028}e\0 żółć");
+        assert!(
+            line.ends_with("a\\r\\nb\\u{1b}[2Jc\\u{9b}d\\u{2028}e\\u{0} żółć\n"),
+            "{line}"
+        );
+        assert_eq!(line.lines().count(), 1);
+    }
+
+    #[test]
+    fn the_logger_is_installed_once_with_its_level() {
+        let clock = || UNIX_EPOCH;
+        start(LevelFilter::Warn, clock).unwrap();
+        assert_eq!(log::max_level(), LevelFilter::Warn);
+        assert!(start(LevelFilter::Info, clock).is_err());
+    }
+}
