@@ -33,7 +33,7 @@ impl Response {
 
     /// Reads one response; bytes after it stay in `buffer`. `method` is that of the request.
     pub fn read(stream: &mut impl Read, buffer: &mut Vec<u8>, method: &str) -> io::Result<Self> {
-        let end = fill_until(stream, buffer, |bytes| head_length(bytes))?;
+        let end = fill_until(stream, buffer, head_length)?;
         let head: Vec<u8> = buffer.drain(..end).collect();
         let head = String::from_utf8_lossy(&head[..end - 4]).into_owned();
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -59,7 +59,7 @@ impl Response {
             return Ok(()); // RFC 9112 section 6.3
         }
         if self.headers("transfer-encoding").contains(&"chunked") {
-            let end = fill_until(stream, buffer, |bytes| chunked_length(bytes))?;
+            let end = fill_until(stream, buffer, chunked_length)?;
             let framed: Vec<u8> = buffer.drain(..end).collect();
             (self.body, self.trailers) = decode_chunked(&framed);
         } else if let Some(length) = self.header("content-length") {
