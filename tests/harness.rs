@@ -188,6 +188,8 @@ fn a_program_that_is_not_there_fails_the_test_and_names_the_cure() {
     assert!(message.contains("scripts/test"), "{message}");
 }
 
+const UNUSED: &str = "listeners = [{ bind = \"127.0.0.1:1\", name = \"edge\" }]\n";
+
 fn stand_in(toml: &str) -> Proxy {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/stand_in");
     Proxy::start_binary(&path, toml)
@@ -210,7 +212,7 @@ fn the_ports_are_read_from_the_log_and_signals_arrive() {
 
 #[test]
 fn a_proxy_is_gone_once_it_is_dropped() {
-    let proxy = stand_in("");
+    let proxy = stand_in(UNUSED);
     let process = format!("/proc/{}", proxy.pid());
     assert!(Path::new(&process).exists());
     drop(proxy);
@@ -219,8 +221,7 @@ fn a_proxy_is_gone_once_it_is_dropped() {
 
 #[test]
 fn a_proxy_that_ends_at_its_start_is_reported_with_its_log() {
-    let toml = "fail = true\nlisteners = [{ bind = \"127.0.0.1:1\", name = \"edge\" }]\n";
-    let failed = std::panic::catch_unwind(|| stand_in(toml));
+    let failed = std::panic::catch_unwind(|| stand_in(&format!("fail = true\n{UNUSED}")));
     let message = failed.expect_err("it fails");
     let message = message.downcast_ref::<String>().expect("a message");
     assert!(

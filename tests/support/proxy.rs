@@ -48,12 +48,11 @@ impl Proxy {
         Self::spawn(binary, &arguments, directory, &bound_names(toml))
     }
 
-    /// Any command that goes on running, until everything in `names` listens:
-    /// `start_command(&["reverse", "--from", "127.0.0.1:0", …], &["…"])`.
-    pub fn start_command(arguments: &[&str], names: &[&str]) -> Self {
+    /// Any command that goes on running, until its first listener accepts:
+    /// `start_command(&["reverse", "--from", "127.0.0.1:0", "--to", …])`.
+    pub fn start_command(arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        Self::spawn(&Self::binary(), &arguments, TempDir::new(), &names)
+        Self::spawn(&Self::binary(), &arguments, TempDir::new(), &[])
     }
 
     /// Runs a command that ends: `corelane check FILE`. It is killed after 10 s.
@@ -102,7 +101,8 @@ impl Proxy {
             exited = self.child.try_wait().expect("a child can be asked");
             self.listening = listening_lines(&self.log());
             let listens = |name: &String| self.listening.iter().any(|(found, _)| found == name);
-            exited.is_some() || names.iter().all(listens)
+            let traffic = self.listening.iter().any(|(name, _)| is_traffic(name));
+            exited.is_some() || (traffic && names.iter().all(listens))
         });
         if let Some(status) = exited {
             thread::sleep(Duration::from_millis(50)); // for the last lines of its log
@@ -130,8 +130,7 @@ impl Proxy {
     }
 
     fn first(&self) -> SocketAddr {
-        let traffic = |name: &str| !["metrics", "admin"].contains(&name);
-        let found = self.listening.iter().find(|(name, _)| traffic(name));
+        let found = self.listening.iter().find(|(name, _)| is_traffic(name));
         found
             .unwrap_or_else(|| panic!("no listener among {:?}", self.listening))
             .1
@@ -298,6 +297,10 @@ fn listening_lines(log: &str) -> Vec<(String, SocketAddr)> {
             Some((name.trim().to_owned(), address.parse().ok()?))
         })
         .collect()
+}
+
+fn is_traffic(name: &str) -> bool {
+    !["metrics", "admin"].contains(&name)
 }
 
 /// What the configuration binds: its listeners, and metrics and admin when it speaks of them.
