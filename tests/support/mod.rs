@@ -1,0 +1,31 @@
+//! The harness of the tests in this directory: the real binary, and real or scripted peers for it.
+//! Everything listens on ports that the kernel chose, lives in its own temporary directory, ends
+//! after 10 s at most and is gone when dropped, so tests run in parallel and leave nothing behind.
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    clippy::print_stderr,
+    reason = "compiled into every test file, each of which uses another part of it"
+)]
+
+mod curl;
+mod message;
+mod nginx;
+mod origin;
+mod program;
+mod proxy;
+mod raw_client;
+
+pub use curl::Curl;
+pub use message::{Response, decode_chunked, request_length};
+pub use nginx::Nginx;
+pub use origin::{After, Origin, Received, Respond};
+pub use program::{TempDir, eventually, program, signal};
+pub use proxy::{Proxy, edge};
+pub use raw_client::RawClient;
+
+use std::time::Duration;
+
+/// How long anything in a test may wait for anything: a test that hangs says nothing.
+pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,0 +1,83 @@
+//! Real programs: where they are, their directories and signals.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
+
+use super::PATIENCE;
+
+/// The path of a program that the tests need. It is not there: the test fails, and says the cure.
+pub fn program(name: &str) -> PathBuf {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path)
+        .chain(sbin)
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file())
+        .unwrap_or_else(|| {
+            panic!("{name} is not installed: scripts/test installs what the tests need")
+        })
+}
+
+/// Sends the signal called `name` (`TERM`, `HUP`, …) to a process.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("/bin/sh")
+        .args(["-c", &format!("kill -s {name} {pid}")])
+        .status();
+    assert!(
+        sent.is_ok_and(|status| status.success()),
+        "no signal {name} could be sent to {pid}"
+    );
+}
+
+/// Asks until the answer is yes; `false` when it never was.
+pub fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// A directory of its own for each test, removed when dropped.
+#[derive(Debug)]
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = env::temp_dir().join(format!("corelane-test-{}-{number}", process::id()));
+        fs::create_dir_all(&path).expect("the temporary directory takes a new one");
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file (and the directories above it) and returns its path.
+    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.join(name);
+        let parent = path.parent().expect("a joined path has a parent");
+        fs::create_dir_all(parent).expect("the temporary directory is writable");
+        fs::write(&path, contents).expect("the temporary directory is writable");
+        path
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        let path = self.0.join(name);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
