@@ -323,6 +323,13 @@ pub fn core_state() -> CoreState {
     })
 }
 
+/// Ends the waits of connections that are between two requests.
+pub fn expire_parked() {
+    let mut wake = Vec::new();
+    Machine::with(|machine| machine.slots.borrow_mut().expire_parked(&mut wake));
+    wake.into_iter().for_each(Waker::wake);
+}
+
 /// Frees buffers that nobody has needed lately.
 pub fn trim_buffers() {
     Machine::with(|machine| machine.buffers.trim());

@@ -20,6 +20,8 @@ const READ: u8 = 1;
 const WRITE: u8 = 2;
 /// The peer has finished sending, or the socket failed. Sticky: it is told by one edge only.
 const HANG_UP: u8 = 4;
+/// The connection is broken: reset, or both sides have finished. Sticky too.
+const BROKEN: u8 = 8;
 
 /// What a side of a descriptor waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub(super) struct Slot {
     timer_tick: u64,
     /// For listeners: what multishot accept has brought.
     accepted: Vec<i32>,
+    /// A connection between two requests: it may be closed at any time.
+    parked: bool,
 }
 
 impl Slot {
@@ -109,6 +113,7 @@ impl Slots {
             slot.state = State::Fresh;
             slot.ready = ready;
             slot.timed_out = 0;
+            slot.parked = false;
             return index;
         }
         self.slots.push(Slot {
@@ -125,6 +130,7 @@ impl Slots {
             timer: None,
             timer_tick: 0,
             accepted: Vec::new(),
+            parked: false,
         });
         self.slots.len() as u32 - 1
     }
@@ -168,6 +174,9 @@ impl Slots {
             }
             if events & i32::from(libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0 {
                 slot.ready |= READ | WRITE | HANG_UP;
+            }
+            if events & i32::from(libc::POLLHUP | libc::POLLERR) != 0 {
+                slot.ready |= BROKEN;
             }
         }
         if slot.ready & READ != 0 {
@@ -233,6 +242,14 @@ impl Slots {
         let slot = &mut self.slots[token_index(token) as usize];
         slot.timer = Some(key);
         slot.timer_tick = tick;
+    }
+
+    /// Ends the waits of all parked connections, as if their time were over.
+    pub(super) fn expire_parked(&mut self, wake: &mut Vec<Waker>) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.parked && slot.state != State::Free) {
+            slot.timed_out |= READ;
+            wake.extend(slot.reader.take());
+        }
     }
 
     pub(super) fn open(&self) -> usize {
@@ -362,9 +379,18 @@ impl Descriptor {
         slots.slots[self.index as usize].ready & (READ | HANG_UP) == 0
     }
 
-    /// The peer has finished sending or is gone, as far as the last turn of the ring knows.
-    pub fn has_hung_up(&self) -> bool {
-        self.machine.slots.borrow().slots[self.index as usize].ready & HANG_UP != 0
+    /// Ready when the connection is known to be broken. Costs nothing on one that was never waited for:
+    /// of that, nothing is known.
+    fn poll_broken(&self, context: &Context<'_>) -> Poll<()> {
+        let mut slots = self.machine.slots.borrow_mut();
+        let slot = &mut slots.slots[self.index as usize];
+        if slot.ready & BROKEN != 0 {
+            return Poll::Ready(());
+        }
+        if slot.state == State::Armed && !slot.reader.as_ref().is_some_and(|w| w.will_wake(context.waker())) {
+            slot.reader = Some(context.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// Takes the descriptor out of this core, so that another may have it. Only before it was polled.
@@ -556,8 +582,13 @@ impl Socket {
         self.0.is_quiet()
     }
 
-    pub fn has_hung_up(&self) -> bool {
-        self.0.has_hung_up()
+    /// Says whether the connection is between two requests: then a drain may end its wait.
+    pub fn set_parked(&self, parked: bool) {
+        self.0.machine.slots.borrow_mut().slots[self.0.index as usize].parked = parked;
+    }
+
+    pub fn poll_broken(&self, context: &Context<'_>) -> Poll<()> {
+        self.0.poll_broken(context)
     }
 
     pub fn peer_address(&self) -> io::Result<SocketAddr> {
@@ -631,14 +662,36 @@ impl Listener {
         sockaddr::local_address(self.descriptor.fd)
     }
 
-    /// What is queued in the kernel right now, without waiting: for a listener that is about to close.
-    pub fn accept_queued(&self) -> Option<Socket> {
+    /// The last connections, for a listener that is about to close: those accepted already and those
+    /// still queued in the kernel.
+    pub async fn last(&mut self) -> Vec<Socket> {
+        self.pause();
+        let mut sockets = Vec::new();
+        std::future::poll_fn(|context| {
+            let mut slots = self.descriptor.machine.slots.borrow_mut();
+            let slot = &mut slots.slots[self.descriptor.index as usize];
+            slot.reader = Some(context.waker().clone());
+            if slot.state == State::Armed { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+        let accepted = {
+            let mut slots = self.descriptor.machine.slots.borrow_mut();
+            std::mem::take(&mut slots.slots[self.descriptor.index as usize].accepted)
+        };
+        let queued = std::iter::from_fn(|| self.accept_queued());
+        for fd in accepted.into_iter().filter(|fd| *fd >= 0).chain(queued) {
+            // SAFETY: the kernel has made this descriptor for us, and it is taken out of the list once.
+            sockets.push(Socket::adopt(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }));
+        }
+        sockets
+    }
+
+    fn accept_queued(&self) -> Option<RawFd> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let (nobody, length) = (std::ptr::null_mut(), std::ptr::null_mut());
         // SAFETY: no address is asked for, so nothing is written.
         let fd = unsafe { libc::accept4(self.descriptor.fd, nobody, length, flags) };
-        // SAFETY: the kernel has just made this descriptor for us.
-        (fd >= 0).then(|| Socket::adopt(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }))
+        (fd >= 0).then_some(fd)
     }
 
     fn poll_accept(&self, context: &Context<'_>) -> Poll<i32> {

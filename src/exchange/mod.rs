@@ -1,4 +1,292 @@
-//! One request and its answer.
+//! One request and its answer. `run` is the life of an exchange on one screen: admit, route, answer,
+//! turn a failure into a reply, record.
 
+pub(crate) mod attempt;
+pub mod client_address;
 pub mod failure;
 pub mod record;
+mod relay;
+
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::task::Poll;
+
+use crate::engine;
+use crate::exchange::client_address::{client_address, is_trusted};
+use crate::exchange::failure::Failure;
+use crate::exchange::record::{Marks, Phase};
+use crate::http::head::{Framing, Keep, Method, RequestHead, ResponseHead};
+use crate::http::headers::{HeaderEdits, HeaderId};
+use crate::http::reply::{BodySent, Reply, Sending};
+use crate::http1::body::Decoder;
+use crate::http1::server::{Client, Input};
+use crate::plan::{Action, Route, RouteId};
+use crate::routing;
+use crate::shard::Shard;
+use crate::shard::generation::Generation;
+
+/// A request on its way. One per connection, used again for each request, so that it allocates once.
+pub(crate) struct Exchange {
+    pub(crate) generation: Rc<Generation>,
+    pub(crate) input: Input,
+    pub(crate) head: RequestHead,
+    pub(crate) response: ResponseHead,
+    /// What is about to be sent: heads and chunk framing.
+    pub(crate) out: Vec<u8>,
+    scratch: Vec<u8>,
+    pub(crate) marks: Marks,
+    pub(crate) request_id: [u8; 32],
+    client_address: IpAddr,
+    peer_is_trusted: bool,
+    route: Option<RouteId>,
+    pub(crate) progress: Progress,
+}
+
+/// How far it has come. Cells, because upload and download go on at the same time.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) phase: Cell<Phase>,
+    pub(crate) status: Cell<u16>,
+    pub(crate) received: Cell<u64>,
+    pub(crate) sent: Cell<u64>,
+    pub(crate) body_sent: Cell<u64>,
+    pub(crate) attempts: Cell<u8>,
+    pub(crate) reused: Cell<bool>,
+    pub(crate) endpoint: Cell<Option<SocketAddr>>,
+    /// A final response head has left: no other answer is possible.
+    pub(crate) head_sent: Cell<bool>,
+    /// The whole request has left.
+    pub(crate) uploaded: Cell<bool>,
+}
+
+/// What becomes of the client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Keep,
+    Close,
+    /// Close, but the client may still be sending: read on until it has our answer.
+    Linger,
+}
+
+pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
+    let result = match answer(shard, client, exchange).await {
+        Ok(ending) => Ok(ending),
+        Err(failure) => fail(shard, client, exchange, failure).await.map_err(|_| failure),
+    };
+    finish(shard, client, exchange, result)
+}
+
+/// A request whose head was refused: there is nothing but the refusal.
+pub(crate) async fn refuse(
+    shard: &Rc<Shard>,
+    client: &Client,
+    exchange: &mut Exchange,
+    failure: Failure,
+) {
+    exchange.head.clear();
+    exchange.head.keep = Keep::Close;
+    shard.new_request_id(&mut exchange.request_id);
+    exchange.client_address = client.origin.peer.ip();
+    let _ = fail(shard, client, exchange, failure).await;
+    finish(shard, client, exchange, Err(failure));
+}
+
+async fn answer(
+    shard: &Rc<Shard>,
+    client: &Client,
+    exchange: &mut Exchange,
+) -> Result<Ending, Failure> {
+    exchange.admit(shard, client)?;
+    let generation = Rc::clone(&exchange.generation);
+    let route = exchange.find_route(&generation)?;
+    match &route.action {
+        Action::Forward(cluster) => match route.timeout {
+            None => attempt::forward(shard, client, exchange, route, *cluster).await,
+            Some(limit) => {
+                let forwarding = attempt::forward(shard, client, exchange, route, *cluster);
+                within(limit, forwarding).await
+            }
+        },
+        Action::Respond(respond) => {
+            reply(client, exchange, &Reply::respond(respond), &route.response_headers).await
+        }
+        Action::Redirect(redirect) => {
+            let (head, bytes) = (&exchange.head, exchange.input.head());
+            let authority = head.authority.of(bytes);
+            let reply_ =
+                Reply::redirect(redirect, authority, head.path.of(bytes), head.query.of(bytes));
+            reply(client, exchange, &reply_, &route.response_headers).await
+        }
+        Action::Echo => {
+            let page = Reply::echo(&exchange.head, exchange.input.head());
+            reply(client, exchange, &page, &route.response_headers).await
+        }
+    }
+}
+
+impl Exchange {
+    pub(crate) fn new(shard: &Shard) -> Exchange {
+        Exchange {
+            generation: shard.generation(),
+            input: Input::default(),
+            head: RequestHead::default(),
+            response: ResponseHead::default(),
+            out: Vec::new(),
+            scratch: Vec::new(),
+            marks: Marks::at(engine::now()),
+            request_id: [0; 32],
+            client_address: IpAddr::from([0, 0, 0, 0]),
+            peer_is_trusted: false,
+            route: None,
+            progress: Progress::default(),
+        }
+    }
+
+    /// Makes it ready for the next request; memory stays.
+    pub(crate) fn begin(&mut self, generation: Rc<Generation>) {
+        self.generation = generation;
+        self.head.clear();
+        self.marks = Marks::at(engine::now());
+        self.route = None;
+        self.progress = Progress::default();
+    }
+
+    /// What is decided before the route is known.
+    fn admit(&mut self, shard: &Shard, client: &Client) -> Result<(), Failure> {
+        let plan = &self.generation.plan;
+        self.marks.head = Some(engine::now());
+        self.progress.received.set(self.head.bytes as u64);
+        self.progress.phase.set(Phase::Route);
+        shard.new_request_id(&mut self.request_id);
+        let peer = client.origin.peer.ip();
+        self.peer_is_trusted = is_trusted(peer.to_canonical(), &plan.trusted_proxies);
+        self.client_address = peer.to_canonical();
+        if self.peer_is_trusted {
+            let chain = self.head.value(self.input.head(), HeaderId::XForwardedFor);
+            self.client_address = client_address(peer, &plan.trusted_proxies, chain);
+        }
+        if matches!(self.head.method, Method::Trace | Method::Connect) {
+            return Err(Failure::MethodRefused);
+        }
+        let max = plan.limits.body_bytes_max;
+        match self.head.framing {
+            Framing::Length(length) if max != 0 && length > max => Err(Failure::BodyTooLarge),
+            Framing::Length(_) | Framing::Chunked | Framing::None | Framing::UntilClose => Ok(()),
+        }
+    }
+
+    fn find_route<'g>(&mut self, generation: &'g Generation) -> Result<&'g Route, Failure> {
+        let bytes = self.input.head();
+        let path = routing::normalise(self.head.path.of(bytes), &mut self.scratch)
+            .map_err(|_| Failure::BadPath)?;
+        let id = generation.plan.router.find(self.head.authority.of(bytes), path);
+        let id = id.ok_or(Failure::NoRoute)?;
+        self.route = Some(id);
+        Ok(generation.route(id))
+    }
+
+    /// The body that the client has sent, or will, when nobody wants it. A connection can go on only
+    /// after a body that is here already.
+    fn skip_body(&mut self) -> Ending {
+        let mut decoder = Decoder::new(self.head.framing);
+        let (_, unused) = self.input.split();
+        match decoder.decode(unused) {
+            Ok(decoded) if decoded.end => {
+                self.input.consume(decoded.consumed);
+                match self.head.keep {
+                    Keep::Open => Ending::Keep,
+                    Keep::Close => Ending::Close,
+                }
+            }
+            Ok(_) | Err(_) => Ending::Linger,
+        }
+    }
+}
+
+/// Sends a reply of our own.
+async fn reply(
+    client: &Client,
+    exchange: &mut Exchange,
+    reply: &Reply<'_>,
+    edits: &HeaderEdits,
+) -> Result<Ending, Failure> {
+    let mut ending = exchange.skip_body();
+    if ending == Ending::Keep && client.is_draining() {
+        ending = Ending::Close;
+    }
+    let generation = Rc::clone(&exchange.generation);
+    exchange.out.clear();
+    let sending = Sending {
+        version: exchange.head.version,
+        keep: if ending == Ending::Keep { Keep::Open } else { Keep::Close },
+        body: if exchange.head.method == Method::Head { BodySent::HeadOnly } else { BodySent::Whole },
+        date: engine::wall_clock(),
+        proxy_id: &generation.plan.proxy_id,
+        request_id: &exchange.request_id,
+        edits,
+    };
+    reply.encode(&sending, &mut exchange.out);
+    exchange.progress.status.set(reply.status);
+    exchange.progress.head_sent.set(true);
+    exchange.progress.phase.set(Phase::ResponseBody);
+    let patience = generation.plan.timeouts.write;
+    relay::send_to_client(client, &[&exchange.out, b"", b""], patience, &exchange.progress).await?;
+    exchange.progress.body_sent.set(reply.body.len() as u64);
+    Ok(ending)
+}
+
+/// Answers a failure, if it still can be.
+async fn fail(
+    shard: &Shard,
+    client: &Client,
+    exchange: &mut Exchange,
+    failure: Failure,
+) -> Result<Ending, Failure> {
+    let phase = exchange.progress.phase.get();
+    if exchange.progress.head_sent.get() {
+        return Err(failure);
+    }
+    let Some(answer) = Reply::failure(failure, &exchange.request_id, engine::wall_clock()) else {
+        return Err(failure);
+    };
+    if failure.row().keep == Keep::Close {
+        exchange.head.keep = Keep::Close;
+    }
+    let generation = Rc::clone(&exchange.generation);
+    let none = HeaderEdits::default();
+    let edits = exchange.route.map_or(&none, |id| &generation.route(id).response_headers);
+    let sent = reply(client, exchange, &answer, edits).await;
+    exchange.progress.phase.set(phase);
+    let _ = shard;
+    match sent? {
+        Ending::Close => Err(failure),
+        _ if failure.row().keep == Keep::Close => Err(failure),
+        Ending::Keep | Ending::Linger => Err(failure),
+    }
+}
+
+fn finish(
+    shard: &Shard,
+    client: &Client,
+    exchange: &mut Exchange,
+    result: Result<Ending, Failure>,
+) -> Ending {
+    let _ = (shard, client, exchange);
+    result.unwrap_or(Ending::Close)
+}
+
+async fn within(
+    limit: std::time::Duration,
+    forwarding: impl Future<Output = Result<Ending, Failure>>,
+) -> Result<Ending, Failure> {
+    let mut forwarding = std::pin::pin!(forwarding);
+    let mut late = std::pin::pin!(engine::sleep(limit));
+    std::future::poll_fn(|context| {
+        if let Poll::Ready(result) = forwarding.as_mut().poll(context) {
+            return Poll::Ready(result);
+        }
+        late.as_mut().poll(context).map(|()| Err(Failure::ExchangeTimeout))
+    })
+    .await
+}

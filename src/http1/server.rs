@@ -1,0 +1,223 @@
+//! The client's side of HTTP/1.1: one connection, its requests one after another. Between requests the
+//! connection is parked: a small task without buffers. The rest lives in a box that exists while
+//! requests come.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::engine::{self, Buf, Side, Socket};
+use crate::exchange::{self, Ending, Exchange};
+use crate::exchange::failure::Failure;
+use crate::http1::parse::{self, HeadLimits, Malformed, Parsed};
+use crate::limits;
+use crate::shard::{Origin, Shard};
+
+/// What a client has sent: the current request's head at the front of the buffer, then the bytes of its
+/// body, or of the next request, that nobody has used yet.
+#[derive(Debug, Default)]
+pub(crate) struct Input {
+    buffer: Option<Buf>,
+    /// The head is `..head_end`; 0 until it is complete.
+    head_end: usize,
+    /// The unused bytes are `next..end`.
+    next: usize,
+    end: usize,
+}
+
+/// A client connection, as its exchanges see it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) socket: Socket,
+    pub(crate) origin: Origin,
+}
+
+/// How a run of requests ended.
+enum Pause {
+    /// Nothing came for a while: give the working memory back, and wait.
+    Quiet,
+    Over,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
+    let client = Client { socket, origin };
+    loop {
+        let session = Box::pin(run(shard, &client));
+        if let Pause::Over = session.await {
+            return;
+        }
+        let idle = shard.generation().plan.timeouts.idle;
+        client.socket.set_deadline(Side::Read, Some(idle));
+        client.socket.set_parked(true);
+        let ready = client.socket.ready(Side::Read).await;
+        client.socket.set_parked(false);
+        if ready.is_err() {
+            return;
+        }
+    }
+}
+
+async fn run(shard: &Rc<Shard>, client: &Client) -> Pause {
+    let mut exchange = Exchange::new(shard);
+    loop {
+        match read_head(shard, client, &mut exchange).await {
+            Arrival::Head => {}
+            Arrival::Quiet if shard.life.is_draining() => return Pause::Over,
+            Arrival::Quiet => return Pause::Quiet,
+            Arrival::Gone => return Pause::Over,
+            Arrival::Refused(failure) => {
+                exchange::refuse(shard, client, &mut exchange, failure).await;
+                linger(client).await;
+                return Pause::Over;
+            }
+        }
+        match exchange::run(shard, client, &mut exchange).await {
+            Ending::Keep => {}
+            Ending::Close => return Pause::Over,
+            Ending::Linger => {
+                linger(client).await;
+                return Pause::Over;
+            }
+        }
+    }
+}
+
+enum Arrival {
+    Head,
+    Quiet,
+    Gone,
+    Refused(Failure),
+}
+
+async fn read_head(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Arrival {
+    exchange.input.advance();
+    exchange.begin(shard.generation());
+    let timeouts = exchange.generation.plan.timeouts;
+    let limits = head_limits(&exchange.generation.plan.limits);
+    let mut started = !exchange.input.unused().is_empty();
+    let patience = if started { timeouts.header } else { limits::PARK_AFTER.min(timeouts.idle) };
+    client.socket.set_deadline(Side::Read, Some(patience));
+    loop {
+        if started {
+            match parse::request(exchange.input.unused(), &limits, &mut exchange.head) {
+                Ok(Parsed::Complete) => {
+                    exchange.input.head_end = exchange.head.bytes;
+                    exchange.input.next = exchange.head.bytes;
+                    return Arrival::Head;
+                }
+                Ok(Parsed::Partial) => {}
+                Err(malformed) => return Arrival::Refused(refusal(malformed)),
+            }
+        }
+        match receive(client, &mut exchange.input, started).await {
+            Ok(0) => return Arrival::Gone,
+            Ok(_) if started => {}
+            Ok(_) => {
+                started = true;
+                exchange.marks.begin = engine::now();
+                client.socket.set_deadline(Side::Read, Some(timeouts.header));
+            }
+            Err(error) if error.kind() != io::ErrorKind::TimedOut => return Arrival::Gone,
+            Err(_) if started => return Arrival::Refused(Failure::HeaderTimeout),
+            Err(_) => return Arrival::Quiet,
+        }
+    }
+}
+
+/// Before the first byte: waits without a buffer.
+async fn receive(client: &Client, input: &mut Input, started: bool) -> io::Result<usize> {
+    if !started {
+        client.socket.set_parked(true);
+        let ready = client.socket.ready(Side::Read).await;
+        client.socket.set_parked(false);
+        ready?;
+    }
+    input.receive(&client.socket).await
+}
+
+/// Closing with bytes of the peer unread makes the kernel send a reset, which may overtake our answer
+/// (RFC 9112 section 9.6). So: no more from us, then read what still comes, for a while.
+async fn linger(client: &Client) {
+    client.socket.finish();
+    client.socket.set_deadline(Side::Read, Some(limits::LINGER_TIME));
+    let mut left = limits::LINGER_BYTES;
+    let mut buffer = engine::buffer();
+    while let Ok(count @ 1..) = client.socket.recv(&mut buffer).await {
+        left = left.saturating_sub(count);
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+fn head_limits(limits: &crate::plan::Limits) -> HeadLimits {
+    HeadLimits {
+        url_bytes_max: limits.url_bytes_max,
+        header_bytes_max: limits.header_bytes_max,
+        headers_max: limits.headers_max,
+    }
+}
+
+fn refusal(malformed: Malformed) -> Failure {
+    Failure::Malformed(malformed)
+}
+
+impl Input {
+    /// The bytes that the head's table points into.
+    pub(crate) fn head(&self) -> &[u8] {
+        self.buffer.as_ref().map_or(&[], |buffer| &buffer[..self.head_end])
+    }
+
+    pub(crate) fn unused(&self) -> &[u8] {
+        self.buffer.as_ref().map_or(&[], |buffer| &buffer[self.next..self.end])
+    }
+
+    /// The head and the unused bytes behind it.
+    pub(crate) fn split(&mut self) -> (&[u8], &mut [u8]) {
+        match &mut self.buffer {
+            Some(buffer) => {
+                let (head, rest) = buffer.split_at_mut(self.head_end);
+                (head, &mut rest[self.next - self.head_end..self.end - self.head_end])
+            }
+            None => (&[], &mut []),
+        }
+    }
+
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.next += count;
+    }
+
+    /// The body again from its first byte: only while nothing was read over it.
+    pub(crate) fn rewind(&mut self) {
+        self.next = self.head_end;
+    }
+
+    /// Where the next bytes of a body go. What was used before is overwritten, the head is not.
+    fn room(&mut self) -> &mut [u8] {
+        if self.next == self.end {
+            self.next = self.head_end;
+            self.end = self.head_end;
+        }
+        let end = self.end;
+        &mut self.buffer.get_or_insert_with(engine::buffer)[end..]
+    }
+
+    /// Reads more of a body; 0 at the end of the stream.
+    pub(crate) async fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
+        let received = socket.recv(self.room()).await?;
+        self.end += received;
+        Ok(received)
+    }
+
+    /// Forgets the current request: what is unused becomes the beginning of the next one.
+    fn advance(&mut self) {
+        if self.next == self.end {
+            *self = Input::default();
+        } else if let Some(buffer) = &mut self.buffer {
+            buffer.copy_within(self.next..self.end, 0);
+            self.end -= self.next;
+            self.next = 0;
+            self.head_end = 0;
+        }
+    }
+}

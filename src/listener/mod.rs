@@ -1,0 +1,118 @@
+//! From a bound address to a connection: accepting, the connection limit, evening out between cores.
+
+mod balance;
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::control::message::ToShard;
+use crate::engine::{self, Listener, Socket};
+use crate::http1;
+use crate::limits;
+use crate::plan::ListenerId;
+use crate::shard::{Counted, Life, Origin, Shard};
+
+/// Takes connections from one listening socket until the core drains; then those still queued in the
+/// kernel, and closes it.
+pub(crate) async fn accept(shard: Rc<Shard>, id: ListenerId, mut listener: Listener) {
+    let session = Life::enter(&shard);
+    until_draining(&shard, take(&shard, id, &mut listener)).await;
+    for socket in listener.last().await {
+        admit(&shard, id, socket);
+    }
+    drop((listener, session));
+}
+
+async fn take(shard: &Rc<Shard>, id: ListenerId, listener: &mut Listener) {
+    loop {
+        if !has_room(shard) {
+            // The rest waits in the kernel's queue: nothing is refused, nothing is lost.
+            listener.pause();
+            engine::sleep(limits::FULL_RETRY_INTERVAL).await;
+            continue;
+        }
+        match listener.accept().await {
+            Ok(socket) => admit(shard, id, socket),
+            Err(error) => complain(&error).await,
+        }
+    }
+}
+
+/// A connection that another core has accepted for us, and counted here already.
+pub(crate) fn take_over(shard: Rc<Shard>, id: ListenerId, socket: Socket, peer: SocketAddr) {
+    let counted = Counted::new(&shard, true);
+    serve(shard, counted, Origin { listener: id, peer }, socket);
+}
+
+fn admit(shard: &Rc<Shard>, id: ListenerId, socket: Socket) {
+    shard.counters().accepted.add(1);
+    // Gone already: nothing to serve.
+    let Ok(peer) = socket.peer_address() else { return };
+    if shard.mail.cores() > 1 {
+        let open = shard.all_counters.iter().map(|counters| counters.connections.read());
+        if let Some(core) = balance::better_core(shard.mail.core(), open) {
+            return hand_over(shard, core, id, socket, peer);
+        }
+    }
+    let counted = Counted::new(shard, false);
+    serve(Rc::clone(shard), counted, Origin { listener: id, peer }, socket);
+}
+
+fn hand_over(shard: &Rc<Shard>, core: usize, id: ListenerId, socket: Socket, peer: SocketAddr) {
+    let Some(fd) = socket.take() else { return };
+    // Counted there at once, so that the next decision, here or elsewhere, already sees it.
+    shard.all_counters[core].connections.add(1);
+    match shard.mail.offer(core, ToShard::Connection(id, fd, peer)) {
+        Ok(()) => shard.counters().handed_over.add(1),
+        Err(ToShard::Connection(id, fd, peer)) => {
+            shard.all_counters[core].connections.add(-1);
+            let counted = Counted::new(shard, false);
+            serve(Rc::clone(shard), counted, Origin { listener: id, peer }, Socket::adopt(fd));
+        }
+        Err(_) => unreachable!("a letter comes back as it was"),
+    }
+}
+
+fn serve(shard: Rc<Shard>, counted: Counted, origin: Origin, socket: Socket) {
+    engine::spawn(async move {
+        let session = Life::enter(&shard);
+        http1::server::serve(&shard, origin, socket).await;
+        drop((counted, session));
+    });
+}
+
+/// The limit is the process's: the sum over all cores.
+fn has_room(shard: &Shard) -> bool {
+    let Some(max) = shard.generation().plan.limits.connections_max else { return true };
+    shard.all_counters.iter().map(|counters| counters.connections.read()).sum::<i64>() < i64::from(max)
+}
+
+/// No descriptor or memory left: say so, and try again when some connection may have ended.
+async fn complain(error: &io::Error) {
+    match error.raw_os_error() {
+        Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
+        Some(_) | None => {
+            log::error!("cannot accept a connection: {error}; raise the open-file limit or lower `limits`");
+            engine::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// Runs `future`, which has no end of its own, until the core drains.
+async fn until_draining(shard: &Shard, future: impl Future<Output = ()>) {
+    let mut future = std::pin::pin!(future);
+    let mut registered = false;
+    std::future::poll_fn(|context| {
+        if shard.life.is_draining() {
+            return Poll::Ready(());
+        }
+        if !std::mem::replace(&mut registered, true) {
+            let _ = shard.life.poll_draining(context);
+        }
+        future.as_mut().poll(context)
+    })
+    .await;
+}

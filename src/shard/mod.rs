@@ -1,0 +1,268 @@
+//! A data core: everything that it owns, and how it applies its mail. One per pinned thread; nothing
+//! here is ever seen by another thread but the counters.
+
+pub(crate) mod counters;
+pub(crate) mod generation;
+mod log;
+pub(crate) mod mail;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use crate::control::message::{Install, ShardState, ToControl, ToShard};
+use crate::engine::{self, Shared};
+use crate::limits;
+use crate::listener;
+use crate::plan::ListenerId;
+use crate::shard::counters::Counters;
+use crate::shard::generation::Generation;
+use crate::shard::log::AccessLines;
+use crate::shard::mail::{Inboxes, Mail};
+
+pub(crate) struct Shard {
+    pub(crate) mail: Rc<Mail>,
+    generation: RefCell<Option<Rc<Generation>>>,
+    /// By core; its own is `counters()`.
+    pub(crate) all_counters: Vec<Shared<Counters>>,
+    pub(crate) durations: RefCell<Histogram<u64>>,
+    pub(crate) log: AccessLines,
+    random: Cell<u64>,
+    pub(crate) life: Life,
+}
+
+/// Whether the core still takes connections, and who wants to know when that changes.
+#[derive(Default)]
+pub(crate) struct Life {
+    draining: Cell<bool>,
+    stopped: Cell<bool>,
+    /// Connections and the listeners' accept loops.
+    sessions: Cell<usize>,
+    wakers: RefCell<Vec<std::task::Waker>>,
+}
+
+/// Runs a data core until it is told to stop.
+pub(crate) async fn run(mail: Mail, inboxes: Inboxes, all_counters: Vec<Shared<Counters>>) {
+    let shard = Rc::new(Shard {
+        mail: Rc::new(mail),
+        generation: RefCell::new(None),
+        all_counters,
+        durations: RefCell::new(new_durations()),
+        log: AccessLines::default(),
+        random: Cell::new(engine::random_seed() | 1),
+        life: Life::default(),
+    });
+    let applying = Rc::clone(&shard);
+    engine::on_bell(move || {
+        for inbox in &inboxes.0 {
+            while let Some(letter) = inbox.take() {
+                applying.apply(letter);
+            }
+        }
+    });
+    engine::spawn(housekeeping(Rc::clone(&shard)));
+    shard.life.until_stopped().await;
+    shard.log.flush(shard.counters());
+}
+
+impl Shard {
+    fn apply(self: &Rc<Self>, letter: ToShard) {
+        match letter {
+            ToShard::Install(install) => self.install(*install),
+            ToShard::Endpoints(cluster, endpoints) => {
+                self.generation().cluster(cluster).replace_endpoints(endpoints);
+            }
+            ToShard::Report => self.report(),
+            ToShard::Drain => self.drain(),
+            ToShard::Stop => self.life.stop(),
+            ToShard::Connection(listener, fd, peer) => {
+                listener::take_over(Rc::clone(self), listener, engine::Socket::adopt(fd), peer);
+            }
+            ToShard::SlotFree(cluster) => self.generation().cluster(cluster).wake_first(),
+            ToShard::Recall(cluster) => self.generation().cluster(cluster).recall(),
+        }
+    }
+
+    fn install(self: &Rc<Self>, install: Install) {
+        let version = install.plan.version;
+        let generation = Rc::new(Generation::new(install.plan, install.clusters, &self.mail));
+        let format = generation.plan.access_log.as_ref().map(|log| log.format);
+        self.log.install(format.zip(install.log));
+        *self.generation.borrow_mut() = Some(generation);
+        for (id, socket) in install.listeners {
+            engine::spawn(listener::accept(Rc::clone(self), id, engine::Listener::adopt(socket)));
+        }
+        self.mail.to_control(ToControl::Installed { core: self.mail.core(), version });
+    }
+
+    fn report(&self) {
+        let state = ShardState {
+            core: engine::core_state(),
+            durations: self.durations.replace(new_durations()),
+            upstream_connections: self.generation().clusters().iter().map(|c| c.open_connections()).collect(),
+        };
+        self.mail.to_control(ToControl::State { core: self.mail.core(), state: Box::new(state) });
+    }
+
+    fn drain(self: &Rc<Self>) {
+        self.life.drain();
+        engine::expire_parked();
+        let shard = Rc::clone(self);
+        engine::spawn(async move {
+            shard.life.until_empty().await;
+            shard.log.flush(shard.counters());
+            shard.mail.to_control(ToControl::Drained { core: shard.mail.core() });
+        });
+    }
+
+    /// The generation for a new exchange.
+    pub(crate) fn generation(&self) -> Rc<Generation> {
+        let generation = self.generation.borrow();
+        Rc::clone(generation.as_ref().expect("letters that need a plan come after the first one"))
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.all_counters[self.mail.core()]
+    }
+
+    /// 32 hexadecimal digits, different for each request of all cores (xorshift128-like mixing of a
+    /// seed from the kernel; an identifier, not a secret).
+    pub(crate) fn new_request_id(&self, id: &mut [u8; 32]) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        for half in id.chunks_exact_mut(16) {
+            let mut state = self.random.get();
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            self.random.set(state);
+            let mut mixed = state.wrapping_mul(0x2545_F491_4F6C_DD1D);
+            for digit in half {
+                *digit = DIGITS[(mixed >> 60) as usize];
+                mixed <<= 4;
+            }
+        }
+    }
+
+    pub(crate) fn record_duration(&self, duration: Duration) {
+        self.durations.borrow_mut().saturating_record(duration.as_micros() as u64);
+    }
+}
+
+/// What a core does once a second.
+async fn housekeeping(shard: Rc<Shard>) {
+    let mut seconds = 0_u64;
+    loop {
+        engine::sleep(limits::POOL_SWEEP_INTERVAL).await;
+        seconds += 1;
+        let generation = shard.generation.borrow().clone();
+        if let Some(generation) = generation {
+            generation.clusters().iter().for_each(|cluster| cluster.sweep(engine::now()));
+        }
+        if seconds.is_multiple_of(limits::BUFFER_TRIM_INTERVAL.as_secs()) {
+            engine::trim_buffers();
+        }
+        shard.log.flush(shard.counters());
+    }
+}
+
+fn new_durations() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000, 2).expect("the bounds are in order")
+}
+
+impl Life {
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Counts a connection until the guard is dropped.
+    pub(crate) fn enter(shard: &Rc<Shard>) -> Session {
+        shard.life.sessions.set(shard.life.sessions.get() + 1);
+        Session(Rc::clone(shard))
+    }
+
+    /// Ready once the core drains; for whoever waits without being busy.
+    pub(crate) fn poll_draining(&self, context: &std::task::Context<'_>) -> std::task::Poll<()> {
+        if self.draining.get() {
+            return std::task::Poll::Ready(());
+        }
+        self.wakers.borrow_mut().push(context.waker().clone());
+        std::task::Poll::Pending
+    }
+
+    fn drain(&self) {
+        self.draining.set(true);
+        self.wake();
+    }
+
+    fn stop(&self) {
+        self.stopped.set(true);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        let wakers = std::mem::take(&mut *self.wakers.borrow_mut());
+        wakers.into_iter().for_each(std::task::Waker::wake);
+    }
+
+    async fn until_stopped(&self) {
+        self.until(|life| life.stopped.get()).await;
+    }
+
+    async fn until_empty(&self) {
+        self.until(|life| life.sessions.get() == 0).await;
+    }
+
+    async fn until(&self, reached: impl Fn(&Life) -> bool) {
+        std::future::poll_fn(|context| {
+            if reached(self) {
+                return std::task::Poll::Ready(());
+            }
+            self.wakers.borrow_mut().push(context.waker().clone());
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// One open client connection, or one listener that still accepts.
+pub(crate) struct Session(Rc<Shard>);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let life = &self.0.life;
+        life.sessions.set(life.sessions.get() - 1);
+        if life.sessions.get() == 0 && life.draining.get() {
+            life.wake();
+        }
+    }
+}
+
+/// One open client connection in the counters that the cores balance by.
+pub(crate) struct Counted {
+    shard: Rc<Shard>,
+}
+
+impl Counted {
+    /// `already`: another core has counted it here when it handed it over.
+    pub(crate) fn new(shard: &Rc<Shard>, already: bool) -> Counted {
+        if !already {
+            shard.counters().connections.add(1);
+        }
+        Counted { shard: Rc::clone(shard) }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.shard.counters().connections.add(-1);
+    }
+}
+
+/// Which listener a connection came by, and whom it is from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Origin {
+    pub(crate) listener: ListenerId,
+    pub(crate) peer: std::net::SocketAddr,
+}
