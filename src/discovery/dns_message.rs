@@ -2,7 +2,7 @@
 //! answer of that question. `dns` sends and receives them; nothing here touches a socket.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::limits::{
@@ -235,11 +235,9 @@ struct Record {
 impl Record {
     fn address(&self, message: &[u8]) -> Option<IpAddr> {
         let data = message.get(self.data_start..self.data_end)?;
-        match data.len() {
-            4 if self.kind == TYPE_A => Some(Ipv4Addr::from_octets(data.try_into().ok()?).into()),
-            16 if self.kind == TYPE_AAAA => {
-                Some(Ipv6Addr::from_octets(data.try_into().ok()?).into())
-            }
+        match self.kind {
+            TYPE_A => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
+            TYPE_AAAA => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
             _ => None,
         }
     }
@@ -447,6 +445,8 @@ pub(super) mod build {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::build::{answer, record, soa, wire};
     use super::*;
 
@@ -709,6 +709,9 @@ mod tests {
                 "{pointer:?}"
             );
         }
+        // A whole name, but after the pointer to it.
+        let forward = record(&[0xc0, 46], 16, 60, &wire("b.test"));
+        assert_eq!(ask(0x8180, &[forward], &[]), Err(AnswerError::Malformed));
         // Two names that point at each other, inside the data of a record that is skipped.
         let text = record(&ASKED, 16, 60, &[0xc0, 48, 0xc0, 46]);
         let through = record(&[0xc0, 48], TYPE_A, 60, &[10, 0, 0, 1]);
