@@ -119,3 +119,38 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES: usize = 1024 * 1024;
 /// Endpoints that are tried for one request when connecting fails. Nothing was sent to any of them.
 pub const CONNECT_ATTEMPTS_MAX: u8 = 3;
+
+// --- names ---------------------------------------------------------------------------------
+
+/// A shorter TTL counts as this, so that a TTL of 0 does not become a stream of queries.
+pub const DNS_TTL_MIN: Duration = Duration::from_secs(1);
+/// A longer TTL counts as this: an operator who corrects a record waits no longer.
+pub const DNS_TTL_MAX: Duration = Duration::from_secs(3600);
+/// How long an entry of /etc/hosts is good for before the file is asked again.
+pub const DNS_HOSTS_TTL: Duration = Duration::from_secs(30);
+/// A shorter negative TTL (RFC 2308) counts as this, and so does none at all.
+pub const DNS_NEGATIVE_TTL_MIN: Duration = Duration::from_secs(5);
+/// A longer negative TTL counts as this: a name that appears is noticed soon.
+pub const DNS_NEGATIVE_TTL_MAX: Duration = Duration::from_secs(30);
+/// After the first failure; doubled with every further one.
+pub const DNS_BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// The longest wait between two tries of a name that does not resolve.
+pub const DNS_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Most addresses that are taken from one answer; those after them are not used.
+pub const DNS_ADDRESSES_MAX: usize = 256;
+/// Most CNAMEs that are followed within one answer. More is a malformed answer.
+pub const DNS_CNAMES_MAX: usize = 16;
+/// Most compression pointers in one name. More is a malformed answer.
+pub const DNS_POINTERS_MAX: usize = 64;
+/// The UDP answer that we offer to take: fits into one packet everywhere. Longer comes over TCP.
+pub const DNS_UDP_BYTES_MAX: u16 = 1232;
+/// Datagrams from the server that answer no question of ours, per try. Then the try has failed.
+pub const DNS_STRAYS_MAX: usize = 64;
+/// Reads that one TCP answer may take. Then the try has failed.
+pub const DNS_TCP_READS_MAX: usize = 1024;
+/// Name servers that are used, as resolv.conf(5) has it; those after them are not.
+pub const DNS_SERVERS_MAX: usize = 3;
+/// Search domains that are used; those after them are not.
+pub const DNS_SEARCH_MAX: usize = 32;
+
+const _: () = assert!(DNS_NEGATIVE_TTL_MAX.as_secs() <= DNS_BACKOFF_MAX.as_secs());
