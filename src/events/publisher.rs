@@ -416,6 +416,7 @@ const ORDERS_MAX: usize = 8;
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::fd::OwnedFd;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -688,34 +689,12 @@ mod tests {
         assert_eq!(fs::read_to_string(folder.log()).unwrap(), "a\n");
     }
 
-    #[test]
-    fn producers_that_end_do_not_keep_the_publisher_awake_or_end_it() {
-        let folder = Folder::new("ended");
-        let Started {
-            mut handle,
-            mut producers,
-            thread,
-        } = start(&folder.log(), 2);
-        drop(producers.remove(0));
-        assert_eq!(offer(&mut producers[0], &["a\n"]), Offered::Taken);
-        until(&mut handle, |written| written.lines == 1);
-        assert_eq!(stop(handle, thread).lines, 1);
-    }
-
-    #[test]
-    fn a_stuck_pipe_does_not_hold_up_the_stop() {
-        let folder = Folder::new("stuck");
-        let (reader, pipe) = io::pipe().unwrap();
-        let (mut producer, consumer) = queue::pair();
+    /// A publisher without its thread.
+    fn worker(sink: Sink, consumers: Vec<Consumer>) -> (Worker, PublisherHandle) {
         let (orders_in, orders) = crossbeam_channel::bounded(ORDERS_MAX);
         let (written_in, written_out) = crossbeam_channel::bounded(1);
-        let file = Some(File::from(std::os::fd::OwnedFd::from(pipe)));
-        let sink = Sink::File {
-            path: folder.log(),
-            file,
-        };
         let worker = Worker {
-            consumers: vec![consumer],
+            consumers,
             orders,
             written_in,
             written_out: written_out.clone(),
@@ -727,13 +706,41 @@ mod tests {
             last: Written::default(),
             clock: Instant::now,
         };
+        (worker, handle)
+    }
+
+    #[test]
+    fn a_core_that_ended_is_forgotten_once_its_batches_are_written() {
+        let folder = Folder::new("ended");
+        let (mut first, first_out) = queue::pair();
+        let (_second, second_out) = queue::pair();
+        let sink = Sink::File {
+            path: folder.log(),
+            file: None,
+        };
+        let (mut worker, _handle) = worker(sink, vec![first_out, second_out]);
+        assert_eq!(offer(&mut first, &["last words\n"]), Offered::Taken);
+        drop(first);
+        worker.drain();
+        assert_eq!(worker.consumers.len(), 1); // an ended one would wake the thread for ever
+        assert_eq!(worker.writer.written.lines, 1);
+    }
+
+    #[test]
+    fn a_stuck_pipe_does_not_hold_up_the_stop() {
+        let folder = Folder::new("stuck");
+        let (reader, pipe) = io::pipe().unwrap();
+        let (mut producer, consumer) = queue::pair();
+        let sink = Sink::File {
+            path: folder.log(),
+            file: Some(File::from(OwnedFd::from(pipe))),
+        };
+        let (worker, handle) = worker(sink, vec![consumer]);
         let thread = thread::spawn(move || worker.run());
         let line = "x".repeat(1 << 20) + "\n"; // more than a pipe holds
         assert_eq!(offer(&mut producer, &[&line]), Offered::Taken);
-        assert!(matches!(
-            handle.stop(Duration::from_millis(20)),
-            Stopped::TimedOut(_)
-        ));
+        let stopped = handle.stop(Duration::from_millis(20));
+        assert!(matches!(stopped, Stopped::TimedOut(_)));
         drop(reader); // now the write fails, and the thread ends
         thread.join().unwrap();
     }

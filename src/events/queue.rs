@@ -182,6 +182,7 @@ mod tests {
 
         drop(consumer);
         assert_eq!(producer.offer(second), Offered::Dropped { lines: 1 });
+        assert!(producer.spare.is_some());
         assert_eq!(producer.begin().text.as_ptr(), address);
     }
 

@@ -161,8 +161,8 @@ failures! {
         "the backend sent an invalid response";
     UpstreamHeadTooLarge: 502 BACKEND_INVALID_RESPONSE "upstream_head_too_large" Upstream Never Open
         "the backend sent a response head that is too large";
-    UpstreamBodyMalformed: 502 BACKEND_INVALID_RESPONSE "upstream_body_malformed" Upstream Never Close
-        "the backend sent a body with broken framing";
+    UpstreamBodyMalformed: 502 BACKEND_INVALID_RESPONSE "upstream_body_malformed" Upstream Never
+        Close "the backend sent a body with broken framing";
     UpstreamBodyCut: 502 BACKEND_INVALID_RESPONSE "upstream_body_cut" Upstream Never Close
         "the backend closed the connection in the middle of its response";
     FirstByteTimeout: 504 BACKEND_TIMEOUT "first_byte_timeout" Upstream Never Open

@@ -1,5 +1,5 @@
-//! The metrics page (Prometheus text format) and the cores page. Names are constants here, nowhere
-//! else. The control core fills a `Snapshot` from the data cores' cells and renders it on demand.
+//! The metrics page (Prometheus text format) and the cores page. The control core fills a
+//! `Snapshot` from the data cores' cells and renders it on demand.
 //! A label exists only where the sum over it is the total; per-core series have names of their own.
 
 use std::time::Duration;
@@ -8,164 +8,8 @@ use hdrhistogram::Histogram;
 
 use crate::exchange::failure::{Failure, Side};
 use crate::http::head::Method;
+use crate::telemetry::metric_names::{self as names, Kind, Metric};
 use crate::telemetry::{decimal, json};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-/// A name with what the page says of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Metric {
-    pub name: &'static str,
-    pub kind: Kind,
-    pub help: &'static str,
-}
-
-const fn counter(name: &'static str, help: &'static str) -> Metric {
-    Metric {
-        name,
-        kind: Kind::Counter,
-        help,
-    }
-}
-
-const fn gauge(name: &'static str, help: &'static str) -> Metric {
-    Metric {
-        name,
-        kind: Kind::Gauge,
-        help,
-    }
-}
-
-const fn histogram(name: &'static str, help: &'static str) -> Metric {
-    Metric {
-        name,
-        kind: Kind::Histogram,
-        help,
-    }
-}
-
-// --- names ----------------------------------------------------------------------------------
-
-pub const CONNECTIONS_TOTAL: Metric = counter(
-    "tls_proxy_connections_total",
-    "Client connections accepted.",
-);
-pub const CONNECTIONS_ACTIVE: Metric = gauge(
-    "tls_proxy_connections_active",
-    "Client connections open now.",
-);
-pub const CONNECTIONS_HANDED_OVER_TOTAL: Metric = counter(
-    "tls_proxy_connections_handed_over_total",
-    "Connections given to a core with fewer of them, before anything was read.",
-);
-pub const REQUESTS_TOTAL: Metric = counter(
-    "tls_proxy_requests_total",
-    "Exchanges that ended, well or not.",
-);
-pub const BYTES_IN_TOTAL: Metric = counter(
-    "tls_proxy_bytes_in_total",
-    "Bytes received from clients, heads included.",
-);
-pub const BYTES_OUT_TOTAL: Metric = counter(
-    "tls_proxy_bytes_out_total",
-    "Bytes sent to clients, heads included.",
-);
-pub const FAILURES_TOTAL: Metric = counter(
-    "tls_proxy_failures_total",
-    "Exchanges that did not succeed, by reason and by the side to blame.",
-);
-pub const BACKEND_ERRORS_TOTAL: Metric = counter(
-    "tls_proxy_backend_errors_total",
-    "Exchanges that failed because of a backend.",
-);
-pub const TIMEOUT_ERRORS_TOTAL: Metric = counter(
-    "tls_proxy_timeout_errors_total",
-    "Exchanges that failed because something took too long, on either side.",
-);
-pub const PANICS_TOTAL: Metric = counter(
-    "tls_proxy_panics_total",
-    "Connections cut by an error in the proxy itself. Each is in the log: please report it.",
-);
-pub const REQUEST_DURATION_SECONDS: Metric = histogram(
-    "tls_proxy_request_duration_seconds",
-    "From the first byte of a request to the last byte of its answer.",
-);
-pub const UPSTREAM_CONNECTIONS: Metric = gauge(
-    "tls_proxy_upstream_connections",
-    "Connections to backends, in use or kept, by cluster.",
-);
-pub const ACCESS_LOG_LINES_TOTAL: Metric = counter(
-    "tls_proxy_access_log_lines_total",
-    "Access log lines written.",
-);
-pub const ACCESS_LOG_DROPPED_TOTAL: Metric = counter(
-    "tls_proxy_access_log_dropped_total",
-    "Access log lines lost: the disk was too slow or could not be written.",
-);
-pub const DRAINING: Metric = gauge(
-    "tls_proxy_draining",
-    "1 while the proxy finishes what it has and takes nothing new.",
-);
-pub const RULES_VERSION: Metric = gauge(
-    "tls_proxy_rules_version",
-    "Counts up with every configuration that was accepted.",
-);
-pub const CORE_CONNECTIONS: Metric = gauge(
-    "tls_proxy_core_connections",
-    "Client connections open now, by core.",
-);
-pub const CORE_REQUESTS_TOTAL: Metric = counter(
-    "tls_proxy_core_requests_total",
-    "Exchanges that ended, by core.",
-);
-pub const CORE_BUSY_SECONDS_TOTAL: Metric = counter(
-    "tls_proxy_core_busy_seconds_total",
-    "CPU time used, by core.",
-);
-pub const CORE_LOOP_LAG_SECONDS: Metric = histogram(
-    "tls_proxy_core_loop_lag_seconds",
-    "How late the turns of a core's loop begin, by core.",
-);
-/// The same numbers under the names that other proxies' dashboards ask for.
-pub const HTTP_REQUESTS_TOTAL: Metric = counter(
-    "http_requests_total",
-    "Exchanges that ended, by method and status; 000: no answer.",
-);
-pub const HTTP_REQUEST_DURATION_SECONDS: Metric = histogram(
-    "http_request_duration_seconds",
-    "As tls_proxy_request_duration_seconds.",
-);
-
-/// Every name, in the order of the page.
-pub const ALL: [Metric; 22] = [
-    CONNECTIONS_TOTAL,
-    CONNECTIONS_ACTIVE,
-    CONNECTIONS_HANDED_OVER_TOTAL,
-    REQUESTS_TOTAL,
-    BYTES_IN_TOTAL,
-    BYTES_OUT_TOTAL,
-    FAILURES_TOTAL,
-    BACKEND_ERRORS_TOTAL,
-    TIMEOUT_ERRORS_TOTAL,
-    PANICS_TOTAL,
-    REQUEST_DURATION_SECONDS,
-    UPSTREAM_CONNECTIONS,
-    ACCESS_LOG_LINES_TOTAL,
-    ACCESS_LOG_DROPPED_TOTAL,
-    DRAINING,
-    RULES_VERSION,
-    CORE_CONNECTIONS,
-    CORE_REQUESTS_TOTAL,
-    CORE_BUSY_SECONDS_TOTAL,
-    CORE_LOOP_LAG_SECONDS,
-    HTTP_REQUESTS_TOTAL,
-    HTTP_REQUEST_DURATION_SECONDS,
-];
 
 // --- numbers --------------------------------------------------------------------------------
 
@@ -297,69 +141,74 @@ pub fn new_histogram() -> Histogram<u64> {
 /// Appends the page: Prometheus text format 0.0.4.
 pub fn render(snapshot: &Snapshot, out: &mut Vec<u8>) {
     let merged = snapshot.merged();
-    plain(CONNECTIONS_TOTAL, merged.connections, out);
-    plain(CONNECTIONS_ACTIVE, merged.connections_active, out);
+    plain(names::CONNECTIONS_TOTAL, merged.connections, out);
+    plain(names::CONNECTIONS_ACTIVE, merged.connections_active, out);
     plain(
-        CONNECTIONS_HANDED_OVER_TOTAL,
+        names::CONNECTIONS_HANDED_OVER_TOTAL,
         merged.connections_handed_over,
         out,
     );
-    plain(REQUESTS_TOTAL, merged.requests(), out);
-    plain(BYTES_IN_TOTAL, merged.bytes_in, out);
-    plain(BYTES_OUT_TOTAL, merged.bytes_out, out);
+    plain(names::REQUESTS_TOTAL, merged.requests(), out);
+    plain(names::BYTES_IN_TOTAL, merged.bytes_in, out);
+    plain(names::BYTES_OUT_TOTAL, merged.bytes_out, out);
     failures(&merged, out);
     let backend_errors = merged.failures_where(|failure| failure.side() == Side::Upstream);
-    plain(BACKEND_ERRORS_TOTAL, backend_errors, out);
+    plain(names::BACKEND_ERRORS_TOTAL, backend_errors, out);
     plain(
-        TIMEOUT_ERRORS_TOTAL,
+        names::TIMEOUT_ERRORS_TOTAL,
         merged.failures_where(Failure::is_timeout),
         out,
     );
-    plain(PANICS_TOTAL, merged.panics, out);
-    durations(REQUEST_DURATION_SECONDS, snapshot, &merged, out);
-    header(UPSTREAM_CONNECTIONS, out);
+    plain(names::PANICS_TOTAL, merged.panics, out);
+    durations(names::REQUEST_DURATION_SECONDS, snapshot, &merged, out);
+    header(names::UPSTREAM_CONNECTIONS, out);
     for cluster in &snapshot.clusters {
         let labels = [("cluster", cluster.name.as_str())];
         sample(
-            UPSTREAM_CONNECTIONS.name,
+            names::UPSTREAM_CONNECTIONS.name,
             "",
             &labels,
             cluster.connections,
             out,
         );
     }
-    plain(ACCESS_LOG_LINES_TOTAL, snapshot.access_log_lines, out);
+    plain(
+        names::ACCESS_LOG_LINES_TOTAL,
+        snapshot.access_log_lines,
+        out,
+    );
     let dropped = snapshot.access_log_dropped_lines + merged.access_log_dropped_lines;
-    plain(ACCESS_LOG_DROPPED_TOTAL, dropped, out);
-    plain(DRAINING, u64::from(snapshot.draining), out);
-    plain(RULES_VERSION, snapshot.rules_version, out);
+    plain(names::ACCESS_LOG_DROPPED_TOTAL, dropped, out);
+    plain(names::DRAINING, u64::from(snapshot.draining), out);
+    plain(names::RULES_VERSION, snapshot.rules_version, out);
     cores(snapshot, out);
     answers(&merged, out);
-    durations(HTTP_REQUEST_DURATION_SECONDS, snapshot, &merged, out);
+    durations(names::HTTP_REQUEST_DURATION_SECONDS, snapshot, &merged, out);
 }
 
 /// All of them, zeros too: a series that begins with its first error shows no increase.
 fn failures(counts: &Counts, out: &mut Vec<u8>) {
-    header(FAILURES_TOTAL, out);
+    header(names::FAILURES_TOTAL, out);
     for (failure, count) in Failure::ALL.into_iter().zip(counts.failures) {
         let labels = [
             ("reason", reason(failure)),
             ("side", failure.side().label()),
         ];
-        sample(FAILURES_TOTAL.name, "", &labels, count, out);
+        sample(names::FAILURES_TOTAL.name, "", &labels, count, out);
     }
 }
 
 /// One series for all malformed heads: which rule was broken is in the access log.
 fn reason(failure: Failure) -> &'static str {
-    match failure {
-        Failure::Malformed(_) => "malformed",
-        other => other.label(),
+    if matches!(failure, Failure::Malformed(_)) {
+        "malformed"
+    } else {
+        failure.label()
     }
 }
 
 fn answers(counts: &Counts, out: &mut Vec<u8>) {
-    header(HTTP_REQUESTS_TOTAL, out);
+    header(names::HTTP_REQUESTS_TOTAL, out);
     for (method, by_status) in METHODS.iter().zip(counts.answers.chunks(STATUS_SLOTS)) {
         for (slot, &count) in by_status
             .iter()
@@ -370,7 +219,7 @@ fn answers(counts: &Counts, out: &mut Vec<u8>) {
             decimal::padded(if slot == 0 { 0 } else { slot as u64 + 99 }, 3, &mut status);
             let status = str::from_utf8(&status).expect("digits are ASCII");
             let labels = [("method", *method), ("status", status)];
-            sample(HTTP_REQUESTS_TOTAL.name, "", &labels, count, out);
+            sample(names::HTTP_REQUESTS_TOTAL.name, "", &labels, count, out);
         }
     }
 }
@@ -380,33 +229,44 @@ fn cores(snapshot: &Snapshot, out: &mut Vec<u8>) {
         .map(|core| core.to_string())
         .collect();
     let cores = || numbers.iter().map(String::as_str).zip(&snapshot.cores);
-    header(CORE_CONNECTIONS, out);
+    header(names::CORE_CONNECTIONS, out);
     for (number, core) in cores() {
         let open = core.counts.connections_active;
-        sample(CORE_CONNECTIONS.name, "", &[("core", number)], open, out);
+        sample(
+            names::CORE_CONNECTIONS.name,
+            "",
+            &[("core", number)],
+            open,
+            out,
+        );
     }
-    header(CORE_REQUESTS_TOTAL, out);
+    header(names::CORE_REQUESTS_TOTAL, out);
     for (number, core) in cores() {
         let requests = core.counts.requests();
         sample(
-            CORE_REQUESTS_TOTAL.name,
+            names::CORE_REQUESTS_TOTAL.name,
             "",
             &[("core", number)],
             requests,
             out,
         );
     }
-    header(CORE_BUSY_SECONDS_TOTAL, out);
+    header(names::CORE_BUSY_SECONDS_TOTAL, out);
     for (number, core) in cores() {
-        series(CORE_BUSY_SECONDS_TOTAL.name, "", &[("core", number)], out);
+        series(
+            names::CORE_BUSY_SECONDS_TOTAL.name,
+            "",
+            &[("core", number)],
+            out,
+        );
         decimal::micros_as_seconds(micros(core.busy), out);
         out.push(b'\n');
     }
-    header(CORE_LOOP_LAG_SECONDS, out);
+    header(names::CORE_LOOP_LAG_SECONDS, out);
     for (number, core) in cores() {
         let labels = [("core", number)];
         buckets(
-            CORE_LOOP_LAG_SECONDS,
+            names::CORE_LOOP_LAG_SECONDS,
             &labels,
             LAGS,
             &core.loop_lag,
@@ -689,7 +549,7 @@ mod tests {
     #[test]
     fn the_page_has_every_name_once_with_help_and_type() {
         let page = page();
-        for metric in ALL {
+        for metric in names::ALL {
             let help = format!("# HELP {} ", metric.name);
             let kind = format!("# TYPE {} ", metric.name);
             assert_eq!(page.matches(&help).count(), 1, "{}", metric.name);
@@ -699,7 +559,7 @@ mod tests {
                 metric.kind == Kind::Counter
             );
         }
-        assert_eq!(page.matches("# TYPE").count(), ALL.len());
+        assert_eq!(page.matches("# TYPE").count(), names::ALL.len());
     }
 
     #[test]
@@ -719,13 +579,22 @@ mod tests {
         let page = page();
         let sum = |name: &str| values(&page, name).into_iter().sum::<f64>();
         let total = |metric: Metric| sum(metric.name);
-        assert_eq!(total(CORE_REQUESTS_TOTAL), total(REQUESTS_TOTAL));
-        assert_eq!(total(HTTP_REQUESTS_TOTAL), total(REQUESTS_TOTAL));
-        assert_eq!(total(CORE_CONNECTIONS), total(CONNECTIONS_ACTIVE));
-        assert_eq!(total(FAILURES_TOTAL), 5.0);
-        assert_eq!(total(BACKEND_ERRORS_TOTAL), 3.0);
-        assert_eq!(total(TIMEOUT_ERRORS_TOTAL), 3.0);
-        assert_eq!(total(ACCESS_LOG_DROPPED_TOTAL), 7.0);
+        assert_eq!(
+            total(names::CORE_REQUESTS_TOTAL),
+            total(names::REQUESTS_TOTAL)
+        );
+        assert_eq!(
+            total(names::HTTP_REQUESTS_TOTAL),
+            total(names::REQUESTS_TOTAL)
+        );
+        assert_eq!(
+            total(names::CORE_CONNECTIONS),
+            total(names::CONNECTIONS_ACTIVE)
+        );
+        assert_eq!(total(names::FAILURES_TOTAL), 5.0);
+        assert_eq!(total(names::BACKEND_ERRORS_TOTAL), 3.0);
+        assert_eq!(total(names::TIMEOUT_ERRORS_TOTAL), 3.0);
+        assert_eq!(total(names::ACCESS_LOG_DROPPED_TOTAL), 7.0);
     }
 
     #[test]
