@@ -68,7 +68,7 @@ macro_rules! failures {
         impl Failure {
             /// Every failure, in the order of the table; one stands for all malformed heads.
             pub const ALL: [Failure; Failure::COUNT] =
-                [Failure::Malformed(Malformed::Syntax), $(Failure::$name,)+];
+                [Failure::Malformed(ANY_MALFORMED), $(Failure::$name,)+];
             /// How many slots counters by reason need.
             pub const COUNT: usize = 1 + [$($label,)+].len();
 
@@ -211,7 +211,20 @@ impl Failure {
     }
 }
 
-/// The only place that knows how the parser names its rules.
+// --- malformed heads: only the lines from here to the next rule know the parser's names ----------
+
+/// Where the parser's refusals become failures: the kinds that have a status of their own go here.
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Failure {
+        match malformed {
+            Malformed::Syntax => Failure::Malformed(malformed),
+        }
+    }
+}
+
+/// Stands for all of them in `Failure::ALL`.
+const ANY_MALFORMED: Malformed = Malformed::Syntax;
+
 fn malformed_row(malformed: Malformed) -> Row {
     let (label, message) = match malformed {
         Malformed::Syntax => ("malformed_syntax", "the request is not valid HTTP/1.1"),
@@ -226,6 +239,8 @@ fn malformed_row(malformed: Malformed) -> Row {
         message,
     }
 }
+
+// -------------------------------------------------------------------------------------------------
 
 /// Long enough that a client's retry meets another state of things, short enough not to be noticed.
 const RETRY_AFTER_SECONDS: u32 = 1;
