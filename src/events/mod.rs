@@ -1,3 +1,4 @@
 //! Facts for the outside: the publisher core.
 
 pub mod publisher;
+pub mod queue;

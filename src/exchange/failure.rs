@@ -68,7 +68,7 @@ macro_rules! failures {
         impl Failure {
             /// Every failure, in the order of the table; one stands for all malformed heads.
             pub const ALL: [Failure; Failure::COUNT] =
-                [Failure::Malformed(Malformed::Syntax), $(Failure::$name,)+];
+                [Failure::Malformed(ANY_MALFORMED), $(Failure::$name,)+];
             /// How many slots counters by reason need.
             pub const COUNT: usize = 1 + [$($label,)+].len();
 
@@ -161,8 +161,8 @@ failures! {
         "the backend sent an invalid response";
     UpstreamHeadTooLarge: 502 BACKEND_INVALID_RESPONSE "upstream_head_too_large" Upstream Never Open
         "the backend sent a response head that is too large";
-    UpstreamBodyMalformed: 502 BACKEND_INVALID_RESPONSE "upstream_body_malformed" Upstream Never Close
-        "the backend sent a body with broken framing";
+    UpstreamBodyMalformed: 502 BACKEND_INVALID_RESPONSE "upstream_body_malformed" Upstream Never
+        Close "the backend sent a body with broken framing";
     UpstreamBodyCut: 502 BACKEND_INVALID_RESPONSE "upstream_body_cut" Upstream Never Close
         "the backend closed the connection in the middle of its response";
     FirstByteTimeout: 504 BACKEND_TIMEOUT "first_byte_timeout" Upstream Never Open
@@ -211,7 +211,20 @@ impl Failure {
     }
 }
 
-/// The only place that knows how the parser names its rules.
+// --- malformed heads: only the lines from here to the next rule know the parser's names ----------
+
+/// Where the parser's refusals become failures: the kinds that have a status of their own go here.
+impl From<Malformed> for Failure {
+    fn from(malformed: Malformed) -> Failure {
+        match malformed {
+            Malformed::Syntax => Failure::Malformed(malformed),
+        }
+    }
+}
+
+/// Stands for all of them in `Failure::ALL`.
+const ANY_MALFORMED: Malformed = Malformed::Syntax;
+
 fn malformed_row(malformed: Malformed) -> Row {
     let (label, message) = match malformed {
         Malformed::Syntax => ("malformed_syntax", "the request is not valid HTTP/1.1"),
@@ -226,6 +239,8 @@ fn malformed_row(malformed: Malformed) -> Row {
         message,
     }
 }
+
+// -------------------------------------------------------------------------------------------------
 
 /// Long enough that a client's retry meets another state of things, short enough not to be noticed.
 const RETRY_AFTER_SECONDS: u32 = 1;

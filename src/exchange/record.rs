@@ -125,7 +125,7 @@ impl Timings {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Record<'a> {
     pub at: SystemTime,
     pub request_id: &'a [u8],

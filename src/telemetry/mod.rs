@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod decimal;
 pub mod json;
+pub mod metric_names;
 pub mod metrics;
 pub mod process_log;
 pub mod timestamp;

@@ -8,7 +8,7 @@ use log::{Level, LevelFilter, SetLoggerError};
 
 use crate::telemetry::{json, timestamp};
 
-/// Installs the logger of the process, once. The level may be changed later by `log::set_max_level`.
+/// Installs the logger of the process, once. `log::set_max_level` may change the level later.
 pub fn start(level: LevelFilter, clock: fn() -> SystemTime) -> Result<(), SetLoggerError> {
     env_logger::Builder::new()
         // Everything passes the logger: `log`'s own maximum decides, so that it can be changed.
