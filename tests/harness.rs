@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use support::{
     After, Curl, Nginx, Origin, Proxy, RawClient, Respond, difference, eventually, program,
-    request_length, snapshot,
+    request_length,
 };
 
 #[test]
