@@ -8,7 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::{
-    After, Curl, Nginx, Origin, Proxy, RawClient, Respond, eventually, program, request_length,
+    After, Curl, Nginx, Origin, Proxy, RawClient, Respond, difference, eventually, program,
+    request_length,
 };
 
 #[test]
@@ -178,6 +179,17 @@ fn a_broken_nginx_configuration_is_reported_with_its_log() {
         message.contains("unknown directive \"no_such_directive\""),
         "{message}"
     );
+}
+
+#[test]
+fn a_snapshot_that_differs_is_shown_by_its_first_different_line() {
+    assert_eq!(difference("a\nb\n", "a\nb\n"), None);
+    assert_eq!(
+        difference("a\nb", "a\nc").as_deref(),
+        Some("2: expected\n  b\nbut it is\n  c")
+    );
+    let missing = difference("", "a").expect("it differs");
+    assert!(missing.contains("(nothing)"), "{missing}");
 }
 
 #[test]

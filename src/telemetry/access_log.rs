@@ -354,7 +354,7 @@ mod tests {
                 lines.push_str(&line(format, &record));
             }
         }
-        snapshot::check("telemetry/access_log.txt", &lines);
+        snapshot::snapshot("telemetry/access_log.txt", &lines);
     }
 
     #[test]

@@ -543,7 +543,7 @@ mod tests {
 
     #[test]
     fn the_page_is_as_reviewed() {
-        snapshot::check("telemetry/metrics.txt", &page());
+        snapshot::snapshot("telemetry/metrics.txt", &page());
     }
 
     #[test]
@@ -643,6 +643,6 @@ mod tests {
     fn the_cores_page_is_valid_json_as_reviewed() {
         let text = cores_json(&sample_snapshot());
         assert!(json::check::is_valid(text.trim_end().as_bytes()));
-        snapshot::check("telemetry/cores.json", &text);
+        snapshot::snapshot("telemetry/cores.json", &text);
     }
 }

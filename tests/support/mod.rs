@@ -16,6 +16,7 @@ mod origin;
 mod program;
 mod proxy;
 mod raw_client;
+mod snapshot;
 
 pub use curl::Curl;
 pub use message::{Response, decode_chunked, request_length};
@@ -24,6 +25,7 @@ pub use origin::{After, Origin, Received, Respond};
 pub use program::{TempDir, eventually, program, signal};
 pub use proxy::{Proxy, edge};
 pub use raw_client::RawClient;
+pub use snapshot::{difference, snapshot};
 
 use std::time::Duration;
 

@@ -1,30 +1,39 @@
-//! Compares text with a file under `tests/`. `UPDATE=1 cargo test` writes the file anew.
+//! Texts kept beside the tests: `UPDATE=1 cargo test` writes them, nobody edits them by hand.
 
-use std::fs;
 use std::path::Path;
+use std::{env, fs};
 
-#[track_caller]
-pub(crate) fn check(file: &str, text: &str) {
+/// Compares with the file `tests/NAME`, and shows the first line that differs.
+pub fn snapshot(name: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests")
-        .join(file);
-    if std::env::var_os("UPDATE").is_some() {
-        fs::create_dir_all(path.parent().expect("it lies under tests/"))
-            .expect("create the folder");
-        fs::write(&path, text).expect("write the snapshot");
+        .join(name);
+    if env::var_os("UPDATE").is_some() {
+        let parent = path.parent().expect("a joined path has a parent");
+        fs::create_dir_all(parent).expect("the repository is writable");
+        fs::write(&path, actual).expect("the repository is writable");
         return;
     }
-    let stored = fs::read_to_string(&path).unwrap_or_default();
-    for (number, (stored, new)) in stored.lines().zip(text.lines()).enumerate() {
-        assert_eq!(
-            new,
-            stored,
-            "{file}:{}: run with UPDATE=1 and review",
-            number + 1
-        );
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    if let Some(difference) = difference(&expected, actual) {
+        panic!("tests/{name}:{difference}\nif that is right: UPDATE=1 cargo test");
     }
-    assert!(
-        stored == text,
-        "{file} is longer or shorter now: run with UPDATE=1 and review\n{text}"
-    );
+}
+
+/// The first line that differs, with its number.
+pub fn difference(expected: &str, actual: &str) -> Option<String> {
+    if expected == actual {
+        return None;
+    }
+    let same = expected
+        .lines()
+        .zip(actual.lines())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let line = |text: &str| text.lines().nth(same).unwrap_or("(nothing)").to_owned();
+    let (wanted, found) = (line(expected), line(actual));
+    Some(format!(
+        "{}: expected\n  {wanted}\nbut it is\n  {found}",
+        same + 1
+    ))
 }
