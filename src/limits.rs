@@ -154,3 +154,30 @@ pub const DNS_SERVERS_MAX: usize = 3;
 pub const DNS_SEARCH_MAX: usize = 32;
 
 const _: () = assert!(DNS_NEGATIVE_TTL_MAX.as_secs() <= DNS_BACKOFF_MAX.as_secs());
+
+// --- start and stop ------------------------------------------------------------------------
+
+/// What the kernel queues per listening socket; it takes the lesser of this and `somaxconn`.
+pub const LISTEN_BACKLOG: i32 = 65_535;
+/// Open files kept for everything that is not a client connection or its upstream one.
+pub const DESCRIPTORS_RESERVED: u64 = 256;
+/// How long the start waits for endpoint names. Then it goes on, and they come when they come.
+pub const FIRST_NAMES_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a data core may take to install a plan at the start. Then the start has failed.
+pub const INSTALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end of the process waits for the access log to be written.
+pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+// --- admin ---------------------------------------------------------------------------------
+
+/// Connections to each of the admin and metrics ports. More wait in the kernel's queue.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// How long an admin client may take for a request, and be idle.
+pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+// --- heads of endpoints --------------------------------------------------------------------
+
+/// Largest response head taken from an endpoint. Larger is a 502.
+pub const UPSTREAM_HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Most header lines in one. More is a 502.
+pub const UPSTREAM_HEADERS_MAX: usize = 200;

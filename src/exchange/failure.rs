@@ -125,6 +125,9 @@ failures! {
     /// its body now: only a new connection is unambiguous.
     ExpectationUnsupported: 417 EXPECTATION_FAILED "expectation_unsupported" Client Never Close
         "the only expectation met here is 100-continue";
+    /// The target cannot be routed: it climbs above the root, or has a broken escape or a NUL.
+    BadPath: 400 INVALID_REQUEST "bad_path" Client Never Open
+        "the path climbs above the root or has a broken percent escape";
     NoRoute: 404 NO_ROUTE "no_route" Client Never Open
         "no route matches this host and path";
     RateLimited: 429 RATE_LIMITED "rate_limited" Client Never Open
@@ -275,7 +278,7 @@ mod tests {
             )
             .unwrap();
         }
-        snapshot::check("telemetry/failure.txt", &table);
+        snapshot::snapshot("telemetry/failure.txt", &table);
     }
 
     #[test]

@@ -3,11 +3,7 @@
 
 use crate::engine::{Counter, Level};
 use crate::exchange::failure::Failure;
-
-/// Highest status that is counted by itself; others share the last cell.
-pub(crate) const STATUSES: usize = 600;
-/// As `http::head::Method` counts them.
-pub(crate) const METHODS: usize = 10;
+use crate::telemetry::metrics::{ANSWER_SLOTS, Counts};
 
 #[derive(Debug)]
 #[repr(align(128))] // two lines: the prefetcher fetches them in pairs
@@ -16,26 +12,43 @@ pub(crate) struct Counters {
     pub(crate) connections: Level,
     pub(crate) accepted: Counter,
     pub(crate) handed_over: Counter,
-    pub(crate) requests: Counter,
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
+    pub(crate) duration_micros: Counter,
     pub(crate) log_lines_dropped: Counter,
     pub(crate) failures: [Counter; Failure::COUNT],
-    pub(crate) statuses: Box<[[Counter; METHODS]]>,
+    /// By `metrics::answer_slot`.
+    pub(crate) answers: Box<[Counter]>,
 }
 
 impl Counters {
     pub(crate) fn new() -> Counters {
         Counters {
             connections: Level::default(),
-            accepted: Counter::default(),
-            handed_over: Counter::default(),
-            requests: Counter::default(),
-            bytes_in: Counter::default(),
-            bytes_out: Counter::default(),
-            log_lines_dropped: Counter::default(),
+            accepted: Counter::new(),
+            handed_over: Counter::new(),
+            bytes_in: Counter::new(),
+            bytes_out: Counter::new(),
+            duration_micros: Counter::new(),
+            log_lines_dropped: Counter::new(),
             failures: [const { Counter::new() }; Failure::COUNT],
-            statuses: (0..STATUSES).map(|_| [const { Counter::new() }; METHODS]).collect(),
+            answers: (0..ANSWER_SLOTS).map(|_| Counter::new()).collect(),
+        }
+    }
+
+    /// As plain numbers; what only the core itself knows is added by its report.
+    pub(crate) fn read(&self) -> Counts {
+        Counts {
+            connections: self.accepted.read(),
+            connections_active: self.connections.read().max(0) as u64,
+            connections_handed_over: self.handed_over.read(),
+            bytes_in: self.bytes_in.read(),
+            bytes_out: self.bytes_out.read(),
+            panics: 0,
+            access_log_dropped_lines: self.log_lines_dropped.read(),
+            duration_micros: self.duration_micros.read(),
+            failures: std::array::from_fn(|index| self.failures[index].read()),
+            answers: self.answers.iter().map(Counter::read).collect(),
         }
     }
 }

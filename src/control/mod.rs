@@ -1,0 +1,173 @@
+//! The control core: makes the listening sockets, compiles and hands out plans, resolves names, merges
+//! statistics, serves metrics and admin, and takes signals. It never touches a client's bytes.
+
+pub mod message;
+mod names;
+mod start;
+mod stats;
+
+pub use start::{StartError, run};
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::control::message::{ClusterShare, EndpointShare, ToControl, ToShard};
+use crate::control::names::Watch;
+use crate::control::stats::Totals;
+use crate::engine::{self, Inbox, Level, Outbox, Permits, Shared, Signal, Signals};
+use crate::plan::{Address, ClusterId, Plan};
+use crate::shard::counters::Counters;
+
+/// What the control core's tasks share.
+pub(crate) struct Control {
+    pub(crate) plan: Shared<Plan>,
+    shards: Vec<Outbox<ToShard>>,
+    pub(crate) counters: Vec<Shared<Counters>>,
+    waiting: Vec<Shared<Level>>,
+    permits: RefCell<HashMap<(u32, SocketAddr), Shared<Permits>>>,
+    watch: Watch,
+    pub(crate) totals: RefCell<Totals>,
+    pub(crate) draining: Cell<bool>,
+    drained: Cell<usize>,
+    installed: Cell<usize>,
+    failed: RefCell<Option<String>>,
+}
+
+impl Control {
+    /// Applies what the data cores say. Called when the control core's bell was rung.
+    fn apply(&self, letter: ToControl) {
+        match letter {
+            ToControl::Installed { core, version } => {
+                log::debug!("core {core} has installed plan {version}");
+                self.installed.set(self.installed.get() + 1);
+            }
+            ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
+            ToControl::Drained { core } => {
+                log::debug!("core {core} has drained");
+                self.drained.set(self.drained.get() + 1);
+            }
+            ToControl::Failed { core, reason } => {
+                *self.failed.borrow_mut() = Some(format!("core {core} cannot run: {reason}"));
+            }
+        }
+    }
+
+    pub(crate) fn to_shards(&self, letter: impl Fn() -> ToShard) {
+        for (core, outbox) in self.shards.iter().enumerate() {
+            if outbox.put(letter()).is_err() {
+                log::error!("core {core} does not take its mail");
+            }
+        }
+    }
+
+    /// The addresses of one cluster as they are known now, once for one core.
+    fn endpoints(&self, id: ClusterId) -> Vec<EndpointShare> {
+        let cluster = &self.plan.clusters[id.0 as usize];
+        let mut shares: Vec<EndpointShare> = Vec::new();
+        for endpoint in &cluster.endpoints {
+            for address in self.watch.addresses(&endpoint.address) {
+                // Two names may lead to one address: it is one endpoint.
+                if shares.iter().all(|share| share.address != address) {
+                    let permits = self.permits(id, address);
+                    shares.push(EndpointShare { address, weight: endpoint.weight, permits });
+                }
+            }
+        }
+        shares
+    }
+
+    fn permits(&self, id: ClusterId, address: SocketAddr) -> Option<Shared<Permits>> {
+        let max = self.plan.clusters[id.0 as usize].pool.connections_max?;
+        let mut permits = self.permits.borrow_mut();
+        let entry = permits.entry((id.0, address));
+        let cores = self.shards.len();
+        Some(entry.or_insert_with(|| Shared::new(Permits::new(max, cores))).share())
+    }
+
+    fn cluster_shares(&self) -> Vec<ClusterShare> {
+        let ids = (0..self.plan.clusters.len()).map(|id| ClusterId(id as u32));
+        ids.map(|id| ClusterShare {
+            waiting: self.waiting[id.0 as usize].share(),
+            endpoints: self.endpoints(id),
+        })
+        .collect()
+    }
+
+    /// Tells the data cores of names that lead elsewhere now.
+    fn names_changed(&self) {
+        for (id, cluster) in self.plan.clusters.iter().enumerate() {
+            if cluster.endpoints.iter().any(|e| matches!(e.address, Address::Name(..))) {
+                let id = ClusterId(id as u32);
+                self.to_shards(|| ToShard::Endpoints(id, self.endpoints(id)));
+            }
+        }
+    }
+
+    async fn until(&self, limit: Duration, reached: impl Fn(&Control) -> bool) -> bool {
+        let end = engine::now() + limit;
+        while !reached(self) {
+            if engine::now() >= end || self.failed.borrow().is_some() {
+                return false;
+            }
+            engine::sleep(Duration::from_millis(2)).await;
+        }
+        true
+    }
+}
+
+/// How a run ended.
+enum Run {
+    Drained,
+    /// `drain_timeout` was over: the rest was cut.
+    Cut,
+    Failed(String),
+}
+
+/// From the first signal that says so: stop accepting, let exchanges finish, stop the data cores.
+async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
+    loop {
+        let signal = std::pin::pin!(signals.next());
+        match first(signal, control.until(Duration::MAX, |_| false)).await {
+            Ok(Ok(Signal::Stop)) => break,
+            Ok(Ok(signal @ (Signal::Reload | Signal::Reopen | Signal::Upgrade))) => {
+                log::warn!("signal {signal:?} is not acted on by this version");
+            }
+            Ok(Err(error)) => log::error!("cannot read signals: {error}"),
+            Err(_) => break,
+        }
+    }
+    if let Some(reason) = control.failed.borrow_mut().take() {
+        control.to_shards(|| ToShard::Stop);
+        return Run::Failed(reason);
+    }
+    let timeout = control.plan.drain_timeout;
+    log::info!("draining: no new connections, running exchanges have {timeout:?}");
+    control.draining.set(true);
+    control.to_shards(|| ToShard::Drain);
+    let drained = control.until(timeout, |c| c.drained.get() == c.shards.len()).await;
+    control.to_shards(|| ToShard::Stop);
+    if drained { Run::Drained } else { Run::Cut }
+}
+
+/// Whichever is ready first.
+async fn first<A, B>(
+    a: impl Future<Output = A> + Unpin,
+    b: impl Future<Output = B>,
+) -> Result<A, B> {
+    let (mut a, mut b) = (a, std::pin::pin!(b));
+    std::future::poll_fn(|context| {
+        if let std::task::Poll::Ready(value) = std::pin::Pin::new(&mut a).poll(context) {
+            return std::task::Poll::Ready(Ok(value));
+        }
+        b.as_mut().poll(context).map(Err)
+    })
+    .await
+}
+
+/// The control core's ends of its mailboxes.
+struct ControlMail {
+    inboxes: Vec<Inbox<ToControl>>,
+}

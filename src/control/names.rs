@@ -1,0 +1,83 @@
+//! Names of endpoints, kept resolved: asked on the blocking pool, refreshed when their time to live is
+//! over. The last good addresses stay when a refresh fails; a name that never resolved delays nothing.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::control::Control;
+use crate::discovery::dns::Resolver;
+use crate::discovery::{Change, NamedAddress, Names};
+use crate::engine::{self, BlockingPool};
+use crate::plan::{Address, Plan};
+
+pub(super) struct Watch {
+    names: RefCell<Names>,
+    pool: BlockingPool,
+}
+
+impl Watch {
+    pub(super) fn new(pool: BlockingPool, plan: &Plan) -> Watch {
+        let mut names = Names::default();
+        let endpoints = plan.clusters.iter().flat_map(|cluster| &cluster.endpoints);
+        let wanted = endpoints.filter_map(|endpoint| named(&endpoint.address));
+        names.watch(wanted, engine::now());
+        Watch { names: RefCell::new(names), pool }
+    }
+
+    pub(super) fn collect(&self) {
+        self.pool.collect();
+    }
+
+    pub(super) fn addresses(&self, address: &Address) -> Vec<SocketAddr> {
+        match address {
+            Address::Ip(address) => vec![*address],
+            Address::Name(..) => {
+                named(address).map_or_else(Vec::new, |name| self.names.borrow().addresses(&name))
+            }
+        }
+    }
+
+    pub(super) fn unresolved(&self) -> Vec<NamedAddress> {
+        self.names.borrow().unresolved()
+    }
+}
+
+fn named(address: &Address) -> Option<NamedAddress> {
+    match address {
+        Address::Ip(_) => None,
+        Address::Name(name, port) => Some(NamedAddress { name: name.clone(), port: *port }),
+    }
+}
+
+/// Asks for what is due, for ever.
+pub(super) async fn keep_resolved(control: Rc<Control>) {
+    loop {
+        let due = control.watch.names.borrow_mut().due(engine::now());
+        for name in due {
+            engine::spawn(resolve(Rc::clone(&control), name));
+        }
+        engine::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn resolve(control: Rc<Control>, wanted: NamedAddress) {
+    let name = wanted.name.clone();
+    let asking = control.watch.pool.run(move || Resolver::load().resolve(&name));
+    let Some(result) = asking.await else {
+        log::error!("asking for {} panicked; it is not asked again", wanted.name);
+        return;
+    };
+    if let Err(error) = &result {
+        log::warn!("cannot resolve {}: {error}", wanted.name);
+    }
+    let change = control.watch.names.borrow_mut().answer(&wanted, result, engine::now());
+    match change {
+        Change::Same => {}
+        Change::New(addresses) => {
+            log::info!("{} is at {addresses:?}", wanted.name);
+            control.names_changed();
+        }
+    }
+}
