@@ -2,4 +2,5 @@
 
 pub mod body;
 pub mod encode;
+pub mod malformed;
 pub mod parse;
