@@ -1,5 +1,6 @@
 //! Corelane: a proxy for Linux, one executor pinned to each core, io_uring underneath.
 
+pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod events;

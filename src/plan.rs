@@ -35,6 +35,8 @@ pub struct Plan {
     pub metrics: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
     pub drain_timeout: Duration,
+    /// Of the process's own log.
+    pub log_level: log::LevelFilter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +78,7 @@ pub struct Redirect {
     pub location: Vec<LocationPart>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocationPart {
     Text(Vec<u8>),
     Host,
