@@ -7,7 +7,8 @@ use std::time::Duration;
 
 /// Longest request target. Longer is answered 414. Default of `limits.max_url_length`.
 pub const URL_BYTES_MAX: usize = 8192;
-/// Largest head, request line included. Larger is answered 431. Default of `limits.max_header_size`.
+/// Largest head, request line included. Larger is answered 431. Default of
+/// `limits.max_header_size`.
 pub const HEADER_BYTES_MAX: usize = 16384;
 /// Most header lines in one head. More is answered 431. Default of `limits.max_headers_count`.
 pub const HEADERS_MAX: usize = 100;

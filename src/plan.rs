@@ -74,7 +74,7 @@ pub struct Respond {
 #[derive(Debug)]
 pub struct Redirect {
     pub status: u16,
-    /// May contain `{host}`, `{path}`, `{query}`; split at compile time.
+    /// May contain `{host}`, `{path}`, `{query}` (with its `?`); split at compile time.
     pub location: Vec<LocationPart>,
 }
 

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::document::{Cluster, Document, Route};
 use super::error::{Offset, Problem, Wrong};
+use super::read::At;
 use crate::limits;
 use crate::plan::{Action, ClusterId, Redirect, Respond, RouteId};
 use crate::routing::{Match, MatchError, Router};
@@ -73,24 +74,21 @@ impl Found {
             return;
         }
         let mut names: HashMap<&str, &str> = HashMap::new();
-        let mut bound: Vec<(SocketAddr, String)> = Vec::new();
+        let mut bound = Vec::new();
         for listener in &document.listeners {
             let name = listener.name.value.as_str();
             let key = format!("{}.name", listener.key);
             self.unique(&mut names, name, &listener.key, listener.name.offset, key);
             let key = format!("{}.bind", listener.key);
-            self.bind(
-                &mut bound,
-                listener.bind.value,
-                listener.bind.offset,
-                key,
-                same,
-            );
+            self.bind(&mut bound, Bound::new(&listener.bind, key), same);
         }
         for (name, port) in [("metrics", &document.metrics), ("admin", &document.admin)] {
             if port.enabled.value {
-                let key = format!("{name}.bind");
-                self.bind(&mut bound, port.bind.value, port.bind.offset, key, overlap);
+                self.bind(
+                    &mut bound,
+                    Bound::new(&port.bind, format!("{name}.bind")),
+                    overlap,
+                );
             }
         }
     }
@@ -98,19 +96,26 @@ impl Found {
     /// Addresses are bound once; port 0 is chosen by the kernel and never clashes.
     fn bind(
         &mut self,
-        bound: &mut Vec<(SocketAddr, String)>,
-        address: SocketAddr,
-        offset: Offset,
-        key: String,
+        bound: &mut Vec<Bound>,
+        new: Bound,
         clash: fn(SocketAddr, SocketAddr) -> bool,
     ) {
-        if let Some((_, first)) = bound.iter().find(|(other, _)| clash(*other, address)) {
-            let wrong = Wrong::new(format!("`{address}` is already taken by `{first}`"))
-                .note("expected an address of its own; change one of the two ports");
-            // A default has no place: point at the one that was written.
-            self.refuse(offset.or(Some(0)), key.clone(), wrong);
+        if let Some(first) = bound.iter().find(|first| clash(first.address, new.address)) {
+            // What has no place (a default, a flag) is reported at the other one.
+            let (here, there) = if new.offset.is_none() {
+                (first, &new)
+            } else {
+                (&new, first)
+            };
+            let wrong = Wrong::new(format!("`{}` is taken by `{}`", here.address, there.key)).note(
+                format!(
+                    "`{}` is `{}`: change one of the two",
+                    there.key, there.address
+                ),
+            );
+            self.refuse(here.offset, here.key.clone(), wrong);
         }
-        bound.push((address, key));
+        bound.push(new);
     }
 
     fn unique<'n>(
@@ -152,7 +157,11 @@ impl Found {
 
     fn route_names(&mut self, document: &Document) {
         let mut names = HashMap::new();
-        for route in &document.routes {
+        for route in document
+            .routes
+            .iter()
+            .filter(|route| !route.name.value.is_empty())
+        {
             let key = format!("{}.name", route.key);
             self.unique(
                 &mut names,
@@ -173,27 +182,24 @@ impl Found {
         let actions: Vec<Option<Action>> = document
             .routes
             .iter()
-            .map(|route| self.action(route, &ids, document))
+            .map(|route| self.action(route, &ids))
             .collect();
         actions.into_iter().collect()
     }
 
-    fn action(
-        &mut self,
-        route: &Route,
-        ids: &HashMap<&str, ClusterId>,
-        document: &Document,
-    ) -> Option<Action> {
+    fn action(&mut self, route: &Route, ids: &HashMap<&str, ClusterId>) -> Option<Action> {
         if let Some(name) = &route.cluster {
             if let Some(id) = ids.get(name.value.as_str()) {
                 return Some(Action::Forward(*id));
             }
-            let names: Vec<&str> = sorted(document.clusters.iter().map(named));
             let wrong = Wrong::new(format!("there is no cluster named `{}`", name.value));
-            let wrong = if names.is_empty() {
+            let wrong = if ids.is_empty() {
                 wrong.note(format!("expected a section [clusters.{}]", name.value))
+            } else if self.problems.len() < limits::CONFIG_ERRORS_MAX {
+                wrong.choices("clusters are", &name.value, &sorted(ids.keys().copied()))
             } else {
-                wrong.choices("clusters are", &name.value, &names)
+                // Nobody will see it, and comparing names is not free.
+                wrong
             };
             self.refuse(name.offset, format!("{}.cluster", route.key), wrong);
             return None;
@@ -297,6 +303,23 @@ impl Found {
                 key,
                 Wrong::new("no route leads to this cluster"),
             );
+        }
+    }
+}
+
+/// An address, and the key that asks for it.
+struct Bound {
+    address: SocketAddr,
+    key: String,
+    offset: Offset,
+}
+
+impl Bound {
+    fn new(bind: &At<SocketAddr>, key: String) -> Bound {
+        Bound {
+            address: bind.value,
+            key,
+            offset: bind.offset,
         }
     }
 }

@@ -198,7 +198,7 @@ impl Document {
             routes: root
                 .sections("routes")
                 .into_iter()
-                .filter_map(Route::read)
+                .map(Route::read)
                 .collect(),
             clusters: root
                 .entries("clusters")
@@ -300,16 +300,20 @@ impl Port {
 
 impl Listener {
     fn read_all(root: &mut Section<'_>) -> Vec<Listener> {
+        let expected = "at least one `[[listeners]]` with a name and a bind address";
         if !root.has("listeners") {
-            root.missing(
-                "listeners",
-                "at least one `[[listeners]]` with a name and a bind address",
-            );
+            root.missing("listeners", expected);
         }
-        root.sections("listeners")
+        let listeners = root
+            .sections("listeners")
             .into_iter()
             .filter_map(Listener::read)
-            .collect()
+            .collect();
+        if root.is_empty_list("listeners") {
+            let wrong = Wrong::new("there are no listeners").note(format!("expected {expected}"));
+            root.refuse_key("listeners", root.offset_of("listeners"), wrong);
+        }
+        listeners
     }
 
     fn read(mut section: Section<'_>) -> Option<Listener> {
@@ -336,7 +340,7 @@ impl Listener {
 }
 
 impl Route {
-    fn read(mut section: Section<'_>) -> Option<Route> {
+    fn read(mut section: Section<'_>) -> Route {
         let (key, offset) = (section.path.clone(), section.offset);
         let given = section.required("name", "a name, such as \"orders\"", name);
         let hosts = section.list("hosts", text);
@@ -363,8 +367,9 @@ impl Route {
             );
         }
         section.finish();
-        Some(Route {
-            name: given?,
+        Route {
+            // Without a name it is refused; its other keys are still worth checking.
+            name: given.unwrap_or_else(|| At::unplaced(String::new())),
             hosts,
             paths,
             cluster,
@@ -376,7 +381,7 @@ impl Route {
             response_headers,
             key,
             offset,
-        })
+        }
     }
 }
 
@@ -402,7 +407,7 @@ impl Respond {
 impl Redirect {
     fn read(mut section: Section<'_>) -> Option<Redirect> {
         let status = section.value_or("status", 302, redirect_status);
-        let expected = "a URL, such as \"https://{host}{path}\"";
+        let expected = "a URL, such as \"https://{host}{path}{query}\"";
         let location = section.required("location", expected, location);
         section.finish();
         Some(Redirect {

@@ -69,8 +69,8 @@ const NAMES_SHOWN: usize = 12;
 pub struct Errors {
     path: String,
     list: Vec<Error>,
-    /// How many more there were than [`limits::CONFIG_ERRORS_MAX`].
-    omitted: usize,
+    /// There were more than [`limits::CONFIG_ERRORS_MAX`].
+    more: bool,
 }
 
 /// One mistake, as printed.
@@ -86,7 +86,7 @@ pub struct Error {
 impl Errors {
     pub(super) fn new(path: &str, text: &str, mut problems: Vec<Problem>) -> Errors {
         problems.sort_by_key(|problem| problem.offset);
-        let omitted = problems.len().saturating_sub(limits::CONFIG_ERRORS_MAX);
+        let more = problems.len() > limits::CONFIG_ERRORS_MAX;
         problems.truncate(limits::CONFIG_ERRORS_MAX);
         let list = problems
             .into_iter()
@@ -100,7 +100,7 @@ impl Errors {
         Errors {
             path: path.to_owned(),
             list,
-            omitted,
+            more,
         }
     }
 
@@ -127,8 +127,12 @@ impl fmt::Display for Errors {
         for error in &self.list {
             f.write_str(&one(&self.path, error, ""))?;
         }
-        if self.omitted > 0 {
-            writeln!(f, "{}: and {} more errors", self.path, self.omitted)?;
+        if self.more {
+            writeln!(
+                f,
+                "{}: and more errors, mend these first",
+                clean(&self.path)
+            )?;
         }
         Ok(())
     }
@@ -193,9 +197,17 @@ pub(super) fn nearest<'n>(given: &str, names: impl Iterator<Item = &'n str>) -> 
     names
         .filter(|name| name.chars().count() <= NAME_LENGTH_MAX)
         .map(|name| (distance(&given, &name.to_ascii_lowercase()), name))
-        .filter(|(edits, name)| *edits <= (name.chars().count() / 3).max(1))
+        .filter(|(edits, name)| *edits <= edits_max(name))
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, name)| name)
+}
+
+fn edits_max(name: &str) -> usize {
+    match name.chars().count() {
+        // `h2` is not a mistyped `h1`
+        0..=2 => 0,
+        length => length / 3,
+    }
 }
 
 /// Comparing is quadratic; no real name is longer.

@@ -145,7 +145,6 @@ const fn key(
 }
 
 /// In the order of `conf/corelane.toml`.
-
 pub const KEYS: &[Key] = &[
     key(
         "cores",
@@ -263,15 +262,15 @@ pub const KEYS: &[Key] = &[
         "routes[].redirect.status",
         "one of: 301, 302, 303, 307, 308",
         Is("302"),
-        "redirect = { status = 308, location = \"https://{host}{path}\" }",
+        "redirect = { status = 308, location = \"https://{host}{path}{query}\" }",
         "status of a redirect",
     ),
     key(
         "routes[].redirect.location",
         "URL",
         Required,
-        "redirect = { location = \"https://{host}{path}\" }",
-        "where a redirect leads; {host}, {path} and {query} come from the request",
+        "redirect = { location = \"https://{host}{path}{query}\" }",
+        "where a redirect leads; {host}, {path} and {query} (with its `?`) are the request's",
     ),
     key(
         "routes[].request_headers.set",
@@ -285,14 +284,14 @@ pub const KEYS: &[Key] = &[
         "table of headers",
         Is("{}"),
         "request_headers = { add = { X-Tag = [\"a\", \"b\"] } }",
-        "headers added to the request before it is forwarded, beside those of the same name; a list adds several",
+        "headers added to the request before it is forwarded; a list adds several lines",
     ),
     key(
         "routes[].request_headers.remove",
         "list of header names",
         Is("[]"),
         "request_headers = { remove = [\"X-Internal\"] }",
-        "headers taken from the request before it is forwarded; removing comes before setting and adding",
+        "headers taken from the request before it is forwarded; this comes first",
     ),
     key(
         "routes[].response_headers.set",
@@ -306,14 +305,14 @@ pub const KEYS: &[Key] = &[
         "table of headers",
         Is("{}"),
         "response_headers = { add = { X-Tag = [\"a\", \"b\"] } }",
-        "headers added to the response before it is sent, beside those of the same name; a list adds several",
+        "headers added to the response before it is sent; a list adds several lines",
     ),
     key(
         "routes[].response_headers.remove",
         "list of header names",
         Is("[]"),
         "response_headers = { remove = [\"X-Internal\"] }",
-        "headers taken from the response before it is sent; removing comes before setting and adding",
+        "headers taken from the response before it is sent; this comes first",
     ),
     key(
         "clusters.NAME.balance",
@@ -355,7 +354,7 @@ pub const KEYS: &[Key] = &[
         "integer",
         Is("0"),
         "pool = { max_connections = 200 }",
-        "most connections to one endpoint, of the whole process; 0: as many as files may be open",
+        "most connections to one endpoint, process-wide; 0: from the open-file limit",
     ),
     key(
         "clusters.NAME.pool.max_pending",
@@ -432,7 +431,7 @@ pub const KEYS: &[Key] = &[
         "integer",
         Is("0"),
         "max_concurrent_connections = 50000",
-        "most open client connections of the process; beyond it they wait in the backlog; 0: from the open-file limit",
+        "most open client connections; more wait in the backlog; 0: from the open-file limit",
     ),
     key(
         "timeouts.header",
@@ -467,7 +466,7 @@ pub const KEYS: &[Key] = &[
         "size",
         Is("240"),
         "min_body_rate = \"1KiB\"",
-        "slowest request body, in bytes a second after a grace of 10 seconds; slower is cut; 0: none",
+        "slowest request body, in bytes a second, after 10 seconds of grace; then 408; 0: none",
     ),
     key(
         "logging.level",
@@ -526,3 +525,63 @@ pub const KEYS: &[Key] = &[
         "where the admin API is served; loopback only, for it has no authentication yet",
     ),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use toml::de::DeTable;
+
+    use super::super::document::Document;
+    use super::super::read::Reader;
+    use super::*;
+
+    /// One of everything, so that every section is read.
+    const EVERYTHING: &str = "
+        listeners = [{}]
+        routes = [{ respond = {}, redirect = {} }]
+        clusters = { any = { endpoints = [{}] } }
+    ";
+
+    #[test]
+    fn the_reader_asks_for_every_key_of_the_registry_and_no_other() {
+        let tree = DeTable::parse(EVERYTHING).unwrap();
+        let reader = Reader::new(false);
+        let _ = Document::read(&reader, tree.get_ref(), "everything", EVERYTHING);
+        let asked = reader.asked.borrow();
+        // A section is asked for as well; only its keys are in the registry.
+        let section = |path: &String| asked.iter().any(|other| is_below(other, path));
+        let leaves: BTreeSet<&str> = asked
+            .iter()
+            .filter(|path| !section(path))
+            .map(String::as_str)
+            .collect();
+        let known: BTreeSet<&str> = KEYS.iter().map(|key| key.path).collect();
+        assert_eq!(leaves, known);
+    }
+
+    #[test]
+    fn keys_are_found_with_indices_names_or_neither() {
+        assert_eq!(pattern_of("routes[12].cluster"), "routes[].cluster");
+        assert_eq!(pattern_of("clusters.orders.pool"), "clusters.NAME.pool");
+        assert!(find("clusters.NAME.endpoints.weight").is_some());
+        assert_eq!(
+            home_of("max_pending"),
+            Some("clusters.NAME.pool.max_pending")
+        );
+        assert_eq!(home_of("access"), Some("logging.access.enabled"));
+        assert_eq!(home_of("NAME"), None);
+        for odd in [
+            "",
+            ".",
+            "clusters",
+            "clusters.",
+            "[",
+            "]]",
+            "routes[",
+            "\u{e9}[\u{e9}",
+        ] {
+            let _ = explain(odd);
+        }
+    }
+}

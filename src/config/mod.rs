@@ -1,6 +1,6 @@
-//! From text to a plan: text → [`Document`] → checked references → [`Plan`]. Runs on the control
-//! core, at start and at every reload, and reports every mistake at once. It reads no file and no
-//! clock: the caller brings the text and installs the plan.
+//! From text to a plan: text, [`Document`], checked references, [`Plan`]. Runs on the control core,
+//! at start and at every reload, and reports every mistake at once. It reads no file and no clock:
+//! the caller brings the text and installs the plan.
 
 mod check;
 mod compile;
@@ -14,6 +14,8 @@ pub use document::Document;
 pub use error::{Error, Errors};
 pub use read::At;
 pub use value::parse_address as endpoint_address;
+
+use std::ops::Range;
 
 use error::{Problem, Wrong};
 use read::Reader;
@@ -144,37 +146,59 @@ fn too_large(bytes: usize) -> Problem {
 }
 
 /// Mistakes of syntax, and those others that are surely not their consequence: a value on a line
-/// that could not be read may not be what was written.
+/// that could not be read may not be what was written, nor is a key below a broken `[header]`
+/// where it seems to be.
 fn beside(text: &str, syntax: &[toml::de::Error], found: Vec<Problem>) -> Vec<Problem> {
-    let line_of = |offset: usize| {
-        let before = &text.as_bytes()[..offset.min(text.len())];
-        before
-            .iter()
-            .rposition(|&b| b == b'\n')
-            .map_or(0, |at| at + 1)
-    };
-    let mut lines = std::collections::HashSet::new();
+    let mut doubtful: Vec<Range<usize>> = Vec::new();
     let mut problems = Vec::new();
-    for error in syntax.iter().take(limits::CONFIG_ERRORS_MAX) {
+    for error in syntax.iter().take(limits::CONFIG_ERRORS_MAX + 1) {
         let span = error.span().unwrap_or(0..0);
         // One mistake often makes the parser stumble twice on the same line.
-        if lines.insert(line_of(span.start)) {
-            let mut message = error.message().to_owned();
-            if message == "duplicate key" {
-                message = format!(
-                    "duplicate key `{}`",
-                    text.get(span.clone()).unwrap_or_default()
-                );
-            }
-            let wrong = Wrong::new(message);
-            problems.push(Problem {
-                offset: Some(span.start),
-                key: String::new(),
-                wrong,
-            });
+        if doubtful.iter().any(|range| range.contains(&span.start)) {
+            continue;
         }
+        doubtful.push(consequences(text, span.start));
+        let message = match (error.message(), text.get(span.clone())) {
+            ("duplicate key", Some(key)) => format!("duplicate key `{key}`"),
+            (message, _) => message.to_owned(),
+        };
+        let wrong = Wrong::new(message);
+        problems.push(Problem {
+            offset: Some(span.start),
+            key: String::new(),
+            wrong,
+        });
     }
-    let kept = found.into_iter().take(limits::CONFIG_ERRORS_MAX);
-    problems.extend(kept.filter(|p| p.offset.is_none_or(|at| !lines.contains(&line_of(at)))));
+    let sure = |at: usize| !doubtful.iter().any(|range| range.contains(&at));
+    problems.extend(
+        found
+            .into_iter()
+            .filter(|problem| problem.offset.is_none_or(sure)),
+    );
     problems
+}
+
+/// The line of a mistake of syntax; all lines up to the next header when it is a header.
+fn consequences(text: &str, at: usize) -> Range<usize> {
+    let bytes = text.as_bytes();
+    let at = at.min(bytes.len());
+    let start = bytes[..at]
+        .iter()
+        .rposition(|&b| b == b'\n')
+        .map_or(0, |newline| newline + 1);
+    let is_header = |line: &[u8]| line.trim_ascii_start().starts_with(b"[");
+    let mut end = start;
+    for (index, line) in bytes[start..].split_inclusive(|&b| b == b'\n').enumerate() {
+        let over = if is_header(&bytes[start..]) {
+            is_header(line)
+        } else {
+            true
+        };
+        if index > 0 && over {
+            break;
+        }
+        end += line.len();
+    }
+    // the end of the text belongs to its last line
+    start..if end == bytes.len() { end + 1 } else { end }
 }

@@ -81,11 +81,12 @@ pub(super) fn choice<T: Copy>(
             Some((_, found)) => Ok(*found),
             None => {
                 let all: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-                Err(Wrong::new(format!("there is no {what} `{given}`")).choices(
-                    "expected one of",
-                    given,
-                    &all,
-                ))
+                let wrong = Wrong::new(format!("there is no {what} `{given}`"));
+                Err(match all.as_slice() {
+                    // nothing else can have been meant, and "https" was not meant as "http"
+                    [only] => wrong.note(format!("expected `{only}`, the only one so far")),
+                    _ => wrong.choices("expected one of", given, &all),
+                })
             }
         }
     }
@@ -516,7 +517,7 @@ pub(super) fn location(value: &DeValue<'_>) -> Result<Location, Wrong> {
     let given = string(value)?;
     if given.is_empty() || !given.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Wrong::new("this cannot be a location")
-            .note("expected a URL such as \"https://{host}{path}\", without spaces"));
+            .note("expected a URL such as \"https://{host}{path}{query}\", without spaces"));
     }
     let mut parts = Vec::new();
     let mut rest = given;
@@ -542,6 +543,12 @@ pub(super) fn location(value: &DeValue<'_>) -> Result<Location, Wrong> {
                 ),
             );
         };
+        if word == "query" && given[..given.len() - from.len()].ends_with('?') {
+            return Err(
+                Wrong::new("`{query}` brings its own `?`, when there is a query")
+                    .note("expected \"https://{host}{path}{query}\""),
+            );
+        }
         parts.push(part.clone());
         rest = after;
     }
@@ -677,5 +684,174 @@ impl Written for AccessLogFormat {
 impl Written for LevelFilter {
     fn written(&self) -> Value {
         name_of(LEVELS, *self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T>(text: &str, parse: impl Fn(&DeValue<'_>) -> Result<T, Wrong>) -> Result<T, String> {
+        let value = DeValue::parse(text).expect("the test is TOML");
+        parse(value.get_ref()).map_err(|wrong| wrong.message)
+    }
+
+    #[test]
+    fn durations_have_one_unit_and_print_as_they_read() {
+        let cases = [
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("2m", 120_000),
+            ("1h", 3_600_000),
+        ];
+        for (text, millis) in cases {
+            let time = read(&format!("\"{text}\""), time).unwrap();
+            assert_eq!(time.0, Duration::from_millis(millis));
+            let again = time.written().to_string();
+            assert_eq!(read(&again, super::time), Ok(time), "{again}");
+        }
+        for wrong in [
+            "",
+            "s",
+            "30",
+            "1.5s",
+            "1 h",
+            "1h30m",
+            "-1s",
+            "+1s",
+            "1S",
+            "99999999999999999h",
+        ] {
+            assert!(read(&format!("\"{wrong}\""), time).is_err(), "{wrong}");
+        }
+        assert!(read("\"0s\"", time).is_err());
+        assert_eq!(read("\"0s\"", time_or_none), Ok(Time(Duration::ZERO)));
+        assert!(read("\"24h\"", time).is_ok());
+        assert!(read("\"86400001ms\"", time).is_err());
+    }
+
+    #[test]
+    fn sizes_are_powers_of_1024_and_never_wrap() {
+        let any = || bytes(0..=u64::MAX);
+        assert_eq!(read("\"10MB\"", any()), Ok(Bytes(10 << 20)));
+        assert_eq!(read("\"64KiB\"", any()), Ok(Bytes(64 << 10)));
+        assert_eq!(read("0x10", any()), Ok(Bytes(16)));
+        assert_eq!(read("\"99999999999GB\"", any()), Ok(Bytes(u64::MAX)));
+        for wrong in ["", "MB", "10mb", "1.5MB", "-1B", "10"] {
+            assert!(read(&format!("\"{wrong}\""), any()).is_err(), "{wrong}");
+        }
+        for size in [0, 1, 1023, 8192, 1 << 20, (1 << 20) + 1, 5 << 30] {
+            let again = Bytes(size).written().to_string();
+            assert_eq!(read(&again, any()), Ok(Bytes(size)), "{again}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_addresses_or_names_with_a_port() {
+        let name = |name: &str, port| Some(Address::Name(name.to_owned(), port));
+        assert_eq!(parse_address("App.Internal:80"), name("app.internal", 80));
+        assert_eq!(parse_address("my_app:8080"), name("my_app", 8080));
+        assert_eq!(parse_address("app.internal.:80"), name("app.internal.", 80));
+        assert_eq!(
+            parse_address("[::1]:80"),
+            Some(Address::Ip("[::1]:80".parse().unwrap()))
+        );
+        let wrong = [
+            "",
+            ":80",
+            "a",
+            "a:",
+            "a:0",
+            "1.1.1.1:0",
+            "a:+80",
+            "a:65536",
+            "1.1.1.256:80",
+            "1.1.1:80",
+            "::1:80",
+            "-a:80",
+            "a-.b:80",
+            "a..b:80",
+            "a b:80",
+            "a:80/",
+            "u@a:80",
+            "a/b:80",
+            "80",
+        ];
+        for wrong in wrong {
+            assert_eq!(parse_address(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn networks_are_kept_in_the_form_that_addresses_are_compared_in() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let block = read("\"10.0.0.0/8\"", network).unwrap();
+        assert!(block.contains(ip("10.255.0.1")) && !block.contains(ip("11.0.0.1")));
+        let one = read("\"192.168.1.7\"", network).unwrap();
+        assert!(one.contains(ip("192.168.1.7")) && !one.contains(ip("192.168.1.6")));
+        let mapped = read("\"::ffff:10.0.0.0/104\"", network).unwrap();
+        assert_eq!(mapped, block);
+        assert!(mapped.contains(ip("::ffff:10.1.2.3")));
+        for all in ["\"0.0.0.0/0\"", "\"::/0\"", "\"fd00::/8\"", "\"::1\""] {
+            let network = read(all, network).unwrap();
+            assert_eq!(
+                read(&network.written().to_string(), super::network),
+                Ok(network)
+            );
+        }
+        for wrong in [
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "/8",
+            "fd00::1/8",
+            "x",
+        ] {
+            assert!(read(&format!("\"{wrong}\""), network).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_header_that_would_change_framing_or_the_connection_is_refused() {
+        for name in REFUSED_NAMES {
+            assert!(check_header_name(name).is_err(), "{name}");
+            assert!(
+                check_header_name(&name.to_ascii_uppercase()).is_err(),
+                "{name}"
+            );
+        }
+        for name in ["", "a b", "a:", "a\r\n", "\u{e9}", "(a)"] {
+            assert!(check_header_name(name).is_err(), "{name:?}");
+        }
+        assert!(check_header_name("X-Env").is_ok());
+        for value in [
+            "\"a\\r\\nb\"",
+            "\"a\\u0000\"",
+            "\"\\u007F\"",
+            "\" a\"",
+            "\"a\\t\"",
+        ] {
+            assert!(read(value, header_value).is_err(), "{value}");
+        }
+        assert_eq!(read("\"a\\tb; c\"", header_value), Ok("a\tb; c".to_owned()));
+    }
+
+    #[test]
+    fn locations_are_split_at_their_placeholders() {
+        let parts = |text: &str| read(&format!("'{text}'"), location).map(|found| found.parts);
+        assert_eq!(
+            parts("https://{host}/x{path}"),
+            Ok(vec![
+                LocationPart::Text(b"https://".to_vec()),
+                LocationPart::Host,
+                LocationPart::Text(b"/x".to_vec()),
+                LocationPart::Path,
+            ])
+        );
+        for wrong in [
+            "", "a b", "{", "}", "{host", "host}", "{}", "{{host}}", "{Host}", "/\u{e9}",
+        ] {
+            assert!(parts(wrong).is_err(), "{wrong}");
+        }
     }
 }
