@@ -1,6 +1,11 @@
 //! Corelane: a proxy for Linux, one executor pinned to each core, io_uring underneath.
 
+pub mod cli;
+mod admin;
+mod balancing;
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod discovery;
 pub mod engine;
 pub mod events;
@@ -8,6 +13,9 @@ pub mod exchange;
 pub mod http;
 pub mod http1;
 pub mod limits;
+mod listener;
 pub mod plan;
 pub mod routing;
+mod shard;
 pub mod telemetry;
+mod upstream;

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 // --- heads ---------------------------------------------------------------------------------
 
-/// Longest request target. Longer is answered 414. Default of `limits.url_bytes_max`.
+/// Longest request target. Longer is answered 414. Default of `limits.max_url_length`.
 pub const URL_BYTES_MAX: usize = 8192;
-/// Largest head, request line included. Larger is answered 431. Default of `limits.header_bytes_max`.
+/// Largest head, request line included. Larger is answered 431. Default of
+/// `limits.max_header_size`.
 pub const HEADER_BYTES_MAX: usize = 16384;
-/// Most header lines in one head. More is answered 431. Default of `limits.headers_max`.
+/// Most header lines in one head. More is answered 431. Default of `limits.max_headers_count`.
 pub const HEADERS_MAX: usize = 100;
 /// What the three limits above may be raised to: a head must fit into one buffer of the pool.
 pub const HEADERS_MAX_CEILING: usize = 256;
-/// Largest request body. Larger is answered 413. Default of `limits.body_bytes_max`; 0 is no limit.
+/// Largest request body. Larger is answered 413. Default of `limits.max_body_size`; 0 is no limit.
 pub const BODY_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
 // --- buffers -------------------------------------------------------------------------------
@@ -181,3 +182,25 @@ pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const UPSTREAM_HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Most header lines in one. More is a 502.
 pub const UPSTREAM_HEADERS_MAX: usize = 200;
+/// What `limits.max_concurrent_connections`, `max_connections` and `max_pending` may be set to.
+/// Above it the configuration is refused: a number that no machine reaches is a mistake.
+pub const CONNECTIONS_CEILING: u32 = 10_000_000;
+
+// --- configuration -------------------------------------------------------------------------
+
+/// Largest configuration file: room for tens of thousands of routes. Larger is refused unread,
+/// so that a wrong path (a device, a log) does not fill the memory.
+pub const CONFIG_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most mistakes that are printed for one file; the rest is counted.
+pub const CONFIG_ERRORS_MAX: usize = 100;
+/// Longest duration in a configuration. Longer is refused: it is a mistake in the unit.
+pub const CONFIG_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most listeners: each has one socket per core. More are refused.
+pub const LISTENERS_MAX: usize = 256;
+/// Most cores that may be asked for. More are refused.
+pub const CORES_MAX: usize = 1024;
+/// Largest weight of an endpoint. Larger is refused: the sum over a cluster must stay small.
+pub const WEIGHT_MAX: u32 = 65_535;
+
+const _: () = assert!(LISTENERS_MAX <= u16::MAX as usize);
+const _: () = assert!(CONFIG_BYTES_MAX < u32::MAX as usize);

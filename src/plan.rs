@@ -35,6 +35,8 @@ pub struct Plan {
     pub metrics: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
     pub drain_timeout: Duration,
+    /// Of the process's own log.
+    pub log_level: log::LevelFilter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,11 +74,11 @@ pub struct Respond {
 #[derive(Debug)]
 pub struct Redirect {
     pub status: u16,
-    /// May contain `{host}`, `{path}`, `{query}`; split at compile time.
+    /// May contain `{host}`, `{path}`, `{query}` (with its `?`); split at compile time.
     pub location: Vec<LocationPart>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LocationPart {
     Text(Vec<u8>),
     Host,

@@ -1,1 +1,204 @@
-//! From text to a plan.
+//! From text to a plan: text, [`Document`], checked references, [`Plan`]. Runs on the control core,
+//! at start and at every reload, and reports every mistake at once. It reads no file and no clock:
+//! the caller brings the text and installs the plan.
+
+mod check;
+mod compile;
+pub mod document;
+pub mod error;
+pub mod keys;
+mod read;
+mod value;
+
+pub use document::Document;
+pub use error::{Error, Errors};
+pub use read::At;
+pub use value::parse_address as endpoint_address;
+
+use std::ops::Range;
+
+use error::{Problem, Wrong};
+use read::Reader;
+use toml::de::DeTable;
+
+use crate::limits;
+use crate::plan::Plan;
+
+/// What runs when no file is given.
+pub const DEFAULT: &str = include_str!("default.toml");
+
+/// Reads and checks a configuration; `path` is only for messages. A document that comes back can
+/// be compiled.
+pub fn load(path: &str, text: &str) -> Result<Document, Errors> {
+    let fail = |problems| Err(Errors::new(path, text, problems));
+    if text.len() > limits::CONFIG_BYTES_MAX {
+        return fail(vec![too_large(text.len())]);
+    }
+    let (tree, syntax) = DeTable::parse_recoverable(text);
+    let reader = Reader::new(!syntax.is_empty());
+    let document = Document::read(&reader, tree.get_ref(), path, text);
+    let mut problems = reader.into_problems();
+    if syntax.is_empty() {
+        problems.extend(check::check(&document).problems);
+    } else {
+        problems = beside(text, &syntax, problems);
+    }
+    if problems.is_empty() {
+        Ok(document)
+    } else {
+        fail(problems)
+    }
+}
+
+/// Bytes of a file as text.
+pub fn decode<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, Errors> {
+    if bytes.len() > limits::CONFIG_BYTES_MAX {
+        return Err(Errors::new(path, "", vec![too_large(bytes.len())]));
+    }
+    std::str::from_utf8(bytes).map_err(|error| {
+        let before = error.valid_up_to();
+        let text = std::str::from_utf8(&bytes[..before]).unwrap_or_default();
+        let wrong = Wrong::new(format!("byte 0x{:02x} is not UTF-8", bytes[before]))
+            .note("expected a TOML file, which is UTF-8 text");
+        let problem = Problem {
+            offset: Some(before),
+            key: String::new(),
+            wrong,
+        };
+        Errors::new(path, text, vec![problem])
+    })
+}
+
+/// Compiles a document. `cpus` is how many CPUs the process may use: what `cores = 0` means.
+/// Fails only if the document was changed after [`load`] (by flags of the command line).
+pub fn compile(document: &Document, version: u64, cpus: usize) -> Result<Plan, Errors> {
+    let checked = check::check(document);
+    match checked.config {
+        Some(config) => Ok(compile::compile(config, version, cpus)),
+        None => Err(Errors::new(
+            &document.path,
+            &document.source,
+            checked.problems,
+        )),
+    }
+}
+
+/// Checks a document once more that was changed after [`load`].
+pub fn verify(document: &Document) -> Result<(), Errors> {
+    let problems = check::check(document).problems;
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Errors::new(&document.path, &document.source, problems))
+}
+
+/// What an operator should know about a document that is accepted.
+pub fn warnings(document: &Document, cpus: usize) -> Errors {
+    let mut warnings = check::check(document).warnings;
+    if document.cores.value > cpus {
+        let wrong = Wrong::new(format!(
+            "{} cores will share {cpus} CPUs",
+            document.cores.value
+        ))
+        .note("expected 0 (one per CPU) or at most the CPUs that the process may use");
+        warnings.push(Problem {
+            offset: document.cores.offset,
+            key: "cores".to_owned(),
+            wrong,
+        });
+    }
+    Errors::new(&document.path, &document.source, warnings)
+}
+
+/// The document as TOML, defaults filled in. It loads again to the same plan.
+pub fn print(document: &Document) -> String {
+    toml::to_string(document).expect("every value has a form in TOML, and keys are strings")
+}
+
+/// For fuzzing: nothing that arrives as bytes may panic, and what loads must compile and print.
+pub fn fuzz(bytes: &[u8]) {
+    let loaded = decode("fuzz", bytes).and_then(|text| load("fuzz", text));
+    match loaded {
+        Ok(document) => {
+            let plan = compile(&document, 1, 1).expect("what loads compiles");
+            let again = load("again", &print(&document)).expect("what is printed loads");
+            let again = compile(&again, 1, 1).expect("what loads compiles");
+            assert_eq!(
+                plan.routes.len(),
+                again.routes.len(),
+                "printing kept every route"
+            );
+        }
+        Err(errors) => assert!(!errors.to_string().is_empty(), "a failure says why"),
+    }
+}
+
+fn too_large(bytes: usize) -> Problem {
+    let wrong = Wrong::new(format!("this file has {bytes} bytes")).note(format!(
+        "expected at most {} bytes of configuration",
+        limits::CONFIG_BYTES_MAX
+    ));
+    Problem {
+        offset: None,
+        key: String::new(),
+        wrong,
+    }
+}
+
+/// Mistakes of syntax, and those others that are surely not their consequence: a value on a line
+/// that could not be read may not be what was written, nor is a key below a broken `[header]`
+/// where it seems to be.
+fn beside(text: &str, syntax: &[toml::de::Error], found: Vec<Problem>) -> Vec<Problem> {
+    let mut doubtful: Vec<Range<usize>> = Vec::new();
+    let mut problems = Vec::new();
+    for error in syntax.iter().take(limits::CONFIG_ERRORS_MAX + 1) {
+        let span = error.span().unwrap_or(0..0);
+        // One mistake often makes the parser stumble twice on the same line.
+        if doubtful.iter().any(|range| range.contains(&span.start)) {
+            continue;
+        }
+        doubtful.push(consequences(text, span.start));
+        let message = match (error.message(), text.get(span.clone())) {
+            ("duplicate key", Some(key)) => format!("duplicate key `{key}`"),
+            (message, _) => message.to_owned(),
+        };
+        let wrong = Wrong::new(message);
+        problems.push(Problem {
+            offset: Some(span.start),
+            key: String::new(),
+            wrong,
+        });
+    }
+    let sure = |at: usize| !doubtful.iter().any(|range| range.contains(&at));
+    problems.extend(
+        found
+            .into_iter()
+            .filter(|problem| problem.offset.is_none_or(sure)),
+    );
+    problems
+}
+
+/// The line of a mistake of syntax; all lines up to the next header when it is a header.
+fn consequences(text: &str, at: usize) -> Range<usize> {
+    let bytes = text.as_bytes();
+    let at = at.min(bytes.len());
+    let start = bytes[..at]
+        .iter()
+        .rposition(|&b| b == b'\n')
+        .map_or(0, |newline| newline + 1);
+    let is_header = |line: &[u8]| line.trim_ascii_start().starts_with(b"[");
+    let mut end = start;
+    for (index, line) in bytes[start..].split_inclusive(|&b| b == b'\n').enumerate() {
+        let over = if is_header(&bytes[start..]) {
+            is_header(line)
+        } else {
+            true
+        };
+        if index > 0 && over {
+            break;
+        }
+        end += line.len();
+    }
+    // the end of the text belongs to its last line
+    start..if end == bytes.len() { end + 1 } else { end }
+}

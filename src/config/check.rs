@@ -1,0 +1,366 @@
+//! From a document to a [`Config`]: references resolved, and everything refused that no single
+//! value shows: names used twice, addresses that clash, routes that lead nowhere.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+
+use super::document::{Cluster, Document, Route};
+use super::error::{Offset, Problem, Wrong};
+use super::read::At;
+use crate::limits;
+use crate::plan::{Action, ClusterId, Redirect, Respond, RouteId};
+use crate::routing::{Match, MatchError, Router};
+
+/// A document whose references are known to hold.
+pub(super) struct Config<'d> {
+    pub(super) document: &'d Document,
+    pub(super) router: Router,
+    /// One per route, in order.
+    pub(super) actions: Vec<Action>,
+}
+
+/// What a check found; `config` is there when nothing is wrong.
+pub(super) struct Checked<'d> {
+    pub(super) config: Option<Config<'d>>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) warnings: Vec<Problem>,
+}
+
+pub(super) fn check(document: &Document) -> Checked<'_> {
+    let mut found = Found::default();
+    found.listeners(document);
+    found.heads(document);
+    found.route_names(document);
+    let actions = found.actions(document);
+    let router = found.router(document);
+    found.shadows(document);
+    found.unused(document);
+    let config = match (router, actions) {
+        (Some(router), Some(actions)) if found.problems.is_empty() => Some(Config {
+            document,
+            router,
+            actions,
+        }),
+        (_, _) => None,
+    };
+    Checked {
+        config,
+        problems: found.problems,
+        warnings: found.warnings,
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl Found {
+    fn refuse(&mut self, offset: Offset, key: String, wrong: Wrong) {
+        self.problems.push(Problem { offset, key, wrong });
+    }
+
+    fn warn(&mut self, offset: Offset, key: String, wrong: Wrong) {
+        self.warnings.push(Problem { offset, key, wrong });
+    }
+
+    fn listeners(&mut self, document: &Document) {
+        if document.listeners.len() > limits::LISTENERS_MAX {
+            let wrong = Wrong::new(format!("there are {} listeners", document.listeners.len()))
+                .note(format!("expected at most {}", limits::LISTENERS_MAX));
+            self.refuse(Some(0), "listeners".to_owned(), wrong);
+            return;
+        }
+        let mut names: HashMap<&str, &str> = HashMap::new();
+        let mut bound = Vec::new();
+        for listener in &document.listeners {
+            let name = listener.name.value.as_str();
+            let key = format!("{}.name", listener.key);
+            self.unique(&mut names, name, &listener.key, listener.name.offset, key);
+            let key = format!("{}.bind", listener.key);
+            self.bind(&mut bound, Bound::new(&listener.bind, key), same);
+        }
+        for (name, port) in [("metrics", &document.metrics), ("admin", &document.admin)] {
+            if port.enabled.value {
+                self.bind(
+                    &mut bound,
+                    Bound::new(&port.bind, format!("{name}.bind")),
+                    overlap,
+                );
+            }
+        }
+    }
+
+    /// Addresses are bound once; port 0 is chosen by the kernel and never clashes.
+    fn bind(
+        &mut self,
+        bound: &mut Vec<Bound>,
+        new: Bound,
+        clash: fn(SocketAddr, SocketAddr) -> bool,
+    ) {
+        if let Some(first) = bound.iter().find(|first| clash(first.address, new.address)) {
+            // What has no place (a default, a flag) is reported at the other one.
+            let (here, there) = if new.offset.is_none() {
+                (first, &new)
+            } else {
+                (&new, first)
+            };
+            let wrong = Wrong::new(format!("`{}` is taken by `{}`", here.address, there.key)).note(
+                format!(
+                    "`{}` is `{}`: change one of the two",
+                    there.key, there.address
+                ),
+            );
+            self.refuse(here.offset, here.key.clone(), wrong);
+        }
+        bound.push(new);
+    }
+
+    fn unique<'n>(
+        &mut self,
+        names: &mut HashMap<&'n str, &'n str>,
+        name: &'n str,
+        owner: &'n str,
+        offset: Offset,
+        key: String,
+    ) {
+        match names.entry(name) {
+            Entry::Vacant(free) => {
+                free.insert(owner);
+            }
+            Entry::Occupied(taken) => {
+                let wrong =
+                    Wrong::new(format!("`{name}` is already the name of `{}`", taken.get()))
+                        .note("expected a name of its own: logs, metrics and reloads tell by it");
+                self.refuse(offset, key, wrong);
+            }
+        }
+    }
+
+    fn heads(&mut self, document: &Document) {
+        let (url, head) = (
+            &document.limits.max_url_length,
+            &document.limits.max_header_size,
+        );
+        if url.value.0 >= head.value.0 {
+            let wrong = Wrong::new("a URL of this length does not fit into `max_header_size`")
+                .note(format!("expected less than {} bytes", head.value.0));
+            self.refuse(
+                url.offset.or(head.offset),
+                "limits.max_url_length".to_owned(),
+                wrong,
+            );
+        }
+    }
+
+    fn route_names(&mut self, document: &Document) {
+        let mut names = HashMap::new();
+        for route in document
+            .routes
+            .iter()
+            .filter(|route| !route.name.value.is_empty())
+        {
+            let key = format!("{}.name", route.key);
+            self.unique(
+                &mut names,
+                &route.name.value,
+                &route.key,
+                route.name.offset,
+                key,
+            );
+        }
+    }
+
+    /// `None` when any route has no action; each such route has been reported.
+    fn actions(&mut self, document: &Document) -> Option<Vec<Action>> {
+        let mut ids = HashMap::new();
+        for (id, cluster) in (0..).zip(&document.clusters) {
+            ids.insert(cluster.name.value.as_str(), ClusterId(id));
+        }
+        let actions: Vec<Option<Action>> = document
+            .routes
+            .iter()
+            .map(|route| self.action(route, &ids))
+            .collect();
+        actions.into_iter().collect()
+    }
+
+    fn action(&mut self, route: &Route, ids: &HashMap<&str, ClusterId>) -> Option<Action> {
+        if let Some(name) = &route.cluster {
+            if let Some(id) = ids.get(name.value.as_str()) {
+                return Some(Action::Forward(*id));
+            }
+            let wrong = Wrong::new(format!("there is no cluster named `{}`", name.value));
+            let wrong = if ids.is_empty() {
+                wrong.note(format!("expected a section [clusters.{}]", name.value))
+            } else if self.problems.len() < limits::CONFIG_ERRORS_MAX {
+                wrong.choices("clusters are", &name.value, &sorted(ids.keys().copied()))
+            } else {
+                // Nobody will see it, and comparing names is not free.
+                wrong
+            };
+            self.refuse(name.offset, format!("{}.cluster", route.key), wrong);
+            return None;
+        }
+        if let Some(respond) = &route.respond {
+            return Some(Action::Respond(Respond {
+                status: respond.status.value,
+                body: respond.body.value.clone().into_bytes(),
+                content_type: respond.content_type.value.clone(),
+            }));
+        }
+        if let Some(redirect) = &route.redirect {
+            return Some(Action::Redirect(Redirect {
+                status: redirect.status.value,
+                location: redirect.location.value.parts.clone(),
+            }));
+        }
+        let echo = route.echo.as_ref()?;
+        if !echo.value {
+            let wrong = Wrong::new("this route does nothing")
+                .note("expected `true`, or one of: cluster, respond, redirect");
+            self.refuse(echo.offset, format!("{}.echo", route.key), wrong);
+        }
+        Some(Action::Echo)
+    }
+
+    fn router(&mut self, document: &Document) -> Option<Router> {
+        let matches: Vec<Match> = (0..)
+            .zip(&document.routes)
+            .map(|(id, route)| Match {
+                route: RouteId(id),
+                hosts: route.hosts.iter().map(|host| host.value.clone()).collect(),
+                paths: route.paths.iter().map(|path| path.value.clone()).collect(),
+            })
+            .collect();
+        match Router::compile(&matches) {
+            Ok(router) => Some(router),
+            Err(errors) => {
+                for error in errors {
+                    self.pattern(document, error);
+                }
+                None
+            }
+        }
+    }
+
+    fn pattern(&mut self, document: &Document, error: MatchError) {
+        let Some(route) = document.routes.get(error.route.0 as usize) else {
+            return;
+        };
+        let list = if error.field == "hosts" {
+            &route.hosts
+        } else {
+            &route.paths
+        };
+        let offset = list
+            .get(error.index)
+            .map_or(route.offset, |entry| entry.offset);
+        let key = format!("{}.{}[{}]", route.key, error.field, error.index);
+        self.refuse(offset, key, Wrong::new(error.message));
+    }
+
+    /// A route that an earlier one leaves nothing to: each of its (host, path) pairs is taken.
+    fn shadows(&mut self, document: &Document) {
+        let mut taken: HashMap<(String, &str), &Route> = HashMap::new();
+        for route in &document.routes {
+            let pairs = pairs(route);
+            let owner = pairs
+                .iter()
+                .map(|pair| taken.get(pair))
+                .collect::<Option<Vec<_>>>();
+            if let Some([first, ..]) = owner.as_deref() {
+                let wrong = Wrong::new("no request reaches this route")
+                    .note(format!(
+                        "`{}` ({}) takes the same hosts and paths",
+                        first.name.value, first.key
+                    ))
+                    .note("the first route of two equal ones wins: remove or change this one");
+                self.warn(route.offset, route.key.clone(), wrong);
+            }
+            for pair in pairs {
+                taken.entry(pair).or_insert(route);
+            }
+        }
+    }
+
+    fn unused(&mut self, document: &Document) {
+        let used: HashSet<&str> = document
+            .routes
+            .iter()
+            .filter_map(|r| Some(r.cluster.as_ref()?.value.as_str()))
+            .collect();
+        for cluster in document
+            .clusters
+            .iter()
+            .filter(|c| !used.contains(named(c)))
+        {
+            let key = format!("clusters.{}", cluster.name.value);
+            self.warn(
+                cluster.name.offset,
+                key,
+                Wrong::new("no route leads to this cluster"),
+            );
+        }
+    }
+}
+
+/// An address, and the key that asks for it.
+struct Bound {
+    address: SocketAddr,
+    key: String,
+    offset: Offset,
+}
+
+impl Bound {
+    fn new(bind: &At<SocketAddr>, key: String) -> Bound {
+        Bound {
+            address: bind.value,
+            key,
+            offset: bind.offset,
+        }
+    }
+}
+
+fn named(cluster: &Cluster) -> &str {
+    &cluster.name.value
+}
+
+fn sorted<'n>(names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    names
+}
+
+fn pairs(route: &Route) -> Vec<(String, &str)> {
+    let hosts: Vec<String> = match route.hosts.as_slice() {
+        [] => vec!["*".to_owned()],
+        hosts => hosts
+            .iter()
+            .map(|host| host.value.to_ascii_lowercase())
+            .collect(),
+    };
+    let paths: Vec<&str> = match route.paths.as_slice() {
+        [] => vec!["/*"],
+        paths => paths.iter().map(|path| path.value.as_str()).collect(),
+    };
+    // More pairs than this are not compared: the warning is a courtesy.
+    let all = hosts
+        .iter()
+        .flat_map(|host| paths.iter().map(|path| (host.clone(), *path)));
+    all.take(PAIRS_MAX).collect()
+}
+
+const PAIRS_MAX: usize = 4096;
+
+fn same(a: SocketAddr, b: SocketAddr) -> bool {
+    a == b && a.port() != 0
+}
+
+/// Whether a connection to one could have been meant for the other.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && a.port() != 0 && (any || a.ip() == b.ip())
+}

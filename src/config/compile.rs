@@ -1,0 +1,166 @@
+//! From a checked configuration to the plan that data cores read. Cannot fail: whatever could be
+//! wrong has been refused in [`super::check`].
+
+use super::check::Config;
+use super::document::{Cluster, Document, Edits, Endpoint};
+use super::read::At;
+use crate::http::headers::HeaderEdits;
+use crate::plan::{
+    self, AccessLog, Action, Balance, ClusterTimeouts, Limits, Listener, Plan, PoolLimits, Route,
+    Timeouts,
+};
+
+/// `cpus` is how many CPUs the process may use: what `cores = 0` means.
+pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
+    let document = config.document;
+    let access = &document.logging.access;
+    let access_log = access.enabled.value.then(|| AccessLog {
+        path: access.path.as_ref().map(|path| path.value.clone()),
+        format: access.format.value,
+    });
+    let port = |port: &super::document::Port| port.enabled.value.then_some(port.bind.value);
+    Plan {
+        version,
+        cores: if document.cores.value == 0 {
+            cpus.max(1)
+        } else {
+            document.cores.value
+        },
+        listeners: listeners(document),
+        router: config.router,
+        routes: document
+            .routes
+            .iter()
+            .zip(config.actions)
+            .map(route)
+            .collect(),
+        clusters: document.clusters.iter().map(cluster).collect(),
+        limits: limits(document),
+        timeouts: timeouts(document),
+        trusted_proxies: document
+            .trusted_proxies
+            .iter()
+            .map(|network| network.value)
+            .collect(),
+        proxy_id: document.proxy_id.value.clone(),
+        access_log,
+        metrics: port(&document.metrics),
+        admin: port(&document.admin),
+        drain_timeout: document.drain_timeout.value.0,
+        log_level: document.logging.level.value,
+    }
+}
+
+fn listeners(document: &Document) -> Vec<Listener> {
+    let listener = |listener: &super::document::Listener| Listener {
+        name: listener.name.value.clone(),
+        bind: listener.bind.value,
+    };
+    document.listeners.iter().map(listener).collect()
+}
+
+fn route((route, action): (&super::document::Route, Action)) -> Route {
+    Route {
+        name: route.name.value.clone(),
+        action,
+        timeout: Some(route.timeout.value.0).filter(|timeout| !timeout.is_zero()),
+        request_headers: edits(&route.request_headers),
+        response_headers: edits(&route.response_headers),
+    }
+}
+
+fn edits(edits: &Edits) -> HeaderEdits {
+    HeaderEdits {
+        remove: edits
+            .remove
+            .iter()
+            .map(|name| octets(&name.value.to_ascii_lowercase()))
+            .collect(),
+        set: lines(&edits.set),
+        add: lines(&edits.add),
+    }
+}
+
+type Line = (Box<[u8]>, Box<[u8]>);
+
+fn lines(edits: &[(At<String>, Vec<At<String>>)]) -> Vec<Line> {
+    let line = |name: &At<String>, value: &At<String>| (octets(&name.value), octets(&value.value));
+    edits
+        .iter()
+        .flat_map(|(name, values)| values.iter().map(move |v| line(name, v)))
+        .collect()
+}
+
+fn octets(text: &str) -> Box<[u8]> {
+    text.as_bytes().into()
+}
+
+fn cluster(cluster: &Cluster) -> plan::Cluster {
+    let pool = &cluster.pool;
+    let timeouts = &cluster.timeouts;
+    plan::Cluster {
+        name: cluster.name.value.clone(),
+        endpoints: cluster.endpoints.iter().map(endpoint).collect(),
+        balance: balance(cluster),
+        pool: PoolLimits {
+            connections_max: limit(pool.max_connections.value),
+            queue_max: pool.max_pending.value,
+            queue_timeout: pool.queue_timeout.value.0,
+            idle_timeout: pool.idle_timeout.value.0,
+        },
+        timeouts: ClusterTimeouts {
+            connect: timeouts.connect.value.0,
+            first_byte: timeouts.first_byte.value.0,
+            read: timeouts.read.value.0,
+        },
+    }
+}
+
+/// Weights that differ are honoured under either name; the plain loop is the cheaper one.
+fn balance(cluster: &Cluster) -> Balance {
+    if cluster
+        .endpoints
+        .iter()
+        .all(|endpoint| endpoint.weight.value == 1)
+    {
+        Balance::RoundRobin
+    } else {
+        Balance::WeightedRoundRobin
+    }
+}
+
+fn endpoint(endpoint: &Endpoint) -> plan::Endpoint {
+    plan::Endpoint {
+        address: endpoint.address.value.clone(),
+        weight: endpoint.weight.value,
+        zone: endpoint.zone.as_ref().map(|zone| zone.value.clone()),
+    }
+}
+
+/// In a configuration 0 means "no limit of its own".
+fn limit(value: u32) -> Option<u32> {
+    Some(value).filter(|value| *value > 0)
+}
+
+fn limits(document: &Document) -> Limits {
+    let limits = &document.limits;
+    let size = |bytes: u64| usize::try_from(bytes).expect("bounded by BUFFER_BYTES when read");
+    Limits {
+        url_bytes_max: size(limits.max_url_length.value.0),
+        header_bytes_max: size(limits.max_header_size.value.0),
+        headers_max: limits.max_headers_count.value,
+        body_bytes_max: limits.max_body_size.value.0,
+        connections_max: limit(limits.max_concurrent_connections.value),
+    }
+}
+
+fn timeouts(document: &Document) -> Timeouts {
+    let timeouts = &document.timeouts;
+    Timeouts {
+        header: timeouts.header.value.0,
+        idle: timeouts.idle.value.0,
+        read: timeouts.read.value.0,
+        write: timeouts.write.value.0,
+        body_rate_min: timeouts.min_body_rate.value.0,
+    }
+}

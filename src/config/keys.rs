@@ -1,0 +1,587 @@
+//! Every key: what it means, its type, its default and an example. `explain` prints from this
+//! table; tests hold it equal to what [`super::document`] reads, what `print-config` shows and
+//! what `conf/corelane.toml` lists.
+
+use super::error::nearest;
+use Fallback::{Absent, Is, Required};
+
+/// One key of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// `routes[].cluster`; `NAME` stands for a name that the operator chooses.
+    pub path: &'static str,
+    pub kind: &'static str,
+    pub default: Fallback,
+    /// A line of TOML, as it stands in the key's section.
+    pub example: &'static str,
+    pub doc: &'static str,
+}
+
+/// What holds when a key is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// It must be written.
+    Required,
+    /// There is no value; the words say what that means.
+    Absent(&'static str),
+    /// This value, as TOML.
+    Is(&'static str),
+}
+
+/// What `explain` prints: one key, a section, or everything. `Err` for what does not exist.
+pub fn explain(asked: &str) -> Result<String, String> {
+    let wanted = pattern_of(asked.trim());
+    if let Some(key) = find(&wanted) {
+        return Ok(describe(key));
+    }
+    let below: Vec<&Key> = KEYS
+        .iter()
+        .filter(|key| is_below(key.path, &wanted))
+        .collect();
+    if !below.is_empty() {
+        return Ok(below.into_iter().map(line).collect());
+    }
+    let mut text = format!("there is no key `{}`\n", asked.escape_debug());
+    let near = nearest(&bare(&wanted), KEYS.iter().map(|key| key.path));
+    if let Some(near) = near.or_else(|| home_of(last(&wanted))) {
+        text.push_str(&format!("  did you mean `{near}`?\n"));
+    }
+    text.push_str("  all keys: corelane explain\n");
+    Err(text)
+}
+
+/// All keys, one line each.
+pub fn explain_all() -> String {
+    KEYS.iter().map(line).collect()
+}
+
+fn describe(key: &Key) -> String {
+    let default = match key.default {
+        Required => "none, this key is required".to_owned(),
+        Absent(meaning) => format!("none ({meaning})"),
+        Is(value) => value.to_owned(),
+    };
+    let Key {
+        path,
+        kind,
+        example,
+        doc,
+        ..
+    } = key;
+    format!("{path}\n  {doc}\n  type: {kind}\n  default: {default}\n  example: {example}\n")
+}
+
+fn line(key: &Key) -> String {
+    format!("{:<40} {}\n", key.path, key.doc)
+}
+
+fn find(pattern: &str) -> Option<&'static Key> {
+    KEYS.iter()
+        .find(|key| key.path == pattern || bare(key.path) == bare(pattern))
+}
+
+fn is_below(path: &str, section: &str) -> bool {
+    let rest = bare(path);
+    rest.strip_prefix(&bare(section))
+        .is_some_and(|rest| rest.starts_with('.'))
+}
+
+/// Without brackets, which operators leave out.
+fn bare(path: &str) -> String {
+    path.replace("[]", "")
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+/// Where a key that was written in the wrong section belongs.
+pub(super) fn home_of(name: &str) -> Option<&'static str> {
+    KEYS.iter().map(|key| key.path).find(|path| {
+        path.split('.')
+            .any(|part| part.trim_end_matches("[]") == name && name != "NAME")
+    })
+}
+
+/// A key as an operator writes it, `routes[2].cluster` or `clusters.orders.pool`, as in [`KEYS`].
+pub(super) fn pattern_of(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut index = false;
+    for c in path.chars() {
+        match c {
+            '[' => {
+                index = true;
+                out.push('[');
+            }
+            ']' => {
+                index = false;
+                out.push(']');
+            }
+            _ if index => {}
+            _ => out.push(c),
+        }
+    }
+    let mut parts: Vec<&str> = out.split('.').collect();
+    if let ["clusters", name, ..] = parts.as_mut_slice() {
+        *name = "NAME";
+    }
+    parts.join(".")
+}
+
+const fn key(
+    path: &'static str,
+    kind: &'static str,
+    default: Fallback,
+    example: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key {
+        path,
+        kind,
+        default,
+        example,
+        doc,
+    }
+}
+
+/// In the order of `conf/corelane.toml`.
+pub const KEYS: &[Key] = &[
+    key(
+        "cores",
+        "integer",
+        Is("0"),
+        "cores = 4",
+        "data cores, one pinned thread each; 0: one per CPU that the process may use",
+    ),
+    key(
+        "drain_timeout",
+        "duration",
+        Is("\"30s\""),
+        "drain_timeout = \"60s\"",
+        "what SIGTERM and SIGINT give running exchanges before they are cut",
+    ),
+    key(
+        "trusted_proxies",
+        "list of networks",
+        Is("[]"),
+        "trusted_proxies = [\"10.0.0.0/8\", \"fd00::/8\"]",
+        "peers whose X-Forwarded-* and X-Request-Id headers are believed, read right to left",
+    ),
+    key(
+        "proxy_id",
+        "header token",
+        Is("\"corelane\""),
+        "proxy_id = \"edge-1\"",
+        "what Via and X-Proxy-ID call this process",
+    ),
+    key(
+        "listeners[].name",
+        "name",
+        Required,
+        "name = \"edge\"",
+        "what logs and metrics call the listener; its sockets survive a reload by it",
+    ),
+    key(
+        "listeners[].bind",
+        "address",
+        Required,
+        "bind = \"0.0.0.0:8080\"",
+        "IP address and port to listen on; port 0 lets the kernel choose",
+    ),
+    key(
+        "listeners[].protocol",
+        "one of: http",
+        Is("\"http\""),
+        "protocol = \"http\"",
+        "what is spoken on the listener",
+    ),
+    key(
+        "routes[].name",
+        "name",
+        Required,
+        "name = \"orders\"",
+        "what logs and metrics call the route",
+    ),
+    key(
+        "routes[].hosts",
+        "list of hosts",
+        Is("[]"),
+        "hosts = [\"api.example.com\", \"*.example.com\"]",
+        "hosts that the route takes, exact or `*.` wildcard; empty: every host",
+    ),
+    key(
+        "routes[].paths",
+        "list of paths",
+        Is("[]"),
+        "paths = [\"/v1/*\", \"/health\"]",
+        "paths that the route takes, exact or ending in `/*`; empty: every path",
+    ),
+    key(
+        "routes[].cluster",
+        "name of a cluster",
+        Absent("one of cluster, respond, redirect, echo is needed"),
+        "cluster = \"orders\"",
+        "forward to this cluster",
+    ),
+    key(
+        "routes[].echo",
+        "boolean",
+        Absent("one of cluster, respond, redirect, echo is needed"),
+        "echo = true",
+        "answer with a page that shows the request as it arrived",
+    ),
+    key(
+        "routes[].timeout",
+        "duration",
+        Is("\"0s\""),
+        "timeout = \"30s\"",
+        "of the whole exchange, answered 504; 0s: none",
+    ),
+    key(
+        "routes[].respond.status",
+        "integer",
+        Is("200"),
+        "respond = { status = 503, body = \"back soon\" }",
+        "status of an answer that the proxy gives itself",
+    ),
+    key(
+        "routes[].respond.body",
+        "string",
+        Is("\"\""),
+        "respond = { body = \"ok\" }",
+        "body of that answer",
+    ),
+    key(
+        "routes[].respond.content_type",
+        "content type",
+        Is("\"text/plain; charset=utf-8\""),
+        "respond = { body = \"{}\", content_type = \"application/json\" }",
+        "its Content-Type",
+    ),
+    key(
+        "routes[].redirect.status",
+        "one of: 301, 302, 303, 307, 308",
+        Is("302"),
+        "redirect = { status = 308, location = \"https://{host}{path}{query}\" }",
+        "status of a redirect",
+    ),
+    key(
+        "routes[].redirect.location",
+        "URL",
+        Required,
+        "redirect = { location = \"https://{host}{path}{query}\" }",
+        "where a redirect leads; {host}, {path} and {query} (with its `?`) are the request's",
+    ),
+    key(
+        "routes[].request_headers.set",
+        "table of headers",
+        Is("{}"),
+        "request_headers = { set = { X-Env = \"prod\" } }",
+        "headers of the request before it is forwarded: each replaces every line of its name",
+    ),
+    key(
+        "routes[].request_headers.add",
+        "table of headers",
+        Is("{}"),
+        "request_headers = { add = { X-Tag = [\"a\", \"b\"] } }",
+        "headers added to the request before it is forwarded; a list adds several lines",
+    ),
+    key(
+        "routes[].request_headers.remove",
+        "list of header names",
+        Is("[]"),
+        "request_headers = { remove = [\"X-Internal\"] }",
+        "headers taken from the request before it is forwarded; this comes first",
+    ),
+    key(
+        "routes[].response_headers.set",
+        "table of headers",
+        Is("{}"),
+        "response_headers = { set = { X-Env = \"prod\" } }",
+        "headers of the response before it is sent: each replaces every line of its name",
+    ),
+    key(
+        "routes[].response_headers.add",
+        "table of headers",
+        Is("{}"),
+        "response_headers = { add = { X-Tag = [\"a\", \"b\"] } }",
+        "headers added to the response before it is sent; a list adds several lines",
+    ),
+    key(
+        "routes[].response_headers.remove",
+        "list of header names",
+        Is("[]"),
+        "response_headers = { remove = [\"X-Internal\"] }",
+        "headers taken from the response before it is sent; this comes first",
+    ),
+    key(
+        "clusters.NAME.balance",
+        "one of: round_robin, weighted_round_robin",
+        Is("\"round_robin\""),
+        "balance = \"weighted_round_robin\"",
+        "how the next endpoint is chosen; weights other than 1 count under either name",
+    ),
+    key(
+        "clusters.NAME.protocol",
+        "one of: h1",
+        Is("\"h1\""),
+        "protocol = \"h1\"",
+        "what is spoken to the endpoints",
+    ),
+    key(
+        "clusters.NAME.endpoints[].address",
+        "address",
+        Required,
+        "endpoints = [{ address = \"app.internal:8080\" }]",
+        "IP address or name, and port; a name stands for every address that it resolves to",
+    ),
+    key(
+        "clusters.NAME.endpoints[].weight",
+        "integer",
+        Is("1"),
+        "endpoints = [{ address = \"10.0.0.1:8080\", weight = 3 }]",
+        "share of the requests; 0 takes none",
+    ),
+    key(
+        "clusters.NAME.endpoints[].zone",
+        "name",
+        Absent("no zone"),
+        "endpoints = [{ address = \"10.0.0.1:8080\", zone = \"us-east-1a\" }]",
+        "where the endpoint is, for logs and metrics",
+    ),
+    key(
+        "clusters.NAME.pool.max_connections",
+        "integer",
+        Is("0"),
+        "pool = { max_connections = 200 }",
+        "most connections to one endpoint, process-wide; 0: from the open-file limit",
+    ),
+    key(
+        "clusters.NAME.pool.max_pending",
+        "integer",
+        Is("10000"),
+        "pool = { max_pending = 1000 }",
+        "most exchanges that wait for a connection of the cluster; beyond it 503",
+    ),
+    key(
+        "clusters.NAME.pool.queue_timeout",
+        "duration",
+        Is("\"5s\""),
+        "pool = { queue_timeout = \"1s\" }",
+        "how long an exchange may wait for a connection; then 503",
+    ),
+    key(
+        "clusters.NAME.pool.idle_timeout",
+        "duration",
+        Is("\"4s\""),
+        "pool = { idle_timeout = \"60s\" }",
+        "how long an unused connection is kept; keep it below the server's own",
+    ),
+    key(
+        "clusters.NAME.timeouts.connect",
+        "duration",
+        Is("\"5s\""),
+        "timeouts = { connect = \"1s\" }",
+        "establishing a connection to an endpoint; then 504",
+    ),
+    key(
+        "clusters.NAME.timeouts.first_byte",
+        "duration",
+        Is("\"30s\""),
+        "timeouts = { first_byte = \"10s\" }",
+        "from the whole request sent to the first byte of the answer; then 504",
+    ),
+    key(
+        "clusters.NAME.timeouts.read",
+        "duration",
+        Is("\"30s\""),
+        "timeouts = { read = \"2m\" }",
+        "between two reads of the response body; then the response is cut",
+    ),
+    key(
+        "limits.max_url_length",
+        "size",
+        Is("8192"),
+        "max_url_length = 4096",
+        "longest request target; longer is answered 414",
+    ),
+    key(
+        "limits.max_header_size",
+        "size",
+        Is("16384"),
+        "max_header_size = \"32KiB\"",
+        "largest head, request line included; larger is answered 431",
+    ),
+    key(
+        "limits.max_headers_count",
+        "integer",
+        Is("100"),
+        "max_headers_count = 200",
+        "most header lines in one head; more is answered 431",
+    ),
+    key(
+        "limits.max_body_size",
+        "size",
+        Is("\"10MB\""),
+        "max_body_size = \"1GB\"",
+        "largest request body (1MB = 1024 * 1024 bytes); larger is answered 413; 0: no limit",
+    ),
+    key(
+        "limits.max_concurrent_connections",
+        "integer",
+        Is("0"),
+        "max_concurrent_connections = 50000",
+        "most open client connections; more wait in the backlog; 0: from the open-file limit",
+    ),
+    key(
+        "timeouts.header",
+        "duration",
+        Is("\"10s\""),
+        "header = \"5s\"",
+        "from the first byte of a head to its last; then 408",
+    ),
+    key(
+        "timeouts.idle",
+        "duration",
+        Is("\"120s\""),
+        "idle = \"30s\"",
+        "how long a kept-alive client connection may be quiet; then it is closed",
+    ),
+    key(
+        "timeouts.read",
+        "duration",
+        Is("\"30s\""),
+        "read = \"60s\"",
+        "between two reads of a request body; then 408",
+    ),
+    key(
+        "timeouts.write",
+        "duration",
+        Is("\"30s\""),
+        "write = \"60s\"",
+        "how long a client may take none of the bytes that wait for it; then it is cut",
+    ),
+    key(
+        "timeouts.min_body_rate",
+        "size",
+        Is("240"),
+        "min_body_rate = \"1KiB\"",
+        "slowest request body, in bytes a second, after 10 seconds of grace; then 408; 0: none",
+    ),
+    key(
+        "logging.level",
+        "one of: off, error, warn, info, debug, trace",
+        Is("\"info\""),
+        "level = \"debug\"",
+        "of the process's own log, on standard error",
+    ),
+    key(
+        "logging.access.enabled",
+        "boolean",
+        Is("true"),
+        "enabled = false",
+        "one line per exchange",
+    ),
+    key(
+        "logging.access.path",
+        "path",
+        Absent("standard output"),
+        "path = \"/var/log/corelane/access.log\"",
+        "file that the lines go to; SIGUSR1 opens it again",
+    ),
+    key(
+        "logging.access.format",
+        "one of: json, clf, combined",
+        Is("\"json\""),
+        "format = \"combined\"",
+        "how a line looks",
+    ),
+    key(
+        "metrics.enabled",
+        "boolean",
+        Is("true"),
+        "enabled = false",
+        "serve /metrics for Prometheus",
+    ),
+    key(
+        "metrics.bind",
+        "address",
+        Is("\"127.0.0.1:9090\""),
+        "bind = \"0.0.0.0:9090\"",
+        "where metrics are served",
+    ),
+    key(
+        "admin.enabled",
+        "boolean",
+        Is("true"),
+        "enabled = false",
+        "serve the admin API",
+    ),
+    key(
+        "admin.bind",
+        "address",
+        Is("\"127.0.0.1:9091\""),
+        "bind = \"127.0.0.1:7000\"",
+        "where the admin API is served; loopback only, for it has no authentication yet",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use toml::de::DeTable;
+
+    use super::super::document::Document;
+    use super::super::read::Reader;
+    use super::*;
+
+    /// One of everything, so that every section is read.
+    const EVERYTHING: &str = "
+        listeners = [{}]
+        routes = [{ respond = {}, redirect = {} }]
+        clusters = { any = { endpoints = [{}] } }
+    ";
+
+    #[test]
+    fn the_reader_asks_for_every_key_of_the_registry_and_no_other() {
+        let tree = DeTable::parse(EVERYTHING).unwrap();
+        let reader = Reader::new(false);
+        let _ = Document::read(&reader, tree.get_ref(), "everything", EVERYTHING);
+        let asked = reader.asked.borrow();
+        // A section is asked for as well; only its keys are in the registry.
+        let section = |path: &String| asked.iter().any(|other| is_below(other, path));
+        let leaves: BTreeSet<&str> = asked
+            .iter()
+            .filter(|path| !section(path))
+            .map(String::as_str)
+            .collect();
+        let known: BTreeSet<&str> = KEYS.iter().map(|key| key.path).collect();
+        assert_eq!(leaves, known);
+    }
+
+    #[test]
+    fn keys_are_found_with_indices_names_or_neither() {
+        assert_eq!(pattern_of("routes[12].cluster"), "routes[].cluster");
+        assert_eq!(pattern_of("clusters.orders.pool"), "clusters.NAME.pool");
+        assert!(find("clusters.NAME.endpoints.weight").is_some());
+        assert_eq!(
+            home_of("max_pending"),
+            Some("clusters.NAME.pool.max_pending")
+        );
+        assert_eq!(home_of("access"), Some("logging.access.enabled"));
+        assert_eq!(home_of("NAME"), None);
+        for odd in [
+            "",
+            ".",
+            "clusters",
+            "clusters.",
+            "[",
+            "]]",
+            "routes[",
+            "\u{e9}[\u{e9}",
+        ] {
+            let _ = explain(odd);
+        }
+    }
+}

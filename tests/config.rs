@@ -1,0 +1,671 @@
+//! Configuration as operators meet it: the files under conf/ load, print and load again, and
+//! broken files are refused with messages that say where, what and what to do.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "functions that only tests call are tests"
+)]
+
+#[path = "support/snapshot.rs"]
+mod snapshot;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use corelane::cli::{self, Command};
+use corelane::config::keys::{Fallback, KEYS};
+use corelane::config::{self, Document};
+use corelane::plan::{Action, Address, Balance, Plan};
+
+#[test]
+fn every_broken_file_is_refused_with_all_its_mistakes() {
+    let files = files("tests/config");
+    assert!(files.len() >= 25, "{} files", files.len());
+    for file in files {
+        let name = file.strip_prefix(root()).unwrap().display().to_string();
+        let text = fs::read_to_string(&file).unwrap();
+        let errors = config::load(&name, &text).expect_err(&name).to_string();
+        snapshot::assert_snapshot(&name.replace(".toml", ".txt"), &errors);
+    }
+}
+
+#[test]
+fn every_example_loads_without_a_warning_and_says_what_it_shows() {
+    let mut files = files("conf/examples");
+    assert!(files.len() >= 12);
+    files.push(root().join("conf/corelane.toml"));
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let document = load(&text);
+        assert!(text.starts_with("# "), "{}", file.display());
+        assert!(text.lines().count() <= 30 || file.ends_with("corelane.toml"));
+        let warnings = config::warnings(&document, 1024);
+        assert!(
+            warnings.is_empty(),
+            "{}: {}",
+            file.display(),
+            warnings.as_warnings()
+        );
+        assert_eq!(cli::check(&file, 1024).code, 0);
+    }
+}
+
+#[test]
+fn printed_configuration_loads_to_the_same_plan_and_prints_the_same_again() {
+    let mut texts: Vec<String> = files("conf/examples").iter().map(read).collect();
+    texts.push(uncommented());
+    texts.push(config::DEFAULT.to_owned());
+    texts.extend([PLAIN, ROUTES, RELOAD, FULL].map(str::to_owned));
+    for text in texts {
+        let document = load(&text);
+        let printed = config::print(&document);
+        let again = config::load("printed", &printed).unwrap_or_else(|e| panic!("{printed}{e}"));
+        assert_eq!(config::print(&again), printed);
+        assert_eq!(
+            without_router(&compile(&document)),
+            without_router(&compile(&again))
+        );
+        let patterns = |document: &Document| -> Vec<(Vec<String>, Vec<String>)> {
+            let values = |list: &Vec<config::At<String>>| {
+                list.iter().map(|entry| entry.value.clone()).collect()
+            };
+            document
+                .routes
+                .iter()
+                .map(|r| (values(&r.hosts), values(&r.paths)))
+                .collect()
+        };
+        assert_eq!(patterns(&document), patterns(&again));
+    }
+}
+
+#[test]
+fn the_reference_file_shows_every_key_with_its_default() {
+    let tree: toml::Table = uncommented().parse().unwrap();
+    let mut shown = Vec::new();
+    walk("", &toml::Value::Table(tree), &mut shown);
+    let names: BTreeSet<&str> = shown.iter().map(|(path, _)| path.as_str()).collect();
+    let known: BTreeSet<&str> = KEYS.iter().map(|key| key.path).collect();
+    assert_eq!(names, known);
+    for key in KEYS {
+        if let Fallback::Is(default) = key.default {
+            let default = literal(default);
+            let found = shown
+                .iter()
+                .any(|(path, value)| path == key.path && *value == default);
+            assert!(
+                found,
+                "{} is not shown with its default {default}",
+                key.path
+            );
+        }
+    }
+}
+
+#[test]
+fn the_reference_file_says_why_above_every_key() {
+    let text = read(&root().join("conf/corelane.toml"));
+    for key in KEYS {
+        assert!(
+            text.contains(&format!("# {}\n", key.doc)),
+            "{}: {}",
+            key.path,
+            key.doc
+        );
+    }
+}
+
+#[test]
+fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
+    let printed = config::print(&load(&format!(
+        "{LISTENER}[[routes]]\nname = \"a\"\ncluster = \"a\"\n\
+         [[routes]]\nname = \"b\"\npaths = [\"/b\"]\nrespond = {{}}\n\
+         [[routes]]\nname = \"c\"\npaths = [\"/c\"]\nredirect = {{ location = \"/\" }}\n\
+         [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n"
+    )));
+    let mut shown = Vec::new();
+    walk(
+        "",
+        &toml::Value::Table(printed.parse().unwrap()),
+        &mut shown,
+    );
+    for key in KEYS {
+        let filled = shown
+            .iter()
+            .filter(|(path, _)| path == key.path)
+            .map(|(_, value)| value);
+        match key.default {
+            Fallback::Is(default) => {
+                let default = literal(default);
+                let mut filled = filled.peekable();
+                assert!(filled.peek().is_some(), "{} is not printed", key.path);
+                // hosts and paths of the routes above are written, not filled in
+                assert!(
+                    filled.any(|value| *value == default),
+                    "{}: {default}",
+                    key.path
+                );
+            }
+            Fallback::Absent(_) => {
+                let optional = key.path != "routes[].cluster";
+                assert!(
+                    !optional || filled.count() == 0,
+                    "{} has a default",
+                    key.path
+                );
+            }
+            Fallback::Required => {}
+        }
+    }
+}
+
+#[test]
+fn every_example_of_the_registry_loads_in_its_place() {
+    for key in KEYS {
+        let (section, rest) = match key.path.split_once('.') {
+            Some((section, rest)) => (section, rest),
+            None => ("", key.path),
+        };
+        let frame = |top: &str, listener: &str, route: &str, cluster: &str, sections: &str| {
+            let name = if listener.starts_with("name") {
+                ""
+            } else {
+                "name = \"l\"\n"
+            };
+            let bind = if listener.starts_with("bind") {
+                ""
+            } else {
+                "bind = \"127.0.0.1:1\"\n"
+            };
+            let route_name = if route.starts_with("name") {
+                ""
+            } else {
+                "name = \"r\"\n"
+            };
+            let does = ["cluster", "respond", "redirect", "echo"];
+            let action = if does.iter().any(|key| route.starts_with(key)) {
+                ""
+            } else {
+                "echo = true\n"
+            };
+            let written = cluster.starts_with("endpoints");
+            let endpoints = if written {
+                ""
+            } else {
+                "endpoints = [{ address = \"a:1\" }]\n"
+            };
+            format!(
+                "{top}\n[[listeners]]\n{name}{bind}{listener}\n[[routes]]\n{route_name}{action}\
+                 {route}\n[clusters.orders]\n{endpoints}{cluster}\n{sections}"
+            )
+        };
+        let example = key.example;
+        let text = match section {
+            "" => frame(example, "", "", "", ""),
+            "listeners[]" => frame("", example, "", "", ""),
+            "routes[]" => frame("", "", example, "", ""),
+            "clusters" => frame("", "", "", example, ""),
+            _ if rest.starts_with("access.") => {
+                frame("", "", "", "", &format!("[{section}.access]\n{example}\n"))
+            }
+            _ => frame("", "", "", "", &format!("[{section}]\n{example}\n")),
+        };
+        if let Err(errors) = config::load("example", &text) {
+            panic!("{}: {text}\n{errors}", key.path);
+        }
+    }
+}
+
+#[test]
+fn a_shadowed_route_and_an_unused_cluster_are_warned_about() {
+    let document = load(&format!(
+        "{LISTENER}[[routes]]\nname = \"a\"\nhosts = [\"A.example\"]\npaths = [\"/x\", \"/y\"]\n\
+         echo = true\n[[routes]]\nname = \"b\"\nhosts = [\"a.example\"]\npaths = [\"/y\"]\n\
+         echo = true\n[[routes]]\nname = \"c\"\nhosts = [\"a.example\"]\npaths = [\"/y\", \"/z\"]\n\
+         echo = true\n[clusters.spare]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n"
+    ));
+    let warnings = config::warnings(&document, 8).as_warnings();
+    assert_eq!(
+        warnings,
+        "test.toml:10:1: warning: routes[1]: no request reaches this route\n  \
+         `a` (routes[0]) takes the same hosts and paths\n  \
+         the first route of two equal ones wins: remove or change this one\n\
+         test.toml:20:11: warning: clusters.spare: no route leads to this cluster\n"
+    );
+}
+
+#[test]
+fn more_cores_than_cpus_is_a_warning_and_zero_means_all() {
+    let document = load(&format!("cores = 4\n{LISTENER}"));
+    assert!(config::warnings(&document, 4).is_empty());
+    let warning = config::warnings(&document, 2).as_warnings();
+    assert!(warning.starts_with("test.toml:1:9: warning: cores: 4 cores will share 2 CPUs\n"));
+    assert_eq!(compile(&document).cores, 4);
+    assert_eq!(compile(&load(LISTENER)).cores, 2);
+}
+
+#[test]
+fn a_document_becomes_the_plan_it_describes() {
+    let document = load(&uncommented());
+    let plan = compile(&document);
+    assert_eq!(plan.version, 7);
+    assert_eq!(plan.listeners[0].bind, "0.0.0.0:8080".parse().unwrap());
+    assert!(matches!(plan.routes[0].action, Action::Forward(id) if id.0 == 0));
+    assert!(matches!(plan.routes[3].action, Action::Echo));
+    assert_eq!(plan.routes[0].timeout, None);
+    assert_eq!(plan.limits.connections_max, None);
+    assert_eq!(
+        plan.access_log.unwrap().path,
+        Some(PathBuf::from("access.log"))
+    );
+
+    let plan = compile(&load(&read(&root().join("conf/examples/headers.toml"))));
+    let edits = &plan.routes[0].response_headers;
+    let text = |octets: &[u8]| String::from_utf8(octets.to_vec()).unwrap();
+    assert_eq!(
+        edits.remove.iter().map(|n| text(n)).collect::<Vec<_>>(),
+        ["server", "x-powered-by"]
+    );
+    assert_eq!(edits.add.len(), 2);
+    assert_eq!(text(&edits.add[1].1), "</a.js>; rel=preload");
+    assert_eq!(text(&edits.set[0].0), "Strict-Transport-Security");
+
+    let plan = compile(&load(&read(&root().join("conf/examples/weights.toml"))));
+    assert_eq!(plan.clusters[0].balance, Balance::WeightedRoundRobin);
+    assert_eq!(plan.clusters[0].endpoints[2].weight, 0);
+
+    let plan = compile(&load(&read(
+        &root().join("conf/examples/dns-endpoint.toml"),
+    )));
+    let name = Address::Name("app.internal".to_owned(), 8080);
+    assert_eq!(plan.clusters[0].endpoints[0].address, name);
+
+    let plan = compile(&load(&read(&root().join("conf/examples/redirect.toml"))));
+    let Action::Redirect(redirect) = &plan.routes[0].action else {
+        panic!("a redirect")
+    };
+    assert_eq!(redirect.location.len(), 4, "{redirect:?}");
+}
+
+#[test]
+fn clusters_keep_the_order_of_the_file() {
+    let text = format!(
+        "{LISTENER}[clusters.z]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n\
+         [clusters.a]\nendpoints = [{{ address = \"10.0.0.2:80\" }}]\n"
+    );
+    let names: Vec<String> = compile(&load(&text))
+        .clusters
+        .into_iter()
+        .map(|c| c.name)
+        .collect();
+    assert_eq!(names, ["z", "a"]);
+}
+
+#[test]
+fn flags_override_keys_and_are_checked_like_them() {
+    let args = "corelane run --cores 3 --log-level debug --drain-timeout-seconds 5 \
+                --metrics-port 7001 --admin-port 7002";
+    let Ok(Command::Run(run)) = cli::parse_from(args.split_whitespace()) else {
+        panic!("run")
+    };
+    let plan = compile(&run.document().unwrap());
+    assert_eq!((plan.cores, plan.drain_timeout.as_secs()), (3, 5));
+    assert_eq!(plan.log_level, log::LevelFilter::Debug);
+    assert_eq!(plan.metrics.unwrap().port(), 7001);
+    assert_eq!(plan.admin.unwrap().port(), 7002);
+    assert!(matches!(plan.routes[0].action, Action::Echo));
+
+    let args = ["corelane", "--metrics-port", "8080"];
+    let Ok(Command::Run(run)) = cli::parse_from(args) else {
+        panic!("no subcommand is run")
+    };
+    let output = run.document().unwrap_err();
+    assert_eq!(output.code, 2);
+    assert!(
+        output
+            .err
+            .contains("listeners[0].bind: `127.0.0.1:8080` is taken by `metrics.bind`"),
+        "{}",
+        output.err
+    );
+    assert!(cli::parse_from(["corelane", "run", "--cores", "5000"]).is_err());
+    assert!(cli::parse_from(["corelane", "run", "--drain-timeout-seconds", "0"]).is_err());
+}
+
+#[test]
+fn reverse_takes_the_same_road_as_a_file() {
+    let args = "corelane reverse --from :8080 --to http://10.0.0.5:9000 --to http://app.internal/ \
+                --to http://[::1]:9000 --cores 1";
+    let Ok(Command::Reverse(reverse)) = cli::parse_from(args.split_whitespace()) else {
+        panic!("reverse")
+    };
+    let plan = compile(&reverse.document().unwrap());
+    assert_eq!(plan.listeners[0].bind, "0.0.0.0:8080".parse().unwrap());
+    let addresses: Vec<&Address> = plan.clusters[0]
+        .endpoints
+        .iter()
+        .map(|e| &e.address)
+        .collect();
+    assert_eq!(
+        addresses,
+        [
+            &Address::Ip("10.0.0.5:9000".parse().unwrap()),
+            &Address::Name("app.internal".to_owned(), 80),
+            &Address::Ip("[::1]:9000".parse().unwrap()),
+        ]
+    );
+    for wrong in [
+        "https://a:1",
+        "http://a:1/path",
+        "http://user@a:1",
+        "http://",
+        "ftp://a:1",
+    ] {
+        assert!(cli::parse_from(["corelane", "reverse", "--from", ":1", "--to", wrong]).is_err());
+    }
+    for wrong in ["8080", "localhost:80", ":99999", ""] {
+        let args = ["corelane", "reverse", "--from", wrong, "--to", "http://a:1"];
+        assert!(cli::parse_from(args).is_err());
+    }
+}
+
+#[test]
+fn check_says_what_is_there_or_exits_2_with_every_mistake() {
+    let output = cli::check(&root().join("conf/examples/hosts-and-paths.toml"), 2);
+    assert!(
+        output
+            .out
+            .ends_with("hosts-and-paths.toml: ok, 1 listener, 3 routes, 2 clusters\n")
+    );
+    let output = cli::check(&root().join("tests/config/unknown_key.toml"), 2);
+    assert_eq!(
+        (output.code, output.err.matches("unknown key").count()),
+        (2, 2)
+    );
+    let output = cli::check(Path::new("no/such.toml"), 2);
+    assert!(output.code == 2 && output.err.starts_with("no/such.toml: cannot be read: "));
+}
+
+#[test]
+fn explain_finds_keys_as_operators_write_them() {
+    for asked in ["routes[].cluster", "routes.cluster", "routes[2].cluster"] {
+        assert!(
+            cli::explain(Some(asked))
+                .out
+                .starts_with("routes[].cluster\n"),
+            "{asked}"
+        );
+    }
+    let pool = cli::explain(Some("clusters.orders.pool")).out;
+    assert_eq!(pool.lines().count(), 4, "{pool}");
+    assert_eq!(cli::explain(None).out.lines().count(), KEYS.len());
+    let wrong = cli::explain(Some("limits.max_url_lenght"));
+    assert_eq!(wrong.code, 2);
+    assert!(
+        wrong.err.contains("did you mean `limits.max_url_length`?"),
+        "{}",
+        wrong.err
+    );
+    assert!(
+        cli::explain(Some("bind"))
+            .err
+            .contains("did you mean `listeners[].bind`?")
+    );
+    assert_eq!(
+        cli::explain(Some("limits.max_body_size")).out,
+        "limits.max_body_size\n  largest request body (1MB = 1024 * 1024 bytes); larger is \
+         answered 413; 0: no limit\n  type: size\n  default: \"10MB\"\n  \
+         example: max_body_size = \"1GB\"\n"
+    );
+}
+
+#[test]
+fn the_help_page_is_what_it_was() {
+    for (name, args) in [
+        ("help", vec!["corelane", "--help"]),
+        ("help_run", vec!["corelane", "run", "--help"]),
+    ] {
+        let help = cli::parse_from(args)
+            .expect_err("help is not a command")
+            .to_string();
+        snapshot::assert_snapshot(&format!("tests/config/{name}.txt"), &help);
+    }
+}
+
+#[test]
+fn bytes_that_are_not_text_are_refused_with_their_place() {
+    let errors = config::decode("f.toml", b"cores = 1\nname = \"\xff\"\n").unwrap_err();
+    assert!(
+        errors
+            .to_string()
+            .starts_with("f.toml:2:9: byte 0xff is not UTF-8\n"),
+        "{errors}"
+    );
+    let large = vec![b'#'; corelane::limits::CONFIG_BYTES_MAX + 1];
+    assert!(config::decode("f.toml", &large).is_err());
+    assert!(config::load("f.toml", std::str::from_utf8(&large).unwrap()).is_err());
+}
+
+#[test]
+fn no_cut_or_flipped_file_panics() {
+    let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut random = |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    let mut texts: Vec<Vec<u8>> = files("tests/config")
+        .iter()
+        .map(|f| fs::read(f).unwrap())
+        .collect();
+    texts.push(uncommented().into_bytes());
+    for text in &texts {
+        for cut in (0..text.len()).step_by(1 + text.len() / 100) {
+            config::fuzz(&text[..cut]);
+        }
+        for _ in 0..60 {
+            let mut changed = text.clone();
+            for _ in 0..1 + random(4) {
+                let at = random(changed.len());
+                changed[at] = b"[]{}\"'=.,#\n\\ 0a\xc3"[random(16)];
+            }
+            config::fuzz(&changed);
+        }
+    }
+}
+
+// --- the texts -------------------------------------------------------------------------------
+
+const LISTENER: &str = "[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:8080\"\n\n";
+
+const PLAIN: &str = r#"
+cores = 1
+
+[[listeners]]
+name = "bench"
+bind = "127.0.0.1:18080"
+protocol = "http"
+
+[clusters.origin]
+endpoints = [{ address = "127.0.0.1:18081" }]
+
+[[routes]]
+name = "all"
+paths = ["/*"]
+cluster = "origin"
+
+[logging.access]
+enabled = false
+
+[metrics]
+enabled = false
+
+[admin]
+enabled = false
+"#;
+
+const ROUTES: &str = r#"
+cores = 1
+
+[[listeners]]
+name = "bench"
+bind = "127.0.0.1:18080"
+protocol = "http"
+
+[clusters.origin]
+endpoints = [{ address = "127.0.0.1:18081" }]
+
+[[routes]]
+name = "r0"
+hosts = ["h0.test"]
+paths = ["/p0/*"]
+cluster = "origin"
+[[routes]]
+name = "r1"
+hosts = ["h1.test"]
+paths = ["/p1/*"]
+cluster = "origin"
+
+[logging.access]
+enabled = false
+
+[metrics]
+enabled = false
+
+[admin]
+enabled = false
+"#;
+
+const RELOAD: &str = r#"
+[[listeners]]
+name = "bench"
+bind = "127.0.0.1:18080"
+protocol = "http"
+
+[clusters.origin]
+endpoints = [{ address = "127.0.0.1:18081" }]
+
+[[routes]]
+name = "all"
+paths = ["/*"]
+cluster = "origin"
+response_headers = { set = { X-Gen = "1" } }
+"#;
+
+const FULL: &str = r#"
+[[listeners]]
+name = "bench"
+bind = "127.0.0.1:18080"
+protocol = "http"
+
+[clusters.origin]
+endpoints = [{ address = "127.0.0.1:18081" }]
+
+[[routes]]
+name = "all"
+paths = ["/*"]
+cluster = "origin"
+request_headers = { set = { X-Bench = "1" }, remove = ["X-Drop"] }
+response_headers = { set = { X-Via = "bench" }, remove = ["Server"] }
+
+[logging.access]
+path = "/run/bench/access.log"
+format = "combined"
+"#;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join(folder)).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "toml")
+    });
+    files.sort();
+    files
+}
+
+fn read(file: &PathBuf) -> String {
+    fs::read_to_string(file).unwrap()
+}
+
+/// The reference file with its optional keys switched on.
+fn uncommented() -> String {
+    let text = read(&root().join("conf/corelane.toml"));
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(key) if !key.starts_with(' ') => format!("{key}\n"),
+        Some(_) | None => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+fn load(text: &str) -> Document {
+    config::load("test.toml", text).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
+}
+
+fn compile(document: &Document) -> Plan {
+    config::compile(document, 7, 2).unwrap()
+}
+
+/// Everything of a plan but the router, whose tables may print in any order.
+fn without_router(plan: &Plan) -> String {
+    let Plan {
+        cores,
+        listeners,
+        routes,
+        clusters,
+        limits,
+        timeouts,
+        trusted_proxies,
+        ..
+    } = plan;
+    let Plan {
+        proxy_id,
+        access_log,
+        metrics,
+        admin,
+        drain_timeout,
+        log_level,
+        ..
+    } = plan;
+    format!(
+        "{cores:?} {listeners:?} {routes:?} {clusters:?} {limits:?} {timeouts:?} \
+         {trusted_proxies:?} {proxy_id:?} {access_log:?} {metrics:?} {admin:?} \
+         {drain_timeout:?} {log_level:?}"
+    )
+}
+
+fn literal(text: &str) -> toml::Value {
+    format!("v = {text}")
+        .parse::<toml::Table>()
+        .unwrap()
+        .remove("v")
+        .unwrap()
+}
+
+/// Leaves of a tree with their paths as in the registry.
+fn walk(path: &str, value: &toml::Value, leaves: &mut Vec<(String, toml::Value)>) {
+    let known = KEYS.iter().any(|key| key.path == path);
+    if let (toml::Value::Table(table), false) = (value, known) {
+        for (name, value) in table {
+            let name = if path == "clusters" { "NAME" } else { name };
+            let below = if path.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{path}.{name}")
+            };
+            walk(&below, value, leaves);
+        }
+    } else if let (toml::Value::Array(list), false) = (value, known) {
+        for value in list {
+            walk(&format!("{path}[]"), value, leaves);
+        }
+    } else {
+        leaves.push((path.to_owned(), value.clone()));
+    }
+}
