@@ -1,6 +1,5 @@
 //! Corelane: a proxy for Linux, one executor pinned to each core, io_uring underneath.
 
-pub mod cli;
 mod admin;
 mod balancing;
 pub mod cli;

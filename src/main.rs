@@ -1,1 +1,56 @@
-fn main() {}
+//! Arguments to a running process. Everything else is in the library.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use corelane::cli::{self, Command, Output};
+use corelane::config::document::Document;
+use corelane::{config, control, engine, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cpus = engine::cpus().len();
+    let output = match cli::parse() {
+        Command::Run(run) => match run.document() {
+            Ok(document) => return serve(&document, cpus),
+            Err(output) => output,
+        },
+        Command::Reverse(reverse) => match reverse.document() {
+            Ok(document) => return serve(&document, cpus),
+            Err(output) => output,
+        },
+        Command::Check { file } => cli::check(&file, cpus),
+        Command::PrintConfig { file } => cli::print_config(&file),
+        Command::Explain { key } => cli::explain(key.as_deref()),
+        Command::Version => cli::version(),
+    };
+    say(&output)
+}
+
+fn serve(document: &Document, cpus: usize) -> ExitCode {
+    let plan = match config::compile(document, 1, cpus) {
+        Ok(plan) => plan,
+        Err(errors) => return fail(&errors.to_string(), 2),
+    };
+    if let Err(error) = telemetry::process_log::start(plan.log_level, engine::wall_clock) {
+        return fail(&format!("cannot start the log: {error}\n"), 1);
+    }
+    match control::run(plan) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("corelane: {error}\n"), 1),
+    }
+}
+
+fn say(output: &Output) -> ExitCode {
+    // A reader that has gone is no error of ours.
+    let _ = std::io::stdout().write_all(output.out.as_bytes());
+    let _ = std::io::stderr().write_all(output.err.as_bytes());
+    ExitCode::from(output.code)
+}
+
+fn fail(text: &str, code: u8) -> ExitCode {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(code)
+}

@@ -102,7 +102,7 @@ fn sending<'a>(
         date: engine::wall_clock(),
         proxy_id: &control.plan.proxy_id,
         request_id,
-        edits: const { &HeaderEdits { remove: Vec::new(), set: Vec::new(), add: Vec::new() } },
+        edits: const { &HeaderEdits::NONE },
     }
 }
 

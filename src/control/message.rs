@@ -36,6 +36,8 @@ pub enum ToControl {
     Installed { core: usize, version: u64 },
     State { core: usize, state: Box<ShardState> },
     Drained { core: usize },
+    /// Its engine could not be started, or ended by an error.
+    Failed { core: usize, reason: String },
 }
 
 /// One core's part of a new generation.

@@ -4,7 +4,7 @@
 pub mod message;
 mod names;
 mod start;
-mod stats;
+pub(crate) mod stats;
 
 pub use start::{StartError, run};
 

@@ -34,13 +34,13 @@ impl Watch {
         match address {
             Address::Ip(address) => vec![*address],
             Address::Name(..) => {
-                named(address).map_or_else(Vec::new, |name| self.names.borrow().addresses(&name))
+                named(address).map_or_else(Vec::new, |name| self.names.borrow().addresses(&name).to_vec())
             }
         }
     }
 
-    pub(super) fn unresolved(&self) -> Vec<NamedAddress> {
-        self.names.borrow().unresolved()
+    pub(super) fn all_resolved(&self) -> bool {
+        self.names.borrow().unresolved().next().is_none()
     }
 }
 

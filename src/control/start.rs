@@ -58,8 +58,6 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
         None => (None, Vec::new(), None),
     };
     let cores = plan.cores;
-    let counters = Shared::new(Counters::new);
-    let _ = counters;
     let bells = Bells::new(cores).map_err(|e| StartError(format!("cannot make an eventfd: {e}")))?;
     let post = Post::new(&bells);
     let all_counters: Vec<Shared<Counters>> = (0..cores).map(|_| Shared::new(Counters::new())).collect();
@@ -127,7 +125,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
     let mut signals = Signals::open().map_err(|e| StartError(format!("cannot open signalfd: {e}")))?;
     engine::spawn(names::keep_resolved(Rc::clone(&control)));
     // Names get a moment, so that the first requests find addresses; then traffic is not kept waiting.
-    control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.unresolved().is_empty()).await;
+    control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.all_resolved()).await;
     announce(&control, &bound);
     install(&control, bound.listeners, producers);
     if !control.until(limits::INSTALL_TIMEOUT, |c| c.installed.get() == c.shards.len()).await {

@@ -540,7 +540,7 @@ impl Socket {
 
     /// All of `parts`, in as few calls as the socket takes. `TimedOut` when the peer takes nothing for
     /// as long as `patience`.
-    pub async fn send(&self, parts: &[&[u8]; 3], patience: Duration) -> io::Result<()> {
+    pub async fn send(&self, parts: &[&[u8]; 3], patience: Duration) -> Result<(), SendError> {
         let total = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut sent = 0;
         while sent < total {
@@ -555,7 +555,8 @@ impl Socket {
                 }
                 poll
             })
-            .await?;
+            .await
+            .map_err(|cause| SendError { sent, cause })?;
         }
         Ok(())
     }
@@ -594,6 +595,13 @@ impl Socket {
     pub fn peer_address(&self) -> io::Result<SocketAddr> {
         sockaddr::peer_address(self.0.fd)
     }
+}
+
+/// A send that failed, and how many bytes the socket had taken by then.
+#[derive(Debug)]
+pub struct SendError {
+    pub sent: usize,
+    pub cause: io::Error,
 }
 
 /// What of `parts` is still to be sent.

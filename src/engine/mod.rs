@@ -22,9 +22,9 @@ pub use host::{
     CoreState, Placement, Sleep, buffer, core_state, expire_parked, now, on_bell, precise_now, run, sleep, spawn,
     trim_buffers, wall_clock, yield_now,
 };
-pub use io::{Descriptor, Listener, Side, Socket};
+pub use io::{Descriptor, Listener, SendError, Side, Socket};
 pub use mailbox::{Inbox, Outbox, mailbox};
 pub use probe::probe;
 pub use process::{Signal, Signals, cpus, raise_open_files, random_seed};
 pub use shared::{Counter, Level, Permits, Shared};
-pub use sockaddr::listen;
+pub use sockaddr::{is_free, listen};

@@ -11,10 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 pub struct Shared<T>(Arc<T>);
 
 impl<T> Shared<T> {
-    /// One handle per core.
-    pub fn split(value: T, handles: usize) -> Vec<Shared<T>> {
-        let value = Arc::new(value);
-        (0..handles).map(|_| Shared(Arc::clone(&value))).collect()
+    pub fn new(value: T) -> Shared<T> {
+        Shared(Arc::new(value))
+    }
+
+    /// A handle for another core. Spelled out, because it must never happen for a request.
+    pub fn share(&self) -> Shared<T> {
+        Shared(Arc::clone(&self.0))
     }
 }
 

@@ -63,6 +63,17 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     Ok(TcpListener::from(fd))
 }
 
+/// Whether nobody listens there yet. Asked without SO_REUSEPORT: with it, two processes of one user
+/// would share the address without a word.
+pub fn is_free(address: SocketAddr) -> io::Result<()> {
+    let fd = stream_socket(address)?;
+    set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    let (storage, length) = to_raw(address);
+    // SAFETY: `storage` holds an address of `length` bytes, and the kernel copies it during the call.
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const storage).cast(), length) })?;
+    Ok(())
+}
+
 pub(super) fn peer_address(fd: RawFd) -> io::Result<SocketAddr> {
     address_by(fd, libc::getpeername)
 }

@@ -11,7 +11,7 @@ use crate::exchange::record::Phase;
 use crate::exchange::relay::{self, Download, Downloaded, Request, Upload, UploadFailure};
 use crate::exchange::{Ending, Exchange};
 use crate::http::head::{Framing, Keep};
-use crate::http1::encode;
+use crate::http1::encode::{self, Forwarded};
 use crate::http1::server::Client;
 use crate::limits;
 use crate::plan::{ClusterId, Route};
@@ -121,9 +121,17 @@ impl Attempt<'_> {
         let upstream = lease.socket();
         let mut upload = Upload::new(&exchange.head, plan.limits.body_bytes_max);
         let fail = |failure| Failed { failure, unsent: false, replayable: false };
-        let forwarded = exchange.forwarded(self.client, plan);
-        let Exchange { input, head, response, out, marks, progress, .. } = exchange;
+        let (client_address, trusted) = (exchange.client_address, exchange.peer_is_trusted);
+        let Exchange { request_id,  input, head, response, out, tail, marks, progress, .. } = exchange;
         progress.phase.set(Phase::RequestBody);
+        let forwarded = Forwarded {
+            peer: self.client.origin.peer.ip(),
+            client: client_address,
+            trusted,
+            proto: "http",
+            request_id,
+            proxy_id: &plan.proxy_id,
+        };
         out.clear();
         encode::request(
             out,
@@ -155,6 +163,7 @@ impl Attempt<'_> {
             request,
             head: response,
             out,
+            tail,
             marks,
             progress,
             draining: self.shard.life.is_draining(),

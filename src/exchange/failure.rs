@@ -214,36 +214,44 @@ impl Failure {
     }
 }
 
-// --- malformed heads: only the lines from here to the next rule know the parser's names ----------
+impl Failure {
+    /// What a response head that is refused means: whatever its fault, the client gets a 502.
+    pub fn from_upstream(malformed: Malformed) -> Failure {
+        match malformed {
+            Malformed::HeadTooLarge | Malformed::TooManyHeaders => Failure::UpstreamHeadTooLarge,
+            _ => Failure::UpstreamMalformed,
+        }
+    }
+}
 
-/// Where the parser's refusals become failures: the kinds that have a status of their own go here.
+/// Where the parser's refusals become failures: the kinds that have a status of their own are named.
 impl From<Malformed> for Failure {
     fn from(malformed: Malformed) -> Failure {
         match malformed {
-            Malformed::Syntax => Failure::Malformed(malformed),
+            Malformed::UrlTooLong => Failure::UrlTooLong,
+            Malformed::HeadTooLarge => Failure::HeadTooLarge,
+            Malformed::TooManyHeaders => Failure::TooManyHeaders,
+            Malformed::VersionUnsupported => Failure::VersionUnsupported,
+            Malformed::ExpectationUnknown => Failure::ExpectationUnsupported,
+            _ => Failure::Malformed(malformed),
         }
     }
 }
 
 /// Stands for all of them in `Failure::ALL`.
-const ANY_MALFORMED: Malformed = Malformed::Syntax;
+const ANY_MALFORMED: Malformed = Malformed::RequestLine;
 
 fn malformed_row(malformed: Malformed) -> Row {
-    let (label, message) = match malformed {
-        Malformed::Syntax => ("malformed_syntax", "the request is not valid HTTP/1.1"),
-    };
     Row {
         status: 400,
         code: "INVALID_REQUEST",
-        label,
+        label: malformed.label(),
         side: Side::Client,
         retry: Retry::Never,
         keep: Keep::Close,
-        message,
+        message: malformed.message(),
     }
 }
-
-// -------------------------------------------------------------------------------------------------
 
 /// Long enough that a client's retry meets another state of things, short enough not to be noticed.
 const RETRY_AFTER_SECONDS: u32 = 1;

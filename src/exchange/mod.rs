@@ -15,7 +15,7 @@ use std::task::Poll;
 use crate::engine;
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
-use crate::exchange::record::{Marks, Phase};
+use crate::exchange::record::{Marks, Phase, Record, Timings};
 use crate::http::head::{Framing, Keep, Method, RequestHead, ResponseHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
@@ -25,6 +25,7 @@ use crate::plan::{Action, Route, RouteId};
 use crate::routing;
 use crate::shard::Shard;
 use crate::shard::generation::Generation;
+use crate::telemetry::metrics::answer_slot;
 
 /// A request on its way. One per connection, used again for each request, so that it allocates once.
 pub(crate) struct Exchange {
@@ -34,6 +35,8 @@ pub(crate) struct Exchange {
     pub(crate) response: ResponseHead,
     /// What is about to be sent: heads and chunk framing.
     pub(crate) out: Vec<u8>,
+    /// What follows the body bytes of one send.
+    tail: Vec<u8>,
     scratch: Vec<u8>,
     pub(crate) marks: Marks,
     pub(crate) request_id: [u8; 32],
@@ -70,11 +73,12 @@ pub(crate) enum Ending {
 }
 
 pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
-    let result = match answer(shard, client, exchange).await {
-        Ok(ending) => Ok(ending),
-        Err(failure) => fail(shard, client, exchange, failure).await.map_err(|_| failure),
+    let (ending, failure) = match answer(shard, client, exchange).await {
+        Ok(ending) => (ending, None),
+        Err(failure) => (fail(shard, client, exchange, failure).await, Some(failure)),
     };
-    finish(shard, client, exchange, result)
+    exchange.record(shard, client, failure);
+    ending
 }
 
 /// A request whose head was refused: there is nothing but the refusal.
@@ -88,8 +92,8 @@ pub(crate) async fn refuse(
     exchange.head.keep = Keep::Close;
     shard.new_request_id(&mut exchange.request_id);
     exchange.client_address = client.origin.peer.ip();
-    let _ = fail(shard, client, exchange, failure).await;
-    finish(shard, client, exchange, Err(failure));
+    fail(shard, client, exchange, failure).await;
+    exchange.record(shard, client, Some(failure));
 }
 
 async fn answer(
@@ -109,18 +113,18 @@ async fn answer(
             }
         },
         Action::Respond(respond) => {
-            reply(client, exchange, &Reply::respond(respond), &route.response_headers).await
+            reply(shard, client, exchange, &Reply::respond(respond), &route.response_headers).await
         }
         Action::Redirect(redirect) => {
             let (head, bytes) = (&exchange.head, exchange.input.head());
             let authority = head.authority.of(bytes);
-            let reply_ =
+            let target =
                 Reply::redirect(redirect, authority, head.path.of(bytes), head.query.of(bytes));
-            reply(client, exchange, &reply_, &route.response_headers).await
+            reply(shard, client, exchange, &target, &route.response_headers).await
         }
         Action::Echo => {
             let page = Reply::echo(&exchange.head, exchange.input.head());
-            reply(client, exchange, &page, &route.response_headers).await
+            reply(shard, client, exchange, &page, &route.response_headers).await
         }
     }
 }
@@ -133,6 +137,7 @@ impl Exchange {
             head: RequestHead::default(),
             response: ResponseHead::default(),
             out: Vec::new(),
+            tail: Vec::new(),
             scratch: Vec::new(),
             marks: Marks::at(engine::now()),
             request_id: [0; 32],
@@ -186,6 +191,70 @@ impl Exchange {
         Ok(generation.route(id))
     }
 
+    /// Counts the exchange, and writes its line to the access log.
+    fn record(&self, shard: &Shard, client: &Client, failure: Option<Failure>) {
+        let progress = &self.progress;
+        let timings = self.marks.timings(engine::precise_now());
+        let counters = shard.counters();
+        counters.answers[answer_slot(self.head.method, progress.status.get())].add(1);
+        counters.bytes_in.add(progress.received.get());
+        counters.bytes_out.add(progress.sent.get());
+        counters.duration_micros.add(timings.total.as_micros() as u64);
+        shard.record_duration(timings.total);
+        if let Some(failure) = failure {
+            counters.failures[failure.index()].add(1);
+        }
+        if shard.log.is_enabled() {
+            shard.log.write(&self.line(client, timings, failure), counters);
+        }
+    }
+
+    fn line<'a>(
+        &'a self,
+        client: &Client,
+        timings: Timings,
+        failure: Option<Failure>,
+    ) -> Record<'a> {
+        let (bytes, progress) = (self.input.head(), &self.progress);
+        let route = self.route.map(|id| self.generation.route(id));
+        let cluster = route.and_then(|route| match &route.action {
+            Action::Forward(id) => Some(self.generation.plan.clusters[id.0 as usize].name.as_str()),
+            Action::Respond(_) | Action::Redirect(_) | Action::Echo => None,
+        });
+        let header = |id| self.head.value(bytes, id).unwrap_or_default();
+        Record {
+            at: engine::wall_clock(),
+            request_id: self.request_id(),
+            peer: client.origin.peer,
+            client: self.client_address,
+            listener: &self.generation.listener(client.origin.listener).name,
+            route: route.map_or("", |route| route.name.as_str()),
+            cluster: cluster.unwrap_or_default(),
+            endpoint: progress.endpoint.get(),
+            method: self.head.method_name.of(bytes),
+            target: self.head.target.of(bytes),
+            host: self.head.authority.of(bytes),
+            version: self.head.version.label(),
+            referer: header(HeaderId::Referer),
+            user_agent: header(HeaderId::UserAgent),
+            status: progress.status.get(),
+            bytes_received: progress.received.get(),
+            bytes_sent: progress.sent.get(),
+            body_bytes_sent: progress.body_sent.get(),
+            timings,
+            attempts: progress.attempts.get(),
+            reused: progress.reused.get(),
+            failure,
+            phase: progress.phase.get(),
+        }
+    }
+
+    /// A trusted proxy's, when it sent one; else ours.
+    fn request_id(&self) -> &[u8] {
+        let theirs = self.head.value(self.input.head(), HeaderId::XRequestId);
+        theirs.filter(|id| self.peer_is_trusted && !id.is_empty()).unwrap_or(&self.request_id)
+    }
+
     /// The body that the client has sent, or will, when nobody wants it. A connection can go on only
     /// after a body that is here already.
     fn skip_body(&mut self) -> Ending {
@@ -206,33 +275,35 @@ impl Exchange {
 
 /// Sends a reply of our own.
 async fn reply(
+    shard: &Shard,
     client: &Client,
     exchange: &mut Exchange,
     reply: &Reply<'_>,
     edits: &HeaderEdits,
 ) -> Result<Ending, Failure> {
-    let mut ending = exchange.skip_body();
-    if ending == Ending::Keep && client.is_draining() {
-        ending = Ending::Close;
-    }
-    let generation = Rc::clone(&exchange.generation);
-    exchange.out.clear();
+    let ending = match exchange.skip_body() {
+        Ending::Keep if shard.life.is_draining() => Ending::Close,
+        ending @ (Ending::Keep | Ending::Close | Ending::Linger) => ending,
+    };
+    let plan = &exchange.generation.plan;
     let sending = Sending {
         version: exchange.head.version,
         keep: if ending == Ending::Keep { Keep::Open } else { Keep::Close },
         body: if exchange.head.method == Method::Head { BodySent::HeadOnly } else { BodySent::Whole },
         date: engine::wall_clock(),
-        proxy_id: &generation.plan.proxy_id,
+        proxy_id: &plan.proxy_id,
         request_id: &exchange.request_id,
         edits,
     };
+    exchange.out.clear();
     reply.encode(&sending, &mut exchange.out);
     exchange.progress.status.set(reply.status);
     exchange.progress.head_sent.set(true);
-    exchange.progress.phase.set(Phase::ResponseBody);
-    let patience = generation.plan.timeouts.write;
-    relay::send_to_client(client, &[&exchange.out, b"", b""], patience, &exchange.progress).await?;
-    exchange.progress.body_sent.set(reply.body.len() as u64);
+    let parts = [&exchange.out[..], b"", b""];
+    relay::send_to_client(client, &parts, plan.timeouts.write, &exchange.progress).await?;
+    if sending.body == BodySent::Whole {
+        exchange.progress.body_sent.set(reply.body.len() as u64);
+    }
     Ok(ending)
 }
 
@@ -242,38 +313,27 @@ async fn fail(
     client: &Client,
     exchange: &mut Exchange,
     failure: Failure,
-) -> Result<Ending, Failure> {
-    let phase = exchange.progress.phase.get();
+) -> Ending {
     if exchange.progress.head_sent.get() {
-        return Err(failure);
+        return Ending::Close;
     }
     let Some(answer) = Reply::failure(failure, &exchange.request_id, engine::wall_clock()) else {
-        return Err(failure);
+        return Ending::Close;
     };
-    if failure.row().keep == Keep::Close {
+    let must_close = failure.row().keep == Keep::Close;
+    if must_close {
         exchange.head.keep = Keep::Close;
     }
     let generation = Rc::clone(&exchange.generation);
-    let none = HeaderEdits::default();
-    let edits = exchange.route.map_or(&none, |id| &generation.route(id).response_headers);
-    let sent = reply(client, exchange, &answer, edits).await;
-    exchange.progress.phase.set(phase);
-    let _ = shard;
-    match sent? {
-        Ending::Close => Err(failure),
-        _ if failure.row().keep == Keep::Close => Err(failure),
-        Ending::Keep | Ending::Linger => Err(failure),
+    let edits = match exchange.route {
+        Some(id) => &generation.route(id).response_headers,
+        None => const { &HeaderEdits::NONE },
+    };
+    match reply(shard, client, exchange, &answer, edits).await {
+        Ok(Ending::Keep) if must_close => Ending::Linger,
+        Ok(ending) => ending,
+        Err(_) => Ending::Close,
     }
-}
-
-fn finish(
-    shard: &Shard,
-    client: &Client,
-    exchange: &mut Exchange,
-    result: Result<Ending, Failure>,
-) -> Ending {
-    let _ = (shard, client, exchange);
-    result.unwrap_or(Ending::Close)
 }
 
 async fn within(

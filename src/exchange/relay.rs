@@ -9,12 +9,13 @@ use std::time::Duration;
 use crate::engine::{self, SendError, Side, Socket};
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
-use crate::exchange::{Exchange, Progress};
+use crate::exchange::Progress;
 use crate::http::head::{Framing, Keep, Method, RequestHead, ResponseHead, Version};
-use crate::http1::body::Decoder;
+use crate::http::headers::HeaderEdits;
+use crate::http1::body::{Decoded, Decoder};
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::http1::server::{Client, Input};
-use crate::http1::{body, encode};
+use crate::http1::encode;
 use crate::limits;
 use crate::plan::{ClusterTimeouts, Plan, Route};
 
@@ -31,8 +32,7 @@ pub(super) struct Upload {
 
 /// A piece of body at the front of the unused input.
 pub(super) struct Piece {
-    pub(super) data: usize,
-    consumed: usize,
+    decoded: Decoded,
     pub(super) end: bool,
 }
 
@@ -58,9 +58,9 @@ impl Upload {
         }
         self.tail.clear();
         if self.framing == Framing::Chunked {
-            body::frame(decoded.data, decoded.end, self.decoder.trailers(), out, &mut self.tail);
+            frame(decoded.data, decoded.end, self.decoder.trailers(), out, &mut self.tail);
         }
-        Ok(Piece { data: decoded.data, consumed: decoded.consumed, end: decoded.end })
+        Ok(Piece { decoded, end: decoded.end })
     }
 
     /// Sends `out`, the piece and what frames it.
@@ -73,8 +73,8 @@ impl Upload {
         patience: Duration,
     ) -> Result<(), SendError> {
         let (_, unused) = input.split();
-        upstream.send(&[out, &unused[..piece.data], &self.tail], patience).await?;
-        input.consume(piece.consumed);
+        upstream.send(&[out, piece.decoded.of(unused), &self.tail], patience).await?;
+        input.consume(piece.decoded.consumed);
         Ok(())
     }
 
@@ -157,6 +157,7 @@ pub(super) struct Download<'a> {
     pub(super) request: Request,
     pub(super) head: &'a mut ResponseHead,
     pub(super) out: &'a mut Vec<u8>,
+    pub(super) tail: &'a mut Vec<u8>,
     pub(super) marks: &'a mut Marks,
     pub(super) progress: &'a Progress,
     pub(super) draining: bool,
@@ -240,7 +241,18 @@ impl Download<'_> {
             return Ok(());
         }
         self.out.clear();
-        encode::interim(self.out, self.head, buffer);
+        let edits = const { &HeaderEdits::NONE };
+        let (version, proxy_id) = (self.request.version, &self.plan.proxy_id);
+        encode::response(
+            self.out,
+            self.head,
+            buffer,
+            Framing::None,
+            Keep::Open,
+            version,
+            proxy_id,
+            edits,
+        );
         send_to_client(
             self.client,
             &[self.out, b"", b""],
@@ -259,12 +271,10 @@ impl Download<'_> {
             self.out,
             self.head,
             &buffer,
-            &encode::ResponseTo {
-                framing,
-                keep,
-                version: self.request.version,
-                proxy_id: &self.plan.proxy_id,
-            },
+            framing,
+            keep,
+            self.request.version,
+            &self.plan.proxy_id,
             &self.route.response_headers,
         );
         self.progress.status.set(self.head.status);
@@ -292,12 +302,12 @@ impl Download<'_> {
             // Bytes behind the end belong to no request of ours: the connection is not used again.
             self.head.keep = Keep::Close;
         }
-        let mut tail = Tail::default();
+        self.tail.clear();
         if framing == Framing::Chunked {
             let trailers = if self.request.accepts_trailers { decoder.trailers() } else { b"" };
-            tail.frame(decoded.data, decoded.end, trailers, self.out);
+            frame(decoded.data, decoded.end, trailers, self.out, self.tail);
         }
-        let parts = [&self.out[..], &received[..decoded.data], tail.bytes()];
+        let parts = [&self.out[..], decoded.of(received), &self.tail[..]];
         self.progress.head_sent.set(true);
         send_to_client(self.client, &parts, self.plan.timeouts.write, self.progress).await?;
         self.progress.body_sent.set(self.progress.body_sent.get() + decoded.data as u64);
@@ -340,9 +350,8 @@ impl Download<'_> {
             return Err(Failure::UpstreamBodyCut);
         }
         if framing == Framing::Chunked {
-            let mut tail = Tail::default();
-            tail.frame(0, true, b"", self.out);
-            let parts = [&self.out[..], tail.bytes(), b""];
+            encode::last_chunk(self.out, b"");
+            let parts = [&self.out[..], b"", b""];
             send_to_client(self.client, &parts, self.plan.timeouts.write, self.progress).await?;
         }
         Ok(())
@@ -365,25 +374,16 @@ impl Download<'_> {
     }
 }
 
-/// What follows a chunk's data: a few bytes, or trailers.
-#[derive(Default)]
-struct Tail {
-    bytes: Vec<u8>,
-    plain: bool,
-}
-
-impl Tail {
-    fn frame(&mut self, data: usize, end: bool, trailers: &[u8], out: &mut Vec<u8>) {
-        self.plain = data > 0 && !end;
-        if self.plain {
-            body::prefix(data, out);
-        } else {
-            body::frame(data, end, trailers, out, &mut self.bytes);
-        }
+/// Frames `data` bytes as a chunk (RFC 9112 section 7.1): what stands before them is appended to `out`,
+/// what stands behind them is written to `tail`.
+fn frame(data: usize, end: bool, trailers: &[u8], out: &mut Vec<u8>, tail: &mut Vec<u8>) {
+    tail.clear();
+    if data > 0 {
+        out.extend_from_slice(encode::chunk_prefix(data, &mut [0; encode::CHUNK_PREFIX_BYTES]));
+        tail.extend_from_slice(encode::CRLF);
     }
-
-    fn bytes(&self) -> &[u8] {
-        if self.plain { b"\r\n" } else { &self.bytes }
+    if end {
+        encode::last_chunk(tail, trailers);
     }
 }
 

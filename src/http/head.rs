@@ -162,6 +162,15 @@ pub struct RequestHead {
     pub(crate) progress: Progress,
 }
 
+impl Version {
+    pub fn label(self) -> &'static str {
+        match self {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        }
+    }
+}
+
 impl RequestHead {
     /// For another request: needed only when an incomplete one was given up.
     pub fn clear(&mut self) {

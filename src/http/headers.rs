@@ -133,6 +133,9 @@ pub struct HeaderEdits {
 }
 
 impl HeaderEdits {
+    pub const NONE: HeaderEdits =
+        HeaderEdits { remove: Vec::new(), set: Vec::new(), add: Vec::new() };
+
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }

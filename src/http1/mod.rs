@@ -4,3 +4,4 @@ pub mod body;
 pub mod encode;
 pub mod malformed;
 pub mod parse;
+pub(crate) mod server;

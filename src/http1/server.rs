@@ -159,7 +159,7 @@ fn head_limits(limits: &crate::plan::Limits) -> HeadLimits {
 }
 
 fn refusal(malformed: Malformed) -> Failure {
-    Failure::Malformed(malformed)
+    malformed.into()
 }
 
 impl Input {

@@ -44,9 +44,9 @@ pub(crate) struct Life {
 }
 
 /// Runs a data core until it is told to stop.
-pub(crate) async fn run(mail: Mail, inboxes: Inboxes, all_counters: Vec<Shared<Counters>>) {
+pub(crate) async fn run(mail: Rc<Mail>, inboxes: Inboxes, all_counters: Vec<Shared<Counters>>) {
     let shard = Rc::new(Shard {
-        mail: Rc::new(mail),
+        mail,
         generation: RefCell::new(None),
         all_counters,
         durations: RefCell::new(new_durations()),

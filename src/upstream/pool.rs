@@ -74,10 +74,11 @@ struct Waiter {
     waker: RefCell<Option<Waker>>,
 }
 
-/// When an exchange got its connection, for its timings.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Acquired {
-    pub(crate) admitted: Instant,
+/// Whether a kept connection will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Any,
+    New,
 }
 
 enum Choice {
@@ -124,15 +125,16 @@ impl Cluster {
     /// `avoid` is an endpoint that has just refused: another is taken if there is one.
     pub(crate) async fn acquire(
         self: &Rc<Self>,
+        wanted: Wanted,
         avoid: Option<SocketAddr>,
-        progress: impl Fn(Acquired),
+        admitted: impl FnOnce(Instant),
     ) -> Result<Lease, (Failure, Option<SocketAddr>)> {
-        let choice = if self.waiters.borrow().is_empty() { self.choose(avoid) } else { Choice::Full };
+        let choice = if self.waiters.borrow().is_empty() { self.choose(wanted, avoid) } else { Choice::Full };
         let choice = match choice {
-            Choice::Full => self.wait(avoid).await.map_err(|failure| (failure, None))?,
+            Choice::Full => self.wait(wanted, avoid).await.map_err(|failure| (failure, None))?,
             other @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => other,
         };
-        progress(Acquired { admitted: engine::now() });
+        admitted(engine::now());
         match choice {
             Choice::Kept(lease) => Ok(lease),
             Choice::Open(slot) => {
@@ -146,11 +148,16 @@ impl Cluster {
         }
     }
 
+    /// Whether requests could go elsewhere than to `address`.
+    pub(crate) fn has_another(&self, address: Option<SocketAddr>) -> bool {
+        self.endpoints.borrow().list.iter().any(|endpoint| Some(endpoint.address) != address)
+    }
+
     fn nobody(&self) -> Failure {
         if self.endpoints.borrow().list.is_empty() { Failure::EndpointUnresolved } else { Failure::NoEndpoint }
     }
 
-    fn choose(self: &Rc<Self>, avoid: Option<SocketAddr>) -> Choice {
+    fn choose(self: &Rc<Self>, wanted: Wanted, avoid: Option<SocketAddr>) -> Choice {
         let mut endpoints = self.endpoints.borrow_mut();
         let Endpoints { list, weights, turn } = &mut *endpoints;
         let eligible = |index: usize| {
@@ -162,7 +169,10 @@ impl Cluster {
         };
         let endpoint = Rc::clone(&list[index]);
         drop(endpoints);
-        if let Some(socket) = self.take_idle(&endpoint) {
+        if wanted == Wanted::New {
+            // Kept ones are under suspicion; the oldest makes room.
+            self.close_idle(&endpoint, 1);
+        } else if let Some(socket) = self.take_idle(&endpoint) {
             let slot = Slot { cluster: Rc::clone(self), endpoint, held: true };
             return Choice::Kept(Lease { socket: Some(socket), slot, reused: true });
         }
@@ -179,14 +189,14 @@ impl Cluster {
             || permits.taken() < i64::from(self.limits.connections_max.unwrap_or(u32::MAX))
     }
 
-    async fn wait(self: &Rc<Self>, avoid: Option<SocketAddr>) -> Result<Choice, Failure> {
+    async fn wait(self: &Rc<Self>, wanted: Wanted, avoid: Option<SocketAddr>) -> Result<Choice, Failure> {
         if self.waiting.read() >= i64::from(self.limits.queue_max) {
             return Err(Failure::PoolFull);
         }
         let place = Place::take(self);
         let mut late = std::pin::pin!(engine::sleep(self.limits.queue_timeout));
         std::future::poll_fn(|context| {
-            if let Poll::Ready(choice) = place.poll(context, avoid) {
+            if let Poll::Ready(choice) = place.poll(context, wanted, avoid) {
                 return Poll::Ready(Ok(choice));
             }
             late.as_mut().poll(context).map(|()| Err(Failure::PoolTimeout))
@@ -342,7 +352,7 @@ impl Lease {
     /// Back into the pool: the exchange has ended cleanly. `idle` is what the endpoint promised.
     pub(crate) fn keep(mut self, promised: Option<Duration>) {
         let now = engine::now();
-        let Slot { cluster, endpoint } = &self.slot;
+        let Slot { cluster, endpoint, .. } = &self.slot;
         let limit = cluster.limits.idle_timeout;
         // A second before the endpoint's own clock runs out: its FIN must not cross our request.
         let idle = promised.map_or(limit, |p| limit.min(p.saturating_sub(Duration::from_secs(1))));
@@ -381,10 +391,10 @@ impl<'a> Place<'a> {
     }
 
     /// Only the first in the queue may choose.
-    fn poll(&self, context: &Context<'_>, avoid: Option<SocketAddr>) -> Poll<Choice> {
+    fn poll(&self, context: &Context<'_>, wanted: Wanted, avoid: Option<SocketAddr>) -> Poll<Choice> {
         let first = self.cluster.waiters.borrow().front().is_some_and(|w| Rc::ptr_eq(w, &self.waiter));
         if first {
-            match self.cluster.choose(avoid) {
+            match self.cluster.choose(wanted, avoid) {
                 Choice::Full => {}
                 choice @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => return Poll::Ready(choice),
             }
