@@ -476,6 +476,40 @@ fn no_cut_or_flipped_file_panics() {
     }
 }
 
+#[test]
+fn hostile_sizes_and_depths_are_refused_and_not_waited_for() {
+    let deep = format!("cores = {}", "[".repeat(100_000));
+    assert!(config::load("deep", &deep).is_err());
+    let dotted = format!("{}x = 1", "a.".repeat(100_000));
+    assert!(config::load("dotted", &dotted).is_err());
+    let header = format!("[{}x]", "a.".repeat(100_000));
+    assert!(config::load("header", &header).is_err());
+    let list = format!("trusted_proxies = [{}]", "\"x\", ".repeat(200_000));
+    let errors = config::load("wide", &list).unwrap_err();
+    assert_eq!(errors.list().len(), corelane::limits::CONFIG_ERRORS_MAX);
+    assert!(
+        errors
+            .to_string()
+            .ends_with("wide: and more errors, mend these first\n")
+    );
+    let garbage = "= \n".repeat(100_000);
+    assert!(config::load("garbage", &garbage).is_err());
+}
+
+#[test]
+fn ten_thousand_routes_to_unknown_clusters_are_answered_at_once() {
+    let mut text = LISTENER.to_owned();
+    for n in 0..10_000 {
+        text.push_str(&format!(
+            "[[routes]]\nname = \"r{n}\"\npaths = [\"/p{n}/*\"]\ncluster = \"cluster-{n}\"\n\
+             [clusters.kluster-{n}]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n"
+        ));
+    }
+    assert!(config::load("wide", &text).is_err());
+    let plan = compile(&load(&text.replace("kluster", "cluster")));
+    assert_eq!((plan.routes.len(), plan.clusters.len()), (10_000, 10_000));
+}
+
 // --- the texts -------------------------------------------------------------------------------
 
 const LISTENER: &str = "[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:8080\"\n\n";
