@@ -1,6 +1,6 @@
 //! The configuration as written: one struct per section, each value with its place, defaults
 //! filled in. A section reads its own keys here and nowhere else; `print-config` prints from the
-//! same structs. References between sections are resolved later, in [`super::check`].
+//! same structs. References between sections are resolved later, in `check.rs`.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,5 +1,5 @@
 //! What is wrong with a configuration: every mistake at once, each with its place and a way out.
-//! Reading and checking push [`Problem`]s with byte offsets; [`Errors`] turns those into lines
+//! Reading and checking push `Problem`s with byte offsets; [`Errors`] turns those into lines
 //! once, at the end, so that a file of one long line costs nothing extra.
 
 use std::fmt;
