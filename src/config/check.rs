@@ -378,7 +378,8 @@ mod tests {
     #[test]
     fn a_pattern_that_does_not_compile_is_reported_where_it_is_written() {
         let text = "listeners = [{ name = \"l\", bind = \"127.0.0.1:1\" }]\n\
-                    routes = [{ name = \"r\", echo = true, hosts = [\"a\", \"b\"], paths = [\"/c\"] }]\n";
+                    routes = [{ name = \"r\", echo = true, \
+                    hosts = [\"a\", \"b\"], paths = [\"/c\"] }]\n";
         let document = config::load("test", text).unwrap();
         let mut found = Found::default();
         for (field, index) in [("hosts", 1), ("paths", 0), ("paths", 9)] {
