@@ -289,6 +289,35 @@ fn a_document_becomes_the_plan_it_describes() {
 }
 
 #[test]
+fn every_value_lands_in_its_own_field() {
+    let plan = compile(&load(DISTINCT));
+    let Plan {
+        limits,
+        timeouts,
+        clusters,
+        routes,
+        access_log,
+        metrics,
+        admin,
+        ..
+    } = &plan;
+    let Plan {
+        proxy_id,
+        trusted_proxies,
+        drain_timeout,
+        log_level,
+        cores,
+        ..
+    } = &plan;
+    let text = format!(
+        "{cores} {drain_timeout:?} {proxy_id} {log_level} {metrics:?} {admin:?}\n\
+         {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
+         {clusters:#?}\n"
+    );
+    snapshot::assert_snapshot("tests/config/plan.txt", &text);
+}
+
+#[test]
 fn clusters_keep_the_order_of_the_file() {
     let text = format!(
         "{LISTENER}[clusters.z]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n\
@@ -476,7 +505,97 @@ fn no_cut_or_flipped_file_panics() {
     }
 }
 
+#[test]
+fn hostile_sizes_and_depths_are_refused_and_not_waited_for() {
+    let deep = format!("cores = {}", "[".repeat(100_000));
+    assert!(config::load("deep", &deep).is_err());
+    let dotted = format!("{}x = 1", "a.".repeat(100_000));
+    assert!(config::load("dotted", &dotted).is_err());
+    let header = format!("[{}x]", "a.".repeat(100_000));
+    assert!(config::load("header", &header).is_err());
+    let list = format!("trusted_proxies = [{}]", "\"x\", ".repeat(200_000));
+    let errors = config::load("wide", &list).unwrap_err();
+    assert_eq!(errors.list().len(), corelane::limits::CONFIG_ERRORS_MAX);
+    assert!(
+        errors
+            .to_string()
+            .ends_with("wide: and more errors, mend these first\n")
+    );
+    let garbage = "= \n".repeat(100_000);
+    assert!(config::load("garbage", &garbage).is_err());
+}
+
+#[test]
+fn ten_thousand_routes_to_unknown_clusters_are_answered_at_once() {
+    let mut text = LISTENER.to_owned();
+    for n in 0..10_000 {
+        text.push_str(&format!(
+            "[[routes]]\nname = \"r{n}\"\npaths = [\"/p{n}/*\"]\ncluster = \"cluster-{n}\"\n\
+             [clusters.kluster-{n}]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n"
+        ));
+    }
+    assert!(config::load("wide", &text).is_err());
+    let plan = compile(&load(&text.replace("kluster", "cluster")));
+    assert_eq!((plan.routes.len(), plan.clusters.len()), (10_000, 10_000));
+}
+
 // --- the texts -------------------------------------------------------------------------------
+
+/// No two values of a kind are equal, so that none can be taken for another.
+const DISTINCT: &str = r#"
+cores = 3
+drain_timeout = "31s"
+proxy_id = "distinct"
+trusted_proxies = ["10.0.0.0/8"]
+
+[limits]
+max_url_length = 1001
+max_header_size = 1002
+max_headers_count = 103
+max_body_size = 1004
+max_concurrent_connections = 1005
+
+[timeouts]
+header = "1s"
+idle = "2s"
+read = "3s"
+write = "4s"
+min_body_rate = 1006
+
+[logging]
+level = "debug"
+access = { path = "distinct.log", format = "clf" }
+
+[metrics]
+bind = "127.0.0.1:1"
+
+[admin]
+bind = "127.0.0.1:2"
+
+[[listeners]]
+name = "edge"
+bind = "127.0.0.1:3"
+
+[[routes]]
+name = "headers"
+cluster = "b"
+timeout = "5s"
+request_headers = { set = { A = "1" }, add = { B = "2" }, remove = ["C"] }
+response_headers = { set = { D = "3" }, add = { E = "4" }, remove = ["F"] }
+
+[[routes]]
+name = "respond"
+paths = ["/respond"]
+respond = { status = 418, body = "tea", content_type = "text/tea" }
+
+[clusters.a]
+endpoints = [{ address = "10.0.0.1:80" }]
+
+[clusters.b]
+endpoints = [{ address = "10.0.0.2:80", weight = 2, zone = "z" }]
+pool = { max_connections = 11, max_pending = 12, queue_timeout = "6s", idle_timeout = "7s" }
+timeouts = { connect = "8s", first_byte = "9s", read = "10s" }
+"#;
 
 const LISTENER: &str = "[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:8080\"\n\n";
 

@@ -195,10 +195,9 @@ impl Found {
             let wrong = Wrong::new(format!("there is no cluster named `{}`", name.value));
             let wrong = if ids.is_empty() {
                 wrong.note(format!("expected a section [clusters.{}]", name.value))
-            } else if self.problems.len() < limits::CONFIG_ERRORS_MAX {
+            } else if self.problems.len() * ids.len() < COMPARISONS_MAX {
                 wrong.choices("clusters are", &name.value, &sorted(ids.keys().copied()))
             } else {
-                // Nobody will see it, and comparing names is not free.
                 wrong
             };
             self.refuse(name.offset, format!("{}.cluster", route.key), wrong);
@@ -324,6 +323,9 @@ impl Bound {
     }
 }
 
+/// Looking for names that were meant stops here: it is quadratic in the size of the file.
+const COMPARISONS_MAX: usize = 100_000;
+
 fn named(cluster: &Cluster) -> &str {
     &cluster.name.value
 }
@@ -346,13 +348,16 @@ fn pairs(route: &Route) -> Vec<(String, &str)> {
         [] => vec!["/*"],
         paths => paths.iter().map(|path| path.value.as_str()).collect(),
     };
-    // More pairs than this are not compared: the warning is a courtesy.
+    if hosts.len().saturating_mul(paths.len()) > PAIRS_MAX {
+        return Vec::new();
+    }
     let all = hosts
         .iter()
         .flat_map(|host| paths.iter().map(|path| (host.clone(), *path)));
-    all.take(PAIRS_MAX).collect()
+    all.collect()
 }
 
+/// A route with more pairs is not compared with others: the warning is a courtesy.
 const PAIRS_MAX: usize = 4096;
 
 fn same(a: SocketAddr, b: SocketAddr) -> bool {
@@ -363,4 +368,61 @@ fn same(a: SocketAddr, b: SocketAddr) -> bool {
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let any = a.ip().is_unspecified() || b.ip().is_unspecified();
     a.port() == b.port() && a.port() != 0 && (any || a.ip() == b.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn a_pattern_that_does_not_compile_is_reported_where_it_is_written() {
+        let text = "listeners = [{ name = \"l\", bind = \"127.0.0.1:1\" }]\n\
+                    routes = [{ name = \"r\", echo = true, \
+                    hosts = [\"a\", \"b\"], paths = [\"/c\"] }]\n";
+        let document = config::load("test", text).unwrap();
+        let mut found = Found::default();
+        for (field, index) in [("hosts", 1), ("paths", 0), ("paths", 9)] {
+            let message = "wrong".to_owned();
+            found.pattern(
+                &document,
+                MatchError {
+                    route: RouteId(0),
+                    field,
+                    index,
+                    message,
+                },
+            );
+        }
+        found.pattern(
+            &document,
+            MatchError {
+                route: RouteId(9),
+                field: "hosts",
+                index: 0,
+                message: String::new(),
+            },
+        );
+        let places: Vec<(&str, &str)> = found
+            .problems
+            .iter()
+            .map(|p| (p.key.as_str(), &text[p.offset.unwrap()..][..4]))
+            .collect();
+        let expected = [
+            ("routes[0].hosts[1]", "\"b\"]"),
+            ("routes[0].paths[0]", "\"/c\""),
+            ("routes[0].paths[9]", "{ na"),
+        ];
+        assert_eq!(places, expected);
+    }
+
+    #[test]
+    fn wildcard_addresses_overlap_and_ports_of_the_kernel_never_do() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        assert!(overlap(at("0.0.0.0:80"), at("127.0.0.1:80")));
+        assert!(!overlap(at("127.0.0.2:80"), at("127.0.0.1:80")));
+        assert!(!overlap(at("127.0.0.1:0"), at("127.0.0.1:0")));
+        assert!(!same(at("127.0.0.1:0"), at("127.0.0.1:0")));
+        assert!(!same(at("0.0.0.0:80"), at("127.0.0.1:80")));
+    }
 }

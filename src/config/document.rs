@@ -1,6 +1,6 @@
 //! The configuration as written: one struct per section, each value with its place, defaults
 //! filled in. A section reads its own keys here and nowhere else; `print-config` prints from the
-//! same structs. References between sections are resolved later, in [`super::check`].
+//! same structs. References between sections are resolved later, in `check.rs`.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,13 +12,13 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use toml::de::DeTable;
 
+use super::address::{endpoint_address, loopback_address, network, socket_address};
 use super::error::{Offset, Wrong};
 use super::read::{At, Item, Reader, Section};
 use super::value::{
     BALANCES, CLUSTER_PROTOCOLS, FORMATS, LEVELS, LISTENER_PROTOCOLS, boolean, bytes,
-    check_header_name, check_name, choice, content_type, endpoint_address, header_name,
-    header_value, integer, location, loopback_address, name, network, path, proxy_id,
-    socket_address, text, time, time_or_none,
+    check_header_name, check_name, choice, content_type, header_name, header_value, integer,
+    location, name, path, proxy_id, text, time, time_or_none,
 };
 pub use super::value::{Bytes, ClusterProtocol, ListenerProtocol, Location, Time};
 use crate::limits;

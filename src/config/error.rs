@@ -1,5 +1,5 @@
 //! What is wrong with a configuration: every mistake at once, each with its place and a way out.
-//! Reading and checking push [`Problem`]s with byte offsets; [`Errors`] turns those into lines
+//! Reading and checking push `Problem`s with byte offsets; [`Errors`] turns those into lines
 //! once, at the end, so that a file of one long line costs nothing extra.
 
 use std::fmt;
@@ -216,23 +216,24 @@ const NAME_LENGTH_MAX: usize = 100;
 /// Edits between two words; two neighbours that changed places are one edit.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    rows[0] = (0..=b.len()).collect();
+    // Only the last two rows of the table are looked back at.
+    let mut older = vec![0; b.len() + 1];
+    let mut old: Vec<usize> = (0..=b.len()).collect();
+    let mut new = vec![0; b.len() + 1];
     for i in 1..=a.len() {
+        new[0] = i;
         for j in 1..=b.len() {
-            let same = usize::from(a[i - 1] != b[j - 1]);
-            let mut least = (rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-            least = least.min(rows[i - 1][j - 1] + same);
+            let other = usize::from(a[i - 1] != b[j - 1]);
+            let mut least = (old[j] + 1).min(new[j - 1] + 1).min(old[j - 1] + other);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
+                least = least.min(older[j - 2] + 1);
             }
-            rows[i][j] = least;
+            new[j] = least;
         }
+        std::mem::swap(&mut older, &mut old);
+        std::mem::swap(&mut old, &mut new);
     }
-    rows[a.len()][b.len()]
+    old[b.len()]
 }
 
 #[cfg(test)]

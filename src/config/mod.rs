@@ -2,6 +2,7 @@
 //! at start and at every reload, and reports every mistake at once. It reads no file and no clock:
 //! the caller brings the text and installs the plan.
 
+mod address;
 mod check;
 mod compile;
 pub mod document;
@@ -10,10 +11,10 @@ pub mod keys;
 mod read;
 mod value;
 
+pub use address::parse_address as endpoint_address;
 pub use document::Document;
 pub use error::{Error, Errors};
 pub use read::At;
-pub use value::parse_address as endpoint_address;
 
 use std::ops::Range;
 

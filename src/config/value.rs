@@ -1,7 +1,7 @@
 //! Single values: how each type is written in a configuration, read from it and printed again.
 //! Pure functions; what is wrong comes back as words, the reader adds the place.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -113,7 +113,7 @@ pub(super) fn found(value: &DeValue<'_>) -> &'static str {
     }
 }
 
-fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Wrong> {
+pub(super) fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Wrong> {
     value
         .as_str()
         .ok_or_else(|| Wrong::new(format!("expected a string, found {}", found(value))))
@@ -298,138 +298,6 @@ fn bytes_of(given: &str) -> Result<u64, Wrong> {
         (Ok(number), Some((_, factor))) => Ok(number.saturating_mul(*factor)),
         (Ok(_) | Err(_), _) => {
             Err(Wrong::new(format!("`{given}` is not a size")).note(BYTES_EXPECTED))
-        }
-    }
-}
-
-// --- addresses -------------------------------------------------------------------------------
-
-pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
-    let given = string(value)?;
-    given.parse().map_err(|_| {
-        let wrong = Wrong::new(format!("`{given}` is not an address to listen on"))
-            .note("expected an IP address and a port: \"0.0.0.0:8080\", \"[::1]:8080\"");
-        match given
-            .strip_prefix(':')
-            .or(given.strip_prefix("*:"))
-            .map(str::parse::<u16>)
-        {
-            Some(Ok(port)) => wrong.note(format!("did you mean `0.0.0.0:{port}`?")),
-            Some(Err(_)) | None => wrong,
-        }
-    })
-}
-
-/// Where the admin API may listen: nobody else on the machine's networks can reach it.
-pub(super) fn loopback_address(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
-    let address = socket_address(value)?;
-    if address.ip().to_canonical().is_loopback() {
-        return Ok(address);
-    }
-    Err(Wrong::new(format!(
-        "the admin API has no authentication yet, so it refuses `{address}`"
-    ))
-    .note(format!(
-        "expected a loopback address: \"127.0.0.1:{}\"",
-        address.port()
-    )))
-}
-
-/// `ip:port`, `[v6]:port` or `name:port`.
-pub(super) fn endpoint_address(value: &DeValue<'_>) -> Result<Address, Wrong> {
-    let given = string(value)?;
-    parse_address(given).ok_or_else(|| {
-        let wrong = Wrong::new(format!("`{given}` is not the address of an endpoint"))
-            .note("expected \"10.0.0.1:8080\", \"[2001:db8::1]:8080\" or \"app.internal:8080\"");
-        match given.split_once("://") {
-            Some((_, rest)) => wrong.note(format!("write it without the scheme: \"{rest}\"")),
-            None => wrong,
-        }
-    })
-}
-
-pub fn parse_address(given: &str) -> Option<Address> {
-    if let Ok(address) = given.parse::<SocketAddr>() {
-        return (address.port() > 0).then_some(Address::Ip(address));
-    }
-    let (host, port) = given.rsplit_once(':')?;
-    if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
-    is_host_name(host).then(|| Address::Name(host.to_ascii_lowercase(), port))
-}
-
-/// Labels of letters, digits, `-` and `_` (RFC 1123 §2.1, and the underscore of container names).
-fn is_host_name(host: &str) -> bool {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    // a last label of digits only is a mistyped IPv4 address
-    let numeric = host
-        .rsplit('.')
-        .next()
-        .is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
-    host.len() <= 253 && host.split('.').all(label) && !numeric
-}
-
-/// A CIDR block or one address.
-pub(super) fn network(value: &DeValue<'_>) -> Result<Network, Wrong> {
-    let given = string(value)?;
-    let expected = "expected an address or a block: \"10.0.0.0/8\", \"192.168.1.7\", \"fd00::/8\"";
-    let refuse = || Wrong::new(format!("`{given}` is not a network")).note(expected);
-    let (address, bits) = match given.split_once('/') {
-        Some((address, bits)) => (address, Some(bits)),
-        None => (given, None),
-    };
-    let address: IpAddr = address.parse().map_err(|_| refuse())?;
-    let width = if address.is_ipv4() { 32 } else { 128 };
-    let bits = match bits {
-        None => width,
-        Some(bits) => bits
-            .parse::<u8>()
-            .ok()
-            .filter(|b| *b <= width)
-            .ok_or_else(refuse)?,
-    };
-    let network = canonical(Network { address, bits });
-    let first = first_address(network);
-    if first != network.address {
-        return Err(
-            Wrong::new(format!("`{given}` has bits set beyond its mask"))
-                .note(format!("did you mean `{first}/{}`?", network.bits)),
-        );
-    }
-    Ok(network)
-}
-
-/// A block of IPv4-mapped addresses is the IPv4 block: addresses are compared in that form.
-fn canonical(network: Network) -> Network {
-    match (network.address.to_canonical(), network.bits.checked_sub(96)) {
-        (IpAddr::V4(v4), Some(bits)) if network.address.is_ipv6() => Network {
-            address: IpAddr::V4(v4),
-            bits,
-        },
-        (IpAddr::V4(_) | IpAddr::V6(_), _) => network,
-    }
-}
-
-fn first_address(network: Network) -> IpAddr {
-    let bits = u32::from(network.bits);
-    match network.address {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
-            IpAddr::V4((v4.to_bits() & mask).into())
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-            IpAddr::V6((v6.to_bits() & mask).into())
         }
     }
 }
@@ -743,71 +611,6 @@ mod tests {
         for size in [0, 1, 1023, 8192, 1 << 20, (1 << 20) + 1, 5 << 30] {
             let again = Bytes(size).written().to_string();
             assert_eq!(read(&again, any()), Ok(Bytes(size)), "{again}");
-        }
-    }
-
-    #[test]
-    fn endpoints_are_addresses_or_names_with_a_port() {
-        let name = |name: &str, port| Some(Address::Name(name.to_owned(), port));
-        assert_eq!(parse_address("App.Internal:80"), name("app.internal", 80));
-        assert_eq!(parse_address("my_app:8080"), name("my_app", 8080));
-        assert_eq!(parse_address("app.internal.:80"), name("app.internal.", 80));
-        assert_eq!(
-            parse_address("[::1]:80"),
-            Some(Address::Ip("[::1]:80".parse().unwrap()))
-        );
-        let wrong = [
-            "",
-            ":80",
-            "a",
-            "a:",
-            "a:0",
-            "1.1.1.1:0",
-            "a:+80",
-            "a:65536",
-            "1.1.1.256:80",
-            "1.1.1:80",
-            "::1:80",
-            "-a:80",
-            "a-.b:80",
-            "a..b:80",
-            "a b:80",
-            "a:80/",
-            "u@a:80",
-            "a/b:80",
-            "80",
-        ];
-        for wrong in wrong {
-            assert_eq!(parse_address(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn networks_are_kept_in_the_form_that_addresses_are_compared_in() {
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let block = read("\"10.0.0.0/8\"", network).unwrap();
-        assert!(block.contains(ip("10.255.0.1")) && !block.contains(ip("11.0.0.1")));
-        let one = read("\"192.168.1.7\"", network).unwrap();
-        assert!(one.contains(ip("192.168.1.7")) && !one.contains(ip("192.168.1.6")));
-        let mapped = read("\"::ffff:10.0.0.0/104\"", network).unwrap();
-        assert_eq!(mapped, block);
-        assert!(mapped.contains(ip("::ffff:10.1.2.3")));
-        for all in ["\"0.0.0.0/0\"", "\"::/0\"", "\"fd00::/8\"", "\"::1\""] {
-            let network = read(all, network).unwrap();
-            assert_eq!(
-                read(&network.written().to_string(), super::network),
-                Ok(network)
-            );
-        }
-        for wrong in [
-            "10.0.0.1/8",
-            "10.0.0.0/33",
-            "10.0.0.0/",
-            "/8",
-            "fd00::1/8",
-            "x",
-        ] {
-            assert!(read(&format!("\"{wrong}\""), network).is_err(), "{wrong}");
         }
     }
 
