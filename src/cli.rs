@@ -122,17 +122,13 @@ impl Run {
 
 impl Reverse {
     pub fn document(&self) -> Result<Document, Output> {
-        self.flags
-            .apply(config::load("(arguments)", &self.text()).map_err(refused)?)
+        self.flags.apply(config::load("(arguments)", &self.text()).map_err(refused)?)
     }
 
     /// The same proxy as a configuration file.
     pub fn text(&self) -> String {
-        let endpoints: Vec<String> = self
-            .to
-            .iter()
-            .map(|address| format!("    {{ address = {address:?} }},\n"))
-            .collect();
+        let endpoints: Vec<String> =
+            self.to.iter().map(|address| format!("    {{ address = {address:?} }},\n")).collect();
         format!(
             "[[listeners]]\nname = \"reverse\"\nbind = \"{}\"\nprotocol = \"http\"\n\n\
              [[routes]]\nname = \"all\"\npaths = [\"/*\"]\ncluster = \"origin\"\n\n\
@@ -182,52 +178,30 @@ pub fn check(file: &Path, cpus: usize) -> Output {
         count(document.routes.len(), "route"),
         count(document.clusters.len(), "cluster"),
     );
-    Output {
-        out,
-        err: config::warnings(&document, cpus).as_warnings(),
-        code: 0,
-    }
+    Output { out, err: config::warnings(&document, cpus).as_warnings(), code: 0 }
 }
 
 pub fn print_config(file: &Path) -> Output {
     match load(file) {
-        Ok(document) => Output {
-            out: config::print(&document),
-            ..Output::default()
-        },
+        Ok(document) => Output { out: config::print(&document), ..Output::default() },
         Err(output) => output,
     }
 }
 
 pub fn explain(key: Option<&str>) -> Output {
     let Some(key) = key else {
-        return Output {
-            out: keys::explain_all(),
-            ..Output::default()
-        };
+        return Output { out: keys::explain_all(), ..Output::default() };
     };
     match keys::explain(key) {
-        Ok(out) => Output {
-            out,
-            ..Output::default()
-        },
-        Err(err) => Output {
-            err,
-            code: EXIT_USAGE,
-            ..Output::default()
-        },
+        Ok(out) => Output { out, ..Output::default() },
+        Err(err) => Output { err, code: EXIT_USAGE, ..Output::default() },
     }
 }
 
 pub fn version() -> Output {
-    let commit = option_env!("CORELANE_COMMIT")
-        .map(|c| format!(" ({c})"))
-        .unwrap_or_default();
+    let commit = option_env!("CORELANE_COMMIT").map(|c| format!(" ({c})")).unwrap_or_default();
     let out = format!("corelane {}{commit}\n", env!("CARGO_PKG_VERSION"));
-    Output {
-        out,
-        ..Output::default()
-    }
+    Output { out, ..Output::default() }
 }
 
 fn load(file: &Path) -> Result<Document, Output> {
@@ -238,41 +212,25 @@ fn load(file: &Path) -> Result<Document, Output> {
     let read = std::fs::File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes));
     if let Err(error) = read {
         let err = format!("{name}: cannot be read: {error}\n  expected a configuration file\n");
-        return Err(Output {
-            err,
-            code: EXIT_USAGE,
-            ..Output::default()
-        });
+        return Err(Output { err, code: EXIT_USAGE, ..Output::default() });
     }
-    config::decode(&name, &bytes)
-        .and_then(|text| config::load(&name, text))
-        .map_err(refused)
+    config::decode(&name, &bytes).and_then(|text| config::load(&name, text)).map_err(refused)
 }
 
 fn refused(errors: config::Errors) -> Output {
-    Output {
-        err: errors.to_string(),
-        code: EXIT_USAGE,
-        ..Output::default()
-    }
+    Output { err: errors.to_string(), code: EXIT_USAGE, ..Output::default() }
 }
 
 // --- values of arguments ---------------------------------------------------------------------
 
 fn cores(given: &str) -> Result<usize, String> {
-    let number = given
-        .parse()
-        .ok()
-        .filter(|cores| *cores <= limits::CORES_MAX);
+    let number = given.parse().ok().filter(|cores| *cores <= limits::CORES_MAX);
     number.ok_or_else(|| format!("expected a number from 0 to {}", limits::CORES_MAX))
 }
 
 fn drain_seconds(given: &str) -> Result<u64, String> {
     let most = limits::CONFIG_TIME_MAX.as_secs();
-    let number = given
-        .parse()
-        .ok()
-        .filter(|seconds| (1..=most).contains(seconds));
+    let number = given.parse().ok().filter(|seconds| (1..=most).contains(seconds));
     number.ok_or_else(|| format!("expected seconds, from 1 to {most}"))
 }
 
@@ -280,9 +238,7 @@ fn listen_address(given: &str) -> Result<SocketAddr, String> {
     if let Some(port) = given.strip_prefix(':').and_then(|port| port.parse().ok()) {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port));
     }
-    given
-        .parse()
-        .map_err(|_| "expected :8080, 127.0.0.1:8080 or [::1]:8080".to_owned())
+    given.parse().map_err(|_| "expected :8080, 127.0.0.1:8080 or [::1]:8080".to_owned())
 }
 
 /// `http://host[:port][/]` as `host:port`.
@@ -304,11 +260,7 @@ fn origin(given: &str) -> Result<String, String> {
         Some(end) => authority[end..].contains(':'),
         None => authority.contains(':'),
     };
-    let address = if has_port {
-        authority.to_owned()
-    } else {
-        format!("{authority}:80")
-    };
+    let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
     match config::endpoint_address(&address) {
         Some(_) => Ok(address),
         None => Err("expected http://host:port, such as http://10.0.0.5:9000".to_owned()),

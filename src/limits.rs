@@ -99,12 +99,14 @@ pub const MAILBOX_MESSAGES: usize = 4096;
 pub const BLOCKING_THREADS: usize = 4;
 /// A client connection that has been quiet for this long gives its working memory back.
 pub const PARK_AFTER: Duration = Duration::from_millis(500);
-/// How often unneeded buffers are freed.
-pub const BUFFER_TRIM_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a core that waits for connections itself still gives one to another core that waits.
 pub const SLOT_YIELD_INTERVAL: Duration = Duration::from_millis(10);
-/// How often pools drop connections whose time is over.
-pub const POOL_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a busy core keeps house: hands over log lines, and every few times the rest.
+pub const HOUSEKEEPING_INTERVAL: Duration = ACCESS_LOG_BATCH_AGE_MAX;
+/// Housekeeping rounds between two sweeps of pools and buffers: about a second.
+pub const POOL_SWEEP_BEATS: u64 = 5;
+/// Quiet sweeps in a row after which a core stops keeping house until something happens.
+pub const QUIET_BEATS: u32 = 4;
 // --- routing -------------------------------------------------------------------------------
 
 /// Most pairs of a host and a path that all routes list. More is a configuration error: the tables

@@ -1,10 +1,7 @@
 //! Configuration as operators meet it: the files under conf/ load, print and load again, and
 //! broken files are refused with messages that say where, what and what to do.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "functions that only tests call are tests"
-)]
+#![expect(clippy::unwrap_used, reason = "functions that only tests call are tests")]
 
 #[path = "support/snapshot.rs"]
 mod snapshot;
@@ -41,12 +38,7 @@ fn every_example_loads_without_a_warning_and_says_what_it_shows() {
         assert!(text.starts_with("# "), "{}", file.display());
         assert!(text.lines().count() <= 30 || file.ends_with("corelane.toml"));
         let warnings = config::warnings(&document, 1024);
-        assert!(
-            warnings.is_empty(),
-            "{}: {}",
-            file.display(),
-            warnings.as_warnings()
-        );
+        assert!(warnings.is_empty(), "{}: {}", file.display(), warnings.as_warnings());
         assert_eq!(cli::check(&file, 1024).code, 0);
     }
 }
@@ -62,19 +54,12 @@ fn printed_configuration_loads_to_the_same_plan_and_prints_the_same_again() {
         let printed = config::print(&document);
         let again = config::load("printed", &printed).unwrap_or_else(|e| panic!("{printed}{e}"));
         assert_eq!(config::print(&again), printed);
-        assert_eq!(
-            without_router(&compile(&document)),
-            without_router(&compile(&again))
-        );
+        assert_eq!(without_router(&compile(&document)), without_router(&compile(&again)));
         let patterns = |document: &Document| -> Vec<(Vec<String>, Vec<String>)> {
             let values = |list: &Vec<config::At<String>>| {
                 list.iter().map(|entry| entry.value.clone()).collect()
             };
-            document
-                .routes
-                .iter()
-                .map(|r| (values(&r.hosts), values(&r.paths)))
-                .collect()
+            document.routes.iter().map(|r| (values(&r.hosts), values(&r.paths))).collect()
         };
         assert_eq!(patterns(&document), patterns(&again));
     }
@@ -91,14 +76,8 @@ fn the_reference_file_shows_every_key_with_its_default() {
     for key in KEYS {
         if let Fallback::Is(default) = key.default {
             let default = literal(default);
-            let found = shown
-                .iter()
-                .any(|(path, value)| path == key.path && *value == default);
-            assert!(
-                found,
-                "{} is not shown with its default {default}",
-                key.path
-            );
+            let found = shown.iter().any(|(path, value)| path == key.path && *value == default);
+            assert!(found, "{} is not shown with its default {default}", key.path);
         }
     }
 }
@@ -107,12 +86,7 @@ fn the_reference_file_shows_every_key_with_its_default() {
 fn the_reference_file_says_why_above_every_key() {
     let text = read(&root().join("conf/corelane.toml"));
     for key in KEYS {
-        assert!(
-            text.contains(&format!("# {}\n", key.doc)),
-            "{}: {}",
-            key.path,
-            key.doc
-        );
+        assert!(text.contains(&format!("# {}\n", key.doc)), "{}: {}", key.path, key.doc);
     }
 }
 
@@ -125,35 +99,20 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
          [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n"
     )));
     let mut shown = Vec::new();
-    walk(
-        "",
-        &toml::Value::Table(printed.parse().unwrap()),
-        &mut shown,
-    );
+    walk("", &toml::Value::Table(printed.parse().unwrap()), &mut shown);
     for key in KEYS {
-        let filled = shown
-            .iter()
-            .filter(|(path, _)| path == key.path)
-            .map(|(_, value)| value);
+        let filled = shown.iter().filter(|(path, _)| path == key.path).map(|(_, value)| value);
         match key.default {
             Fallback::Is(default) => {
                 let default = literal(default);
                 let mut filled = filled.peekable();
                 assert!(filled.peek().is_some(), "{} is not printed", key.path);
                 // hosts and paths of the routes above are written, not filled in
-                assert!(
-                    filled.any(|value| *value == default),
-                    "{}: {default}",
-                    key.path
-                );
+                assert!(filled.any(|value| *value == default), "{}: {default}", key.path);
             }
             Fallback::Absent(_) => {
                 let optional = key.path != "routes[].cluster";
-                assert!(
-                    !optional || filled.count() == 0,
-                    "{} has a default",
-                    key.path
-                );
+                assert!(!optional || filled.count() == 0, "{} has a default", key.path);
             }
             Fallback::Required => {}
         }
@@ -168,33 +127,14 @@ fn every_example_of_the_registry_loads_in_its_place() {
             None => ("", key.path),
         };
         let frame = |top: &str, listener: &str, route: &str, cluster: &str, sections: &str| {
-            let name = if listener.starts_with("name") {
-                ""
-            } else {
-                "name = \"l\"\n"
-            };
-            let bind = if listener.starts_with("bind") {
-                ""
-            } else {
-                "bind = \"127.0.0.1:1\"\n"
-            };
-            let route_name = if route.starts_with("name") {
-                ""
-            } else {
-                "name = \"r\"\n"
-            };
+            let name = if listener.starts_with("name") { "" } else { "name = \"l\"\n" };
+            let bind = if listener.starts_with("bind") { "" } else { "bind = \"127.0.0.1:1\"\n" };
+            let route_name = if route.starts_with("name") { "" } else { "name = \"r\"\n" };
             let does = ["cluster", "respond", "redirect", "echo"];
-            let action = if does.iter().any(|key| route.starts_with(key)) {
-                ""
-            } else {
-                "echo = true\n"
-            };
+            let action =
+                if does.iter().any(|key| route.starts_with(key)) { "" } else { "echo = true\n" };
             let written = cluster.starts_with("endpoints");
-            let endpoints = if written {
-                ""
-            } else {
-                "endpoints = [{ address = \"a:1\" }]\n"
-            };
+            let endpoints = if written { "" } else { "endpoints = [{ address = \"a:1\" }]\n" };
             format!(
                 "{top}\n[[listeners]]\n{name}{bind}{listener}\n[[routes]]\n{route_name}{action}\
                  {route}\n[clusters.orders]\n{endpoints}{cluster}\n{sections}"
@@ -255,10 +195,7 @@ fn a_document_becomes_the_plan_it_describes() {
     assert!(matches!(plan.routes[3].action, Action::Echo));
     assert_eq!(plan.routes[0].timeout, None);
     assert_eq!(plan.limits.connections_max, None);
-    assert_eq!(
-        plan.access_log.unwrap().path,
-        Some(PathBuf::from("access.log"))
-    );
+    assert_eq!(plan.access_log.unwrap().path, Some(PathBuf::from("access.log")));
 
     let plan = compile(&load(&read(&root().join("conf/examples/headers.toml"))));
     let edits = &plan.routes[0].response_headers;
@@ -275,40 +212,20 @@ fn a_document_becomes_the_plan_it_describes() {
     assert_eq!(plan.clusters[0].balance, Balance::WeightedRoundRobin);
     assert_eq!(plan.clusters[0].endpoints[2].weight, 0);
 
-    let plan = compile(&load(&read(
-        &root().join("conf/examples/dns-endpoint.toml"),
-    )));
+    let plan = compile(&load(&read(&root().join("conf/examples/dns-endpoint.toml"))));
     let name = Address::Name("app.internal".to_owned(), 8080);
     assert_eq!(plan.clusters[0].endpoints[0].address, name);
 
     let plan = compile(&load(&read(&root().join("conf/examples/redirect.toml"))));
-    let Action::Redirect(redirect) = &plan.routes[0].action else {
-        panic!("a redirect")
-    };
+    let Action::Redirect(redirect) = &plan.routes[0].action else { panic!("a redirect") };
     assert_eq!(redirect.location.len(), 4, "{redirect:?}");
 }
 
 #[test]
 fn every_value_lands_in_its_own_field() {
     let plan = compile(&load(DISTINCT));
-    let Plan {
-        limits,
-        timeouts,
-        clusters,
-        routes,
-        access_log,
-        metrics,
-        admin,
-        ..
-    } = &plan;
-    let Plan {
-        proxy_id,
-        trusted_proxies,
-        drain_timeout,
-        log_level,
-        cores,
-        ..
-    } = &plan;
+    let Plan { limits, timeouts, clusters, routes, access_log, metrics, admin, .. } = &plan;
+    let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, .. } = &plan;
     let text = format!(
         "{cores} {drain_timeout:?} {proxy_id} {log_level} {metrics:?} {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
@@ -323,11 +240,7 @@ fn clusters_keep_the_order_of_the_file() {
         "{LISTENER}[clusters.z]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n\
          [clusters.a]\nendpoints = [{{ address = \"10.0.0.2:80\" }}]\n"
     );
-    let names: Vec<String> = compile(&load(&text))
-        .clusters
-        .into_iter()
-        .map(|c| c.name)
-        .collect();
+    let names: Vec<String> = compile(&load(&text)).clusters.into_iter().map(|c| c.name).collect();
     assert_eq!(names, ["z", "a"]);
 }
 
@@ -335,9 +248,7 @@ fn clusters_keep_the_order_of_the_file() {
 fn flags_override_keys_and_are_checked_like_them() {
     let args = "corelane run --cores 3 --log-level debug --drain-timeout-seconds 5 \
                 --metrics-port 7001 --admin-port 7002";
-    let Ok(Command::Run(run)) = cli::parse_from(args.split_whitespace()) else {
-        panic!("run")
-    };
+    let Ok(Command::Run(run)) = cli::parse_from(args.split_whitespace()) else { panic!("run") };
     let plan = compile(&run.document().unwrap());
     assert_eq!((plan.cores, plan.drain_timeout.as_secs()), (3, 5));
     assert_eq!(plan.log_level, log::LevelFilter::Debug);
@@ -346,15 +257,11 @@ fn flags_override_keys_and_are_checked_like_them() {
     assert!(matches!(plan.routes[0].action, Action::Echo));
 
     let args = ["corelane", "--metrics-port", "8080"];
-    let Ok(Command::Run(run)) = cli::parse_from(args) else {
-        panic!("no subcommand is run")
-    };
+    let Ok(Command::Run(run)) = cli::parse_from(args) else { panic!("no subcommand is run") };
     let output = run.document().unwrap_err();
     assert_eq!(output.code, 2);
     assert!(
-        output
-            .err
-            .contains("listeners[0].bind: `127.0.0.1:8080` is taken by `metrics.bind`"),
+        output.err.contains("listeners[0].bind: `127.0.0.1:8080` is taken by `metrics.bind`"),
         "{}",
         output.err
     );
@@ -371,11 +278,7 @@ fn reverse_takes_the_same_road_as_a_file() {
     };
     let plan = compile(&reverse.document().unwrap());
     assert_eq!(plan.listeners[0].bind, "0.0.0.0:8080".parse().unwrap());
-    let addresses: Vec<&Address> = plan.clusters[0]
-        .endpoints
-        .iter()
-        .map(|e| &e.address)
-        .collect();
+    let addresses: Vec<&Address> = plan.clusters[0].endpoints.iter().map(|e| &e.address).collect();
     assert_eq!(
         addresses,
         [
@@ -384,13 +287,7 @@ fn reverse_takes_the_same_road_as_a_file() {
             &Address::Ip("[::1]:9000".parse().unwrap()),
         ]
     );
-    for wrong in [
-        "https://a:1",
-        "http://a:1/path",
-        "http://user@a:1",
-        "http://",
-        "ftp://a:1",
-    ] {
+    for wrong in ["https://a:1", "http://a:1/path", "http://user@a:1", "http://", "ftp://a:1"] {
         assert!(cli::parse_from(["corelane", "reverse", "--from", ":1", "--to", wrong]).is_err());
     }
     for wrong in ["8080", "localhost:80", ":99999", ""] {
@@ -402,16 +299,9 @@ fn reverse_takes_the_same_road_as_a_file() {
 #[test]
 fn check_says_what_is_there_or_exits_2_with_every_mistake() {
     let output = cli::check(&root().join("conf/examples/hosts-and-paths.toml"), 2);
-    assert!(
-        output
-            .out
-            .ends_with("hosts-and-paths.toml: ok, 1 listener, 3 routes, 2 clusters\n")
-    );
+    assert!(output.out.ends_with("hosts-and-paths.toml: ok, 1 listener, 3 routes, 2 clusters\n"));
     let output = cli::check(&root().join("tests/config/unknown_key.toml"), 2);
-    assert_eq!(
-        (output.code, output.err.matches("unknown key").count()),
-        (2, 2)
-    );
+    assert_eq!((output.code, output.err.matches("unknown key").count()), (2, 2));
     let output = cli::check(Path::new("no/such.toml"), 2);
     assert!(output.code == 2 && output.err.starts_with("no/such.toml: cannot be read: "));
 }
@@ -419,28 +309,15 @@ fn check_says_what_is_there_or_exits_2_with_every_mistake() {
 #[test]
 fn explain_finds_keys_as_operators_write_them() {
     for asked in ["routes[].cluster", "routes.cluster", "routes[2].cluster"] {
-        assert!(
-            cli::explain(Some(asked))
-                .out
-                .starts_with("routes[].cluster\n"),
-            "{asked}"
-        );
+        assert!(cli::explain(Some(asked)).out.starts_with("routes[].cluster\n"), "{asked}");
     }
     let pool = cli::explain(Some("clusters.orders.pool")).out;
     assert_eq!(pool.lines().count(), 4, "{pool}");
     assert_eq!(cli::explain(None).out.lines().count(), KEYS.len());
     let wrong = cli::explain(Some("limits.max_url_lenght"));
     assert_eq!(wrong.code, 2);
-    assert!(
-        wrong.err.contains("did you mean `limits.max_url_length`?"),
-        "{}",
-        wrong.err
-    );
-    assert!(
-        cli::explain(Some("bind"))
-            .err
-            .contains("did you mean `listeners[].bind`?")
-    );
+    assert!(wrong.err.contains("did you mean `limits.max_url_length`?"), "{}", wrong.err);
+    assert!(cli::explain(Some("bind")).err.contains("did you mean `listeners[].bind`?"));
     assert_eq!(
         cli::explain(Some("limits.max_body_size")).out,
         "limits.max_body_size\n  largest request body (1MB = 1024 * 1024 bytes); larger is \
@@ -451,13 +328,10 @@ fn explain_finds_keys_as_operators_write_them() {
 
 #[test]
 fn the_help_page_is_what_it_was() {
-    for (name, args) in [
-        ("help", vec!["corelane", "--help"]),
-        ("help_run", vec!["corelane", "run", "--help"]),
-    ] {
-        let help = cli::parse_from(args)
-            .expect_err("help is not a command")
-            .to_string();
+    for (name, args) in
+        [("help", vec!["corelane", "--help"]), ("help_run", vec!["corelane", "run", "--help"])]
+    {
+        let help = cli::parse_from(args).expect_err("help is not a command").to_string();
         snapshot::snapshot(&format!("config/{name}.txt"), &help);
     }
 }
@@ -465,12 +339,7 @@ fn the_help_page_is_what_it_was() {
 #[test]
 fn bytes_that_are_not_text_are_refused_with_their_place() {
     let errors = config::decode("f.toml", b"cores = 1\nname = \"\xff\"\n").unwrap_err();
-    assert!(
-        errors
-            .to_string()
-            .starts_with("f.toml:2:9: byte 0xff is not UTF-8\n"),
-        "{errors}"
-    );
+    assert!(errors.to_string().starts_with("f.toml:2:9: byte 0xff is not UTF-8\n"), "{errors}");
     let large = vec![b'#'; corelane::limits::CONFIG_BYTES_MAX + 1];
     assert!(config::decode("f.toml", &large).is_err());
     assert!(config::load("f.toml", std::str::from_utf8(&large).unwrap()).is_err());
@@ -485,10 +354,8 @@ fn no_cut_or_flipped_file_panics() {
         seed ^= seed << 17;
         (seed % below as u64) as usize
     };
-    let mut texts: Vec<Vec<u8>> = files("tests/config")
-        .iter()
-        .map(|f| fs::read(f).unwrap())
-        .collect();
+    let mut texts: Vec<Vec<u8>> =
+        files("tests/config").iter().map(|f| fs::read(f).unwrap()).collect();
     texts.push(uncommented().into_bytes());
     for text in &texts {
         for cut in (0..text.len()).step_by(1 + text.len() / 100) {
@@ -516,11 +383,7 @@ fn hostile_sizes_and_depths_are_refused_and_not_waited_for() {
     let list = format!("trusted_proxies = [{}]", "\"x\", ".repeat(200_000));
     let errors = config::load("wide", &list).unwrap_err();
     assert_eq!(errors.list().len(), corelane::limits::CONFIG_ERRORS_MAX);
-    assert!(
-        errors
-            .to_string()
-            .ends_with("wide: and more errors, mend these first\n")
-    );
+    assert!(errors.to_string().ends_with("wide: and more errors, mend these first\n"));
     let garbage = "= \n".repeat(100_000);
     assert!(config::load("garbage", &garbage).is_err());
 }
@@ -701,10 +564,7 @@ fn root() -> PathBuf {
 fn files(folder: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join(folder)).unwrap();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| {
-        file.extension()
-            .is_some_and(|extension| extension == "toml")
-    });
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
     files
 }
@@ -733,25 +593,8 @@ fn compile(document: &Document) -> Plan {
 
 /// Everything of a plan but the router, whose tables may print in any order.
 fn without_router(plan: &Plan) -> String {
-    let Plan {
-        cores,
-        listeners,
-        routes,
-        clusters,
-        limits,
-        timeouts,
-        trusted_proxies,
-        ..
-    } = plan;
-    let Plan {
-        proxy_id,
-        access_log,
-        metrics,
-        admin,
-        drain_timeout,
-        log_level,
-        ..
-    } = plan;
+    let Plan { cores, listeners, routes, clusters, limits, timeouts, trusted_proxies, .. } = plan;
+    let Plan { proxy_id, access_log, metrics, admin, drain_timeout, log_level, .. } = plan;
     format!(
         "{cores:?} {listeners:?} {routes:?} {clusters:?} {limits:?} {timeouts:?} \
          {trusted_proxies:?} {proxy_id:?} {access_log:?} {metrics:?} {admin:?} \
@@ -760,11 +603,7 @@ fn without_router(plan: &Plan) -> String {
 }
 
 fn literal(text: &str) -> toml::Value {
-    format!("v = {text}")
-        .parse::<toml::Table>()
-        .unwrap()
-        .remove("v")
-        .unwrap()
+    format!("v = {text}").parse::<toml::Table>().unwrap().remove("v").unwrap()
 }
 
 /// Leaves of a tree with their paths as in the registry.
@@ -773,11 +612,7 @@ fn walk(path: &str, value: &toml::Value, leaves: &mut Vec<(String, toml::Value)>
     if let (toml::Value::Table(table), false) = (value, known) {
         for (name, value) in table {
             let name = if path == "clusters" { "NAME" } else { name };
-            let below = if path.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{path}.{name}")
-            };
+            let below = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
             walk(&below, value, leaves);
         }
     } else if let (toml::Value::Array(list), false) = (value, known) {

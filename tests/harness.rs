@@ -16,12 +16,7 @@ use support::{
 fn curl_and_the_raw_client_get_what_the_origin_was_told_to_answer() {
     let origin = Origin::start().on("GET /hello", Respond::text("hello").header("X-A", "b"));
     let curl = Curl::get(&origin.url("/hello"), &["-H", "X-From: curl"]);
-    assert_eq!(
-        (curl.status, curl.text(), curl.exit),
-        (200, "hello", 0),
-        "{}",
-        curl.stderr
-    );
+    assert_eq!((curl.status, curl.text(), curl.exit), (200, "hello", 0), "{}", curl.stderr);
     assert_eq!(curl.headers("x-a"), ["b"]);
     let mut client = RawClient::connect(origin.address());
     assert_eq!(client.get("/hello").text(), "hello");
@@ -45,28 +40,19 @@ fn every_framing_of_a_response_is_read() {
     assert_eq!(client.get("/chunks").body, [8; 100_000]);
     client.send("HEAD /length HTTP/1.1\r\nHost: a\r\n\r\n");
     let head = client.read_response_to("HEAD");
-    assert_eq!(
-        (head.header("content-length"), head.body.len()),
-        (Some("100000"), 0)
-    );
+    assert_eq!((head.header("content-length"), head.body.len()), (Some("100000"), 0));
     assert_eq!(client.get("/close").text(), "until close");
 }
 
 #[test]
 fn pipelined_requests_are_answered_in_order_and_interim_responses_are_seen() {
     let origin = Origin::start()
-        .on(
-            "GET /1",
-            Respond::text("1").after(Duration::from_millis(20)),
-        )
+        .on("GET /1", Respond::text("1").after(Duration::from_millis(20)))
         .on("GET /2", Respond::text("2"))
         .on("POST /up", Respond::text("up"));
     let mut client = RawClient::connect(origin.address());
     client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(
-        (client.read_response().text(), client.read_response().text()),
-        ("1", "2")
-    );
+    assert_eq!((client.read_response().text(), client.read_response().text()), ("1", "2"));
     client
         .send("POST /up HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n");
     assert_eq!(client.read_response().status, 100);
@@ -82,11 +68,7 @@ fn a_request_cut_anywhere_or_sent_byte_by_byte_is_received_whole() {
     let origin = Origin::start().on("POST /a", Respond::text("ok"));
     let mut client = RawClient::connect(origin.address());
     for at in 0..request.len() {
-        assert_eq!(
-            request_length(&request.as_bytes()[..at]),
-            None,
-            "incomplete at {at}"
-        );
+        assert_eq!(request_length(&request.as_bytes()[..at]), None, "incomplete at {at}");
         client.send_split(request, at);
         assert_eq!(client.read_response().text(), "ok", "cut at {at}");
     }
@@ -103,17 +85,13 @@ fn a_request_cut_anywhere_or_sent_byte_by_byte_is_received_whole() {
 fn a_script_answers_with_exact_bytes_and_ends_as_it_says() {
     let origin = Origin::raw(|stream, request, connection| {
         assert!(request.starts_with(b"GET / "));
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart")
-            .expect("written");
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart").expect("written");
         [After::Close, After::Reset][connection % 2]
     });
     for expected in ["UnexpectedEof", "ConnectionReset"] {
         let mut client = RawClient::connect(origin.address());
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        let error = client
-            .try_read_response_to("GET")
-            .expect_err("it is cut short");
+        let error = client.try_read_response_to("GET").expect_err("it is cut short");
         assert_eq!(format!("{:?}", error.kind()), expected, "{error}");
     }
     assert!(eventually(|| origin.connections_open() == 0));
@@ -161,12 +139,7 @@ fn the_real_nginx_reaches_the_origin() {
     let proxy = format!("location / {{ proxy_pass http://{}; }}", origin.address());
     let nginx = Nginx::start(&proxy);
     let curl = Curl::get(&nginx.url("/up"), &["--data-binary", "abc"]);
-    assert_eq!(
-        (curl.status, curl.text()),
-        (200, "got it"),
-        "{}",
-        nginx.log()
-    );
+    assert_eq!((curl.status, curl.text()), (200, "got it"), "{}", nginx.log());
     assert_eq!(origin.only_request().body, b"abc");
 }
 
@@ -175,19 +148,13 @@ fn a_broken_nginx_configuration_is_reported_with_its_log() {
     let failed = std::panic::catch_unwind(|| Nginx::start("no_such_directive;"));
     let message = failed.expect_err("it cannot start");
     let message = message.downcast_ref::<String>().expect("a message");
-    assert!(
-        message.contains("unknown directive \"no_such_directive\""),
-        "{message}"
-    );
+    assert!(message.contains("unknown directive \"no_such_directive\""), "{message}");
 }
 
 #[test]
 fn a_snapshot_that_differs_is_shown_by_its_first_different_line() {
     assert_eq!(difference("a\nb\n", "a\nb\n"), None);
-    assert_eq!(
-        difference("a\nb", "a\nc").as_deref(),
-        Some("2: expected\n  b\nbut it is\n  c")
-    );
+    assert_eq!(difference("a\nb", "a\nc").as_deref(), Some("2: expected\n  b\nbut it is\n  c"));
     let missing = difference("", "a").expect("it differs");
     assert!(missing.contains("(nothing)"), "{missing}");
 }
@@ -236,8 +203,5 @@ fn a_proxy_that_ends_at_its_start_is_reported_with_its_log() {
     let failed = std::panic::catch_unwind(|| stand_in(&format!("fail = true\n{UNUSED}")));
     let message = failed.expect_err("it fails");
     let message = message.downcast_ref::<String>().expect("a message");
-    assert!(
-        message.contains("told to fail") && message.contains("exit status: 2"),
-        "{message}"
-    );
+    assert!(message.contains("told to fail") && message.contains("exit status: 2"), "{message}");
 }

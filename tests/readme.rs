@@ -15,20 +15,12 @@ const README: &str = include_str!("../README.md");
 fn blocks(language: &str) -> Vec<&'static str> {
     let opening = format!("```{language}\n");
     let inside = |block: &'static str| block.split("\n```").next();
-    README
-        .split(opening.as_str())
-        .skip(1)
-        .filter_map(inside)
-        .collect()
+    README.split(opening.as_str()).skip(1).filter_map(inside).collect()
 }
 
 fn commands() -> Vec<Vec<&'static str>> {
     let words = |line: &'static str| -> Vec<&'static str> {
-        line.split('#')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect()
+        line.split('#').next().unwrap_or_default().split_whitespace().collect()
     };
     blocks("sh")
         .iter()
@@ -49,24 +41,13 @@ fn every_command_is_of_a_kind_that_is_tried_here() {
     let commands = commands();
     let tried = |command: &[&str]| match command {
         [script] => script.starts_with("scripts/"),
-        [
-            "corelane",
-            "reverse",
-            "--from",
-            ":8080",
-            "--to",
-            "http://127.0.0.1:9000",
-        ]
+        ["corelane", "reverse", "--from", ":8080", "--to", "http://127.0.0.1:9000"]
         | ["corelane", "run", "--config", "proxy.toml"] => true,
         ["corelane", subcommand, ..] => ["check", "explain", "print-config"].contains(subcommand),
         _ => false,
     };
     for command in &commands {
-        assert!(
-            tried(command),
-            "nothing here tries `{}`: add a test",
-            command.join(" ")
-        );
+        assert!(tried(command), "nothing here tries `{}`: add a test", command.join(" "));
     }
     for needed in [vec!["scripts/run"], vec!["scripts/test"]] {
         assert!(commands.contains(&needed), "the README names {needed:?}");
@@ -75,34 +56,18 @@ fn every_command_is_of_a_kind_that_is_tried_here() {
 
 #[test]
 fn its_scripts_exist_and_can_be_executed() {
-    for command in commands()
-        .iter()
-        .filter(|command| command[0].starts_with("scripts/"))
-    {
+    for command in commands().iter().filter(|command| command[0].starts_with("scripts/")) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(command[0]);
-        let metadata = path
-            .metadata()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        assert_eq!(
-            metadata.permissions().mode() & 0o111,
-            0o111,
-            "{command:?} is not executable"
-        );
+        let metadata = path.metadata().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        assert_eq!(metadata.permissions().mode() & 0o111, 0o111, "{command:?} is not executable");
     }
 }
 
 #[test]
 fn its_links_lead_somewhere() {
-    for link in README
-        .split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split(')').next())
-    {
+    for link in README.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(link);
-        assert!(
-            link.starts_with("http") || path.exists(),
-            "{link} leads nowhere"
-        );
+        assert!(link.starts_with("http") || path.exists(), "{link} leads nowhere");
     }
 }
 
@@ -122,17 +87,10 @@ fn its_configuration_loads_and_its_short_commands_succeed() {
             assert!(output.status.success(), "`{}`: {stderr}", command.join(" "));
         }
     }
-    directory.write(
-        "broken.toml",
-        the_only_toml().replace("cluster = ", "clutser = "),
-    );
+    directory.write("broken.toml", the_only_toml().replace("cluster = ", "clutser = "));
     let broken = directory.path().join("broken.toml").display().to_string();
     let refused = Proxy::command(&["check", &broken]);
-    assert_eq!(
-        refused.status.code(),
-        Some(2),
-        "a check that accepts anything proves nothing"
-    );
+    assert_eq!(refused.status.code(), Some(2), "a check that accepts anything proves nothing");
 }
 
 /// The README's ports are fixed; the kernel's are put in their place.

@@ -39,14 +39,8 @@ const BANNED_WORDS: [(&str, &str); 6] = [
 /// Prefix of a function's name, and what to write instead.
 const BANNED_PREFIXES: [(&str, &str); 3] = [
     ("get_", "the noun alone, or find_ when it may fail quietly"),
-    (
-        "handle_",
-        "the verb for what is done: accept_, answer_, refuse_",
-    ),
-    (
-        "process_",
-        "the verb for what is done: parse_, relay_, count_",
-    ),
+    ("handle_", "the verb for what is done: accept_, answer_, refuse_"),
+    ("process_", "the verb for what is done: parse_, relay_, count_"),
 ];
 
 const MACHINE_WORDS: [&str; 5] = ["unsafe", "Arc", "Mutex", "RwLock", "thread_local"];
@@ -85,17 +79,11 @@ fn file_length(path: &str, text: &str) -> Vec<String> {
     }
     let lines = production(text).lines().count();
     let explained = text.contains("// tidy: long because ");
-    let max = if explained {
-        FILE_LINES_CEILING
-    } else {
-        FILE_LINES_MAX
-    };
+    let max = if explained { FILE_LINES_CEILING } else { FILE_LINES_MAX };
     if lines <= max {
         return Vec::new();
     }
-    vec![format!(
-        "{path}: {lines} lines before its tests, at most {max}: split it by its nouns"
-    )]
+    vec![format!("{path}: {lines} lines before its tests, at most {max}: split it by its nouns")]
 }
 
 fn banned_words(path: &str, text: &str) -> Vec<String> {
@@ -106,9 +94,7 @@ fn banned_words(path: &str, text: &str) -> Vec<String> {
         for (word, instead) in BANNED_WORDS {
             if words.iter().any(|found| found == word) {
                 let line = line_of(&code, at);
-                complaints.push(format!(
-                    "{path}:{line}: `{identifier}`: no {word}: {instead}"
-                ));
+                complaints.push(format!("{path}:{line}: `{identifier}`: no {word}: {instead}"));
             }
         }
     }
@@ -120,14 +106,8 @@ fn banned_words(path: &str, text: &str) -> Vec<String> {
             }
         }
     }
-    let stem = Path::new(path)
-        .file_stem()
-        .and_then(|stem| stem.to_str())
-        .unwrap_or_default();
-    for (word, instead) in BANNED_WORDS
-        .into_iter()
-        .chain([("common", "name it by its noun")])
-    {
+    let stem = Path::new(path).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    for (word, instead) in BANNED_WORDS.into_iter().chain([("common", "name it by its noun")]) {
         if stem.split('_').any(|part| part == word) {
             complaints.push(format!("{path}: a file named {word}: {instead}"));
         }
@@ -141,9 +121,7 @@ fn machine_words(path: &str, text: &str) -> Vec<String> {
     }
     let code = code_of(text);
     let excused = |line: usize| {
-        text.lines()
-            .nth(line - 1)
-            .is_some_and(|line| line.contains("// tidy: required by "))
+        text.lines().nth(line - 1).is_some_and(|line| line.contains("// tidy: required by "))
     };
     identifiers(&code)
         .filter(|(_, word)| MACHINE_WORDS.contains(word) || is_atomic_type(word))
@@ -184,30 +162,15 @@ fn executor_name(path: &str, text: &str) -> Vec<String> {
 }
 
 fn left_behind(path: &str, text: &str) -> Vec<String> {
-    let notes = ["FIX", "XX"]
-        .into_iter()
-        .zip(["ME", "X"])
-        .map(|(a, b)| format!("{a}{b}"));
+    let notes = ["FIX", "XX"].into_iter().zip(["ME", "X"]).map(|(a, b)| format!("{a}{b}"));
     let mut complaints: Vec<String> = notes
         .flat_map(|note| words_at(text, &note))
-        .map(|at| {
-            format!(
-                "{path}:{}: a note left behind: do it or delete it",
-                line_of(text, at)
-            )
-        })
+        .map(|at| format!("{path}:{}: a note left behind: do it or delete it", line_of(text, at)))
         .collect();
-    let code = if path.ends_with(".rs") {
-        code_of(text)
-    } else {
-        String::new()
-    };
+    let code = if path.ends_with(".rs") { code_of(text) } else { String::new() };
     for call in ["todo!", "unimplemented!"] {
         complaints.extend(code.match_indices(call).map(|(at, _)| {
-            format!(
-                "{path}:{}: `{call}` left behind: write it",
-                line_of(&code, at)
-            )
+            format!("{path}:{}: `{call}` left behind: write it", line_of(&code, at))
         }));
     }
     complaints
@@ -233,29 +196,20 @@ fn header(path: &str, text: &str) -> Vec<String> {
     if !path.starts_with("src/") || path == "src/main.rs" {
         return Vec::new();
     }
-    let lines = text
-        .lines()
-        .take_while(|line| line.starts_with("//!"))
-        .count();
+    let lines = text.lines().take_while(|line| line.starts_with("//!")).count();
     if lines == 0 {
-        return vec![format!(
-            "{path}: no header: what it owns, who calls it, what it never does"
-        )];
+        return vec![format!("{path}: no header: what it owns, who calls it, what it never does")];
     }
     let exempt = ["src/lib.rs", "src/limits.rs"].contains(&path);
     if lines > HEADER_LINES_MAX && !exempt {
-        return vec![format!(
-            "{path}: a header of {lines} lines, at most {HEADER_LINES_MAX}"
-        )];
+        return vec![format!("{path}: a header of {lines} lines, at most {HEADER_LINES_MAX}")];
     }
     Vec::new()
 }
 
 /// A file under src/ that no `mod` line reaches is compiled by nobody.
 fn dead_file(path: &str, sources: &[(String, String)]) -> Vec<String> {
-    let inside = path
-        .strip_prefix("src/")
-        .and_then(|inside| inside.strip_suffix(".rs"));
+    let inside = path.strip_prefix("src/").and_then(|inside| inside.strip_suffix(".rs"));
     let Some(inside) = inside else {
         return Vec::new();
     };
@@ -264,30 +218,18 @@ fn dead_file(path: &str, sources: &[(String, String)]) -> Vec<String> {
     }
     let module = inside.strip_suffix("/mod").unwrap_or(inside);
     let (parents, name) = match module.rsplit_once('/') {
-        Some((parent, name)) => (
-            vec![format!("src/{parent}/mod.rs"), format!("src/{parent}.rs")],
-            name,
-        ),
-        None => (
-            vec!["src/lib.rs".to_owned(), "src/main.rs".to_owned()],
-            module,
-        ),
+        Some((parent, name)) => {
+            (vec![format!("src/{parent}/mod.rs"), format!("src/{parent}.rs")], name)
+        }
+        None => (vec!["src/lib.rs".to_owned(), "src/main.rs".to_owned()], module),
     };
     let declares = |text: &str| {
-        code_of(text)
-            .lines()
-            .any(|line| line.trim_end().ends_with(&format!("mod {name};")))
+        code_of(text).lines().any(|line| line.trim_end().ends_with(&format!("mod {name};")))
     };
-    if sources
-        .iter()
-        .any(|(path, text)| parents.contains(path) && declares(text))
-    {
+    if sources.iter().any(|(path, text)| parents.contains(path) && declares(text)) {
         return Vec::new();
     }
-    vec![format!(
-        "{path}: no `mod {name};` in {}: name it there or delete it",
-        parents[0]
-    )]
+    vec![format!("{path}: no `mod {name};` in {}: name it there or delete it", parents[0])]
 }
 
 // --- rules for other files -------------------------------------------------------------------
@@ -304,9 +246,7 @@ fn titles(path: &str, text: &str) -> Vec<String> {
     if count == 1 {
         return Vec::new();
     }
-    vec![format!(
-        "{path}: {count} titles (`# …`): a Markdown file has exactly one"
-    )]
+    vec![format!("{path}: {count} titles (`# …`): a Markdown file has exactly one")]
 }
 
 fn top_level(path: &str, _text: &str) -> Vec<String> {
@@ -314,10 +254,7 @@ fn top_level(path: &str, _text: &str) -> Vec<String> {
     if first.starts_with('.') || TOP_LEVEL.contains(&first) {
         return Vec::new();
     }
-    vec![format!(
-        "{path}: the top level holds only {}, and dotfiles",
-        TOP_LEVEL.join(" ")
-    )]
+    vec![format!("{path}: the top level holds only {}, and dotfiles", TOP_LEVEL.join(" "))]
 }
 
 fn script(path: &str, text: &str, mode: u32) -> Vec<String> {
@@ -327,14 +264,10 @@ fn script(path: &str, text: &str, mode: u32) -> Vec<String> {
         complaints.push(format!("{path}: not executable: chmod +x {path}"));
     }
     if !is_script && path.starts_with("scripts/") {
-        complaints.push(format!(
-            "{path}: no interpreter line: begin with #!/usr/bin/env bash"
-        ));
+        complaints.push(format!("{path}: no interpreter line: begin with #!/usr/bin/env bash"));
     }
     if text.starts_with("#!/usr/bin/env bash") && !text.contains("\nset -euo pipefail\n") {
-        complaints.push(format!(
-            "{path}: no `set -euo pipefail`: a failing line must end it"
-        ));
+        complaints.push(format!("{path}: no `set -euo pipefail`: a failing line must end it"));
     }
     complaints
 }
@@ -381,9 +314,7 @@ fn literal_end(bytes: &[u8], at: usize) -> usize {
 }
 
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes
-        .windows(needle.len())
-        .position(|window| window == needle)
+    bytes.windows(needle.len()).position(|window| window == needle)
 }
 
 fn quoted_length(rest: &[u8], quote: u8) -> usize {
@@ -415,24 +346,16 @@ fn letter_length(first: u8) -> usize {
 
 /// Everything before the tests of the file.
 fn production(text: &str) -> &str {
-    let tests = text
-        .find("#[cfg(test)]\nmod ")
-        .or_else(|| text.find("#[cfg(test)]\npub mod "));
+    let tests = text.find("#[cfg(test)]\nmod ").or_else(|| text.find("#[cfg(test)]\npub mod "));
     &text[..tests.unwrap_or(text.len())]
 }
 
 fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line))
+    text.lines().enumerate().map(|(index, line)| (index + 1, line))
 }
 
 fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes()[..at]
-        .iter()
-        .filter(|byte| **byte == b'\n')
-        .count()
-        + 1
+    text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 fn is_word(letter: char) -> bool {
@@ -447,13 +370,11 @@ fn identifiers(code: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// `(offset of "fn", name)` of every function that is defined.
 fn functions(code: &str) -> impl Iterator<Item = (usize, &str)> {
-    identifiers(code)
-        .filter(|(_, word)| *word == "fn")
-        .filter_map(move |(at, _)| {
-            let after = code[at + 2..].trim_start();
-            let name = after.split(|letter| !is_word(letter)).next()?;
-            (!name.is_empty()).then_some((at, name))
-        })
+    identifiers(code).filter(|(_, word)| *word == "fn").filter_map(move |(at, _)| {
+        let after = code[at + 2..].trim_start();
+        let name = after.split(|letter| !is_word(letter)).next()?;
+        (!name.is_empty()).then_some((at, name))
+    })
 }
 
 /// Where the body of the function that begins at `at` ends; `None` for a declaration without one.
@@ -481,25 +402,18 @@ fn words_of(identifier: &str) -> Vec<String> {
             words.push(String::new());
         }
         if letter.is_alphabetic() {
-            words
-                .last_mut()
-                .expect("never empty")
-                .extend(letter.to_lowercase());
+            words.last_mut().expect("never empty").extend(letter.to_lowercase());
         }
     }
     words
 }
 
 fn words_at(text: &str, word: &str) -> Vec<usize> {
-    identifiers(text)
-        .filter(|(_, found)| *found == word)
-        .map(|(at, _)| at)
-        .collect()
+    identifiers(text).filter(|(_, found)| *found == word).map(|(at, _)| at).collect()
 }
 
 fn is_atomic_type(word: &str) -> bool {
-    word.strip_prefix("Atomic")
-        .is_some_and(|rest| rest.starts_with(char::is_uppercase))
+    word.strip_prefix("Atomic").is_some_and(|rest| rest.starts_with(char::is_uppercase))
 }
 
 // --- the repository --------------------------------------------------------------------------
@@ -507,22 +421,11 @@ fn is_atomic_type(word: &str) -> bool {
 /// `(path, text)` of everything in the repository that is text.
 fn repository() -> Vec<(String, String)> {
     let listed = Command::new("git")
-        .args([
-            "-c",
-            "safe.directory=*",
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-        ])
+        .args(["-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("git is not installed: scripts/test installs what the tests need");
-    assert!(
-        listed.status.success(),
-        "git ls-files: {}",
-        String::from_utf8_lossy(&listed.stderr)
-    );
+    assert!(listed.status.success(), "git ls-files: {}", String::from_utf8_lossy(&listed.stderr));
     let listed = String::from_utf8(listed.stdout).expect("paths are UTF-8");
     listed
         .lines()
@@ -563,63 +466,34 @@ fn law(path: &str, text: &str, files: &[(String, String)]) -> Vec<String> {
 #[test]
 fn the_repository_keeps_the_law() {
     let files = repository();
-    assert!(
-        files.len() > 20,
-        "git lists only {} files: is this a checkout?",
-        files.len()
-    );
-    let complaints: Vec<String> = files
-        .iter()
-        .flat_map(|(path, text)| law(path, text, &files))
-        .collect();
+    assert!(files.len() > 20, "git lists only {} files: is this a checkout?", files.len());
+    let complaints: Vec<String> =
+        files.iter().flat_map(|(path, text)| law(path, text, &files)).collect();
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
 // --- canaries: each rule must bite, and must let the good pass ---------------------------------
 
 fn bites(complaints: &[String], expected: &str) {
-    assert_eq!(
-        complaints.len(),
-        1,
-        "one complaint expected: {complaints:?}"
-    );
-    assert!(
-        complaints[0].contains(expected),
-        "{} says nothing of {expected}",
-        complaints[0]
-    );
+    assert_eq!(complaints.len(), 1, "one complaint expected: {complaints:?}");
+    assert!(complaints[0].contains(expected), "{} says nothing of {expected}", complaints[0]);
 }
 
 #[test]
 fn a_line_over_100_columns_is_found() {
-    bites(
-        &columns("a.rs", &format!("x\n{}\n", "é".repeat(101))),
-        "a.rs:2",
-    );
+    bites(&columns("a.rs", &format!("x\n{}\n", "é".repeat(101))), "a.rs:2");
     assert!(columns("a.rs", &"é".repeat(100)).is_empty());
 }
 
 #[test]
 fn a_function_over_70_lines_is_found() {
     let body = |lines| format!("\nfn f(a: [u8; 4]) {{\n{}}}\n", "x();\n".repeat(lines));
-    bites(
-        &function_length("a.rs", &body(69)),
-        "a.rs:2: fn f has 71 lines",
-    );
+    bites(&function_length("a.rs", &body(69)), "a.rs:2: fn f has 71 lines");
     assert!(function_length("a.rs", &body(68)).is_empty());
-    let braces = format!(
-        "fn f() {{ \"{{{{\"; '{{'; /* {{ */ }} // {{\n{}",
-        "\n".repeat(99)
-    );
-    assert!(
-        function_length("a.rs", &braces).is_empty(),
-        "braces in literals do not count"
-    );
+    let braces = format!("fn f() {{ \"{{{{\"; '{{'; /* {{ */ }} // {{\n{}", "\n".repeat(99));
+    assert!(function_length("a.rs", &braces).is_empty(), "braces in literals do not count");
     let declared = format!("trait T {{ fn f(a: [u8; 4]); {} }}", "\n".repeat(99));
-    assert!(
-        function_length("a.rs", &declared).is_empty(),
-        "a declaration has no body"
-    );
+    assert!(function_length("a.rs", &declared).is_empty(), "a declaration has no body");
 }
 
 #[test]
@@ -630,20 +504,14 @@ fn a_long_file_is_found_and_its_tests_do_not_count() {
     assert!(file_length("a.rs", &tested).is_empty());
     let explained = "// tidy: long because it is a table\n";
     assert!(file_length("a.rs", &format!("{explained}{}", lines(699))).is_empty());
-    bites(
-        &file_length("a.rs", &format!("{explained}{}", lines(700))),
-        "at most 700",
-    );
+    bites(&file_length("a.rs", &format!("{explained}{}", lines(700))), "at most 700");
 }
 
 #[test]
 fn banned_words_in_names_are_found() {
     bites(&banned_words("a.rs", "struct PoolManager;"), "no manager");
     bites(&banned_words("a.rs", "use crate::string_util;"), "no util");
-    bites(
-        &banned_words("a.rs", "fn handle_request() {}"),
-        "no handle_",
-    );
+    bites(&banned_words("a.rs", "fn handle_request() {}"), "no handle_");
     bites(&banned_words("a.rs", "pub fn get_name() {}"), "no get_");
     bites(&banned_words("src/http/common.rs", ""), "named common");
     let good = "let utilisation = map.get_mut(1); // the manager handles it\n\"get_util\";";
@@ -652,26 +520,13 @@ fn banned_words_in_names_are_found() {
 
 #[test]
 fn machine_words_outside_the_engine_are_found() {
-    for word in [
-        "unsafe",
-        "Arc",
-        "Mutex",
-        "RwLock",
-        "AtomicU64",
-        "thread_local",
-    ] {
+    for word in ["unsafe", "Arc", "Mutex", "RwLock", "AtomicU64", "thread_local"] {
         let text = format!("x\n{word} {{}}\n");
-        bites(
-            &machine_words("src/shard/mod.rs", &text),
-            &format!("src/shard/mod.rs:2: `{word}`"),
-        );
+        bites(&machine_words("src/shard/mod.rs", &text), &format!("src/shard/mod.rs:2: `{word}`"));
         assert!(machine_words("src/engine/ring.rs", &text).is_empty());
         assert!(machine_words("tests/support/origin.rs", &text).is_empty());
         let excused = format!("{word} // tidy: required by rustls\n");
-        assert_eq!(
-            machine_words("src/tls/mod.rs", &excused).is_empty(),
-            word == "Arc"
-        );
+        assert_eq!(machine_words("src/tls/mod.rs", &excused).is_empty(), word == "Arc");
     }
     assert!(machine_words("src/lib.rs", "#![deny(unsafe_code)] // Arc\n").is_empty());
 }
@@ -679,10 +534,7 @@ fn machine_words_outside_the_engine_are_found() {
 #[test]
 fn clocks_read_outside_the_engine_are_found() {
     for read in ["Instant::now()", "SystemTime::now()", "start.elapsed()"] {
-        bites(
-            &clock("src/a.rs", &format!("let x = {read};")),
-            "take `now` as an argument",
-        );
+        bites(&clock("src/a.rs", &format!("let x = {read};")), "take `now` as an argument");
         assert!(clock("src/engine/timer.rs", read).is_empty());
         assert!(clock("src/a.rs", &format!("#[cfg(test)]\nmod tests {{ {read} }}")).is_empty());
     }
@@ -691,29 +543,17 @@ fn clocks_read_outside_the_engine_are_found() {
 
 #[test]
 fn the_executor_named_outside_the_engine_is_found() {
-    bites(
-        &executor_name("src/main.rs", "use glommio::Task;"),
-        "src/main.rs:1",
-    );
+    bites(&executor_name("src/main.rs", "use glommio::Task;"), "src/main.rs:1");
     assert!(executor_name("src/engine/host.rs", "use glommio::Task;").is_empty());
     assert!(executor_name("src/main.rs", "// glommio parks\n").is_empty());
 }
 
 #[test]
 fn notes_and_stubs_left_behind_are_found() {
-    bites(
-        &left_behind("a.rs", concat!("// FIX", "ME: later")),
-        "a note left behind",
-    );
-    bites(
-        &left_behind("a.md", concat!("XX", "X here")),
-        "a note left behind",
-    );
+    bites(&left_behind("a.rs", concat!("// FIX", "ME: later")), "a note left behind");
+    bites(&left_behind("a.md", concat!("XX", "X here")), "a note left behind");
     bites(&left_behind("a.rs", "fn f() { todo!() }"), "`todo!`");
-    bites(
-        &left_behind("a.rs", "fn f() { unimplemented!() }"),
-        "`unimplemented!`",
-    );
+    bites(&left_behind("a.rs", "fn f() { unimplemented!() }"), "`unimplemented!`");
     assert!(left_behind("a", concat!("mktemp /tmp/a.XX", "XXXX")).is_empty());
 }
 
@@ -737,20 +577,11 @@ fn missing_and_long_headers_are_found() {
 #[test]
 fn a_file_that_no_mod_line_reaches_is_found() {
     let sources = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
-        pairs
-            .iter()
-            .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
-            .collect()
+        pairs.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
     };
-    let files = sources(&[
-        ("src/lib.rs", "pub mod http;"),
-        ("src/http/mod.rs", "// mod head;\n"),
-    ]);
+    let files = sources(&[("src/lib.rs", "pub mod http;"), ("src/http/mod.rs", "// mod head;\n")]);
     assert!(dead_file("src/http/mod.rs", &files).is_empty());
-    bites(
-        &dead_file("src/http/head.rs", &files),
-        "no `mod head;` in src/http/mod.rs",
-    );
+    bites(&dead_file("src/http/head.rs", &files), "no `mod head;` in src/http/mod.rs");
     let files = sources(&[("src/http/mod.rs", "pub(crate) mod head;")]);
     assert!(dead_file("src/http/head.rs", &files).is_empty());
 }
@@ -775,10 +606,7 @@ fn scripts_that_cannot_run_or_run_on_after_a_failure_are_found() {
     let good = "#!/usr/bin/env bash\nset -euo pipefail\n";
     bites(&script("scripts/a", good, 0o644), "chmod +x");
     bites(&script("scripts/a", "echo", 0o755), "no interpreter line");
-    bites(
-        &script("perf/a", "#!/usr/bin/env bash\necho\n", 0o755),
-        "pipefail",
-    );
+    bites(&script("perf/a", "#!/usr/bin/env bash\necho\n", 0o755), "pipefail");
     assert!(script("scripts/a", good, 0o755).is_empty());
 }
 

@@ -81,7 +81,9 @@ async fn connection(control: &Rc<Control>, socket: &Socket, page: Page) {
         };
         let mut out = Vec::new();
         reply.encode(&sending(control, &head, keep, request_id), &mut out);
-        if socket.send(&[&out, b"", b""], limits::ADMIN_TIMEOUT).await.is_err() || keep == Keep::Close {
+        if socket.send(&[&out, b"", b""], limits::ADMIN_TIMEOUT).await.is_err()
+            || keep == Keep::Close
+        {
             return;
         }
         buffer.copy_within(head.bytes..end, 0);

@@ -19,12 +19,21 @@ impl RoundRobin {
     }
 
     /// The endpoint whose turn it is among those eligible. An endpoint of weight 0 is never picked.
-    pub(crate) fn pick(&mut self, weights: &[u32], eligible: impl Fn(usize) -> bool) -> Option<usize> {
-        if self.even { self.pick_next(weights.len(), eligible) } else { self.pick_richest(weights, eligible) }
+    pub(crate) fn pick(
+        &mut self,
+        weights: &[u32],
+        eligible: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        if self.even {
+            self.pick_next(weights.len(), eligible)
+        } else {
+            self.pick_richest(weights, eligible)
+        }
     }
 
     fn pick_next(&mut self, count: usize, eligible: impl Fn(usize) -> bool) -> Option<usize> {
-        let picked = (0..count).map(|step| (self.next + step) % count).find(|&index| eligible(index))?;
+        let picked =
+            (0..count).map(|step| (self.next + step) % count).find(|&index| eligible(index))?;
         self.next = picked + 1;
         Some(picked)
     }

@@ -14,11 +14,7 @@ pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
     given.parse().map_err(|_| {
         let wrong = Wrong::new(format!("`{given}` is not an address to listen on"))
             .note("expected an IP address and a port: \"0.0.0.0:8080\", \"[::1]:8080\"");
-        match given
-            .strip_prefix(':')
-            .or(given.strip_prefix("*:"))
-            .map(str::parse::<u16>)
-        {
+        match given.strip_prefix(':').or(given.strip_prefix("*:")).map(str::parse::<u16>) {
             Some(Ok(port)) => wrong.note(format!("did you mean `0.0.0.0:{port}`?")),
             Some(Err(_)) | None => wrong,
         }
@@ -31,13 +27,8 @@ pub(super) fn loopback_address(value: &DeValue<'_>) -> Result<SocketAddr, Wrong>
     if address.ip().to_canonical().is_loopback() {
         return Ok(address);
     }
-    Err(Wrong::new(format!(
-        "the admin API has no authentication yet, so it refuses `{address}`"
-    ))
-    .note(format!(
-        "expected a loopback address: \"127.0.0.1:{}\"",
-        address.port()
-    )))
+    Err(Wrong::new(format!("the admin API has no authentication yet, so it refuses `{address}`"))
+        .note(format!("expected a loopback address: \"127.0.0.1:{}\"", address.port())))
 }
 
 /// `ip:port`, `[v6]:port` or `name:port`.
@@ -70,17 +61,12 @@ fn is_host_name(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
     // a last label of digits only is a mistyped IPv4 address
-    let numeric = host
-        .rsplit('.')
-        .next()
-        .is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
+    let numeric = host.rsplit('.').next().is_some_and(|l| l.bytes().all(|b| b.is_ascii_digit()));
     host.len() <= 253 && host.split('.').all(label) && !numeric
 }
 
@@ -97,19 +83,13 @@ pub(super) fn network(value: &DeValue<'_>) -> Result<Network, Wrong> {
     let width = if address.is_ipv4() { 32 } else { 128 };
     let bits = match bits {
         None => width,
-        Some(bits) => bits
-            .parse::<u8>()
-            .ok()
-            .filter(|b| *b <= width)
-            .ok_or_else(refuse)?,
+        Some(bits) => bits.parse::<u8>().ok().filter(|b| *b <= width).ok_or_else(refuse)?,
     };
     let network = canonical(Network { address, bits });
     let first = first_address(network);
     if first != network.address {
-        return Err(
-            Wrong::new(format!("`{given}` has bits set beyond its mask"))
-                .note(format!("did you mean `{first}/{}`?", network.bits)),
-        );
+        return Err(Wrong::new(format!("`{given}` has bits set beyond its mask"))
+            .note(format!("did you mean `{first}/{}`?", network.bits)));
     }
     Ok(network)
 }
@@ -117,10 +97,9 @@ pub(super) fn network(value: &DeValue<'_>) -> Result<Network, Wrong> {
 /// A block of IPv4-mapped addresses is the IPv4 block: addresses are compared in that form.
 fn canonical(network: Network) -> Network {
     match (network.address.to_canonical(), network.bits.checked_sub(96)) {
-        (IpAddr::V4(v4), Some(bits)) if network.address.is_ipv6() => Network {
-            address: IpAddr::V4(v4),
-            bits,
-        },
+        (IpAddr::V4(v4), Some(bits)) if network.address.is_ipv6() => {
+            Network { address: IpAddr::V4(v4), bits }
+        }
         (IpAddr::V4(_) | IpAddr::V6(_), _) => network,
     }
 }
@@ -155,10 +134,7 @@ mod tests {
         assert_eq!(parse_address("App.Internal:80"), name("app.internal", 80));
         assert_eq!(parse_address("my_app:8080"), name("my_app", 8080));
         assert_eq!(parse_address("app.internal.:80"), name("app.internal.", 80));
-        assert_eq!(
-            parse_address("[::1]:80"),
-            Some(Address::Ip("[::1]:80".parse().unwrap()))
-        );
+        assert_eq!(parse_address("[::1]:80"), Some(Address::Ip("[::1]:80".parse().unwrap())));
         let wrong = [
             "",
             ":80",
@@ -197,19 +173,9 @@ mod tests {
         assert!(mapped.contains(ip("::ffff:10.1.2.3")));
         for all in ["\"0.0.0.0/0\"", "\"::/0\"", "\"fd00::/8\"", "\"::1\""] {
             let network = read(all, network).unwrap();
-            assert_eq!(
-                read(&network.written().to_string(), super::network),
-                Ok(network)
-            );
+            assert_eq!(read(&network.written().to_string(), super::network), Ok(network));
         }
-        for wrong in [
-            "10.0.0.1/8",
-            "10.0.0.0/33",
-            "10.0.0.0/",
-            "/8",
-            "fd00::1/8",
-            "x",
-        ] {
+        for wrong in ["10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "/8", "fd00::1/8", "x"] {
             assert!(read(&format!("\"{wrong}\""), network).is_err(), "{wrong}");
         }
     }

@@ -37,18 +37,12 @@ pub(super) fn check(document: &Document) -> Checked<'_> {
     found.shadows(document);
     found.unused(document);
     let config = match (router, actions) {
-        (Some(router), Some(actions)) if found.problems.is_empty() => Some(Config {
-            document,
-            router,
-            actions,
-        }),
+        (Some(router), Some(actions)) if found.problems.is_empty() => {
+            Some(Config { document, router, actions })
+        }
         (_, _) => None,
     };
-    Checked {
-        config,
-        problems: found.problems,
-        warnings: found.warnings,
-    }
+    Checked { config, problems: found.problems, warnings: found.warnings }
 }
 
 #[derive(Default)]
@@ -84,11 +78,7 @@ impl Found {
         }
         for (name, port) in [("metrics", &document.metrics), ("admin", &document.admin)] {
             if port.enabled.value {
-                self.bind(
-                    &mut bound,
-                    Bound::new(&port.bind, format!("{name}.bind")),
-                    overlap,
-                );
+                self.bind(&mut bound, Bound::new(&port.bind, format!("{name}.bind")), overlap);
             }
         }
     }
@@ -102,17 +92,9 @@ impl Found {
     ) {
         if let Some(first) = bound.iter().find(|first| clash(first.address, new.address)) {
             // What has no place (a default, a flag) is reported at the other one.
-            let (here, there) = if new.offset.is_none() {
-                (first, &new)
-            } else {
-                (&new, first)
-            };
-            let wrong = Wrong::new(format!("`{}` is taken by `{}`", here.address, there.key)).note(
-                format!(
-                    "`{}` is `{}`: change one of the two",
-                    there.key, there.address
-                ),
-            );
+            let (here, there) = if new.offset.is_none() { (first, &new) } else { (&new, first) };
+            let wrong = Wrong::new(format!("`{}` is taken by `{}`", here.address, there.key))
+                .note(format!("`{}` is `{}`: change one of the two", there.key, there.address));
             self.refuse(here.offset, here.key.clone(), wrong);
         }
         bound.push(new);
@@ -140,36 +122,19 @@ impl Found {
     }
 
     fn heads(&mut self, document: &Document) {
-        let (url, head) = (
-            &document.limits.max_url_length,
-            &document.limits.max_header_size,
-        );
+        let (url, head) = (&document.limits.max_url_length, &document.limits.max_header_size);
         if url.value.0 >= head.value.0 {
             let wrong = Wrong::new("a URL of this length does not fit into `max_header_size`")
                 .note(format!("expected less than {} bytes", head.value.0));
-            self.refuse(
-                url.offset.or(head.offset),
-                "limits.max_url_length".to_owned(),
-                wrong,
-            );
+            self.refuse(url.offset.or(head.offset), "limits.max_url_length".to_owned(), wrong);
         }
     }
 
     fn route_names(&mut self, document: &Document) {
         let mut names = HashMap::new();
-        for route in document
-            .routes
-            .iter()
-            .filter(|route| !route.name.value.is_empty())
-        {
+        for route in document.routes.iter().filter(|route| !route.name.value.is_empty()) {
             let key = format!("{}.name", route.key);
-            self.unique(
-                &mut names,
-                &route.name.value,
-                &route.key,
-                route.name.offset,
-                key,
-            );
+            self.unique(&mut names, &route.name.value, &route.key, route.name.offset, key);
         }
     }
 
@@ -179,11 +144,8 @@ impl Found {
         for (id, cluster) in (0..).zip(&document.clusters) {
             ids.insert(cluster.name.value.as_str(), ClusterId(id));
         }
-        let actions: Vec<Option<Action>> = document
-            .routes
-            .iter()
-            .map(|route| self.action(route, &ids))
-            .collect();
+        let actions: Vec<Option<Action>> =
+            document.routes.iter().map(|route| self.action(route, &ids)).collect();
         actions.into_iter().collect()
     }
 
@@ -249,14 +211,8 @@ impl Found {
         let Some(route) = document.routes.get(error.route.0 as usize) else {
             return;
         };
-        let list = if error.field == "hosts" {
-            &route.hosts
-        } else {
-            &route.paths
-        };
-        let offset = list
-            .get(error.index)
-            .map_or(route.offset, |entry| entry.offset);
+        let list = if error.field == "hosts" { &route.hosts } else { &route.paths };
+        let offset = list.get(error.index).map_or(route.offset, |entry| entry.offset);
         let key = format!("{}.{}[{}]", route.key, error.field, error.index);
         self.refuse(offset, key, Wrong::new(error.message));
     }
@@ -266,10 +222,7 @@ impl Found {
         let mut taken: HashMap<(String, &str), &Route> = HashMap::new();
         for route in &document.routes {
             let pairs = pairs(route);
-            let owner = pairs
-                .iter()
-                .map(|pair| taken.get(pair))
-                .collect::<Option<Vec<_>>>();
+            let owner = pairs.iter().map(|pair| taken.get(pair)).collect::<Option<Vec<_>>>();
             if let Some([first, ..]) = owner.as_deref() {
                 let wrong = Wrong::new("no request reaches this route")
                     .note(format!(
@@ -291,17 +244,9 @@ impl Found {
             .iter()
             .filter_map(|r| Some(r.cluster.as_ref()?.value.as_str()))
             .collect();
-        for cluster in document
-            .clusters
-            .iter()
-            .filter(|c| !used.contains(named(c)))
-        {
+        for cluster in document.clusters.iter().filter(|c| !used.contains(named(c))) {
             let key = format!("clusters.{}", cluster.name.value);
-            self.warn(
-                cluster.name.offset,
-                key,
-                Wrong::new("no route leads to this cluster"),
-            );
+            self.warn(cluster.name.offset, key, Wrong::new("no route leads to this cluster"));
         }
     }
 }
@@ -315,11 +260,7 @@ struct Bound {
 
 impl Bound {
     fn new(bind: &At<SocketAddr>, key: String) -> Bound {
-        Bound {
-            address: bind.value,
-            key,
-            offset: bind.offset,
-        }
+        Bound { address: bind.value, key, offset: bind.offset }
     }
 }
 
@@ -339,10 +280,7 @@ fn sorted<'n>(names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
 fn pairs(route: &Route) -> Vec<(String, &str)> {
     let hosts: Vec<String> = match route.hosts.as_slice() {
         [] => vec!["*".to_owned()],
-        hosts => hosts
-            .iter()
-            .map(|host| host.value.to_ascii_lowercase())
-            .collect(),
+        hosts => hosts.iter().map(|host| host.value.to_ascii_lowercase()).collect(),
     };
     let paths: Vec<&str> = match route.paths.as_slice() {
         [] => vec!["/*"],
@@ -351,9 +289,7 @@ fn pairs(route: &Route) -> Vec<(String, &str)> {
     if hosts.len().saturating_mul(paths.len()) > PAIRS_MAX {
         return Vec::new();
     }
-    let all = hosts
-        .iter()
-        .flat_map(|host| paths.iter().map(|path| (host.clone(), *path)));
+    let all = hosts.iter().flat_map(|host| paths.iter().map(|path| (host.clone(), *path)));
     all.collect()
 }
 
@@ -384,24 +320,11 @@ mod tests {
         let mut found = Found::default();
         for (field, index) in [("hosts", 1), ("paths", 0), ("paths", 9)] {
             let message = "wrong".to_owned();
-            found.pattern(
-                &document,
-                MatchError {
-                    route: RouteId(0),
-                    field,
-                    index,
-                    message,
-                },
-            );
+            found.pattern(&document, MatchError { route: RouteId(0), field, index, message });
         }
         found.pattern(
             &document,
-            MatchError {
-                route: RouteId(9),
-                field: "hosts",
-                index: 0,
-                message: String::new(),
-            },
+            MatchError { route: RouteId(9), field: "hosts", index: 0, message: String::new() },
         );
         let places: Vec<(&str, &str)> = found
             .problems

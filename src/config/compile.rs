@@ -21,27 +21,14 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
     let port = |port: &super::document::Port| port.enabled.value.then_some(port.bind.value);
     Plan {
         version,
-        cores: if document.cores.value == 0 {
-            cpus.max(1)
-        } else {
-            document.cores.value
-        },
+        cores: if document.cores.value == 0 { cpus.max(1) } else { document.cores.value },
         listeners: listeners(document),
         router: config.router,
-        routes: document
-            .routes
-            .iter()
-            .zip(config.actions)
-            .map(route)
-            .collect(),
+        routes: document.routes.iter().zip(config.actions).map(route).collect(),
         clusters: document.clusters.iter().map(cluster).collect(),
         limits: limits(document),
         timeouts: timeouts(document),
-        trusted_proxies: document
-            .trusted_proxies
-            .iter()
-            .map(|network| network.value)
-            .collect(),
+        trusted_proxies: document.trusted_proxies.iter().map(|network| network.value).collect(),
         proxy_id: document.proxy_id.value.clone(),
         access_log,
         metrics: port(&document.metrics),
@@ -71,11 +58,7 @@ fn route((route, action): (&super::document::Route, Action)) -> Route {
 
 fn edits(edits: &Edits) -> HeaderEdits {
     HeaderEdits {
-        remove: edits
-            .remove
-            .iter()
-            .map(|name| octets(&name.value.to_ascii_lowercase()))
-            .collect(),
+        remove: edits.remove.iter().map(|name| octets(&name.value.to_ascii_lowercase())).collect(),
         set: lines(&edits.set),
         add: lines(&edits.add),
     }
@@ -85,10 +68,7 @@ type Line = (Box<[u8]>, Box<[u8]>);
 
 fn lines(edits: &[(At<String>, Vec<At<String>>)]) -> Vec<Line> {
     let line = |name: &At<String>, value: &At<String>| (octets(&name.value), octets(&value.value));
-    edits
-        .iter()
-        .flat_map(|(name, values)| values.iter().map(move |v| line(name, v)))
-        .collect()
+    edits.iter().flat_map(|(name, values)| values.iter().map(move |v| line(name, v))).collect()
 }
 
 fn octets(text: &str) -> Box<[u8]> {
@@ -118,11 +98,7 @@ fn cluster(cluster: &Cluster) -> plan::Cluster {
 
 /// Weights that differ are honoured under either name; the plain loop is the cheaper one.
 fn balance(cluster: &Cluster) -> Balance {
-    if cluster
-        .endpoints
-        .iter()
-        .all(|endpoint| endpoint.weight.value == 1)
-    {
+    if cluster.endpoints.iter().all(|endpoint| endpoint.weight.value == 1) {
         Balance::RoundRobin
     } else {
         Balance::WeightedRoundRobin

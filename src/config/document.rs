@@ -195,16 +195,8 @@ impl Document {
             metrics: Port::read(root.section("metrics"), METRICS_PORT, socket_address),
             admin: Port::read(root.section("admin"), ADMIN_PORT, loopback_address),
             listeners: Listener::read_all(&mut root),
-            routes: root
-                .sections("routes")
-                .into_iter()
-                .map(Route::read)
-                .collect(),
-            clusters: root
-                .entries("clusters")
-                .into_iter()
-                .filter_map(Cluster::read)
-                .collect(),
+            routes: root.sections("routes").into_iter().map(Route::read).collect(),
+            clusters: root.entries("clusters").into_iter().filter_map(Cluster::read).collect(),
             path: path.to_owned(),
             source: source.to_owned(),
         };
@@ -304,11 +296,7 @@ impl Listener {
         if !root.has("listeners") {
             root.missing("listeners", expected);
         }
-        let listeners = root
-            .sections("listeners")
-            .into_iter()
-            .filter_map(Listener::read)
-            .collect();
+        let listeners = root.sections("listeners").into_iter().filter_map(Listener::read).collect();
         if root.is_empty_list("listeners") {
             let wrong = Wrong::new("there are no listeners").note(format!("expected {expected}"));
             root.refuse_key("listeners", root.offset_of("listeners"), wrong);
@@ -318,11 +306,7 @@ impl Listener {
 
     fn read(mut section: Section<'_>) -> Option<Listener> {
         let given = section.required("name", "a name, such as \"edge\"", name);
-        let bind = section.required(
-            "bind",
-            "an address, such as \"0.0.0.0:8080\"",
-            socket_address,
-        );
+        let bind = section.required("bind", "an address, such as \"0.0.0.0:8080\"", socket_address);
         let protocol = section.value_or(
             "protocol",
             ListenerProtocol::Http,
@@ -330,12 +314,7 @@ impl Listener {
         );
         let key = section.path.clone();
         section.finish();
-        Some(Listener {
-            name: given?,
-            bind: bind?,
-            protocol,
-            key,
-        })
+        Some(Listener { name: given?, bind: bind?, protocol, key })
     }
 }
 
@@ -356,11 +335,8 @@ impl Route {
         let request_headers = Edits::read(section.section("request_headers"));
         let response_headers = Edits::read(section.section("response_headers"));
         if several || none {
-            let message = if none {
-                "this route does nothing"
-            } else {
-                "this route does two things"
-            };
+            let message =
+                if none { "this route does nothing" } else { "this route does two things" };
             section.refuse(
                 Wrong::new(message)
                     .note("expected exactly one of: cluster, respond, redirect, echo"),
@@ -410,10 +386,7 @@ impl Redirect {
         let expected = "a URL, such as \"https://{host}{path}{query}\"";
         let location = section.required("location", expected, location);
         section.finish();
-        Some(Redirect {
-            status,
-            location: location?,
-        })
+        Some(Redirect { status, location: location? })
     }
 }
 
@@ -429,16 +402,9 @@ fn redirect_status(value: &toml::de::DeValue<'_>) -> Result<u16, Wrong> {
 impl Edits {
     fn read(mut section: Section<'_>) -> Edits {
         let remove = section.list("remove", header_name);
-        let set = section
-            .entries("set")
-            .into_iter()
-            .filter_map(|e| line(e, Lines::One));
+        let set = section.entries("set").into_iter().filter_map(|e| line(e, Lines::One));
         let mut set: Vec<(At<String>, Vec<At<String>>)> = set.collect();
-        let add = section
-            .entries("add")
-            .into_iter()
-            .filter_map(|e| line(e, Lines::Many))
-            .collect();
+        let add = section.entries("add").into_iter().filter_map(|e| line(e, Lines::Many)).collect();
         let mut seen = HashSet::new();
         set.retain(|(name, _)| {
             let first = seen.insert(name.value.to_ascii_lowercase());
@@ -470,10 +436,7 @@ fn line(
         return None;
     }
     let values = if lines == Lines::Many && item.is_array() {
-        item.elements()
-            .iter()
-            .filter_map(|element| element.parse(header_value))
-            .collect()
+        item.elements().iter().filter_map(|element| element.parse(header_value)).collect()
     } else {
         vec![item.parse(header_value)?]
     };
@@ -487,10 +450,7 @@ impl Cluster {
         }
         let mut section = item.table()?;
         if !section.has("endpoints") {
-            section.missing(
-                "endpoints",
-                "a list such as [{ address = \"10.0.0.1:8080\" }]",
-            );
+            section.missing("endpoints", "a list such as [{ address = \"10.0.0.1:8080\" }]");
         }
         let balance = choice("way to balance", BALANCES);
         let protocol = choice("cluster protocol", CLUSTER_PROTOCOLS);
@@ -534,11 +494,7 @@ impl Endpoint {
         let weight = section.value_or("weight", 1, integer(0..=u64::from(limits::WEIGHT_MAX)));
         let zone = section.value("zone", name);
         section.finish();
-        Some(Endpoint {
-            address: address?,
-            weight,
-            zone,
-        })
+        Some(Endpoint { address: address?, weight, zone })
     }
 }
 

@@ -27,10 +27,7 @@ pub(super) struct Wrong {
 
 impl Wrong {
     pub(super) fn new(message: impl Into<String>) -> Wrong {
-        Wrong {
-            message: message.into(),
-            notes: Vec::new(),
-        }
+        Wrong { message: message.into(), notes: Vec::new() }
     }
 
     pub(super) fn note(mut self, note: impl Into<String>) -> Wrong {
@@ -40,20 +37,11 @@ impl Wrong {
 
     /// The names that exist here and, when one of them is close, which was probably meant.
     pub(super) fn choices(self, label: &str, given: &str, names: &[&str]) -> Wrong {
-        let mut shown = names
-            .iter()
-            .take(NAMES_SHOWN)
-            .copied()
-            .collect::<Vec<_>>()
-            .join(", ");
+        let mut shown = names.iter().take(NAMES_SHOWN).copied().collect::<Vec<_>>().join(", ");
         if names.len() > NAMES_SHOWN {
             shown.push_str(&format!(" and {} more", names.len() - NAMES_SHOWN));
         }
-        let listed = if names.is_empty() {
-            self
-        } else {
-            self.note(format!("{label}: {shown}"))
-        };
+        let listed = if names.is_empty() { self } else { self.note(format!("{label}: {shown}")) };
         match nearest(given, names.iter().copied()) {
             Some(name) => listed.note(format!("did you mean `{name}`?")),
             None => listed,
@@ -97,11 +85,7 @@ impl Errors {
                 notes: problem.wrong.notes,
             })
             .collect();
-        Errors {
-            path: path.to_owned(),
-            list,
-            more,
-        }
+        Errors { path: path.to_owned(), list, more }
     }
 
     pub fn list(&self) -> &[Error] {
@@ -128,11 +112,7 @@ impl fmt::Display for Errors {
             f.write_str(&one(&self.path, error, ""))?;
         }
         if self.more {
-            writeln!(
-                f,
-                "{}: and more errors, mend these first",
-                clean(&self.path)
-            )?;
+            writeln!(f, "{}: and more errors, mend these first", clean(&self.path))?;
         }
         Ok(())
     }
@@ -176,15 +156,9 @@ fn clean(text: &str) -> String {
 /// Line and column (in characters), both from 1.
 fn place(text: &str, offset: usize) -> (usize, usize) {
     let before = &text.as_bytes()[..offset.min(text.len())];
-    let line_start = before
-        .iter()
-        .rposition(|&b| b == b'\n')
-        .map_or(0, |at| at + 1);
+    let line_start = before.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
     let line = before.iter().filter(|&&b| b == b'\n').count() + 1;
-    let column = String::from_utf8_lossy(&before[line_start..])
-        .chars()
-        .count()
-        + 1;
+    let column = String::from_utf8_lossy(&before[line_start..]).chars().count() + 1;
     (line, column)
 }
 
@@ -261,11 +235,8 @@ mod tests {
 
     #[test]
     fn quoted_bytes_cannot_forge_a_line() {
-        let problem = Problem {
-            offset: Some(0),
-            key: "a\nb".into(),
-            wrong: Wrong::new("bad \u{1b}[2J"),
-        };
+        let problem =
+            Problem { offset: Some(0), key: "a\nb".into(), wrong: Wrong::new("bad \u{1b}[2J") };
         let errors = Errors::new("f.toml", "x", vec![problem]);
         assert_eq!(errors.to_string(), "f.toml:1:1: a\\nb: bad \\u{1b}[2J\n");
     }

@@ -34,10 +34,7 @@ pub fn explain(asked: &str) -> Result<String, String> {
     if let Some(key) = find(&wanted) {
         return Ok(describe(key));
     }
-    let below: Vec<&Key> = KEYS
-        .iter()
-        .filter(|key| is_below(key.path, &wanted))
-        .collect();
+    let below: Vec<&Key> = KEYS.iter().filter(|key| is_below(key.path, &wanted)).collect();
     if !below.is_empty() {
         return Ok(below.into_iter().map(line).collect());
     }
@@ -61,13 +58,7 @@ fn describe(key: &Key) -> String {
         Absent(meaning) => format!("none ({meaning})"),
         Is(value) => value.to_owned(),
     };
-    let Key {
-        path,
-        kind,
-        example,
-        doc,
-        ..
-    } = key;
+    let Key { path, kind, example, doc, .. } = key;
     format!("{path}\n  {doc}\n  type: {kind}\n  default: {default}\n  example: {example}\n")
 }
 
@@ -76,14 +67,12 @@ fn line(key: &Key) -> String {
 }
 
 fn find(pattern: &str) -> Option<&'static Key> {
-    KEYS.iter()
-        .find(|key| key.path == pattern || bare(key.path) == bare(pattern))
+    KEYS.iter().find(|key| key.path == pattern || bare(key.path) == bare(pattern))
 }
 
 fn is_below(path: &str, section: &str) -> bool {
     let rest = bare(path);
-    rest.strip_prefix(&bare(section))
-        .is_some_and(|rest| rest.starts_with('.'))
+    rest.strip_prefix(&bare(section)).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Without brackets, which operators leave out.
@@ -98,8 +87,7 @@ fn last(path: &str) -> &str {
 /// Where a key that was written in the wrong section belongs.
 pub(super) fn home_of(name: &str) -> Option<&'static str> {
     KEYS.iter().map(|key| key.path).find(|path| {
-        path.split('.')
-            .any(|part| part.trim_end_matches("[]") == name && name != "NAME")
+        path.split('.').any(|part| part.trim_end_matches("[]") == name && name != "NAME")
     })
 }
 
@@ -135,13 +123,7 @@ const fn key(
     example: &'static str,
     doc: &'static str,
 ) -> Key {
-    Key {
-        path,
-        kind,
-        default,
-        example,
-        doc,
-    }
+    Key { path, kind, default, example, doc }
 }
 
 /// In the order of `conf/corelane.toml`.
@@ -510,13 +492,7 @@ pub const KEYS: &[Key] = &[
         "bind = \"0.0.0.0:9090\"",
         "where metrics are served",
     ),
-    key(
-        "admin.enabled",
-        "boolean",
-        Is("true"),
-        "enabled = false",
-        "serve the admin API",
-    ),
+    key("admin.enabled", "boolean", Is("true"), "enabled = false", "serve the admin API"),
     key(
         "admin.bind",
         "address",
@@ -551,11 +527,8 @@ mod tests {
         let asked = reader.asked.borrow();
         // A section is asked for as well; only its keys are in the registry.
         let section = |path: &String| asked.iter().any(|other| is_below(other, path));
-        let leaves: BTreeSet<&str> = asked
-            .iter()
-            .filter(|path| !section(path))
-            .map(String::as_str)
-            .collect();
+        let leaves: BTreeSet<&str> =
+            asked.iter().filter(|path| !section(path)).map(String::as_str).collect();
         let known: BTreeSet<&str> = KEYS.iter().map(|key| key.path).collect();
         assert_eq!(leaves, known);
     }
@@ -565,22 +538,10 @@ mod tests {
         assert_eq!(pattern_of("routes[12].cluster"), "routes[].cluster");
         assert_eq!(pattern_of("clusters.orders.pool"), "clusters.NAME.pool");
         assert!(find("clusters.NAME.endpoints.weight").is_some());
-        assert_eq!(
-            home_of("max_pending"),
-            Some("clusters.NAME.pool.max_pending")
-        );
+        assert_eq!(home_of("max_pending"), Some("clusters.NAME.pool.max_pending"));
         assert_eq!(home_of("access"), Some("logging.access.enabled"));
         assert_eq!(home_of("NAME"), None);
-        for odd in [
-            "",
-            ".",
-            "clusters",
-            "clusters.",
-            "[",
-            "]]",
-            "routes[",
-            "\u{e9}[\u{e9}",
-        ] {
+        for odd in ["", ".", "clusters", "clusters.", "[", "]]", "routes[", "\u{e9}[\u{e9}"] {
             let _ = explain(odd);
         }
     }

@@ -44,11 +44,7 @@ pub fn load(path: &str, text: &str) -> Result<Document, Errors> {
     } else {
         problems = beside(text, &syntax, problems);
     }
-    if problems.is_empty() {
-        Ok(document)
-    } else {
-        fail(problems)
-    }
+    if problems.is_empty() { Ok(document) } else { fail(problems) }
 }
 
 /// Bytes of a file as text.
@@ -61,11 +57,7 @@ pub fn decode<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, Errors> {
         let text = std::str::from_utf8(&bytes[..before]).unwrap_or_default();
         let wrong = Wrong::new(format!("byte 0x{:02x} is not UTF-8", bytes[before]))
             .note("expected a TOML file, which is UTF-8 text");
-        let problem = Problem {
-            offset: Some(before),
-            key: String::new(),
-            wrong,
-        };
+        let problem = Problem { offset: Some(before), key: String::new(), wrong };
         Errors::new(path, text, vec![problem])
     })
 }
@@ -76,11 +68,7 @@ pub fn compile(document: &Document, version: u64, cpus: usize) -> Result<Plan, E
     let checked = check::check(document);
     match checked.config {
         Some(config) => Ok(compile::compile(config, version, cpus)),
-        None => Err(Errors::new(
-            &document.path,
-            &document.source,
-            checked.problems,
-        )),
+        None => Err(Errors::new(&document.path, &document.source, checked.problems)),
     }
 }
 
@@ -97,16 +85,9 @@ pub fn verify(document: &Document) -> Result<(), Errors> {
 pub fn warnings(document: &Document, cpus: usize) -> Errors {
     let mut warnings = check::check(document).warnings;
     if document.cores.value > cpus {
-        let wrong = Wrong::new(format!(
-            "{} cores will share {cpus} CPUs",
-            document.cores.value
-        ))
-        .note("expected 0 (one per CPU) or at most the CPUs that the process may use");
-        warnings.push(Problem {
-            offset: document.cores.offset,
-            key: "cores".to_owned(),
-            wrong,
-        });
+        let wrong = Wrong::new(format!("{} cores will share {cpus} CPUs", document.cores.value))
+            .note("expected 0 (one per CPU) or at most the CPUs that the process may use");
+        warnings.push(Problem { offset: document.cores.offset, key: "cores".to_owned(), wrong });
     }
     Errors::new(&document.path, &document.source, warnings)
 }
@@ -124,26 +105,16 @@ pub fn fuzz(bytes: &[u8]) {
             let plan = compile(&document, 1, 1).expect("what loads compiles");
             let again = load("again", &print(&document)).expect("what is printed loads");
             let again = compile(&again, 1, 1).expect("what loads compiles");
-            assert_eq!(
-                plan.routes.len(),
-                again.routes.len(),
-                "printing kept every route"
-            );
+            assert_eq!(plan.routes.len(), again.routes.len(), "printing kept every route");
         }
         Err(errors) => assert!(!errors.to_string().is_empty(), "a failure says why"),
     }
 }
 
 fn too_large(bytes: usize) -> Problem {
-    let wrong = Wrong::new(format!("this file has {bytes} bytes")).note(format!(
-        "expected at most {} bytes of configuration",
-        limits::CONFIG_BYTES_MAX
-    ));
-    Problem {
-        offset: None,
-        key: String::new(),
-        wrong,
-    }
+    let wrong = Wrong::new(format!("this file has {bytes} bytes"))
+        .note(format!("expected at most {} bytes of configuration", limits::CONFIG_BYTES_MAX));
+    Problem { offset: None, key: String::new(), wrong }
 }
 
 /// Mistakes of syntax, and those others that are surely not their consequence: a value on a line
@@ -164,18 +135,10 @@ fn beside(text: &str, syntax: &[toml::de::Error], found: Vec<Problem>) -> Vec<Pr
             (message, _) => message.to_owned(),
         };
         let wrong = Wrong::new(message);
-        problems.push(Problem {
-            offset: Some(span.start),
-            key: String::new(),
-            wrong,
-        });
+        problems.push(Problem { offset: Some(span.start), key: String::new(), wrong });
     }
     let sure = |at: usize| !doubtful.iter().any(|range| range.contains(&at));
-    problems.extend(
-        found
-            .into_iter()
-            .filter(|problem| problem.offset.is_none_or(sure)),
-    );
+    problems.extend(found.into_iter().filter(|problem| problem.offset.is_none_or(sure)));
     problems
 }
 
@@ -183,18 +146,11 @@ fn beside(text: &str, syntax: &[toml::de::Error], found: Vec<Problem>) -> Vec<Pr
 fn consequences(text: &str, at: usize) -> Range<usize> {
     let bytes = text.as_bytes();
     let at = at.min(bytes.len());
-    let start = bytes[..at]
-        .iter()
-        .rposition(|&b| b == b'\n')
-        .map_or(0, |newline| newline + 1);
+    let start = bytes[..at].iter().rposition(|&b| b == b'\n').map_or(0, |newline| newline + 1);
     let is_header = |line: &[u8]| line.trim_ascii_start().starts_with(b"[");
     let mut end = start;
     for (index, line) in bytes[start..].split_inclusive(|&b| b == b'\n').enumerate() {
-        let over = if is_header(&bytes[start..]) {
-            is_header(line)
-        } else {
-            true
-        };
+        let over = if is_header(&bytes[start..]) { is_header(line) } else { true };
         if index > 0 && over {
             break;
         }

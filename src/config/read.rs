@@ -22,10 +22,7 @@ pub struct At<T> {
 impl<T> At<T> {
     /// A value that the text does not contain: a default, or a flag of the command line.
     pub fn unplaced(value: T) -> At<T> {
-        At {
-            value,
-            offset: None,
-        }
+        At { value, offset: None }
     }
 }
 
@@ -70,11 +67,7 @@ impl Reader {
     }
 
     fn push(&self, offset: Offset, key: &str, wrong: Wrong) {
-        self.problems.borrow_mut().push(Problem {
-            offset,
-            key: key.to_owned(),
-            wrong,
-        });
+        self.problems.borrow_mut().push(Problem { offset, key: key.to_owned(), wrong });
     }
 }
 
@@ -113,8 +106,7 @@ impl<'t> Section<'t> {
         default: T,
         parse: impl Fn(&DeValue<'_>) -> Result<T, Wrong>,
     ) -> At<T> {
-        self.value(key, parse)
-            .unwrap_or_else(|| At::unplaced(default))
+        self.value(key, parse).unwrap_or_else(|| At::unplaced(default))
     }
 
     /// Like [`Section::value`], for a key that must be there.
@@ -139,10 +131,7 @@ impl<'t> Section<'t> {
         let Some(item) = self.item(key) else {
             return Vec::new();
         };
-        item.elements()
-            .iter()
-            .filter_map(|element| element.parse(&parse))
-            .collect()
+        item.elements().iter().filter_map(|element| element.parse(&parse)).collect()
     }
 
     /// A table below this one. An absent one is read as empty, so that its defaults have one home.
@@ -180,18 +169,8 @@ impl<'t> Section<'t> {
             .map(|(name, value)| {
                 let path = join(&section.path, name.get_ref());
                 let offset = Some(name.span().start);
-                let name = At {
-                    value: name.get_ref().clone().into_owned(),
-                    offset,
-                };
-                (
-                    name,
-                    Item {
-                        reader: self.reader,
-                        value,
-                        path,
-                    },
-                )
+                let name = At { value: name.get_ref().clone().into_owned(), offset };
+                (name, Item { reader: self.reader, value, path })
             })
             .collect();
         entries.sort_by_key(|(name, _)| name.offset);
@@ -210,16 +189,12 @@ impl<'t> Section<'t> {
     }
 
     pub(super) fn offset_of(&self, key: &str) -> Offset {
-        self.table
-            .and_then(|table| table.get(key))
-            .map_or(self.offset, |v| Some(v.span().start))
+        self.table.and_then(|table| table.get(key)).map_or(self.offset, |v| Some(v.span().start))
     }
 
     pub(super) fn is_empty_list(&self, key: &str) -> bool {
         let value = self.table.and_then(|table| table.get(key));
-        value
-            .and_then(|v| v.get_ref().as_array())
-            .is_some_and(|list| list.is_empty())
+        value.and_then(|v| v.get_ref().as_array()).is_some_and(|list| list.is_empty())
     }
 
     /// A mistake of the whole section.
@@ -254,8 +229,7 @@ impl<'t> Section<'t> {
             {
                 wrong = wrong.note(format!("there is a key of this name: `{home}`"));
             }
-            self.reader
-                .push(Some(name.span().start), &join(&self.path, given), wrong);
+            self.reader.push(Some(name.span().start), &join(&self.path, given), wrong);
         }
     }
 
@@ -263,20 +237,13 @@ impl<'t> Section<'t> {
         self.asked.push(key);
         let path = join(&self.path, key);
         #[cfg(test)]
-        self.reader
-            .asked
-            .borrow_mut()
-            .insert(keys::pattern_of(&path));
+        self.reader.asked.borrow_mut().insert(keys::pattern_of(&path));
         let value = self.table?.get(key)?;
         // The parser puts an empty placeholder where it could not read a value.
         if self.reader.torn && value.span().is_empty() {
             return None;
         }
-        Some(Item {
-            reader: self.reader,
-            value,
-            path,
-        })
+        Some(Item { reader: self.reader, value, path })
     }
 }
 
@@ -299,10 +266,8 @@ impl<'t> Item<'t> {
     pub(super) fn table(&self) -> Option<Section<'t>> {
         let offset = Some(self.value.span().start);
         let DeValue::Table(table) = self.value.get_ref() else {
-            let wrong = Wrong::new(format!(
-                "expected a table, found {}",
-                found(self.value.get_ref())
-            ));
+            let wrong =
+                Wrong::new(format!("expected a table, found {}", found(self.value.get_ref())));
             self.reader.push(offset, &self.path, wrong);
             return None;
         };
@@ -323,11 +288,9 @@ impl<'t> Item<'t> {
     pub(super) fn elements(&self) -> Vec<Item<'t>> {
         let DeValue::Array(array) = self.value.get_ref() else {
             let offset = Some(self.value.span().start);
-            let wrong = Wrong::new(format!(
-                "expected a list, found {}",
-                found(self.value.get_ref())
-            ))
-            .note("a list is written in brackets, even when it has one element");
+            let wrong =
+                Wrong::new(format!("expected a list, found {}", found(self.value.get_ref())))
+                    .note("a list is written in brackets, even when it has one element");
             self.reader.push(offset, &self.path, wrong);
             return Vec::new();
         };
@@ -353,9 +316,5 @@ impl<'t> Item<'t> {
 }
 
 fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

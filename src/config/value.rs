@@ -52,10 +52,8 @@ type Names<T> = &'static [(&'static str, T)];
 
 pub(super) const LISTENER_PROTOCOLS: Names<ListenerProtocol> = &[("http", ListenerProtocol::Http)];
 pub(super) const CLUSTER_PROTOCOLS: Names<ClusterProtocol> = &[("h1", ClusterProtocol::H1)];
-pub(super) const BALANCES: Names<Balance> = &[
-    ("round_robin", Balance::RoundRobin),
-    ("weighted_round_robin", Balance::WeightedRoundRobin),
-];
+pub(super) const BALANCES: Names<Balance> =
+    &[("round_robin", Balance::RoundRobin), ("weighted_round_robin", Balance::WeightedRoundRobin)];
 pub(super) const FORMATS: Names<AccessLogFormat> = &[
     ("json", AccessLogFormat::Json),
     ("clf", AccessLogFormat::Clf),
@@ -114,9 +112,7 @@ pub(super) fn found(value: &DeValue<'_>) -> &'static str {
 }
 
 pub(super) fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Wrong> {
-    value
-        .as_str()
-        .ok_or_else(|| Wrong::new(format!("expected a string, found {}", found(value))))
+    value.as_str().ok_or_else(|| Wrong::new(format!("expected a string, found {}", found(value))))
 }
 
 pub(super) fn text(value: &DeValue<'_>) -> Result<String, Wrong> {
@@ -125,10 +121,7 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, Wrong> {
 
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
     value.as_bool().ok_or_else(|| {
-        Wrong::new(format!(
-            "expected `true` or `false` (no quotes), found {}",
-            found(value)
-        ))
+        Wrong::new(format!("expected `true` or `false` (no quotes), found {}", found(value)))
     })
 }
 
@@ -137,10 +130,7 @@ pub(super) fn integer<T: TryFrom<u64>>(
 ) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
     move |value| {
         let Some(written) = value.as_integer() else {
-            return Err(Wrong::new(format!(
-                "expected an integer, found {}",
-                found(value)
-            )));
+            return Err(Wrong::new(format!("expected an integer, found {}", found(value))));
         };
         u64::from_str_radix(written.as_str(), written.radix())
             .ok()
@@ -223,10 +213,7 @@ pub(super) fn time_or_none(value: &DeValue<'_>) -> Result<Time, Wrong> {
         }
     };
     let max = limits::CONFIG_TIME_MAX;
-    match millis
-        .map(Duration::from_millis)
-        .filter(|time| *time <= max)
-    {
+    match millis.map(Duration::from_millis).filter(|time| *time <= max) {
         Some(time) => Ok(Time(time)),
         None => Err(Wrong::new(format!("`{given}` is too long"))
             .note(format!("expected at most \"{}\"", written_time(max)))),
@@ -268,20 +255,15 @@ pub(super) fn bytes(range: RangeInclusive<u64>) -> impl Fn(&DeValue<'_>) -> Resu
             | DeValue::Datetime(_)
             | DeValue::Array(_)
             | DeValue::Table(_) => {
-                return Err(
-                    Wrong::new(format!("expected a size, found {}", found(value)))
-                        .note(BYTES_EXPECTED),
-                );
+                return Err(Wrong::new(format!("expected a size, found {}", found(value)))
+                    .note(BYTES_EXPECTED));
             }
         };
-        number
-            .filter(|number| range.contains(number))
-            .map(Bytes)
-            .ok_or_else(|| {
-                let (least, most) = (range.start(), range.end());
-                Wrong::new("this size is out of range")
-                    .note(format!("expected from {least} to {most} bytes"))
-            })
+        number.filter(|number| range.contains(number)).map(Bytes).ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            Wrong::new("this size is out of range")
+                .note(format!("expected from {least} to {most} bytes"))
+        })
     }
 }
 
@@ -290,9 +272,7 @@ const BYTES_EXPECTED: &str = "expected bytes as a number, or a size such as \"64
 fn bytes_of(given: &str) -> Result<u64, Wrong> {
     let digits = given.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = given.split_at(digits);
-    let unit = BYTE_UNITS
-        .iter()
-        .find(|(name, _)| *name == unit.trim_start_matches(' '));
+    let unit = BYTE_UNITS.iter().find(|(name, _)| *name == unit.trim_start_matches(' '));
     match (number.parse::<u64>(), unit) {
         // what overflows is out of every range
         (Ok(number), Some((_, factor))) => Ok(number.saturating_mul(*factor)),
@@ -338,10 +318,8 @@ pub(super) fn check_header_name(given: &str) -> Result<(), Wrong> {
             .note("expected letters, digits and `-`"));
     }
     if REFUSED_NAMES.contains(&given.to_ascii_lowercase().as_str()) {
-        return Err(
-            Wrong::new(format!("`{given}` is written by the proxy itself"))
-                .note("headers of the connection and of message framing cannot be changed"),
-        );
+        return Err(Wrong::new(format!("`{given}` is written by the proxy itself"))
+            .note("headers of the connection and of message framing cannot be changed"));
     }
     Ok(())
 }
@@ -350,15 +328,11 @@ pub(super) fn check_header_name(given: &str) -> Result<(), Wrong> {
 pub(super) fn header_value(value: &DeValue<'_>) -> Result<String, Wrong> {
     let given = string(value)?;
     if given.bytes().any(|b| b.is_ascii_control() && b != b'\t') {
-        return Err(
-            Wrong::new("a header value cannot contain control characters")
-                .note("expected one line of text"),
-        );
+        return Err(Wrong::new("a header value cannot contain control characters")
+            .note("expected one line of text"));
     }
     if given.trim_matches([' ', '\t']) != given {
-        return Err(Wrong::new(
-            "a header value cannot begin or end with a space",
-        ));
+        return Err(Wrong::new("a header value cannot begin or end with a space"));
     }
     Ok(given.to_owned())
 }
@@ -366,12 +340,7 @@ pub(super) fn header_value(value: &DeValue<'_>) -> Result<String, Wrong> {
 pub(super) fn content_type(value: &DeValue<'_>) -> Result<String, Wrong> {
     let given = header_value(value)?;
     let type_and_rest = given.split_once('/').map(|(kind, rest)| {
-        (
-            kind,
-            rest.split_once(';')
-                .map_or(rest, |(subtype, _)| subtype)
-                .trim_end(),
-        )
+        (kind, rest.split_once(';').map_or(rest, |(subtype, _)| subtype).trim_end())
     });
     match type_and_rest {
         Some((kind, subtype)) if is_token(kind) && is_token(subtype) => Ok(given),
@@ -396,26 +365,20 @@ pub(super) fn location(value: &DeValue<'_>) -> Result<Location, Wrong> {
         }
         let inside = from.strip_prefix('{').and_then(|open| open.split_once('}'));
         let Some((word, after)) = inside else {
-            return Err(
-                Wrong::new(format!("`{given}` has a brace without its other half"))
-                    .note("write a literal brace as %7B or %7D"),
-            );
+            return Err(Wrong::new(format!("`{given}` has a brace without its other half"))
+                .note("write a literal brace as %7B or %7D"));
         };
         let Some((_, part)) = PLACEHOLDERS.iter().find(|(name, _)| *name == word) else {
             let names = PLACEHOLDERS.map(|(name, _)| name);
-            return Err(
-                Wrong::new(format!("there is no placeholder `{{{word}}}`")).choices(
-                    "placeholders are",
-                    word,
-                    &names,
-                ),
-            );
+            return Err(Wrong::new(format!("there is no placeholder `{{{word}}}`")).choices(
+                "placeholders are",
+                word,
+                &names,
+            ));
         };
         if word == "query" && given[..given.len() - from.len()].ends_with('?') {
-            return Err(
-                Wrong::new("`{query}` brings its own `?`, when there is a query")
-                    .note("expected \"https://{host}{path}{query}\""),
-            );
+            return Err(Wrong::new("`{query}` brings its own `?`, when there is a query")
+                .note("expected \"https://{host}{path}{query}\""));
         }
         parts.push(part.clone());
         rest = after;
@@ -423,17 +386,11 @@ pub(super) fn location(value: &DeValue<'_>) -> Result<Location, Wrong> {
     if !rest.is_empty() {
         parts.push(LocationPart::Text(rest.into()));
     }
-    Ok(Location {
-        text: given.to_owned(),
-        parts,
-    })
+    Ok(Location { text: given.to_owned(), parts })
 }
 
-const PLACEHOLDERS: [(&str, LocationPart); 3] = [
-    ("host", LocationPart::Host),
-    ("path", LocationPart::Path),
-    ("query", LocationPart::Query),
-];
+const PLACEHOLDERS: [(&str, LocationPart); 3] =
+    [("host", LocationPart::Host), ("path", LocationPart::Path), ("query", LocationPart::Query)];
 
 // --- printing --------------------------------------------------------------------------------
 
@@ -447,11 +404,7 @@ impl Written for Bytes {
     fn written(&self) -> Value {
         let whole =
             |(_, factor): &&(&str, u64)| self.0 >= *factor && self.0.is_multiple_of(*factor);
-        match BYTE_UNITS
-            .iter()
-            .filter(|(_, factor)| *factor >= 1 << 20)
-            .find(whole)
-        {
+        match BYTE_UNITS.iter().filter(|(_, factor)| *factor >= 1 << 20).find(whole) {
             Some((unit, factor)) => Value::String(format!("{}{unit}", self.0 / factor)),
             None => number(self.0),
         }
@@ -566,30 +519,16 @@ mod tests {
 
     #[test]
     fn durations_have_one_unit_and_print_as_they_read() {
-        let cases = [
-            ("250ms", 250),
-            ("30s", 30_000),
-            ("2m", 120_000),
-            ("1h", 3_600_000),
-        ];
+        let cases = [("250ms", 250), ("30s", 30_000), ("2m", 120_000), ("1h", 3_600_000)];
         for (text, millis) in cases {
             let time = read(&format!("\"{text}\""), time).unwrap();
             assert_eq!(time.0, Duration::from_millis(millis));
             let again = time.written().to_string();
             assert_eq!(read(&again, super::time), Ok(time), "{again}");
         }
-        for wrong in [
-            "",
-            "s",
-            "30",
-            "1.5s",
-            "1 h",
-            "1h30m",
-            "-1s",
-            "+1s",
-            "1S",
-            "99999999999999999h",
-        ] {
+        for wrong in
+            ["", "s", "30", "1.5s", "1 h", "1h30m", "-1s", "+1s", "1S", "99999999999999999h"]
+        {
             assert!(read(&format!("\"{wrong}\""), time).is_err(), "{wrong}");
         }
         assert!(read("\"0s\"", time).is_err());
@@ -618,22 +557,13 @@ mod tests {
     fn every_header_that_would_change_framing_or_the_connection_is_refused() {
         for name in REFUSED_NAMES {
             assert!(check_header_name(name).is_err(), "{name}");
-            assert!(
-                check_header_name(&name.to_ascii_uppercase()).is_err(),
-                "{name}"
-            );
+            assert!(check_header_name(&name.to_ascii_uppercase()).is_err(), "{name}");
         }
         for name in ["", "a b", "a:", "a\r\n", "\u{e9}", "(a)"] {
             assert!(check_header_name(name).is_err(), "{name:?}");
         }
         assert!(check_header_name("X-Env").is_ok());
-        for value in [
-            "\"a\\r\\nb\"",
-            "\"a\\u0000\"",
-            "\"\\u007F\"",
-            "\" a\"",
-            "\"a\\t\"",
-        ] {
+        for value in ["\"a\\r\\nb\"", "\"a\\u0000\"", "\"\\u007F\"", "\" a\"", "\"a\\t\""] {
             assert!(read(value, header_value).is_err(), "{value}");
         }
         assert_eq!(read("\"a\\tb; c\"", header_value), Ok("a\tb; c".to_owned()));
@@ -651,9 +581,8 @@ mod tests {
                 LocationPart::Path,
             ])
         );
-        for wrong in [
-            "", "a b", "{", "}", "{host", "host}", "{}", "{{host}}", "{Host}", "/\u{e9}",
-        ] {
+        for wrong in ["", "a b", "{", "}", "{host", "host}", "{}", "{{host}}", "{Host}", "/\u{e9}"]
+        {
             assert!(parts(wrong).is_err(), "{wrong}");
         }
     }

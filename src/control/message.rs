@@ -33,11 +33,22 @@ pub enum ToShard {
 /// To the control core.
 #[derive(Debug)]
 pub enum ToControl {
-    Installed { core: usize, version: u64 },
-    State { core: usize, state: Box<ShardState> },
-    Drained { core: usize },
+    Installed {
+        core: usize,
+        version: u64,
+    },
+    State {
+        core: usize,
+        state: Box<ShardState>,
+    },
+    Drained {
+        core: usize,
+    },
     /// Its engine could not be started, or ended by an error.
-    Failed { core: usize, reason: String },
+    Failed {
+        core: usize,
+        reason: String,
+    },
 }
 
 /// One core's part of a new generation.

@@ -12,6 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::control::message::{ClusterShare, EndpointShare, ToControl, ToShard};
@@ -34,6 +35,7 @@ pub(crate) struct Control {
     drained: Cell<usize>,
     installed: Cell<usize>,
     failed: RefCell<Option<String>>,
+    changed: RefCell<Vec<Waker>>,
 }
 
 impl Control {
@@ -106,15 +108,45 @@ impl Control {
         }
     }
 
-    async fn until(&self, limit: Duration, reached: impl Fn(&Control) -> bool) -> bool {
-        let end = engine::now() + limit;
-        while !reached(self) {
-            if engine::now() >= end || self.failed.borrow().is_some() {
-                return false;
+    /// Waits for what letters bring about; false when that takes longer than `limit`, or a core failed.
+    pub(crate) async fn until(&self, limit: Duration, reached: impl Fn(&Control) -> bool) -> bool {
+        let mut late = std::pin::pin!(engine::sleep(limit));
+        std::future::poll_fn(|context| {
+            if reached(self) {
+                return Poll::Ready(true);
             }
-            engine::sleep(Duration::from_millis(2)).await;
+            if self.failed.borrow().is_some() || late.as_mut().poll(context).is_ready() {
+                return Poll::Ready(false);
+            }
+            self.poll_changed(context);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Until a core says that it has failed.
+    async fn failure(&self) -> String {
+        std::future::poll_fn(|context| {
+            if let Some(reason) = self.failed.borrow_mut().take() {
+                return Poll::Ready(reason);
+            }
+            self.poll_changed(context);
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// The task is woken at the next letter.
+    fn poll_changed(&self, context: &Context<'_>) {
+        let mut wakers = self.changed.borrow_mut();
+        if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
+            wakers.push(context.waker().clone());
         }
-        true
+    }
+
+    fn wake(&self) {
+        let wakers = std::mem::take(&mut *self.changed.borrow_mut());
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -129,19 +161,17 @@ enum Run {
 /// From the first signal that says so: stop accepting, let exchanges finish, stop the data cores.
 async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     loop {
-        let signal = std::pin::pin!(signals.next());
-        match first(signal, control.until(Duration::MAX, |_| false)).await {
-            Ok(Ok(Signal::Stop)) => break,
-            Ok(Ok(signal @ (Signal::Reload | Signal::Reopen | Signal::Upgrade))) => {
+        match first(signals.next(), control.failure()).await {
+            Either::First(Ok(Signal::Stop)) => break,
+            Either::First(Ok(signal @ (Signal::Reload | Signal::Reopen | Signal::Upgrade))) => {
                 log::warn!("signal {signal:?} is not acted on by this version");
             }
-            Ok(Err(error)) => log::error!("cannot read signals: {error}"),
-            Err(_) => break,
+            Either::First(Err(error)) => log::error!("cannot read signals: {error}"),
+            Either::Second(reason) => {
+                control.to_shards(|| ToShard::Stop);
+                return Run::Failed(reason);
+            }
         }
-    }
-    if let Some(reason) = control.failed.borrow_mut().take() {
-        control.to_shards(|| ToShard::Stop);
-        return Run::Failed(reason);
     }
     let timeout = control.plan.drain_timeout;
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
@@ -152,17 +182,19 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     if drained { Run::Drained } else { Run::Cut }
 }
 
+enum Either<A, B> {
+    First(A),
+    Second(B),
+}
+
 /// Whichever is ready first.
-async fn first<A, B>(
-    a: impl Future<Output = A> + Unpin,
-    b: impl Future<Output = B>,
-) -> Result<A, B> {
-    let (mut a, mut b) = (a, std::pin::pin!(b));
+async fn first<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> Either<A, B> {
+    let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
     std::future::poll_fn(|context| {
-        if let std::task::Poll::Ready(value) = std::pin::Pin::new(&mut a).poll(context) {
-            return std::task::Poll::Ready(Ok(value));
+        if let Poll::Ready(value) = a.as_mut().poll(context) {
+            return Poll::Ready(Either::First(value));
         }
-        b.as_mut().poll(context).map(Err)
+        b.as_mut().poll(context).map(Either::Second)
     })
     .await
 }

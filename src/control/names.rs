@@ -4,12 +4,12 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::task::Poll;
 
 use crate::control::Control;
 use crate::discovery::dns::Resolver;
 use crate::discovery::{Change, NamedAddress, Names};
-use crate::engine::{self, BlockingPool};
+use crate::engine::{self, BlockingPool, Sleep};
 use crate::plan::{Address, Plan};
 
 pub(super) struct Watch {
@@ -33,9 +33,8 @@ impl Watch {
     pub(super) fn addresses(&self, address: &Address) -> Vec<SocketAddr> {
         match address {
             Address::Ip(address) => vec![*address],
-            Address::Name(..) => {
-                named(address).map_or_else(Vec::new, |name| self.names.borrow().addresses(&name).to_vec())
-            }
+            Address::Name(..) => named(address)
+                .map_or_else(Vec::new, |name| self.names.borrow().addresses(&name).to_vec()),
         }
     }
 
@@ -51,6 +50,27 @@ fn named(address: &Address) -> Option<NamedAddress> {
     }
 }
 
+impl Control {
+    /// Until a name is due. Without names that is never, and costs nothing.
+    async fn names_due(&self) {
+        let mut alarm: Option<std::pin::Pin<Box<Sleep>>> = None;
+        std::future::poll_fn(|context| {
+            let Some(due) = self.watch.names.borrow().next_due() else {
+                self.poll_changed(context);
+                return Poll::Pending;
+            };
+            let left = due.saturating_duration_since(engine::now());
+            if left.is_zero() {
+                return Poll::Ready(());
+            }
+            self.poll_changed(context);
+            let alarm = alarm.insert(Box::pin(engine::sleep(left)));
+            alarm.as_mut().poll(context)
+        })
+        .await;
+    }
+}
+
 /// Asks for what is due, for ever.
 pub(super) async fn keep_resolved(control: Rc<Control>) {
     loop {
@@ -58,7 +78,7 @@ pub(super) async fn keep_resolved(control: Rc<Control>) {
         for name in due {
             engine::spawn(resolve(Rc::clone(&control), name));
         }
-        engine::sleep(Duration::from_millis(200)).await;
+        control.names_due().await;
     }
 }
 
@@ -80,4 +100,5 @@ async fn resolve(control: Rc<Control>, wanted: NamedAddress) {
             control.names_changed();
         }
     }
+    control.wake(); // the next one may be due earlier now
 }

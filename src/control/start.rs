@@ -8,14 +8,15 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use crate::admin::{self, Page};
 use crate::control::message::{Install, ToControl, ToShard};
 use crate::control::names::{self, Watch};
 use crate::control::stats::Totals;
 use crate::control::{Control, ControlMail, Run, life};
-use crate::engine::{self, BlockingPool, Doorbell, Inbox, Level, Outbox, Placement, Shared, Signals};
+use crate::engine::{
+    self, BlockingPool, Doorbell, Inbox, Level, Outbox, Placement, Shared, Signals,
+};
 use crate::events::publisher::{Publisher, PublisherHandle, Settings, Started, Stopped};
 use crate::events::queue::Producer;
 use crate::limits;
@@ -58,9 +59,11 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
         None => (None, Vec::new(), None),
     };
     let cores = plan.cores;
-    let bells = Bells::new(cores).map_err(|e| StartError(format!("cannot make an eventfd: {e}")))?;
+    let bells =
+        Bells::new(cores).map_err(|e| StartError(format!("cannot make an eventfd: {e}")))?;
     let post = Post::new(&bells);
-    let all_counters: Vec<Shared<Counters>> = (0..cores).map(|_| Shared::new(Counters::new())).collect();
+    let all_counters: Vec<Shared<Counters>> =
+        (0..cores).map(|_| Shared::new(Counters::new())).collect();
     let threads = start_shards(&bells, post.shards, &all_counters)?;
     let parts = Parts {
         plan,
@@ -98,7 +101,8 @@ struct Parts {
 /// The control core's main task: the first generation, then signals, until the end.
 async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), StartError> {
     let Parts { plan, bound, producers, publisher, counters, outboxes, mail, bell } = parts;
-    let pool = BlockingPool::start(bell).map_err(|e| StartError(format!("cannot start threads: {e}")))?;
+    let pool =
+        BlockingPool::start(bell).map_err(|e| StartError(format!("cannot start threads: {e}")))?;
     let plan = Shared::new(plan);
     let control = Rc::new(Control {
         watch: Watch::new(pool, &plan),
@@ -109,6 +113,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
         drained: Cell::new(0),
         installed: Cell::new(0),
         failed: RefCell::new(None),
+        changed: RefCell::default(),
         shards: outboxes,
         counters,
         plan,
@@ -121,8 +126,10 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
                 applying.apply(letter);
             }
         }
+        applying.wake();
     });
-    let mut signals = Signals::open().map_err(|e| StartError(format!("cannot open signalfd: {e}")))?;
+    let mut signals =
+        Signals::open().map_err(|e| StartError(format!("cannot open signalfd: {e}")))?;
     engine::spawn(names::keep_resolved(Rc::clone(&control)));
     // Names get a moment, so that the first requests find addresses; then traffic is not kept waiting.
     control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.all_resolved()).await;
@@ -131,7 +138,8 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
     if !control.until(limits::INSTALL_TIMEOUT, |c| c.installed.get() == c.shards.len()).await {
         let reason = control.failed.borrow_mut().take();
         control.to_shards(|| ToShard::Stop);
-        let reason = reason.unwrap_or_else(|| "a data core did not take its plan in time".to_owned());
+        let reason =
+            reason.unwrap_or_else(|| "a data core did not take its plan in time".to_owned());
         return Ok((Run::Failed(reason), control.totals.borrow_mut().log.take()));
     }
     for (socket, page) in [(bound.metrics, Page::Metrics), (bound.admin, Page::Admin)] {
@@ -202,17 +210,19 @@ fn bind(plan: &mut Plan) -> Result<Bound, StartError> {
 
 fn listen(name: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
     // Without SO_REUSEPORT first: with it, another process of the same user would silently share.
-    engine::is_free(address)
-        .and_then(|()| engine::listen(address, limits::LISTEN_BACKLOG))
-        .map_err(|error| {
+    engine::is_free(address).and_then(|()| engine::listen(address, limits::LISTEN_BACKLOG)).map_err(
+        |error| {
             let cure = match error.kind() {
-                io::ErrorKind::AddrInUse => "another process listens there: stop it or choose another port",
+                io::ErrorKind::AddrInUse => {
+                    "another process listens there: stop it or choose another port"
+                }
                 io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
                 io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
                 _ => "check the address",
             };
             StartError(format!("cannot listen on {address} as {name}: {error}; {cure}"))
-        })
+        },
+    )
 }
 
 fn start_publisher(plan: &Plan) -> Result<Option<Started>, StartError> {
@@ -341,6 +351,8 @@ fn warn_about(plan: &Plan) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

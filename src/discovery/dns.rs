@@ -32,20 +32,13 @@ pub struct Resolver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResolveError {
     /// Not a name; asking again does not help.
-    BadName {
-        name: String,
-        expected: &'static str,
-    },
+    BadName { name: String, expected: &'static str },
     /// The servers say that there is no such name.
     NoSuchName { name: String, ttl: Duration },
     /// The name is there, but has no A and no AAAA record.
     NoAddresses { name: String, ttl: Duration },
     /// No server gave an answer; this is what the last one did.
-    Failed {
-        name: String,
-        server: SocketAddr,
-        why: Failure,
-    },
+    Failed { name: String, server: SocketAddr, why: Failure },
 }
 
 /// Why one server gave no answer.
@@ -65,22 +58,10 @@ pub enum Failure {
 impl Resolver {
     /// From the texts of /etc/resolv.conf and /etc/hosts.
     pub fn new(resolv_conf: &str, hosts: &str) -> Resolver {
-        let ResolvConf {
-            servers,
-            search,
-            ndots,
-            timeout,
-            attempts,
-        } = ResolvConf::parse(resolv_conf);
+        let ResolvConf { servers, search, ndots, timeout, attempts } =
+            ResolvConf::parse(resolv_conf);
         let hosts = Hosts::parse(hosts);
-        Resolver {
-            servers,
-            search,
-            ndots,
-            timeout,
-            attempts,
-            hosts,
-        }
+        Resolver { servers, search, ndots, timeout, attempts, hosts }
     }
 
     /// Reads both files, which costs little next to a query: done for every round, a change of them
@@ -113,31 +94,16 @@ impl Resolver {
     }
 
     fn without_dns(&self, name: &str) -> Option<Answer> {
-        let literal = name
-            .strip_prefix('[')
-            .and_then(|name| name.strip_suffix(']'));
+        let literal = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
         if let Some(address) = literal.and_then(|text| text.parse::<Ipv6Addr>().ok()) {
-            return Some(Answer {
-                addresses: vec![address.into()],
-                ttl: DNS_TTL_MAX,
-            });
+            return Some(Answer { addresses: vec![address.into()], ttl: DNS_TTL_MAX });
         }
         if let Ok(address) = name.parse::<IpAddr>() {
-            return Some(Answer {
-                addresses: vec![address],
-                ttl: DNS_TTL_MAX,
-            });
+            return Some(Answer { addresses: vec![address], ttl: DNS_TTL_MAX });
         }
         let listed = self.hosts.find(name);
-        let addresses = if is_localhost(name) {
-            loopback(listed)
-        } else {
-            listed.to_vec()
-        };
-        (!addresses.is_empty()).then_some(Answer {
-            addresses,
-            ttl: DNS_HOSTS_TTL,
-        })
+        let addresses = if is_localhost(name) { loopback(listed) } else { listed.to_vec() };
+        (!addresses.is_empty()).then_some(Answer { addresses, ttl: DNS_HOSTS_TTL })
     }
 
     /// As resolv.conf(5): a name with a dot at its end is tried alone, one with `ndots` dots before
@@ -146,11 +112,8 @@ impl Resolver {
         if name.ends_with('.') {
             return vec![name.to_owned()];
         }
-        let mut candidates: Vec<String> = self
-            .search
-            .iter()
-            .map(|domain| format!("{name}.{domain}"))
-            .collect();
+        let mut candidates: Vec<String> =
+            self.search.iter().map(|domain| format!("{name}.{domain}")).collect();
         if name.matches('.').count() >= self.ndots {
             candidates.insert(0, name.to_owned());
         } else {
@@ -164,12 +127,7 @@ impl Resolver {
         let wire = Name::parse(name).map_err(|expected| bad_name(name, expected))?;
         let mut known = Known::default();
         let mut failed = None;
-        for server in self
-            .servers
-            .iter()
-            .cycle()
-            .take(self.servers.len() * self.attempts)
-        {
+        for server in self.servers.iter().cycle().take(self.servers.len() * self.attempts) {
             match self.ask_server(*server, &wire, &mut known) {
                 Ok(()) => return known.conclude(name),
                 Err(why) => failed = Some((*server, why)),
@@ -177,11 +135,9 @@ impl Resolver {
         }
         match (known.conclude(name), failed) {
             (Ok(partial), _) => Ok(partial),
-            (Err(_), Some((server, why))) => Err(ResolveError::Failed {
-                name: name.to_owned(),
-                server,
-                why,
-            }),
+            (Err(_), Some((server, why))) => {
+                Err(ResolveError::Failed { name: name.to_owned(), server, why })
+            }
             (Err(error), None) => Err(error),
         }
     }
@@ -196,12 +152,7 @@ impl Resolver {
         let socket = self.open(server)?;
         let mut pending = Vec::new();
         for kind in known.missing() {
-            let query = Query {
-                id: random_id()?,
-                name,
-                kind,
-                edns: Edns::Offered,
-            };
+            let query = Query { id: random_id()?, name, kind, edns: Edns::Offered };
             socket.send(&encoded(&query))?;
             pending.push(query);
         }
@@ -220,11 +171,7 @@ impl Resolver {
             let query = pending.swap_remove(at);
             let result = match result {
                 Err(AnswerError::FormatError) if query.edns == Edns::Offered => {
-                    let plain = Query {
-                        id: random_id()?,
-                        edns: Edns::Omitted,
-                        ..query
-                    };
+                    let plain = Query { id: random_id()?, edns: Edns::Omitted, ..query };
                     socket.send(&encoded(&plain))?;
                     pending.push(plain);
                     continue;
@@ -232,10 +179,7 @@ impl Resolver {
                 Err(AnswerError::Truncated) => self.ask_over_tcp(server, &query),
                 other => Ok(other),
             };
-            failed = result
-                .and_then(|result| known.learn(query.kind, result))
-                .err()
-                .or(failed);
+            failed = result.and_then(|result| known.learn(query.kind, result)).err().or(failed);
         }
         failed.map_or(Ok(()), Err)
     }
@@ -312,10 +256,7 @@ fn match_answer(
     bytes: &[u8],
     pending: &[Query<'_>],
 ) -> Option<(usize, Result<Answer, AnswerError>)> {
-    let mut results = pending
-        .iter()
-        .map(|query| parse_answer(bytes, query))
-        .enumerate();
+    let mut results = pending.iter().map(|query| parse_answer(bytes, query)).enumerate();
     results.find(|(_, result)| *result != Err(AnswerError::NotOurs))
 }
 
@@ -327,10 +268,7 @@ fn random_id() -> io::Result<u16> {
 }
 
 fn bad_name(name: &str, expected: &'static str) -> ResolveError {
-    ResolveError::BadName {
-        name: name.to_owned(),
-        expected,
-    }
+    ResolveError::BadName { name: name.to_owned(), expected }
 }
 
 /// What is known of one name.
@@ -382,10 +320,7 @@ impl Known {
         match (self.v4, self.v6) {
             (Some(Verdict::Found(v4)), Some(Verdict::Found(v6))) => {
                 let addresses = [v4.addresses, v6.addresses].concat();
-                Ok(Answer {
-                    addresses,
-                    ttl: v4.ttl.min(v6.ttl),
-                })
+                Ok(Answer { addresses, ttl: v4.ttl.min(v6.ttl) })
             }
             (Some(Verdict::Found(one)), _) | (_, Some(Verdict::Found(one))) => Ok(one),
             (Some(Verdict::NoAddresses(ttl)), _) | (_, Some(Verdict::NoAddresses(ttl))) => {
@@ -438,10 +373,7 @@ impl ResolveError {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        if matches!(
-            error.kind(),
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-        ) {
+        if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
             Failure::Timeout
         } else {
             Failure::Io(error.kind())
@@ -466,10 +398,7 @@ impl fmt::Display for ResolveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ResolveError::BadName { name, expected } => {
-                write!(
-                    f,
-                    "resolving `{name}`: not a name that can be looked up: {expected}"
-                )
+                write!(f, "resolving `{name}`: not a name that can be looked up: {expected}")
             }
             ResolveError::NoSuchName { name, ttl: _ } => write!(
                 f,
@@ -477,10 +406,7 @@ impl fmt::Display for ResolveError {
                  check its spelling and the search list in /etc/resolv.conf"
             ),
             ResolveError::NoAddresses { name, ttl: _ } => {
-                write!(
-                    f,
-                    "resolving `{name}`: it has no addresses; expected an A or AAAA record"
-                )
+                write!(f, "resolving `{name}`: it has no addresses; expected an A or AAAA record")
             }
             ResolveError::Failed { name, server, why } => write!(
                 f,
@@ -577,8 +503,7 @@ mod tests {
                     }
                     let asked = Asked::parse(Over::Udp, &buffer[..length]);
                     for datagram in serve(&asked) {
-                        udp.send_to(&datagram, client)
-                            .expect("the client is on this machine");
+                        udp.send_to(&datagram, client).expect("the client is on this machine");
                     }
                     let _ = from_udp.send(asked);
                 }
@@ -593,19 +518,13 @@ mod tests {
                     stream.read_exact(&mut message).expect("a whole message");
                     let asked = Asked::parse(Over::Tcp, &message);
                     for answer in serve(&asked) {
-                        stream
-                            .write_all(&(answer.len() as u16).to_be_bytes())
-                            .expect("written");
+                        stream.write_all(&(answer.len() as u16).to_be_bytes()).expect("written");
                         stream.write_all(&answer).expect("written");
                     }
                     let _ = to_test.send(asked);
                 }
             });
-            Server {
-                address,
-                asked,
-                threads: vec![datagrams, streams],
-            }
+            Server { address, asked, threads: vec![datagrams, streams] }
         }
 
         /// Ends the server, and returns all it was asked.
@@ -632,10 +551,7 @@ mod tests {
 
     fn both(asked: &Asked) -> Vec<Vec<u8>> {
         let records = match asked.kind {
-            A => vec![
-                record(&ASKED, A, 60, &[10, 0, 0, 2]),
-                record(&ASKED, A, 60, &[10, 0, 0, 1]),
-            ],
+            A => vec![record(&ASKED, A, 60, &[10, 0, 0, 2]), record(&ASKED, A, 60, &[10, 0, 0, 1])],
             _ => vec![record(&ASKED, AAAA, 30, &[0xfd; 16])],
         };
         vec![asked.answer(GOOD, &records)]
@@ -643,41 +559,22 @@ mod tests {
 
     fn one_v4(asked: &Asked) -> Vec<Vec<u8>> {
         let record = record(&ASKED, A, 60, &[10, 0, 0, 1]);
-        vec![asked.answer(
-            GOOD,
-            if asked.kind == A {
-                std::slice::from_ref(&record)
-            } else {
-                &[]
-            },
-        )]
+        vec![asked.answer(GOOD, if asked.kind == A { std::slice::from_ref(&record) } else { &[] })]
     }
 
     fn addresses(list: &[&str]) -> Vec<IpAddr> {
-        list.iter()
-            .map(|text| text.parse().expect("an address"))
-            .collect()
+        list.iter().map(|text| text.parse().expect("an address")).collect()
     }
 
     #[test]
     fn all_addresses_of_both_kinds_are_returned_ipv4_first() {
         let server = Server::start(both);
-        let answer = resolver(&[server.address])
-            .resolve("api.test")
-            .expect("an answer");
-        let expected = [
-            "10.0.0.2",
-            "10.0.0.1",
-            "fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd",
-        ];
+        let answer = resolver(&[server.address]).resolve("api.test").expect("an answer");
+        let expected = ["10.0.0.2", "10.0.0.1", "fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd"];
         assert_eq!(answer.addresses, addresses(&expected));
         assert_eq!(answer.ttl, Duration::from_secs(30));
         let asked = server.stop();
-        assert!(
-            asked
-                .iter()
-                .all(|asked| asked.has_edns && asked.over == Over::Udp)
-        );
+        assert!(asked.iter().all(|asked| asked.has_edns && asked.over == Over::Udp));
         assert_ne!(asked[0].bytes[..2], asked[1].bytes[..2], "ids differ");
     }
 
@@ -688,18 +585,9 @@ mod tests {
                 record(&ASKED, CNAME, 10, &wire("b.test")),
                 record(&wire("b.test"), A, 60, &[10, 0, 0, 1]),
             ];
-            vec![asked.answer(
-                GOOD,
-                if asked.kind == A {
-                    &records
-                } else {
-                    &records[..1]
-                },
-            )]
+            vec![asked.answer(GOOD, if asked.kind == A { &records } else { &records[..1] })]
         });
-        let answer = resolver(&[server.address])
-            .resolve("api.test.")
-            .expect("an answer");
+        let answer = resolver(&[server.address]).resolve("api.test.").expect("an answer");
         assert_eq!(answer.addresses, addresses(&["10.0.0.1"]));
         assert_eq!(answer.ttl, Duration::from_secs(10));
         server.stop();
@@ -710,44 +598,28 @@ mod tests {
         let server = Server::start(|asked| match asked.over {
             Over::Udp => vec![asked.answer(TRUNCATED, &[])],
             Over::Tcp => {
-                let records: Vec<_> = (0..200)
-                    .map(|i| record(&ASKED, A, 60, &[10, 0, 0, i]))
-                    .collect();
+                let records: Vec<_> =
+                    (0..200).map(|i| record(&ASKED, A, 60, &[10, 0, 0, i])).collect();
                 vec![asked.answer(GOOD, if asked.kind == A { &records } else { &[] })]
             }
         });
-        let answer = resolver(&[server.address])
-            .resolve("api.test")
-            .expect("an answer");
+        let answer = resolver(&[server.address]).resolve("api.test").expect("an answer");
         assert_eq!(answer.addresses.len(), 200);
         let asked = server.stop();
-        assert_eq!(
-            asked.iter().filter(|asked| asked.over == Over::Tcp).count(),
-            2
-        );
+        assert_eq!(asked.iter().filter(|asked| asked.over == Over::Tcp).count(), 2);
     }
 
     #[test]
     fn an_absent_name_and_a_name_without_addresses_are_told_apart() {
         let server = Server::start(|asked| {
-            let flags = if asked.name == "gone.test" {
-                NO_SUCH_NAME
-            } else {
-                GOOD
-            };
+            let flags = if asked.name == "gone.test" { NO_SUCH_NAME } else { GOOD };
             vec![asked.answer(flags, &[])]
         });
         let resolver = resolver(&[server.address]);
         let ttl = Duration::from_secs(20);
-        let gone = ResolveError::NoSuchName {
-            name: "gone.test".into(),
-            ttl,
-        };
+        let gone = ResolveError::NoSuchName { name: "gone.test".into(), ttl };
         assert_eq!(resolver.resolve("gone.test"), Err(gone));
-        let bare = ResolveError::NoAddresses {
-            name: "bare.test".into(),
-            ttl,
-        };
+        let bare = ResolveError::NoAddresses { name: "bare.test".into(), ttl };
         assert_eq!(resolver.resolve("bare.test"), Err(bare));
         assert_eq!(server.stop().len(), 4, "each kind is asked once");
     }
@@ -764,9 +636,7 @@ mod tests {
             datagrams.extend(both(asked));
             datagrams
         });
-        let answer = resolver(&[server.address])
-            .resolve("api.test")
-            .expect("an answer");
+        let answer = resolver(&[server.address]).resolve("api.test").expect("an answer");
         assert_eq!(answer.addresses.len(), 3);
         server.stop();
     }
@@ -778,21 +648,9 @@ mod tests {
             stray[0] ^= 0x55;
             vec![stray; DNS_STRAYS_MAX + 1]
         });
-        let once = Resolver {
-            attempts: 1,
-            ..resolver(&[server.address])
-        };
+        let once = Resolver { attempts: 1, ..resolver(&[server.address]) };
         let error = once.resolve("api.test").expect_err("nothing was answered");
-        assert!(
-            matches!(
-                error,
-                ResolveError::Failed {
-                    why: Failure::Strays,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, ResolveError::Failed { why: Failure::Strays, .. }), "{error}");
         server.stop();
     }
 
@@ -801,10 +659,7 @@ mod tests {
         let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let server = Server::start(both);
         let servers = [silent.local_addr().expect("bound"), server.address];
-        let hasty = Resolver {
-            timeout: Duration::from_millis(300),
-            ..resolver(&servers)
-        };
+        let hasty = Resolver { timeout: Duration::from_millis(300), ..resolver(&servers) };
         let answer = hasty.resolve("api.test").expect("an answer");
         assert_eq!(answer.addresses.len(), 3);
         server.stop();
@@ -840,18 +695,14 @@ mod tests {
             A => one_v4(asked),
             _ => vec![asked.answer(SERVER_FAILURE, &[])],
         });
-        let answer = resolver(&[half.address])
-            .resolve("api.test")
-            .expect("an answer");
+        let answer = resolver(&[half.address]).resolve("api.test").expect("an answer");
         assert_eq!(answer.addresses, addresses(&["10.0.0.1"]));
         half.stop();
     }
 
     #[test]
     fn when_no_server_answers_the_error_names_the_last_and_why() {
-        let closed = UdpSocket::bind("127.0.0.1:0")
-            .and_then(|s| s.local_addr())
-            .expect("a port");
+        let closed = UdpSocket::bind("127.0.0.1:0").and_then(|s| s.local_addr()).expect("a port");
         let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let server = silent.local_addr().expect("bound");
         let once = Resolver {
@@ -860,11 +711,7 @@ mod tests {
             ..resolver(&[closed, server])
         };
         let why = Failure::Timeout;
-        let expected = ResolveError::Failed {
-            name: "api.test".into(),
-            server,
-            why,
-        };
+        let expected = ResolveError::Failed { name: "api.test".into(), server, why };
         assert_eq!(once.resolve("api.test"), Err(expected));
     }
 
@@ -878,9 +725,7 @@ mod tests {
                 both(asked)
             }
         });
-        let answer = resolver(&[server.address])
-            .resolve("api.test")
-            .expect("an answer");
+        let answer = resolver(&[server.address]).resolve("api.test").expect("an answer");
         assert_eq!(answer.addresses.len(), 3);
         server.stop();
     }
@@ -903,37 +748,18 @@ mod tests {
         };
         assert!(searching.resolve("db").is_ok());
         assert!(searching.resolve("long.name").is_ok());
-        assert!(
-            searching.resolve("broken").is_ok(),
-            "the next domain after a SERVFAIL"
-        );
-        assert!(
-            searching.resolve("db.").is_err(),
-            "a dot at the end means the whole name"
-        );
-        let names: Vec<_> = server
-            .stop()
-            .into_iter()
-            .filter(|a| a.kind == A)
-            .map(|a| a.name)
-            .collect();
-        let expected = [
-            "db.a.test",
-            "db.b.test",
-            "long.name",
-            "broken.a.test",
-            "broken.b.test",
-        ];
+        assert!(searching.resolve("broken").is_ok(), "the next domain after a SERVFAIL");
+        assert!(searching.resolve("db.").is_err(), "a dot at the end means the whole name");
+        let names: Vec<_> =
+            server.stop().into_iter().filter(|a| a.kind == A).map(|a| a.name).collect();
+        let expected = ["db.a.test", "db.b.test", "long.name", "broken.a.test", "broken.b.test"];
         assert_eq!(names, [&expected[..], &["db"]].concat());
     }
 
     #[test]
     fn addresses_hosts_and_localhost_need_no_server() {
         let hosts = "10.0.0.7 db.test\n::1 localhost\n127.0.0.1 localhost\n::1 six.localhost\n";
-        let resolver = Resolver {
-            servers: Vec::new(),
-            ..Resolver::new("", hosts)
-        };
+        let resolver = Resolver { servers: Vec::new(), ..Resolver::new("", hosts) };
         let found = |name: &str| resolver.resolve(name).expect(name).addresses;
         assert_eq!(found("10.1.2.3"), addresses(&["10.1.2.3"]));
         assert_eq!(found("::1"), addresses(&["::1"]));

@@ -51,10 +51,7 @@ impl Name {
             if !(1..=LABEL_BYTES_MAX).contains(&label.len()) {
                 return Err("expected labels of 1 to 63 bytes between dots");
             }
-            if !label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
-            {
+            if !label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')) {
                 return Err("expected letters, digits, `-` and `_` (write others as `xn--…`)");
             }
             wire.push(label.len() as u8);
@@ -145,10 +142,7 @@ pub enum AnswerError {
 
 /// The answer of `query`, if `bytes` is one. CNAMEs are followed within it.
 pub fn parse_answer(bytes: &[u8], query: &Query<'_>) -> Result<Answer, AnswerError> {
-    let mut reader = Reader {
-        message: bytes,
-        at: 0,
-    };
+    let mut reader = Reader { message: bytes, at: 0 };
     let header = reader.header().ok_or(AnswerError::NotOurs)?;
     if header.id != query.id || !header.is_answer {
         return Err(AnswerError::NotOurs);
@@ -169,19 +163,13 @@ pub fn parse_answer(bytes: &[u8], query: &Query<'_>) -> Result<Answer, AnswerErr
     if header.is_truncated {
         return Err(AnswerError::Truncated);
     }
-    let records = reader
-        .records(header.answers)
-        .ok_or(AnswerError::Malformed)?;
+    let records = reader.records(header.answers).ok_or(AnswerError::Malformed)?;
     if header.code == 3 {
-        return Err(AnswerError::NoSuchName {
-            ttl: reader.negative_ttl(header.authorities),
-        });
+        return Err(AnswerError::NoSuchName { ttl: reader.negative_ttl(header.authorities) });
     }
     let (addresses, ttl) = follow(bytes, &records, query).ok_or(AnswerError::Malformed)?;
     if addresses.is_empty() {
-        return Err(AnswerError::NoAddresses {
-            ttl: reader.negative_ttl(header.authorities),
-        });
+        return Err(AnswerError::NoAddresses { ttl: reader.negative_ttl(header.authorities) });
     }
     let ttl = Duration::from_secs(ttl.into()).clamp(DNS_TTL_MIN, DNS_TTL_MAX);
     Ok(Answer { addresses, ttl })
@@ -243,10 +231,7 @@ impl Record {
     }
 
     fn target(&self, message: &[u8]) -> Option<Name> {
-        let mut reader = Reader {
-            message,
-            at: self.data_start,
-        };
+        let mut reader = Reader { message, at: self.data_start };
         let name = reader.name()?;
         (reader.at == self.data_end).then_some(name)
     }
@@ -345,13 +330,7 @@ impl Reader<'_> {
             // RFC 2181 section 8: with the highest bit set it counts as 0.
             let ttl = if ttl > i32::MAX as u32 { 0 } else { ttl };
             if class == CLASS_IN {
-                records.push(Record {
-                    owner,
-                    kind,
-                    ttl,
-                    data_start,
-                    data_end,
-                });
+                records.push(Record { owner, kind, ttl, data_start, data_end });
             }
         }
         Some(records)
@@ -361,14 +340,11 @@ impl Reader<'_> {
     /// there is none or it is broken.
     fn negative_ttl(&mut self, authorities: u16) -> Duration {
         let records = self.records(authorities).unwrap_or_default();
-        let seconds = records
-            .iter()
-            .find(|record| record.kind == TYPE_SOA)
-            .and_then(|soa| {
-                let data = self.message.get(soa.data_start..soa.data_end)?;
-                let minimum = u32::from_be_bytes(*data.last_chunk()?);
-                Some(minimum.min(soa.ttl))
-            });
+        let seconds = records.iter().find(|record| record.kind == TYPE_SOA).and_then(|soa| {
+            let data = self.message.get(soa.data_start..soa.data_end)?;
+            let minimum = u32::from_be_bytes(*data.last_chunk()?);
+            Some(minimum.min(soa.ttl))
+        });
         Duration::from_secs(seconds.unwrap_or_default().into())
             .clamp(DNS_NEGATIVE_TTL_MIN, DNS_NEGATIVE_TTL_MAX)
     }
@@ -377,16 +353,9 @@ impl Reader<'_> {
 /// For the fuzzer: any bytes as the answer to two fixed questions, whose id they are given.
 pub fn fuzz(bytes: &[u8]) {
     let name = Name::parse("a.test").expect("a plain name");
-    let id = bytes
-        .first_chunk()
-        .map_or(0, |chunk| u16::from_be_bytes(*chunk));
+    let id = bytes.first_chunk().map_or(0, |chunk| u16::from_be_bytes(*chunk));
     for kind in [Kind::A, Kind::Aaaa] {
-        let query = Query {
-            id,
-            name: &name,
-            kind,
-            edns: Edns::Offered,
-        };
+        let query = Query { id, name: &name, kind, edns: Edns::Offered };
         if let Ok(answer) = parse_answer(bytes, &query) {
             assert!((1..=DNS_ADDRESSES_MAX).contains(&answer.addresses.len()));
             assert!((DNS_TTL_MIN..=DNS_TTL_MAX).contains(&answer.ttl));
@@ -458,12 +427,7 @@ mod tests {
     }
 
     fn query(name: &Name, kind: Kind) -> Query<'_> {
-        Query {
-            id: 0x1234,
-            name,
-            kind,
-            edns: Edns::Offered,
-        }
+        Query { id: 0x1234, name, kind, edns: Edns::Offered }
     }
 
     fn encoded(query: &Query<'_>) -> Vec<u8> {
@@ -485,10 +449,7 @@ mod tests {
     #[test]
     fn a_query_is_the_bytes_of_the_rfc() {
         let name = name();
-        let plain = Query {
-            edns: Edns::Omitted,
-            ..query(&name, Kind::Aaaa)
-        };
+        let plain = Query { edns: Edns::Omitted, ..query(&name, Kind::Aaaa) };
         let expected =
             b"\x12\x34\x01\x00\0\x01\0\0\0\0\0\0\x03www\x07example\x04test\0\0\x1c\0\x01";
         assert_eq!(encoded(&plain), expected);
@@ -499,16 +460,7 @@ mod tests {
 
     #[test]
     fn names_that_dns_cannot_carry_are_refused() {
-        for text in [
-            "",
-            ".",
-            "a..b",
-            ".a",
-            "a b",
-            "é",
-            &"a".repeat(64),
-            &"a.".repeat(128),
-        ] {
+        for text in ["", ".", "a..b", ".a", "a b", "é", &"a".repeat(64), &"a.".repeat(128)] {
             assert!(Name::parse(text).is_err(), "{text}");
         }
         assert!(Name::parse(&"a.".repeat(127)).is_ok());
@@ -524,10 +476,7 @@ mod tests {
             record(&wire("other.test"), TYPE_A, 1, &[10, 0, 0, 3]),
         ];
         let answer = ask(0x8180, &records, &[]).expect("an answer");
-        assert_eq!(
-            answer.addresses,
-            [IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 1])]
-        );
+        assert_eq!(answer.addresses, [IpAddr::from([10, 0, 0, 2]), IpAddr::from([10, 0, 0, 1])]);
         assert_eq!(answer.ttl, seconds(30));
     }
 
@@ -570,12 +519,7 @@ mod tests {
                 let owner = wire(&format!("n{}.test", i - 1));
                 records.push(record(&owner, TYPE_CNAME, 9, &wire(&format!("n{i}.test"))));
             }
-            records.push(record(
-                &wire(&format!("n{}.test", links - 1)),
-                TYPE_A,
-                9,
-                &[10, 0, 0, 1],
-            ));
+            records.push(record(&wire(&format!("n{}.test", links - 1)), TYPE_A, 9, &[10, 0, 0, 1]));
             records
         };
         assert!(ask(0x8180, &chain(DNS_CNAMES_MAX), &[]).is_ok());
@@ -585,19 +529,9 @@ mod tests {
 
     #[test]
     fn ttls_are_kept_within_their_limits() {
-        for (sent, used) in [
-            (0, 1),
-            (1, 1),
-            (3600, 3600),
-            (86400, 3600),
-            (0x8000_0000, 1),
-        ] {
+        for (sent, used) in [(0, 1), (1, 1), (3600, 3600), (86400, 3600), (0x8000_0000, 1)] {
             let records = [record(&ASKED, TYPE_A, sent, &[10, 0, 0, 1])];
-            assert_eq!(
-                ask(0x8180, &records, &[]).map(|a| a.ttl),
-                Ok(seconds(used)),
-                "{sent}"
-            );
+            assert_eq!(ask(0x8180, &records, &[]).map(|a| a.ttl), Ok(seconds(used)), "{sent}");
         }
     }
 
@@ -622,10 +556,7 @@ mod tests {
             let error = AnswerError::NoSuchName { ttl: seconds(used) };
             assert_eq!(ask(0x8183, &[], &[soa("test", ttl, minimum)]), Err(error));
         }
-        assert_eq!(
-            ask(0x8183, &[], &[]),
-            Err(AnswerError::NoSuchName { ttl: seconds(5) })
-        );
+        assert_eq!(ask(0x8183, &[], &[]), Err(AnswerError::NoSuchName { ttl: seconds(5) }));
     }
 
     #[test]
@@ -637,32 +568,10 @@ mod tests {
         assert!(parse_answer(&good, &ours).is_ok());
         let not_ours = Err(AnswerError::NotOurs);
         assert_eq!(parse_answer(&good, &Query { id: 0x1235, ..ours }), not_ours);
-        assert_eq!(
-            parse_answer(
-                &good,
-                &Query {
-                    kind: Kind::Aaaa,
-                    ..ours
-                }
-            ),
-            not_ours
-        );
+        assert_eq!(parse_answer(&good, &Query { kind: Kind::Aaaa, ..ours }), not_ours);
         let other = Name::parse("example.test").expect("a good name");
-        assert_eq!(
-            parse_answer(
-                &good,
-                &Query {
-                    name: &other,
-                    ..ours
-                }
-            ),
-            not_ours
-        );
-        assert_eq!(
-            parse_answer(&encoded(&ours), &ours),
-            not_ours,
-            "a query is no answer"
-        );
+        assert_eq!(parse_answer(&good, &Query { name: &other, ..ours }), not_ours);
+        assert_eq!(parse_answer(&encoded(&ours), &ours), not_ours, "a query is no answer");
         assert_eq!(parse_answer(&good[..11], &ours), not_ours);
         let mut two_questions = good.clone();
         two_questions[5] = 2;
@@ -673,10 +582,7 @@ mod tests {
     fn a_format_error_may_come_without_the_question() {
         let name = name();
         let bare = b"\x12\x34\x80\x01\0\0\0\0\0\0\0\0";
-        assert_eq!(
-            parse_answer(bare, &query(&name, Kind::A)),
-            Err(AnswerError::FormatError)
-        );
+        assert_eq!(parse_answer(bare, &query(&name, Kind::A)), Err(AnswerError::FormatError));
     }
 
     #[test]
@@ -690,11 +596,7 @@ mod tests {
         let good = answer(&encoded(&query), 0x8180, &records, &[]);
         assert!(parse_answer(&good, &query).is_ok());
         for end in 0..good.len() {
-            assert!(
-                parse_answer(&good[..end], &query).is_err(),
-                "{end} of {}",
-                good.len()
-            );
+            assert!(parse_answer(&good[..end], &query).is_err(), "{end} of {}", good.len());
         }
     }
 
@@ -703,11 +605,7 @@ mod tests {
         // The first record begins at 34: a question of 18 + 4 bytes after the header's 12.
         for pointer in [[0xc0, 34], [0xc0, 35], [0xff, 0xff], [0x80, 12], [0x40, 12]] {
             let records = [record(&pointer, TYPE_A, 60, &[10, 0, 0, 1])];
-            assert_eq!(
-                ask(0x8180, &records, &[]),
-                Err(AnswerError::Malformed),
-                "{pointer:?}"
-            );
+            assert_eq!(ask(0x8180, &records, &[]), Err(AnswerError::Malformed), "{pointer:?}");
         }
         // A whole name, but after the pointer to it.
         let forward = record(&[0xc0, 46], 16, 60, &wire("b.test"));
@@ -715,22 +613,14 @@ mod tests {
         // Two names that point at each other, inside the data of a record that is skipped.
         let text = record(&ASKED, 16, 60, &[0xc0, 48, 0xc0, 46]);
         let through = record(&[0xc0, 48], TYPE_A, 60, &[10, 0, 0, 1]);
-        assert_eq!(
-            ask(0x8180, &[text, through], &[]),
-            Err(AnswerError::Malformed)
-        );
+        assert_eq!(ask(0x8180, &[text, through], &[]), Err(AnswerError::Malformed));
     }
 
     #[test]
     fn addresses_of_the_wrong_length_and_names_that_do_not_fill_their_data_are_malformed() {
         let short = [record(&ASKED, TYPE_A, 60, &[10, 0, 0])];
         assert_eq!(ask(0x8180, &short, &[]), Err(AnswerError::Malformed));
-        let long = [record(
-            &ASKED,
-            TYPE_CNAME,
-            60,
-            &[&wire("b.test")[..], b"x"].concat(),
-        )];
+        let long = [record(&ASKED, TYPE_CNAME, 60, &[&wire("b.test")[..], b"x"].concat())];
         assert_eq!(ask(0x8180, &long, &[]), Err(AnswerError::Malformed));
     }
 

@@ -121,17 +121,12 @@ impl Names {
 
     /// The last good addresses; empty when there never were any.
     pub fn addresses(&self, address: &NamedAddress) -> &[SocketAddr] {
-        self.entries
-            .get(address)
-            .map_or(&[], |entry| entry.addresses.as_slice())
+        self.entries.get(address).map_or(&[], |entry| entry.addresses.as_slice())
     }
 
     /// The names that never resolved.
     pub fn unresolved(&self) -> impl Iterator<Item = &NamedAddress> {
-        let empty = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.addresses.is_empty());
+        let empty = self.entries.iter().filter(|(_, entry)| entry.addresses.is_empty());
         empty.map(|(address, _)| address)
     }
 }
@@ -152,10 +147,7 @@ mod tests {
     use super::*;
 
     fn named(name: &str, port: u16) -> NamedAddress {
-        NamedAddress {
-            name: name.into(),
-            port,
-        }
+        NamedAddress { name: name.into(), port }
     }
 
     fn seconds(count: u64) -> Duration {
@@ -164,26 +156,16 @@ mod tests {
 
     fn good(ips: &[[u8; 4]], ttl: u64) -> Result<Answer, ResolveError> {
         let addresses = ips.iter().map(|ip| (*ip).into()).collect();
-        Ok(Answer {
-            addresses,
-            ttl: seconds(ttl),
-        })
+        Ok(Answer { addresses, ttl: seconds(ttl) })
     }
 
     fn failed() -> Result<Answer, ResolveError> {
         let server = SocketAddr::from(([127, 0, 0, 1], 53));
-        Err(ResolveError::Failed {
-            name: "a.test".into(),
-            server,
-            why: Failure::Timeout,
-        })
+        Err(ResolveError::Failed { name: "a.test".into(), server, why: Failure::Timeout })
     }
 
     fn absent(ttl: u64) -> Result<Answer, ResolveError> {
-        Err(ResolveError::NoSuchName {
-            name: "a.test".into(),
-            ttl: seconds(ttl),
-        })
+        Err(ResolveError::NoSuchName { name: "a.test".into(), ttl: seconds(ttl) })
     }
 
     fn socket(ip: [u8; 4], port: u16) -> SocketAddr {
@@ -226,10 +208,7 @@ mod tests {
     fn the_order_of_an_answer_is_no_change_but_another_set_is() {
         let (mut names, name, now) = asked_once();
         names.answer(&name, good(&[ONE, TWO], 30), now);
-        assert_eq!(
-            names.answer(&name, good(&[TWO, ONE, TWO], 30), now),
-            Change::Same
-        );
+        assert_eq!(names.answer(&name, good(&[TWO, ONE, TWO], 30), now), Change::Same);
         let change = names.answer(&name, good(&[TWO], 30), now);
         assert_eq!(change, Change::New(vec![socket(TWO, 80)]));
     }
@@ -275,20 +254,11 @@ mod tests {
         let (mut names, name, now) = asked_once();
         names.answer(&name, good(&[ONE], 30), now);
         let other_port = named("a.test", 81);
-        names.watch(
-            [name.clone(), other_port.clone(), name.clone()],
-            now + seconds(1),
-        );
+        names.watch([name.clone(), other_port.clone(), name.clone()], now + seconds(1));
         assert_eq!(names.addresses(&name), [socket(ONE, 80)]);
-        assert_eq!(
-            names.due(now + seconds(1)),
-            std::slice::from_ref(&other_port)
-        );
+        assert_eq!(names.due(now + seconds(1)), std::slice::from_ref(&other_port));
         names.watch([name.clone()], now + seconds(2));
-        assert_eq!(
-            names.answer(&other_port, good(&[ONE], 30), now),
-            Change::Same
-        );
+        assert_eq!(names.answer(&other_port, good(&[ONE], 30), now), Change::Same);
         assert!(names.addresses(&other_port).is_empty());
     }
 

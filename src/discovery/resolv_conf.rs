@@ -137,13 +137,9 @@ mod tests {
                 "10.96.0.10:53".parse().expect("an address"),
                 "[fd00::10]:53".parse().expect("an address"),
             ],
-            search: [
-                "shop.svc.cluster.local",
-                "svc.cluster.local",
-                "cluster.local",
-            ]
-            .map(String::from)
-            .to_vec(),
+            search: ["shop.svc.cluster.local", "svc.cluster.local", "cluster.local"]
+                .map(String::from)
+                .to_vec(),
             ndots: 5,
             timeout: Duration::from_secs(2),
             attempts: 3,

@@ -36,16 +36,9 @@ impl Pool {
         for index in 0..limits::BLOCKING_THREADS {
             let queue = queue.clone();
             let work = move || queue.iter().for_each(|job| job());
-            thread::Builder::new()
-                .name(format!("blocking-{index}"))
-                .spawn(work)?;
+            thread::Builder::new().name(format!("blocking-{index}")).spawn(work)?;
         }
-        Ok(Pool {
-            jobs,
-            done: crossbeam_channel::unbounded(),
-            bell,
-            waiting: Rc::default(),
-        })
+        Ok(Pool { jobs, done: crossbeam_channel::unbounded(), bell, waiting: Rc::default() })
     }
 
     /// Runs `work` elsewhere. A panic in it, or dropping the future, loses the answer only.
@@ -64,14 +57,8 @@ impl Pool {
             let _ = done.send(id);
             bell.ring();
         };
-        self.jobs
-            .send(Box::new(job))
-            .expect("the threads live as long as the pool");
-        Answer {
-            id,
-            answers,
-            waiting: Rc::clone(&self.waiting),
-        }
+        self.jobs.send(Box::new(job)).expect("the threads live as long as the pool");
+        Answer { id, answers, waiting: Rc::clone(&self.waiting) }
     }
 
     /// Wakes whoever waits for an answer that has come. Called when the bell was rung.

@@ -54,18 +54,12 @@ const QUARANTINE: usize = 64;
 
 impl Pool {
     pub(super) fn new(poison: bool) -> Rc<Pool> {
-        Rc::new(Pool {
-            poison,
-            ..Pool::default()
-        })
+        Rc::new(Pool { poison, ..Pool::default() })
     }
 
     pub(super) fn take(self: &Rc<Pool>) -> Buf {
         self.lent.set(self.lent.get() + 1);
-        Buf {
-            bytes: self.reuse().unwrap_or_else(fresh),
-            pool: Rc::clone(self),
-        }
+        Buf { bytes: self.reuse().unwrap_or_else(fresh), pool: Rc::clone(self) }
     }
 
     /// Buffers that connections hold now.

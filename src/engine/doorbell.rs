@@ -32,11 +32,7 @@ impl Doorbell {
         }
         // SAFETY: `fd` was just made and is owned by nobody else.
         let event = unsafe { OwnedFd::from_raw_fd(fd) };
-        let bell = Bell {
-            rung: AtomicBool::new(false),
-            sleeping: AtomicBool::new(false),
-            event,
-        };
+        let bell = Bell { rung: AtomicBool::new(false), sleeping: AtomicBool::new(false), event };
         Ok(Doorbell(Arc::new(bell)))
     }
 

@@ -114,10 +114,7 @@ impl Machine {
     fn new(doorbell: Doorbell) -> io::Result<Machine> {
         let now = Instant::now();
         let mut ring = Ring::new()?;
-        ring.poll(
-            doorbell.descriptor(),
-            descriptors::token(descriptors::KIND_DOORBELL, 0, 0),
-        );
+        ring.poll(doorbell.descriptor(), descriptors::token(descriptors::KIND_DOORBELL, 0, 0));
         Ok(Machine {
             slots: RefCell::default(),
             ring: RefCell::new(ring),
@@ -199,9 +196,7 @@ impl Machine {
                 descriptors::KIND_IO => slots.complete(completion, &mut wakes),
                 descriptors::KIND_ACCEPT => slots.accepted(completion, &mut wakes),
                 descriptors::KIND_DOORBELL if !completion.more => {
-                    self.ring
-                        .borrow_mut()
-                        .poll(self.doorbell.descriptor(), completion.token);
+                    self.ring.borrow_mut().poll(self.doorbell.descriptor(), completion.token);
                 }
                 _ => {} // a doorbell's edge has done its work by waking us; the rest asked for no answer
             }
@@ -213,17 +208,10 @@ impl Machine {
     fn expire(&self) {
         let now = self.tick();
         let mut due = Vec::new();
-        if self
-            .wheel
-            .borrow()
-            .next_tick()
-            .is_none_or(|tick| tick > now)
-        {
+        if self.wheel.borrow().next_tick().is_none_or(|tick| tick > now) {
             return;
         }
-        self.wheel
-            .borrow_mut()
-            .advance(now, |token| due.push(token));
+        self.wheel.borrow_mut().advance(now, |token| due.push(token));
         let mut wakes = self.wakes.borrow_mut();
         for token in due {
             if descriptors::token_kind(token) == descriptors::KIND_SLEEP {
@@ -245,9 +233,7 @@ impl Machine {
     }
 
     fn note_lag(&self, lag: Duration) {
-        self.lag
-            .borrow_mut()
-            .saturating_record(lag.as_micros() as u64);
+        self.lag.borrow_mut().saturating_record(lag.as_micros() as u64);
     }
 }
 
@@ -401,10 +387,7 @@ struct SleepCell {
 
 impl Sleepers {
     fn insert(&mut self, waker: Waker) -> u32 {
-        let cell = SleepCell {
-            waker: Some(waker),
-            fired: false,
-        };
+        let cell = SleepCell { waker: Some(waker), fired: false };
         if let Some(index) = self.free.pop() {
             self.cells[index as usize] = cell;
             return index;

@@ -207,10 +207,7 @@ impl Slots {
             return;
         }
         if slot.state == State::Closing {
-            slot.accepted
-                .drain(..)
-                .filter(|fd| *fd >= 0)
-                .for_each(close);
+            slot.accepted.drain(..).filter(|fd| *fd >= 0).for_each(close);
             self.release(index);
         } else {
             slot.state = State::Fresh;
@@ -387,7 +384,9 @@ impl Descriptor {
         if slot.ready & BROKEN != 0 {
             return Poll::Ready(());
         }
-        if slot.state == State::Armed && !slot.reader.as_ref().is_some_and(|w| w.will_wake(context.waker())) {
+        if slot.state == State::Armed
+            && !slot.reader.as_ref().is_some_and(|w| w.will_wake(context.waker()))
+        {
             slot.reader = Some(context.waker().clone());
         }
         Poll::Pending
@@ -444,10 +443,7 @@ impl Drop for Descriptor {
             let slot = &mut slots.slots[self.index as usize];
             self.forget_timer(slot);
             wakers = (slot.reader.take(), slot.writer.take());
-            slot.accepted
-                .drain(..)
-                .filter(|fd| *fd >= 0)
-                .for_each(close);
+            slot.accepted.drain(..).filter(|fd| *fd >= 0).for_each(close);
             match slot.state {
                 State::Fresh => {
                     slots.release(self.index);
@@ -486,10 +482,8 @@ impl Socket {
     pub async fn connect(address: SocketAddr, timeout: Duration) -> io::Result<Socket> {
         let fd = sockaddr::stream_socket(address)?;
         let connecting = sockaddr::connect(&fd, address)?;
-        let socket = Socket(Descriptor::with_readiness(
-            fd,
-            if connecting { 0 } else { READ | WRITE },
-        ));
+        let socket =
+            Socket(Descriptor::with_readiness(fd, if connecting { 0 } else { READ | WRITE }));
         if connecting {
             socket.set_deadline(Side::Write, Some(timeout));
             socket.0.ready(Side::Write).await?;
@@ -628,10 +622,7 @@ pub struct Listener {
 
 impl Listener {
     pub fn adopt(listener: TcpListener) -> Listener {
-        Listener {
-            descriptor: Descriptor::with_readiness(listener.into(), 0),
-            taken: 0,
-        }
+        Listener { descriptor: Descriptor::with_readiness(listener.into(), 0), taken: 0 }
     }
 
     /// The next connection. An error is of one connection or of the process (no descriptors left);
@@ -647,9 +638,7 @@ impl Listener {
             return Err(io::Error::from_raw_os_error(-result));
         }
         // SAFETY: the kernel has just made this descriptor for us, and we take it out of the slot once.
-        Ok(Socket::adopt(unsafe {
-            std::os::fd::FromRawFd::from_raw_fd(result)
-        }))
+        Ok(Socket::adopt(unsafe { std::os::fd::FromRawFd::from_raw_fd(result) }))
     }
 
     /// Stops taking connections: they wait in the kernel's queue. `accept` begins again.
@@ -659,10 +648,7 @@ impl Listener {
         let slot = &slots.slots[self.descriptor.index as usize];
         if slot.state == State::Armed {
             let target = token(KIND_ACCEPT, slot.generation, self.descriptor.index);
-            machine
-                .ring
-                .borrow_mut()
-                .cancel(target, token(KIND_IGNORED, 0, 0));
+            machine.ring.borrow_mut().cancel(target, token(KIND_IGNORED, 0, 0));
         }
     }
 
@@ -737,11 +723,7 @@ fn bit(side: Side) -> u8 {
 }
 
 fn check(result: isize) -> io::Result<usize> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result as usize)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as usize) }
 }
 
 fn close(fd: RawFd) {

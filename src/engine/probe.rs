@@ -55,9 +55,7 @@ fn explain(error: &io::Error, release: &str, disabled: &str) -> String {
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|n| n.parse().ok());
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().ok());
     Some((numbers.next()??, numbers.next()??))
 }
 
@@ -72,13 +70,7 @@ mod tests {
     #[test]
     fn every_refusal_names_its_cause_and_its_cure() {
         let cases = [
-            (
-                libc::EINVAL,
-                "5.15.0-91-generic",
-                "0",
-                "kernel 5.15.0-91-generic is too old",
-                "6.1",
-            ),
+            (libc::EINVAL, "5.15.0-91-generic", "0", "kernel 5.15.0-91-generic is too old", "6.1"),
             (libc::ENOSYS, "4.19.0", "", "too old", "upgrade the kernel"),
             (
                 libc::EPERM,
@@ -87,13 +79,7 @@ mod tests {
                 "io_uring_disabled = 2",
                 "sysctl -w kernel.io_uring_disabled=0",
             ),
-            (
-                libc::EPERM,
-                "6.8.0",
-                "1",
-                "io_uring_disabled = 1",
-                "sysctl -w",
-            ),
+            (libc::EPERM, "6.8.0", "1", "io_uring_disabled = 1", "sysctl -w"),
             (libc::EPERM, "6.8.0", "0", "seccomp", "io_uring_setup"),
             (libc::ENOMEM, "6.8.0", "0", "locked-memory", "ulimit -l"),
             (libc::EMFILE, "6.8.0", "0", "file descriptor", "ulimit -n"),
@@ -101,10 +87,7 @@ mod tests {
         ];
         for (errno, release, disabled, cause, cure) in cases {
             let text = said(errno, release, disabled);
-            assert!(
-                text.contains(cause) && text.contains(cure),
-                "{errno} {release}: {text}"
-            );
+            assert!(text.contains(cause) && text.contains(cure), "{errno} {release}: {text}");
         }
     }
 

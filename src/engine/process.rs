@@ -11,27 +11,17 @@ use crate::engine::io::Descriptor;
 /// The CPUs in this process's affinity mask: what `--cores` defaults to and pins to.
 pub fn cpus() -> Vec<usize> {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
-    if cpus.is_empty() {
-        vec![0]
-    } else {
-        cpus.into_iter().map(|cpu| cpu.id).collect()
-    }
+    if cpus.is_empty() { vec![0] } else { cpus.into_iter().map(|cpu| cpu.id).collect() }
 }
 
 /// Raises the soft open-file limit to the hard one, and returns it.
 pub fn raise_open_files() -> u64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointer is of a local of the right type.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
         return 1024;
     }
-    let wanted = libc::rlimit {
-        rlim_cur: limit.rlim_max,
-        rlim_max: limit.rlim_max,
-    };
+    let wanted = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
     // SAFETY: as above.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) } == 0 {
         return wanted.rlim_cur;
@@ -88,11 +78,7 @@ impl Signals {
         // SAFETY: the set is a local; the old mask is not asked for.
         let result =
             unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::from_raw_os_error(result))
-        }
+        if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
     }
 
     pub fn open() -> io::Result<Signals> {
@@ -104,9 +90,7 @@ impl Signals {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: `fd` was just made and is owned by nobody else.
-        Ok(Signals(Descriptor::new(unsafe {
-            OwnedFd::from_raw_fd(fd)
-        })))
+        Ok(Signals(Descriptor::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
     pub async fn next(&mut self) -> io::Result<Signal> {

@@ -1,9 +1,6 @@
 //! The core's io_uring: SINGLE_ISSUER and DEFER_TASKRUN, so completions arrive when we ask for them,
 //! on our own stack. Knows operations and tokens, not sockets. One thread makes it and uses it.
-#![expect(
-    unsafe_code,
-    reason = "submission entries are built from raw descriptors"
-)]
+#![expect(unsafe_code, reason = "submission entries are built from raw descriptors")]
 
 use std::io;
 use std::os::fd::RawFd;
@@ -43,10 +40,7 @@ impl Ring {
     /// Reports readiness by edge, for the descriptor's lifetime: one completion an edge.
     pub(super) fn poll(&mut self, fd: RawFd, token: u64) {
         let interest = (libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP) as u32;
-        let entry = opcode::PollAdd::new(Fd(fd), interest)
-            .multi(true)
-            .build()
-            .user_data(token);
+        let entry = opcode::PollAdd::new(Fd(fd), interest).multi(true).build().user_data(token);
         self.push(&entry);
     }
 

@@ -39,10 +39,7 @@ impl Counter {
     }
 
     pub fn add(&self, amount: u64) {
-        self.0.store(
-            self.0.load(Ordering::Relaxed).wrapping_add(amount),
-            Ordering::Relaxed,
-        );
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
     }
 
     pub fn set(&self, value: u64) {
@@ -115,7 +112,9 @@ impl Permits {
     /// Another core that waits, the next after `core` first, so that none is passed over for ever.
     pub fn wanted_by_another(&self, core: usize) -> Option<usize> {
         let cores = self.wanting.len();
-        (1..cores).map(|step| (core + step) % cores).find(|&other| self.wanting[other].load(Ordering::SeqCst))
+        (1..cores)
+            .map(|step| (core + step) % cores)
+            .find(|&other| self.wanting[other].load(Ordering::SeqCst))
     }
 }
 
@@ -132,7 +131,10 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..10_000 {
                         if permits.try_take() {
-                            most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                            most.fetch_max(
+                                inside.fetch_add(1, Ordering::SeqCst) + 1,
+                                Ordering::SeqCst,
+                            );
                             inside.fetch_sub(1, Ordering::SeqCst);
                             permits.give();
                         }

@@ -104,9 +104,8 @@ impl Wheel {
     }
 
     fn link(&mut self, index: u32) {
-        let tick = self.nodes[index as usize]
-            .tick
-            .clamp(self.now, self.now.saturating_add(SPAN_MAX / 2));
+        let tick =
+            self.nodes[index as usize].tick.clamp(self.now, self.now.saturating_add(SPAN_MAX / 2));
         // The highest group of six bits in which the tick differs from now is its level.
         let differing = (tick ^ self.now) | (SLOTS as u64 - 1);
         let level = ((63 - differing.leading_zeros()) / 6).min(LEVELS as u32 - 1) as usize;
@@ -125,12 +124,7 @@ impl Wheel {
     }
 
     fn unlink(&mut self, index: u32) {
-        let Node {
-            previous,
-            next,
-            place,
-            ..
-        } = self.nodes[index as usize];
+        let Node { previous, next, place, .. } = self.nodes[index as usize];
         if next != NONE {
             self.nodes[next as usize].previous = previous;
         }
@@ -147,13 +141,7 @@ impl Wheel {
     fn take_node(&mut self) -> u32 {
         if self.free == NONE {
             let index = self.nodes.len() as u32;
-            self.nodes.push(Node {
-                tick: 0,
-                token: 0,
-                previous: NONE,
-                next: NONE,
-                place: NONE,
-            });
+            self.nodes.push(Node { tick: 0, token: 0, previous: NONE, next: NONE, place: NONE });
             return index;
         }
         let index = self.free;
@@ -183,14 +171,10 @@ mod tests {
     #[test]
     fn a_timer_fires_at_its_tick_and_not_before() {
         let mut wheel = Wheel::new();
-        for tick in [
-            1, 63, 64, 65, 4095, 4096, 4097, 262_143, 262_144, 10_000_000,
-        ] {
+        for tick in [1, 63, 64, 65, 4095, 4096, 4097, 262_143, 262_144, 10_000_000] {
             wheel.insert(tick, tick);
         }
-        for tick in [
-            1, 63, 64, 65, 4095, 4096, 4097, 262_143, 262_144, 10_000_000,
-        ] {
+        for tick in [1, 63, 64, 65, 4095, 4096, 4097, 262_143, 262_144, 10_000_000] {
             assert_eq!(fired(&mut wheel, tick - 1), [] as [u64; 0]);
             assert_eq!(fired(&mut wheel, tick), [tick]);
         }

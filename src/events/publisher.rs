@@ -42,10 +42,7 @@ impl Publisher {
         let sink = match settings.path {
             None => Sink::StandardOutput,
             Some(path) => match open(&path) {
-                Ok(file) => Sink::File {
-                    path,
-                    file: Some(file),
-                },
+                Ok(file) => Sink::File { path, file: Some(file) },
                 Err(cause) => return Err(StartError::Open { path, cause }),
             },
         };
@@ -69,11 +66,7 @@ impl Publisher {
             last: Written::default(),
             clock: settings.clock,
         };
-        Ok(Started {
-            handle,
-            producers,
-            thread,
-        })
+        Ok(Started { handle, producers, thread })
     }
 }
 
@@ -206,9 +199,7 @@ impl Worker {
     /// Writes what is queued by now, one batch of each core in turn, and forgets cores that ended.
     /// As many rounds as a queue is long take all of it, and a turn ends however much comes in.
     fn drain(&mut self) {
-        let Worker {
-            consumers, writer, ..
-        } = self;
+        let Worker { consumers, writer, .. } = self;
         let mut found = true;
         for _ in 0..ACCESS_LOG_BATCHES_MAX {
             if !found {
@@ -270,11 +261,7 @@ impl Sink {
 /// Appends, so that a rotation by copy and truncate works too. Logs name clients: others may not
 /// read them.
 fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
 #[derive(Debug)]
@@ -289,13 +276,7 @@ struct Writer {
 
 impl Writer {
     fn new(sink: Sink, clock: fn() -> Instant) -> Writer {
-        Writer {
-            sink,
-            clock,
-            written: Written::default(),
-            torn: false,
-            complained: None,
-        }
+        Writer { sink, clock, written: Written::default(), torn: false, complained: None }
     }
 
     /// Writes the batch or counts what of it is lost. A file that fails is opened again next time.
@@ -373,9 +354,8 @@ impl Writer {
 
     fn is_complaint_due(&mut self, now: Instant) -> bool {
         let interval = ACCESS_LOG_COMPLAINT_INTERVAL;
-        let due = self
-            .complained
-            .is_none_or(|last| now.saturating_duration_since(last) >= interval);
+        let due =
+            self.complained.is_none_or(|last| now.saturating_duration_since(last) >= interval);
         if due {
             self.complained = Some(now);
         }
@@ -482,11 +462,7 @@ mod tests {
     #[test]
     fn stop_writes_everything_that_was_queued() {
         let folder = Folder::new("stop");
-        let Started {
-            handle,
-            mut producers,
-            thread,
-        } = start(&folder.log(), 2);
+        let Started { handle, mut producers, thread } = start(&folder.log(), 2);
         for number in 0..40 {
             for producer in &mut producers {
                 let line = format!("{number}\n");
@@ -497,29 +473,14 @@ mod tests {
         let text = fs::read_to_string(folder.log()).unwrap();
         assert_eq!(text.lines().count(), 160);
         let bytes = text.len() as u64;
-        assert_eq!(
-            written,
-            Written {
-                lines: 160,
-                bytes,
-                dropped_lines: 0,
-                reopened: 0
-            }
-        );
-        assert_eq!(
-            offer(&mut producers[0], &["late\n"]),
-            Offered::Dropped { lines: 1 }
-        );
+        assert_eq!(written, Written { lines: 160, bytes, dropped_lines: 0, reopened: 0 });
+        assert_eq!(offer(&mut producers[0], &["late\n"]), Offered::Dropped { lines: 1 });
     }
 
     #[test]
     fn lines_reach_the_file_without_a_stop() {
         let folder = Folder::new("flush");
-        let Started {
-            mut handle,
-            mut producers,
-            thread,
-        } = start(&folder.log(), 1);
+        let Started { mut handle, mut producers, thread } = start(&folder.log(), 1);
         assert_eq!(offer(&mut producers[0], &["a\n"]), Offered::Taken);
         until(&mut handle, |written| written.lines == 1);
         assert_eq!(fs::read_to_string(folder.log()).unwrap(), "a\n");
@@ -529,11 +490,7 @@ mod tests {
     #[test]
     fn after_a_rotation_and_reopen_lines_go_to_the_new_file() {
         let folder = Folder::new("rotate");
-        let Started {
-            mut handle,
-            mut producers,
-            thread,
-        } = start(&folder.log(), 1);
+        let Started { mut handle, mut producers, thread } = start(&folder.log(), 1);
         assert_eq!(offer(&mut producers[0], &["old\n"]), Offered::Taken);
         let rotated = folder.0.join("access.log.1");
         fs::rename(folder.log(), &rotated).unwrap();
@@ -549,11 +506,7 @@ mod tests {
     fn a_log_is_appended_to_and_others_may_not_read_it() {
         let folder = Folder::new("append");
         for _ in 0..2 {
-            let Started {
-                handle,
-                mut producers,
-                thread,
-            } = start(&folder.log(), 1);
+            let Started { handle, mut producers, thread } = start(&folder.log(), 1);
             assert_eq!(offer(&mut producers[0], &["a\n"]), Offered::Taken);
             stop(handle, thread);
         }
@@ -564,35 +517,19 @@ mod tests {
 
     #[test]
     fn a_full_disk_drops_lines_counts_them_and_stops_all_the_same() {
-        let Started {
-            handle,
-            mut producers,
-            thread,
-        } = start(Path::new("/dev/full"), 1);
+        let Started { handle, mut producers, thread } = start(Path::new("/dev/full"), 1);
         assert_eq!(offer(&mut producers[0], &["a\n", "b\n"]), Offered::Taken);
         assert_eq!(offer(&mut producers[0], &["c\n"]), Offered::Taken);
         let written = stop(handle, thread);
-        assert_eq!(
-            written,
-            Written {
-                dropped_lines: 3,
-                ..Written::default()
-            }
-        );
+        assert_eq!(written, Written { dropped_lines: 3, ..Written::default() });
     }
 
     #[test]
     fn a_log_that_failed_is_opened_again_for_the_next_batch() {
         let folder = Folder::new("recover");
-        let sink = Sink::File {
-            path: folder.log(),
-            file: Some(read_only()),
-        };
+        let sink = Sink::File { path: folder.log(), file: Some(read_only()) };
         let mut writer = Writer::new(sink, Instant::now);
-        let batch = Batch {
-            text: b"a\nb\n".to_vec(),
-            lines: 2,
-        };
+        let batch = Batch { text: b"a\nb\n".to_vec(), lines: 2 };
         writer.write(&batch);
         writer.write(&batch);
         assert_eq!((writer.written.dropped_lines, writer.written.lines), (2, 2));
@@ -607,37 +544,20 @@ mod tests {
     #[test]
     fn a_torn_line_is_ended_before_the_next() {
         let folder = Folder::new("torn");
-        let sink = Sink::File {
-            path: folder.log(),
-            file: None,
-        };
+        let sink = Sink::File { path: folder.log(), file: None };
         let mut writer = Writer::new(sink, Instant::now);
         let (sent, result) = writer.send(b"whole\nto");
         assert!(result.is_ok() && sent == 8 && writer.torn);
-        writer.write(&Batch {
-            text: b"next\n".to_vec(),
-            lines: 1,
-        });
-        assert_eq!(
-            fs::read_to_string(folder.log()).unwrap(),
-            "whole\nto\nnext\n"
-        );
+        writer.write(&Batch { text: b"next\n".to_vec(), lines: 1 });
+        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "whole\nto\nnext\n");
     }
 
     #[test]
     fn a_folder_that_is_missing_is_an_error_with_the_path() {
         let path = Some(PathBuf::from("/nonexistent/access.log"));
-        let error = Publisher::start(Settings {
-            path,
-            cores: 1,
-            clock: Instant::now,
-        })
-        .unwrap_err();
+        let error = Publisher::start(Settings { path, cores: 1, clock: Instant::now }).unwrap_err();
         let text = error.to_string();
-        assert!(
-            text.starts_with("access log: cannot open /nonexistent/access.log: "),
-            "{text}"
-        );
+        assert!(text.starts_with("access log: cannot open /nonexistent/access.log: "), "{text}");
     }
 
     #[test]
@@ -645,25 +565,16 @@ mod tests {
         let folder = Folder::new("reopen");
         let inner = folder.0.join("inner");
         fs::create_dir(&inner).unwrap();
-        let sink = Sink::File {
-            path: inner.join("access.log"),
-            file: None,
-        };
+        let sink = Sink::File { path: inner.join("access.log"), file: None };
         let mut writer = Writer::new(sink, Instant::now);
-        let batch = Batch {
-            text: b"a\n".to_vec(),
-            lines: 1,
-        };
+        let batch = Batch { text: b"a\n".to_vec(), lines: 1 };
         writer.write(&batch);
         let moved = folder.0.join("moved");
         fs::rename(&inner, &moved).unwrap();
         writer.reopen();
         writer.write(&batch);
         assert_eq!(writer.written.lines, 2);
-        assert_eq!(
-            fs::read_to_string(moved.join("access.log")).unwrap(),
-            "a\na\n"
-        );
+        assert_eq!(fs::read_to_string(moved.join("access.log")).unwrap(), "a\na\n");
     }
 
     #[test]
@@ -678,11 +589,7 @@ mod tests {
     #[test]
     fn a_dropped_handle_stops_the_publisher_after_what_is_queued() {
         let folder = Folder::new("dropped");
-        let Started {
-            handle,
-            mut producers,
-            thread,
-        } = start(&folder.log(), 1);
+        let Started { handle, mut producers, thread } = start(&folder.log(), 1);
         assert_eq!(offer(&mut producers[0], &["a\n"]), Offered::Taken);
         drop(handle);
         thread.join().unwrap();
@@ -714,10 +621,7 @@ mod tests {
         let folder = Folder::new("ended");
         let (mut first, first_out) = queue::pair();
         let (_second, second_out) = queue::pair();
-        let sink = Sink::File {
-            path: folder.log(),
-            file: None,
-        };
+        let sink = Sink::File { path: folder.log(), file: None };
         let (mut worker, _handle) = worker(sink, vec![first_out, second_out]);
         assert_eq!(offer(&mut first, &["last words\n"]), Offered::Taken);
         drop(first);
@@ -731,10 +635,7 @@ mod tests {
         let folder = Folder::new("stuck");
         let (reader, pipe) = io::pipe().unwrap();
         let (mut producer, consumer) = queue::pair();
-        let sink = Sink::File {
-            path: folder.log(),
-            file: Some(File::from(OwnedFd::from(pipe))),
-        };
+        let sink = Sink::File { path: folder.log(), file: Some(File::from(OwnedFd::from(pipe))) };
         let (worker, handle) = worker(sink, vec![consumer]);
         let thread = thread::spawn(move || worker.run());
         let line = "x".repeat(1 << 20) + "\n"; // more than a pipe holds

@@ -121,18 +121,8 @@ impl Consumer {
 pub(crate) fn pair() -> (Producer, Consumer) {
     let (batches_in, batches_out) = crossbeam_channel::bounded(ACCESS_LOG_BATCHES_MAX);
     let (empties_in, empties_out) = crossbeam_channel::bounded(ACCESS_LOG_BATCHES_MAX);
-    let producer = Producer {
-        batches: batches_in,
-        empties: empties_out,
-        spare: None,
-    };
-    (
-        producer,
-        Consumer {
-            batches: batches_out,
-            empties: empties_in,
-        },
-    )
+    let producer = Producer { batches: batches_in, empties: empties_out, spare: None };
+    (producer, Consumer { batches: batches_out, empties: empties_in })
 }
 
 /// A full batch and the line that made it full, usually.

@@ -122,7 +122,8 @@ impl Attempt<'_> {
         let mut upload = Upload::new(&exchange.head, plan.limits.body_bytes_max);
         let fail = |failure| Failed { failure, unsent: false, replayable: false };
         let (client_address, trusted) = (exchange.client_address, exchange.peer_is_trusted);
-        let Exchange { request_id,  input, head, response, out, tail, marks, progress, .. } = exchange;
+        let Exchange { request_id, input, head, response, out, tail, marks, progress, .. } =
+            exchange;
         progress.phase.set(Phase::RequestBody);
         let forwarded = Forwarded {
             peer: self.client.origin.peer.ip(),

@@ -7,7 +7,11 @@ use crate::plan::Network;
 /// Walks `X-Forwarded-For` from the right, each entry vouched for by the trusted proxy to its right;
 /// the first address that is not itself a trusted proxy is the client. What stands to the left of it
 /// anybody may have written.
-pub(crate) fn client_address(peer: IpAddr, trusted: &[Network], forwarded_for: Option<&[u8]>) -> IpAddr {
+pub(crate) fn client_address(
+    peer: IpAddr,
+    trusted: &[Network],
+    forwarded_for: Option<&[u8]>,
+) -> IpAddr {
     let mut client = peer.to_canonical();
     if !is_trusted(client, trusted) {
         return client;

@@ -271,13 +271,7 @@ mod tests {
         let mut table = String::new();
         for failure in Failure::ALL {
             let row = failure.row();
-            let Row {
-                status,
-                code,
-                label,
-                message,
-                ..
-            } = row;
+            let Row { status, code, label, message, .. } = row;
             let (side, retry, keep) = (row.side.label(), row.retry, row.keep);
             writeln!(
                 table,
@@ -338,10 +332,7 @@ mod tests {
     fn messages_are_lower_case_without_a_full_stop() {
         for failure in Failure::ALL {
             let message = failure.row().message;
-            assert!(
-                message.starts_with(|first: char| first.is_ascii_lowercase()),
-                "{message}"
-            );
+            assert!(message.starts_with(|first: char| first.is_ascii_lowercase()), "{message}");
             assert!(!message.ends_with('.'), "{message}");
         }
     }

@@ -163,6 +163,7 @@ impl Exchange {
         self.marks.head = Some(engine::now());
         self.progress.received.set(self.head.bytes as u64);
         self.progress.phase.set(Phase::Route);
+        shard.stir();
         shard.new_request_id(&mut self.request_id);
         let peer = client.origin.peer.ip();
         self.peer_is_trusted = is_trusted(peer.to_canonical(), &plan.trusted_proxies);
@@ -289,7 +290,11 @@ async fn reply(
     let sending = Sending {
         version: exchange.head.version,
         keep: if ending == Ending::Keep { Keep::Open } else { Keep::Close },
-        body: if exchange.head.method == Method::Head { BodySent::HeadOnly } else { BodySent::Whole },
+        body: if exchange.head.method == Method::Head {
+            BodySent::HeadOnly
+        } else {
+            BodySent::Whole
+        },
         date: engine::wall_clock(),
         proxy_id: &plan.proxy_id,
         request_id: &exchange.request_id,
@@ -308,12 +313,7 @@ async fn reply(
 }
 
 /// Answers a failure, if it still can be.
-async fn fail(
-    shard: &Shard,
-    client: &Client,
-    exchange: &mut Exchange,
-    failure: Failure,
-) -> Ending {
+async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: Failure) -> Ending {
     if exchange.progress.head_sent.get() {
         return Ending::Close;
     }

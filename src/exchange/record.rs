@@ -50,23 +50,14 @@ pub struct Marks {
 
 impl Marks {
     pub fn at(begin: Instant) -> Marks {
-        Marks {
-            begin,
-            head: None,
-            admitted: None,
-            connected: None,
-            first_byte: None,
-        }
+        Marks { begin, head: None, admitted: None, connected: None, first_byte: None }
     }
 
     /// The spans between the marks. What was going on at `end` takes the rest of the time; a mark
     /// that was skipped takes none.
     pub fn timings(&self, end: Instant) -> Timings {
         let marks = [self.head, self.admitted, self.connected, self.first_byte];
-        let reached = marks
-            .iter()
-            .rposition(Option::is_some)
-            .map_or(0, |last| last + 1);
+        let reached = marks.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         let mut spans = [Duration::ZERO; 5];
         let mut before = self.begin;
         for (span, mark) in spans.iter_mut().zip(marks).take(reached) {
@@ -76,14 +67,7 @@ impl Marks {
         }
         spans[reached] = end.saturating_duration_since(before);
         let [head, queue, connect, first_byte, body] = spans;
-        Timings {
-            head,
-            queue,
-            connect,
-            first_byte,
-            body,
-            total: spans.iter().sum(),
-        }
+        Timings { head, queue, connect, first_byte, body, total: spans.iter().sum() }
     }
 }
 
@@ -106,13 +90,7 @@ impl Timings {
     /// The spans in whole microseconds, head to body, and their sum: boundaries are rounded, not
     /// spans, so that the sum is exact.
     pub fn micros(&self) -> ([u64; 5], u64) {
-        let spans = [
-            self.head,
-            self.queue,
-            self.connect,
-            self.first_byte,
-            self.body,
-        ];
+        let spans = [self.head, self.queue, self.connect, self.first_byte, self.body];
         let mut end = Duration::ZERO;
         let mut boundary = 0;
         let micros = spans.map(|span| {
@@ -171,13 +149,7 @@ mod tests {
     fn marks(begin: Instant, head: u64, rest: [Option<u64>; 3]) -> Marks {
         let at = |nanos| begin + Duration::from_nanos(nanos);
         let [admitted, connected, first_byte] = rest.map(|nanos| nanos.map(at));
-        Marks {
-            begin,
-            head: Some(at(head)),
-            admitted,
-            connected,
-            first_byte,
-        }
+        Marks { begin, head: Some(at(head)), admitted, connected, first_byte }
     }
 
     #[test]
@@ -185,14 +157,7 @@ mod tests {
         let begin = Instant::now();
         let marks = marks(begin, 1_499, [Some(2_998), Some(4_497), Some(5_996)]);
         let timings = marks.timings(begin + Duration::from_nanos(7_495));
-        let Timings {
-            head,
-            queue,
-            connect,
-            first_byte,
-            body,
-            total,
-        } = timings;
+        let Timings { head, queue, connect, first_byte, body, total } = timings;
         assert_eq!(head + queue + connect + first_byte + body, total);
         assert_eq!(total, Duration::from_nanos(7_495));
     }
@@ -213,10 +178,7 @@ mod tests {
         let end = begin + Duration::from_micros(100);
         let waiting = marks(begin, 10_000, [None, None, None]).timings(end);
         assert_eq!(waiting.micros(), ([10, 90, 0, 0, 0], 100));
-        assert_eq!(
-            Marks::at(begin).timings(end).micros(),
-            ([100, 0, 0, 0, 0], 100)
-        );
+        assert_eq!(Marks::at(begin).timings(end).micros(), ([100, 0, 0, 0, 0], 100));
     }
 
     #[test]

@@ -7,15 +7,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine::{self, SendError, Side, Socket};
+use crate::exchange::Progress;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
-use crate::exchange::Progress;
 use crate::http::head::{Framing, Keep, Method, RequestHead, ResponseHead, Version};
 use crate::http::headers::HeaderEdits;
 use crate::http1::body::{Decoded, Decoder};
+use crate::http1::encode;
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::http1::server::{Client, Input};
-use crate::http1::encode;
 use crate::limits;
 use crate::plan::{ClusterTimeouts, Plan, Route};
 
@@ -253,13 +253,8 @@ impl Download<'_> {
             proxy_id,
             edits,
         );
-        send_to_client(
-            self.client,
-            &[self.out, b"", b""],
-            self.plan.timeouts.write,
-            self.progress,
-        )
-        .await
+        send_to_client(self.client, &[self.out, b"", b""], self.plan.timeouts.write, self.progress)
+            .await
     }
 
     /// The final head, and the body behind it.

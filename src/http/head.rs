@@ -12,9 +12,7 @@ pub struct Span {
 
 impl Span {
     pub fn of(self, bytes: &[u8]) -> &[u8] {
-        bytes
-            .get(self.start as usize..self.end as usize)
-            .unwrap_or_default()
+        bytes.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
     pub fn is_empty(self) -> bool {
@@ -23,10 +21,7 @@ impl Span {
 
     /// Offsets in a head fit: it is bounded by `limits::BUFFER_BYTES`.
     pub(crate) fn between(start: usize, end: usize) -> Span {
-        Span {
-            start: start as u32,
-            end: end as u32,
-        }
+        Span { start: start as u32, end: end as u32 }
     }
 }
 
@@ -76,10 +71,7 @@ impl Method {
 
     /// Changes nothing at the origin (RFC 9110 section 9.2.1).
     pub fn is_safe(self) -> bool {
-        matches!(
-            self,
-            Method::Get | Method::Head | Method::Options | Method::Trace
-        )
+        matches!(self, Method::Get | Method::Head | Method::Options | Method::Trace)
     }
 
     /// May be sent twice with the effect of once (RFC 9110 section 9.2.2).
@@ -176,10 +168,7 @@ impl RequestHead {
     pub fn clear(&mut self) {
         let mut lines = std::mem::take(&mut self.lines);
         lines.clear();
-        *self = RequestHead {
-            lines,
-            ..RequestHead::default()
-        };
+        *self = RequestHead { lines, ..RequestHead::default() };
     }
 
     /// The value of the first line of this name.
@@ -214,10 +203,7 @@ impl ResponseHead {
     pub fn clear(&mut self) {
         let mut lines = std::mem::take(&mut self.lines);
         lines.clear();
-        *self = ResponseHead {
-            lines,
-            ..ResponseHead::default()
-        };
+        *self = ResponseHead { lines, ..ResponseHead::default() };
     }
 
     /// The value of the first line of this name.
@@ -237,9 +223,7 @@ fn first_value<'a>(lines: &[Line], bytes: &'a [u8], id: HeaderId) -> Option<&'a 
 }
 
 fn first_named<'a>(lines: &[Line], bytes: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let line = lines
-        .iter()
-        .find(|line| line.name.of(bytes).eq_ignore_ascii_case(name))?;
+    let line = lines.iter().find(|line| line.name.of(bytes).eq_ignore_ascii_case(name))?;
     Some(line.value.of(bytes))
 }
 

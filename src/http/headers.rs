@@ -62,10 +62,7 @@ impl HeaderId {
             (17, b't') => (HeaderId::TransferEncoding, is(name, b"transfer-encoding")),
             (17, b'x') => (HeaderId::XForwardedProto, is(name, b"x-forwarded-proto")),
             (18, b'p') => (HeaderId::ProxyAuthenticate, is(name, b"proxy-authenticate")),
-            (19, b'p') => (
-                HeaderId::ProxyAuthorization,
-                is(name, b"proxy-authorization"),
-            ),
+            (19, b'p') => (HeaderId::ProxyAuthorization, is(name, b"proxy-authorization")),
             _ => return HeaderId::Other,
         };
         if known { candidate } else { HeaderId::Other }
@@ -142,13 +139,8 @@ impl HeaderEdits {
 
     /// Whether a line of this name, as it came or of our own, gives way to an edit.
     pub fn replaces(&self, name: &[u8]) -> bool {
-        self.remove
-            .iter()
-            .any(|gone| gone.eq_ignore_ascii_case(name))
-            || self
-                .set
-                .iter()
-                .any(|(set, _)| set.eq_ignore_ascii_case(name))
+        self.remove.iter().any(|gone| gone.eq_ignore_ascii_case(name))
+            || self.set.iter().any(|(set, _)| set.eq_ignore_ascii_case(name))
     }
 }
 
@@ -186,16 +178,8 @@ mod tests {
     fn known_names_are_found_in_any_case() {
         for (name, id) in KNOWN {
             assert_eq!(HeaderId::of(name.as_bytes()), id, "{name}");
-            assert_eq!(
-                HeaderId::of(name.to_ascii_lowercase().as_bytes()),
-                id,
-                "{name}"
-            );
-            assert_eq!(
-                HeaderId::of(name.to_ascii_uppercase().as_bytes()),
-                id,
-                "{name}"
-            );
+            assert_eq!(HeaderId::of(name.to_ascii_lowercase().as_bytes()), id, "{name}");
+            assert_eq!(HeaderId::of(name.to_ascii_uppercase().as_bytes()), id, "{name}");
         }
     }
 

@@ -109,12 +109,7 @@ impl<'a> Reply<'a> {
         } else {
             ("text/plain; charset=utf-8", echo_text(head, bytes))
         };
-        Reply {
-            status: 200,
-            content_type,
-            body: Cow::Owned(body),
-            extra: Extra::NoSniff,
-        }
+        Reply { status: 200, content_type, body: Cow::Owned(body), extra: Extra::NoSniff }
     }
 
     /// Appends the whole reply.
@@ -188,14 +183,8 @@ fn ours(edits: &HeaderEdits, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 }
 
 fn is_replaced(edits: &HeaderEdits, name: &[u8]) -> bool {
-    edits
-        .remove
-        .iter()
-        .any(|removed| removed.eq_ignore_ascii_case(name))
-        || edits
-            .set
-            .iter()
-            .any(|(set, _)| set.eq_ignore_ascii_case(name))
+    edits.remove.iter().any(|removed| removed.eq_ignore_ascii_case(name))
+        || edits.set.iter().any(|(set, _)| set.eq_ignore_ascii_case(name))
 }
 
 /// Where the reply ends and what becomes of the connection is ours to say alone. The configuration
@@ -315,16 +304,12 @@ fn echo_json(head: &RequestHead, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window.eq_ignore_ascii_case(needle))
+    haystack.windows(needle.len()).any(|window| window.eq_ignore_ascii_case(needle))
 }
 
 /// RFC 9110 section 15 and the registry; empty for a status that has no name.
 pub fn reason(status: u16) -> &'static str {
-    REASONS
-        .binary_search_by_key(&status, |&(known, _)| known)
-        .map_or("", |index| REASONS[index].1)
+    REASONS.binary_search_by_key(&status, |&(known, _)| known).map_or("", |index| REASONS[index].1)
 }
 
 /// Methods that pass where TRACE and CONNECT do not.
@@ -361,11 +346,8 @@ mod tests {
     use crate::http::head::{Line, Span};
     use crate::http::headers::HeaderId;
 
-    const EDITS: &HeaderEdits = &HeaderEdits {
-        remove: Vec::new(),
-        set: Vec::new(),
-        add: Vec::new(),
-    };
+    const EDITS: &HeaderEdits =
+        &HeaderEdits { remove: Vec::new(), set: Vec::new(), add: Vec::new() };
 
     fn now() -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(1_767_323_045_678)
@@ -391,20 +373,13 @@ mod tests {
 
     fn plain(status: u16, body: &'static str) -> Reply<'static> {
         let body = Cow::Borrowed(body.as_bytes());
-        Reply {
-            status,
-            content_type: "text/plain",
-            body,
-            extra: Extra::None,
-        }
+        Reply { status, content_type: "text/plain", body, extra: Extra::None }
     }
 
     fn edits(remove: &[&str], set: &[(&str, &str)], add: &[(&str, &str)]) -> HeaderEdits {
         let boxed = |text: &str| Box::<[u8]>::from(text.as_bytes());
         let pairs = |list: &[(&str, &str)]| {
-            list.iter()
-                .map(|(name, value)| (boxed(name), boxed(value)))
-                .collect()
+            list.iter().map(|(name, value)| (boxed(name), boxed(value))).collect()
         };
         HeaderEdits {
             remove: remove.iter().map(|name| boxed(name)).collect(),
@@ -419,26 +394,14 @@ mod tests {
         let mut put = |text: &str| {
             let start = bytes.len() as u32;
             bytes.extend_from_slice(text.as_bytes());
-            Span {
-                start,
-                end: bytes.len() as u32,
-            }
+            Span { start, end: bytes.len() as u32 }
         };
-        let mut head = RequestHead {
-            method_name: put("GET"),
-            target: put("/a\"b"),
-            ..Default::default()
-        };
+        let mut head =
+            RequestHead { method_name: put("GET"), target: put("/a\"b"), ..Default::default() };
         for (name, value) in lines {
             let (name, value) = (put(name), put(value));
             let (line, id) = (Span::default(), HeaderId::Other);
-            head.lines.push(Line {
-                line,
-                name,
-                value,
-                id,
-                hop_by_hop: false,
-            });
+            head.lines.push(Line { line, name, value, id, hop_by_hop: false });
         }
         head.bytes = bytes.len();
         (head, bytes)
@@ -489,15 +452,8 @@ mod tests {
             let text = text(&reply, &sending(EDITS));
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(!reason(reply.status).is_empty(), "{failure:?}");
-            assert!(
-                head.contains(&format!("Content-Length: {}", body.len())),
-                "{failure:?}"
-            );
-            assert_eq!(
-                head.contains("\r\nAllow: "),
-                reply.status == 405,
-                "{failure:?}"
-            );
+            assert!(head.contains(&format!("Content-Length: {}", body.len())), "{failure:?}");
+            assert_eq!(head.contains("\r\nAllow: "), reply.status == 405, "{failure:?}");
             assert_eq!(
                 head.contains("\r\nRetry-After: "),
                 matches!(reply.status, 503 | 429),
@@ -519,10 +475,7 @@ mod tests {
     fn statuses_without_content_have_neither_length_nor_body() {
         for status in [204, 304] {
             let text = text(&plain(status, "hello"), &sending(EDITS));
-            assert!(
-                !text.contains("Content-Length") && !text.contains("Content-Type"),
-                "{text}"
-            );
+            assert!(!text.contains("Content-Length") && !text.contains("Content-Type"), "{text}");
             assert!(text.ends_with("\r\n\r\n"));
         }
     }
@@ -539,11 +492,7 @@ mod tests {
     fn edits_reach_every_line_but_the_framing() {
         let edits = edits(
             &["x-proxy-id", "content-length", "date"],
-            &[
-                ("Content-Type", "text/html"),
-                ("Content-Length", "0"),
-                ("X-Env", "prod"),
-            ],
+            &[("Content-Type", "text/html"), ("Content-Length", "0"), ("X-Env", "prod")],
             &[("X-Env", "more"), ("Connection", "upgrade")],
         );
         let text = text(&plain(200, "hello"), &sending(&edits));
@@ -564,10 +513,7 @@ mod tests {
     }
 
     fn redirected(parts: Vec<LocationPart>, authority: &str, path: &str, query: &str) -> String {
-        let redirect = Redirect {
-            status: 308,
-            location: parts,
-        };
+        let redirect = Redirect { status: 308, location: parts };
         let (authority, path, query) = (authority.as_bytes(), path.as_bytes(), query.as_bytes());
         match Reply::redirect(&redirect, authority, path, query).extra {
             Extra::Location(location) => String::from_utf8(location).unwrap(),
@@ -579,12 +525,7 @@ mod tests {
 
     fn to_https() -> Vec<LocationPart> {
         let scheme = LocationPart::Text(b"https://".to_vec());
-        vec![
-            scheme,
-            LocationPart::Host,
-            LocationPart::Path,
-            LocationPart::Query,
-        ]
+        vec![scheme, LocationPart::Host, LocationPart::Path, LocationPart::Query]
     }
 
     #[test]
@@ -593,27 +534,15 @@ mod tests {
             redirected(to_https(), "a.example:8080", "/x%20y", "?q=1"),
             "https://a.example/x%20y?q=1"
         );
-        assert_eq!(
-            redirected(to_https(), "[2001:db8::1]:80", "", ""),
-            "https://[2001:db8::1]/"
-        );
-        assert_eq!(
-            redirected(to_https(), "[2001:db8::1]", "/", ""),
-            "https://[2001:db8::1]/"
-        );
+        assert_eq!(redirected(to_https(), "[2001:db8::1]:80", "", ""), "https://[2001:db8::1]/");
+        assert_eq!(redirected(to_https(), "[2001:db8::1]", "/", ""), "https://[2001:db8::1]/");
     }
 
     #[test]
     fn a_redirect_to_the_bare_path_never_names_another_host() {
         let parts = || vec![LocationPart::Path, LocationPart::Query];
-        assert_eq!(
-            redirected(parts(), "a", "//evil.example/x", ""),
-            "/evil.example/x"
-        );
-        assert_eq!(
-            redirected(parts(), "a", "/\\evil.example", ""),
-            "/%5Cevil.example"
-        );
+        assert_eq!(redirected(parts(), "a", "//evil.example/x", ""), "/evil.example/x");
+        assert_eq!(redirected(parts(), "a", "/\\evil.example", ""), "/%5Cevil.example");
         assert_eq!(redirected(to_https(), "a", "//b", ""), "https://a//b");
     }
 
@@ -628,10 +557,7 @@ mod tests {
         let (head, bytes) = request(&[("Host", "a"), ("X-Two", "1"), ("X-Two", "2")]);
         let reply = Reply::echo(&head, &bytes);
         assert_eq!(reply.extra, Extra::NoSniff);
-        assert_eq!(
-            reply.body,
-            b"GET /a\"b\n\nHost: a\nX-Two: 1\nX-Two: 2\n".as_slice()
-        );
+        assert_eq!(reply.body, b"GET /a\"b\n\nHost: a\nX-Two: 1\nX-Two: 2\n".as_slice());
 
         let (head, bytes) = request(&[("ACCEPT", "text/html, Application/JSON;q=0.5")]);
         let reply = Reply::echo(&head, &bytes);

@@ -20,9 +20,7 @@ pub struct Decoded {
 impl Decoded {
     /// The body bytes in the input that was decoded.
     pub fn of(self, input: &[u8]) -> &[u8] {
-        input
-            .get(self.start..self.start + self.data)
-            .unwrap_or_default()
+        input.get(self.start..self.start + self.data).unwrap_or_default()
     }
 }
 
@@ -186,12 +184,7 @@ impl Decoder {
     }
 
     fn found(&self, consumed: usize, start: usize, data: usize) -> Decoded {
-        Decoded {
-            consumed,
-            start,
-            data,
-            end: self.is_finished(),
-        }
+        Decoded { consumed, start, data, end: self.is_finished() }
     }
 
     fn decode_chunks(&mut self, input: &mut [u8]) -> Result<Decoded, MalformedBody> {
@@ -264,11 +257,7 @@ impl Decoder {
         if self.overhead > OVERHEAD_BYTES_MAX {
             return Err(MalformedBody::ChunkOverhead);
         }
-        Ok(if size == 0 {
-            State::TrailerStart
-        } else {
-            State::Data(size)
-        })
+        Ok(if size == 0 { State::TrailerStart } else { State::Data(size) })
     }
 
     /// Takes bytes up to the end of a trailer line, or up to the CR of the last, empty one.
@@ -305,10 +294,7 @@ fn size_line(state: State, byte: u8) -> Result<State, MalformedBody> {
             if digits == 16 {
                 return Err(MalformedBody::ChunkSize);
             }
-            Ok(State::Size {
-                digits: digits + 1,
-                size: size << 4 | digit,
-            })
+            Ok(State::Size { digits: digits + 1, size: size << 4 | digit })
         }
         (State::Size { digits: 0, .. }, _) => Err(MalformedBody::ChunkSize),
         (State::Size { size, .. } | State::Extension { size }, b'\r') => Ok(State::SizeLf { size }),
@@ -332,31 +318,20 @@ fn at_most(left: u64, room: usize) -> usize {
 /// Whether a trailer line goes on: a header line as strict as in a head, and not a field that must
 /// not stand behind a body (RFC 9110 section 6.5.1).
 fn is_forwarded_trailer(line: &[u8]) -> Result<bool, MalformedBody> {
-    let line = line
-        .strip_suffix(b"\r\n")
-        .ok_or(MalformedBody::TrailerSyntax)?;
-    let colon = line
-        .iter()
-        .position(|byte| !is_token_byte(*byte))
-        .unwrap_or(line.len());
+    let line = line.strip_suffix(b"\r\n").ok_or(MalformedBody::TrailerSyntax)?;
+    let colon = line.iter().position(|byte| !is_token_byte(*byte)).unwrap_or(line.len());
     let (name, value) = line.split_at(colon);
     let control = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f;
     if name.is_empty() || value.first() != Some(&b':') || value.iter().any(control) {
         return Err(MalformedBody::TrailerSyntax);
     }
-    Ok(!FORBIDDEN_TRAILERS
-        .iter()
-        .any(|forbidden| stands_for(name, forbidden)))
+    Ok(!FORBIDDEN_TRAILERS.iter().any(|forbidden| stands_for(name, forbidden)))
 }
 
 /// `_` counts as `-`: applications read both as one.
 fn stands_for(name: &[u8], forbidden: &str) -> bool {
     let dashed = |byte: &u8| {
-        if *byte == b'_' {
-            b'-'
-        } else {
-            byte.to_ascii_lowercase()
-        }
+        if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
     };
     name.len() == forbidden.len() && name.iter().map(dashed).eq(forbidden.bytes())
 }

@@ -59,10 +59,7 @@ pub fn request(
 
 /// Appends the head for a client, which spoke `client` (its version). A 1xx passes with its own lines
 /// only: it is no answer yet.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "each is one independent fact about the answer"
-)]
+#[expect(clippy::too_many_arguments, reason = "each is one independent fact about the answer")]
 pub fn response(
     out: &mut Vec<u8>,
     head: &ResponseHead,
@@ -148,10 +145,7 @@ fn status_line(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
 
 /// First of all lines (RFC 9110 section 7.2), empty for an HTTP/1.0 request that had none.
 fn host(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8], edits: &HeaderEdits) {
-    let set = edits
-        .set
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(b"host"));
+    let set = edits.set.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"host"));
     let value = set.map_or(head.authority.of(bytes), |(_, value)| value);
     field(out, b"Host: ", value);
 }
@@ -379,11 +373,8 @@ mod tests {
     use crate::http1::parse::{self, HeadLimits, Parsed};
     use std::net::{Ipv4Addr, Ipv6Addr};
 
-    const LIMITS: HeadLimits = HeadLimits {
-        url_bytes_max: 8192,
-        header_bytes_max: 16384,
-        headers_max: 100,
-    };
+    const LIMITS: HeadLimits =
+        HeadLimits { url_bytes_max: 8192, header_bytes_max: 16384, headers_max: 100 };
 
     fn forwarded(trusted: bool) -> Forwarded<'static> {
         Forwarded {
@@ -401,14 +392,7 @@ mod tests {
         let parsed = parse::request(text.as_bytes(), &LIMITS, &mut head);
         assert_eq!(parsed, Ok(Parsed::Complete), "{text:?}");
         let mut out = Vec::new();
-        request(
-            &mut out,
-            &head,
-            text.as_bytes(),
-            head.framing,
-            &forwarded(trusted),
-            edits,
-        );
+        request(&mut out, &head, text.as_bytes(), head.framing, &forwarded(trusted), edits);
         String::from_utf8(out).unwrap()
     }
 
@@ -428,10 +412,7 @@ mod tests {
     #[test]
     fn an_address_is_written_as_v4_when_it_is_one() {
         let mut out = Vec::new();
-        write_address(
-            &mut out,
-            IpAddr::V6(Ipv4Addr::new(1, 20, 0, 255).to_ipv6_mapped()),
-        );
+        write_address(&mut out, IpAddr::V6(Ipv4Addr::new(1, 20, 0, 255).to_ipv6_mapped()));
         out.push(b' ');
         write_address(&mut out, IpAddr::V6(Ipv6Addr::LOCALHOST));
         assert_eq!(out, b"1.20.0.255 ::1");

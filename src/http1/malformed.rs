@@ -164,11 +164,7 @@ mod tests {
                     .bytes()
                     .all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit())
             );
-            assert!(
-                Malformed::ALL[..at]
-                    .iter()
-                    .all(|other| other.label() != label)
-            );
+            assert!(Malformed::ALL[..at].iter().all(|other| other.label() != label));
             assert!(!malformed.message().ends_with('.'));
         }
     }

@@ -43,10 +43,7 @@ pub fn request(
     limits: &HeadLimits,
     head: &mut RequestHead,
 ) -> Result<Parsed, Malformed> {
-    if head
-        .progress
-        .is_still_partial(bytes, limits.header_bytes_max)
-    {
+    if head.progress.is_still_partial(bytes, limits.header_bytes_max) {
         return Ok(Parsed::Partial);
     }
     head.clear();
@@ -78,10 +75,7 @@ pub fn response(
     limits: &HeadLimits,
     head: &mut ResponseHead,
 ) -> Result<Parsed, Malformed> {
-    if head
-        .progress
-        .is_still_partial(bytes, limits.header_bytes_max)
-    {
+    if head.progress.is_still_partial(bytes, limits.header_bytes_max) {
         return Ok(Parsed::Partial);
     }
     head.clear();
@@ -113,10 +107,7 @@ impl Progress {
         if bytes.len() >= header_bytes_max {
             return Err(Malformed::HeadTooLarge);
         }
-        Ok(Progress {
-            scanned: bytes.len(),
-            parsed: bytes.len(),
-        })
+        Ok(Progress { scanned: bytes.len(), parsed: bytes.len() })
     }
 
     /// Whether a parse would say `Partial` again. It is parsed anyhow each time the bytes doubled, so
@@ -185,10 +176,7 @@ fn request_head(
         None => Framing::None,
     };
     head.keep = keep(&seen, head.version);
-    head.upgrade = seen
-        .upgrade
-        .filter(|_| seen.option_upgrade)
-        .unwrap_or_default();
+    head.upgrade = seen.upgrade.filter(|_| seen.option_upgrade).unwrap_or_default();
     head.accepts_trailers = seen.accepts_trailers;
     match (seen.expect, head.version) {
         (Expect::Nothing, _) => {}
@@ -212,11 +200,7 @@ fn response_head(
     }
     head.version = version(found.version);
     let seen = lines(bytes, head.bytes, found.headers, &mut head.lines)?;
-    let line_end = head
-        .lines
-        .first()
-        .map_or(head.bytes - 2, |line| line.line.start as usize)
-        - 2;
+    let line_end = head.lines.first().map_or(head.bytes - 2, |line| line.line.start as usize) - 2;
     // `HTTP/1.1 200` is 12 bytes; the space after it may be missing. httparse gives no reason that
     // holds bytes beyond ASCII, so it is taken from the line.
     head.reason = Span::between(line_end.min(13), line_end);
@@ -295,9 +279,7 @@ fn lines(
 ) -> Result<Seen, Malformed> {
     let mut seen = Seen::default();
     let section_end = end - 2;
-    let first = headers
-        .first()
-        .map(|header| span(bytes, header.name.as_bytes()));
+    let first = headers.first().map(|header| span(bytes, header.name.as_bytes()));
     let mut start = first.map_or(section_end, |name| name.start as usize);
     crlf_before(bytes, start)?;
     crlf_before(bytes, end)?;
@@ -412,10 +394,7 @@ fn is_trailers(option: &[u8]) -> bool {
 
 /// The members of a comma-separated list; empty ones are legal (RFC 9110 section 5.6.1).
 fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|byte| *byte == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|option| !option.is_empty())
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
 }
 
 fn keep_alive_seconds(value: &[u8]) -> Option<u32> {
@@ -458,11 +437,7 @@ fn underscores(bytes: &[u8], table: &[Line]) -> Result<(), Malformed> {
 
 fn same_with_dashes(one: &[u8], other: &[u8]) -> bool {
     let dashed = |byte: &u8| {
-        if *byte == b'_' {
-            b'-'
-        } else {
-            byte.to_ascii_lowercase()
-        }
+        if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
     };
     one.len() == other.len() && one.iter().map(dashed).eq(other.iter().map(dashed))
 }
@@ -573,17 +548,11 @@ fn target_parts(bytes: &[u8], seen: &Seen, head: &mut RequestHead) -> Result<(),
     if target == b"*" {
         head.form = TargetForm::Asterisk;
         let fits = head.method == Method::Options;
-        return if fits {
-            Ok(())
-        } else {
-            Err(Malformed::TargetForm)
-        };
+        return if fits { Ok(()) } else { Err(Malformed::TargetForm) };
     }
     head.form = TargetForm::Absolute;
     let (authority_at, port) = scheme(target).ok_or(Malformed::TargetForm)?;
-    let slash = target[authority_at..]
-        .iter()
-        .position(|byte| matches!(byte, b'/' | b'?'));
+    let slash = target[authority_at..].iter().position(|byte| matches!(byte, b'/' | b'?'));
     let path_at = slash.map_or(target.len(), |slash| authority_at + slash);
     let named = &target[authority_at..path_at];
     let named = Authority::of(named).ok_or(Malformed::TargetAuthority)?;
@@ -670,10 +639,7 @@ fn is_percent_encoded(host: &[u8]) -> bool {
 
 /// Bounds that must hold before the request line has ended. `text` starts with the method.
 fn request_line_limits(text: &[u8], limits: &HeadLimits) -> Result<(), Malformed> {
-    let token = text
-        .iter()
-        .position(|byte| !is_token_byte(*byte))
-        .unwrap_or(text.len());
+    let token = text.iter().position(|byte| !is_token_byte(*byte)).unwrap_or(text.len());
     if token > METHOD_BYTES_MAX {
         return Err(Malformed::Method);
     }
@@ -708,11 +674,7 @@ fn request_fault(
         let end = after.iter().position(|byte| *byte <= b' ' || *byte == 0x7f);
         let (target, rest) = after.split_at(end.unwrap_or(after.len()));
         let at_fault = matches!(rest, [b' ' | b'\r' | b'\n', ..]) && target.is_ascii();
-        return if at_fault {
-            Malformed::RequestLine
-        } else {
-            Malformed::Target
-        };
+        return if at_fault { Malformed::RequestLine } else { Malformed::Target };
     };
     let version_at = method.len() + target.len() + 2;
     if found.version.is_none() {

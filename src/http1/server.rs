@@ -6,8 +6,8 @@ use std::io;
 use std::rc::Rc;
 
 use crate::engine::{self, Buf, Side, Socket};
-use crate::exchange::{self, Ending, Exchange};
 use crate::exchange::failure::Failure;
+use crate::exchange::{self, Ending, Exchange};
 use crate::http1::parse::{self, HeadLimits, Malformed, Parsed};
 use crate::limits;
 use crate::shard::{Origin, Shard};

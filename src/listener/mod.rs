@@ -87,7 +87,8 @@ fn serve(shard: Rc<Shard>, counted: Counted, origin: Origin, socket: Socket) {
 /// The limit is the process's: the sum over all cores.
 fn has_room(shard: &Shard) -> bool {
     let Some(max) = shard.generation().plan.limits.connections_max else { return true };
-    shard.all_counters.iter().map(|counters| counters.connections.read()).sum::<i64>() < i64::from(max)
+    shard.all_counters.iter().map(|counters| counters.connections.read()).sum::<i64>()
+        < i64::from(max)
 }
 
 /// No descriptor or memory left: say so, and try again when some connection may have ended.
@@ -95,7 +96,9 @@ async fn complain(error: &io::Error) {
     match error.raw_os_error() {
         Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
         Some(_) | None => {
-            log::error!("cannot accept a connection: {error}; raise the open-file limit or lower `limits`");
+            log::error!(
+                "cannot accept a connection: {error}; raise the open-file limit or lower `limits`"
+            );
             engine::sleep(Duration::from_millis(100)).await;
         }
     }

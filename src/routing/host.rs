@@ -56,9 +56,7 @@ fn fault(name: &str) -> Option<&'static str> {
     if let Some(rest) = name.strip_prefix('[') {
         let address = rest.strip_suffix(']').unwrap_or_default();
         let parsed = address.parse::<std::net::Ipv6Addr>();
-        return parsed
-            .err()
-            .map(|_| "expected an IPv6 address in brackets, without a port");
+        return parsed.err().map(|_| "expected an IPv6 address in brackets, without a port");
     }
     if name.contains('*') {
         return Some("a wildcard must be the whole first label, as `*.example.com`");
@@ -77,9 +75,7 @@ fn fault(name: &str) -> Option<&'static str> {
     }
     let is_label = |label: &str| {
         (1..=LABEL_BYTES_MAX).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
     };
     if name.split('.').all(is_label) {
         return None;
@@ -128,10 +124,7 @@ impl HostTable {
             if previous.as_ref() != Some(&name) {
                 table.add_entry(&name);
             }
-            let entry = table
-                .entries
-                .last_mut()
-                .expect("an entry was added for the first name");
+            let entry = table.entries.last_mut().expect("an entry was added for the first name");
             match scope {
                 Scope::Exact => entry.exact = Some(tree),
                 Scope::Below => entry.below = Some(tree),
@@ -147,12 +140,7 @@ impl HostTable {
         let name_start = self.names.len() as u32;
         self.names.extend_from_slice(name.as_bytes());
         let name_end = self.names.len() as u32;
-        self.entries.push(Entry {
-            name_start,
-            name_end,
-            exact: None,
-            below: None,
-        });
+        self.entries.push(Entry { name_start, name_end, exact: None, below: None });
     }
 
     fn fill_slots(&mut self) {
@@ -160,27 +148,14 @@ impl HostTable {
             return;
         }
         let count = (self.entries.len() * 2).next_power_of_two();
-        self.slots = vec![
-            Slot {
-                tag: 0,
-                entry: EMPTY
-            };
-            count
-        ];
+        self.slots = vec![Slot { tag: 0, entry: EMPTY }; count];
         for (index, entry) in self.entries.iter().enumerate() {
-            let hash = self
-                .name(entry)
-                .iter()
-                .rev()
-                .fold(0, |hash, byte| mix(hash, *byte));
+            let hash = self.name(entry).iter().rev().fold(0, |hash, byte| mix(hash, *byte));
             let mut at = place(hash, count);
             while self.slots[at].entry != EMPTY {
                 at = (at + 1) & (count - 1);
             }
-            self.slots[at] = Slot {
-                tag: hash as u32,
-                entry: index as u32,
-            };
+            self.slots[at] = Slot { tag: hash as u32, entry: index as u32 };
         }
     }
 
@@ -204,9 +179,7 @@ impl HostTable {
             }
             hash = mix(hash, byte.to_ascii_lowercase());
         }
-        self.look_up(hash, host)
-            .and_then(|entry| entry.exact)
-            .or(longest)
+        self.look_up(hash, host).and_then(|entry| entry.exact).or(longest)
     }
 
     fn look_up(&self, hash: u64, name: &[u8]) -> Option<&Entry> {
@@ -232,10 +205,7 @@ fn bare_name(host: &[u8]) -> &[u8] {
         let end = host.iter().position(|byte| *byte == b']');
         return end.map_or(host, |end| &host[..=end]);
     }
-    let end = host
-        .iter()
-        .position(|byte| *byte == b':')
-        .unwrap_or(host.len());
+    let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
     let name = &host[..end];
     name.strip_suffix(b".").unwrap_or(name)
 }
@@ -272,18 +242,10 @@ mod tests {
 
     #[test]
     fn case_port_and_trailing_dot_do_not_matter() {
-        let table = table(&[
-            "API.Example.com",
-            "[2001:DB8::1]",
-            "10.0.0.1",
-            "dotted.test.",
-        ]);
-        for host in [
-            "api.example.com",
-            "API.EXAMPLE.COM:8443",
-            "api.example.com.",
-            "Api.example.com.:80",
-        ] {
+        let table = table(&["API.Example.com", "[2001:DB8::1]", "10.0.0.1", "dotted.test."]);
+        for host in
+            ["api.example.com", "API.EXAMPLE.COM:8443", "api.example.com.", "Api.example.com.:80"]
+        {
             assert_eq!(find(&table, host), Some(0), "{host}");
         }
         for host in ["[2001:db8::1]", "[2001:db8::1]:80", "[2001:DB8::1]:"] {
@@ -291,15 +253,7 @@ mod tests {
         }
         assert_eq!(find(&table, "10.0.0.1:80"), Some(2));
         assert_eq!(find(&table, "dotted.test"), Some(3));
-        for host in [
-            "",
-            ":80",
-            ".",
-            "[",
-            "[2001:db8::2]",
-            "api.example.com..",
-            "2001:db8::1",
-        ] {
+        for host in ["", ":80", ".", "[", "[2001:db8::2]", "api.example.com..", "2001:db8::1"] {
             assert_eq!(find(&table, host), None, "{host}");
         }
     }
@@ -339,10 +293,7 @@ mod tests {
         }
         let runs = table.slots.split(|slot| slot.entry == EMPTY);
         let longest = runs.map(<[Slot]>::len).max();
-        assert!(
-            longest < Some(64),
-            "runs of full slots must stay short: {longest:?}"
-        );
+        assert!(longest < Some(64), "runs of full slots must stay short: {longest:?}");
     }
 
     #[test]
@@ -364,10 +315,7 @@ mod tests {
             ("a b.test", "labels"),
         ] {
             let message = HostPattern::parse(text).expect_err(text);
-            assert!(
-                message.contains(cure) && message.contains(text),
-                "{message}"
-            );
+            assert!(message.contains(cure) && message.contains(text), "{message}");
         }
         assert!(HostPattern::parse(&format!("{}.test", "a".repeat(64))).is_err());
         assert!(HostPattern::parse(&"a.".repeat(127)).is_ok());

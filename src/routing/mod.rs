@@ -55,28 +55,17 @@ impl Router {
         for rule in matches {
             let host_patterns = parse(rule, "hosts", &rule.hosts, HostPattern::parse, &mut errors);
             let path_patterns = parse(rule, "paths", &rule.paths, PathPattern::parse, &mut errors);
-            pairs += rule
-                .hosts
-                .len()
-                .max(1)
-                .saturating_mul(rule.paths.len().max(1));
+            pairs += rule.hosts.len().max(1).saturating_mul(rule.paths.len().max(1));
             if pairs > ROUTE_PATTERNS_MAX {
                 errors.push(too_many(rule));
                 break;
             }
             let any_host = rule.hosts.is_empty().then_some(HostPattern::Any);
             for pattern in host_patterns.into_iter().chain(any_host) {
-                hosts
-                    .entry(pattern)
-                    .or_default()
-                    .add(rule.route, &path_patterns);
+                hosts.entry(pattern).or_default().add(rule.route, &path_patterns);
             }
         }
-        if errors.is_empty() {
-            Ok(Router::build(hosts))
-        } else {
-            Err(errors)
-        }
+        if errors.is_empty() { Ok(Router::build(hosts)) } else { Err(errors) }
     }
 
     fn build(hosts: BTreeMap<HostPattern, PathPatterns>) -> Router {
@@ -121,12 +110,7 @@ fn parse<T>(
         match parse_one(text) {
             Ok(pattern) => patterns.push(pattern),
             Err(message) => {
-                errors.push(MatchError {
-                    route: rule.route,
-                    field,
-                    index,
-                    message,
-                });
+                errors.push(MatchError { route: rule.route, field, index, message });
             }
         }
     }
@@ -138,44 +122,26 @@ fn too_many(rule: &Match) -> MatchError {
         "the routes have more than {ROUTE_PATTERNS_MAX} pairs of a host and a path; \
          use wildcards and prefixes instead of lists"
     );
-    MatchError {
-        route: rule.route,
-        field: "paths",
-        index: 0,
-        message,
-    }
+    MatchError { route: rule.route, field: "paths", index: 0, message }
 }
 
 /// For the fuzzer: the first line is a host, the second a path, every other one a pattern.
 pub fn fuzz(bytes: &[u8]) {
     let mut lines = bytes.split(|byte| *byte == b'\n');
-    let (host, raw) = (
-        lines.next().unwrap_or_default(),
-        lines.next().unwrap_or_default(),
-    );
+    let (host, raw) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
     let mut scratch = Vec::new();
     let Ok(path) = normalise(raw, &mut scratch) else {
         return;
     };
     assert!(path.starts_with(b"/"), "a normalised path is absolute");
-    assert!(
-        normalise(path, &mut Vec::new()) == Ok(path),
-        "normalised twice is normalised once"
-    );
+    assert!(normalise(path, &mut Vec::new()) == Ok(path), "normalised twice is normalised once");
     let matches: Vec<Match> = lines
         .zip(0..)
         .map(|(line, index)| {
             let text = String::from_utf8_lossy(line).into_owned();
-            let (hosts, paths) = if text.starts_with('/') {
-                (vec![], vec![text])
-            } else {
-                (vec![text], vec![])
-            };
-            Match {
-                route: RouteId(index),
-                hosts,
-                paths,
-            }
+            let (hosts, paths) =
+                if text.starts_with('/') { (vec![], vec![text]) } else { (vec![text], vec![]) };
+            Match { route: RouteId(index), hosts, paths }
         })
         .collect();
     match Router::compile(&matches) {
@@ -193,26 +159,17 @@ mod tests {
 
     fn rule(route: u32, hosts: &[&str], paths: &[&str]) -> Match {
         let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
-        Match {
-            route: RouteId(route),
-            hosts: owned(hosts),
-            paths: owned(paths),
-        }
+        Match { route: RouteId(route), hosts: owned(hosts), paths: owned(paths) }
     }
 
     fn router(rules: &[(&[&str], &[&str])]) -> Router {
-        let matches: Vec<Match> = rules
-            .iter()
-            .zip(0..)
-            .map(|((hosts, paths), id)| rule(id, hosts, paths))
-            .collect();
+        let matches: Vec<Match> =
+            rules.iter().zip(0..).map(|((hosts, paths), id)| rule(id, hosts, paths)).collect();
         Router::compile(&matches).expect("test patterns compile")
     }
 
     fn find(router: &Router, host: &str, path: &str) -> Option<u32> {
-        router
-            .find(host.as_bytes(), path.as_bytes())
-            .map(|route| route.0)
+        router.find(host.as_bytes(), path.as_bytes()).map(|route| route.0)
     }
 
     #[test]
@@ -261,11 +218,8 @@ mod tests {
 
     #[test]
     fn a_host_that_matched_does_not_fall_through_to_a_wildcard_or_to_routes_without_hosts() {
-        let router = router(&[
-            (&["a.test"], &["/a/*"]),
-            (&["*.test"], &["/wild/*"]),
-            (&[], &["/any/*"]),
-        ]);
+        let router =
+            router(&[(&["a.test"], &["/a/*"]), (&["*.test"], &["/wild/*"]), (&[], &["/any/*"])]);
         assert_eq!(find(&router, "a.test", "/a/x"), Some(0));
         assert_eq!(find(&router, "a.test", "/wild/x"), None);
         assert_eq!(find(&router, "a.test", "/any/x"), None);
@@ -275,9 +229,8 @@ mod tests {
 
     #[test]
     fn a_path_of_another_host_is_not_found() {
-        let matches: Vec<Match> = (0..200)
-            .map(|i| rule(i, &[&format!("h{i}.test")], &[&format!("/p{i}/*")]))
-            .collect();
+        let matches: Vec<Match> =
+            (0..200).map(|i| rule(i, &[&format!("h{i}.test")], &[&format!("/p{i}/*")])).collect();
         let router = Router::compile(&matches).expect("test patterns compile");
         assert_eq!(find(&router, "h7.test", "/p7/128"), Some(7));
         assert_eq!(find(&router, "h0.test", "/p198/128"), None);
@@ -286,17 +239,11 @@ mod tests {
 
     #[test]
     fn the_first_in_the_file_wins_among_equals() {
-        let router = router(&[
-            (&["a.test"], &["/x"]),
-            (&["A.test", "b.test"], &["/x", "/y"]),
-        ]);
+        let router = router(&[(&["a.test"], &["/x"]), (&["A.test", "b.test"], &["/x", "/y"])]);
         assert_eq!(find(&router, "a.test", "/x"), Some(0));
         assert_eq!(find(&router, "a.test", "/y"), Some(1));
         assert_eq!(find(&router, "b.test", "/x"), Some(1));
-        assert_eq!(
-            router.candidates(b"a.test", b"/x"),
-            [RouteId(0), RouteId(1)]
-        );
+        assert_eq!(router.candidates(b"a.test", b"/x"), [RouteId(0), RouteId(1)]);
     }
 
     #[test]
@@ -307,51 +254,22 @@ mod tests {
 
     #[test]
     fn every_wrong_pattern_is_reported_with_its_place() {
-        let matches = [
-            rule(4, &["ok.test", "a.*"], &["/ok", "v1"]),
-            rule(5, &["~^grpc\\."], &["~^/v[0-9]"]),
-        ];
+        let matches =
+            [rule(4, &["ok.test", "a.*"], &["/ok", "v1"]), rule(5, &["~^grpc\\."], &["~^/v[0-9]"])];
         let errors = Router::compile(&matches).expect_err("all of these are wrong");
-        let places: Vec<_> = errors
-            .iter()
-            .map(|e| (e.route.0, e.field, e.index))
-            .collect();
-        assert_eq!(
-            places,
-            [
-                (4, "hosts", 1),
-                (4, "paths", 1),
-                (5, "hosts", 0),
-                (5, "paths", 0)
-            ]
-        );
-        assert!(
-            errors[2].message.contains("not available yet"),
-            "{}",
-            errors[2].message
-        );
-        assert!(
-            errors[3].message.contains("not available yet"),
-            "{}",
-            errors[3].message
-        );
+        let places: Vec<_> = errors.iter().map(|e| (e.route.0, e.field, e.index)).collect();
+        assert_eq!(places, [(4, "hosts", 1), (4, "paths", 1), (5, "hosts", 0), (5, "paths", 0)]);
+        assert!(errors[2].message.contains("not available yet"), "{}", errors[2].message);
+        assert!(errors[3].message.contains("not available yet"), "{}", errors[3].message);
     }
 
     #[test]
     fn too_many_pairs_are_refused() {
         let hosts: Vec<String> = (0..1001).map(|i| format!("h{i}.test")).collect();
         let paths: Vec<String> = (0..1000).map(|i| format!("/p{i}")).collect();
-        let matches = [Match {
-            route: RouteId(0),
-            hosts,
-            paths,
-        }];
+        let matches = [Match { route: RouteId(0), hosts, paths }];
         let errors = Router::compile(&matches).expect_err("over the limit");
-        assert!(
-            errors[0].message.contains("1000000 pairs"),
-            "{}",
-            errors[0].message
-        );
+        assert!(errors[0].message.contains("1000000 pairs"), "{}", errors[0].message);
     }
 
     /// The rules of the module's header, one pattern after the other.
@@ -376,15 +294,10 @@ mod tests {
         }
         fn best(list: &[String], rank: impl Fn(&str) -> Option<usize>) -> Option<usize> {
             let any = list.is_empty().then_some(0);
-            list.iter()
-                .filter_map(|pattern| rank(pattern))
-                .chain(any)
-                .max()
+            list.iter().filter_map(|pattern| rank(pattern)).chain(any).max()
         }
         // A route is in a host's set for every pattern of it that has the winning rank.
-        let ranks = matches
-            .iter()
-            .filter_map(|m| best(&m.hosts, |p| host_rank(p, host)));
+        let ranks = matches.iter().filter_map(|m| best(&m.hosts, |p| host_rank(p, host)));
         let winner = ranks.max()?;
         let mut found: Option<(usize, u32)> = None;
         for m in matches {
@@ -434,11 +347,7 @@ mod tests {
                 .map(|id| {
                     let hosts = (0..self.below(3)).map(|_| {
                         let name = self.host();
-                        if self.below(2) == 0 {
-                            format!("*.{name}")
-                        } else {
-                            name
-                        }
+                        if self.below(2) == 0 { format!("*.{name}") } else { name }
                     });
                     let hosts = hosts.collect();
                     let paths = (0..self.below(4)).map(|_| match self.below(8) {
@@ -446,11 +355,7 @@ mod tests {
                         1..4 => format!("{}/*", self.path()),
                         _ => self.path(),
                     });
-                    Match {
-                        route: RouteId(id),
-                        hosts,
-                        paths: paths.collect(),
-                    }
+                    Match { route: RouteId(id), hosts, paths: paths.collect() }
                 })
                 .collect()
         }

@@ -72,10 +72,7 @@ fn decode(path: &[u8], out: &mut Vec<u8>) -> Result<(), BadPath> {
             b'%' => {
                 let (digits, after) = after.split_at_checked(2).ok_or(BadPath::BrokenEscape)?;
                 rest = after;
-                match hex(digits[0])
-                    .zip(hex(digits[1]))
-                    .ok_or(BadPath::BrokenEscape)?
-                {
+                match hex(digits[0]).zip(hex(digits[1])).ok_or(BadPath::BrokenEscape)? {
                     (0, 0) => return Err(BadPath::Nul),
                     (high, low) if is_unreserved(high << 4 | low) => out.push(high << 4 | low),
                     _ => {
@@ -96,10 +93,7 @@ fn resolve_dots(path: &mut Vec<u8>) -> Result<(), BadPath> {
     let (mut read, mut written) = (0, 0);
     while read < path.len() {
         let tail = &path[read + 1..];
-        let end = tail
-            .iter()
-            .position(|b| *b == b'/')
-            .map_or(path.len(), |at| read + 1 + at);
+        let end = tail.iter().position(|b| *b == b'/').map_or(path.len(), |at| read + 1 + at);
         let ends_the_path = end == path.len();
         match &path[read + 1..end] {
             b"." => {}
@@ -153,14 +147,10 @@ impl PathPattern {
             ));
         }
         if !text.starts_with('/') {
-            return Err(format!(
-                "`{text}` is not a path: expected a `/` at its beginning"
-            ));
+            return Err(format!("`{text}` is not a path: expected a `/` at its beginning"));
         }
         if text.len() > PATH_PATTERN_BYTES_MAX {
-            return Err(format!(
-                "the path is longer than {PATH_PATTERN_BYTES_MAX} bytes"
-            ));
+            return Err(format!("the path is longer than {PATH_PATTERN_BYTES_MAX} bytes"));
         }
         if text.contains(['?', '#']) {
             return Err(format!(
@@ -201,17 +191,15 @@ fn must_be_normal(text: &str, name: &str) -> Result<(), String> {
             if text.len() > name.len() {
                 normal = normal.trim_end_matches('/').to_owned() + "/*";
             }
-            Err(format!(
-                "`{text}` is never matched as it is written: write `{normal}`"
-            ))
+            Err(format!("`{text}` is never matched as it is written: write `{normal}`"))
         }
         Err(BadPath::AboveRoot) => Err(format!("`{text}` leads out of the root: remove the `..`")),
-        Err(BadPath::BrokenEscape) => Err(format!(
-            "`{text}`: expected two hexadecimal digits after `%`; write `%25` for it"
-        )),
-        Err(BadPath::Nul | BadPath::Relative) => Err(format!(
-            "`{text}` contains a zero byte, which no request may: remove it"
-        )),
+        Err(BadPath::BrokenEscape) => {
+            Err(format!("`{text}`: expected two hexadecimal digits after `%`; write `%25` for it"))
+        }
+        Err(BadPath::Nul | BadPath::Relative) => {
+            Err(format!("`{text}` contains a zero byte, which no request may: remove it"))
+        }
     }
 }
 
@@ -337,23 +325,15 @@ impl PathTrees {
         let label_start = self.labels.len() as u32;
         self.labels.extend_from_slice(label);
         let label_end = self.labels.len() as u32;
-        self.nodes.push(Node {
-            label_start,
-            label_end,
-            ..Node::default()
-        });
-        self.first_bytes
-            .push(label.first().copied().unwrap_or_default());
+        self.nodes.push(Node { label_start, label_end, ..Node::default() });
+        self.first_bytes.push(label.first().copied().unwrap_or_default());
         self.nodes.len() as u32 - 1
     }
 
     fn keep(&mut self, routes: &[RouteId]) -> Candidates {
         let start = self.routes.len() as u32;
         self.routes.extend_from_slice(routes);
-        Candidates {
-            start,
-            end: self.routes.len() as u32,
-        }
+        Candidates { start, end: self.routes.len() as u32 }
     }
 
     /// The routes of the best pattern for a normalised path, in file order.
@@ -407,10 +387,7 @@ mod tests {
     fn a_plain_path_is_given_back_without_touching_the_scratch() {
         let mut scratch = Vec::new();
         for path in ["/", "/a/b.c", "/a//b/", "/a.../b", "/a./b", "/~u/"] {
-            assert_eq!(
-                normalise(path.as_bytes(), &mut scratch),
-                Ok(path.as_bytes())
-            );
+            assert_eq!(normalise(path.as_bytes(), &mut scratch), Ok(path.as_bytes()));
         }
         assert_eq!(scratch.capacity(), 0);
     }
@@ -495,10 +472,7 @@ mod tests {
             ("/a\0", "zero byte"),
         ] {
             let message = PathPattern::parse(text).expect_err(text);
-            assert!(
-                message.contains(cure) && message.contains(text),
-                "{message}"
-            );
+            assert!(message.contains(cure) && message.contains(text), "{message}");
         }
         let long = format!("/{}", "a".repeat(PATH_PATTERN_BYTES_MAX));
         assert!(PathPattern::parse(&long).is_err());
@@ -507,18 +481,9 @@ mod tests {
 
     #[test]
     fn a_prefix_is_kept_without_its_last_slash() {
-        assert_eq!(
-            PathPattern::parse("/*"),
-            Ok(PathPattern::Below(b"".to_vec()))
-        );
-        assert_eq!(
-            PathPattern::parse("/v1/*"),
-            Ok(PathPattern::Below(b"/v1".to_vec()))
-        );
-        assert_eq!(
-            PathPattern::parse("/v1/"),
-            Ok(PathPattern::Exact(b"/v1/".to_vec()))
-        );
+        assert_eq!(PathPattern::parse("/*"), Ok(PathPattern::Below(b"".to_vec())));
+        assert_eq!(PathPattern::parse("/v1/*"), Ok(PathPattern::Below(b"/v1".to_vec())));
+        assert_eq!(PathPattern::parse("/v1/"), Ok(PathPattern::Exact(b"/v1/".to_vec())));
     }
 
     #[test]
@@ -538,9 +503,6 @@ mod tests {
             node = &trees.nodes[node.first_child as usize];
             steps += 1;
         }
-        assert!(
-            steps <= 5,
-            "one step for `/p` and one for each digit: {steps}"
-        );
+        assert!(steps <= 5, "one step for `/p` and one for each digit: {steps}");
     }
 }

@@ -15,13 +15,19 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    pub(crate) fn new(plan: Shared<Plan>, shares: Vec<ClusterShare>, mail: &Rc<Mail>) -> Generation {
+    pub(crate) fn new(
+        plan: Shared<Plan>,
+        shares: Vec<ClusterShare>,
+        mail: &Rc<Mail>,
+    ) -> Generation {
         let clusters = plan
             .clusters
             .iter()
             .zip(shares)
             .enumerate()
-            .map(|(id, (cluster, share))| Cluster::new(ClusterId(id as u32), cluster, share, Rc::clone(mail)))
+            .map(|(id, (cluster, share))| {
+                Cluster::new(ClusterId(id as u32), cluster, share, Rc::clone(mail))
+            })
             .collect();
         Generation { plan, clusters }
     }

@@ -52,7 +52,9 @@ impl Mail {
     }
 
     pub(crate) fn to_all_others(&self, letter: impl Fn() -> ToShard) {
-        (0..self.shards.len()).filter(|&core| core != self.core).for_each(|core| self.to(core, letter()));
+        (0..self.shards.len())
+            .filter(|&core| core != self.core)
+            .for_each(|core| self.to(core, letter()));
     }
 
     pub(crate) fn to_control(&self, letter: ToControl) {

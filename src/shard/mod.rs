@@ -8,6 +8,7 @@ pub(crate) mod mail;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -30,6 +31,9 @@ pub(crate) struct Shard {
     pub(crate) durations: RefCell<Histogram<u64>>,
     pub(crate) log: AccessLines,
     random: Cell<u64>,
+    /// A request came since housekeeping last looked.
+    stirred: Cell<bool>,
+    dozing: Cell<Option<Waker>>,
     pub(crate) life: Life,
 }
 
@@ -40,7 +44,7 @@ pub(crate) struct Life {
     stopped: Cell<bool>,
     /// Connections and the listeners' accept loops.
     sessions: Cell<usize>,
-    wakers: RefCell<Vec<std::task::Waker>>,
+    wakers: RefCell<Vec<Waker>>,
 }
 
 /// Runs a data core until it is told to stop.
@@ -52,6 +56,8 @@ pub(crate) async fn run(mail: Rc<Mail>, inboxes: Inboxes, all_counters: Vec<Shar
         durations: RefCell::new(new_durations()),
         log: AccessLines::default(),
         random: Cell::new(engine::random_seed() | 1),
+        stirred: Cell::new(false),
+        dozing: Cell::new(None),
         life: Life::default(),
     });
     let applying = Rc::clone(&shard);
@@ -101,7 +107,12 @@ impl Shard {
         let state = ShardState {
             core: engine::core_state(),
             durations: self.durations.replace(new_durations()),
-            upstream_connections: self.generation().clusters().iter().map(|c| c.open_connections()).collect(),
+            upstream_connections: self
+                .generation()
+                .clusters()
+                .iter()
+                .map(|c| c.open_connections())
+                .collect(),
         };
         self.mail.to_control(ToControl::State { core: self.mail.core(), state: Box::new(state) });
     }
@@ -127,6 +138,26 @@ impl Shard {
         &self.all_counters[self.mail.core()]
     }
 
+    /// Something happens here: housekeeping is needed.
+    pub(crate) fn stir(&self) {
+        if !self.stirred.replace(true)
+            && let Some(waker) = self.dozing.take()
+        {
+            waker.wake();
+        }
+    }
+
+    async fn until_stirred(&self) {
+        std::future::poll_fn(|context| {
+            if self.stirred.get() {
+                return Poll::Ready(());
+            }
+            self.dozing.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// 32 hexadecimal digits, different for each request of all cores (xorshift128-like mixing of a
     /// seed from the kernel; an identifier, not a secret).
     pub(crate) fn new_request_id(&self, id: &mut [u8; 32]) {
@@ -150,20 +181,27 @@ impl Shard {
     }
 }
 
-/// What a core does once a second.
+/// What a core does every now and then, as long as there is anything to do.
 async fn housekeeping(shard: Rc<Shard>) {
-    let mut seconds = 0_u64;
-    loop {
-        engine::sleep(limits::POOL_SWEEP_INTERVAL).await;
-        seconds += 1;
-        let generation = shard.generation.borrow().clone();
-        if let Some(generation) = generation {
-            generation.clusters().iter().for_each(|cluster| cluster.sweep(engine::now()));
-        }
-        if seconds.is_multiple_of(limits::BUFFER_TRIM_INTERVAL.as_secs()) {
-            engine::trim_buffers();
-        }
+    let mut quiet = 0;
+    for beat in 1_u64.. {
+        engine::sleep(limits::HOUSEKEEPING_INTERVAL).await;
         shard.log.flush(shard.counters());
+        if beat.is_multiple_of(limits::POOL_SWEEP_BEATS) {
+            let generation = shard.generation.borrow().clone();
+            let clusters = generation.as_ref().map_or(&[][..], |generation| generation.clusters());
+            clusters.iter().for_each(|cluster| cluster.sweep(engine::now()));
+            engine::trim_buffers();
+            let connections =
+                clusters.iter().map(|cluster| cluster.open_connections()).sum::<u64>();
+            let busy = connections > 0 || shard.stirred.replace(false);
+            quiet = if busy { 0 } else { quiet + 1 };
+        }
+        if quiet >= limits::QUIET_BEATS {
+            // Nothing to keep: an idle core must not wake up at all.
+            shard.until_stirred().await;
+            quiet = 0;
+        }
     }
 }
 
@@ -183,12 +221,12 @@ impl Life {
     }
 
     /// Ready once the core drains; for whoever waits without being busy.
-    pub(crate) fn poll_draining(&self, context: &std::task::Context<'_>) -> std::task::Poll<()> {
+    pub(crate) fn poll_draining(&self, context: &Context<'_>) -> Poll<()> {
         if self.draining.get() {
-            return std::task::Poll::Ready(());
+            return Poll::Ready(());
         }
         self.wakers.borrow_mut().push(context.waker().clone());
-        std::task::Poll::Pending
+        Poll::Pending
     }
 
     fn drain(&self) {
@@ -203,7 +241,7 @@ impl Life {
 
     fn wake(&self) {
         let wakers = std::mem::take(&mut *self.wakers.borrow_mut());
-        wakers.into_iter().for_each(std::task::Waker::wake);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     async fn until_stopped(&self) {
@@ -217,10 +255,10 @@ impl Life {
     async fn until(&self, reached: impl Fn(&Life) -> bool) {
         std::future::poll_fn(|context| {
             if reached(self) {
-                return std::task::Poll::Ready(());
+                return Poll::Ready(());
             }
             self.wakers.borrow_mut().push(context.waker().clone());
-            std::task::Poll::Pending
+            Poll::Pending
         })
         .await;
     }

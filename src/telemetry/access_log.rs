@@ -81,13 +81,7 @@ fn timings(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"duration_ms\":");
     decimal::micros_as_millis(total, out);
     out.extend_from_slice(b",\"timings\":{");
-    let names = [
-        "head_ms",
-        "queue_ms",
-        "connect_ms",
-        "first_byte_ms",
-        "body_ms",
-    ];
+    let names = ["head_ms", "queue_ms", "connect_ms", "first_byte_ms", "body_ms"];
     for (index, (name, micros)) in names.into_iter().zip(spans).enumerate() {
         if index > 0 {
             out.push(b',');
@@ -263,11 +257,8 @@ mod tests {
     use crate::exchange::record::{Phase, Timings};
     use crate::telemetry::snapshot;
 
-    const FORMATS: [AccessLogFormat; 3] = [
-        AccessLogFormat::Json,
-        AccessLogFormat::Clf,
-        AccessLogFormat::Combined,
-    ];
+    const FORMATS: [AccessLogFormat; 3] =
+        [AccessLogFormat::Json, AccessLogFormat::Clf, AccessLogFormat::Combined];
 
     fn record() -> Record<'static> {
         Record {
@@ -393,47 +384,27 @@ mod tests {
         let line = line(AccessLogFormat::Json, &record());
         let micros = |name: &str| -> u64 {
             let value = line.split(&format!("\"{name}\":")).nth(1).unwrap();
-            let digits: String = value
-                .chars()
-                .take_while(|c| c.is_ascii_digit() || *c == '.')
-                .collect();
+            let digits: String =
+                value.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
             assert_eq!(digits.split('.').nth(1).unwrap().len(), 3);
             digits.replace('.', "").parse().unwrap()
         };
-        let parts = [
-            "head_ms",
-            "queue_ms",
-            "connect_ms",
-            "first_byte_ms",
-            "body_ms",
-        ];
-        assert_eq!(
-            parts.iter().map(|part| micros(part)).sum::<u64>(),
-            micros("duration_ms")
-        );
+        let parts = ["head_ms", "queue_ms", "connect_ms", "first_byte_ms", "body_ms"];
+        assert_eq!(parts.iter().map(|part| micros(part)).sum::<u64>(), micros("duration_ms"));
         assert_eq!(micros("duration_ms"), 13_224);
     }
 
     #[test]
     fn quotes_backslashes_and_unprintable_bytes_are_escaped_as_nginx_does() {
-        let record = Record {
-            user_agent: b"a\"b\\c\r\n\x7f\xffz",
-            ..record()
-        };
+        let record = Record { user_agent: b"a\"b\\c\r\n\x7f\xffz", ..record() };
         let line = line(AccessLogFormat::Combined, &record);
-        assert!(
-            line.ends_with("\"a\\x22b\\x5Cc\\x0D\\x0A\\x7F\\xFFz\"\n"),
-            "{line}"
-        );
+        assert!(line.ends_with("\"a\\x22b\\x5Cc\\x0D\\x0A\\x7F\\xFFz\"\n"), "{line}");
     }
 
     #[test]
     fn a_field_is_cut_at_its_bound() {
         let long = vec![b'~'; ACCESS_LOG_FIELD_BYTES_MAX + 1];
-        let record = Record {
-            target: &long,
-            ..record()
-        };
+        let record = Record { target: &long, ..record() };
         for format in FORMATS {
             let tildes = line(format, &record).matches('~').count();
             assert_eq!(tildes, ACCESS_LOG_FIELD_BYTES_MAX);

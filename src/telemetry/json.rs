@@ -81,9 +81,7 @@ pub(crate) mod check {
     /// Takes one value off the front.
     fn value(text: &[u8]) -> Option<&[u8]> {
         match text.first()? {
-            b'{' => list(&text[1..], b'}', |member| {
-                value(string(member)?.strip_prefix(b":")?)
-            }),
+            b'{' => list(&text[1..], b'}', |member| value(string(member)?.strip_prefix(b":")?)),
             b'[' => list(&text[1..], b']', value),
             b'"' => string(text),
             b't' => text.strip_prefix(b"true"),
@@ -190,13 +188,9 @@ mod tests {
 
     #[test]
     fn the_checker_refuses_what_is_not_json() {
-        for bad in [
-            "", "{", "{\"a\":}", "[1,]", "\"\n\"", "\"\\x\"", "01", "1.", "{} ", "nul",
-        ] {
+        for bad in ["", "{", "{\"a\":}", "[1,]", "\"\n\"", "\"\\x\"", "01", "1.", "{} ", "nul"] {
             assert!(!check::is_valid(bad.as_bytes()), "{bad}");
         }
-        assert!(check::is_valid(
-            br#"{"a":[1,0.5,-2,true,null,{}],"b":"\u00e9"}"#
-        ));
+        assert!(check::is_valid(br#"{"a":[1,0.5,-2,true,null,{}],"b":"\u00e9"}"#));
     }
 }

@@ -104,10 +104,7 @@ impl Counts {
 
     fn failures_where(&self, wanted: impl Fn(Failure) -> bool) -> u64 {
         let counted = Failure::ALL.into_iter().zip(self.failures);
-        counted
-            .filter(|(failure, _)| wanted(*failure))
-            .map(|(_, count)| count)
-            .sum()
+        counted.filter(|(failure, _)| wanted(*failure)).map(|(_, count)| count).sum()
     }
 }
 
@@ -143,40 +140,22 @@ pub fn render(snapshot: &Snapshot, out: &mut Vec<u8>) {
     let merged = snapshot.merged();
     plain(names::CONNECTIONS_TOTAL, merged.connections, out);
     plain(names::CONNECTIONS_ACTIVE, merged.connections_active, out);
-    plain(
-        names::CONNECTIONS_HANDED_OVER_TOTAL,
-        merged.connections_handed_over,
-        out,
-    );
+    plain(names::CONNECTIONS_HANDED_OVER_TOTAL, merged.connections_handed_over, out);
     plain(names::REQUESTS_TOTAL, merged.requests(), out);
     plain(names::BYTES_IN_TOTAL, merged.bytes_in, out);
     plain(names::BYTES_OUT_TOTAL, merged.bytes_out, out);
     failures(&merged, out);
     let backend_errors = merged.failures_where(|failure| failure.side() == Side::Upstream);
     plain(names::BACKEND_ERRORS_TOTAL, backend_errors, out);
-    plain(
-        names::TIMEOUT_ERRORS_TOTAL,
-        merged.failures_where(Failure::is_timeout),
-        out,
-    );
+    plain(names::TIMEOUT_ERRORS_TOTAL, merged.failures_where(Failure::is_timeout), out);
     plain(names::PANICS_TOTAL, merged.panics, out);
     durations(names::REQUEST_DURATION_SECONDS, snapshot, &merged, out);
     header(names::UPSTREAM_CONNECTIONS, out);
     for cluster in &snapshot.clusters {
         let labels = [("cluster", cluster.name.as_str())];
-        sample(
-            names::UPSTREAM_CONNECTIONS.name,
-            "",
-            &labels,
-            cluster.connections,
-            out,
-        );
+        sample(names::UPSTREAM_CONNECTIONS.name, "", &labels, cluster.connections, out);
     }
-    plain(
-        names::ACCESS_LOG_LINES_TOTAL,
-        snapshot.access_log_lines,
-        out,
-    );
+    plain(names::ACCESS_LOG_LINES_TOTAL, snapshot.access_log_lines, out);
     let dropped = snapshot.access_log_dropped_lines + merged.access_log_dropped_lines;
     plain(names::ACCESS_LOG_DROPPED_TOTAL, dropped, out);
     plain(names::DRAINING, u64::from(snapshot.draining), out);
@@ -190,31 +169,20 @@ pub fn render(snapshot: &Snapshot, out: &mut Vec<u8>) {
 fn failures(counts: &Counts, out: &mut Vec<u8>) {
     header(names::FAILURES_TOTAL, out);
     for (failure, count) in Failure::ALL.into_iter().zip(counts.failures) {
-        let labels = [
-            ("reason", reason(failure)),
-            ("side", failure.side().label()),
-        ];
+        let labels = [("reason", reason(failure)), ("side", failure.side().label())];
         sample(names::FAILURES_TOTAL.name, "", &labels, count, out);
     }
 }
 
 /// One series for all malformed heads: which rule was broken is in the access log.
 fn reason(failure: Failure) -> &'static str {
-    if matches!(failure, Failure::Malformed(_)) {
-        "malformed"
-    } else {
-        failure.label()
-    }
+    if matches!(failure, Failure::Malformed(_)) { "malformed" } else { failure.label() }
 }
 
 fn answers(counts: &Counts, out: &mut Vec<u8>) {
     header(names::HTTP_REQUESTS_TOTAL, out);
     for (method, by_status) in METHODS.iter().zip(counts.answers.chunks(STATUS_SLOTS)) {
-        for (slot, &count) in by_status
-            .iter()
-            .enumerate()
-            .filter(|(_, count)| **count > 0)
-        {
+        for (slot, &count) in by_status.iter().enumerate().filter(|(_, count)| **count > 0) {
             let mut status = Vec::with_capacity(3);
             decimal::padded(if slot == 0 { 0 } else { slot as u64 + 99 }, 3, &mut status);
             let status = str::from_utf8(&status).expect("digits are ASCII");
@@ -225,40 +193,21 @@ fn answers(counts: &Counts, out: &mut Vec<u8>) {
 }
 
 fn cores(snapshot: &Snapshot, out: &mut Vec<u8>) {
-    let numbers: Vec<String> = (0..snapshot.cores.len())
-        .map(|core| core.to_string())
-        .collect();
+    let numbers: Vec<String> = (0..snapshot.cores.len()).map(|core| core.to_string()).collect();
     let cores = || numbers.iter().map(String::as_str).zip(&snapshot.cores);
     header(names::CORE_CONNECTIONS, out);
     for (number, core) in cores() {
         let open = core.counts.connections_active;
-        sample(
-            names::CORE_CONNECTIONS.name,
-            "",
-            &[("core", number)],
-            open,
-            out,
-        );
+        sample(names::CORE_CONNECTIONS.name, "", &[("core", number)], open, out);
     }
     header(names::CORE_REQUESTS_TOTAL, out);
     for (number, core) in cores() {
         let requests = core.counts.requests();
-        sample(
-            names::CORE_REQUESTS_TOTAL.name,
-            "",
-            &[("core", number)],
-            requests,
-            out,
-        );
+        sample(names::CORE_REQUESTS_TOTAL.name, "", &[("core", number)], requests, out);
     }
     header(names::CORE_BUSY_SECONDS_TOTAL, out);
     for (number, core) in cores() {
-        series(
-            names::CORE_BUSY_SECONDS_TOTAL.name,
-            "",
-            &[("core", number)],
-            out,
-        );
+        series(names::CORE_BUSY_SECONDS_TOTAL.name, "", &[("core", number)], out);
         decimal::micros_as_seconds(micros(core.busy), out);
         out.push(b'\n');
     }
@@ -278,14 +227,7 @@ fn cores(snapshot: &Snapshot, out: &mut Vec<u8>) {
 
 fn durations(metric: Metric, snapshot: &Snapshot, merged: &Counts, out: &mut Vec<u8>) {
     header(metric, out);
-    buckets(
-        metric,
-        &[],
-        DURATIONS,
-        &snapshot.durations,
-        merged.duration_micros,
-        out,
-    );
+    buckets(metric, &[], DURATIONS, &snapshot.durations, merged.duration_micros, out);
 }
 
 /// Cumulative counts in one pass. A value counts for the bound that its histogram slot begins
@@ -332,17 +274,9 @@ fn header(metric: Metric, out: &mut Vec<u8>) {
         Kind::Gauge => "gauge",
         Kind::Histogram => "histogram",
     };
-    for part in [
-        "# HELP ",
-        metric.name,
-        " ",
-        metric.help,
-        "\n# TYPE ",
-        metric.name,
-        " ",
-        kind,
-        "\n",
-    ] {
+    for part in
+        ["# HELP ", metric.name, " ", metric.help, "\n# TYPE ", metric.name, " ", kind, "\n"]
+    {
         out.extend_from_slice(part.as_bytes());
     }
 }
@@ -426,9 +360,8 @@ fn micros(duration: Duration) -> u64 {
 }
 
 /// In the order of `Method`.
-const METHODS: [&str; 10] = [
-    "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "other",
-];
+const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "other"];
 const _: () = assert!(Method::Other as usize == METHODS.len() - 1);
 
 /// Never answered, and 100 to 599.
@@ -495,25 +428,15 @@ mod tests {
         loop_lag.record(2_000 * scale).unwrap();
         let loop_lag_micros = 80 * 99 + 2_000 * scale;
         let busy = Duration::from_micros(1_234_567 * scale);
-        Core {
-            counts,
-            busy,
-            loop_lag,
-            loop_lag_micros,
-        }
+        Core { counts, busy, loop_lag, loop_lag_micros }
     }
 
     fn sample_snapshot() -> Snapshot {
         let mut durations = new_histogram();
-        for micros in [
-            900, 1_000, 1_001, 2_500, 40_000, 40_000, 9_999_999, 30_000_000,
-        ] {
+        for micros in [900, 1_000, 1_001, 2_500, 40_000, 40_000, 9_999_999, 30_000_000] {
             durations.record(micros).unwrap();
         }
-        let cluster = |name: &str, connections| Cluster {
-            name: name.to_owned(),
-            connections,
-        };
+        let cluster = |name: &str, connections| Cluster { name: name.to_owned(), connections };
         Snapshot {
             cores: vec![core(1), core(2)],
             clusters: vec![cluster("orders", 12), cluster("odd\"\\\nname", 1)],
@@ -533,12 +456,9 @@ mod tests {
 
     fn values(page: &str, name: &str) -> Vec<f64> {
         let samples = page.lines().filter(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(['{', ' ']))
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
         });
-        samples
-            .map(|line| line.rsplit(' ').next().unwrap().parse().unwrap())
-            .collect()
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect()
     }
 
     #[test]
@@ -554,10 +474,7 @@ mod tests {
             let kind = format!("# TYPE {} ", metric.name);
             assert_eq!(page.matches(&help).count(), 1, "{}", metric.name);
             assert_eq!(page.matches(&kind).count(), 1, "{}", metric.name);
-            assert_eq!(
-                metric.name.ends_with("_total"),
-                metric.kind == Kind::Counter
-            );
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter);
         }
         assert_eq!(page.matches("# TYPE").count(), names::ALL.len());
     }
@@ -579,18 +496,9 @@ mod tests {
         let page = page();
         let sum = |name: &str| values(&page, name).into_iter().sum::<f64>();
         let total = |metric: Metric| sum(metric.name);
-        assert_eq!(
-            total(names::CORE_REQUESTS_TOTAL),
-            total(names::REQUESTS_TOTAL)
-        );
-        assert_eq!(
-            total(names::HTTP_REQUESTS_TOTAL),
-            total(names::REQUESTS_TOTAL)
-        );
-        assert_eq!(
-            total(names::CORE_CONNECTIONS),
-            total(names::CONNECTIONS_ACTIVE)
-        );
+        assert_eq!(total(names::CORE_REQUESTS_TOTAL), total(names::REQUESTS_TOTAL));
+        assert_eq!(total(names::HTTP_REQUESTS_TOTAL), total(names::REQUESTS_TOTAL));
+        assert_eq!(total(names::CORE_CONNECTIONS), total(names::CONNECTIONS_ACTIVE));
         assert_eq!(total(names::FAILURES_TOTAL), 5.0);
         assert_eq!(total(names::BACKEND_ERRORS_TOTAL), 3.0);
         assert_eq!(total(names::TIMEOUT_ERRORS_TOTAL), 3.0);

@@ -72,10 +72,7 @@ mod tests {
     #[test]
     fn a_message_stays_on_its_line_and_commands_no_terminal() {
         let line = written("a\r\nb\x1b[2Jc\u{9b}d\u{2028}e\0 żółć");
-        assert!(
-            line.ends_with("a\\r\\nb\\u{1b}[2Jc\\u{9b}d\\u{2028}e\\u{0} żółć\n"),
-            "{line}"
-        );
+        assert!(line.ends_with("a\\r\\nb\\u{1b}[2Jc\\u{9b}d\\u{2028}e\\u{0} żółć\n"), "{line}");
         assert_eq!(line.lines().count(), 1);
     }
 

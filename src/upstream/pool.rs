@@ -129,7 +129,11 @@ impl Cluster {
         avoid: Option<SocketAddr>,
         admitted: impl FnOnce(Instant),
     ) -> Result<Lease, (Failure, Option<SocketAddr>)> {
-        let choice = if self.waiters.borrow().is_empty() { self.choose(wanted, avoid) } else { Choice::Full };
+        let choice = if self.waiters.borrow().is_empty() {
+            self.choose(wanted, avoid)
+        } else {
+            Choice::Full
+        };
         let choice = match choice {
             Choice::Full => self.wait(wanted, avoid).await.map_err(|failure| (failure, None))?,
             other @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => other,
@@ -154,7 +158,11 @@ impl Cluster {
     }
 
     fn nobody(&self) -> Failure {
-        if self.endpoints.borrow().list.is_empty() { Failure::EndpointUnresolved } else { Failure::NoEndpoint }
+        if self.endpoints.borrow().list.is_empty() {
+            Failure::EndpointUnresolved
+        } else {
+            Failure::NoEndpoint
+        }
     }
 
     fn choose(self: &Rc<Self>, wanted: Wanted, avoid: Option<SocketAddr>) -> Choice {
@@ -189,7 +197,11 @@ impl Cluster {
             || permits.taken() < i64::from(self.limits.connections_max.unwrap_or(u32::MAX))
     }
 
-    async fn wait(self: &Rc<Self>, wanted: Wanted, avoid: Option<SocketAddr>) -> Result<Choice, Failure> {
+    async fn wait(
+        self: &Rc<Self>,
+        wanted: Wanted,
+        avoid: Option<SocketAddr>,
+    ) -> Result<Choice, Failure> {
         if self.waiting.read() >= i64::from(self.limits.queue_max) {
             return Err(Failure::PoolFull);
         }
@@ -226,8 +238,10 @@ impl Cluster {
     pub(crate) fn recall(&self) {
         let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
         for endpoint in endpoints {
-            let wanted =
-                endpoint.permits.as_ref().is_some_and(|p| p.wanted_by_another(self.mail.core()).is_some());
+            let wanted = endpoint
+                .permits
+                .as_ref()
+                .is_some_and(|p| p.wanted_by_another(self.mail.core()).is_some());
             if wanted {
                 self.close_idle(&endpoint, 1);
             }
@@ -270,8 +284,10 @@ impl Cluster {
     /// With waiters here too, that is done at most every few milliseconds: connections must not be
     /// closed and opened for each request, and no core may starve.
     fn owes_others(&self, endpoint: &Endpoint, now: Instant) -> bool {
-        let wanted =
-            endpoint.permits.as_ref().is_some_and(|p| p.wanted_by_another(self.mail.core()).is_some());
+        let wanted = endpoint
+            .permits
+            .as_ref()
+            .is_some_and(|p| p.wanted_by_another(self.mail.core()).is_some());
         if !wanted || self.waiters.borrow().is_empty() {
             return wanted;
         }
@@ -283,7 +299,8 @@ impl Cluster {
     }
 
     pub(crate) fn wake_first(&self) {
-        let waker = self.waiters.borrow().front().and_then(|waiter| waiter.waker.borrow_mut().take());
+        let waker =
+            self.waiters.borrow().front().and_then(|waiter| waiter.waker.borrow_mut().take());
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -313,7 +330,9 @@ impl Endpoints {
         let list = shares
             .into_iter()
             .map(|share| {
-                old.iter().find(|o| o.address == share.address).map_or_else(|| Endpoint::new(share), Rc::clone)
+                old.iter()
+                    .find(|o| o.address == share.address)
+                    .map_or_else(|| Endpoint::new(share), Rc::clone)
             })
             .collect();
         let turn = RoundRobin::new(&weights, core);
@@ -391,12 +410,20 @@ impl<'a> Place<'a> {
     }
 
     /// Only the first in the queue may choose.
-    fn poll(&self, context: &Context<'_>, wanted: Wanted, avoid: Option<SocketAddr>) -> Poll<Choice> {
-        let first = self.cluster.waiters.borrow().front().is_some_and(|w| Rc::ptr_eq(w, &self.waiter));
+    fn poll(
+        &self,
+        context: &Context<'_>,
+        wanted: Wanted,
+        avoid: Option<SocketAddr>,
+    ) -> Poll<Choice> {
+        let first =
+            self.cluster.waiters.borrow().front().is_some_and(|w| Rc::ptr_eq(w, &self.waiter));
         if first {
             match self.cluster.choose(wanted, avoid) {
                 Choice::Full => {}
-                choice @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => return Poll::Ready(choice),
+                choice @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => {
+                    return Poll::Ready(choice);
+                }
             }
         }
         *self.waiter.waker.borrow_mut() = Some(context.waker().clone());

@@ -22,22 +22,8 @@ impl Curl {
         let directory = TempDir::new();
         let output = Command::new(program("curl"))
             .current_dir(directory.path())
-            .args([
-                "--silent",
-                "--show-error",
-                "--max-time",
-                "10",
-                "--noproxy",
-                "*",
-            ])
-            .args([
-                "--dump-header",
-                "heads",
-                "--output",
-                "body",
-                "--write-out",
-                "%{http_code}",
-            ])
+            .args(["--silent", "--show-error", "--max-time", "10", "--noproxy", "*"])
+            .args(["--dump-header", "heads", "--output", "body", "--write-out", "%{http_code}"])
             .args(arguments)
             .arg(url)
             .output()
@@ -58,12 +44,7 @@ impl Curl {
 
     /// Values of the header lines called `name` in the last head.
     pub fn headers(&self, name: &str) -> Vec<&str> {
-        let last = self
-            .heads
-            .trim_end()
-            .rsplit("\r\n\r\n")
-            .next()
-            .unwrap_or_default();
+        let last = self.heads.trim_end().rsplit("\r\n\r\n").next().unwrap_or_default();
         header_lines(last, name)
     }
 }

@@ -38,12 +38,7 @@ impl Response {
         let head = String::from_utf8_lossy(&head[..end - 4]).into_owned();
         let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| broken(format!("no status line: {head:?}")))?;
-        let mut response = Self {
-            status,
-            head,
-            body: Vec::new(),
-            trailers: Vec::new(),
-        };
+        let mut response = Self { status, head, body: Vec::new(), trailers: Vec::new() };
         response.read_body(stream, buffer, method)?;
         Ok(response)
     }
@@ -63,12 +58,9 @@ impl Response {
             let framed: Vec<u8> = buffer.drain(..end).collect();
             (self.body, self.trailers) = decode_chunked(&framed);
         } else if let Some(length) = self.header("content-length") {
-            let length: usize = length
-                .parse()
-                .map_err(|_| broken(format!("Content-Length: {length}")))?;
-            fill_until(stream, buffer, |bytes| {
-                (bytes.len() >= length).then_some(length)
-            })?;
+            let length: usize =
+                length.parse().map_err(|_| broken(format!("Content-Length: {length}")))?;
+            fill_until(stream, buffer, |bytes| (bytes.len() >= length).then_some(length))?;
             self.body = buffer.drain(..length).collect();
         } else {
             stream.read_to_end(buffer)?;
@@ -82,25 +74,14 @@ impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.body[..self.body.len().min(400)];
         let body = String::from_utf8_lossy(shown);
-        write!(
-            f,
-            "{}\n\n{body} ({} bytes of body)",
-            self.head,
-            self.body.len()
-        )
+        write!(f, "{}\n\n{body} ({} bytes of body)", self.head, self.body.len())
     }
 }
 
 /// Values of the header lines called `name`, in order.
 pub fn header_lines<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
-    let lines = head
-        .split("\r\n")
-        .skip(1)
-        .filter_map(|line| line.split_once(':'));
-    lines
-        .filter(|(found, _)| found.eq_ignore_ascii_case(name))
-        .map(|(_, v)| v.trim())
-        .collect()
+    let lines = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+    lines.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim()).collect()
 }
 
 /// Bytes up to and with the empty line.
@@ -115,9 +96,7 @@ pub fn request_length(bytes: &[u8]) -> Option<usize> {
     if header_lines(&head, "transfer-encoding").contains(&"chunked") {
         return chunked_length(&bytes[head_end..]).map(|length| head_end + length);
     }
-    let length = header_lines(&head, "content-length")
-        .first()
-        .map_or(Ok(0), |n| n.parse());
+    let length = header_lines(&head, "content-length").first().map_or(Ok(0), |n| n.parse());
     let length: usize = length.unwrap_or(0);
     (bytes.len() >= head_end + length).then_some(head_end + length)
 }
@@ -147,10 +126,7 @@ fn chunk_size(bytes: &[u8]) -> Option<(usize, usize)> {
     let line = String::from_utf8_lossy(&bytes[..line_end]);
     let digits = line.split(';').next().unwrap_or_default().trim();
     let size = usize::from_str_radix(digits, 16);
-    Some((
-        size.unwrap_or_else(|_| panic!("no chunk size: {line:?}")),
-        line_end + 2,
-    ))
+    Some((size.unwrap_or_else(|_| panic!("no chunk size: {line:?}")), line_end + 2))
 }
 
 /// The payload and the trailers of a complete chunked body.
@@ -158,30 +134,16 @@ pub fn decode_chunked(mut bytes: &[u8]) -> (Vec<u8>, Vec<(String, String)>) {
     let mut payload = Vec::new();
     while let Some((size @ 1.., line_length)) = chunk_size(bytes) {
         payload.extend_from_slice(&bytes[line_length..line_length + size]);
-        assert_eq!(
-            &bytes[line_length + size..][..2],
-            b"\r\n",
-            "a chunk ends with CRLF"
-        );
+        assert_eq!(&bytes[line_length + size..][..2], b"\r\n", "a chunk ends with CRLF");
         bytes = &bytes[line_length + size + 2..];
     }
     let lines = String::from_utf8_lossy(bytes).into_owned();
-    let trailers = lines
-        .split("\r\n")
-        .skip(1)
-        .filter_map(|line| line.split_once(':'));
-    (
-        payload,
-        trailers
-            .map(|(n, v)| (n.to_owned(), v.trim().to_owned()))
-            .collect(),
-    )
+    let trailers = lines.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+    (payload, trailers.map(|(n, v)| (n.to_owned(), v.trim().to_owned())).collect())
 }
 
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes
-        .windows(needle.len())
-        .position(|window| window == needle)
+    bytes.windows(needle.len()).position(|window| window == needle)
 }
 
 /// Reads more until `end` knows where the thing ends.

@@ -58,16 +58,8 @@ impl Nginx {
                 alive = alive && child.try_wait().is_ok_and(|exit| exit.is_none());
                 !alive || directory.path().join("nginx.pid").exists()
             });
-        let nginx = Self {
-            child,
-            address,
-            directory,
-        };
-        if alive && bound {
-            Ok(nginx)
-        } else {
-            Err(nginx.directory.read("stderr"))
-        }
+        let nginx = Self { child, address, directory };
+        if alive && bound { Ok(nginx) } else { Err(nginx.directory.read("stderr")) }
     }
 
     pub fn address(&self) -> SocketAddr {

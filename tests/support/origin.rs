@@ -41,38 +41,20 @@ impl Received {
         let end = head_length(raw).expect("only complete requests are recorded");
         let head = String::from_utf8_lossy(&raw[..end - 4]).into_owned();
         let chunked = header_lines(&head, "transfer-encoding").contains(&"chunked");
-        let (body, trailers) = if chunked {
-            decode_chunked(&raw[end..])
-        } else {
-            (raw[end..].to_vec(), Vec::new())
-        };
-        Self {
-            connection,
-            head,
-            body,
-            trailers,
-            raw: raw.to_vec(),
-        }
+        let (body, trailers) =
+            if chunked { decode_chunked(&raw[end..]) } else { (raw[end..].to_vec(), Vec::new()) };
+        Self { connection, head, body, trailers, raw: raw.to_vec() }
     }
 
     /// `GET /hello`.
     pub fn method_and_target(&self) -> &str {
-        self.head
-            .lines()
-            .next()
-            .and_then(|line| line.rsplit_once(' '))
-            .map_or("", |(line, _)| line)
+        self.head.lines().next().and_then(|line| line.rsplit_once(' ')).map_or("", |(line, _)| line)
     }
 
     /// The value of the only header line of this name; panics when there are several.
     pub fn header(&self, name: &str) -> Option<&str> {
         let all = self.headers(name);
-        assert!(
-            all.len() <= 1,
-            "{name} came {} times:\n{}",
-            all.len(),
-            self.head
-        );
+        assert!(all.len() <= 1, "{name} came {} times:\n{}", all.len(), self.head);
         all.first().copied()
     }
 
@@ -164,11 +146,7 @@ impl Respond {
             }
         }
         stream.write_all(&bytes)?;
-        Ok(if self.framing == Framing::Close {
-            After::Close
-        } else {
-            After::KeepOpen
-        })
+        Ok(if self.framing == Framing::Close { After::Close } else { After::KeepOpen })
     }
 }
 
@@ -218,9 +196,7 @@ impl Origin {
 
     fn with(behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
-        let address = listener
-            .local_addr()
-            .expect("a bound socket has an address");
+        let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
             behaviour,
             table: Mutex::default(),
@@ -229,10 +205,7 @@ impl Origin {
             accepted: AtomicUsize::new(0),
             stopped: AtomicBool::new(false),
         });
-        let origin = Self {
-            address,
-            shared: Arc::clone(&shared),
-        };
+        let origin = Self { address, shared: Arc::clone(&shared) };
         thread::spawn(move || shared.accept(&listener));
         origin
     }
@@ -269,11 +242,7 @@ impl Origin {
     pub fn wait_for_requests(&self, count: usize) -> Vec<Received> {
         let came = eventually(|| lock(&self.shared.requests).len() >= count);
         let requests = self.requests();
-        assert!(
-            came,
-            "{} requests came, {count} were expected",
-            requests.len()
-        );
+        assert!(came, "{} requests came, {count} were expected", requests.len());
         requests
     }
 
@@ -349,9 +318,7 @@ impl Shared {
                 let respond = found.unwrap_or_else(|| {
                     Respond::text("the origin knows no such thing").status("404 Not Found")
                 });
-                respond
-                    .write(stream, key.starts_with("HEAD "))
-                    .unwrap_or(After::Close)
+                respond.write(stream, key.starts_with("HEAD ")).unwrap_or(After::Close)
             }
         }
     }
@@ -386,15 +353,11 @@ fn read_all_but_last(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
 fn expects_continue(request: &[u8]) -> bool {
     head_length(request).is_some_and(|end| {
         let head = String::from_utf8_lossy(&request[..end]);
-        header_lines(&head, "expect")
-            .iter()
-            .any(|value| value.eq_ignore_ascii_case("100-continue"))
+        header_lines(&head, "expect").iter().any(|value| value.eq_ignore_ascii_case("100-continue"))
     })
 }
 
 /// A script that panicked has failed its own test; the others go on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

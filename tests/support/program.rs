@@ -23,13 +23,8 @@ pub fn program(name: &str) -> PathBuf {
 
 /// Sends the signal called `name` (`TERM`, `HUP`, …) to a process.
 pub fn signal(pid: u32, name: &str) {
-    let sent = Command::new("/bin/sh")
-        .args(["-c", &format!("kill -s {name} {pid}")])
-        .status();
-    assert!(
-        sent.is_ok_and(|status| status.success()),
-        "no signal {name} could be sent to {pid}"
-    );
+    let sent = Command::new("/bin/sh").args(["-c", &format!("kill -s {name} {pid}")]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "no signal {name} could be sent to {pid}");
 }
 
 /// Asks until the answer is yes; `false` when it never was.

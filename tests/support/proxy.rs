@@ -85,12 +85,7 @@ impl Proxy {
         let stderr = child.stderr.take().expect("stderr is piped");
         let copy = Arc::clone(&log);
         thread::spawn(move || copy_lines(stderr, &copy));
-        let mut proxy = Self {
-            child,
-            directory,
-            log,
-            listening: Vec::new(),
-        };
+        let mut proxy = Self { child, directory, log, listening: Vec::new() };
         proxy.wait_until_listening(names);
         proxy
     }
@@ -108,21 +103,14 @@ impl Proxy {
             thread::sleep(Duration::from_millis(50)); // for the last lines of its log
             panic!("the proxy ended at its start ({status}):\n{}", self.log());
         }
-        assert!(
-            all,
-            "{names:?} should listen, but {:?} does:\n{}",
-            self.listening,
-            self.log()
-        );
+        assert!(all, "{names:?} should listen, but {:?} does:\n{}", self.listening, self.log());
         // It says so after listen(2): a probe would only be a connection that tests have to count.
     }
 
     /// Where the listener of this name is; `metrics` and `admin` are names too.
     pub fn address(&self, name: &str) -> SocketAddr {
         let found = self.listening.iter().find(|(found, _)| found == name);
-        found
-            .unwrap_or_else(|| panic!("no {name} among {:?}", self.listening))
-            .1
+        found.unwrap_or_else(|| panic!("no {name} among {:?}", self.listening)).1
     }
 
     pub fn port(&self, name: &str) -> u16 {
@@ -131,9 +119,7 @@ impl Proxy {
 
     fn first(&self) -> SocketAddr {
         let found = self.listening.iter().find(|(name, _)| is_traffic(name));
-        found
-            .unwrap_or_else(|| panic!("no listener among {:?}", self.listening))
-            .1
+        found.unwrap_or_else(|| panic!("no listener among {:?}", self.listening)).1
     }
 
     /// A URL of the first listener.
@@ -161,13 +147,7 @@ impl Proxy {
 
     /// The value of one series on the metrics page, labels included in `series`.
     pub fn metric(&self, series: &str) -> Option<f64> {
-        let value = |line: &str| {
-            line.strip_prefix(series)?
-                .strip_prefix(' ')?
-                .trim()
-                .parse()
-                .ok()
-        };
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.trim().parse().ok();
         self.metrics().lines().find_map(value)
     }
 
@@ -192,11 +172,7 @@ impl Proxy {
             if let Some(status) = self.child.try_wait().expect("a child can be asked") {
                 return status;
             }
-            assert!(
-                Instant::now() < deadline,
-                "it runs on after {timeout:?}:\n{}",
-                self.log()
-            );
+            assert!(Instant::now() < deadline, "it runs on after {timeout:?}:\n{}", self.log());
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -222,21 +198,14 @@ impl Proxy {
         let status = self.proc_file("status");
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let digits = line.and_then(|line| line.split_whitespace().next());
-        digits
-            .and_then(|digits| digits.parse().ok())
-            .unwrap_or_else(|| panic!("no {name}"))
+        digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no {name}"))
     }
 
     /// CPU time of all threads, user and system, in ticks of 10 ms.
     pub fn cpu_ticks(&self) -> u64 {
         let stat = self.proc_file("stat");
         let (_, after_name) = stat.rsplit_once(')').expect("the name is in parentheses");
-        after_name
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|n| n.parse::<u64>().ok())
-            .sum()
+        after_name.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u64>().ok()).sum()
     }
 
     fn proc_file(&self, name: &str) -> String {
@@ -246,18 +215,11 @@ impl Proxy {
 
     /// Everything that it wrote to stderr.
     pub fn log(&self) -> String {
-        self.log
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     pub fn wait_for_log(&self, text: &str) {
-        assert!(
-            eventually(|| self.log().contains(text)),
-            "no {text:?} in:\n{}",
-            self.log()
-        );
+        assert!(eventually(|| self.log().contains(text)), "no {text:?} in:\n{}", self.log());
     }
 }
 
@@ -281,9 +243,7 @@ impl Drop for Proxy {
 fn copy_lines(stderr: ChildStderr, log: &Mutex<String>) {
     for line in BufReader::new(stderr).lines() {
         let Ok(line) = line else { return };
-        let mut log = log
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut log = log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         log.push_str(&line);
         log.push('\n');
     }
@@ -308,10 +268,7 @@ fn bound_names(toml: &str) -> Vec<String> {
     let Ok(table) = toml.parse::<toml::Table>() else {
         return Vec::new();
     };
-    let listeners = table
-        .get("listeners")
-        .and_then(toml::Value::as_array)
-        .cloned();
+    let listeners = table.get("listeners").and_then(toml::Value::as_array).cloned();
     let mut names: Vec<String> = listeners
         .unwrap_or_default()
         .iter()

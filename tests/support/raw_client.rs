@@ -18,25 +18,14 @@ impl RawClient {
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)
             .unwrap_or_else(|error| panic!("nobody accepts on {address}: {error}"));
-        stream
-            .set_nodelay(true)
-            .expect("a TCP socket takes TCP_NODELAY");
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .expect("10 s is a timeout");
-        stream
-            .set_write_timeout(Some(PATIENCE))
-            .expect("10 s is a timeout");
-        Self {
-            stream,
-            buffer: Vec::new(),
-        }
+        stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
+        stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+        Self { stream, buffer: Vec::new() }
     }
 
     pub fn local_addr(&self) -> SocketAddr {
-        self.stream
-            .local_addr()
-            .expect("a connected socket has an address")
+        self.stream.local_addr().expect("a connected socket has an address")
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -69,8 +58,7 @@ impl RawClient {
     }
 
     pub fn read_response_to(&mut self, method: &str) -> Response {
-        self.try_read_response_to(method)
-            .unwrap_or_else(|error| panic!("no response: {error}"))
+        self.try_read_response_to(method).unwrap_or_else(|error| panic!("no response: {error}"))
     }
 
     pub fn try_read_response_to(&mut self, method: &str) -> io::Result<Response> {
@@ -86,15 +74,8 @@ impl RawClient {
     pub fn read_exactly(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
             let mut chunk = [0; 4096];
-            let got = self
-                .stream
-                .read(&mut chunk)
-                .expect("bytes before the timeout");
-            assert!(
-                got > 0,
-                "closed after {} of {count} bytes",
-                self.buffer.len()
-            );
+            let got = self.stream.read(&mut chunk).expect("bytes before the timeout");
+            assert!(got > 0, "closed after {} of {count} bytes", self.buffer.len());
             self.buffer.extend_from_slice(&chunk[..got]);
         }
         self.buffer.drain(..count).collect()
@@ -115,24 +96,18 @@ impl RawClient {
         if !self.buffer.is_empty() {
             return false;
         }
-        self.stream
-            .set_read_timeout(Some(time))
-            .expect("a test waits for more than zero");
+        self.stream.set_read_timeout(Some(time)).expect("a test waits for more than zero");
         let mut chunk = [0; 1];
         let quiet = self.stream.peek(&mut chunk).is_err_and(|error| {
             [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind())
         });
-        self.stream
-            .set_read_timeout(Some(PATIENCE))
-            .expect("10 s is a timeout");
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
         quiet
     }
 
     /// Sends our FIN; the other direction stays open.
     pub fn half_close(&mut self) {
-        self.stream
-            .shutdown(Shutdown::Write)
-            .expect("the socket was connected");
+        self.stream.shutdown(Shutdown::Write).expect("the socket was connected");
     }
 
     /// Ends the connection with a RST when it has sent us something that we did not read.

@@ -5,9 +5,7 @@ use std::{env, fs};
 
 /// Compares with the file `tests/NAME`, and shows the first line that differs.
 pub fn snapshot(name: &str, actual: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
     if env::var_os("UPDATE").is_some() {
         let parent = path.parent().expect("a joined path has a parent");
         fs::create_dir_all(parent).expect("the repository is writable");
@@ -25,15 +23,8 @@ pub fn difference(expected: &str, actual: &str) -> Option<String> {
     if expected == actual {
         return None;
     }
-    let same = expected
-        .lines()
-        .zip(actual.lines())
-        .take_while(|(a, b)| a == b)
-        .count();
+    let same = expected.lines().zip(actual.lines()).take_while(|(a, b)| a == b).count();
     let line = |text: &str| text.lines().nth(same).unwrap_or("(nothing)").to_owned();
     let (wanted, found) = (line(expected), line(actual));
-    Some(format!(
-        "{}: expected\n  {wanted}\nbut it is\n  {found}",
-        same + 1
-    ))
+    Some(format!("{}: expected\n  {wanted}\nbut it is\n  {found}", same + 1))
 }
