@@ -313,9 +313,16 @@ fn data_core(
 ) {
     let mail = Rc::new(mail);
     let running = Rc::clone(&mail);
-    if let Err(error) = engine::run(placement, bell, || shard::run(running, inboxes, counters)) {
-        mail.to_control(ToControl::Failed { core, reason: error.to_string() });
-    }
+    // Connections catch their own panics: one that comes here is the engine's, and the core is lost.
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        engine::run(placement, bell, || shard::run(running, inboxes, counters))
+    }));
+    let reason = match ended {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "its engine panicked".to_owned(),
+    };
+    mail.to_control(ToControl::Failed { core, reason });
 }
 
 fn stop(

@@ -216,7 +216,10 @@ impl Machine {
         for token in due {
             if descriptors::token_kind(token) == descriptors::KIND_SLEEP {
                 wakes.extend(self.sleepers.borrow_mut().fire(token));
-            } else if let Some(tick) = self.slots.borrow_mut().expire(token, now, &mut wakes) {
+                continue;
+            }
+            let again = self.slots.borrow_mut().expire(token, now, &mut wakes);
+            if let Some(tick) = again {
                 let key = self.wheel.borrow_mut().insert(tick, token);
                 self.slots.borrow_mut().armed(token, tick, key);
             }
