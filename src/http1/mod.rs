@@ -2,5 +2,7 @@
 
 pub mod body;
 pub mod encode;
+pub(crate) mod lines;
 pub mod malformed;
 pub mod parse;
+pub(crate) mod target;
