@@ -24,7 +24,9 @@ fn bodies_hold_their_invariants() {
 const INTERESTING: &[u8] = b"\r\n :\t\0;,#?_-0a%[]*/\x7f\xff";
 
 fn replay(parser: &str, fuzz: fn(&[u8])) {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(parser);
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fuzz/corpus")
+        .join(parser);
     let mut seeds = 0;
     for entry in fs::read_dir(&corpus).expect("the corpus is part of the repository") {
         let path = entry.expect("a readable folder").path();

@@ -197,6 +197,14 @@ impl Decoder {
     fn decode_chunks(&mut self, input: &mut [u8]) -> Result<Decoded, MalformedBody> {
         let (mut at, mut start, mut data) = (0, 0, 0);
         while at < input.len() && self.state != State::Finished {
+            if let State::Size { digits: 0, .. } = self.state
+                && let Some((digits, size)) = plain_size_line(&input[at..])
+            {
+                self.line_bytes = digits + 1;
+                self.state = self.size_line_ends(b'\n', size)?;
+                at += digits + 2;
+                continue;
+            }
             match self.state {
                 State::Data(left) => {
                     let taken = at_most(left, input.len() - at);
@@ -213,6 +221,10 @@ impl Decoder {
                     };
                 }
                 State::TrailerStart | State::Trailer => at += self.trailer(&input[at..])?,
+                State::DataCr if input[at..].starts_with(b"\r\n") => {
+                    self.state = State::Size { digits: 0, size: 0 };
+                    at += 2;
+                }
                 State::Size { .. }
                 | State::SizeSpace { .. }
                 | State::Extension { .. }
@@ -295,6 +307,24 @@ impl Decoder {
         }
         Ok(taken)
     }
+}
+
+/// The usual case, all in one piece: digits and CRLF. Anything else goes byte by byte.
+fn plain_size_line(input: &[u8]) -> Option<(usize, u64)> {
+    let mut size = 0;
+    for (digits, byte) in input.iter().enumerate().take(17) {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'\r' if digits > 0 && input.get(digits + 1) == Some(&b'\n') => {
+                return Some((digits, size));
+            }
+            _ => return None,
+        };
+        size = size << 4 | u64::from(digit);
+    }
+    None
 }
 
 /// One byte of a chunk-size line before its LF.

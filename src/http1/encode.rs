@@ -314,12 +314,21 @@ fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 pub fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(address) => {
-            for (at, octet) in address.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
+            let mut text = [b'.'; 16];
+            let mut at = 0;
+            for octet in address.octets() {
+                if octet >= 100 {
+                    text[at] = b'0' + octet / 100;
+                    at += 1;
                 }
-                write_decimal(out, u64::from(octet));
+                if octet >= 10 {
+                    text[at] = b'0' + octet / 10 % 10;
+                    at += 1;
+                }
+                text[at] = b'0' + octet % 10;
+                at += 2;
             }
+            out.extend_from_slice(&text[..at - 1]);
         }
         IpAddr::V6(address) => write!(out, "{address}").expect("a Vec takes every write"),
     }
@@ -879,7 +888,9 @@ mod tests {
             IpAddr::V6(Ipv4Addr::new(1, 20, 0, 255).to_ipv6_mapped()),
         );
         out.push(b' ');
+        write_address(&mut out, IpAddr::from([109, 10, 199, 100]));
+        out.push(b' ');
         write_address(&mut out, IpAddr::V6(Ipv6Addr::LOCALHOST));
-        assert_eq!(out, b"1.20.0.255 ::1");
+        assert_eq!(out, b"1.20.0.255 109.10.199.100 ::1");
     }
 }

@@ -97,15 +97,24 @@ fn crlf_before(bytes: &[u8], at: usize) -> Result<(), Malformed> {
     }
 }
 
-/// Names are short; eight at a time is enough.
+/// Eight bytes at a time; the last eight may overlap those before, and a short name is filled up.
 #[inline]
 fn holds_underscore(name: &[u8]) -> bool {
+    if let (words, Some(last)) = (name.as_chunks::<8>().0, name.last_chunk::<8>()) {
+        return words.iter().any(word_holds_underscore) || word_holds_underscore(last);
+    }
+    let mut word = [0; 8];
+    for (to, from) in word.iter_mut().zip(name) {
+        *to = *from;
+    }
+    word_holds_underscore(&word)
+}
+
+#[inline]
+fn word_holds_underscore(word: &[u8; 8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
-    let (words, rest) = name.as_chunks::<8>();
-    words.iter().any(|word| {
-        let differs = u64::from_ne_bytes(*word) ^ (ONES * b'_' as u64);
-        differs.wrapping_sub(ONES) & !differs & (ONES << 7) != 0
-    }) || rest.contains(&b'_')
+    let differs = u64::from_ne_bytes(*word) ^ (ONES * b'_' as u64);
+    differs.wrapping_sub(ONES) & !differs & (ONES << 7) != 0
 }
 
 impl Seen {
@@ -129,6 +138,13 @@ impl Seen {
                 if std::mem::replace(&mut self.chunked, true) {
                     return Err(Malformed::TransferEncodingRepeated);
                 }
+            }
+            // What nearly all peers say, without a look at the other lines.
+            HeaderId::Connection if value.eq_ignore_ascii_case(b"keep-alive") => {
+                self.option_keep_alive = true;
+            }
+            HeaderId::Connection if value.eq_ignore_ascii_case(b"close") => {
+                self.option_close = true;
             }
             HeaderId::Connection => self.connection = true,
             HeaderId::Expect => {

@@ -94,8 +94,12 @@ impl<'a> Authority<'a> {
             bytes.split_at(end + 1)
         } else {
             let end = bytes.iter().position(|byte| !HOST_BYTES[*byte as usize]);
-            let (host, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
-            if host.is_empty() || (host.contains(&b'%') && !is_percent_encoded(host)) {
+            let mut end = end.unwrap_or(bytes.len());
+            if bytes.get(end) == Some(&b'%') {
+                end = percent_encoded_host(bytes)?;
+            }
+            let (host, rest) = bytes.split_at(end);
+            if host.is_empty() {
                 return None;
             }
             (host, rest)
@@ -122,21 +126,31 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// unreserved, sub-delims and `%` (RFC 3986 section 3.2.2).
+/// unreserved and sub-delims (RFC 3986 section 3.2.2).
 static HOST_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
         table[byte] = matches!(byte as u8,
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%'
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'
             | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
         byte += 1;
     }
     table
 };
 
-fn is_percent_encoded(host: &[u8]) -> bool {
-    host.split(|byte| *byte == b'%').skip(1).all(|after| {
-        matches!(after, [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit())
-    })
+/// Where a host ends that has `%` and two hexadecimal digits in it.
+#[cold]
+fn percent_encoded_host(bytes: &[u8]) -> Option<usize> {
+    let mut end = 0;
+    loop {
+        match &bytes[end..] {
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                end += 3
+            }
+            [b'%', ..] => return None,
+            [byte, ..] if HOST_BYTES[*byte as usize] => end += 1,
+            _ => return Some(end),
+        }
+    }
 }
