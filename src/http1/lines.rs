@@ -41,7 +41,8 @@ pub(crate) struct Seen {
 }
 
 /// The table of header lines, and what they say. Ends of lines are checked by looking before each
-/// name: httparse takes an LF alone for a line end, but never lets a CR or LF into a line.
+/// name and before the last two bytes: httparse takes an LF alone for a line end, the empty line's
+/// too, but never lets a CR or LF into a line.
 pub(crate) fn lines(
     bytes: &[u8],
     end: usize,
@@ -55,7 +56,6 @@ pub(crate) fn lines(
         .map(|header| span(bytes, header.name.as_bytes()));
     let mut start = first.map_or(section_end, |name| name.start as usize);
     crlf_before(bytes, start)?;
-    crlf_before(bytes, end)?;
     table.reserve(headers.len());
     for (at, header) in headers.iter().enumerate() {
         let next = match headers.get(at + 1) {

@@ -1077,6 +1077,16 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_beginning_is_refused_long_before_the_head_is_whole() {
+        let text = "GET /\x01 HTTP/1.1\r\nHost: a\r\nX: ".to_owned() + &"x".repeat(1000);
+        let mut head = RequestHead::default();
+        let refused_at = (1..text.len()).find(|end| {
+            request(&text.as_bytes()[..*end], &LIMITS, &mut head) == Err(Malformed::Target)
+        });
+        assert!(refused_at.is_some_and(|end| end <= 12), "{refused_at:?}");
+    }
+
+    #[test]
     fn a_head_that_comes_byte_by_byte_is_parsed_a_few_times_only() {
         let text = with(&format!("X: {}\r\n", "x".repeat(12_000)));
         let mut head = RequestHead::default();
