@@ -1,5 +1,5 @@
-//! One case, so many times: `scripts/bench` counts its instructions under callgrind at two numbers of
-//! iterations, so that start-up drops out. Instruction counts, unlike times, do not depend on load.
+//! One case, so many times: `scripts/bench` counts its instructions under callgrind at two numbers
+//! of iterations, so that start-up drops out. Counts, unlike times, do not depend on load.
 
 use std::hint::black_box;
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! The fuzz corpus, replayed: each file of `tests/fuzz/corpus/<parser>/`, its truncations, and what a
-//! cheap mutation makes of it. A crash that a fuzzer finds becomes a file there.
+//! The fuzz corpus, replayed: each file of `tests/fuzz/corpus/<parser>/`, and what cheap mutations
+//! make of it. A crash that a fuzzer finds becomes a file there.
 
 use std::fs;
 use std::path::Path;
