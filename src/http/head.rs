@@ -1,5 +1,5 @@
-//! A head: where everything lies in the bytes that came. It owns no bytes, so that the buffer can be
-//! lent from the core's pool; every accessor takes the bytes it was parsed from.
+//! A head: where everything lies in the bytes that came. It owns no bytes, so that the buffer can
+//! be lent from the core's pool; every accessor takes the bytes it was parsed from.
 
 use crate::http::headers::HeaderId;
 
@@ -32,7 +32,8 @@ pub struct Line {
     pub name: Span,
     pub value: Span,
     pub id: HeaderId,
-    /// Named by a `Connection` header, or hop-by-hop by definition: never forwarded (RFC 9110 7.6.1).
+    /// Named by a `Connection` header, or hop-by-hop by definition: never forwarded (RFC 9110
+    /// 7.6.1).
     pub hop_by_hop: bool,
 }
 
@@ -133,9 +134,11 @@ pub struct RequestHead {
     /// As it came.
     pub target: Span,
     pub form: TargetForm,
-    /// Host and port that the request is for: of an absolute target, else of `Host`. May be empty on 1.0.
+    /// Host and port that the request is for: of an absolute target, else of `Host`. May be empty
+    /// on 1.0.
     pub authority: Span,
-    /// Path without query; empty for `http://host` (stands for `/`) and for `*` and authority targets.
+    /// Path without query; empty for `http://host` (stands for `/`) and for `*` and authority
+    /// targets.
     pub path: Span,
     /// With its `?`; empty when there is none.
     pub query: Span,

@@ -33,7 +33,8 @@ pub enum HeaderId {
 
 impl HeaderId {
     /// The id of a field name (a token, so without control bytes), in any case. The length and the
-    /// first letter leave one candidate, so that an unknown name costs a jump and at most one compare.
+    /// first letter leave one candidate, so that an unknown name costs a jump and at most one
+    /// compare.
     #[inline]
     pub fn of(name: &[u8]) -> HeaderId {
         let Some(first) = name.first() else {
@@ -68,8 +69,8 @@ impl HeaderId {
         if known { candidate } else { HeaderId::Other }
     }
 
-    /// Meant for one connection by definition, never forwarded (RFC 9110 section 7.6.1). `Trailer` is
-    /// decided by the encoder: it stays with a body that stays chunked.
+    /// Meant for one connection by definition, never forwarded (RFC 9110 section 7.6.1). `Trailer`
+    /// is decided by the encoder: it stays with a body that stays chunked.
     pub fn is_hop_by_hop(self) -> bool {
         matches!(
             self,
@@ -104,9 +105,9 @@ impl HeaderId {
     }
 }
 
-/// Whether `name` is `lower`, a lower-case name of letters and dashes. `| 0x20` maps only a letter's
-/// upper case onto it, and only a control byte onto the dash. The fixed length lets it be a few
-/// wide compares.
+/// Whether `name` is `lower`, a lower-case name of letters and dashes. `| 0x20` maps only a
+/// letter's upper case onto it, and only a control byte onto the dash. The fixed length lets it be
+/// a few wide compares.
 #[inline]
 fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
     let Ok(name) = <&[u8; N]>::try_from(name) else {
@@ -119,14 +120,18 @@ fn is<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
     difference == 0
 }
 
-/// Changes to a head: removals first, then sets (which replace every line of that name), then additions.
-/// Compiled from `request_headers` and `response_headers` of a route; names and values are valid.
+/// A name and a value.
+pub type NewLine = (Box<[u8]>, Box<[u8]>);
+
+/// Changes to a head: removals first, then sets (which replace every line of that name), then
+/// additions. Compiled from `request_headers` and `response_headers` of a route; names and values
+/// are valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderEdits {
     /// Lower case.
     pub remove: Vec<Box<[u8]>>,
-    pub set: Vec<(Box<[u8]>, Box<[u8]>)>,
-    pub add: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub set: Vec<NewLine>,
+    pub add: Vec<NewLine>,
 }
 
 impl HeaderEdits {

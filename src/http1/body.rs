@@ -1,5 +1,5 @@
 //! Bodies: where they end. Chunk framing is decoded and written anew, never forwarded. Used by both
-//! sessions, one `Decoder` per body. It stores no body bytes: only trailers, and the place in the grammar.
+//! sessions, one `Decoder` per body. It stores no body bytes: only trailers, and where it stands.
 
 use crate::http::head::Framing;
 use crate::http1::malformed::is_token_byte;
@@ -73,8 +73,8 @@ impl MalformedBody {
     }
 }
 
-/// How much framing may outweigh data over a whole body: a byte per chunk with a long extension each
-/// would otherwise cost us a hundred bytes of work for one.
+/// How much framing may outweigh data over a whole body: a byte per chunk with a long extension
+/// each would otherwise cost us a hundred bytes of work for one.
 const OVERHEAD_BYTES_MAX: u64 = 16 * 1024;
 /// What a chunk may cost for free: its size, two CRLFs, a short extension.
 const OVERHEAD_BYTES_FREE: u64 = 16;
@@ -137,8 +137,8 @@ impl Decoder {
         }
     }
 
-    /// Takes what it can of `input`. The data of several chunks is moved together, up to the first of
-    /// it; a body that is not chunked is not moved at all. Never touches what it does not consume.
+    /// Takes what it can of `input`. The data of several chunks is moved together, behind the first
+    /// of it; a body that is not chunked is not moved at all. What is not consumed is not touched.
     pub fn decode(&mut self, input: &mut [u8]) -> Result<Decoded, MalformedBody> {
         match self.state {
             State::Finished => Ok(self.found(0, 0, 0)),
@@ -178,7 +178,7 @@ impl Decoder {
         self.state == State::Finished
     }
 
-    /// Trailer lines, CRLF included, once the end of a chunked body was seen. Empty when there were none.
+    /// Trailer lines, CRLF included, once the end of a chunked body was seen. Often empty.
     pub fn trailers(&self) -> &[u8] {
         &self.trailers
     }
@@ -190,6 +190,14 @@ impl Decoder {
     fn decode_chunks(&mut self, input: &mut [u8]) -> Result<Decoded, MalformedBody> {
         let (mut at, mut start, mut data) = (0, 0, 0);
         while at < input.len() && self.state != State::Finished {
+            if let State::Size { digits: 0, .. } = self.state
+                && let Some((digits, size)) = plain_size_line(&input[at..])
+            {
+                self.line_bytes = digits + 1;
+                self.state = self.size_line_ends(b'\n', size)?;
+                at += digits + 2;
+                continue;
+            }
             match self.state {
                 State::Data(left) => {
                     let taken = at_most(left, input.len() - at);
@@ -206,6 +214,10 @@ impl Decoder {
                     };
                 }
                 State::TrailerStart | State::Trailer => at += self.trailer(&input[at..])?,
+                State::DataCr if input[at..].starts_with(b"\r\n") => {
+                    self.state = State::Size { digits: 0, size: 0 };
+                    at += 2;
+                }
                 State::Size { .. }
                 | State::SizeSpace { .. }
                 | State::Extension { .. }
@@ -284,6 +296,24 @@ impl Decoder {
         }
         Ok(taken)
     }
+}
+
+/// The usual case, all in one piece: digits and CRLF. Anything else goes byte by byte.
+fn plain_size_line(input: &[u8]) -> Option<(usize, u64)> {
+    let mut size = 0;
+    for (digits, byte) in input.iter().enumerate().take(17) {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'\r' if digits > 0 && input.get(digits + 1) == Some(&b'\n') => {
+                return Some((digits, size));
+            }
+            _ => return None,
+        };
+        size = size << 4 | u64::from(digit);
+    }
+    None
 }
 
 /// One byte of a chunk-size line before its LF.
@@ -393,3 +423,246 @@ const FORBIDDEN_TRAILERS: [&str; 53] = [
     "x-request-id",
     "authentication-info",
 ];
+
+/// What must hold for any bytes, as a body of every framing: the data, the bytes used and the
+/// verdict are the same however the input is split, and what is encoded anew decodes to the same.
+pub fn fuzz(bytes: &[u8]) {
+    use crate::http1::encode::{CHUNK_PREFIX_BYTES, CRLF, chunk_prefix, last_chunk};
+
+    let bytes = &bytes[..bytes.len().min(2048)];
+    let lengths = [0, 1, 7, bytes.len() as u64, u64::MAX].map(Framing::Length);
+    for framing in [Framing::None, Framing::UntilClose].into_iter().chain(lengths) {
+        assert!(assert_same_at_every_split(framing, bytes).is_ok());
+    }
+    let Ok(whole) = assert_same_at_every_split(Framing::Chunked, bytes) else {
+        return;
+    };
+    let mut again = Vec::new();
+    for data in whole.data.chunks(5) {
+        again.extend_from_slice(chunk_prefix(data.len(), &mut [0; CHUNK_PREFIX_BYTES]));
+        again.extend_from_slice(data);
+        again.extend_from_slice(CRLF);
+    }
+    if whole.end {
+        last_chunk(&mut again, &whole.trailers);
+    }
+    let decoded = decode_in_parts(Framing::Chunked, &again, again.len().max(1));
+    let decoded = decoded.expect("what was encoded is a body");
+    assert_eq!((decoded.data, decoded.end), (whole.data, whole.end));
+    assert_eq!(decoded.consumed, again.len());
+    assert!(!whole.end || decoded.trailers == whole.trailers);
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Whole {
+    data: Vec<u8>,
+    consumed: usize,
+    end: bool,
+    trailers: Vec<u8>,
+}
+
+fn assert_same_at_every_split(framing: Framing, bytes: &[u8]) -> Result<Whole, MalformedBody> {
+    let whole = decode_in_parts(framing, bytes, bytes.len().max(1));
+    for part in [1, 2, 3, 5, 16, 17, 64] {
+        assert_eq!(decode_in_parts(framing, bytes, part), whole, "in parts of {part}");
+    }
+    whole
+}
+
+/// As a session does it: a buffer, what is not used stays for the next call.
+fn decode_in_parts(framing: Framing, bytes: &[u8], part: usize) -> Result<Whole, MalformedBody> {
+    let mut decoder = Decoder::new(framing);
+    let mut whole = Whole { data: Vec::new(), consumed: 0, end: false, trailers: Vec::new() };
+    for part in bytes.chunks(part) {
+        let mut buffer = part.to_vec();
+        let decoded = decoder.decode(&mut buffer)?;
+        assert!(decoded.start + decoded.data <= decoded.consumed);
+        assert_eq!(buffer[decoded.consumed..], part[decoded.consumed..]);
+        assert!(
+            decoded.end || decoded.consumed == part.len(),
+            "an open body takes all it is given"
+        );
+        whole.data.extend_from_slice(decoded.of(&buffer));
+        whole.consumed += decoded.consumed;
+    }
+    whole.end = decoder.is_finished();
+    if whole.end {
+        whole.trailers.extend_from_slice(decoder.trailers());
+    }
+    Ok(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunked(bytes: &[u8]) -> Result<Whole, MalformedBody> {
+        let whole = assert_same_at_every_split(Framing::Chunked, bytes);
+        for at in 0..=bytes.len() {
+            let mut decoder = Decoder::new(Framing::Chunked);
+            let mut data = Vec::new();
+            let mut last = Ok(());
+            for part in [&bytes[..at], &bytes[at..]] {
+                let mut buffer = part.to_vec();
+                match decoder.decode(&mut buffer) {
+                    Ok(decoded) => data.extend_from_slice(decoded.of(&buffer)),
+                    Err(error) => {
+                        last = Err(error);
+                        break;
+                    }
+                }
+            }
+            match (&whole, last) {
+                (Ok(whole), Ok(())) => assert_eq!(data, whole.data, "split at {at}"),
+                (Err(expected), Err(error)) => assert_eq!(error, *expected, "split at {at}"),
+                (one, other) => panic!("split at {at}: {one:?} {other:?}"),
+            }
+        }
+        whole
+    }
+
+    fn data(text: &str) -> String {
+        let whole = chunked(text.as_bytes()).unwrap();
+        assert!(whole.end, "{text:?}");
+        String::from_utf8(whole.data).unwrap()
+    }
+
+    #[test]
+    fn chunks_are_put_together() {
+        assert_eq!(data("0\r\n\r\n"), "");
+        assert_eq!(data("5\r\nhello\r\n0\r\n\r\n"), "hello");
+        assert_eq!(data("5\r\nhello\r\n001\r\n \r\n5\r\nworld\r\n000\r\n\r\n"), "hello world");
+        assert_eq!(data("A\r\n0123456789\r\na\r\n0123456789\r\n0\r\n\r\n").len(), 20);
+        assert_eq!(data("2;a=b;c=\"d\te\"\r\nxy\r\n0;z\r\n\r\n"), "xy");
+        assert_eq!(data("2 \t;a\r\n\r\n\r\n0\r\n\r\n"), "\r\n");
+    }
+
+    #[test]
+    fn chunk_grammar_is_strict() {
+        use MalformedBody::*;
+        let table: &[(&str, MalformedBody)] = &[
+            ("\r\n", ChunkSize),
+            (";a\r\n", ChunkSize),
+            (" 5\r\nhello", ChunkSize),
+            ("g\r\n", ChunkSize),
+            ("+5\r\n", ChunkSize),
+            ("-1\r\n", ChunkSize),
+            ("0x5\r\n", ChunkSize),
+            ("5h\r\n", ChunkSize),
+            ("5 \r\n", ChunkSize),
+            ("5 5\r\n", ChunkSize),
+            ("5\n", ChunkSize),
+            ("00000000000000001\r\n", ChunkSize),
+            ("10000000000000000\r\n", ChunkSize),
+            ("5\rx", ChunkEnd),
+            ("5\r\r\n", ChunkEnd),
+            ("5;a\n", ChunkEnd),
+            ("5;a\rb\r\n", ChunkEnd),
+            ("5;a\0\r\n", ChunkExtension),
+            ("5;\u{7f}\r\n", ChunkExtension),
+            ("2\r\nabc\r\n", ChunkEnd),
+            ("2\r\nab\n", ChunkEnd),
+            ("2\r\nab0\r\n\r\n", ChunkEnd),
+            ("2\r\nab\rx", ChunkEnd),
+            ("0\r\n\rx", ChunkEnd),
+            ("0\r\n\n", TrailerSyntax),
+            ("0\r\nA: 1\n\r\n", TrailerSyntax),
+            ("0\r\nA : 1\r\n\r\n", TrailerSyntax),
+            ("0\r\n A: 1\r\n\r\n", TrailerSyntax),
+            ("0\r\nA: 1\r\n b\r\n\r\n", TrailerSyntax),
+            ("0\r\n: 1\r\n\r\n", TrailerSyntax),
+            ("0\r\nA\r\n\r\n", TrailerSyntax),
+            ("0\r\nA: \0\r\n\r\n", TrailerSyntax),
+            ("0\r\nA: 1\r2\r\n\r\n", TrailerSyntax),
+        ];
+        for (text, expected) in table {
+            assert_eq!(chunked(text.as_bytes()), Err(*expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_chunk_size_does_not_overflow() {
+        let whole = chunked(b"FFFFFFFFFFFFFFFF\r\nabc").unwrap();
+        assert_eq!((whole.data.as_slice(), whole.end), (b"abc".as_slice(), false));
+    }
+
+    #[test]
+    fn long_extensions_and_many_short_chunks_with_extensions_are_refused() {
+        let line = |extension: usize| format!("1;{}\r\nx\r\n0\r\n\r\n", "e".repeat(extension));
+        assert!(chunked(line(CHUNK_LINE_BYTES_MAX - 3).as_bytes()).is_ok());
+        let long = chunked(line(CHUNK_LINE_BYTES_MAX).as_bytes());
+        assert_eq!(long, Err(MalformedBody::ChunkExtension));
+        let many = format!("1;{}\r\nx\r\n", "e".repeat(200)).repeat(100);
+        let many = decode_in_parts(Framing::Chunked, many.as_bytes(), 1000);
+        assert_eq!(many, Err(MalformedBody::ChunkOverhead));
+        let plain = "1\r\nx\r\n".repeat(20_000);
+        assert!(decode_in_parts(Framing::Chunked, plain.as_bytes(), 1000).is_ok());
+    }
+
+    #[test]
+    fn trailers_are_kept_but_for_those_that_must_not_be_there() {
+        let text = "0\r\nX-Sum: 1\r\nContent-Length: 5\r\ntransfer_encoding: chunked\r\nHost: b\r\n\
+            grpc-status:0\r\nCookie: c\r\nX-Forwarded-For: 1\r\nAuthorization: x\r\n\r\n";
+        let whole = chunked(text.as_bytes()).unwrap();
+        assert_eq!(whole.trailers.escape_ascii().to_string(), "X-Sum: 1\\r\\ngrpc-status:0\\r\\n");
+    }
+
+    #[test]
+    fn trailers_are_bounded_even_when_they_are_dropped() {
+        let sized = |bytes: usize| format!("0\r\nHost: {}\r\n\r\n", "x".repeat(bytes - 8));
+        let whole = |text: String| decode_in_parts(Framing::Chunked, text.as_bytes(), 1000);
+        assert!(whole(sized(TRAILER_BYTES_MAX)).is_ok());
+        assert_eq!(whole(sized(TRAILER_BYTES_MAX + 1)), Err(MalformedBody::TrailersTooLarge));
+        let many = format!("0\r\n{}", "Host: x\r\n".repeat(TRAILER_BYTES_MAX / 9 + 1));
+        assert_eq!(whole(many), Err(MalformedBody::TrailersTooLarge));
+    }
+
+    #[test]
+    fn what_follows_the_body_is_left_for_the_next_message() {
+        let whole = chunked(b"1\r\nx\r\n0\r\nA: 1\r\n\r\nGET / HTTP/1.1\r\n").unwrap();
+        assert_eq!((whole.consumed, whole.end), (17, true));
+        let mut bytes = *b"abcdef";
+        let decoded = Decoder::new(Framing::Length(4)).decode(&mut bytes).unwrap();
+        assert_eq!(decoded, Decoded { consumed: 4, start: 0, data: 4, end: true });
+        assert_eq!(&bytes, b"abcdef");
+    }
+
+    #[test]
+    fn a_single_chunk_is_not_moved() {
+        let mut bytes = *b"3\r\nabc\r\n0\r\n\r\n";
+        let decoded = Decoder::new(Framing::Chunked).decode(&mut bytes).unwrap();
+        assert_eq!((decoded.start, decoded.data), (3, 3));
+        assert_eq!(&bytes, b"3\r\nabc\r\n0\r\n\r\n");
+    }
+
+    #[test]
+    fn bodies_without_bytes_are_finished_at_once() {
+        for framing in [Framing::None, Framing::Length(0)] {
+            let mut decoder = Decoder::new(framing);
+            assert!(decoder.is_finished());
+            let decoded = decoder.decode(&mut b"GET ".to_vec()).unwrap();
+            assert_eq!((decoded.consumed, decoded.data, decoded.end), (0, 0, true));
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_connection_ends_only_a_body_that_lasts_until_then() {
+        let mut decoder = Decoder::new(Framing::UntilClose);
+        let decoded = decoder.decode(&mut b"abc".to_vec()).unwrap();
+        assert_eq!((decoded.data, decoded.end), (3, false));
+        assert_eq!(decoder.end_of_input(), Ok(()));
+        assert!(decoder.is_finished());
+        for (framing, part) in [(Framing::Length(4), "abc"), (Framing::Chunked, "0\r\n")] {
+            let mut decoder = Decoder::new(framing);
+            decoder.decode(&mut part.as_bytes().to_vec()).unwrap();
+            assert_eq!(decoder.end_of_input(), Err(MalformedBody::Truncated));
+        }
+    }
+
+    #[test]
+    fn forbidden_trailers_are_lower_case() {
+        for name in FORBIDDEN_TRAILERS {
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{name}");
+        }
+    }
+}

@@ -1,5 +1,6 @@
-//! Heads to bytes: untouched lines as they came, ours spliced in. Called by the sessions, with heads
-//! that `parse` accepted and edits that the configuration check accepted: a CR or LF cannot get in.
+//! Heads to bytes: untouched lines as they came, ours spliced in. Called by the sessions, with
+//! heads that `parse` accepted and edits that the configuration check accepted: a CR or LF cannot
+//! get in.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -8,6 +9,7 @@ use crate::http::head::{
     Framing, Keep, Line, Method, RequestHead, ResponseHead, TargetForm, Version,
 };
 use crate::http::headers::{HeaderEdits, HeaderId};
+use crate::http1::parse::{self, HeadLimits, Parsed};
 
 /// What the proxy itself says about a request (MISSION row 61).
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +59,8 @@ pub fn request(
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the head for a client, which spoke `client` (its version). A 1xx passes with its own lines
-/// only: it is no answer yet.
+/// Appends the head for a client, which spoke `client` (its version). A 1xx passes with its own
+/// lines only: it is no answer yet.
 #[expect(clippy::too_many_arguments, reason = "each is one independent fact about the answer")]
 pub fn response(
     out: &mut Vec<u8>,
@@ -75,14 +77,11 @@ pub fn response(
     let interim = head.status < 200;
     let edited = !edits.is_empty() && !interim;
     copy_lines(out, bytes, &head.lines, |line| {
-        !line.hop_by_hop
-            && match line.id {
-                HeaderId::ContentLength => head.framing == framing,
-                HeaderId::Trailer => framing == Framing::Chunked,
-                HeaderId::XProxyId => interim,
-                other => other != HeaderId::TransferEncoding,
-            }
-            && !(edited && edited_away(line, bytes, edits))
+        let passes = !line.hop_by_hop
+            && (line.id != HeaderId::ContentLength || head.framing == framing)
+            && (line.id != HeaderId::Trailer || framing == Framing::Chunked)
+            && (line.id != HeaderId::XProxyId || interim);
+        passes && !(edited && edited_away(line, bytes, edits))
     });
     if interim {
         out.extend_from_slice(b"\r\n");
@@ -263,7 +262,7 @@ fn forwarded_lines(
     }
 }
 
-/// A line of its own after those that came is the list with us at its end (RFC 9110 sections 5.3, 7.6.3).
+/// A line of its own after those that came: the list with us at its end (RFC 9110 5.3 and 7.6.3).
 fn via(out: &mut Vec<u8>, received: Version, proxy_id: &str) {
     let name = match received {
         Version::Http10 => b"Via: 1.0 ",
@@ -286,7 +285,8 @@ fn framing_line(out: &mut Vec<u8>, framing: Framing) {
     }
 }
 
-/// What the operator sets and adds. Framing is not the operator's to set, and `Host` has been written.
+/// What the operator sets and adds. Framing is not the operator's to set, and `Host` has been
+/// written.
 fn edit_lines(out: &mut Vec<u8>, edits: &HeaderEdits) {
     for (name, value) in edits.set.iter().chain(&edits.add) {
         let id = HeaderId::of(name);
@@ -308,12 +308,21 @@ fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 pub fn write_address(out: &mut Vec<u8>, address: IpAddr) {
     match address.to_canonical() {
         IpAddr::V4(address) => {
-            for (at, octet) in address.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
+            let mut text = [b'.'; 16];
+            let mut at = 0;
+            for octet in address.octets() {
+                if octet >= 100 {
+                    text[at] = b'0' + octet / 100;
+                    at += 1;
                 }
-                write_decimal(out, u64::from(octet));
+                if octet >= 10 {
+                    text[at] = b'0' + octet / 10 % 10;
+                    at += 1;
+                }
+                text[at] = b'0' + octet % 10;
+                at += 2;
             }
+            out.extend_from_slice(&text[..at - 1]);
         }
         IpAddr::V6(address) => write!(out, "{address}").expect("a Vec takes every write"),
     }
@@ -367,10 +376,71 @@ pub fn last_chunk(out: &mut Vec<u8>, trailers: &[u8]) {
     out.extend_from_slice(CRLF);
 }
 
+/// What must hold for any bytes: a head that was accepted is encoded to a head that is accepted,
+/// with the same framing, and with the lines that are nobody's business in the same order. So
+/// nothing that came can end a line of ours early.
+pub fn fuzz(bytes: &[u8]) {
+    let limits = HeadLimits { url_bytes_max: 4096, header_bytes_max: 16384, headers_max: 200 };
+    let bytes = &bytes[..bytes.len().min(4096)];
+    fuzz_request(bytes, false, &limits);
+    fuzz_request(bytes, true, &limits);
+    fuzz_response(bytes, &limits);
+}
+
+fn fuzz_request(bytes: &[u8], trusted: bool, limits: &HeadLimits) {
+    let mut head = RequestHead::default();
+    if parse::request(bytes, limits, &mut head) != Ok(Parsed::Complete) {
+        return;
+    }
+    let forwarded = Forwarded {
+        peer: IpAddr::from([192, 0, 2, 1]),
+        client: IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+        trusted,
+        proto: "http",
+        request_id: b"00000000000000000000000000000000",
+        proxy_id: "fuzz",
+    };
+    let (mut out, edits) = (Vec::new(), HeaderEdits::default());
+    request(&mut out, &head, bytes, head.framing, &forwarded, &edits);
+    if head.authority.is_empty() {
+        return; // HTTP/1.0 without Host: goes on with an empty one, which we would not take
+    }
+    let mut again = RequestHead::default();
+    let parsed = parse::request(&out, limits, &mut again);
+    assert_eq!(parsed, Ok(Parsed::Complete), "{}", out.escape_ascii());
+    assert_eq!((again.bytes, again.framing), (out.len(), head.framing));
+    assert_eq!((again.method, again.keep), (head.method, Keep::Open));
+    assert!(head.path.is_empty() || again.path.of(&out) == head.path.of(bytes));
+    assert_eq!(again.query.of(&out), head.query.of(bytes));
+    assert_eq!(other_lines(&again.lines, &out), other_lines(&head.lines, bytes));
+}
+
+fn fuzz_response(bytes: &[u8], limits: &HeadLimits) {
+    let mut head = ResponseHead::default();
+    if parse::response(bytes, Method::Get, limits, &mut head) != Ok(Parsed::Complete) {
+        return;
+    }
+    let (mut out, edits) = (Vec::new(), HeaderEdits::default());
+    let (framing, keep) = (head.framing, head.keep);
+    response(&mut out, &head, bytes, framing, keep, Version::Http11, "fuzz", &edits);
+    let mut again = ResponseHead::default();
+    let parsed = parse::response(&out, Method::Get, limits, &mut again);
+    assert_eq!(parsed, Ok(Parsed::Complete), "{}", out.escape_ascii());
+    assert_eq!((again.bytes, again.framing), (out.len(), framing));
+    assert_eq!((again.status, again.reason.of(&out)), (head.status, head.reason.of(bytes)));
+    assert!(again.keep == keep || head.status < 200);
+    assert_eq!(other_lines(&again.lines, &out), other_lines(&head.lines, bytes));
+}
+
+fn other_lines(lines: &[Line], bytes: &[u8]) -> Vec<u8> {
+    let other = |line: &&Line| line.id == HeaderId::Other && !line.hop_by_hop;
+    let texts = lines.iter().filter(other).map(|line| line.line.of(bytes));
+    texts.collect::<Vec<_>>().concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::parse::{self, HeadLimits, Parsed};
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     const LIMITS: HeadLimits =
@@ -409,12 +479,301 @@ mod tests {
         );
     }
 
+    const NONE: HeaderEdits = HeaderEdits { remove: Vec::new(), set: Vec::new(), add: Vec::new() };
+
+    /// The lines of an encoded head.
+    fn lines(text: &str) -> Vec<&str> {
+        text.split("\r\n").collect()
+    }
+
+    fn edits(remove: &[&str], set: &[(&str, &str)], add: &[(&str, &str)]) -> HeaderEdits {
+        let bytes = |text: &str| text.as_bytes().into();
+        let pair = |(name, value): &(&str, &str)| (bytes(name), bytes(value));
+        HeaderEdits {
+            remove: remove.iter().map(|name| bytes(name)).collect(),
+            set: set.iter().map(pair).collect(),
+            add: add.iter().map(pair).collect(),
+        }
+    }
+
+    fn answered(
+        text: &str,
+        method: Method,
+        framing: Option<Framing>,
+        keep: Keep,
+        client: Version,
+        edits: &HeaderEdits,
+    ) -> String {
+        let mut head = ResponseHead::default();
+        let parsed = parse::response(text.as_bytes(), method, &LIMITS, &mut head);
+        assert_eq!(parsed, Ok(Parsed::Complete), "{text:?}");
+        let framing = framing.unwrap_or(head.framing);
+        let mut out = Vec::new();
+        response(&mut out, &head, text.as_bytes(), framing, keep, client, "edge-1", edits);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn plainly(text: &str, method: Method) -> String {
+        answered(text, method, None, Keep::Open, Version::Http11, &NONE)
+    }
+
+    #[test]
+    fn what_an_untrusted_peer_says_about_a_client_is_dropped_but_not_its_via() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nForwarded: for=1\r\n\
+            x-forwarded-PROTO: gopher\r\nX-Forwarded-Host: evil\r\nX-Real-IP: 1.1.1.1\r\n\
+            X-Request-Id: evil\r\nX-Proxy-Id: evil\r\nVia: 1.0 old\r\n\r\n";
+        let out = encoded(text, false, &NONE);
+        assert_eq!(
+            lines(&out)[1..],
+            [
+                "Host: a",
+                "Via: 1.0 old",
+                "X-Forwarded-For: 10.0.0.9",
+                "X-Forwarded-Proto: https",
+                "X-Forwarded-Host: a",
+                "X-Real-IP: 203.0.113.7",
+                "Via: 1.1 edge-1",
+                "X-Proxy-ID: edge-1",
+                "x-request-id: 0123456789abcdef0123456789abcdef",
+                "",
+                "",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_trusted_peer_says_is_kept_and_the_chain_grows() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1, 2.2.2.2\r\n\
+            Forwarded: for=1\r\nX-Forwarded-Proto: gopher\r\nX-Forwarded-For: 3.3.3.3\r\n\
+            X-Forwarded-Host: b\r\nX-Real-IP: 1.1.1.1\r\nX-Request-Id: q\r\n\r\n";
+        let out = encoded(text, true, &NONE);
+        assert_eq!(
+            lines(&out)[1..],
+            [
+                "Host: a",
+                "Forwarded: for=1",
+                "X-Forwarded-Proto: gopher",
+                "X-Forwarded-Host: b",
+                "X-Request-Id: q",
+                "X-Forwarded-For: 1.1.1.1, 2.2.2.2, 3.3.3.3, 10.0.0.9",
+                "X-Real-IP: 203.0.113.7",
+                "Via: 1.1 edge-1",
+                "X-Proxy-ID: edge-1",
+                "",
+                "",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_target_goes_on_in_origin_form() {
+        let table = [
+            ("GET http://A.b:8080/c?d HTTP/1.1\r\nHost: a.b:8080", "GET /c?d", "A.b:8080"),
+            ("GET http://a HTTP/1.1\r\nHost: a", "GET /", "a"),
+            ("GET http://a?q HTTP/1.0", "GET /?q", "a"),
+            ("OPTIONS http://a HTTP/1.1\r\nHost: a", "OPTIONS *", "a"),
+            ("OPTIONS http://a/ HTTP/1.1\r\nHost: a", "OPTIONS /", "a"),
+            ("OPTIONS * HTTP/1.1\r\nHost: a", "OPTIONS *", "a"),
+            ("M-SEARCH /?a HTTP/1.1\r\nHost: a", "M-SEARCH /?a", "a"),
+        ];
+        for (text, line, host) in table {
+            let out = encoded(&format!("{text}\r\n\r\n"), false, &NONE);
+            assert_eq!(lines(&out)[0], format!("{line} HTTP/1.1"), "{text}");
+            assert_eq!(lines(&out)[1], format!("Host: {host}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_http10_request_without_host_gets_an_empty_one_and_its_version_in_via() {
+        let out = encoded("PUT / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n", false, &NONE);
+        assert_eq!(lines(&out)[..2], ["PUT / HTTP/1.1", "Host: "]);
+        assert!(out.contains("Via: 1.0 edge-1\r\n"));
+        assert!(!out.contains("Expect") && !out.contains("X-Forwarded-Host"));
+    }
+
+    #[test]
+    fn framing_lines_follow_the_framing_that_is_asked_for() {
+        let text =
+            "PUT / HTTP/1.1\r\nHost: a\r\nContent-length:  007\r\nTrailer: x\r\nB: 1\r\n\r\n";
+        let mut head = RequestHead::default();
+        parse::request(text.as_bytes(), &LIMITS, &mut head).unwrap();
+        let framed = |framing| {
+            let mut out = Vec::new();
+            request(&mut out, &head, text.as_bytes(), framing, &forwarded(false), &NONE);
+            let text = String::from_utf8(out).unwrap();
+            let framing = ["content-length", "transfer-encoding", "trailer"];
+            let about = |line: &&str| {
+                framing.iter().any(|name| line.to_ascii_lowercase().starts_with(name))
+            };
+            lines(&text).into_iter().filter(about).collect::<Vec<_>>().join("|")
+        };
+        assert_eq!(framed(Framing::Length(7)), "Content-length:  007");
+        assert_eq!(framed(Framing::Length(8)), "Content-Length: 8");
+        assert_eq!(framed(Framing::Chunked), "Trailer: x|Transfer-Encoding: chunked");
+        assert_eq!(framed(Framing::None), "");
+    }
+
+    #[test]
+    fn a_chunked_request_stays_chunked_and_hop_by_hop_lines_stay_behind() {
+        let text = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: CHUNKED\r\nTrailer: x\r\n\
+            Expect: 100-continue\r\nKeep-Alive: 1\r\nProxy-Connection: x\r\nTE: trailers\r\n\
+            Proxy-Authorization: x\r\nUpgrade: x\r\nConnection: TE, upgrade, close\r\n\r\n";
+        let out = encoded(text, false, &NONE);
+        assert_eq!(
+            lines(&out)[1..7],
+            [
+                "Host: a",
+                "Trailer: x",
+                "Expect: 100-continue",
+                "Transfer-Encoding: chunked",
+                "TE: trailers",
+                "Connection: TE",
+            ]
+        );
+        assert!(lines(&out)[7].starts_with("X-Forwarded-For"));
+    }
+
+    #[test]
+    fn edits_remove_set_and_add_but_never_touch_framing() {
+        let text = "PUT / HTTP/1.1\r\nHost: a\r\nX-Drop: 1\r\nA: 1\r\nX-Env: 2\r\nx-env: 3\r\n\
+            Content-Length: 5\r\n\r\n";
+        let edits = edits(
+            &["x-drop", "content-length", "host", "x-real-ip"],
+            &[("X-Env", "prod"), ("Content-Length", "9"), ("Via", "none"), ("Connection", "x")],
+            &[("A", "2"), ("Transfer-Encoding", "gzip")],
+        );
+        let out = encoded(text, false, &edits);
+        assert_eq!(
+            lines(&out)[1..],
+            [
+                "Host: a",
+                "A: 1",
+                "Content-Length: 5",
+                "X-Forwarded-For: 10.0.0.9",
+                "X-Forwarded-Proto: https",
+                "X-Forwarded-Host: a",
+                "X-Proxy-ID: edge-1",
+                "x-request-id: 0123456789abcdef0123456789abcdef",
+                "X-Env: prod",
+                "Via: none",
+                "A: 2",
+                "",
+                "",
+            ]
+        );
+        let out = encoded(text, false, &self::edits(&[], &[("host", "b:1")], &[]));
+        assert_eq!(lines(&out)[1], "Host: b:1");
+        assert_eq!(out.matches("ost: ").count(), 2, "Host and X-Forwarded-Host");
+    }
+
+    #[test]
+    fn a_response_is_forwarded_with_its_lines_as_they_came_and_ours_behind() {
+        let text = "HTTP/1.0 200 Very  OK\r\nserver: x\r\nConnection: keep-alive, X-A\r\nX-A: 1\r\n\
+            Content-Length: 5\r\nX-Proxy-ID: old\r\nKeep-Alive: timeout=5\r\nVia: 1.1 b\r\n\
+            Proxy-Authenticate: x\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n\r\n";
+        assert_eq!(
+            plainly(text, Method::Get),
+            "HTTP/1.1 200 Very  OK\r\nserver: x\r\nContent-Length: 5\r\nVia: 1.1 b\r\n\
+            Set-Cookie: a\r\nSet-Cookie: b\r\nVia: 1.0 edge-1\r\nX-Proxy-ID: edge-1\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn connection_is_written_as_the_client_needs_it() {
+        let text = "HTTP/1.1 200\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let table = [
+            (Framing::Chunked, Keep::Open, Version::Http11, "Transfer-Encoding: chunked"),
+            (
+                Framing::Chunked,
+                Keep::Close,
+                Version::Http11,
+                "Transfer-Encoding: chunked|Connection: close",
+            ),
+            (Framing::UntilClose, Keep::Close, Version::Http10, "Connection: close"),
+            (
+                Framing::Length(3),
+                Keep::Open,
+                Version::Http10,
+                "Content-Length: 3|Connection: keep-alive",
+            ),
+        ];
+        for (framing, keep, client, expected) in table {
+            let out = answered(text, Method::Get, Some(framing), keep, client, &NONE);
+            assert_eq!(lines(&out)[0], "HTTP/1.1 200 ");
+            let ours = |line: &&str| !line.contains("edge-1") && !line.is_empty();
+            let rest: Vec<&str> = lines(&out).into_iter().skip(1).filter(ours).collect();
+            assert_eq!(rest.join("|"), expected);
+        }
+    }
+
+    #[test]
+    fn head_and_304_keep_the_length_that_a_body_would_have_and_204_and_1xx_do_not() {
+        let with = |status| format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\n");
+        assert!(plainly(&with(200), Method::Head).contains("Content-Length: 5\r\n"));
+        assert!(plainly(&with(304), Method::Get).contains("Content-Length: 5\r\n"));
+        assert!(!plainly(&with(204), Method::Get).contains("Content-Length"));
+        assert!(!plainly(&with(200), Method::Connect).contains("Content-Length"));
+        assert_eq!(plainly(&with(100), Method::Get), "HTTP/1.1 100 X\r\n\r\n");
+    }
+
+    #[test]
+    fn a_1xx_is_relayed_without_lines_of_ours_and_without_edits() {
+        let text = "HTTP/1.1 103 Early\r\nLink: </a>\r\nConnection: close\r\n\r\n";
+        let edits = edits(&["link"], &[("A", "1")], &[]);
+        let out = answered(text, Method::Get, None, Keep::Close, Version::Http11, &edits);
+        assert_eq!(out, "HTTP/1.1 103 Early\r\nLink: </a>\r\n\r\n");
+    }
+
+    #[test]
+    fn response_edits_go_before_lines_of_ours() {
+        let text = "HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 0\r\n\r\n";
+        let edits = edits(&["server", "via"], &[("X-Proxy-ID", "me")], &[("A", "1")]);
+        let out = answered(text, Method::Get, None, Keep::Open, Version::Http11, &edits);
+        let expected = ["HTTP/1.1 200 OK", "Content-Length: 0", "X-Proxy-ID: me", "A: 1", "", ""];
+        assert_eq!(lines(&out), expected);
+    }
+
+    #[test]
+    fn encoding_appends_and_allocates_nothing_once_the_buffer_has_grown() {
+        let text = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut head = RequestHead::default();
+        parse::request(text.as_bytes(), &LIMITS, &mut head).unwrap();
+        let mut out = Vec::with_capacity(4096);
+        let (place, room) = (out.as_ptr(), out.capacity());
+        for _ in 0..3 {
+            let before = out.len();
+            request(&mut out, &head, text.as_bytes(), head.framing, &forwarded(true), &NONE);
+            assert!(out[before..].starts_with(b"GET / HTTP/1.1\r\n"));
+        }
+        assert_eq!((out.as_ptr(), out.capacity()), (place, room));
+    }
+
+    #[test]
+    fn numbers_are_written_in_full() {
+        for number in [0, 9, 10, 99, 100, 4096, u64::MAX] {
+            let mut out = Vec::new();
+            write_decimal(&mut out, number);
+            assert_eq!(out, number.to_string().as_bytes());
+        }
+        for length in [1, 15, 16, 255, 65536, usize::MAX] {
+            let mut room = [0; CHUNK_PREFIX_BYTES];
+            assert_eq!(chunk_prefix(length, &mut room), format!("{length:x}\r\n").as_bytes());
+        }
+        let mut out = Vec::new();
+        last_chunk(&mut out, b"");
+        assert_eq!(out, LAST_CHUNK);
+        last_chunk(&mut out, b"A: 1\r\n");
+        assert_eq!(out, b"0\r\n\r\n0\r\nA: 1\r\n\r\n");
+    }
+
     #[test]
     fn an_address_is_written_as_v4_when_it_is_one() {
         let mut out = Vec::new();
         write_address(&mut out, IpAddr::V6(Ipv4Addr::new(1, 20, 0, 255).to_ipv6_mapped()));
         out.push(b' ');
+        write_address(&mut out, IpAddr::from([109, 10, 199, 100]));
+        out.push(b' ');
         write_address(&mut out, IpAddr::V6(Ipv6Addr::LOCALHOST));
-        assert_eq!(out, b"1.20.0.255 ::1");
+        assert_eq!(out, b"1.20.0.255 109.10.199.100 ::1");
     }
 }

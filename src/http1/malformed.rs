@@ -1,12 +1,17 @@
 //! Why a head is refused: one variant per rule, and the cold search for the rule that was broken
 //! once httparse has said no (it says that a head is bad, not where). Used by `parse` only.
 
+use crate::http1::parse::HeadLimits;
+
+/// Longest method. No registered one has more than 17 bytes (UPDATEREDIRECTREF).
+pub(crate) const METHOD_BYTES_MAX: usize = 64;
+
 /// One table: variant, label, message.
 macro_rules! malformed {
     ($($variant:ident $label:literal $message:literal)*) => {
         /// Why a head is refused. The caller maps `UrlTooLong` to 414, `HeadTooLarge` and
-        /// `TooManyHeaders` to 431, `ExpectationUnknown` to 417, `VersionUnsupported` to 505 and all
-        /// others to 400; for a response every one of them is a 502.
+        /// `TooManyHeaders` to 431, `ExpectationUnknown` to 417, `VersionUnsupported` to 505 and
+        /// all others to 400; for a response every one of them is a 502.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Malformed { $($variant,)* }
 
@@ -42,11 +47,11 @@ malformed! {
     Method "method"
         "the method is not a token of at most 64 bytes (RFC 9110 9.1)"
     RequestLine "request_line"
-        "the request line is not a method, a target and a version with one space between (RFC 9112 3)"
+        "the request line is not a method, a target and a version, one space between (RFC 9112 3)"
     StatusLine "status_line"
         "the status line is not a version, a status from 100 to 999 and a reason (RFC 9112 4)"
     Target "target"
-        "the request target holds a control byte, a fragment or a byte that is not ASCII (RFC 9112 3.2)"
+        "the request target holds a control byte, a fragment or non-ASCII (RFC 9112 3.2)"
     TargetForm "target_form"
         "the form of the request target does not fit the method (RFC 9112 3.2)"
     TargetAuthority "target_authority"
@@ -90,13 +95,90 @@ malformed! {
     TransferEncodingOnHttp10 "transfer_encoding_on_http10"
         "Transfer-Encoding stands in an HTTP/1.0 message (RFC 9112 6.1)"
     ConnectionOption "connection_option"
-        "a Connection option is not a token, names an end-to-end header, or is one of too many (RFC 9110 7.6.1)"
+        "a Connection option is no token, an end-to-end header, or one too many (RFC 9110 7.6.1)"
 }
 
-/// What a version that is not 1.0 or 1.1 is: another version, or nothing of the kind. Decided at the
-/// first byte that differs, so that more bytes never change the answer.
+/// Bounds that must hold before the request line has ended. `text` starts with the method.
+pub(crate) fn request_line_limits(text: &[u8], limits: &HeadLimits) -> Result<(), Malformed> {
+    let token = text.iter().position(|byte| !is_token_byte(*byte)).unwrap_or(text.len());
+    if token > METHOD_BYTES_MAX {
+        return Err(Malformed::Method);
+    }
+    if text.get(token) != Some(&b' ') {
+        return Ok(());
+    }
+    let target = &text[token + 1..];
+    let longest = &target[..target.len().min(limits.url_bytes_max + 1)];
+    let ended = longest.iter().any(|byte| *byte <= b' ' || *byte == 0x7f);
+    if longest.len() > limits.url_bytes_max && !ended {
+        return Err(Malformed::UrlTooLong);
+    }
+    Ok(())
+}
+
+/// The rule that a request breaks which httparse refused: the same for every prefix it refuses.
 #[cold]
-pub(crate) fn version_fault(version: &[u8], otherwise: Malformed) -> Malformed {
+pub(crate) fn request_fault(
+    text: &[u8],
+    limits: &HeadLimits,
+    found: &httparse::Request<'_, '_>,
+    error: httparse::Error,
+) -> Malformed {
+    if let Err(malformed) = request_line_limits(text, limits) {
+        return malformed;
+    }
+    let (Some(method), target) = (found.method, found.path) else {
+        return Malformed::Method;
+    };
+    let Some(target) = target else {
+        let after = &text[method.len() + 1..];
+        let end = after.iter().position(|byte| *byte <= b' ' || *byte == 0x7f);
+        let (target, rest) = after.split_at(end.unwrap_or(after.len()));
+        let at_fault = matches!(rest, [b' ' | b'\r' | b'\n', ..]) && target.is_ascii();
+        return if at_fault { Malformed::RequestLine } else { Malformed::Target };
+    };
+    let version_at = method.len() + target.len() + 2;
+    if found.version.is_none() {
+        return version_fault(&text[version_at..], Malformed::RequestLine);
+    }
+    match &text[version_at + 8..] {
+        [b'\r', b'\n', section @ ..] if error != httparse::Error::TooManyHeaders => {
+            header_fault(section)
+        }
+        [b'\r', b'\n', ..] => Malformed::TooManyHeaders,
+        [b'\r', ..] => Malformed::BareCr,
+        [b'\n', ..] => Malformed::BareLf,
+        _ => Malformed::RequestLine,
+    }
+}
+
+/// The same for a response.
+#[cold]
+pub(crate) fn response_fault(
+    text: &[u8],
+    found: &httparse::Response<'_, '_>,
+    error: httparse::Error,
+) -> Malformed {
+    if found.version.is_none() {
+        return version_fault(text, Malformed::StatusLine);
+    }
+    let line_end = text.iter().position(|byte| *byte == b'\n');
+    let (Some(_), Some(line_end)) = (found.reason, line_end) else {
+        return Malformed::StatusLine;
+    };
+    if text.get(line_end.wrapping_sub(1)) != Some(&b'\r') {
+        return Malformed::BareLf;
+    }
+    if error == httparse::Error::TooManyHeaders {
+        return Malformed::TooManyHeaders;
+    }
+    header_fault(&text[line_end + 1..])
+}
+
+/// What a version that is not 1.0 or 1.1 is: another version, or nothing of the kind. Decided at
+/// the first byte that differs, so that more bytes never change the answer.
+#[cold]
+fn version_fault(version: &[u8], otherwise: Malformed) -> Malformed {
     for (at, expected) in b"HTTP/1.".iter().enumerate() {
         match version.get(at) {
             Some(byte) if byte == expected => {}
@@ -112,7 +194,7 @@ pub(crate) fn version_fault(version: &[u8], otherwise: Malformed) -> Malformed {
 
 /// The first rule that these header lines break.
 #[cold]
-pub(crate) fn header_fault(lines: &[u8]) -> Malformed {
+fn header_fault(lines: &[u8]) -> Malformed {
     let mut rest = lines;
     loop {
         match rest {

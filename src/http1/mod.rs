@@ -2,6 +2,8 @@
 
 pub mod body;
 pub mod encode;
+pub(crate) mod lines;
 pub mod malformed;
 pub mod parse;
 pub(crate) mod server;
+pub(crate) mod target;

@@ -1,16 +1,21 @@
-//! Heads from bytes: httparse splits the lines, this file refuses what a proxy must refuse. Called by
-//! the sessions with all bytes that came so far. Never allocates once the head's table has grown.
+//! Heads from bytes: httparse splits the lines, `lines` and `target` refuse what a proxy must
+//! refuse. Called by the sessions with all bytes that came so far. Never allocates once the head's
+//! table has grown.
 //!
-//! An incomplete head is cheap to ask about again: only the new bytes are searched for the empty line,
-//! and the whole is parsed when it is there, when the bytes doubled, or when a limit is reached.
+//! An incomplete head is cheap to ask about again: only the new bytes are searched for the empty
+//! line, and the whole is parsed when it is there, when the bytes doubled, or at the limit.
 
 use std::mem::MaybeUninit;
 
 use crate::http::head::{
-    Framing, Keep, Line, Method, Progress, RequestHead, ResponseHead, Span, TargetForm, Version,
+    Framing, Keep, Line, Method, Progress, RequestHead, ResponseHead, Span, Version,
 };
 use crate::http::headers::HeaderId;
-use crate::http1::malformed::{header_fault, is_token_byte, version_fault};
+use crate::http1::lines::{Expect, framing, keep, lines, span, withhold};
+use crate::http1::malformed::{
+    METHOD_BYTES_MAX, request_fault, request_line_limits, response_fault,
+};
+use crate::http1::target;
 use crate::limits;
 
 pub use crate::http1::malformed::Malformed;
@@ -31,13 +36,8 @@ pub enum Parsed {
     Partial,
 }
 
-/// Longest method. No registered one has more than 17 bytes (UPDATEREDIRECTREF).
-const METHOD_BYTES_MAX: usize = 64;
-/// Most `Connection` options that name header lines, as each is looked up in all lines.
-const CONNECTION_OPTIONS_MAX: usize = 32;
-
-/// Parses a request head. `bytes` starts where the head starts and holds what came so far; `head` is
-/// cleared first, unless it is in the middle of the same bytes. After an error it says nothing.
+/// Parses a request head. `bytes` starts where the head starts and holds what came so far; `head`
+/// is cleared first, unless it is in the middle of the same bytes. After an error it says nothing.
 pub fn request(
     bytes: &[u8],
     limits: &HeadLimits,
@@ -110,8 +110,8 @@ impl Progress {
         Ok(Progress { scanned: bytes.len(), parsed: bytes.len() })
     }
 
-    /// Whether a parse would say `Partial` again. It is parsed anyhow each time the bytes doubled, so
-    /// that what is wrong with the beginning shows early; the sum of all parses stays linear.
+    /// Whether a parse would say `Partial` again. It is parsed anyhow each time the bytes doubled,
+    /// so that what is wrong with the beginning shows early; the sum of all parses stays linear.
     fn is_still_partial(&mut self, bytes: &[u8], header_bytes_max: usize) -> bool {
         if self.parsed == 0 || bytes.len() < self.scanned {
             return false;
@@ -125,7 +125,7 @@ impl Progress {
     }
 }
 
-/// A line end followed by another. LF alone counts, so that such heads are refused and not waited for.
+/// A line end followed by another. LF alone counts: such heads are refused, not waited for.
 fn holds_empty_line(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
@@ -137,7 +137,8 @@ fn holds_empty_line(bytes: &[u8]) -> bool {
     false
 }
 
-/// One CRLF before a request line is skipped: some clients end a body with it (RFC 9112 section 2.2).
+/// One CRLF before a request line is skipped: some clients end a body with it (RFC 9112 section
+/// 2.2).
 fn leading_empty_line(bytes: &[u8]) -> Result<usize, Malformed> {
     let start = match bytes {
         [b'\r', b'\n', ..] => 2,
@@ -185,7 +186,7 @@ fn request_head(
         (Expect::Continue, Version::Http10) => withhold(&mut head.lines, HeaderId::Expect),
         (Expect::Other, _) => return Err(Malformed::ExpectationUnknown),
     }
-    target_parts(bytes, &seen, head)
+    target::take_apart(bytes, seen.host, head)
 }
 
 fn response_head(
@@ -212,8 +213,8 @@ fn response_head(
     head.framing = if method == Method::Head || head.status == 304 {
         Framing::None
     } else if head.status < 200 || head.status == 204 {
-        // Neither header may stand here (RFC 9110 section 8.6). Where one does, a body may follow that
-        // the next exchange must not take for its answer.
+        // Neither header may stand here (RFC 9110 section 8.6). Where one does, a body may follow
+        // that the next exchange must not take for its answer.
         if !matches!(framing, None | Some(Framing::Length(0))) {
             head.keep = Keep::Close;
         }
@@ -238,478 +239,675 @@ fn version(minor: Option<u8>) -> Version {
     }
 }
 
-/// Where `part`, a piece of `bytes`, lies in it.
-fn span(bytes: &[u8], part: &[u8]) -> Span {
-    let start = part.as_ptr().addr() - bytes.as_ptr().addr();
-    Span::between(start, start + part.len())
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Expect {
-    #[default]
-    Nothing,
-    Continue,
-    Other,
-}
-
-/// What the header lines say together.
-#[derive(Default)]
-struct Seen {
-    host: Option<Span>,
-    length: Option<u64>,
-    chunked: bool,
-    expect: Expect,
-    upgrade: Option<Span>,
-    accepts_trailers: bool,
-    keep_alive_seconds: Option<u32>,
-    connection: bool,
-    option_close: bool,
-    option_keep_alive: bool,
-    option_upgrade: bool,
-    underscore: bool,
-}
-
-/// The table of header lines, and what they say. Ends of lines are checked by looking before each
-/// name: httparse takes an LF alone for a line end, but never lets a CR or LF into a line.
-fn lines(
-    bytes: &[u8],
-    end: usize,
-    headers: &[httparse::Header<'_>],
-    table: &mut Vec<Line>,
-) -> Result<Seen, Malformed> {
-    let mut seen = Seen::default();
-    let section_end = end - 2;
-    let first = headers.first().map(|header| span(bytes, header.name.as_bytes()));
-    let mut start = first.map_or(section_end, |name| name.start as usize);
-    crlf_before(bytes, start)?;
-    crlf_before(bytes, end)?;
-    table.reserve(headers.len());
-    for (at, header) in headers.iter().enumerate() {
-        let next = match headers.get(at + 1) {
-            Some(next) => next.name.as_ptr().addr() - bytes.as_ptr().addr(),
-            None => section_end,
-        };
-        crlf_before(bytes, next)?;
-        let name = header.name.as_bytes();
-        let id = HeaderId::of(name);
-        let line = Line {
-            line: Span::between(start, next),
-            name: Span::between(start, start + name.len()),
-            value: span(bytes, header.value),
-            id,
-            hop_by_hop: id.is_hop_by_hop(),
-        };
-        if id == HeaderId::Other {
-            seen.underscore |= holds_underscore(name);
-        } else {
-            seen.note(id, header.value, line.value)?;
+/// What must hold for any bytes, as a request and as a response: a prefix is incomplete or refused
+/// by the rule that refuses the whole, one head fed byte by byte ends like one fed at once (or
+/// waits for more before it is refused), and the table covers the lines without a gap or a CR or LF
+/// inside.
+pub fn fuzz(bytes: &[u8]) {
+    let limits = HeadLimits { url_bytes_max: 300, header_bytes_max: 2048, headers_max: 12 };
+    let bytes = &bytes[..bytes.len().min(4096)];
+    let mut whole = RequestHead::default();
+    let outcome = request(bytes, &limits, &mut whole);
+    let mut growing = RequestHead::default();
+    let mut grown = Ok(Parsed::Partial);
+    for end in 0..=bytes.len() {
+        let mut fresh = RequestHead::default();
+        let part = request(&bytes[..end], &limits, &mut fresh);
+        assert!(part == outcome || part == Ok(Parsed::Partial), "{part:?} {outcome:?}");
+        assert!(part == outcome || outcome.is_err() || end < whole.bytes);
+        if grown == Ok(Parsed::Partial) {
+            grown = request(&bytes[..end], &limits, &mut growing);
         }
-        table.push(line);
-        start = next;
     }
-    if seen.underscore {
-        underscores(bytes, table)?;
+    assert!(grown == outcome || (grown == Ok(Parsed::Partial) && outcome.is_err()));
+    if outcome == Ok(Parsed::Complete) {
+        assert_eq!((&growing.lines, growing.bytes), (&whole.lines, whole.bytes));
+        assert_table(bytes, &whole.lines, whole.bytes);
     }
-    if seen.connection {
-        connection_options(bytes, table, &mut seen)?;
-    }
-    Ok(seen)
-}
-
-#[inline]
-fn crlf_before(bytes: &[u8], at: usize) -> Result<(), Malformed> {
-    match bytes.get(at.wrapping_sub(2)) {
-        Some(b'\r') => Ok(()),
-        Some(_) | None => Err(Malformed::BareLf),
+    for method in [Method::Get, Method::Head, Method::Connect] {
+        fuzz_response(bytes, method, &limits);
     }
 }
 
-/// Names are short; eight at a time is enough.
-#[inline]
-fn holds_underscore(name: &[u8]) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let (words, rest) = name.as_chunks::<8>();
-    words.iter().any(|word| {
-        let differs = u64::from_ne_bytes(*word) ^ (ONES * b'_' as u64);
-        differs.wrapping_sub(ONES) & !differs & (ONES << 7) != 0
-    }) || rest.contains(&b'_')
-}
-
-impl Seen {
-    fn note(&mut self, id: HeaderId, value: &[u8], at: Span) -> Result<(), Malformed> {
-        match id {
-            HeaderId::Host => {
-                if self.host.replace(at).is_some() {
-                    return Err(Malformed::HostRepeated);
-                }
-            }
-            HeaderId::ContentLength => {
-                let length = decimal(value).ok_or(Malformed::ContentLength)?;
-                if self.length.replace(length).is_some() {
-                    return Err(Malformed::ContentLengthRepeated);
-                }
-            }
-            HeaderId::TransferEncoding => {
-                if !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Malformed::TransferEncoding);
-                }
-                if std::mem::replace(&mut self.chunked, true) {
-                    return Err(Malformed::TransferEncodingRepeated);
-                }
-            }
-            HeaderId::Connection => self.connection = true,
-            HeaderId::Expect => {
-                let met = value.eq_ignore_ascii_case(b"100-continue");
-                if self.expect != Expect::Other {
-                    self.expect = if met { Expect::Continue } else { Expect::Other };
-                }
-            }
-            HeaderId::Upgrade => self.upgrade = self.upgrade.or(Some(at)),
-            HeaderId::Te => self.accepts_trailers |= options(value).any(is_trailers),
-            HeaderId::KeepAlive => self.keep_alive_seconds = keep_alive_seconds(value),
-            HeaderId::Other
-            | HeaderId::Date
-            | HeaderId::Forwarded
-            | HeaderId::ProxyAuthenticate
-            | HeaderId::ProxyAuthorization
-            | HeaderId::ProxyConnection
-            | HeaderId::Referer
-            | HeaderId::Trailer
-            | HeaderId::UserAgent
-            | HeaderId::Via
-            | HeaderId::XForwardedFor
-            | HeaderId::XForwardedHost
-            | HeaderId::XForwardedProto
-            | HeaderId::XProxyId
-            | HeaderId::XRealIp
-            | HeaderId::XRequestId => {}
+fn fuzz_response(bytes: &[u8], method: Method, limits: &HeadLimits) {
+    let mut whole = ResponseHead::default();
+    let outcome = response(bytes, method, limits, &mut whole);
+    let mut growing = ResponseHead::default();
+    let mut grown = Ok(Parsed::Partial);
+    for end in 0..=bytes.len() {
+        let mut fresh = ResponseHead::default();
+        let part = response(&bytes[..end], method, limits, &mut fresh);
+        assert!(part == outcome || part == Ok(Parsed::Partial), "{part:?} {outcome:?}");
+        assert!(part == outcome || outcome.is_err() || end < whole.bytes);
+        if grown == Ok(Parsed::Partial) {
+            grown = response(&bytes[..end], method, limits, &mut growing);
         }
-        Ok(())
+    }
+    assert!(grown == outcome || (grown == Ok(Parsed::Partial) && outcome.is_err()));
+    if outcome == Ok(Parsed::Complete) {
+        assert!(whole.framing != Framing::UntilClose || whole.keep == Keep::Close);
+        assert_table(bytes, &whole.lines, whole.bytes);
     }
 }
 
-fn is_trailers(option: &[u8]) -> bool {
-    option.eq_ignore_ascii_case(b"trailers")
-}
-
-/// The members of a comma-separated list; empty ones are legal (RFC 9110 section 5.6.1).
-fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
-}
-
-fn keep_alive_seconds(value: &[u8]) -> Option<u32> {
-    let seconds = options(value).find_map(|option| {
-        let (name, seconds) = option.split_at_checked(8)?;
-        name.eq_ignore_ascii_case(b"timeout=").then_some(seconds)
-    })?;
-    Some(u32::try_from(decimal(seconds)?).unwrap_or(u32::MAX))
-}
-
-/// Digits and nothing else, within 64 bits.
-pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    digits.iter().try_fold(0u64, |number, digit| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
-}
-
-/// Applications read `X_User` and `X-User` as one (CGI, RFC 3875 section 4.1.18), so that the second
-/// would slip past a check of the first.
-#[cold]
-fn underscores(bytes: &[u8], table: &[Line]) -> Result<(), Malformed> {
+fn assert_table(bytes: &[u8], table: &[Line], end: usize) {
+    assert!(bytes[..end].ends_with(b"\r\n\r\n"));
     for (at, line) in table.iter().enumerate() {
-        let name = line.name.of(bytes);
-        if line.id != HeaderId::Other || !name.contains(&b'_') {
-            continue;
-        }
-        let twin = |(other_at, other): (usize, &Line)| {
-            other_at != at && same_with_dashes(name, other.name.of(bytes))
-        };
-        if table.iter().enumerate().any(twin) || stands_for_guarded(name) {
-            return Err(Malformed::UnderscoreTwin);
-        }
+        let text = line.line.of(bytes).strip_suffix(b"\r\n").expect("a line ends with CRLF");
+        assert!(!text.contains(&b'\r') && !text.contains(&b'\n') && !text.contains(&0));
+        assert!(text.starts_with(line.name.of(bytes)) && !line.name.is_empty());
+        let next = table.get(at + 1).map_or(end - 2, |next| next.line.start as usize);
+        assert_eq!(line.line.end as usize, next);
+        assert_eq!(HeaderId::of(line.name.of(bytes)), line.id);
     }
-    Ok(())
 }
 
-fn same_with_dashes(one: &[u8], other: &[u8]) -> bool {
-    let dashed = |byte: &u8| {
-        if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
-    };
-    one.len() == other.len() && one.iter().map(dashed).eq(other.iter().map(dashed))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head::TargetForm;
 
-fn stands_for_guarded(name: &[u8]) -> bool {
-    let mut dashed = [0; 24];
-    let Some(dashed) = dashed.get_mut(..name.len()) else {
-        return false;
-    };
-    for (to, from) in dashed.iter_mut().zip(name) {
-        *to = if *from == b'_' { b'-' } else { *from };
+    const LIMITS: HeadLimits =
+        HeadLimits { url_bytes_max: 8192, header_bytes_max: 16384, headers_max: 100 };
+
+    fn asked(bytes: &[u8], limits: &HeadLimits) -> Result<Parsed, Malformed> {
+        request(bytes, limits, &mut RequestHead::default())
     }
-    let id = HeaderId::of(dashed);
-    id.is_guarded() || id.is_hop_by_hop()
-}
 
-/// What the `Connection` lines say, and which lines they name: those are not forwarded
-/// (RFC 9110 section 7.6.1).
-fn connection_options(bytes: &[u8], table: &mut [Line], seen: &mut Seen) -> Result<(), Malformed> {
-    let mut names = 0;
-    for at in 0..table.len() {
-        if table[at].id != HeaderId::Connection {
-            continue;
-        }
-        for option in options(table[at].value.of(bytes)) {
-            if option.eq_ignore_ascii_case(b"keep-alive") {
-                seen.option_keep_alive = true;
-            } else if option.eq_ignore_ascii_case(b"close") {
-                seen.option_close = true;
-            } else if option.eq_ignore_ascii_case(b"upgrade") {
-                seen.option_upgrade = true;
-            } else {
-                names += 1;
-                let token = option.iter().all(|byte| is_token_byte(*byte));
-                let guarded = HeaderId::of(option).is_guarded();
-                if guarded || !token || names > CONNECTION_OPTIONS_MAX {
-                    return Err(Malformed::ConnectionOption);
-                }
-                for line in table.iter_mut() {
-                    line.hop_by_hop |= line.name.of(bytes).eq_ignore_ascii_case(option);
-                }
+    fn answered(bytes: &[u8], method: Method) -> Result<Parsed, Malformed> {
+        response(bytes, method, &LIMITS, &mut ResponseHead::default())
+    }
+
+    /// Every prefix is incomplete or refused alike, and so is a head that grows byte by byte.
+    fn refused(bytes: &[u8], limits: &HeadLimits, expected: Malformed) {
+        let shown = bytes[..bytes.len().min(200)].escape_ascii();
+        assert_eq!(asked(bytes, limits), Err(expected), "{shown}");
+        let mut growing = RequestHead::default();
+        let mut last = Ok(Parsed::Partial);
+        for end in 0..=bytes.len() {
+            let part = asked(&bytes[..end], limits);
+            assert!(
+                part == Ok(Parsed::Partial) || part == Err(expected),
+                "{shown} at {end}: {part:?}"
+            );
+            if last == Ok(Parsed::Partial) {
+                last = request(&bytes[..end], limits, &mut growing);
             }
         }
-    }
-    Ok(())
-}
-
-fn withhold(table: &mut [Line], id: HeaderId) {
-    for line in table.iter_mut().filter(|line| line.id == id) {
-        line.hop_by_hop = true;
-    }
-}
-
-/// RFC 9112 sections 6.1 to 6.3, without the choices that it leaves to the careless.
-fn framing(seen: &Seen, version: Version) -> Result<Option<Framing>, Malformed> {
-    match (seen.chunked, seen.length) {
-        (true, Some(_)) => Err(Malformed::ContentLengthWithTransferEncoding),
-        (true, None) if version == Version::Http10 => Err(Malformed::TransferEncodingOnHttp10),
-        (true, None) => Ok(Some(Framing::Chunked)),
-        (false, Some(length)) => Ok(Some(Framing::Length(length))),
-        (false, None) => Ok(None),
-    }
-}
-
-/// RFC 9112 section 9.3.
-fn keep(seen: &Seen, version: Version) -> Keep {
-    match version {
-        Version::Http11 if !seen.option_close => Keep::Open,
-        Version::Http10 if seen.option_keep_alive && !seen.option_close => Keep::Open,
-        Version::Http11 | Version::Http10 => Keep::Close,
-    }
-}
-
-/// Takes the target apart (RFC 9112 section 3.2) and holds it against `Host`.
-fn target_parts(bytes: &[u8], seen: &Seen, head: &mut RequestHead) -> Result<(), Malformed> {
-    let target = head.target.of(bytes);
-    let mut query = target.len();
-    for (at, byte) in target.iter().enumerate() {
-        if *byte == b'?' {
-            query = query.min(at);
+        let mut padded = bytes.to_vec();
+        padded.resize(limits.header_bytes_max.max(bytes.len()), b'x');
+        if last == Ok(Parsed::Partial) {
+            last = request(&padded, limits, &mut growing);
         }
-        if *byte == b'#' || *byte >= 0x7f {
-            return Err(Malformed::Target);
+        assert_eq!(last, Err(expected), "{shown} byte by byte");
+    }
+
+    fn response_refused(bytes: &[u8], expected: Malformed) {
+        let shown = bytes.escape_ascii();
+        assert_eq!(answered(bytes, Method::Get), Err(expected), "{shown}");
+        for end in 0..bytes.len() {
+            let part = answered(&bytes[..end], Method::Get);
+            assert!(
+                part == Ok(Parsed::Partial) || part == Err(expected),
+                "{shown} at {end}: {part:?}"
+            );
         }
     }
-    let host = match seen.host {
-        Some(host) => Some(Authority::of(host.of(bytes)).ok_or(Malformed::Host)?),
-        None if head.version == Version::Http11 => return Err(Malformed::HostMissing),
-        None => None,
-    };
-    let (start, end) = (head.target.start as usize, head.target.end as usize);
-    head.authority = seen.host.unwrap_or_default();
-    head.path = Span::between(end, end);
-    head.query = Span::between(end, end);
-    if head.method == Method::Connect {
-        head.form = TargetForm::Authority;
-        head.authority = head.target;
-        let named = Authority::of(target).ok_or(Malformed::TargetForm)?;
-        let port = named.port.ok_or(Malformed::TargetForm)?;
-        return host.map_or(Ok(()), |host| host.must_be(&named, port));
-    }
-    if target.first() == Some(&b'/') {
-        head.form = TargetForm::Origin;
-        head.path = Span::between(start, start + query);
-        head.query = Span::between(start + query, end);
-        return Ok(());
-    }
-    if target == b"*" {
-        head.form = TargetForm::Asterisk;
-        let fits = head.method == Method::Options;
-        return if fits { Ok(()) } else { Err(Malformed::TargetForm) };
-    }
-    head.form = TargetForm::Absolute;
-    let (authority_at, port) = scheme(target).ok_or(Malformed::TargetForm)?;
-    let slash = target[authority_at..].iter().position(|byte| matches!(byte, b'/' | b'?'));
-    let path_at = slash.map_or(target.len(), |slash| authority_at + slash);
-    let named = &target[authority_at..path_at];
-    let named = Authority::of(named).ok_or(Malformed::TargetAuthority)?;
-    head.authority = Span::between(start + authority_at, start + path_at);
-    head.path = Span::between(start + path_at, start + query);
-    head.query = Span::between(start + query, end);
-    host.map_or(Ok(()), |host| host.must_be(&named, port))
-}
 
-/// Length of the scheme with its `://`, and its port.
-fn scheme(target: &[u8]) -> Option<(usize, u16)> {
-    for (scheme, port) in [(b"http://".as_slice(), 80), (b"https://", 443)] {
-        let named = target.get(..scheme.len());
-        if named.is_some_and(|named| named.eq_ignore_ascii_case(scheme)) {
-            return Some((scheme.len(), port));
+    /// Parses, after every shorter prefix was found incomplete.
+    fn accepted(text: &[u8]) -> RequestHead {
+        let mut growing = RequestHead::default();
+        for end in 0..text.len() {
+            assert_eq!(asked(&text[..end], &LIMITS), Ok(Parsed::Partial), "{end}");
+            let part = request(&text[..end], &LIMITS, &mut growing);
+            assert_eq!(part, Ok(Parsed::Partial), "{}", text.escape_ascii());
+        }
+        let done = request(text, &LIMITS, &mut growing);
+        assert_eq!(done, Ok(Parsed::Complete), "{}", text.escape_ascii());
+        assert_eq!(growing.bytes, text.len());
+        assert_table(text, &growing.lines, growing.bytes);
+        growing
+    }
+
+    fn answer(text: &[u8], method: Method) -> ResponseHead {
+        let mut head = ResponseHead::default();
+        for end in 0..text.len() {
+            let part = response(&text[..end], method, &LIMITS, &mut head);
+            assert_eq!(part, Ok(Parsed::Partial), "{}", text.escape_ascii());
+        }
+        let done = response(text, method, &LIMITS, &mut head);
+        assert_eq!(done, Ok(Parsed::Complete), "{}", text.escape_ascii());
+        head
+    }
+
+    /// `GET / HTTP/1.1`, a Host, and these lines.
+    fn with(lines: &str) -> Vec<u8> {
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n").into_bytes()
+    }
+
+    #[test]
+    fn request_lines_that_a_proxy_must_refuse() {
+        use Malformed::*;
+        let table: &[(&[u8], Malformed)] = &[
+            (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", LeadingEmptyLine),
+            (b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", LeadingEmptyLine),
+            (b"\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", LeadingEmptyLine),
+            (b"\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", BareCr),
+            (b" GET / HTTP/1.1\r\nHost: a\r\n\r\n", Method),
+            (b"G@T / HTTP/1.1\r\nHost: a\r\n\r\n", Method),
+            (b"G\0T / HTTP/1.1\r\nHost: a\r\n\r\n", Method),
+            (b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n", Method),
+            (b"GET\r\n\r\n", Method),
+            (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine),
+            (b"GET /  HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine),
+            (b"GET /\r\n\r\n", RequestLine),
+            (b"GET / \r\n\r\n", RequestLine),
+            (b"GET / http/1.1\r\nHost: a\r\n\r\n", RequestLine),
+            (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", RequestLine),
+            (b"GET / HTTP/1.11\r\nHost: a\r\n\r\n", RequestLine),
+            (b"GET / HTTP/1,1\r\nHost: a\r\n\r\n", RequestLine),
+            (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", RequestLine),
+            (b"GET / HTTP/1.1\rX\r\nHost: a\r\n\r\n", BareCr),
+            (b"GET / HTTP/1.1\nHost: a\r\n\r\n", BareLf),
+            (b"GET / HTTP/1.2\r\nHost: a\r\n\r\n", VersionUnsupported),
+            (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", VersionUnsupported),
+            (b"GET / HTTP/0.9\r\nHost: a\r\n\r\n", VersionUnsupported),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", VersionUnsupported),
+            (b"GET /\0 HTTP/1.1\r\nHost: a\r\n\r\n", Target),
+            (b"GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n", Target),
+            (b"GET /\t HTTP/1.1\r\nHost: a\r\n\r\n", Target),
+            (b"GET /\x7f HTTP/1.1\r\nHost: a\r\n\r\n", Target),
+            (b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n", Target),
+            (b"GET /\xc3\xa4 HTTP/1.1\r\nHost: a\r\n\r\n", Target),
+            (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Target),
+            (b"GET /a?b#c HTTP/1.1\r\nHost: a\r\n\r\n", Target),
+        ];
+        for (bytes, expected) in table {
+            refused(bytes, &LIMITS, *expected);
         }
     }
-    None
-}
 
-/// A host and maybe a port, as in `Host` and in targets.
-struct Authority<'a> {
-    host: &'a [u8],
-    port: Option<u16>,
-}
+    #[test]
+    fn targets_of_a_form_that_does_not_fit() {
+        use Malformed::*;
+        let table: &[(&[u8], Malformed)] = &[
+            (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", TargetForm),
+            (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", TargetForm),
+            (b"GET a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", TargetForm),
+            (b"OPTIONS *a HTTP/1.1\r\nHost: a\r\n\r\n", TargetForm),
+            (b"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", TargetForm),
+            (b"GET http:/a HTTP/1.1\r\nHost: a\r\n\r\n", TargetForm),
+            (b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", TargetForm),
+            (b"CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n", TargetForm),
+            (b"CONNECT a: HTTP/1.1\r\nHost: a\r\n\r\n", TargetForm),
+            (b"CONNECT a:0 HTTP/1.1\r\nHost: a\r\n\r\n", TargetForm),
+            (b"CONNECT http://a:80/ HTTP/1.1\r\nHost: a\r\n\r\n", TargetForm),
+            (b"GET http:// HTTP/1.1\r\nHost: a\r\n\r\n", TargetAuthority),
+            (b"GET http:///b HTTP/1.1\r\nHost: a\r\n\r\n", TargetAuthority),
+            (b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", TargetAuthority),
+            (b"GET http://a:70000/ HTTP/1.1\r\nHost: a\r\n\r\n", TargetAuthority),
+            (b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", HostMismatch),
+            (b"GET http://a:81/ HTTP/1.1\r\nHost: a\r\n\r\n", HostMismatch),
+            (b"GET https://a:80/ HTTP/1.1\r\nHost: a\r\n\r\n", HostMismatch),
+            (b"CONNECT b:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", HostMismatch),
+            (b"CONNECT a:443 HTTP/1.1\r\nHost: a:80\r\n\r\n", HostMismatch),
+            (b"GET http://a/ HTTP/1.1\r\n\r\n", HostMissing),
+        ];
+        for (bytes, expected) in table {
+            refused(bytes, &LIMITS, *expected);
+        }
+    }
 
-impl<'a> Authority<'a> {
-    /// uri-host [ ":" port ] (RFC 9110 section 7.2, RFC 3986 section 3.2.2). Stricter: neither host
-    /// nor port may be empty, the port is 1 to 65535, and no userinfo, IPvFuture or zone is known.
-    fn of(bytes: &'a [u8]) -> Option<Authority<'a>> {
-        let (host, rest) = if bytes.first() == Some(&b'[') {
-            let end = bytes.iter().position(|byte| *byte == b']')?;
-            let address = std::str::from_utf8(&bytes[1..end]).ok()?;
-            address.parse::<std::net::Ipv6Addr>().ok()?;
-            bytes.split_at(end + 1)
-        } else {
-            let end = bytes.iter().position(|byte| !HOST_BYTES[*byte as usize]);
-            let (host, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
-            if host.is_empty() || (host.contains(&b'%') && !is_percent_encoded(host)) {
-                return None;
-            }
-            (host, rest)
+    #[test]
+    fn header_lines_that_a_proxy_must_refuse() {
+        use Malformed::*;
+        let table: &[(&str, Malformed)] = &[
+            ("A: 1\nB: 2\r\n", BareLf),
+            ("A: 1\r\n\n", BareLf),
+            ("A:\n", BareLf),
+            ("A: 1\rB\r\n", BareCr),
+            ("A: 1\r\r\n", BareCr),
+            ("\rA: 1\r\n", BareCr),
+            ("A: 1\r\n 2\r\n", ObsoleteFold),
+            ("A: 1\r\n\t2\r\n", ObsoleteFold),
+            ("A:\r\n 2\r\n", ObsoleteFold),
+            ("A : 1\r\n", SpaceInName),
+            ("A\t: 1\r\n", SpaceInName),
+            ("A B: 1\r\n", SpaceInName),
+            (": 1\r\n", HeaderNameEmpty),
+            ("A\r\n", HeaderColonMissing),
+            ("A(: 1\r\n", HeaderName),
+            ("A\0: 1\r\n", HeaderName),
+            ("\u{e4}: 1\r\n", HeaderName),
+            ("A: 1\0\r\n", HeaderValue),
+            ("A: 1\u{1}\r\n", HeaderValue),
+            ("A: \u{7f}\r\n", HeaderValue),
+            ("A: \u{b}1\r\n", HeaderValue),
+            ("X_A: 1\r\nX-A: 2\r\n", UnderscoreTwin),
+            ("X-A: 1\r\nx_a: 2\r\n", UnderscoreTwin),
+            ("X_A: 1\r\nx_a: 2\r\n", UnderscoreTwin),
+            ("X_A-B: 1\r\nX-A_B: 2\r\n", UnderscoreTwin),
+            ("x_forwarded_for: 1\r\n", UnderscoreTwin),
+            ("X-Forwarded_Proto: 1\r\n", UnderscoreTwin),
+            ("Content_Length: 1\r\n", UnderscoreTwin),
+            ("Transfer_Encoding: chunked\r\n", UnderscoreTwin),
+            ("Proxy_Authorization: 1\r\n", UnderscoreTwin),
+            ("x_request_id: 1\r\n", UnderscoreTwin),
+            ("Expect: 200-ok\r\n", ExpectationUnknown),
+            ("Expect: 100-continue, x\r\n", ExpectationUnknown),
+            ("Expect:\r\n", ExpectationUnknown),
+            ("Connection: Host\r\n", ConnectionOption),
+            ("Connection: close, content-length\r\n", ConnectionOption),
+            ("Connection: X-Forwarded-For\r\n", ConnectionOption),
+            ("Connection: x-request-id\r\n", ConnectionOption),
+            ("Connection: a b\r\n", ConnectionOption),
+            ("Connection: \"close\"\r\n", ConnectionOption),
+        ];
+        for (lines, expected) in table {
+            refused(&with(lines), &LIMITS, *expected);
+        }
+        let many: String = (0..33).map(|at| format!("Connection: x{at}\r\n")).collect();
+        refused(&with(&many), &LIMITS, ConnectionOption);
+    }
+
+    #[test]
+    fn framing_that_two_parsers_could_read_differently_is_refused() {
+        use Malformed::*;
+        let table: &[(&str, Malformed)] = &[
+            ("Content-Length: 1\r\nContent-Length: 2\r\n", ContentLengthRepeated),
+            ("Content-Length: 1\r\nContent-Length: 1\r\n", ContentLengthRepeated),
+            ("Content-Length: 1, 1\r\n", ContentLength),
+            ("Content-Length: +5\r\n", ContentLength),
+            ("Content-Length: -5\r\n", ContentLength),
+            ("Content-Length: 0x5\r\n", ContentLength),
+            ("Content-Length: 5 5\r\n", ContentLength),
+            ("Content-Length: 5.0\r\n", ContentLength),
+            ("Content-Length:\r\n", ContentLength),
+            ("Content-Length: 18446744073709551616\r\n", ContentLength),
+            ("Content-Length: 99999999999999999999999\r\n", ContentLength),
+            (
+                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                ContentLengthWithTransferEncoding,
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+                ContentLengthWithTransferEncoding,
+            ),
+            ("Transfer-Encoding: gzip, chunked\r\n", TransferEncoding),
+            ("Transfer-Encoding: chunked, identity\r\n", TransferEncoding),
+            ("Transfer-Encoding: identity\r\n", TransferEncoding),
+            ("Transfer-Encoding: xchunked\r\n", TransferEncoding),
+            ("Transfer-Encoding: chunked;a=b\r\n", TransferEncoding),
+            ("Transfer-Encoding: \"chunked\"\r\n", TransferEncoding),
+            ("Transfer-Encoding:\r\n", TransferEncoding),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                TransferEncodingRepeated,
+            ),
+            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n", TransferEncoding),
+        ];
+        for (lines, expected) in table {
+            refused(&with(lines), &LIMITS, *expected);
+            let answer = format!("HTTP/1.1 200 OK\r\n{lines}\r\n");
+            response_refused(answer.as_bytes(), *expected);
+        }
+        refused(
+            b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+            &LIMITS,
+            TransferEncodingOnHttp10,
+        );
+        response_refused(
+            b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            TransferEncodingOnHttp10,
+        );
+    }
+
+    #[test]
+    fn hosts_that_are_no_host_are_refused() {
+        let bad = [
+            "",
+            ":",
+            ":80",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:+80",
+            "a:8 0",
+            "a b",
+            "a,b c",
+            "u@a",
+            "a/b",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "[::1",
+            "::1",
+            "[]",
+            "[1.2.3.4]",
+            "[::1]a",
+            "[::1]:",
+            "[fe80::1%25a]",
+            "[v1.a]",
+            "a:80:80",
+            "a%zz",
+            "a%4",
+            "\"a\"",
+            "<a>",
+            "a|b",
+            "a^b",
+            "\u{e4}",
+        ];
+        for host in bad {
+            let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            refused(text.as_bytes(), &LIMITS, Malformed::Host);
+        }
+        for host in ["a", "A.b:1", "a:65535", "1.2.3.4:80", "[::1]", "[::1]:80", "a_b", "%41-.~"] {
+            let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            let head = accepted(text.as_bytes());
+            assert_eq!(head.authority.of(text.as_bytes()), host.as_bytes());
+        }
+        refused(b"GET / HTTP/1.1\r\n\r\n", &LIMITS, Malformed::HostMissing);
+        refused(&with("Host: a\r\n"), &LIMITS, Malformed::HostRepeated);
+        refused(b"GET / HTTP/1.0\r\nHost: a b\r\n\r\n", &LIMITS, Malformed::Host);
+        assert!(accepted(b"GET / HTTP/1.0\r\n\r\n").authority.is_empty());
+    }
+
+    #[test]
+    fn limits_hold_for_whole_heads_and_for_incomplete_ones() {
+        let small = HeadLimits { url_bytes_max: 20, header_bytes_max: 100, headers_max: 3 };
+        let target =
+            |length: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(length - 1));
+        assert_eq!(asked(target(20).as_bytes(), &small), Ok(Parsed::Complete));
+        refused(target(21).as_bytes(), &small, Malformed::UrlTooLong);
+        refused(format!("GET /{}", "x".repeat(90)).as_bytes(), &small, Malformed::UrlTooLong);
+        refused(format!("GET /{}\0", "x".repeat(90)).as_bytes(), &small, Malformed::UrlTooLong);
+        refused("A".repeat(65).as_bytes(), &small, Malformed::Method);
+        let sized = |length: usize| {
+            let lines = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+            format!("{lines}{}\r\n\r\n", "x".repeat(length - lines.len() - 4))
         };
-        let port = match rest {
-            [] => None,
-            [b':', digits @ ..] if digits.len() <= 5 => {
-                let port = u16::try_from(decimal(digits)?).ok()?;
-                Some(port).filter(|port| *port != 0).map(Some)?
-            }
-            _ => return None,
-        };
-        Some(Authority { host, port })
+        assert_eq!(asked(sized(100).as_bytes(), &small), Ok(Parsed::Complete));
+        refused(sized(101).as_bytes(), &small, Malformed::HeadTooLarge);
+        refused(&sized(300).as_bytes()[..200], &small, Malformed::HeadTooLarge);
+        assert_eq!(asked(&with("A: 1\r\nB: 2\r\n"), &small), Ok(Parsed::Complete));
+        refused(&with("A: 1\r\nB: 2\r\nC: 3\r\n"), &small, Malformed::TooManyHeaders);
+        let answer = format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(90));
+        let outcome =
+            response(answer.as_bytes(), Method::Get, &small, &mut ResponseHead::default());
+        assert_eq!(outcome, Err(Malformed::HeadTooLarge));
     }
 
-    /// `Host` against the authority of the target. A missing port is the scheme's.
-    fn must_be(&self, target: &Authority<'_>, port: u16) -> Result<(), Malformed> {
-        let same_port = self.port.unwrap_or(port) == target.port.unwrap_or(port);
-        if same_port && self.host.eq_ignore_ascii_case(target.host) {
-            Ok(())
-        } else {
-            Err(Malformed::HostMismatch)
+    #[test]
+    fn the_most_header_lines_that_can_be_configured_are_parsed() {
+        let limits = HeadLimits { headers_max: limits::HEADERS_MAX_CEILING, ..LIMITS };
+        let lines: String = (1..256).map(|at| format!("X-{at}: 1\r\n")).collect();
+        assert_eq!(asked(&with(&lines), &limits), Ok(Parsed::Complete));
+        assert_eq!(
+            asked(&with(&format!("{lines}Y: 1\r\n")), &limits),
+            Err(Malformed::TooManyHeaders)
+        );
+    }
+
+    #[test]
+    fn one_empty_line_before_a_request_is_skipped_and_counted() {
+        let text = b"\r\nGET /a HTTP/1.1\r\nHost: b\r\n\r\n";
+        let head = accepted(text);
+        assert_eq!(head.target.of(text), b"/a");
+        assert_eq!(head.lines[0].line.of(text), b"Host: b\r\n");
+    }
+
+    #[test]
+    fn bytes_after_the_head_are_left_alone() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET \0";
+        let mut head = RequestHead::default();
+        assert_eq!(request(text, &LIMITS, &mut head), Ok(Parsed::Complete));
+        assert_eq!(head.bytes, text.len() - 5);
+    }
+
+    #[test]
+    fn every_form_of_target_is_taken_apart() {
+        let table: &[(&str, &str, TargetForm, &str, &str, &str)] = &[
+            ("GET", "/", TargetForm::Origin, "h", "/", ""),
+            ("GET", "/a/b?c=d?e", TargetForm::Origin, "h", "/a/b", "?c=d?e"),
+            ("GET", "/?", TargetForm::Origin, "h", "/", "?"),
+            ("GET", "//b/c", TargetForm::Origin, "h", "//b/c", ""),
+            ("GET", "http://H/a?b", TargetForm::Absolute, "H", "/a", "?b"),
+            ("GET", "http://h:80", TargetForm::Absolute, "h:80", "", ""),
+            ("GET", "HTTPS://h:443?q", TargetForm::Absolute, "h:443", "", "?q"),
+            ("GET", "http://h/a?http://u@b", TargetForm::Absolute, "h", "/a", "?http://u@b"),
+            ("OPTIONS", "*", TargetForm::Asterisk, "h", "", ""),
+            ("CONNECT", "h:443", TargetForm::Authority, "h:443", "", ""),
+        ];
+        for (method, target, form, authority, path, query) in table {
+            let text = format!("{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n");
+            let bytes = text.as_bytes();
+            let head = accepted(bytes);
+            assert_eq!(head.form, *form, "{target}");
+            assert_eq!(head.method, Method::of(method.as_bytes()));
+            assert_eq!(head.authority.of(bytes), authority.as_bytes(), "{target}");
+            assert_eq!(head.path.of(bytes), path.as_bytes(), "{target}");
+            assert_eq!(head.query.of(bytes), query.as_bytes(), "{target}");
         }
     }
-}
 
-/// unreserved, sub-delims and `%` (RFC 3986 section 3.2.2).
-static HOST_BYTES: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        table[byte] = matches!(byte as u8,
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%'
-            | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
-        byte += 1;
-    }
-    table
-};
-
-fn is_percent_encoded(host: &[u8]) -> bool {
-    host.split(|byte| *byte == b'%').skip(1).all(|after| {
-        matches!(after, [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit())
-    })
-}
-
-/// Bounds that must hold before the request line has ended. `text` starts with the method.
-fn request_line_limits(text: &[u8], limits: &HeadLimits) -> Result<(), Malformed> {
-    let token = text.iter().position(|byte| !is_token_byte(*byte)).unwrap_or(text.len());
-    if token > METHOD_BYTES_MAX {
-        return Err(Malformed::Method);
-    }
-    if text.get(token) != Some(&b' ') {
-        return Ok(());
-    }
-    let target = &text[token + 1..];
-    let longest = &target[..target.len().min(limits.url_bytes_max + 1)];
-    let ended = longest.iter().any(|byte| *byte <= b' ' || *byte == 0x7f);
-    if longest.len() > limits.url_bytes_max && !ended {
-        return Err(Malformed::UrlTooLong);
-    }
-    Ok(())
-}
-
-/// The rule that a request breaks which httparse refused: the same for every prefix it refuses.
-#[cold]
-fn request_fault(
-    text: &[u8],
-    limits: &HeadLimits,
-    found: &httparse::Request<'_, '_>,
-    error: httparse::Error,
-) -> Malformed {
-    if let Err(malformed) = request_line_limits(text, limits) {
-        return malformed;
-    }
-    let (Some(method), target) = (found.method, found.path) else {
-        return Malformed::Method;
-    };
-    let Some(target) = target else {
-        let after = &text[method.len() + 1..];
-        let end = after.iter().position(|byte| *byte <= b' ' || *byte == 0x7f);
-        let (target, rest) = after.split_at(end.unwrap_or(after.len()));
-        let at_fault = matches!(rest, [b' ' | b'\r' | b'\n', ..]) && target.is_ascii();
-        return if at_fault { Malformed::RequestLine } else { Malformed::Target };
-    };
-    let version_at = method.len() + target.len() + 2;
-    if found.version.is_none() {
-        return version_fault(&text[version_at..], Malformed::RequestLine);
-    }
-    match &text[version_at + 8..] {
-        [b'\r', b'\n', section @ ..] if error != httparse::Error::TooManyHeaders => {
-            header_fault(section)
+    #[test]
+    fn framing_and_keep_follow_the_version_and_the_lines() {
+        let table: &[(&str, Framing, Keep)] = &[
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Framing::None, Keep::Open),
+            ("GET / HTTP/1.0\r\n\r\n", Framing::None, Keep::Close),
+            ("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", Framing::None, Keep::Open),
+            ("GET / HTTP/1.0\r\nConnection: keep-alive, close\r\n\r\n", Framing::None, Keep::Close),
+            ("GET / HTTP/1.1\r\nHost: a\r\nConnection: CLOSE\r\n\r\n", Framing::None, Keep::Close),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: ,x,,close\r\n\r\n",
+                Framing::None,
+                Keep::Close,
+            ),
+            (
+                "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+                Framing::Length(0),
+                Keep::Open,
+            ),
+            ("PUT / HTTP/1.0\r\nContent-Length: 007\r\n\r\n", Framing::Length(7), Keep::Close),
+            (
+                "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 18446744073709551615\r\n\r\n",
+                Framing::Length(u64::MAX),
+                Keep::Open,
+            ),
+            (
+                "PUT / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: \tCHUNKED \r\n\r\n",
+                Framing::Chunked,
+                Keep::Open,
+            ),
+        ];
+        for (text, framing, keep) in table {
+            let head = accepted(text.as_bytes());
+            assert_eq!((head.framing, head.keep), (*framing, *keep), "{text:?}");
         }
-        [b'\r', b'\n', ..] => Malformed::TooManyHeaders,
-        [b'\r', ..] => Malformed::BareCr,
-        [b'\n', ..] => Malformed::BareLf,
-        _ => Malformed::RequestLine,
     }
-}
 
-/// The same for a response.
-#[cold]
-fn response_fault(
-    text: &[u8],
-    found: &httparse::Response<'_, '_>,
-    error: httparse::Error,
-) -> Malformed {
-    if found.version.is_none() {
-        return version_fault(text, Malformed::StatusLine);
+    #[test]
+    fn lines_that_connection_names_are_hop_by_hop_and_so_are_those_by_definition() {
+        let text = with(
+            "X-A: 1\r\nConnection: x-a, Upgrade\r\nX-B: 2\r\nKeep-Alive: 5\r\nTE: x, Trailers\r\n\
+             Upgrade: websocket\r\nProxy-Authorization: x\r\nTrailer: x\r\n",
+        );
+        let head = accepted(&text);
+        let gone = |line: &&Line| line.hop_by_hop;
+        let gone: Vec<&[u8]> =
+            head.lines.iter().filter(gone).map(|line| line.name.of(&text)).collect();
+        let expected: [&[u8]; 6] =
+            [b"X-A", b"Connection", b"Keep-Alive", b"TE", b"Upgrade", b"Proxy-Authorization"];
+        assert_eq!(gone, expected);
+        assert_eq!(head.upgrade.of(&text), b"websocket");
+        assert!(head.accepts_trailers);
+        assert!(accepted(&with("Upgrade: websocket\r\n")).upgrade.is_empty());
+        assert!(!accepted(&with("TE: trailers;q=0\r\n")).accepts_trailers);
     }
-    let line_end = text.iter().position(|byte| *byte == b'\n');
-    let (Some(_), Some(line_end)) = (found.reason, line_end) else {
-        return Malformed::StatusLine;
-    };
-    if text.get(line_end.wrapping_sub(1)) != Some(&b'\r') {
-        return Malformed::BareLf;
+
+    #[test]
+    fn an_expectation_of_an_http10_client_is_not_met_and_not_forwarded() {
+        assert!(accepted(&with("Expect: 100-Continue\r\n")).expects_continue);
+        let old = accepted(b"PUT / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n");
+        assert!(!old.expects_continue && old.lines[0].hop_by_hop);
     }
-    if error == httparse::Error::TooManyHeaders {
-        return Malformed::TooManyHeaders;
+
+    #[test]
+    fn single_underscores_pass_and_known_ids_are_looked_up() {
+        let text = with("my_header: 1\r\nX-B:\r\nx-request-id: q\r\n");
+        let head = accepted(&text);
+        assert_eq!(head.named(&text, b"MY_HEADER"), Some(b"1".as_slice()));
+        assert_eq!(head.named(&text, b"x-b"), Some(b"".as_slice()));
+        assert_eq!(head.value(&text, HeaderId::XRequestId), Some(b"q".as_slice()));
+        assert_eq!(head.value(&text, HeaderId::Via), None);
     }
-    header_fault(&text[line_end + 1..])
+
+    #[test]
+    fn status_lines_that_are_none_are_refused() {
+        use Malformed::*;
+        let table: &[(&[u8], Malformed)] = &[
+            (b"\r\nHTTP/1.1 200 OK\r\n\r\n", LeadingEmptyLine),
+            (b"\nHTTP/1.1 200 OK\r\n\r\n", LeadingEmptyLine),
+            (b"HTTP/1.1 99 OK\r\n\r\n", StatusLine),
+            (b"HTTP/1.1 099 OK\r\n\r\n", StatusLine),
+            (b"HTTP/1.1 2000 OK\r\n\r\n", StatusLine),
+            (b"HTTP/1.1  200 OK\r\n\r\n", StatusLine),
+            (b"HTTP/1.1 200\tOK\r\n\r\n", StatusLine),
+            (b"HTTP/1.1 200 O\0K\r\n\r\n", StatusLine),
+            (b"HTTP/1.1 200 O\rK\r\n\r\n", StatusLine),
+            (b"HTTP/1.1\r\n\r\n", StatusLine),
+            (b"ICY 200 OK\r\n\r\n", StatusLine),
+            (b"http/1.1 200 OK\r\n\r\n", StatusLine),
+            (b"HTTP/2.0 200 OK\r\n\r\n", VersionUnsupported),
+            (b"HTTP/1.2 200 OK\r\n\r\n", VersionUnsupported),
+            (b"HTTP/1.1 200 OK\n\r\n", BareLf),
+            (b"HTTP/1.1 200 OK\nA: 1\r\n\r\n", BareLf),
+            (b"HTTP/1.1 200 OK\r\nA: 1\n\r\n", BareLf),
+            (b"HTTP/1.1 200 OK\r\nA: 1\r\n\n", BareLf),
+            (b"HTTP/1.1 200 OK\r\nA: 1\r\n b\r\n\r\n", ObsoleteFold),
+            (b"HTTP/1.1 200 OK\r\nA : 1\r\n\r\n", SpaceInName),
+            (b"HTTP/1.1 200 OK\r\nA: \0\r\n\r\n", HeaderValue),
+            (b"HTTP/1.1 200 OK\r\nA\r\n\r\n", HeaderColonMissing),
+            (b"HTTP/1.1 200 OK\r\nConnection: content-length\r\n\r\n", ConnectionOption),
+        ];
+        for (bytes, expected) in table {
+            response_refused(bytes, *expected);
+        }
+    }
+
+    const LENGTH: &str = "Content-Length: 5\r\n";
+    const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
+
+    #[rustfmt::skip]
+    const RESPONSE_FRAMING: &[(&str, &str, Method, Framing, Keep)] = &[
+        ("200 OK", LENGTH, Method::Get, Framing::Length(5), Keep::Open),
+        ("200 OK", CHUNKED, Method::Get, Framing::Chunked, Keep::Open),
+        ("200 OK", "", Method::Get, Framing::UntilClose, Keep::Close),
+        ("999 X", LENGTH, Method::Post, Framing::Length(5), Keep::Open),
+        ("200 OK", LENGTH, Method::Head, Framing::None, Keep::Open),
+        ("200 OK", "", Method::Head, Framing::None, Keep::Open),
+        ("304 Not Modified", LENGTH, Method::Get, Framing::None, Keep::Open),
+        ("304 Not Modified", "", Method::Get, Framing::None, Keep::Open),
+        ("204 No Content", "", Method::Get, Framing::None, Keep::Open),
+        ("204 No Content", "Content-Length: 0\r\n", Method::Get, Framing::None, Keep::Open),
+        ("204 No Content", LENGTH, Method::Get, Framing::None, Keep::Close),
+        ("204 No Content", CHUNKED, Method::Get, Framing::None, Keep::Close),
+        ("100 Continue", "", Method::Post, Framing::None, Keep::Open),
+        ("101 Switching", "", Method::Get, Framing::None, Keep::Open),
+        ("200 OK", LENGTH, Method::Connect, Framing::None, Keep::Open),
+        ("407 No", LENGTH, Method::Connect, Framing::Length(5), Keep::Open),
+        ("200 OK", "Connection: close\r\n", Method::Head, Framing::None, Keep::Close),
+    ];
+
+    #[test]
+    fn the_framing_of_a_response_follows_status_and_method() {
+        for (status, lines, method, framing, keep) in RESPONSE_FRAMING {
+            let text = format!("HTTP/1.1 {status}\r\n{lines}\r\n");
+            let head = answer(text.as_bytes(), *method);
+            assert_eq!((head.framing, head.keep), (*framing, *keep), "{text:?} {method:?}");
+        }
+        let old = answer(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n", Method::Get);
+        assert_eq!(old.keep, Keep::Close);
+        let old = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\n";
+        assert_eq!(answer(old, Method::Get).keep, Keep::Open);
+    }
+
+    #[test]
+    fn a_length_that_must_not_stand_is_not_forwarded() {
+        let texts: [(&[u8], Method); 3] = [
+            (b"HTTP/1.1 204 No\r\nContent-Length: 0\r\n\r\n", Method::Get),
+            (b"HTTP/1.1 103 Hints\r\nContent-Length: 0\r\n\r\n", Method::Get),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Method::Connect),
+        ];
+        for (text, method) in texts {
+            assert!(answer(text, method).lines[0].hop_by_hop);
+        }
+        let head = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Method::Head);
+        assert!(!head.lines[0].hop_by_hop);
+    }
+
+    #[test]
+    fn reasons_are_kept_as_they_came() {
+        let table: &[(&[u8], &[u8])] = &[
+            (b"HTTP/1.1 200 Very  OK \r\nA: 1\r\n\r\n", b"Very  OK "),
+            (b"HTTP/1.1 200 \xc3\xa4\r\n\r\n", b"\xc3\xa4"),
+            (b"HTTP/1.1 200 \r\n\r\n", b""),
+            (b"HTTP/1.1 200\r\n\r\n", b""),
+            (b"HTTP/1.1 200\r\nA: 1\r\n\r\n", b""),
+        ];
+        for (text, reason) in table {
+            assert_eq!(answer(text, Method::Head).reason.of(text), *reason);
+        }
+    }
+
+    #[test]
+    fn the_idle_time_of_an_upstream_is_learnt() {
+        let table: &[(&str, Option<u32>)] = &[
+            ("timeout=5", Some(5)),
+            ("max=100, Timeout=30", Some(30)),
+            ("timeout=99999999999", Some(u32::MAX)),
+            ("timeout=", None),
+            ("timeout=a", None),
+            ("300", None),
+        ];
+        for (value, seconds) in table {
+            let text = format!("HTTP/1.1 200 OK\r\nKeep-Alive: {value}\r\n\r\n");
+            let head = answer(text.as_bytes(), Method::Head);
+            assert_eq!(head.keep_alive_seconds, *seconds, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_reused_for_the_next_request_without_a_trace_of_the_last() {
+        let mut head = RequestHead::default();
+        let first = with("Connection: close, Upgrade\r\nUpgrade: x\r\nTE: trailers\r\n");
+        assert_eq!(request(&first, &LIMITS, &mut head), Ok(Parsed::Complete));
+        let second = with("");
+        assert_eq!(request(&second, &LIMITS, &mut head), Ok(Parsed::Complete));
+        assert_eq!((head.keep, head.lines.len()), (Keep::Open, 1));
+        assert!(head.upgrade.is_empty() && !head.accepts_trailers);
+    }
+
+    #[test]
+    fn a_bad_beginning_is_refused_long_before_the_head_is_whole() {
+        let text = "GET /\x01 HTTP/1.1\r\nHost: a\r\nX: ".to_owned() + &"x".repeat(1000);
+        let mut head = RequestHead::default();
+        let refused_at = (1..text.len()).find(|end| {
+            request(&text.as_bytes()[..*end], &LIMITS, &mut head) == Err(Malformed::Target)
+        });
+        assert!(refused_at.is_some_and(|end| end <= 12), "{refused_at:?}");
+    }
+
+    #[test]
+    fn a_head_that_comes_byte_by_byte_is_parsed_a_few_times_only() {
+        let text = with(&format!("X: {}\r\n", "x".repeat(12_000)));
+        let mut head = RequestHead::default();
+        let mut parses = 0;
+        for end in 1..text.len() {
+            assert_eq!(request(&text[..end], &LIMITS, &mut head), Ok(Parsed::Partial));
+            parses += usize::from(head.progress.parsed == end);
+        }
+        assert!(parses <= 15, "{parses} parses of the whole");
+        assert_eq!(request(&text, &LIMITS, &mut head), Ok(Parsed::Complete));
+    }
 }
