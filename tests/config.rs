@@ -231,7 +231,7 @@ fn every_value_lands_in_its_own_field() {
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
          {clusters:#?}\n"
     );
-    snapshot::assert_snapshot("tests/config/plan.txt", &text);
+    snapshot::snapshot("config/plan.txt", &text);
 }
 
 #[test]
