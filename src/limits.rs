@@ -24,6 +24,9 @@ pub const BUFFER_BYTES: usize = 64 * 1024;
 /// How much of a buffer a streaming body uses per read: measured best between 16 and 64 KiB.
 pub const RELAY_BYTES: usize = 32 * 1024;
 
+/// A request of at most so many bytes is copied while its exchange waits, and gives its buffer back.
+pub const INPUT_COPY_BYTES_MAX: usize = 4096;
+
 const _: () = assert!(HEADER_BYTES_MAX <= BUFFER_BYTES / 2);
 const _: () = assert!(URL_BYTES_MAX < HEADER_BYTES_MAX);
 

@@ -2,6 +2,7 @@
 //! where the first provably did nothing.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -149,13 +150,14 @@ impl Attempt<'_> {
             Failed { failure: relay::write_failure(&error), unsent: error.sent == 0, replayable }
         })?;
         progress.uploaded.set(piece.end);
+        input.settle();
         let request = Request {
             method: head.method,
             version: head.version,
             keep: head.keep,
             accepts_trailers: head.accepts_trailers,
         };
-        let download = Download {
+        let mut download = Download {
             client: self.client,
             upstream,
             plan,
@@ -169,20 +171,24 @@ impl Attempt<'_> {
             progress,
             draining: self.shard.life.is_draining(),
         };
-        let downloaded = if piece.end {
-            upstream.set_deadline(Side::Read, Some(self.cluster.timeouts.first_byte));
-            download.run().await
-        } else {
-            upstream.set_deadline(Side::Read, None);
-            let rest = upload.rest(self.client, input, upstream, plan, progress);
-            let answering = Some(self.cluster.timeouts.first_byte);
-            both(rest, download.run(), || {
-                progress.uploaded.set(true);
-                if progress.status.get() == 0 {
-                    upstream.set_deadline(Side::Read, answering);
-                }
-            })
-            .await
+        let downloaded = {
+            let mut downloading = std::pin::pin!(download.run());
+            if piece.end {
+                upstream.set_deadline(Side::Read, Some(self.cluster.timeouts.first_byte));
+                downloading.await
+            } else {
+                upstream.set_deadline(Side::Read, None);
+                // In a box: a long upload can afford one, and all other exchanges stay small.
+                let rest = Box::pin(upload.rest(self.client, input, upstream, plan, progress));
+                let answering = Some(self.cluster.timeouts.first_byte);
+                both(rest, downloading.as_mut(), || {
+                    progress.uploaded.set(true);
+                    if progress.status.get() == 0 {
+                        upstream.set_deadline(Side::Read, answering);
+                    }
+                })
+                .await
+            }
         };
         match downloaded {
             Ok(downloaded) => Ok(self.end(exchange, lease, &downloaded)),
@@ -208,12 +214,10 @@ impl Attempt<'_> {
 /// (RFC 9112 section 9.3). A client that fails ends both; an upstream that takes no more may still
 /// answer, so that is left to the download to find out.
 async fn both(
-    upload: impl Future<Output = Result<(), UploadFailure>>,
-    download: impl Future<Output = Result<Downloaded, Failure>>,
+    mut upload: Pin<Box<impl Future<Output = Result<(), UploadFailure>>>>,
+    mut download: Pin<&mut impl Future<Output = Result<Downloaded, Failure>>>,
     uploaded: impl Fn(),
 ) -> Result<Downloaded, Failure> {
-    let mut upload = std::pin::pin!(upload);
-    let mut download = std::pin::pin!(download);
     let mut uploading = true;
     let mut broken = None;
     std::future::poll_fn(|context| {

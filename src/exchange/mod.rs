@@ -9,6 +9,7 @@ mod relay;
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -105,13 +106,14 @@ async fn answer(
     let generation = Rc::clone(&exchange.generation);
     let route = exchange.find_route(&generation)?;
     match &route.action {
-        Action::Forward(cluster) => match route.timeout {
-            None => attempt::forward(shard, client, exchange, route, *cluster).await,
-            Some(limit) => {
-                let forwarding = attempt::forward(shard, client, exchange, route, *cluster);
-                within(limit, forwarding).await
+        Action::Forward(cluster) => {
+            let forwarding =
+                std::pin::pin!(attempt::forward(shard, client, exchange, route, *cluster));
+            match route.timeout {
+                None => forwarding.await,
+                Some(limit) => within(limit, forwarding).await,
             }
-        },
+        }
         Action::Respond(respond) => {
             reply(shard, client, exchange, &Reply::respond(respond), &route.response_headers).await
         }
@@ -338,9 +340,8 @@ async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: 
 
 async fn within(
     limit: std::time::Duration,
-    forwarding: impl Future<Output = Result<Ending, Failure>>,
+    mut forwarding: Pin<&mut impl Future<Output = Result<Ending, Failure>>>,
 ) -> Result<Ending, Failure> {
-    let mut forwarding = std::pin::pin!(forwarding);
     let mut late = std::pin::pin!(engine::sleep(limit));
     std::future::poll_fn(|context| {
         if let Poll::Ready(result) = forwarding.as_mut().poll(context) {

@@ -173,7 +173,7 @@ pub(super) struct Request {
 }
 
 impl Download<'_> {
-    pub(super) async fn run(mut self) -> Result<Downloaded, Failure> {
+    pub(super) async fn run(&mut self) -> Result<Downloaded, Failure> {
         let mut buffer = self.first_bytes().await?;
         let mut end = self.receive(&mut buffer, 0).await?;
         self.marks.first_byte = Some(engine::now());
@@ -258,7 +258,7 @@ impl Download<'_> {
     }
 
     /// The final head, and the body behind it.
-    async fn relay(mut self, mut buffer: engine::Buf, end: usize) -> Result<Downloaded, Failure> {
+    async fn relay(&mut self, mut buffer: engine::Buf, end: usize) -> Result<Downloaded, Failure> {
         let framing = self.framing_for_client();
         let keep = self.keep_for_client(framing);
         self.out.clear();
