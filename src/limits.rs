@@ -21,6 +21,8 @@ pub const BODY_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
 /// The pooled buffer: lent once a socket is readable, given back before the connection waits.
 pub const BUFFER_BYTES: usize = 64 * 1024;
+/// Body bytes that are copied behind their head, so that both leave in one plain send.
+pub const COALESCE_BYTES_MAX: usize = 2048;
 /// How much of a buffer a streaming body uses per read: measured best between 16 and 64 KiB.
 pub const RELAY_BYTES: usize = 32 * 1024;
 

@@ -31,6 +31,7 @@ pub(super) async fn forward(
     let cluster = generation.cluster(id);
     let mut wanted = Wanted::Any;
     let mut avoid = None;
+    exchange.input.settle();
     loop {
         let lease = acquire(exchange, cluster, wanted, &mut avoid).await?;
         let reused = lease.reused;
@@ -150,7 +151,6 @@ impl Attempt<'_> {
             Failed { failure: relay::write_failure(&error), unsent: error.sent == 0, replayable }
         })?;
         progress.uploaded.set(piece.end);
-        input.settle();
         let request = Request {
             method: head.method,
             version: head.version,

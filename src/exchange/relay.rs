@@ -302,7 +302,13 @@ impl Download<'_> {
             let trailers = if self.request.accepts_trailers { decoder.trailers() } else { b"" };
             frame(decoded.data, decoded.end, trailers, self.out, self.tail);
         }
-        let parts = [&self.out[..], decoded.of(received), &self.tail[..]];
+        let mut parts = [&self.out[..], decoded.of(received), &self.tail[..]];
+        if decoded.data <= limits::COALESCE_BYTES_MAX {
+            // One plain send is cheaper than gathering, for as much as is copied in no time.
+            self.out.extend_from_slice(decoded.of(received));
+            self.out.extend_from_slice(self.tail);
+            parts = [&self.out[..], b"", b""];
+        }
         self.progress.head_sent.set(true);
         send_to_client(self.client, &parts, self.plan.timeouts.write, self.progress).await?;
         self.progress.body_sent.set(self.progress.body_sent.get() + decoded.data as u64);
