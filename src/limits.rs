@@ -23,6 +23,8 @@ pub const BODY_BYTES_MAX: u64 = 10 * 1024 * 1024;
 pub const BUFFER_BYTES: usize = 64 * 1024;
 /// Body bytes that are copied behind their head, so that both leave in one plain send.
 pub const COALESCE_BYTES_MAX: usize = 2048;
+/// Workspaces that a core keeps. More are needed only by exchanges whose peers are slow to take bytes.
+pub const WORKSPACES_KEPT: usize = 256;
 /// How much of a buffer a streaming body uses per read: measured best between 16 and 64 KiB.
 pub const RELAY_BYTES: usize = 32 * 1024;
 

@@ -17,7 +17,7 @@ use crate::engine;
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase, Record, Timings};
-use crate::http::head::{Framing, Keep, Method, RequestHead, ResponseHead};
+use crate::http::head::{Framing, Keep, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
 use crate::http1::body::Decoder;
@@ -33,11 +33,6 @@ pub(crate) struct Exchange {
     pub(crate) generation: Rc<Generation>,
     pub(crate) input: Input,
     pub(crate) head: RequestHead,
-    pub(crate) response: ResponseHead,
-    /// What is about to be sent: heads and chunk framing.
-    pub(crate) out: Vec<u8>,
-    /// What follows the body bytes of one send.
-    tail: Vec<u8>,
     scratch: Vec<u8>,
     pub(crate) marks: Marks,
     pub(crate) request_id: [u8; 32],
@@ -137,9 +132,6 @@ impl Exchange {
             generation: shard.generation(),
             input: Input::default(),
             head: RequestHead::default(),
-            response: ResponseHead::default(),
-            out: Vec::new(),
-            tail: Vec::new(),
             scratch: Vec::new(),
             marks: Marks::at(engine::now()),
             request_id: [0; 32],
@@ -302,11 +294,11 @@ async fn reply(
         request_id: &exchange.request_id,
         edits,
     };
-    exchange.out.clear();
-    reply.encode(&sending, &mut exchange.out);
+    let mut work = shard.workspaces.take();
+    reply.encode(&sending, &mut work.out);
     exchange.progress.status.set(reply.status);
     exchange.progress.head_sent.set(true);
-    let parts = [&exchange.out[..], b"", b""];
+    let parts = [&work.out[..], b"", b""];
     relay::send_to_client(client, &parts, plan.timeouts.write, &exchange.progress).await?;
     if sending.body == BodySent::Whole {
         exchange.progress.body_sent.set(reply.body.len() as u64);

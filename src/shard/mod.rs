@@ -5,6 +5,7 @@ pub(crate) mod counters;
 pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
+pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -22,6 +23,7 @@ use crate::shard::counters::Counters;
 use crate::shard::generation::Generation;
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
+use crate::shard::workspace::Workspaces;
 
 pub(crate) struct Shard {
     pub(crate) mail: Rc<Mail>,
@@ -30,6 +32,7 @@ pub(crate) struct Shard {
     pub(crate) all_counters: Vec<Shared<Counters>>,
     pub(crate) durations: RefCell<Histogram<u64>>,
     pub(crate) log: AccessLines,
+    pub(crate) workspaces: Workspaces,
     random: Cell<u64>,
     /// A request came since housekeeping last looked.
     stirred: Cell<bool>,
@@ -55,6 +58,7 @@ pub(crate) async fn run(mail: Rc<Mail>, inboxes: Inboxes, all_counters: Vec<Shar
         all_counters,
         durations: RefCell::new(new_durations()),
         log: AccessLines::default(),
+        workspaces: Workspaces::default(),
         random: Cell::new(engine::random_seed() | 1),
         stirred: Cell::new(false),
         dozing: Cell::new(None),
