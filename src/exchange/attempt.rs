@@ -40,6 +40,8 @@ pub(super) async fn forward(
                 // A server that closes one kept connection has often closed them all.
                 wanted = Wanted::New;
                 exchange.input.rewind();
+                exchange.progress.uploading.set(false);
+                exchange.progress.uploaded.set(false);
             }
             Err(failed) => return Err(failed.failure),
         }
@@ -142,6 +144,7 @@ impl Attempt<'_> {
             &forwarded,
             &self.route.request_headers,
         );
+        progress.uploading.set(true);
         let piece = upload.piece(input, out).map_err(fail)?;
         progress.received.set(head.bytes as u64 + input.unused().len() as u64);
         let replayable = piece.end && head.framing != Framing::Chunked;
