@@ -47,7 +47,8 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
             return;
         }
         let idle = shard.generation().plan.timeouts.idle;
-        client.socket.set_deadline(Side::Read, Some(idle));
+        let left = idle.saturating_sub(limits::PARK_AFTER); // it was quiet that long already
+        client.socket.set_deadline(Side::Read, Some(left));
         client.socket.set_parked(true);
         let ready = client.socket.ready(Side::Read).await;
         client.socket.set_parked(false);
@@ -59,7 +60,15 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
 
 async fn run(shard: &Rc<Shard>, client: &Client) -> Pause {
     let mut exchange = Exchange::new(shard);
+    let mut pipelined: u32 = 0;
     loop {
+        if !exchange.input.unused().is_empty() {
+            // Nothing below need ever wait for a client that has sent its next requests already.
+            pipelined += 1;
+            if pipelined.is_multiple_of(limits::IO_PER_TURN) {
+                engine::yield_now().await;
+            }
+        }
         match read_head(shard, client, &mut exchange).await {
             Arrival::Head => {}
             Arrival::Quiet if shard.life.is_draining() => return Pause::Over,
