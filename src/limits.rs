@@ -123,10 +123,11 @@ pub const ROUTE_PATTERNS_MAX: usize = 1_000_000;
 pub const PATH_PATTERN_BYTES_MAX: usize = 2048;
 /// How soon a listener that is at the connection limit looks again.
 pub const FULL_RETRY_INTERVAL: Duration = Duration::from_millis(10);
-/// How long a connection that is being closed is still read, so that our last answer arrives.
+/// How long a connection that is being closed may be quiet while it is still read, so that our last
+/// answer arrives.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
-/// How much of it is read. More, and the reset takes its course.
-pub const LINGER_BYTES: usize = 1024 * 1024;
+/// How long it is read in all. More, and the reset takes its course.
+pub const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Endpoints that are tried for one request when connecting fails. Nothing was sent to any of them.
 pub const CONNECT_ATTEMPTS_MAX: u8 = 3;
 

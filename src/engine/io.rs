@@ -577,6 +577,23 @@ impl Socket {
         self.0.is_quiet()
     }
 
+    /// Whether nothing waits to be read and nothing has ended. Readiness alone may be older than the
+    /// last read, so then the kernel is asked.
+    pub fn is_silent(&self) -> bool {
+        if !self.0.is_quiet() && self.peek_would_block() {
+            self.0.not_ready(READ);
+        }
+        self.0.is_quiet()
+    }
+
+    fn peek_would_block(&self) -> bool {
+        let mut byte = 0_u8;
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        // SAFETY: one byte of ours, for the call.
+        let peeked = unsafe { libc::recv(self.0.fd, (&raw mut byte).cast(), 1, flags) };
+        check(peeked).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Says whether the connection is between two requests: then a drain may end its wait.
     pub fn set_parked(&self, parked: bool) {
         self.0.machine.slots.borrow_mut().slots[self.0.index as usize].parked = parked;

@@ -42,6 +42,8 @@ pub(super) async fn forward(
                 // A server that closes one kept connection has often closed them all.
                 wanted = Wanted::New;
                 exchange.input.rewind();
+                exchange.progress.uploading.set(false);
+                exchange.progress.uploaded.set(false);
             }
             Err(failed) => return Err(failed.failure),
         }
@@ -166,6 +168,7 @@ impl Attempt<'_> {
         let edits = &self.route.request_headers;
         encode::request(&mut work.out, head, input.head(), head.framing, &forwarded, edits);
         let fail = |failure| Failed { failure, unsent: false, replayable: false };
+        exchange.progress.uploading.set(true);
         let piece = upload.piece(input, &mut work.out).map_err(fail)?;
         exchange.progress.received.set(head.bytes as u64 + input.unused().len() as u64);
         let replayable = piece.end && head.framing != Framing::Chunked;

@@ -55,6 +55,8 @@ pub(crate) struct Progress {
     pub(crate) endpoint: Cell<Option<SocketAddr>>,
     /// A final response head has left: no other answer is possible.
     pub(crate) head_sent: Cell<bool>,
+    /// Bytes of the body may have been taken from the input, and it no longer starts there.
+    pub(crate) uploading: Cell<bool>,
     /// The whole request has left.
     pub(crate) uploaded: Cell<bool>,
 }
@@ -251,19 +253,32 @@ impl Exchange {
     }
 
     /// The body that the client has sent, or will, when nobody wants it. A connection can go on only
-    /// after a body that is here already.
+    /// after a body that is here already, or was used to its end: what follows is the next request.
     fn skip_body(&mut self) -> Ending {
+        let is_over = match self.head.framing {
+            Framing::None => true,
+            Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
+                self.progress.uploaded.get()
+                    || (!self.progress.uploading.get() && self.skip_whole_body())
+            }
+        };
+        match self.head.keep {
+            _ if !is_over => Ending::Linger,
+            Keep::Open => Ending::Keep,
+            Keep::Close => Ending::Close,
+        }
+    }
+
+    /// Skips a body of which nothing was used yet, if all of it is here.
+    fn skip_whole_body(&mut self) -> bool {
         let mut decoder = Decoder::new(self.head.framing);
         let (_, unused) = self.input.split();
         match decoder.decode(unused) {
             Ok(decoded) if decoded.end => {
                 self.input.consume(decoded.consumed);
-                match self.head.keep {
-                    Keep::Open => Ending::Keep,
-                    Keep::Close => Ending::Close,
-                }
+                true
             }
-            Ok(_) | Err(_) => Ending::Linger,
+            Ok(_) | Err(_) => false,
         }
     }
 }

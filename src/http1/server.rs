@@ -50,7 +50,8 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
             return;
         }
         let idle = shard.generation().plan.timeouts.idle;
-        client.socket.set_deadline(Side::Read, Some(idle));
+        let left = idle.saturating_sub(limits::PARK_AFTER); // it was quiet that long already
+        client.socket.set_deadline(Side::Read, Some(left));
         client.socket.set_parked(true);
         let ready = client.socket.ready(Side::Read).await;
         client.socket.set_parked(false);
@@ -62,7 +63,15 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
 
 async fn run(shard: &Rc<Shard>, client: &Client) -> Pause {
     let mut exchange = Exchange::new(shard);
+    let mut pipelined: u32 = 0;
     loop {
+        if !exchange.input.unused().is_empty() {
+            // Nothing below need ever wait for a client that has sent its next requests already.
+            pipelined += 1;
+            if pipelined.is_multiple_of(limits::IO_PER_TURN) {
+                engine::yield_now().await;
+            }
+        }
         match read_head(shard, client, &mut exchange).await {
             Arrival::Head => {}
             Arrival::Quiet if shard.life.is_draining() => return Pause::Over,
@@ -139,16 +148,25 @@ async fn receive(client: &Client, input: &mut Input, started: bool) -> io::Resul
 }
 
 /// Closing with bytes of the peer unread makes the kernel send a reset, which may overtake our answer
-/// (RFC 9112 section 9.6). So: no more from us, then read what still comes, for a while.
+/// (RFC 9112 section 9.6). So: no more from us, then read what still comes, for a while. Like every
+/// wait, it holds no buffer.
 async fn linger(client: &Client) {
     client.socket.finish();
-    client.socket.set_deadline(Side::Read, Some(limits::LINGER_TIME));
-    let mut left = limits::LINGER_BYTES;
-    let mut buffer = engine::buffer();
-    while let Ok(count @ 1..) = client.socket.recv(&mut buffer).await {
-        left = left.saturating_sub(count);
-        if left == 0 {
+    let end = engine::now() + limits::LINGER_TIME_MAX;
+    let mut turns = 0;
+    while engine::now() < end {
+        client.socket.set_deadline(Side::Read, Some(limits::LINGER_TIME));
+        if client.socket.is_silent() && client.socket.ready(Side::Read).await.is_err() {
             return;
+        }
+        let mut buffer = engine::buffer();
+        if !matches!(client.socket.recv(&mut buffer).await, Ok(1..)) {
+            return;
+        }
+        drop(buffer);
+        turns += 1;
+        if turns % limits::IO_PER_TURN == 0 {
+            engine::yield_now().await;
         }
     }
 }

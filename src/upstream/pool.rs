@@ -355,7 +355,7 @@ impl Endpoint {
 impl Kept {
     /// A FIN, or bytes nobody asked for, make it useless.
     fn is_usable(&self, now: Instant) -> bool {
-        now < self.until && self.socket.is_quiet()
+        now < self.until && self.socket.is_silent()
     }
 }
 
