@@ -28,6 +28,8 @@ use crate::shard::workspace::Workspaces;
 pub(crate) struct Shard {
     pub(crate) mail: Rc<Mail>,
     generation: RefCell<Option<Rc<Generation>>>,
+    /// Connections from cores that have their first plan already; this one has not.
+    early: RefCell<Vec<ToShard>>,
     /// By core; its own is `counters()`.
     pub(crate) all_counters: Vec<Shared<Counters>>,
     pub(crate) durations: RefCell<Histogram<u64>>,
@@ -55,6 +57,7 @@ pub(crate) async fn run(mail: Rc<Mail>, inboxes: Inboxes, all_counters: Vec<Shar
     let shard = Rc::new(Shard {
         mail,
         generation: RefCell::new(None),
+        early: RefCell::default(),
         all_counters,
         durations: RefCell::new(new_durations()),
         log: AccessLines::default(),
@@ -79,6 +82,21 @@ pub(crate) async fn run(mail: Rc<Mail>, inboxes: Inboxes, all_counters: Vec<Shar
 
 impl Shard {
     fn apply(self: &Rc<Self>, letter: ToShard) {
+        if self.generation.borrow().is_some() {
+            return self.follow(letter);
+        }
+        match letter {
+            ToShard::Install(_) | ToShard::Drain | ToShard::Stop => self.follow(letter),
+            ToShard::Connection(..) => self.early.borrow_mut().push(letter),
+            // The plan brings the newest addresses, and there is nothing here yet to ask for.
+            ToShard::Endpoints(..)
+            | ToShard::Report
+            | ToShard::SlotFree(_)
+            | ToShard::Recall(_) => {}
+        }
+    }
+
+    fn follow(self: &Rc<Self>, letter: ToShard) {
         match letter {
             ToShard::Install(install) => self.install(*install),
             ToShard::Endpoints(cluster, endpoints) => {
@@ -104,6 +122,7 @@ impl Shard {
         for (id, socket) in install.listeners {
             engine::spawn(listener::accept(Rc::clone(self), id, engine::Listener::adopt(socket)));
         }
+        self.early.take().into_iter().for_each(|letter| self.follow(letter));
         self.mail.to_control(ToControl::Installed { core: self.mail.core(), version });
     }
 
