@@ -224,12 +224,13 @@ fn listen(name: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> StartError {
-    let cure = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process listens there: stop it or choose another port",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
-        io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
-        _ => "check the address",
-    };
+    const CURES: [(io::ErrorKind, &str); 3] = [
+        (io::ErrorKind::AddrInUse, "another process listens there: stop it or choose another port"),
+        (io::ErrorKind::PermissionDenied, "ports below 1024 need CAP_NET_BIND_SERVICE"),
+        (io::ErrorKind::AddrNotAvailable, "no interface of this machine has that address"),
+    ];
+    let known = CURES.iter().find(|(kind, _)| *kind == error.kind());
+    let cure = known.map_or("check the address", |(_, cure)| cure);
     StartError(format!("cannot listen on {address} as {name}: {error}; {cure}"))
 }
 

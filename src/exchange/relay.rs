@@ -410,29 +410,23 @@ pub(super) async fn send_to_client(
         Err(error) => error.sent,
     };
     progress.sent.set(progress.sent.get() + count as u64);
-    sent.map_err(|error| match error.cause.kind() {
-        io::ErrorKind::TimedOut => Failure::ClientWriteTimeout,
-        _ => Failure::ClientClosed,
+    sent.map_err(|error| {
+        let late = error.cause.kind() == io::ErrorKind::TimedOut;
+        if late { Failure::ClientWriteTimeout } else { Failure::ClientClosed }
     })
 }
 
 pub(super) fn write_failure(error: &SendError) -> Failure {
-    match error.cause.kind() {
-        io::ErrorKind::TimedOut => Failure::UpstreamWriteTimeout,
-        _ => Failure::UpstreamReset,
-    }
+    let late = error.cause.kind() == io::ErrorKind::TimedOut;
+    if late { Failure::UpstreamWriteTimeout } else { Failure::UpstreamReset }
 }
 
 fn read_failure(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Failure::FirstByteTimeout,
-        _ => Failure::UpstreamReset,
-    }
+    let late = error.kind() == io::ErrorKind::TimedOut;
+    if late { Failure::FirstByteTimeout } else { Failure::UpstreamReset }
 }
 
 fn body_failure(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Failure::UpstreamReadTimeout,
-        _ => Failure::UpstreamBodyCut,
-    }
+    let late = error.kind() == io::ErrorKind::TimedOut;
+    if late { Failure::UpstreamReadTimeout } else { Failure::UpstreamBodyCut }
 }

@@ -18,13 +18,13 @@ pub(crate) struct Work {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Workspaces(Rc<RefCell<Vec<Box<Work>>>>);
+pub(crate) struct Workspaces(Rc<RefCell<Vec<Work>>>);
 
 /// A workspace on loan; dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     /// `None` only while it is being dropped.
-    work: Option<Box<Work>>,
+    work: Option<Work>,
     home: Workspaces,
 }
 
