@@ -124,7 +124,7 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How much of it is read. More, and the reset takes its course.
 pub const LINGER_BYTES: usize = 1024 * 1024;
 /// Endpoints that are tried for one request when connecting fails. Nothing was sent to any of them.
-pub const CONNECT_ATTEMPTS_MAX: u8 = 3;
+pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
 // --- names ---------------------------------------------------------------------------------
 
