@@ -14,8 +14,9 @@ pub const HEADER_BYTES_MAX: usize = 16384;
 pub const HEADERS_MAX: usize = 100;
 /// What the three limits above may be raised to: a head must fit into one buffer of the pool.
 pub const HEADERS_MAX_CEILING: usize = 256;
-/// Largest request body. Larger is answered 413. Default of `limits.max_body_size`; 0 is no limit.
-pub const BODY_BYTES_MAX: u64 = 10 * 1024 * 1024;
+/// Largest request body. Larger is answered 413. Bodies stream, whatever their size, so by default
+/// there is no limit. Default of `limits.max_body_size`; 0 is no limit.
+pub const BODY_BYTES_MAX: u64 = 0;
 
 // --- buffers -------------------------------------------------------------------------------
 
@@ -28,6 +29,10 @@ pub const WORKSPACES_KEPT: usize = 256;
 /// How much of a buffer a streaming body uses per read: measured best between 16 and 64 KiB.
 pub const RELAY_BYTES: usize = 32 * 1024;
 
+/// The buffer of a long body: fewer and larger reads, once more is under way than any cache holds.
+pub const BULK_BYTES: usize = 256 * 1024;
+/// A body is long after so many bytes. Below, smaller reads measured better.
+pub const BULK_AFTER: u64 = 2 * 1024 * 1024;
 /// A request of at most so many bytes is copied while its exchange waits, and gives its buffer back.
 pub const INPUT_COPY_BYTES_MAX: usize = 4096;
 
@@ -129,7 +134,7 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How long it is read in all. More, and the reset takes its course.
 pub const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Endpoints that are tried for one request when connecting fails. Nothing was sent to any of them.
-pub const CONNECT_ATTEMPTS_MAX: u8 = 3;
+pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
 // --- names ---------------------------------------------------------------------------------
 

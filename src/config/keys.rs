@@ -404,8 +404,8 @@ pub const KEYS: &[Key] = &[
     key(
         "limits.max_body_size",
         "size",
-        Is("\"10MB\""),
-        "max_body_size = \"1GB\"",
+        Is("0"),
+        "max_body_size = \"10MB\"",
         "largest request body (1MB = 1024 * 1024 bytes); larger is answered 413; 0: no limit",
     ),
     key(

@@ -297,6 +297,7 @@ fn start_shards(
 ) -> Result<Vec<JoinHandle<()>>, StartError> {
     let cpus = engine::cpus();
     let pinned = mails.len() <= cpus.len();
+    let open = Shared::new(Level::default());
     mails
         .into_iter()
         .zip(bells.shards.iter().cloned())
@@ -304,27 +305,31 @@ fn start_shards(
         .map(|(core, ((mail, inboxes), bell))| {
             let placement = if pinned { Placement::Cpu(cpus[core]) } else { Placement::Anywhere };
             let counters: Vec<_> = counters.iter().map(Shared::share).collect();
+            let open = open.share();
             thread::Builder::new()
                 .name(format!("core-{core}"))
-                .spawn(move || data_core(core, placement, bell, mail, inboxes, counters))
+                .spawn(move || {
+                    data_core(core, placement, bell, mail, |mail| {
+                        shard::run(mail, inboxes, counters, open)
+                    });
+                })
                 .map_err(|e| StartError(format!("cannot start the thread of core {core}: {e}")))
         })
         .collect()
 }
 
-fn data_core(
+fn data_core<F: Future<Output = ()> + 'static>(
     core: usize,
     placement: Placement,
     bell: Doorbell,
     mail: Mail,
-    inboxes: Inboxes,
-    counters: Vec<Shared<Counters>>,
+    main: impl FnOnce(Rc<Mail>) -> F,
 ) {
     let mail = Rc::new(mail);
     let running = Rc::clone(&mail);
     // Connections catch their own panics: one that comes here is the engine's, and the core is lost.
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        engine::run(placement, bell, || shard::run(running, inboxes, counters))
+        engine::run(placement, bell, || main(running))
     }));
     let reason = match ended {
         Ok(Ok(())) => return,

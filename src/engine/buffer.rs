@@ -6,8 +6,6 @@ use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
-use crate::limits;
-
 pub struct Buf {
     bytes: Box<[u8]>,
     pool: Rc<Pool>,
@@ -45,6 +43,7 @@ pub(super) struct Pool {
     lent: Cell<usize>,
     /// The fewest free buffers since the last `trim`: nobody needed those.
     spare: Cell<usize>,
+    bytes: usize,
     poison: bool,
 }
 
@@ -53,13 +52,14 @@ const POISON: u8 = 0xA5;
 const QUARANTINE: usize = 64;
 
 impl Pool {
-    pub(super) fn new(poison: bool) -> Rc<Pool> {
-        Rc::new(Pool { poison, ..Pool::default() })
+    /// `bytes`: of each buffer.
+    pub(super) fn new(bytes: usize, poison: bool) -> Rc<Pool> {
+        Rc::new(Pool { bytes, poison, ..Pool::default() })
     }
 
     pub(super) fn take(self: &Rc<Pool>) -> Buf {
         self.lent.set(self.lent.get() + 1);
-        Buf { bytes: self.reuse().unwrap_or_else(fresh), pool: Rc::clone(self) }
+        Buf { bytes: self.reuse().unwrap_or_else(|| self.fresh()), pool: Rc::clone(self) }
     }
 
     /// Buffers that connections hold now.
@@ -73,6 +73,10 @@ impl Pool {
         let keep = free.len() - self.spare.get().min(free.len()).div_ceil(2);
         free.truncate(keep);
         self.spare.set(free.len());
+    }
+
+    fn fresh(&self) -> Box<[u8]> {
+        vec![0; self.bytes].into_boxed_slice()
     }
 
     fn reuse(&self) -> Option<Box<[u8]>> {
@@ -101,17 +105,13 @@ impl Pool {
     }
 }
 
-fn fresh() -> Box<[u8]> {
-    vec![0; limits::BUFFER_BYTES].into_boxed_slice()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_dropped_buffer_is_lent_again() {
-        let pool = Pool::new(false);
+        let pool = Pool::new(64, false);
         let mut buffer = pool.take();
         buffer[0] = 42;
         drop(buffer);
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn trimming_keeps_what_was_needed() {
-        let pool = Pool::new(false);
+        let pool = Pool::new(64, false);
         drop((0..10).map(|_| pool.take()).collect::<Vec<_>>());
         pool.trim(); // all ten were needed since the pool was made
         assert_eq!(pool.free.borrow().len(), 10);
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_write_after_return_is_caught_when_poisoning() {
-        let pool = Pool::new(true);
+        let pool = Pool::new(64, true);
         drop((0..QUARANTINE + 1).map(|_| pool.take()).collect::<Vec<_>>());
         pool.free.borrow_mut()[0][7] = 1;
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.take()));

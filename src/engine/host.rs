@@ -28,6 +28,7 @@ pub(super) struct Machine {
     pub(super) ring: RefCell<Ring>,
     pub(super) wheel: RefCell<Wheel>,
     buffers: Rc<Pool>,
+    bulk_buffers: Rc<Pool>,
     sleepers: RefCell<Sleepers>,
     doorbell: Doorbell,
     /// Called once a turn when the doorbell was rung: the one point where messages are applied.
@@ -140,7 +141,8 @@ impl Machine {
             slots: RefCell::default(),
             ring: RefCell::new(ring),
             wheel: RefCell::new(Wheel::new()),
-            buffers: Pool::new(cfg!(debug_assertions)),
+            buffers: Pool::new(limits::BUFFER_BYTES, cfg!(debug_assertions)),
+            bulk_buffers: Pool::new(limits::BULK_BYTES, cfg!(debug_assertions)),
             sleepers: RefCell::default(),
             doorbell,
             on_bell: RefCell::new(None),
@@ -306,6 +308,11 @@ pub fn buffer() -> Buf {
     Machine::with(|machine| machine.buffers.take())
 }
 
+/// A large buffer, for bodies that have proved to be long.
+pub fn bulk_buffer() -> Buf {
+    Machine::with(|machine| machine.bulk_buffers.take())
+}
+
 /// Lets every other runnable task of this core run first.
 pub async fn yield_now() {
     let mut yielded = false;
@@ -340,7 +347,7 @@ pub fn core_state() -> CoreState {
     Machine::with(|machine| CoreState {
         descriptors: machine.slots.borrow().open(),
         timers: machine.wheel.borrow().len(),
-        buffers: machine.buffers.lent(),
+        buffers: machine.buffers.lent() + machine.bulk_buffers.lent(),
         panics: machine.panics.get(),
         lag: machine.lag.replace(histogram()),
         cpu: super::process::thread_cpu(),
@@ -356,7 +363,10 @@ pub fn expire_parked() {
 
 /// Frees buffers that nobody has needed lately.
 pub fn trim_buffers() {
-    Machine::with(|machine| machine.buffers.trim());
+    Machine::with(|machine| {
+        machine.buffers.trim();
+        machine.bulk_buffers.trim();
+    });
 }
 
 /// Until `after` has passed. Dropping it takes the timer away.

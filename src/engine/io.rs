@@ -252,7 +252,10 @@ impl Slots {
     /// All wakers, of a core that ends.
     pub(super) fn take_wakers(&mut self, into: &mut Vec<Waker>) {
         into.extend(
-            self.slots.iter_mut().flat_map(|slot| [slot.reader.take(), slot.writer.take()]).flatten(),
+            self.slots
+                .iter_mut()
+                .flat_map(|slot| [slot.reader.take(), slot.writer.take()])
+                .flatten(),
         );
     }
 

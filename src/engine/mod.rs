@@ -21,8 +21,8 @@ pub use blocking::Pool as BlockingPool;
 pub use buffer::Buf;
 pub use doorbell::Doorbell;
 pub use host::{
-    CoreState, Placement, Sleep, buffer, core_state, expire_parked, now, on_bell, precise_now, run,
-    sleep, spawn, trim_buffers, wall_clock, yield_now,
+    CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, expire_parked, now, on_bell,
+    precise_now, run, sleep, spawn, trim_buffers, wall_clock, yield_now,
 };
 pub use io::{Descriptor, Listener, SendError, Side, Socket};
 pub use mailbox::{Inbox, Outbox, mailbox};

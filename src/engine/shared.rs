@@ -52,12 +52,13 @@ impl Counter {
 }
 
 /// A level that several cores move: used where an event is rare (a connection opens, is handed over).
+/// Who adds and then finds the sum within a maximum may rely on it: all cores see one order.
 #[derive(Debug, Default)]
 pub struct Level(AtomicI64);
 
 impl Level {
     pub fn add(&self, amount: i64) -> i64 {
-        self.0.fetch_add(amount, Ordering::Relaxed) + amount
+        self.0.fetch_add(amount, Ordering::SeqCst) + amount
     }
 
     pub fn read(&self) -> i64 {

@@ -30,10 +30,10 @@ pub(super) async fn forward(
     let generation = Rc::clone(&exchange.generation);
     let cluster = generation.cluster(id);
     let mut wanted = Wanted::Any;
-    let mut avoid = None;
     exchange.input.settle();
+    let mut refused = Vec::new();
     loop {
-        let lease = acquire(exchange, cluster, wanted, &mut avoid).await?;
+        let lease = acquire(exchange, cluster, wanted, &mut refused).await?;
         let reused = lease.reused;
         let attempt = Attempt { shard, client, generation: &generation, route, cluster };
         match attempt.run(exchange, lease).await {
@@ -51,11 +51,12 @@ pub(super) async fn forward(
 }
 
 /// A connection; when connecting fails, one to another endpoint, since nothing was sent to the first.
+/// `refused` are those that could not be connected to, each tried once.
 async fn acquire(
     exchange: &mut Exchange,
     cluster: &Rc<Cluster>,
     wanted: Wanted,
-    avoid: &mut Option<SocketAddr>,
+    refused: &mut Vec<SocketAddr>,
 ) -> Result<Lease, Failure> {
     loop {
         let progress = &exchange.progress;
@@ -64,7 +65,7 @@ async fn acquire(
         let marks = &mut exchange.marks;
         marks.admitted = None;
         let result = cluster
-            .acquire(wanted, *avoid, |now| {
+            .acquire(wanted, refused, |now| {
                 progress.phase.set(Phase::Connect);
                 marks.admitted = Some(now);
             })
@@ -78,13 +79,13 @@ async fn acquire(
             }
             Err((failure, address)) => {
                 progress.endpoint.set(address.or(progress.endpoint.get()));
+                refused.extend(address);
                 let again = failure.row().retry == Retry::Safe
-                    && cluster.has_another(address)
-                    && progress.attempts.get() < limits::CONNECT_ATTEMPTS_MAX;
+                    && cluster.has_another(refused)
+                    && refused.len() < limits::CONNECT_ATTEMPTS_MAX;
                 if !again {
                     return Err(failure);
                 }
-                *avoid = address;
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::{self, SendError, Side, Socket};
 use crate::exchange::Progress;
@@ -91,7 +91,7 @@ impl Upload {
     ) -> Result<(), UploadFailure> {
         let mut out = Vec::new();
         let mut turns = 0;
-        loop {
+        while !self.is_long() {
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
             out.clear();
             let piece = self.piece(input, &mut out).map_err(UploadFailure::Client)?;
@@ -99,6 +99,51 @@ impl Upload {
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
             if piece.end {
+                return Ok(());
+            }
+            turns += 1;
+            if turns % limits::IO_PER_TURN == 0 {
+                engine::yield_now().await;
+            }
+        }
+        self.bulk(client, upstream, plan, progress).await
+    }
+
+    /// A long body of known length goes on in large buffers. (A chunked one does not: what follows it
+    /// in a buffer would be the next request's.)
+    fn is_long(&self) -> bool {
+        matches!(self.framing, Framing::Length(_)) && self.received >= limits::BULK_AFTER
+    }
+
+    async fn bulk(
+        &mut self,
+        client: &Client,
+        upstream: &Socket,
+        plan: &Plan,
+        progress: &Progress,
+    ) -> Result<(), UploadFailure> {
+        let Framing::Length(length) = self.framing else { unreachable!("only those are long") };
+        let mut turns = 0;
+        loop {
+            let asked = engine::now();
+            client.socket.set_deadline(Side::Read, Some(plan.timeouts.read));
+            let mut buffer = match client.socket.ready(Side::Read).await {
+                Ok(()) => engine::bulk_buffer(),
+                Err(error) => return Err(UploadFailure::Client(client_read_failure(&error))),
+            };
+            let left = usize::try_from(length - self.received).unwrap_or(usize::MAX);
+            let room = buffer.len().min(left);
+            let received = client.socket.recv(&mut buffer[..room]).await;
+            let received =
+                self.note(received, asked, plan, progress).map_err(UploadFailure::Client)?;
+            let decoded = self.decoder.decode(&mut buffer[..received]);
+            let end = decoded.is_ok_and(|decoded| decoded.end);
+            self.received += received as u64;
+            upstream
+                .send(&[&buffer[..received], b"", b""], plan.timeouts.write)
+                .await
+                .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
+            if end {
                 return Ok(());
             }
             turns += 1;
@@ -118,20 +163,29 @@ impl Upload {
         let asked = engine::now();
         client.socket.set_deadline(Side::Read, Some(plan.timeouts.read));
         let result = input.receive(&client.socket).await;
+        self.note(result, asked, plan, progress).map(|_| ())
+    }
+
+    /// What a read from the client means: its bytes are counted, and so is the time it took.
+    fn note(
+        &mut self,
+        result: io::Result<usize>,
+        asked: Instant,
+        plan: &Plan,
+        progress: &Progress,
+    ) -> Result<usize, Failure> {
         self.waited += engine::now() - asked;
-        match result {
+        let count = match result {
             Ok(0) => return Err(Failure::ClientClosed),
-            Ok(count) => progress.received.set(progress.received.get() + count as u64),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                return Err(Failure::BodyTimeout);
-            }
-            Err(_) => return Err(Failure::ClientClosed),
-        }
+            Ok(count) => count,
+            Err(error) => return Err(client_read_failure(&error)),
+        };
+        progress.received.set(progress.received.get() + count as u64);
         let least = plan.timeouts.body_rate_min.saturating_mul(self.waited.as_secs());
         if self.waited > limits::BODY_RATE_GRACE && self.received < least {
             return Err(Failure::BodyTooSlow);
         }
-        Ok(())
+        Ok(count)
     }
 }
 
@@ -333,12 +387,13 @@ impl Download<'_> {
         let mut turns = 0;
         loop {
             self.upstream.set_deadline(Side::Read, Some(self.timeouts.read));
-            if self.upstream.is_quiet() {
+            if self.upstream.is_quiet() || buffer.len() < self.buffer_bytes() {
                 drop(buffer);
                 self.upstream.ready(Side::Read).await.map_err(|error| body_failure(&error))?;
-                buffer = engine::buffer();
+                buffer = self.buffer();
             }
-            let received = self.upstream.recv(&mut buffer[..limits::RELAY_BYTES]).await;
+            let room = relay_room(&buffer);
+            let received = self.upstream.recv(&mut buffer[..room]).await;
             let received = received.map_err(|error| body_failure(&error))?;
             if received == 0 {
                 return self.end_of_stream(work, framing).await;
@@ -351,6 +406,17 @@ impl Download<'_> {
                 engine::yield_now().await;
             }
         }
+    }
+
+    fn buffer(&self) -> engine::Buf {
+        let long = self.buffer_bytes() == limits::BULK_BYTES;
+        if long { engine::bulk_buffer() } else { engine::buffer() }
+    }
+
+    /// Of the buffer that suits the body by now.
+    fn buffer_bytes(&self) -> usize {
+        let long = self.progress.body_sent.get() >= limits::BULK_AFTER;
+        if long { limits::BULK_BYTES } else { limits::BUFFER_BYTES }
     }
 
     /// The upstream closed: the end of a body that has no other mark, a cut for every other.
@@ -398,6 +464,11 @@ fn frame(data: usize, end: bool, trailers: &[u8], out: &mut Vec<u8>, tail: &mut 
     }
 }
 
+/// How much of a buffer one read of a body uses.
+fn relay_room(buffer: &engine::Buf) -> usize {
+    if buffer.len() == limits::BUFFER_BYTES { limits::RELAY_BYTES } else { buffer.len() }
+}
+
 pub(super) async fn send_to_client(
     client: &Client,
     parts: &[&[u8]; 3],
@@ -419,6 +490,11 @@ pub(super) async fn send_to_client(
 pub(super) fn write_failure(error: &SendError) -> Failure {
     let late = error.cause.kind() == io::ErrorKind::TimedOut;
     if late { Failure::UpstreamWriteTimeout } else { Failure::UpstreamReset }
+}
+
+fn client_read_failure(error: &io::Error) -> Failure {
+    let late = error.kind() == io::ErrorKind::TimedOut;
+    if late { Failure::BodyTimeout } else { Failure::ClientClosed }
 }
 
 fn read_failure(error: &io::Error) -> Failure {

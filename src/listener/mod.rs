@@ -19,24 +19,36 @@ use crate::shard::{Counted, Life, Origin, Shard};
 /// kernel, and closes it.
 pub(crate) async fn accept(shard: Rc<Shard>, id: ListenerId, mut listener: Listener) {
     let session = Life::enter(&shard);
-    until_draining(&shard, take(&shard, id, &mut listener)).await;
-    for socket in listener.last().await {
+    let mut in_hand = None;
+    until_draining(&shard, take(&shard, id, &mut listener, &mut in_hand)).await;
+    for socket in in_hand.into_iter().chain(listener.last().await) {
+        // They were let in before the end was known: the limit does not turn them away now.
+        shard.open.add(1);
         admit(&shard, id, socket);
     }
     drop((listener, session));
 }
 
-async fn take(shard: &Rc<Shard>, id: ListenerId, listener: &mut Listener) {
+/// `in_hand` is accepted, but finds no room yet. The rest waits in the kernel's queue: nothing is
+/// refused, nothing is lost.
+async fn take(
+    shard: &Rc<Shard>,
+    id: ListenerId,
+    listener: &mut Listener,
+    in_hand: &mut Option<Socket>,
+) {
     loop {
-        if !has_room(shard) {
-            // The rest waits in the kernel's queue: nothing is refused, nothing is lost.
+        if in_hand.is_none() && has_room(shard) {
+            match listener.accept().await {
+                Ok(socket) => *in_hand = Some(socket),
+                Err(error) => complain(&error).await,
+            }
+        }
+        if let Some(socket) = in_hand.take_if(|_| take_place(shard)) {
+            admit(shard, id, socket);
+        } else if !has_room(shard) {
             listener.pause();
             engine::sleep(limits::FULL_RETRY_INTERVAL).await;
-            continue;
-        }
-        match listener.accept().await {
-            Ok(socket) => admit(shard, id, socket),
-            Err(error) => complain(&error).await,
         }
     }
 }
@@ -47,10 +59,14 @@ pub(crate) fn take_over(shard: Rc<Shard>, id: ListenerId, socket: Socket, peer: 
     serve(shard, counted, Origin { listener: id, peer }, socket);
 }
 
+/// Its place among the process's connections is taken.
 fn admit(shard: &Rc<Shard>, id: ListenerId, socket: Socket) {
     shard.counters().accepted.add(1);
     // Gone already: nothing to serve.
-    let Ok(peer) = socket.peer_address() else { return };
+    let Ok(peer) = socket.peer_address() else {
+        shard.open.add(-1);
+        return;
+    };
     if shard.mail.cores() > 1 {
         let open = shard.all_counters.iter().map(|counters| counters.connections.read());
         if let Some(core) = balance::better_core(shard.mail.core(), open) {
@@ -62,7 +78,9 @@ fn admit(shard: &Rc<Shard>, id: ListenerId, socket: Socket) {
 }
 
 fn hand_over(shard: &Rc<Shard>, core: usize, id: ListenerId, socket: Socket, peer: SocketAddr) {
-    let Some(fd) = socket.take() else { return };
+    let Some(fd) = socket.take() else {
+        unreachable!("nothing has waited on a socket that was accepted just now")
+    };
     // Counted there at once, so that the next decision, here or elsewhere, already sees it.
     shard.all_counters[core].connections.add(1);
     match shard.mail.offer(core, ToShard::Connection(id, fd, peer)) {
@@ -84,11 +102,22 @@ fn serve(shard: Rc<Shard>, counted: Counted, origin: Origin, socket: Socket) {
     });
 }
 
-/// The limit is the process's: the sum over all cores.
+fn connections_max(shard: &Shard) -> i64 {
+    shard.generation().plan.limits.connections_max.map_or(i64::MAX, i64::from)
+}
+
 fn has_room(shard: &Shard) -> bool {
-    let Some(max) = shard.generation().plan.limits.connections_max else { return true };
-    shard.all_counters.iter().map(|counters| counters.connections.read()).sum::<i64>()
-        < i64::from(max)
+    shard.open.read() < connections_max(shard)
+}
+
+/// The limit is the process's. Counted first and looked at then, so that of two cores which find one
+/// place only one has it.
+fn take_place(shard: &Shard) -> bool {
+    if shard.open.add(1) <= connections_max(shard) {
+        return true;
+    }
+    shard.open.add(-1);
+    false
 }
 
 /// No descriptor or memory left: say so, and try again when some connection may have ended.

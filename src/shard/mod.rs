@@ -15,7 +15,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::control::message::{Install, ShardState, ToControl, ToShard};
-use crate::engine::{self, Shared};
+use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
 use crate::plan::ListenerId;
@@ -32,6 +32,8 @@ pub(crate) struct Shard {
     early: RefCell<Vec<ToShard>>,
     /// By core; its own is `counters()`.
     pub(crate) all_counters: Vec<Shared<Counters>>,
+    /// Client connections of the whole process: what its limit is compared with.
+    pub(crate) open: Shared<Level>,
     pub(crate) durations: RefCell<Histogram<u64>>,
     pub(crate) log: AccessLines,
     pub(crate) workspaces: Workspaces,
@@ -53,12 +55,18 @@ pub(crate) struct Life {
 }
 
 /// Runs a data core until it is told to stop.
-pub(crate) async fn run(mail: Rc<Mail>, inboxes: Inboxes, all_counters: Vec<Shared<Counters>>) {
+pub(crate) async fn run(
+    mail: Rc<Mail>,
+    inboxes: Inboxes,
+    all_counters: Vec<Shared<Counters>>,
+    open: Shared<Level>,
+) {
     let shard = Rc::new(Shard {
         mail,
         generation: RefCell::new(None),
         early: RefCell::default(),
         all_counters,
+        open,
         durations: RefCell::new(new_durations()),
         log: AccessLines::default(),
         workspaces: Workspaces::default(),
@@ -300,7 +308,8 @@ impl Drop for Session {
     }
 }
 
-/// One open client connection in the counters that the cores balance by.
+/// One open client connection in the counters that the cores balance by. Its place in the process was
+/// taken before; dropping this gives it back.
 pub(crate) struct Counted {
     shard: Rc<Shard>,
 }
@@ -318,6 +327,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.shard.counters().connections.add(-1);
+        self.shard.open.add(-1);
     }
 }
 

@@ -122,20 +122,20 @@ impl Cluster {
     }
 
     /// A connection to an endpoint: a kept one, a new one, or the first that becomes free in time.
-    /// `avoid` is an endpoint that has just refused: another is taken if there is one.
+    /// `refused` are the endpoints that this exchange could not connect to: others are tried.
     pub(crate) async fn acquire(
         self: &Rc<Self>,
         wanted: Wanted,
-        avoid: Option<SocketAddr>,
+        refused: &[SocketAddr],
         admitted: impl FnOnce(Instant),
     ) -> Result<Lease, (Failure, Option<SocketAddr>)> {
         let choice = if self.waiters.borrow().is_empty() {
-            self.choose(wanted, avoid)
+            self.choose(wanted, refused)
         } else {
             Choice::Full
         };
         let choice = match choice {
-            Choice::Full => self.wait(wanted, avoid).await.map_err(|failure| (failure, None))?,
+            Choice::Full => self.wait(wanted, refused).await.map_err(|failure| (failure, None))?,
             other @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => other,
         };
         admitted(engine::now());
@@ -152,9 +152,9 @@ impl Cluster {
         }
     }
 
-    /// Whether requests could go elsewhere than to `address`.
-    pub(crate) fn has_another(&self, address: Option<SocketAddr>) -> bool {
-        self.endpoints.borrow().list.iter().any(|endpoint| Some(endpoint.address) != address)
+    /// Whether requests could go elsewhere than to these.
+    pub(crate) fn has_another(&self, refused: &[SocketAddr]) -> bool {
+        self.endpoints.borrow().has_another(refused)
     }
 
     fn nobody(&self) -> Failure {
@@ -165,15 +165,13 @@ impl Cluster {
         }
     }
 
-    fn choose(self: &Rc<Self>, wanted: Wanted, avoid: Option<SocketAddr>) -> Choice {
+    fn choose(self: &Rc<Self>, wanted: Wanted, refused: &[SocketAddr]) -> Choice {
         let mut endpoints = self.endpoints.borrow_mut();
         let Endpoints { list, weights, turn } = &mut *endpoints;
-        let eligible = |index: usize| {
-            (list.len() == 1 || Some(list[index].address) != avoid) && self.has_room(&list[index])
-        };
+        let eligible =
+            |index: usize| !refused.contains(&list[index].address) && self.has_room(&list[index]);
         let Some(index) = turn.pick(weights, eligible) else {
-            let any = weights.iter().any(|&weight| weight > 0);
-            return if any { Choice::Full } else { Choice::None };
+            return if endpoints.has_another(refused) { Choice::Full } else { Choice::None };
         };
         let endpoint = Rc::clone(&list[index]);
         drop(endpoints);
@@ -200,7 +198,7 @@ impl Cluster {
     async fn wait(
         self: &Rc<Self>,
         wanted: Wanted,
-        avoid: Option<SocketAddr>,
+        refused: &[SocketAddr],
     ) -> Result<Choice, Failure> {
         if self.waiting.read() >= i64::from(self.limits.queue_max) {
             return Err(Failure::PoolFull);
@@ -208,7 +206,7 @@ impl Cluster {
         let place = Place::take(self);
         let mut late = std::pin::pin!(engine::sleep(self.limits.queue_timeout));
         std::future::poll_fn(|context| {
-            if let Poll::Ready(choice) = place.poll(context, wanted, avoid) {
+            if let Poll::Ready(choice) = place.poll(context, wanted, refused) {
                 return Poll::Ready(Ok(choice));
             }
             late.as_mut().poll(context).map(|()| Err(Failure::PoolTimeout))
@@ -338,6 +336,11 @@ impl Endpoints {
         let turn = RoundRobin::new(&weights, core);
         Endpoints { list, weights, turn }
     }
+
+    fn has_another(&self, refused: &[SocketAddr]) -> bool {
+        let mut weighted = self.list.iter().zip(&self.weights);
+        weighted.any(|(endpoint, &weight)| weight > 0 && !refused.contains(&endpoint.address))
+    }
 }
 
 impl Endpoint {
@@ -410,16 +413,11 @@ impl<'a> Place<'a> {
     }
 
     /// Only the first in the queue may choose.
-    fn poll(
-        &self,
-        context: &Context<'_>,
-        wanted: Wanted,
-        avoid: Option<SocketAddr>,
-    ) -> Poll<Choice> {
+    fn poll(&self, context: &Context<'_>, wanted: Wanted, refused: &[SocketAddr]) -> Poll<Choice> {
         let first =
             self.cluster.waiters.borrow().front().is_some_and(|w| Rc::ptr_eq(w, &self.waiter));
         if first {
-            match self.cluster.choose(wanted, avoid) {
+            match self.cluster.choose(wanted, refused) {
                 Choice::Full => {}
                 choice @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => {
                     return Poll::Ready(choice);
