@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::engine::Side;
 use crate::exchange::failure::{Failure, Retry};
@@ -178,11 +179,13 @@ impl Attempt<'_> {
         } else {
             upstream.set_deadline(Side::Read, None);
             let rest = upload.rest(self.client, input, upstream, plan, progress);
-            let answering = Some(self.cluster.timeouts.first_byte);
-            both(rest, download.run(), || {
-                progress.uploaded.set(true);
+            let first_byte = self.cluster.timeouts.first_byte;
+            both(rest, download.run(), |uploaded| {
+                progress.uploaded.set(uploaded);
                 if progress.status.get() == 0 {
-                    upstream.set_deadline(Side::Read, answering);
+                    // An upstream that takes no more has answered already, or never will.
+                    let patience = if uploaded { first_byte } else { Duration::ZERO };
+                    upstream.set_deadline(Side::Read, Some(patience));
                 }
             })
             .await
@@ -213,7 +216,7 @@ impl Attempt<'_> {
 async fn both(
     upload: impl Future<Output = Result<(), UploadFailure>>,
     download: impl Future<Output = Result<Downloaded, Failure>>,
-    uploaded: impl Fn(),
+    upload_ended: impl Fn(bool),
 ) -> Result<Downloaded, Failure> {
     let mut upload = std::pin::pin!(upload);
     let mut download = std::pin::pin!(download);
@@ -223,9 +226,12 @@ async fn both(
         if uploading && let Poll::Ready(result) = upload.as_mut().poll(context) {
             uploading = false;
             match result {
-                Ok(()) => uploaded(),
+                Ok(()) => upload_ended(true),
                 Err(UploadFailure::Client(failure)) => return Poll::Ready(Err(failure)),
-                Err(UploadFailure::Upstream(failure)) => broken = Some(failure),
+                Err(UploadFailure::Upstream(failure)) => {
+                    broken = Some(failure);
+                    upload_ended(false);
+                }
             }
         }
         download.as_mut().poll(context).map_err(|failure| broken.unwrap_or(failure))
