@@ -226,6 +226,24 @@ fn a_body_that_stops_coming_is_a_408() {
     assert!(is_alive(&proxy));
 }
 
+/// The one test here that lasts: nothing may shorten the ten seconds of grace.
+#[test]
+fn a_body_that_trickles_is_a_408_once_the_grace_is_over() {
+    let origin = silent();
+    let proxy = proxy_to(origin.address(), "", "");
+    let mut client = proxy.client();
+    let begin = Instant::now();
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
+    while client.is_quiet_for(Duration::from_millis(100)) && begin.elapsed() < 2 * PATIENCE {
+        client.send("x");
+    }
+    assert!(begin.elapsed() > Duration::from_secs(9), "{:?}", begin.elapsed());
+    let response = client.read_response();
+    assert_failed(&proxy, &response, 408, "REQUEST_TIMEOUT", "body_too_slow");
+    assert_eq!(client.read_to_close(), b"");
+    assert!(is_alive(&proxy));
+}
+
 #[test]
 fn a_client_that_takes_nothing_is_cut_and_its_upstream_connection_too() {
     let (ended, end) = mpsc::channel();
