@@ -195,6 +195,7 @@ fn announce(control: &Control, bound: &Bound) {
 fn bind(plan: &mut Plan) -> Result<Bound, StartError> {
     let mut listeners = Vec::new();
     for listener in &mut plan.listeners {
+        claim(&listener.name, listener.bind)?;
         let mut by_core = Vec::new();
         for _ in 0..plan.cores {
             let socket = listen(&listener.name, listener.bind)?;
@@ -203,26 +204,34 @@ fn bind(plan: &mut Plan) -> Result<Bound, StartError> {
         }
         listeners.push(by_core);
     }
-    let metrics = plan.metrics.map(|address| listen("metrics", address)).transpose()?;
-    let admin = plan.admin.map(|address| listen("admin", address)).transpose()?;
+    let own = |name, address: Option<SocketAddr>| {
+        address.map(|address| claim(name, address).and_then(|()| listen(name, address))).transpose()
+    };
+    let metrics = own("metrics", plan.metrics)?;
+    let admin = own("admin", plan.admin)?;
     Ok(Bound { listeners, metrics, admin })
 }
 
+/// Without SO_REUSEPORT: with it, another process of the same user would silently share the address.
+/// Only before our first socket there, or it would find ourselves.
+fn claim(name: &str, address: SocketAddr) -> Result<(), StartError> {
+    engine::is_free(address).map_err(|error| cannot_listen(name, address, &error))
+}
+
 fn listen(name: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    // Without SO_REUSEPORT first: with it, another process of the same user would silently share.
-    engine::is_free(address).and_then(|()| engine::listen(address, limits::LISTEN_BACKLOG)).map_err(
-        |error| {
-            let cure = match error.kind() {
-                io::ErrorKind::AddrInUse => {
-                    "another process listens there: stop it or choose another port"
-                }
-                io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
-                io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
-                _ => "check the address",
-            };
-            StartError(format!("cannot listen on {address} as {name}: {error}; {cure}"))
-        },
-    )
+    engine::listen(address, limits::LISTEN_BACKLOG)
+        .map_err(|error| cannot_listen(name, address, &error))
+}
+
+fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> StartError {
+    const CURES: [(io::ErrorKind, &str); 3] = [
+        (io::ErrorKind::AddrInUse, "another process listens there: stop it or choose another port"),
+        (io::ErrorKind::PermissionDenied, "ports below 1024 need CAP_NET_BIND_SERVICE"),
+        (io::ErrorKind::AddrNotAvailable, "no interface of this machine has that address"),
+    ];
+    let known = CURES.iter().find(|(kind, _)| *kind == error.kind());
+    let cure = known.map_or("check the address", |(_, cure)| cure);
+    StartError(format!("cannot listen on {address} as {name}: {error}; {cure}"))
 }
 
 fn start_publisher(plan: &Plan) -> Result<Option<Started>, StartError> {
@@ -352,7 +361,8 @@ fn connections_for(open_files: u64) -> u32 {
 fn warn_about(plan: &Plan) {
     let cpus = engine::cpus().len();
     if plan.cores > cpus {
-        log::warn!("{} cores share {cpus} CPUs: none is pinned", plan.cores);
+        let plural = if cpus == 1 { "" } else { "s" };
+        log::warn!("{} cores share {cpus} CPU{plural}: none is pinned", plan.cores);
     }
 }
 

@@ -40,6 +40,7 @@ pub(super) struct Machine {
     lag: RefCell<Histogram<u64>>,
     completions: RefCell<Vec<Completion>>,
     wakes: RefCell<Vec<Waker>>,
+    due: RefCell<Vec<u64>>,
 }
 
 thread_local! {
@@ -84,11 +85,31 @@ where
         let result = Counted(main()).await;
         machine.finished.set(true);
         driver.await;
+        finish(&machine).await;
         result
     });
-    drop(executor);
-    machine.on_bell.borrow_mut().take();
     Ok(result)
+}
+
+/// Drops the tasks that are left: each is woken once more, and does not get to run. What waits for
+/// another task goes with that one.
+async fn finish(machine: &Machine) {
+    let apply = machine.on_bell.take();
+    drop(apply);
+    loop {
+        let polls = machine.polls.get();
+        let mut wakers = Vec::new();
+        machine.slots.borrow_mut().take_wakers(&mut wakers);
+        machine.sleepers.borrow_mut().take_wakers(&mut wakers);
+        wakers.into_iter().for_each(Waker::wake);
+        yield_now().await;
+        if machine.polls.get() == polls {
+            break;
+        }
+    }
+    // What they had open is closed through the ring: submitted by the first visit, done by the second.
+    machine.enter(None);
+    machine.enter(None);
 }
 
 async fn drive(machine: Rc<Machine>) {
@@ -131,6 +152,7 @@ impl Machine {
             lag: RefCell::new(histogram()),
             completions: RefCell::new(Vec::with_capacity(1024)),
             wakes: RefCell::new(Vec::with_capacity(1024)),
+            due: RefCell::default(),
         })
     }
 
@@ -144,7 +166,8 @@ impl Machine {
 
     pub(super) fn tick_after(&self, after: Duration) -> u64 {
         // Rounded up, so that nothing fires early.
-        self.tick() + after.as_millis() as u64 + 1
+        let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        self.tick().saturating_add(millis).saturating_add(1)
     }
 
     fn tick(&self) -> u64 {
@@ -189,7 +212,7 @@ impl Machine {
 
     fn complete(&self) {
         let mut completions = self.completions.borrow_mut();
-        let mut wakes = self.wakes.borrow_mut();
+        let mut wakes = self.wakes.take();
         let mut slots = self.slots.borrow_mut();
         for completion in completions.drain(..) {
             match descriptors::token_kind(completion.token) {
@@ -201,19 +224,25 @@ impl Machine {
                 _ => {} // a doorbell's edge has done its work by waking us; the rest asked for no answer
             }
         }
-        drop(slots);
+        drop((slots, completions));
+        self.wake_all(wakes);
+    }
+
+    /// Never while a cell is borrowed: a waker may drop a task, and with it whatever that owns.
+    fn wake_all(&self, mut wakes: Vec<Waker>) {
         wakes.drain(..).for_each(Waker::wake);
+        self.wakes.replace(wakes); // its memory, for the next time
     }
 
     fn expire(&self) {
         let now = self.tick();
-        let mut due = Vec::new();
         if self.wheel.borrow().next_tick().is_none_or(|tick| tick > now) {
             return;
         }
+        let mut due = self.due.take();
         self.wheel.borrow_mut().advance(now, |token| due.push(token));
-        let mut wakes = self.wakes.borrow_mut();
-        for token in due {
+        let mut wakes = self.wakes.take();
+        for token in due.drain(..) {
             if descriptors::token_kind(token) == descriptors::KIND_SLEEP {
                 wakes.extend(self.sleepers.borrow_mut().fire(token));
                 continue;
@@ -224,7 +253,8 @@ impl Machine {
                 self.slots.borrow_mut().armed(token, tick, key);
             }
         }
-        wakes.drain(..).for_each(Waker::wake);
+        self.due.replace(due);
+        self.wake_all(wakes);
     }
 
     fn answer_bell(&self) {
@@ -233,6 +263,10 @@ impl Machine {
         {
             apply();
         }
+    }
+
+    fn note_poll(&self) {
+        self.polls.set(self.polls.get() + 1);
     }
 
     fn note_lag(&self, lag: Duration) {
@@ -247,6 +281,7 @@ fn histogram() -> Histogram<u64> {
 // --- the plain names that the rest of the program uses ---------------------------------------
 
 /// Starts a task on this core. A panic in it is logged and counted, and takes nothing else with it.
+/// It is dropped, wherever it is, when the core ends.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
     glommio::spawn_local(Caught(Counted(future))).detach();
 }
@@ -342,12 +377,15 @@ impl Future for Sleep {
         Machine::with(|machine| {
             let mut sleepers = machine.sleepers.borrow_mut();
             if let Some((index, _)) = self.state {
-                if sleepers.cells[index as usize].fired {
+                let cell = &mut sleepers.cells[index as usize];
+                if cell.fired {
                     sleepers.free.push(index);
                     self.state = None;
                     return Poll::Ready(());
                 }
-                sleepers.cells[index as usize].waker = Some(context.waker().clone());
+                let replaced = super::io::set_waker(&mut cell.waker, context);
+                drop(sleepers);
+                drop(replaced);
                 return Poll::Pending;
             }
             let index = sleepers.insert(context.waker().clone());
@@ -399,6 +437,10 @@ impl Sleepers {
         self.cells.len() as u32 - 1
     }
 
+    fn take_wakers(&mut self, into: &mut Vec<Waker>) {
+        into.extend(self.cells.iter_mut().filter_map(|cell| cell.waker.take()));
+    }
+
     fn fire(&mut self, token: u64) -> Option<Waker> {
         let cell = &mut self.cells[descriptors::token_index(token) as usize];
         cell.fired = true;
@@ -406,14 +448,22 @@ impl Sleepers {
     }
 }
 
-/// Tells the driver that something ran.
+/// Tells the driver that something ran. Being dropped counts too: a task that is dropped unpolled may
+/// wake others as it goes.
 struct Counted<F>(F);
+
+impl<F> Drop for Counted<F> {
+    fn drop(&mut self) {
+        // Later than its core: nobody counts any more.
+        let _ = MACHINE.try_with(|cell| cell.get().map(|machine| machine.note_poll()));
+    }
+}
 
 impl<F: Future> Future for Counted<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        Machine::with(|machine| machine.polls.set(machine.polls.get() + 1));
+        Machine::with(Machine::note_poll);
         project(self).poll(context)
     }
 }
@@ -425,6 +475,9 @@ impl<F: Future<Output = ()>> Future for Caught<F> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if Machine::with(|machine| machine.finished.get()) {
+            return Poll::Ready(());
+        }
         let task = project_caught(self);
         std::panic::catch_unwind(AssertUnwindSafe(|| task.poll(context))).unwrap_or_else(|panic| {
             Machine::with(|machine| machine.panics.set(machine.panics.get() + 1));
@@ -449,12 +502,422 @@ fn message(panic: &(dyn std::any::Any + Send)) -> &str {
 
 #[expect(unsafe_code, reason = "a pin projection to the only field")]
 fn project<F>(counted: Pin<&mut Counted<F>>) -> Pin<&mut F> {
-    // SAFETY: the field is pinned with its struct, is never moved out, and Counted has no Drop.
+    // SAFETY: the field is pinned with its struct and never moved out; Drop does not touch it.
     unsafe { counted.map_unchecked_mut(|counted| &mut counted.0) }
 }
 
 #[expect(unsafe_code, reason = "a pin projection to the only field")]
 fn project_caught<F>(caught: Pin<&mut Caught<F>>) -> Pin<&mut Counted<F>> {
-    // SAFETY: as for `project`.
+    // SAFETY: the field is pinned with its struct and never moved out; Caught has no Drop.
     unsafe { caught.map_unchecked_mut(|caught| &mut caught.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::io::Write as _;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+    use crate::engine::test_core::{connection, on_a_core, on_a_core_with, settle};
+    use crate::engine::{Inbox, Outbox, mailbox};
+
+    /// Says when it is dropped.
+    struct Dropped(Rc<Cell<bool>>);
+
+    impl Drop for Dropped {
+        fn drop(&mut self) {
+            self.0.set(true);
+        }
+    }
+
+    /// A place where one task waits and another tells it to go on.
+    #[derive(Clone, Default)]
+    struct Gate(Rc<(Cell<bool>, RefCell<Option<Waker>>)>);
+
+    impl Gate {
+        fn open(&self) {
+            self.0.0.set(true);
+            let waker = self.0.1.borrow_mut().take();
+            waker.into_iter().for_each(Waker::wake);
+        }
+
+        async fn passed(&self) {
+            std::future::poll_fn(|context| {
+                if self.0.0.get() {
+                    return Poll::Ready(());
+                }
+                *self.0.1.borrow_mut() = Some(context.waker().clone());
+                Poll::Pending
+            })
+            .await;
+        }
+    }
+
+    /// A waker that counts.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn poll_with(sleep: &mut Sleep, waker: &Waker) -> Poll<()> {
+        Pin::new(sleep).poll(&mut Context::from_waker(waker))
+    }
+
+    #[test]
+    fn tasks_that_wake_each_other_for_ever_starve_neither_sockets_nor_timers() {
+        on_a_core(|| async {
+            for _ in 0..2 {
+                spawn(async {
+                    loop {
+                        yield_now().await;
+                    }
+                });
+            }
+            let (socket, mut peer) = connection();
+            let reader = async {
+                let mut bytes = [0; 8];
+                socket.recv(&mut bytes).await.unwrap()
+            };
+            let mut reader = std::pin::pin!(reader);
+            let mut timer = std::pin::pin!(sleep(Duration::from_millis(5)));
+            let mut fired = false;
+            let received = std::future::poll_fn(|context| {
+                if !fired && timer.as_mut().poll(context).is_ready() {
+                    fired = true;
+                    peer.write_all(b"abc").unwrap();
+                }
+                reader.as_mut().poll(context)
+            })
+            .await;
+            assert!(fired);
+            assert_eq!(received, 3);
+        });
+    }
+
+    #[test]
+    fn a_panicking_task_leaves_its_core_alive_and_is_counted() {
+        on_a_core(|| async {
+            let (before, after) = (Gate::default(), Gate::default());
+            let freed = Rc::new(Cell::new(false));
+            let (gate, guard) = (before.clone(), Dropped(Rc::clone(&freed)));
+            spawn(async move {
+                let _guard = guard;
+                gate.passed().await;
+                panic!("on purpose");
+            });
+            let gate = after.clone();
+            spawn(async move {
+                sleep(Duration::from_millis(1)).await;
+                gate.open();
+            });
+            settle().await;
+            before.open();
+            after.passed().await;
+            settle().await;
+            assert!(freed.get(), "what the task owned is dropped");
+            assert_eq!(core_state().panics, 1);
+        });
+    }
+
+    #[test]
+    fn a_task_that_is_dropped_unpolled_can_still_wake_another() {
+        struct Opens(Gate);
+        impl Drop for Opens {
+            fn drop(&mut self) {
+                self.0.open();
+            }
+        }
+        on_a_core(|| async {
+            let gate = Gate::default();
+            let place: Rc<RefCell<Option<Waker>>> = Rc::default();
+            let (opens, parking) = (Opens(gate.clone()), Rc::downgrade(&place));
+            spawn(async move {
+                let _opens = opens;
+                std::future::poll_fn(|context| {
+                    let place = parking.upgrade().expect("it is parked once only");
+                    *place.borrow_mut() = Some(context.waker().clone());
+                    Poll::<()>::Pending
+                })
+                .await;
+            });
+            settle().await;
+            // The last waker of a task nobody else knows: the task is dropped without a poll, and
+            // what that wakes must not wait for the core's next reason to get up.
+            spawn(async move {
+                sleep(Duration::from_millis(2)).await;
+                drop(place);
+            });
+            gate.passed().await;
+        });
+    }
+
+    #[test]
+    fn tasks_left_behind_are_dropped_when_the_core_ends() {
+        let (mut peer, freed) = on_a_core(|| async {
+            let (socket, peer) = connection();
+            let freed = Arc::new(AtomicUsize::new(0));
+            struct Counts(Arc<AtomicUsize>);
+            impl Drop for Counts {
+                fn drop(&mut self) {
+                    self.0.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            let (on_socket, on_timer) = (Counts(Arc::clone(&freed)), Counts(Arc::clone(&freed)));
+            spawn(async move {
+                let _guard = on_socket;
+                let _ = socket.recv(&mut [0; 8]).await;
+            });
+            spawn(async move {
+                let _guard = on_timer;
+                sleep(Duration::from_secs(3600)).await;
+            });
+            settle().await;
+            (peer, freed)
+        });
+        assert_eq!(freed.load(Ordering::SeqCst), 2);
+        let end = std::io::Read::read(&mut peer, &mut [0; 8]).expect("a FIN before the timeout");
+        assert_eq!(end, 0, "their sockets are closed");
+    }
+
+    // --- timers ------------------------------------------------------------------------------
+
+    #[test]
+    fn a_sleep_lasts_at_least_as_long_as_it_says() {
+        on_a_core(|| async {
+            for millis in [0, 1, 2, 7] {
+                // The time of the turn is what counts: tasks before us may have used some.
+                let (asked, begun) = (Duration::from_millis(millis), now());
+                sleep(asked).await;
+                assert!(now() - begun >= asked, "{millis} ms");
+            }
+        });
+    }
+
+    #[test]
+    fn a_sleep_of_centuries_neither_overflows_nor_fires() {
+        on_a_core(|| async {
+            let waker = Waker::from(Arc::new(Woken::default()));
+            for after in [Duration::MAX, Duration::from_secs(1 << 40)] {
+                let mut long = sleep(after);
+                assert!(poll_with(&mut long, &waker).is_pending());
+                settle().await;
+                assert!(poll_with(&mut long, &waker).is_pending());
+            }
+            assert_eq!(core_state().timers, 0);
+        });
+    }
+
+    #[test]
+    fn a_sleep_dropped_before_or_after_it_fired_leaves_nothing_behind() {
+        on_a_core(|| async {
+            let woken = Arc::new(Woken::default());
+            let waker = Waker::from(Arc::clone(&woken));
+            let mut early = sleep(Duration::from_millis(1));
+            let mut late = sleep(Duration::from_millis(1));
+            assert!(poll_with(&mut early, &waker).is_pending());
+            assert!(poll_with(&mut late, &waker).is_pending());
+            drop(early);
+            settle().await;
+            assert_eq!(woken.0.load(Ordering::SeqCst), 1, "only the one that lives");
+            drop(late); // fired, but never asked again
+            assert_eq!(core_state().timers, 0);
+            let (mut first, mut second) = (sleep(Duration::ZERO), sleep(Duration::from_secs(60)));
+            assert!(poll_with(&mut first, &waker).is_pending());
+            assert!(poll_with(&mut second, &waker).is_pending());
+            settle().await;
+            assert!(poll_with(&mut first, &waker).is_ready(), "cells used again are clean");
+            assert!(poll_with(&mut second, &waker).is_pending());
+            drop(waker);
+            drop(second);
+            assert_eq!(Arc::strong_count(&woken), 1, "no waker stays behind");
+        });
+    }
+
+    #[test]
+    fn a_hundred_thousand_timers_fire_each_once_and_none_early() {
+        on_a_core(|| async {
+            let left = Rc::new(Cell::new(100_000_usize));
+            let done = Gate::default();
+            for index in 0..100_000_u64 {
+                let (left, done) = (Rc::clone(&left), done.clone());
+                let after = Duration::from_millis(index * 7919 % 97 * 3);
+                spawn(async move {
+                    let begun = now();
+                    sleep(after).await;
+                    assert!(now() - begun >= after, "early");
+                    left.set(left.get() - 1);
+                    if left.get() == 0 {
+                        done.open();
+                    }
+                });
+            }
+            yield_now().await;
+            assert_eq!(core_state().timers, 100_000);
+            done.passed().await;
+            assert_eq!((core_state().timers, core_state().panics), (0, 0));
+        });
+    }
+
+    // --- wakers that do more than wake ---------------------------------------------------------
+
+    thread_local! {
+        static VICTIM: RefCell<Option<crate::engine::Socket>> = const { RefCell::new(None) };
+    }
+
+    /// Drops a socket when it is woken, and one when it is dropped.
+    struct Destructive;
+
+    impl Wake for Destructive {
+        fn wake(self: Arc<Self>) {
+            drop(VICTIM.take());
+        }
+    }
+
+    impl Drop for Destructive {
+        fn drop(&mut self) {
+            drop(VICTIM.take());
+        }
+    }
+
+    /// A waker of its own for each call, and an armed socket for it to drop.
+    async fn destructive() -> Waker {
+        let (socket, _peer) = connection();
+        let mut bytes = [0; 1];
+        let arm = Waker::from(Arc::new(Woken::default()));
+        let _ = socket.poll_recv(&Context::from_waker(&arm), &mut bytes);
+        VICTIM.set(Some(socket));
+        Waker::from(Arc::new(Destructive))
+    }
+
+    #[test]
+    fn no_cell_of_a_timer_is_borrowed_while_a_waker_is_woken_or_dropped() {
+        on_a_core(|| async {
+            let mut timer = sleep(Duration::from_millis(1));
+            assert!(poll_with(&mut timer, &destructive().await).is_pending());
+            let other = destructive().await;
+            assert!(poll_with(&mut timer, &other).is_pending(), "the first waker is replaced");
+            drop(other);
+            VICTIM.set(Some(connection().0));
+            settle().await;
+            assert!(VICTIM.take().is_none(), "it was woken");
+            assert!(poll_with(&mut timer, &destructive().await).is_ready());
+            let mut timer = sleep(Duration::from_secs(1));
+            assert!(poll_with(&mut timer, &destructive().await).is_pending());
+            drop(timer);
+        });
+    }
+
+    #[test]
+    fn no_cell_of_a_socket_is_borrowed_while_a_waker_is_woken_or_dropped() {
+        on_a_core(|| async {
+            let (socket, mut peer) = connection();
+            let mut bytes = [0; 8];
+            for _ in 0..2 {
+                // The second replaces the first.
+                let waker = destructive().await;
+                let poll = socket.poll_recv(&Context::from_waker(&waker), &mut bytes);
+                assert!(poll.is_pending());
+            }
+            let waker = destructive().await;
+            let poll = socket.poll_broken(&Context::from_waker(&waker));
+            assert!(poll.is_pending(), "the second is replaced by one that waits for the end");
+            drop(waker);
+            VICTIM.set(Some(connection().0));
+            peer.write_all(b"x").unwrap();
+            settle().await;
+            assert!(VICTIM.take().is_none(), "it was woken");
+            assert_eq!(socket.recv(&mut bytes).await.unwrap(), 1);
+            let waker = destructive().await;
+            assert!(socket.poll_recv(&Context::from_waker(&waker), &mut bytes).is_pending());
+            drop(waker);
+            drop(socket);
+        });
+    }
+
+    // --- between cores -------------------------------------------------------------------------
+
+    const LETTERS: u32 = 200_000;
+
+    /// Answers each letter with the next number, after a nap of a random length every now and then,
+    /// so that letters arrive awake, asleep and at every moment between.
+    async fn play(inbox: Inbox<u32>, outbox: Outbox<u32>, begins: bool, seed: u64) {
+        let inbox = Rc::new(inbox);
+        let rung = Gate::default();
+        let on_ring = rung.clone();
+        on_bell(move || on_ring.open());
+        let mut random = seed;
+        if begins {
+            outbox.put(0).unwrap();
+        }
+        loop {
+            rung.passed().await;
+            rung.0.0.set(false);
+            while let Some(letter) = inbox.take() {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                for _ in 0..(random >> 33) % 512 {
+                    std::hint::spin_loop();
+                }
+                if (random >> 40).is_multiple_of(1024) {
+                    sleep(Duration::from_micros((random >> 50) % 1500)).await;
+                }
+                if letter < LETTERS {
+                    let _ = outbox.put(letter + 1);
+                }
+                if letter + 1 >= LETTERS {
+                    return;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_letter_between_two_cores_is_lost_while_one_goes_to_sleep() {
+        let (left, right) = (Doorbell::new().unwrap(), Doorbell::new().unwrap());
+        let (to_left, at_left) = mailbox(left.clone());
+        let (to_right, at_right) = mailbox(right.clone());
+        let other =
+            thread::spawn(|| on_a_core_with(right, || play(at_right, to_left, false, 0x5EED)));
+        on_a_core_with(left, || play(at_left, to_right, true, 0xC0DE));
+        other.join().unwrap();
+    }
+
+    #[test]
+    fn a_core_that_sleeps_hears_every_one_of_many_threads() {
+        const THREADS: usize = 4;
+        const RINGS: usize = 2_000;
+        let bell = Doorbell::new().unwrap();
+        let rings = Arc::new(AtomicUsize::new(0));
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let (bell, rings) = (bell.clone(), Arc::clone(&rings));
+                thread::spawn(move || {
+                    for ring in 0..RINGS {
+                        rings.fetch_add(1, Ordering::SeqCst);
+                        bell.ring();
+                        if ring % 16 == 0 {
+                            thread::sleep(Duration::from_micros(50));
+                        }
+                    }
+                })
+            })
+            .collect();
+        on_a_core_with(bell, move || async move {
+            let all = Gate::default();
+            let on_ring = all.clone();
+            on_bell(move || {
+                if rings.load(Ordering::SeqCst) == THREADS * RINGS {
+                    on_ring.open();
+                }
+            });
+            all.passed().await;
+        });
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
 }

@@ -249,6 +249,13 @@ impl Slots {
         }
     }
 
+    /// All wakers, of a core that ends.
+    pub(super) fn take_wakers(&mut self, into: &mut Vec<Waker>) {
+        into.extend(
+            self.slots.iter_mut().flat_map(|slot| [slot.reader.take(), slot.writer.take()]).flatten(),
+        );
+    }
+
     pub(super) fn open(&self) -> usize {
         self.open
     }
@@ -320,15 +327,15 @@ impl Descriptor {
             Side::Read => &mut slot.reader,
             Side::Write => &mut slot.writer,
         };
-        if !waker.as_ref().is_some_and(|w| w.will_wake(context.waker())) {
-            *waker = Some(context.waker().clone());
-        }
+        let replaced = set_waker(waker, context);
         if slot.state == State::Fresh {
             slot.state = State::Armed;
             slot.kind = KIND_IO;
             let token = token(KIND_IO, slot.generation, self.index);
             self.machine.ring.borrow_mut().poll(self.fd, token);
         }
+        drop(slots);
+        drop(replaced);
         Poll::Pending
     }
 
@@ -384,23 +391,25 @@ impl Descriptor {
         if slot.ready & BROKEN != 0 {
             return Poll::Ready(());
         }
-        if slot.state == State::Armed
-            && !slot.reader.as_ref().is_some_and(|w| w.will_wake(context.waker()))
-        {
-            slot.reader = Some(context.waker().clone());
-        }
+        let armed = slot.state == State::Armed;
+        let replaced = armed.then(|| set_waker(&mut slot.reader, context)).flatten();
+        drop(slots);
+        drop(replaced);
         Poll::Pending
     }
 
     /// Takes the descriptor out of this core, so that another may have it. Only before it was polled.
     fn take(mut self) -> Option<OwnedFd> {
         let mut slots = self.machine.slots.borrow_mut();
-        if slots.slots[self.index as usize].state != State::Fresh {
+        let slot = &mut slots.slots[self.index as usize];
+        if slot.state != State::Fresh {
             return None;
         }
-        self.forget_timer(&mut slots.slots[self.index as usize]);
+        let wakers = (slot.reader.take(), slot.writer.take());
+        self.forget_timer(slot);
         slots.release(self.index);
         drop(slots);
+        drop(wakers);
         let fd = std::mem::replace(&mut self.fd, GIVEN_AWAY);
         // SAFETY: the slot has let go of `fd`, and dropping `self` no longer closes it.
         Some(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })
@@ -681,8 +690,13 @@ impl Listener {
         std::future::poll_fn(|context| {
             let mut slots = self.descriptor.machine.slots.borrow_mut();
             let slot = &mut slots.slots[self.descriptor.index as usize];
-            slot.reader = Some(context.waker().clone());
-            if slot.state == State::Armed { Poll::Pending } else { Poll::Ready(()) }
+            if slot.state != State::Armed {
+                return Poll::Ready(());
+            }
+            let replaced = set_waker(&mut slot.reader, context);
+            drop(slots);
+            drop(replaced);
+            Poll::Pending
         })
         .await;
         let accepted = {
@@ -715,13 +729,15 @@ impl Listener {
                 return Poll::Ready(result);
             }
         }
-        slot.reader = Some(context.waker().clone());
+        let replaced = set_waker(&mut slot.reader, context);
         if slot.state == State::Fresh {
             slot.state = State::Armed;
             slot.kind = KIND_ACCEPT;
             let token = token(KIND_ACCEPT, slot.generation, self.descriptor.index);
             machine.ring.borrow_mut().accept(self.descriptor.fd, token);
         }
+        drop(slots);
+        drop(replaced);
         Poll::Pending
     }
 }
@@ -730,6 +746,15 @@ impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
         self.0.fd
     }
+}
+
+/// Remembers whom to wake. The waker that stood there before is handed out, to be dropped when no cell
+/// is borrowed any more: it may be its task's last.
+pub(super) fn set_waker(place: &mut Option<Waker>, context: &Context<'_>) -> Option<Waker> {
+    if place.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+        return None;
+    }
+    place.replace(context.waker().clone())
 }
 
 fn bit(side: Side) -> u8 {

@@ -13,6 +13,8 @@ mod process;
 mod ring;
 mod shared;
 mod sockaddr;
+#[cfg(test)]
+mod test_core;
 mod timer;
 
 pub use blocking::Pool as BlockingPool;

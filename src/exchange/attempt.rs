@@ -2,16 +2,17 @@
 //! where the first provably did nothing.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::engine::Side;
+use crate::engine::{Side, Socket};
 use crate::exchange::failure::{Failure, Retry};
-use crate::exchange::record::Phase;
+use crate::exchange::record::{Marks, Phase};
 use crate::exchange::relay::{self, Download, Downloaded, Request, Upload, UploadFailure};
-use crate::exchange::{Ending, Exchange};
-use crate::http::head::{Framing, Keep};
+use crate::exchange::{Ending, Exchange, Progress};
+use crate::http::head::{Framing, Keep, RequestHead};
 use crate::http1::encode::{self, Forwarded};
 use crate::http1::server::Client;
 use crate::limits;
@@ -31,6 +32,7 @@ pub(super) async fn forward(
     let cluster = generation.cluster(id);
     let mut wanted = Wanted::Any;
     let mut avoid = None;
+    exchange.input.settle();
     loop {
         let lease = acquire(exchange, cluster, wanted, &mut avoid).await?;
         let reused = lease.reused;
@@ -97,6 +99,16 @@ struct Attempt<'a> {
     cluster: &'a Cluster,
 }
 
+/// How much of a request has left with the first send.
+#[derive(Clone, Copy)]
+enum Sent {
+    /// `replayable`: all of it is still in the buffer as it came.
+    Whole {
+        replayable: bool,
+    },
+    Part,
+}
+
 /// Why an attempt failed, and what is needed to know whether it may be repeated.
 struct Failed {
     failure: Failure,
@@ -120,79 +132,117 @@ impl Failed {
 
 impl Attempt<'_> {
     async fn run(&self, exchange: &mut Exchange, lease: Lease) -> Result<Ending, Failed> {
+        let mut upload = Upload::new(&exchange.head, self.generation.plan.limits.body_bytes_max);
+        let sent = self.send(exchange, lease.socket(), &mut upload).await?;
+        let answered = match sent {
+            Sent::Whole { .. } => self.answer(exchange, lease.socket()).await,
+            Sent::Part => self.answer_early(exchange, lease.socket(), &mut upload).await,
+        };
+        match answered {
+            Ok(downloaded) => Ok(self.end(exchange, lease, &downloaded)),
+            Err(failure) => {
+                let replayable = matches!(sent, Sent::Whole { replayable: true });
+                Err(Failed { failure, unsent: false, replayable })
+            }
+        }
+    }
+
+    /// The head, and as much of the body as is here already.
+    async fn send(
+        &self,
+        exchange: &mut Exchange,
+        upstream: &Socket,
+        upload: &mut Upload,
+    ) -> Result<Sent, Failed> {
         let plan = &self.generation.plan;
-        let upstream = lease.socket();
-        let mut upload = Upload::new(&exchange.head, plan.limits.body_bytes_max);
-        let fail = |failure| Failed { failure, unsent: false, replayable: false };
-        let (client_address, trusted) = (exchange.client_address, exchange.peer_is_trusted);
-        let Exchange { request_id, input, head, response, out, tail, marks, progress, .. } =
-            exchange;
-        progress.phase.set(Phase::RequestBody);
+        exchange.progress.phase.set(Phase::RequestBody);
         let forwarded = Forwarded {
             peer: self.client.origin.peer.ip(),
-            client: client_address,
-            trusted,
+            client: exchange.client_address,
+            trusted: exchange.peer_is_trusted,
             proto: "http",
-            request_id,
+            request_id: &exchange.request_id,
             proxy_id: &plan.proxy_id,
         };
-        out.clear();
-        encode::request(
-            out,
-            head,
-            input.head(),
-            head.framing,
-            &forwarded,
-            &self.route.request_headers,
-        );
-        progress.uploading.set(true);
-        let piece = upload.piece(input, out).map_err(fail)?;
-        progress.received.set(head.bytes as u64 + input.unused().len() as u64);
+        let mut work = self.shard.workspaces.take();
+        let (head, input) = (&exchange.head, &mut exchange.input);
+        let edits = &self.route.request_headers;
+        encode::request(&mut work.out, head, input.head(), head.framing, &forwarded, edits);
+        let fail = |failure| Failed { failure, unsent: false, replayable: false };
+        exchange.progress.uploading.set(true);
+        let piece = upload.piece(input, &mut work.out).map_err(fail)?;
+        exchange.progress.received.set(head.bytes as u64 + input.unused().len() as u64);
         let replayable = piece.end && head.framing != Framing::Chunked;
-        upload.send(upstream, out, input, &piece, plan.timeouts.write).await.map_err(|error| {
-            Failed { failure: relay::write_failure(&error), unsent: error.sent == 0, replayable }
+        let sending = upload.send(upstream, &work.out, input, &piece, plan.timeouts.write);
+        sending.await.map_err(|error| Failed {
+            failure: relay::write_failure(&error),
+            unsent: error.sent == 0,
+            replayable,
         })?;
-        progress.uploaded.set(piece.end);
+        exchange.progress.uploaded.set(piece.end);
+        Ok(if piece.end { Sent::Whole { replayable } } else { Sent::Part })
+    }
+
+    /// The response, to a request that has left.
+    async fn answer(
+        &self,
+        exchange: &mut Exchange,
+        upstream: &Socket,
+    ) -> Result<Downloaded, Failure> {
+        upstream.set_deadline(Side::Read, Some(self.cluster.timeouts.first_byte));
+        let Exchange { head, marks, progress, .. } = exchange;
+        self.download(head, marks, progress, upstream).run().await
+    }
+
+    /// The response while the rest of the request goes up.
+    async fn answer_early(
+        &self,
+        exchange: &mut Exchange,
+        upstream: &Socket,
+        upload: &mut Upload,
+    ) -> Result<Downloaded, Failure> {
+        upstream.set_deadline(Side::Read, None);
+        let Exchange { head, input, marks, progress, .. } = exchange;
+        let (progress, plan) = (&*progress, &self.generation.plan);
+        let mut download = self.download(head, marks, progress, upstream);
+        // In boxes: a long upload can afford them, and all other exchanges stay small.
+        let downloading = Box::pin(download.run());
+        let uploading = Box::pin(upload.rest(self.client, input, upstream, plan, progress));
+        let first_byte = self.cluster.timeouts.first_byte;
+        both(uploading, downloading, |uploaded| {
+            progress.uploaded.set(uploaded);
+            if progress.status.get() == 0 {
+                // An upstream that takes no more has answered already, or never will.
+                let patience = if uploaded { first_byte } else { Duration::ZERO };
+                upstream.set_deadline(Side::Read, Some(patience));
+            }
+        })
+        .await
+    }
+
+    fn download<'d>(
+        &'d self,
+        head: &RequestHead,
+        marks: &'d mut Marks,
+        progress: &'d Progress,
+        upstream: &'d Socket,
+    ) -> Download<'d> {
         let request = Request {
             method: head.method,
             version: head.version,
             keep: head.keep,
             accepts_trailers: head.accepts_trailers,
         };
-        let download = Download {
+        Download {
+            shard: self.shard,
             client: self.client,
             upstream,
-            plan,
+            plan: &self.generation.plan,
             route: self.route,
             timeouts: self.cluster.timeouts,
             request,
-            head: response,
-            out,
-            tail,
             marks,
             progress,
-            draining: self.shard.life.is_draining(),
-        };
-        let downloaded = if piece.end {
-            upstream.set_deadline(Side::Read, Some(self.cluster.timeouts.first_byte));
-            download.run().await
-        } else {
-            upstream.set_deadline(Side::Read, None);
-            let rest = upload.rest(self.client, input, upstream, plan, progress);
-            let first_byte = self.cluster.timeouts.first_byte;
-            both(rest, download.run(), |uploaded| {
-                progress.uploaded.set(uploaded);
-                if progress.status.get() == 0 {
-                    // An upstream that takes no more has answered already, or never will.
-                    let patience = if uploaded { first_byte } else { Duration::ZERO };
-                    upstream.set_deadline(Side::Read, Some(patience));
-                }
-            })
-            .await
-        };
-        match downloaded {
-            Ok(downloaded) => Ok(self.end(exchange, lease, &downloaded)),
-            Err(failure) => Err(Failed { failure, unsent: false, replayable }),
         }
     }
 
@@ -214,12 +264,10 @@ impl Attempt<'_> {
 /// (RFC 9112 section 9.3). A client that fails ends both; an upstream that takes no more may still
 /// answer, so that is left to the download to find out.
 async fn both(
-    upload: impl Future<Output = Result<(), UploadFailure>>,
-    download: impl Future<Output = Result<Downloaded, Failure>>,
+    mut upload: Pin<Box<impl Future<Output = Result<(), UploadFailure>>>>,
+    mut download: Pin<Box<impl Future<Output = Result<Downloaded, Failure>>>>,
     upload_ended: impl Fn(bool),
 ) -> Result<Downloaded, Failure> {
-    let mut upload = std::pin::pin!(upload);
-    let mut download = std::pin::pin!(download);
     let mut uploading = true;
     let mut broken = None;
     std::future::poll_fn(|context| {

@@ -217,9 +217,10 @@ impl Failure {
 impl Failure {
     /// What a response head that is refused means: whatever its fault, the client gets a 502.
     pub fn from_upstream(malformed: Malformed) -> Failure {
-        match malformed {
-            Malformed::HeadTooLarge | Malformed::TooManyHeaders => Failure::UpstreamHeadTooLarge,
-            _ => Failure::UpstreamMalformed,
+        if matches!(malformed, Malformed::HeadTooLarge | Malformed::TooManyHeaders) {
+            Failure::UpstreamHeadTooLarge
+        } else {
+            Failure::UpstreamMalformed
         }
     }
 }
@@ -227,14 +228,15 @@ impl Failure {
 /// Where the parser's refusals become failures: the kinds that have a status of their own are named.
 impl From<Malformed> for Failure {
     fn from(malformed: Malformed) -> Failure {
-        match malformed {
-            Malformed::UrlTooLong => Failure::UrlTooLong,
-            Malformed::HeadTooLarge => Failure::HeadTooLarge,
-            Malformed::TooManyHeaders => Failure::TooManyHeaders,
-            Malformed::VersionUnsupported => Failure::VersionUnsupported,
-            Malformed::ExpectationUnknown => Failure::ExpectationUnsupported,
-            _ => Failure::Malformed(malformed),
-        }
+        const NAMED: [(Malformed, Failure); 5] = [
+            (Malformed::UrlTooLong, Failure::UrlTooLong),
+            (Malformed::HeadTooLarge, Failure::HeadTooLarge),
+            (Malformed::TooManyHeaders, Failure::TooManyHeaders),
+            (Malformed::VersionUnsupported, Failure::VersionUnsupported),
+            (Malformed::ExpectationUnknown, Failure::ExpectationUnsupported),
+        ];
+        let named = NAMED.iter().find(|(rule, _)| *rule == malformed);
+        named.map_or(Failure::Malformed(malformed), |(_, failure)| *failure)
     }
 }
 

@@ -9,6 +9,7 @@ mod relay;
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -16,7 +17,7 @@ use crate::engine;
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase, Record, Timings};
-use crate::http::head::{Framing, Keep, Line, Method, RequestHead, ResponseHead};
+use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
 use crate::http1::body::Decoder;
@@ -32,11 +33,6 @@ pub(crate) struct Exchange {
     pub(crate) generation: Rc<Generation>,
     pub(crate) input: Input,
     pub(crate) head: RequestHead,
-    pub(crate) response: ResponseHead,
-    /// What is about to be sent: heads and chunk framing.
-    pub(crate) out: Vec<u8>,
-    /// What follows the body bytes of one send.
-    tail: Vec<u8>,
     scratch: Vec<u8>,
     pub(crate) marks: Marks,
     pub(crate) request_id: [u8; 32],
@@ -107,13 +103,14 @@ async fn answer(
     let generation = Rc::clone(&exchange.generation);
     let route = exchange.find_route(&generation)?;
     match &route.action {
-        Action::Forward(cluster) => match route.timeout {
-            None => attempt::forward(shard, client, exchange, route, *cluster).await,
-            Some(limit) => {
-                let forwarding = attempt::forward(shard, client, exchange, route, *cluster);
-                within(limit, forwarding).await
+        Action::Forward(cluster) => {
+            let forwarding =
+                std::pin::pin!(attempt::forward(shard, client, exchange, route, *cluster));
+            match route.timeout {
+                None => forwarding.await,
+                Some(limit) => within(limit, forwarding).await,
             }
-        },
+        }
         Action::Respond(respond) => {
             reply(shard, client, exchange, &Reply::respond(respond), &route.response_headers).await
         }
@@ -137,9 +134,6 @@ impl Exchange {
             generation: shard.generation(),
             input: Input::default(),
             head: RequestHead::default(),
-            response: ResponseHead::default(),
-            out: Vec::new(),
-            tail: Vec::new(),
             scratch: Vec::new(),
             marks: Marks::at(engine::now()),
             request_id: [0; 32],
@@ -328,11 +322,11 @@ async fn reply(
         request_id: request_id(&exchange.head, bytes, trusted, ours),
         edits,
     };
-    exchange.out.clear();
-    reply.encode(&sending, &mut exchange.out);
+    let mut work = shard.workspaces.take();
+    reply.encode(&sending, &mut work.out);
     exchange.progress.status.set(reply.status);
     exchange.progress.head_sent.set(true);
-    let parts = [&exchange.out[..], b"", b""];
+    let parts = [&work.out[..], b"", b""];
     relay::send_to_client(client, &parts, plan.timeouts.write, &exchange.progress).await?;
     if sending.body == BodySent::Whole {
         exchange.progress.body_sent.set(reply.body.len() as u64);
@@ -366,9 +360,8 @@ async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: 
 
 async fn within(
     limit: std::time::Duration,
-    forwarding: impl Future<Output = Result<Ending, Failure>>,
+    mut forwarding: Pin<&mut impl Future<Output = Result<Ending, Failure>>>,
 ) -> Result<Ending, Failure> {
-    let mut forwarding = std::pin::pin!(forwarding);
     let mut late = std::pin::pin!(engine::sleep(limit));
     std::future::poll_fn(|context| {
         if let Poll::Ready(result) = forwarding.as_mut().poll(context) {

@@ -18,6 +18,8 @@ use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::http1::server::{Client, Input};
 use crate::limits;
 use crate::plan::{ClusterTimeouts, Plan, Route};
+use crate::shard::Shard;
+use crate::shard::workspace::{Work, Workspace};
 
 /// The body of a request on its way up.
 pub(super) struct Upload {
@@ -156,18 +158,15 @@ pub(super) struct Downloaded {
 
 /// The parts of an exchange that the way down uses, while the way up uses the others.
 pub(super) struct Download<'a> {
+    pub(super) shard: &'a Shard,
     pub(super) client: &'a Client,
     pub(super) upstream: &'a Socket,
     pub(super) plan: &'a Plan,
     pub(super) route: &'a Route,
     pub(super) timeouts: ClusterTimeouts,
     pub(super) request: Request,
-    pub(super) head: &'a mut ResponseHead,
-    pub(super) out: &'a mut Vec<u8>,
-    pub(super) tail: &'a mut Vec<u8>,
     pub(super) marks: &'a mut Marks,
     pub(super) progress: &'a Progress,
-    pub(super) draining: bool,
 }
 
 /// What the way down needs to know of the request.
@@ -180,19 +179,20 @@ pub(super) struct Request {
 }
 
 impl Download<'_> {
-    pub(super) async fn run(mut self) -> Result<Downloaded, Failure> {
+    pub(super) async fn run(&mut self) -> Result<Downloaded, Failure> {
         let mut buffer = self.first_bytes().await?;
+        let mut work = self.shard.workspaces.take();
         let mut end = self.receive(&mut buffer, 0).await?;
         self.marks.first_byte = Some(engine::now());
         loop {
-            match self.parse(&buffer[..end])? {
+            match self.parse(&mut work.head, &buffer[..end])? {
                 Parsed::Partial => {
                     self.upstream.set_deadline(Side::Read, Some(self.timeouts.read));
                     end += self.receive(&mut buffer, end).await?;
                 }
-                Parsed::Complete if self.head.status < 200 => {
-                    self.interim(&buffer).await?;
-                    let used = self.head.bytes;
+                Parsed::Complete if work.head.status < 200 => {
+                    self.interim(&mut work, &buffer).await?;
+                    let used = work.head.bytes;
                     buffer.copy_within(used..end, 0);
                     end -= used;
                     if end == 0 {
@@ -200,7 +200,7 @@ impl Download<'_> {
                         end = self.receive(&mut buffer, 0).await?;
                     }
                 }
-                Parsed::Complete => return self.relay(buffer, end).await,
+                Parsed::Complete => return self.relay(work, buffer, end).await,
             }
         }
     }
@@ -217,8 +217,9 @@ impl Download<'_> {
         ready.await.map(|()| engine::buffer())
     }
 
+    /// Reads head bytes behind those that are there: a head is refused long before there is no room.
     async fn receive(&self, buffer: &mut [u8], from: usize) -> Result<usize, Failure> {
-        let room = buffer.len().min(from.max(limits::RELAY_BYTES / 2) + limits::RELAY_BYTES / 2);
+        let room = (from + limits::RELAY_BYTES).min(buffer.len());
         match self.upstream.recv(&mut buffer[from..room]).await {
             Ok(0) if from == 0 => Err(Failure::UpstreamClosed),
             Ok(0) => Err(Failure::UpstreamBodyCut),
@@ -227,98 +228,111 @@ impl Download<'_> {
         }
     }
 
-    fn parse(&mut self, bytes: &[u8]) -> Result<Parsed, Failure> {
+    fn parse(&self, head: &mut ResponseHead, bytes: &[u8]) -> Result<Parsed, Failure> {
         let limits = HeadLimits {
             url_bytes_max: self.plan.limits.url_bytes_max,
             header_bytes_max: limits::UPSTREAM_HEADER_BYTES_MAX,
             headers_max: limits::UPSTREAM_HEADERS_MAX,
         };
-        parse::response(bytes, self.request.method, &limits, self.head)
-            .map_err(Failure::from_upstream)
-            .and_then(|parsed| match self.head.status {
-                // We never asked to switch protocols.
-                101 if parsed == Parsed::Complete => Err(Failure::UpstreamMalformed),
-                _ => Ok(parsed),
-            })
+        let parsed = parse::response(bytes, self.request.method, &limits, head)
+            .map_err(Failure::from_upstream)?;
+        if parsed == Parsed::Complete && head.status == 101 {
+            // We never asked to switch protocols.
+            return Err(Failure::UpstreamMalformed);
+        }
+        Ok(parsed)
     }
 
     /// 100, 103 and the like go to who can understand them (RFC 9110 section 15.2).
-    async fn interim(&mut self, buffer: &[u8]) -> Result<(), Failure> {
+    async fn interim(&self, work: &mut Workspace, buffer: &[u8]) -> Result<(), Failure> {
         if self.request.version == Version::Http10 {
             return Ok(());
         }
-        self.out.clear();
-        let edits = const { &HeaderEdits::NONE };
+        let none = const { &HeaderEdits::NONE };
+        self.encode(work, buffer, Framing::None, Keep::Open, none);
+        self.send(work, b"").await
+    }
+
+    fn encode(
+        &self,
+        work: &mut Workspace,
+        buffer: &[u8],
+        framing: Framing,
+        keep: Keep,
+        edits: &HeaderEdits,
+    ) {
+        let Work { head, out, .. } = &mut **work;
         let (version, proxy_id) = (self.request.version, &self.plan.proxy_id);
-        encode::response(
-            self.out,
-            self.head,
-            buffer,
-            Framing::None,
-            Keep::Open,
-            version,
-            proxy_id,
-            edits,
-        );
-        send_to_client(self.client, &[self.out, b"", b""], self.plan.timeouts.write, self.progress)
-            .await
+        encode::response(out, head, buffer, framing, keep, version, proxy_id, edits);
     }
 
     /// The final head, and the body behind it.
-    async fn relay(mut self, mut buffer: engine::Buf, end: usize) -> Result<Downloaded, Failure> {
-        let framing = self.framing_for_client();
+    async fn relay(
+        &mut self,
+        mut work: Workspace,
+        mut buffer: engine::Buf,
+        end: usize,
+    ) -> Result<Downloaded, Failure> {
+        let framing = self.framing_for_client(&work.head);
         let keep = self.keep_for_client(framing);
-        self.out.clear();
-        encode::response(
-            self.out,
-            self.head,
-            &buffer,
-            framing,
-            keep,
-            self.request.version,
-            &self.plan.proxy_id,
-            &self.route.response_headers,
-        );
-        self.progress.status.set(self.head.status);
+        self.encode(&mut work, &buffer, framing, keep, &self.route.response_headers);
+        self.progress.status.set(work.head.status);
         self.progress.phase.set(Phase::ResponseBody);
-        let mut decoder = Decoder::new(self.head.framing);
-        let finished = self.piece(&mut decoder, framing, &mut buffer[self.head.bytes..end]).await?;
-        if finished {
+        let mut decoder = Decoder::new(work.head.framing);
+        let start = work.head.bytes;
+        if self.piece(&mut work, &mut decoder, framing, &mut buffer[start..end]).await? {
             drop(buffer);
         } else {
-            self.body(buffer, &mut decoder, framing).await?;
+            self.body(&mut work, buffer, &mut decoder, framing).await?;
         }
-        let promised = self.head.keep_alive_seconds.map(|s| Duration::from_secs(u64::from(s)));
-        Ok(Downloaded { upstream: self.head.keep, client: keep, promised })
+        let promised = work.head.keep_alive_seconds.map(|s| Duration::from_secs(u64::from(s)));
+        Ok(Downloaded { upstream: work.head.keep, client: keep, promised })
     }
 
     /// Sends what `out` holds and the body bytes among `received`. True at the end of the body.
     async fn piece(
-        &mut self,
+        &self,
+        work: &mut Workspace,
         decoder: &mut Decoder,
         framing: Framing,
         received: &mut [u8],
     ) -> Result<bool, Failure> {
         let decoded = decoder.decode(received).map_err(|_| Failure::UpstreamBodyMalformed)?;
+        let Work { head, out, tail } = &mut **work;
         if decoded.end && decoded.consumed < received.len() {
             // Bytes behind the end belong to no request of ours: the connection is not used again.
-            self.head.keep = Keep::Close;
+            head.keep = Keep::Close;
         }
-        self.tail.clear();
         if framing == Framing::Chunked {
             let trailers = if self.request.accepts_trailers { decoder.trailers() } else { b"" };
-            frame(decoded.data, decoded.end, trailers, self.out, self.tail);
+            frame(decoded.data, decoded.end, trailers, out, tail);
         }
-        let parts = [&self.out[..], decoded.of(received), &self.tail[..]];
+        let mut data = decoded.of(received);
+        if data.len() <= limits::COALESCE_BYTES_MAX {
+            // One plain send is cheaper than gathering, for as much as is copied in no time.
+            out.extend_from_slice(data);
+            out.append(tail);
+            data = b"";
+        }
         self.progress.head_sent.set(true);
-        send_to_client(self.client, &parts, self.plan.timeouts.write, self.progress).await?;
+        self.send(work, data).await?;
         self.progress.body_sent.set(self.progress.body_sent.get() + decoded.data as u64);
-        self.out.clear();
         Ok(decoded.end)
     }
 
+    /// Sends `out`, `data` and `tail`, and empties the workspace's two.
+    async fn send(&self, work: &mut Workspace, data: &[u8]) -> Result<(), Failure> {
+        let parts = [&work.out[..], data, &work.tail[..]];
+        let patience = self.plan.timeouts.write;
+        send_to_client(self.client, &parts, patience, self.progress).await?;
+        work.out.clear();
+        work.tail.clear();
+        Ok(())
+    }
+
     async fn body(
-        &mut self,
+        &self,
+        work: &mut Workspace,
         mut buffer: engine::Buf,
         decoder: &mut Decoder,
         framing: Framing,
@@ -334,9 +348,9 @@ impl Download<'_> {
             let received = self.upstream.recv(&mut buffer[..limits::RELAY_BYTES]).await;
             let received = received.map_err(|error| body_failure(&error))?;
             if received == 0 {
-                return self.end_of_stream(framing).await;
+                return self.end_of_stream(work, framing).await;
             }
-            if self.piece(decoder, framing, &mut buffer[..received]).await? {
+            if self.piece(work, decoder, framing, &mut buffer[..received]).await? {
                 return Ok(());
             }
             turns += 1;
@@ -347,21 +361,20 @@ impl Download<'_> {
     }
 
     /// The upstream closed: the end of a body that has no other mark, a cut for every other.
-    async fn end_of_stream(&mut self, framing: Framing) -> Result<(), Failure> {
-        if self.head.framing != Framing::UntilClose {
+    async fn end_of_stream(&self, work: &mut Workspace, framing: Framing) -> Result<(), Failure> {
+        if work.head.framing != Framing::UntilClose {
             return Err(Failure::UpstreamBodyCut);
         }
         if framing == Framing::Chunked {
-            encode::last_chunk(self.out, b"");
-            let parts = [&self.out[..], b"", b""];
-            send_to_client(self.client, &parts, self.plan.timeouts.write, self.progress).await?;
+            encode::last_chunk(&mut work.out, b"");
+            self.send(work, b"").await?;
         }
         Ok(())
     }
 
     /// A body whose end only closing would tell is chunked for those who understand it.
-    fn framing_for_client(&self) -> Framing {
-        match (self.head.framing, self.request.version) {
+    fn framing_for_client(&self, head: &ResponseHead) -> Framing {
+        match (head.framing, self.request.version) {
             (Framing::Chunked | Framing::UntilClose, Version::Http11) => Framing::Chunked,
             (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
             (framing @ (Framing::None | Framing::Length(_)), _) => framing,
@@ -369,7 +382,10 @@ impl Download<'_> {
     }
 
     fn keep_for_client(&self, framing: Framing) -> Keep {
-        if framing == Framing::UntilClose || self.draining || !self.progress.uploaded.get() {
+        if framing == Framing::UntilClose
+            || self.shard.life.is_draining()
+            || !self.progress.uploaded.get()
+        {
             return Keep::Close;
         }
         self.request.keep
@@ -401,31 +417,25 @@ pub(super) async fn send_to_client(
         Err(error) => error.sent,
     };
     progress.sent.set(progress.sent.get() + count as u64);
-    sent.map_err(|error| match error.cause.kind() {
-        io::ErrorKind::TimedOut => Failure::ClientWriteTimeout,
-        _ => Failure::ClientClosed,
+    sent.map_err(|error| {
+        let late = error.cause.kind() == io::ErrorKind::TimedOut;
+        if late { Failure::ClientWriteTimeout } else { Failure::ClientClosed }
     })
 }
 
 pub(super) fn write_failure(error: &SendError) -> Failure {
-    match error.cause.kind() {
-        io::ErrorKind::TimedOut => Failure::UpstreamWriteTimeout,
-        _ => Failure::UpstreamReset,
-    }
+    let late = error.cause.kind() == io::ErrorKind::TimedOut;
+    if late { Failure::UpstreamWriteTimeout } else { Failure::UpstreamReset }
 }
 
 fn read_failure(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Failure::FirstByteTimeout,
-        _ => Failure::UpstreamReset,
-    }
+    let late = error.kind() == io::ErrorKind::TimedOut;
+    if late { Failure::FirstByteTimeout } else { Failure::UpstreamReset }
 }
 
 fn body_failure(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Failure::UpstreamReadTimeout,
-        _ => Failure::UpstreamBodyCut,
-    }
+    let late = error.kind() == io::ErrorKind::TimedOut;
+    if late { Failure::UpstreamReadTimeout } else { Failure::UpstreamBodyCut }
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ use crate::shard::{Origin, Shard};
 #[derive(Debug, Default)]
 pub(crate) struct Input {
     buffer: Option<Buf>,
+    /// Stands in for the buffer while the exchange waits: so few bytes are better copied, and the core
+    /// works on with the one buffer that is warm.
+    copy: Vec<u8>,
     /// The head is `..head_end`; 0 until it is complete.
     head_end: usize,
     /// The unused bytes are `next..end`.
@@ -181,24 +184,24 @@ fn refusal(malformed: Malformed) -> Failure {
 }
 
 impl Input {
+    fn bytes(&self) -> &[u8] {
+        self.buffer.as_deref().unwrap_or(&self.copy)
+    }
+
     /// The bytes that the head's table points into.
     pub(crate) fn head(&self) -> &[u8] {
-        self.buffer.as_ref().map_or(&[], |buffer| &buffer[..self.head_end])
+        &self.bytes()[..self.head_end]
     }
 
     pub(crate) fn unused(&self) -> &[u8] {
-        self.buffer.as_ref().map_or(&[], |buffer| &buffer[self.next..self.end])
+        &self.bytes()[self.next..self.end]
     }
 
     /// The head and the unused bytes behind it.
     pub(crate) fn split(&mut self) -> (&[u8], &mut [u8]) {
-        match &mut self.buffer {
-            Some(buffer) => {
-                let (head, rest) = buffer.split_at_mut(self.head_end);
-                (head, &mut rest[self.next - self.head_end..self.end - self.head_end])
-            }
-            None => (&[], &mut []),
-        }
+        let bytes = self.buffer.as_deref_mut().unwrap_or(&mut self.copy);
+        let (head, rest) = bytes.split_at_mut(self.head_end);
+        (head, &mut rest[self.next - self.head_end..self.end - self.head_end])
     }
 
     pub(crate) fn consume(&mut self, count: usize) {
@@ -210,6 +213,16 @@ impl Input {
         self.next = self.head_end;
     }
 
+    /// Gives the buffer back while the exchange waits, when that is worth it.
+    pub(crate) fn settle(&mut self) {
+        if self.end <= limits::INPUT_COPY_BYTES_MAX
+            && let Some(buffer) = self.buffer.take()
+        {
+            self.copy.clear();
+            self.copy.extend_from_slice(&buffer[..self.end]);
+        }
+    }
+
     /// Where the next bytes of a body go. What was used before is overwritten, the head is not.
     fn room(&mut self) -> &mut [u8] {
         if self.next == self.end {
@@ -217,7 +230,12 @@ impl Input {
             self.end = self.head_end;
         }
         let end = self.end;
-        &mut self.buffer.get_or_insert_with(engine::buffer)[end..]
+        let buffer = self.buffer.get_or_insert_with(|| {
+            let mut buffer = engine::buffer();
+            buffer[..end].copy_from_slice(&self.copy[..end]);
+            buffer
+        });
+        &mut buffer[end..]
     }
 
     /// Reads more of a body; 0 at the end of the stream.
@@ -230,12 +248,15 @@ impl Input {
     /// Forgets the current request: what is unused becomes the beginning of the next one.
     fn advance(&mut self) {
         if self.next == self.end {
-            *self = Input::default();
-        } else if let Some(buffer) = &mut self.buffer {
-            buffer.copy_within(self.next..self.end, 0);
+            self.buffer = None;
+            self.end = 0;
+        } else {
+            let (next, end) = (self.next, self.end);
+            let bytes = self.buffer.as_deref_mut().unwrap_or(&mut self.copy);
+            bytes.copy_within(next..end, 0);
             self.end -= self.next;
-            self.next = 0;
-            self.head_end = 0;
         }
+        self.next = 0;
+        self.head_end = 0;
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod counters;
 pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
+pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -22,14 +23,18 @@ use crate::shard::counters::Counters;
 use crate::shard::generation::Generation;
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
+use crate::shard::workspace::Workspaces;
 
 pub(crate) struct Shard {
     pub(crate) mail: Rc<Mail>,
     generation: RefCell<Option<Rc<Generation>>>,
+    /// Connections from cores that have their first plan already; this one has not.
+    early: RefCell<Vec<ToShard>>,
     /// By core; its own is `counters()`.
     pub(crate) all_counters: Vec<Shared<Counters>>,
     pub(crate) durations: RefCell<Histogram<u64>>,
     pub(crate) log: AccessLines,
+    pub(crate) workspaces: Workspaces,
     random: Cell<u64>,
     /// A request came since housekeeping last looked.
     stirred: Cell<bool>,
@@ -52,9 +57,11 @@ pub(crate) async fn run(mail: Rc<Mail>, inboxes: Inboxes, all_counters: Vec<Shar
     let shard = Rc::new(Shard {
         mail,
         generation: RefCell::new(None),
+        early: RefCell::default(),
         all_counters,
         durations: RefCell::new(new_durations()),
         log: AccessLines::default(),
+        workspaces: Workspaces::default(),
         random: Cell::new(engine::random_seed() | 1),
         stirred: Cell::new(false),
         dozing: Cell::new(None),
@@ -75,6 +82,21 @@ pub(crate) async fn run(mail: Rc<Mail>, inboxes: Inboxes, all_counters: Vec<Shar
 
 impl Shard {
     fn apply(self: &Rc<Self>, letter: ToShard) {
+        if self.generation.borrow().is_some() {
+            return self.follow(letter);
+        }
+        match letter {
+            ToShard::Install(_) | ToShard::Drain | ToShard::Stop => self.follow(letter),
+            ToShard::Connection(..) => self.early.borrow_mut().push(letter),
+            // The plan brings the newest addresses, and there is nothing here yet to ask for.
+            ToShard::Endpoints(..)
+            | ToShard::Report
+            | ToShard::SlotFree(_)
+            | ToShard::Recall(_) => {}
+        }
+    }
+
+    fn follow(self: &Rc<Self>, letter: ToShard) {
         match letter {
             ToShard::Install(install) => self.install(*install),
             ToShard::Endpoints(cluster, endpoints) => {
@@ -100,6 +122,7 @@ impl Shard {
         for (id, socket) in install.listeners {
             engine::spawn(listener::accept(Rc::clone(self), id, engine::Listener::adopt(socket)));
         }
+        self.early.take().into_iter().for_each(|letter| self.follow(letter));
         self.mail.to_control(ToControl::Installed { core: self.mail.core(), version });
     }
 

@@ -10,5 +10,5 @@ pub mod timestamp;
 
 #[cfg(test)]
 #[path = "../../tests/support/snapshot.rs"]
-#[expect(unreachable_pub, dead_code, reason = "written for the tests of the binary, which see it as public")]
+#[expect(unreachable_pub, reason = "written for the tests of the binary, which see it as public")]
 pub(crate) mod snapshot;

@@ -12,9 +12,11 @@ pub(crate) async fn connect(address: SocketAddr, timeout: Duration) -> Result<So
 }
 
 fn failure(error: &io::Error) -> Failure {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Failure::ConnectTimeout,
-        io::ErrorKind::ConnectionRefused => Failure::ConnectRefused,
-        _ => Failure::ConnectFailed,
+    if error.kind() == io::ErrorKind::TimedOut {
+        Failure::ConnectTimeout
+    } else if error.kind() == io::ErrorKind::ConnectionRefused {
+        Failure::ConnectRefused
+    } else {
+        Failure::ConnectFailed
     }
 }

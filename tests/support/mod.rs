@@ -10,6 +10,7 @@
 )]
 
 mod curl;
+mod json;
 mod message;
 mod nginx;
 mod origin;
@@ -19,6 +20,7 @@ mod raw_client;
 mod snapshot;
 
 pub use curl::Curl;
+pub use json::Json;
 pub use message::{Response, decode_chunked, request_length};
 pub use nginx::Nginx;
 pub use origin::{After, Origin, Received, Respond};
