@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::engine::{Side, Socket};
 use crate::exchange::failure::{Failure, Retry};
@@ -208,10 +209,13 @@ impl Attempt<'_> {
         // In boxes: a long upload can afford them, and all other exchanges stay small.
         let downloading = Box::pin(download.run());
         let uploading = Box::pin(upload.rest(self.client, input, upstream, plan, progress));
-        both(uploading, downloading, || {
-            progress.uploaded.set(true);
+        let first_byte = self.cluster.timeouts.first_byte;
+        both(uploading, downloading, |uploaded| {
+            progress.uploaded.set(uploaded);
             if progress.status.get() == 0 {
-                upstream.set_deadline(Side::Read, Some(self.cluster.timeouts.first_byte));
+                // An upstream that takes no more has answered already, or never will.
+                let patience = if uploaded { first_byte } else { Duration::ZERO };
+                upstream.set_deadline(Side::Read, Some(patience));
             }
         })
         .await
@@ -263,7 +267,7 @@ impl Attempt<'_> {
 async fn both(
     mut upload: Pin<Box<impl Future<Output = Result<(), UploadFailure>>>>,
     mut download: Pin<Box<impl Future<Output = Result<Downloaded, Failure>>>>,
-    uploaded: impl Fn(),
+    upload_ended: impl Fn(bool),
 ) -> Result<Downloaded, Failure> {
     let mut uploading = true;
     let mut broken = None;
@@ -271,9 +275,12 @@ async fn both(
         if uploading && let Poll::Ready(result) = upload.as_mut().poll(context) {
             uploading = false;
             match result {
-                Ok(()) => uploaded(),
+                Ok(()) => upload_ended(true),
                 Err(UploadFailure::Client(failure)) => return Poll::Ready(Err(failure)),
-                Err(UploadFailure::Upstream(failure)) => broken = Some(failure),
+                Err(UploadFailure::Upstream(failure)) => {
+                    broken = Some(failure);
+                    upload_ended(false);
+                }
             }
         }
         download.as_mut().poll(context).map_err(|failure| broken.unwrap_or(failure))

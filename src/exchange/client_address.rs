@@ -6,17 +6,19 @@ use crate::plan::Network;
 
 /// Walks `X-Forwarded-For` from the right, each entry vouched for by the trusted proxy to its right;
 /// the first address that is not itself a trusted proxy is the client. What stands to the left of it
-/// anybody may have written.
-pub(crate) fn client_address(
+/// anybody may have written. Several lines are one list (RFC 9110 section 5.3): a proxy may add a line
+/// of its own behind the one that it was sent.
+pub(crate) fn client_address<'a>(
     peer: IpAddr,
     trusted: &[Network],
-    forwarded_for: Option<&[u8]>,
+    lines: impl IntoIterator<Item = &'a [u8], IntoIter: DoubleEndedIterator>,
 ) -> IpAddr {
     let mut client = peer.to_canonical();
     if !is_trusted(client, trusted) {
         return client;
     }
-    for entry in forwarded_for.unwrap_or_default().rsplit(|&byte| byte == b',') {
+    let entries = lines.into_iter().rev().flat_map(|line| line.rsplit(|&byte| byte == b','));
+    for entry in entries {
         let Some(address) = parse(entry) else { return client };
         client = address.to_canonical();
         if !is_trusted(client, trusted) {
@@ -73,6 +75,14 @@ mod tests {
     fn the_walk_goes_through_trusted_proxies_from_the_right() {
         assert_eq!(client("10.0.0.1", "6.6.6.6, 1.2.3.4, 10.9.9.9"), "1.2.3.4");
         assert_eq!(client("10.0.0.1", "10.1.1.1, 10.2.2.2"), "10.1.1.1");
+    }
+
+    #[test]
+    fn the_walk_goes_through_all_lines_from_the_last() {
+        let trusted = [Network { address: IpAddr::from([10, 0, 0, 0]), bits: 8 }];
+        let lines: [&[u8]; 3] = [b"6.6.6.6", b"7.7.7.7, 1.2.3.4", b"10.9.9.9"];
+        let client = client_address(IpAddr::from([10, 0, 0, 1]), &trusted, lines);
+        assert_eq!(client, IpAddr::from([1, 2, 3, 4]));
     }
 
     #[test]

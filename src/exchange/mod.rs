@@ -17,7 +17,7 @@ use crate::engine;
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase, Record, Timings};
-use crate::http::head::{Framing, Keep, Method, RequestHead};
+use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
 use crate::http1::body::Decoder;
@@ -165,8 +165,10 @@ impl Exchange {
         self.peer_is_trusted = is_trusted(peer.to_canonical(), &plan.trusted_proxies);
         self.client_address = peer.to_canonical();
         if self.peer_is_trusted {
-            let chain = self.head.value(self.input.head(), HeaderId::XForwardedFor);
-            self.client_address = client_address(peer, &plan.trusted_proxies, chain);
+            let bytes = self.input.head();
+            let chain = |line: &&Line| line.id == HeaderId::XForwardedFor;
+            let chains = self.head.lines.iter().filter(chain).map(|line| line.value.of(bytes));
+            self.client_address = client_address(peer, &plan.trusted_proxies, chains);
         }
         if matches!(self.head.method, Method::Trace | Method::Connect) {
             return Err(Failure::MethodRefused);
@@ -246,10 +248,8 @@ impl Exchange {
         }
     }
 
-    /// A trusted proxy's, when it sent one; else ours.
     fn request_id(&self) -> &[u8] {
-        let theirs = self.head.value(self.input.head(), HeaderId::XRequestId);
-        theirs.filter(|id| self.peer_is_trusted && !id.is_empty()).unwrap_or(&self.request_id)
+        request_id(&self.head, self.input.head(), self.peer_is_trusted, &self.request_id)
     }
 
     /// The body that the client has sent, or will, when nobody wants it. A connection can go on only
@@ -283,6 +283,17 @@ impl Exchange {
     }
 }
 
+/// A trusted proxy's, when it sent one; else ours.
+fn request_id<'a>(
+    head: &RequestHead,
+    bytes: &'a [u8],
+    peer_is_trusted: bool,
+    ours: &'a [u8; 32],
+) -> &'a [u8] {
+    let theirs = head.value(bytes, HeaderId::XRequestId);
+    theirs.filter(|id| peer_is_trusted && !id.is_empty()).unwrap_or(ours)
+}
+
 /// Sends a reply of our own.
 async fn reply(
     shard: &Shard,
@@ -296,6 +307,8 @@ async fn reply(
         ending @ (Ending::Keep | Ending::Close | Ending::Linger) => ending,
     };
     let plan = &exchange.generation.plan;
+    let bytes = exchange.input.head();
+    let (trusted, ours) = (exchange.peer_is_trusted, &exchange.request_id);
     let sending = Sending {
         version: exchange.head.version,
         keep: if ending == Ending::Keep { Keep::Open } else { Keep::Close },
@@ -306,7 +319,7 @@ async fn reply(
         },
         date: engine::wall_clock(),
         proxy_id: &plan.proxy_id,
-        request_id: &exchange.request_id,
+        request_id: request_id(&exchange.head, bytes, trusted, ours),
         edits,
     };
     let mut work = shard.workspaces.take();
@@ -326,7 +339,7 @@ async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: 
     if exchange.progress.head_sent.get() {
         return Ending::Close;
     }
-    let Some(answer) = Reply::failure(failure, &exchange.request_id, engine::wall_clock()) else {
+    let Some(answer) = Reply::failure(failure, exchange.request_id(), engine::wall_clock()) else {
         return Ending::Close;
     };
     let must_close = failure.row().keep == Keep::Close;

@@ -95,6 +95,10 @@ impl Upload {
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
             out.clear();
             let piece = self.piece(input, &mut out).map_err(UploadFailure::Client)?;
+            // One that is here in full is slow no longer.
+            if !piece.end && self.is_too_slow(plan.timeouts.body_rate_min) {
+                return Err(UploadFailure::Client(Failure::BodyTooSlow));
+            }
             self.send(upstream, &out, input, &piece, plan.timeouts.write)
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
@@ -139,6 +143,9 @@ impl Upload {
             let decoded = self.decoder.decode(&mut buffer[..received]);
             let end = decoded.is_ok_and(|decoded| decoded.end);
             self.received += received as u64;
+            if !end && self.is_too_slow(plan.timeouts.body_rate_min) {
+                return Err(UploadFailure::Client(Failure::BodyTooSlow));
+            }
             upstream
                 .send(&[&buffer[..received], b"", b""], plan.timeouts.write)
                 .await
@@ -181,11 +188,14 @@ impl Upload {
             Err(error) => return Err(client_read_failure(&error)),
         };
         progress.received.set(progress.received.get() + count as u64);
-        let least = plan.timeouts.body_rate_min.saturating_mul(self.waited.as_secs());
-        if self.waited > limits::BODY_RATE_GRACE && self.received < least {
-            return Err(Failure::BodyTooSlow);
-        }
         Ok(count)
+    }
+
+    /// A trickle that no timeout between two reads ever notices. Only what we waited for the client
+    /// counts, not what the upstream took to take it.
+    fn is_too_slow(&self, rate_min: u64) -> bool {
+        let least = rate_min.saturating_mul(self.waited.as_secs());
+        self.waited > limits::BODY_RATE_GRACE && self.received < least
     }
 }
 
@@ -505,4 +515,26 @@ fn read_failure(error: &io::Error) -> Failure {
 fn body_failure(error: &io::Error) -> Failure {
     let late = error.kind() == io::ErrorKind::TimedOut;
     if late { Failure::UpstreamReadTimeout } else { Failure::UpstreamBodyCut }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upload(received: u64, waited: Duration) -> Upload {
+        Upload { received, waited, ..Upload::new(&RequestHead::default(), 0) }
+    }
+
+    #[test]
+    fn a_body_may_be_slow_within_the_grace_only() {
+        let grace = limits::BODY_RATE_GRACE;
+        let later = grace + Duration::from_millis(1);
+        let seconds = grace.as_secs();
+        assert!(!upload(0, grace).is_too_slow(240));
+        assert!(upload(0, later).is_too_slow(240));
+        assert!(upload(240 * seconds - 1, later).is_too_slow(240));
+        assert!(!upload(240 * seconds, later).is_too_slow(240));
+        assert!(!upload(0, later).is_too_slow(0), "0 is no minimum");
+        assert!(upload(0, later).is_too_slow(u64::MAX));
+    }
 }

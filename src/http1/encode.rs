@@ -187,6 +187,7 @@ impl Kept {
         let kept = match line.id {
             HeaderId::XForwardedHost => &mut self.host,
             HeaderId::XForwardedProto => &mut self.proto,
+            HeaderId::XRequestId if line.value.is_empty() => return false,
             HeaderId::XRequestId => &mut self.request_id,
             HeaderId::XForwardedFor => {
                 self.chain |= trusted;

@@ -1,0 +1,525 @@
+//! What a client gets when a request does not succeed, and what is left behind: the status, the JSON
+//! body and its id in the access log, deadlines, retries, limits. After each failure the proxy serves
+//! the next client.
+
+mod support;
+
+use std::collections::HashSet;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{After, Origin, PATIENCE, Proxy, Respond, Response, edge, eventually};
+
+/// Everything goes to `address`; `route` continues the route, `rest` comes behind the cluster.
+fn proxy_to(address: SocketAddr, route: &str, rest: &str) -> Proxy {
+    Proxy::start(&edge(&format!(
+        "[logging.access]\npath = \"access.log\"\n\
+         [[routes]]\nname = \"ok\"\nhosts = [\"test\"]\npaths = [\"/ok\"]\nrespond = {{ body = \"ok\" }}\n\
+         [[routes]]\nname = \"all\"\nhosts = [\"test\"]\ncluster = \"app\"\n{route}\n\
+         [clusters.app]\nendpoints = [{{ address = \"{address}\" }}]\n{rest}"
+    )))
+}
+
+fn is_alive(proxy: &Proxy) -> bool {
+    proxy.client().get("/ok").text() == "ok"
+}
+
+fn log_lines(proxy: &Proxy, count: usize) -> Vec<String> {
+    let path = proxy.directory().join("access.log");
+    let read = || std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(eventually(|| read().lines().count() >= count), "{count} lines expected:\n{}", read());
+    read().lines().map(str::to_owned).collect()
+}
+
+/// The value of a string member, wherever it stands.
+fn member<'a>(json: &'a str, name: &str) -> &'a str {
+    let start = format!("\"{name}\":\"");
+    let (_, rest) = json.split_once(&start).unwrap_or_else(|| panic!("no {name} in {json}"));
+    rest.split('"').next().unwrap_or_default()
+}
+
+/// An answer to a failure: its shape, and its line in the access log.
+fn assert_failed(proxy: &Proxy, response: &Response, status: u16, code: &str, reason: &str) {
+    assert_eq!(response.status, status, "{response:?}");
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    let (body, id) = (response.text(), member(response.text(), "request_id"));
+    assert_eq!(member(body, "code"), code);
+    let message = member(body, "message");
+    let timestamp = member(body, "timestamp");
+    assert!(timestamp.len() == 24 && timestamp.ends_with('Z'), "{timestamp}");
+    assert_eq!(
+        body,
+        format!(
+            "{{\"error\":{{\"code\":\"{code}\",\"message\":\"{message}\",\
+             \"request_id\":\"{id}\",\"timestamp\":\"{timestamp}\"}}}}"
+        )
+    );
+    assert!(id.len() == 32 && !message.is_empty(), "{body}");
+    assert_eq!(response.header("x-request-id"), Some(id));
+    assert_eq!(response.header("retry-after").is_some(), status == 503);
+    let logged = || log_lines(proxy, 1).into_iter().find(|line| line.contains(id));
+    assert!(eventually(|| logged().is_some()), "no line for {id}");
+    let line = logged().unwrap_or_default();
+    assert_eq!((member(&line, "request_id"), member(&line, "reason")), (id, reason), "{line}");
+    assert!(line.contains(&format!("\"status\":{status},")), "{line}");
+}
+
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
+    listener.local_addr().expect("a bound socket has an address")
+}
+
+/// An origin that takes everything and never says a word.
+fn silent() -> Origin {
+    Origin::connections(|mut stream, _| {
+        let _ = stream.read_to_end(&mut Vec::new());
+    })
+}
+
+// --- requests that are refused -------------------------------------------------------------------
+
+#[test]
+fn refusals_have_the_shape_and_the_id_of_the_log() {
+    let proxy = proxy_to(nobody(), "", "[limits]\nmax_url_length = 200\nmax_body_size = 100\n");
+    let long = format!("GET /{} HTTP/1.1\r\nHost: test\r\n\r\n", "x".repeat(200));
+    let large = format!("GET / HTTP/1.1\r\nHost: test\r\nX: {}\r\n\r\n", "x".repeat(20_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: test\r\n{}\r\n", "X: 1\r\n".repeat(100));
+    let body = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 101\r\n\r\n";
+    let cases = [
+        ("GET / HTTP/1.1\r\n\r\n", 400, "INVALID_REQUEST", "host_missing"),
+        ("GET /../x HTTP/1.1\r\nHost: test\r\n\r\n", 400, "INVALID_REQUEST", "bad_path"),
+        ("GET / HTTP/1.1\r\nHost: other\r\n\r\n", 404, "NO_ROUTE", "no_route"),
+        ("TRACE / HTTP/1.1\r\nHost: test\r\n\r\n", 405, "METHOD_NOT_ALLOWED", "method_refused"),
+        (body, 413, "BODY_TOO_LARGE", "body_too_large"),
+        (&long, 414, "URL_TOO_LONG", "url_too_long"),
+        (&large, 431, "HEADERS_TOO_LARGE", "head_too_large"),
+        (&many, 431, "HEADERS_TOO_LARGE", "too_many_headers"),
+        ("GET / HTTP/3.0\r\n\r\n", 505, "VERSION_NOT_SUPPORTED", "version_unsupported"),
+        ("GET / HTTP/1.1\r\nHost: test\r\n\r\n", 502, "BACKEND_UNREACHABLE", "connect_refused"),
+    ];
+    for (request, status, code, reason) in cases {
+        let mut client = proxy.client();
+        client.send(request);
+        let response = client.read_response();
+        assert_failed(&proxy, &response, status, code, reason);
+        if response.header("connection") == Some("close") {
+            assert_eq!(client.read_to_close(), b"", "{reason}");
+        } else {
+            assert_eq!(client.get("/ok").text(), "ok", "after {reason}");
+        }
+    }
+    assert!(is_alive(&proxy));
+}
+
+#[test]
+fn a_failure_of_a_head_request_has_no_body() {
+    let proxy = proxy_to(nobody(), "", "");
+    let mut client = proxy.client();
+    client.send("HEAD / HTTP/1.1\r\nHost: test\r\n\r\n");
+    let response = client.read_response_to("HEAD");
+    assert_eq!(response.status, 502);
+    assert!(response.header("content-length").is_some_and(|length| length != "0"));
+    assert_eq!(client.get("/ok").text(), "ok");
+}
+
+#[test]
+fn a_body_may_be_as_large_as_the_limit_and_no_larger() {
+    let origin = Origin::start().on("POST /", Respond::text("taken"));
+    let proxy = proxy_to(origin.address(), "", "[limits]\nmax_body_size = 100000\n");
+    let chunked = |size: usize| {
+        let mut body =
+            b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        for chunk in vec![b'x'; size].chunks(1000) {
+            body.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+            body.extend_from_slice(chunk);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"0\r\n\r\n");
+        body
+    };
+    let plain = |size: usize| {
+        let head = format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {size}\r\n\r\n");
+        [head.as_bytes(), &vec![b'x'; size]].concat()
+    };
+    for body in [plain(100_000), chunked(100_000)] {
+        let mut client = proxy.client();
+        client.send(body);
+        assert_eq!(client.read_response().text(), "taken");
+    }
+    for body in [plain(100_001), chunked(100_001), chunked(5_000_000)] {
+        let mut client = proxy.client();
+        let _ = client.try_send(body);
+        let response = client.read_response();
+        assert_failed(&proxy, &response, 413, "BODY_TOO_LARGE", "body_too_large");
+        assert_eq!(client.read_to_close(), b"");
+    }
+    assert_eq!(origin.requests().len(), 2);
+    assert!(is_alive(&proxy));
+}
+
+// --- clients that are slow -----------------------------------------------------------------------
+
+#[test]
+fn a_head_that_does_not_end_in_time_is_a_408() {
+    let proxy = proxy_to(nobody(), "", "[timeouts]\nheader = \"300ms\"\n");
+    let mut client = proxy.client();
+    client.send("GET / HT");
+    let response = client.read_response();
+    assert_failed(&proxy, &response, 408, "REQUEST_TIMEOUT", "header_timeout");
+    assert_eq!(response.header("connection"), Some("close"));
+    assert_eq!(client.read_to_close(), b"");
+    // Each byte is in time, the head as a whole is not. Nor is the second head of a connection.
+    let mut client = proxy.client();
+    assert_eq!(client.get("/ok").text(), "ok");
+    for byte in "GET / HTTP/1.1\r\nX: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".bytes() {
+        let _ = client.try_send([byte]);
+        thread::sleep(Duration::from_millis(10));
+    }
+    let response = client.read_response();
+    assert_failed(&proxy, &response, 408, "REQUEST_TIMEOUT", "header_timeout");
+    assert!(is_alive(&proxy));
+}
+
+#[test]
+fn an_idle_connection_is_closed_without_a_word() {
+    let proxy = proxy_to(nobody(), "", "[timeouts]\nidle = \"300ms\"\n");
+    let mut fresh = proxy.client();
+    let mut used = proxy.client();
+    assert_eq!(used.get("/ok").text(), "ok");
+    let begin = Instant::now();
+    assert_eq!(fresh.read_to_close(), b"");
+    assert_eq!(used.read_to_close(), b"");
+    assert!(begin.elapsed() > Duration::from_millis(200), "{:?}", begin.elapsed());
+    assert!(is_alive(&proxy));
+}
+
+#[test]
+fn an_idle_connection_outlives_its_parking() {
+    let proxy = proxy_to(nobody(), "", "[timeouts]\nidle = \"1500ms\"\n");
+    let mut client = proxy.client();
+    let begin = Instant::now();
+    assert_eq!(client.get("/ok").text(), "ok");
+    thread::sleep(Duration::from_millis(900));
+    assert_eq!(client.get("/ok").text(), "ok");
+    assert_eq!(client.read_to_close(), b"");
+    assert!(begin.elapsed() > Duration::from_millis(2300), "{:?}", begin.elapsed());
+    assert!(is_alive(&proxy));
+}
+
+#[test]
+fn a_body_that_stops_coming_is_a_408() {
+    let origin = silent();
+    let proxy = proxy_to(origin.address(), "", "[timeouts]\nread = \"300ms\"\n");
+    for framing in ["Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhel"]
+    {
+        let mut client = proxy.client();
+        client.send(format!("POST / HTTP/1.1\r\nHost: test\r\n{framing}"));
+        let response = client.read_response();
+        assert_failed(&proxy, &response, 408, "REQUEST_TIMEOUT", "body_timeout");
+        assert_eq!(response.header("connection"), Some("close"));
+        assert_eq!(client.read_to_close(), b"");
+    }
+    assert!(is_alive(&proxy));
+}
+
+/// The one test here that lasts: nothing may shorten the ten seconds of grace.
+#[test]
+fn a_body_that_trickles_is_a_408_once_the_grace_is_over() {
+    let origin = silent();
+    let proxy = proxy_to(origin.address(), "", "");
+    let mut client = proxy.client();
+    let begin = Instant::now();
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
+    while client.is_quiet_for(Duration::from_millis(100)) && begin.elapsed() < 2 * PATIENCE {
+        client.send("x");
+    }
+    assert!(begin.elapsed() > Duration::from_secs(9), "{:?}", begin.elapsed());
+    let response = client.read_response();
+    assert_failed(&proxy, &response, 408, "REQUEST_TIMEOUT", "body_too_slow");
+    assert_eq!(client.read_to_close(), b"");
+    assert!(is_alive(&proxy));
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_cut_and_its_upstream_connection_too() {
+    let (ended, end) = mpsc::channel();
+    let origin = Origin::raw(move |stream, _, _| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        let piece = [b'x'; 65_536];
+        while stream.write_all(&piece).is_ok() {}
+        let _ = ended.send(());
+        After::Close
+    });
+    let proxy = proxy_to(origin.address(), "", "[timeouts]\nwrite = \"300ms\"\n");
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    end.recv_timeout(PATIENCE).expect("the origin cannot write on");
+    let line = &log_lines(&proxy, 1)[0];
+    assert_eq!(member(line, "reason"), "client_write_timeout");
+    assert!(is_alive(&proxy));
+    drop(client);
+}
+
+// --- upstreams that are slow ---------------------------------------------------------------------
+
+#[test]
+fn a_connection_that_is_not_accepted_in_time_is_a_504() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let mut queued = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        queued.push(stream);
+        assert!(queued.len() < 5000, "the backlog is never full");
+    }
+    let proxy = proxy_to(address, "", "[clusters.app.timeouts]\nconnect = \"300ms\"\n");
+    let response = proxy.client().get("/");
+    assert_failed(&proxy, &response, 504, "BACKEND_TIMEOUT", "connect_timeout");
+    assert!(is_alive(&proxy));
+}
+
+#[test]
+fn an_answer_that_does_not_begin_in_time_is_a_504() {
+    let origin = silent();
+    let proxy = proxy_to(origin.address(), "", "[clusters.app.timeouts]\nfirst_byte = \"300ms\"\n");
+    let mut client = proxy.client();
+    let response = client.get("/");
+    assert_failed(&proxy, &response, 504, "BACKEND_TIMEOUT", "first_byte_timeout");
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 200000\r\n\r\n");
+    client.send([b'x'; 200_000]);
+    let response = client.read_response();
+    assert_failed(&proxy, &response, 504, "BACKEND_TIMEOUT", "first_byte_timeout");
+    assert_eq!(client.get("/ok").text(), "ok");
+    assert_eq!(origin.connections_accepted(), 2);
+}
+
+#[test]
+fn an_upstream_that_stops_taking_the_request_is_a_504() {
+    let (stop, stopped) = mpsc::channel::<()>();
+    let stopped = Mutex::new(stopped);
+    let origin = Origin::connections(move |stream, _| {
+        let stopped = stopped.lock().expect("one connection only");
+        let _ = stopped.recv_timeout(3 * PATIENCE); // reads nothing, and outlives the test
+        drop(stream);
+    });
+    let rest = "[timeouts]\nwrite = \"300ms\"\n[limits]\nmax_body_size = 0\n";
+    let proxy = proxy_to(origin.address(), "", rest);
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 100000000\r\n\r\n");
+    let begin = Instant::now();
+    let sent = client.try_send(vec![b'x'; 100_000_000]);
+    assert!(sent.is_ok(), "{sent:?}");
+    let response = client.read_response();
+    assert_failed(&proxy, &response, 504, "BACKEND_TIMEOUT", "upstream_write_timeout");
+    assert!(begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
+    assert!(is_alive(&proxy));
+    drop(stop);
+}
+
+#[test]
+fn an_answer_that_stops_in_the_middle_is_cut() {
+    let origin = Origin::raw(|stream, _, _| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort");
+        thread::sleep(Duration::from_secs(2));
+        After::Close
+    });
+    let proxy = proxy_to(origin.address(), "", "[clusters.app.timeouts]\nread = \"300ms\"\n");
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    let begin = Instant::now();
+    assert!(client.read_to_close().ends_with(b"\r\n\r\nshort"));
+    assert!(begin.elapsed() < Duration::from_millis(1900), "the origin's own end came first");
+    assert_eq!(member(&log_lines(&proxy, 1)[0], "reason"), "upstream_read_timeout");
+    assert!(is_alive(&proxy));
+}
+
+#[test]
+fn a_route_may_bound_the_whole_exchange() {
+    let origin = Origin::connections(|mut stream, _| {
+        let mut room = [0; 4096];
+        let count = stream.read(&mut room).unwrap_or(0);
+        if room[..count].starts_with(b"GET /begun") {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            while stream.write_all(b"1\r\nx\r\n").is_ok() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        }
+        let _ = stream.read(&mut room);
+    });
+    let proxy = proxy_to(origin.address(), "timeout = \"300ms\"", "");
+    let mut client = proxy.client();
+    let response = client.get("/");
+    assert_failed(&proxy, &response, 504, "BACKEND_TIMEOUT", "exchange_timeout");
+    assert_eq!(client.read_to_close(), b"");
+    let mut client = proxy.client();
+    client.send("GET /begun HTTP/1.1\r\nHost: test\r\n\r\n");
+    let received = client.read_to_close();
+    assert!(received.starts_with(b"HTTP/1.1 200 OK"), "{}", received.escape_ascii());
+    assert!(received.ends_with(b"1\r\nx\r\n"), "{}", received.escape_ascii());
+    assert!(is_alive(&proxy));
+}
+
+#[test]
+fn a_full_pool_is_a_503() {
+    let origin = Origin::start().on("GET /", Respond::text("late").after(Duration::from_secs(1)));
+    let pool = "[clusters.app.pool]\nmax_connections = 1\nmax_pending = 1\n\
+                queue_timeout = \"300ms\"\n";
+    let proxy = proxy_to(origin.address(), "", pool);
+    let mut first = proxy.client();
+    first.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    origin.wait_for_requests(1);
+    let mut second = proxy.client();
+    second.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    thread::sleep(Duration::from_millis(100));
+    let response = proxy.client().get("/");
+    assert_failed(&proxy, &response, 503, "OVERLOADED", "pool_full");
+    let response = second.read_response();
+    assert_failed(&proxy, &response, 503, "OVERLOADED", "pool_timeout");
+    assert_eq!(first.read_response().text(), "late");
+    assert_eq!(second.get("/").text(), "late");
+    assert_eq!(origin.connections_accepted(), 1);
+}
+
+// --- upstreams that go away ----------------------------------------------------------------------
+
+/// Answers `/warm`, after long enough for all who want a connection of their own. What else comes on
+/// a connection that was used before is read and not answered: the connection is closed. On a new
+/// connection it is answered, if `new_ones_answer`.
+fn dying(new_ones_answer: bool) -> Origin {
+    let used = Mutex::new(HashSet::new());
+    Origin::raw(move |stream, request, connection| {
+        let is_new = used.lock().expect("no script panics").insert(connection);
+        if request.starts_with(b"GET /warm ") {
+            thread::sleep(Duration::from_millis(100));
+        } else if !(is_new && new_ones_answer) {
+            return After::Close;
+        }
+        let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        stream.write_all(ok).map_or(After::Close, |()| After::KeepOpen)
+    })
+}
+
+/// Opens `count` upstream connections and leaves them in the pool.
+fn warm(proxy: &Proxy, origin: &Origin, count: usize) {
+    let mut clients: Vec<_> = (0..count).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        client.send("GET /warm HTTP/1.1\r\nHost: test\r\n\r\n");
+    }
+    for client in &mut clients {
+        assert_eq!(client.read_response().text(), "ok");
+    }
+    assert_eq!(origin.connections_accepted(), count);
+}
+
+fn times(origin: &Origin, method_and_target: &str) -> usize {
+    let same = |request: &support::Received| request.method_and_target() == method_and_target;
+    origin.requests().iter().filter(|request| same(request)).count()
+}
+
+#[test]
+fn a_request_on_a_kept_connection_that_dies_is_tried_once_more_if_it_may_be() {
+    let origin = dying(true);
+    let proxy = proxy_to(origin.address(), "", "");
+    for line in ["GET /1", "HEAD /2", "DELETE /3", "PUT /4", "OPTIONS /5"] {
+        let before = origin.connections_accepted();
+        assert_eq!(proxy.client().get("/warm").text(), "ok");
+        let mut client = proxy.client();
+        let body = if line.starts_with("PUT") { "abc" } else { "" };
+        let length = body.len();
+        client.send(format!(
+            "{line} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+        let method = line.split(' ').next().expect("a method");
+        assert_eq!(client.read_response_to(method).status, 200, "{line}");
+        assert_eq!(times(&origin, line), 2, "{line}");
+        assert!(origin.connections_accepted() > before, "{line}");
+    }
+    assert!(origin.requests().iter().all(|r| !r.head.starts_with("PUT") || r.body == b"abc"));
+}
+
+#[test]
+fn a_request_that_may_have_had_an_effect_is_not_tried_again() {
+    let origin = dying(true);
+    let proxy = proxy_to(origin.address(), "", "");
+    let bodies = ["Content-Length: 3\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"];
+    for (index, body) in bodies.iter().enumerate() {
+        for method in ["POST", "PATCH", "PROPFIND"] {
+            assert_eq!(proxy.client().get("/warm").text(), "ok");
+            let mut client = proxy.client();
+            client.send(format!("{method} /{index} HTTP/1.1\r\nHost: test\r\n{body}"));
+            let response = client.read_response();
+            assert_failed(&proxy, &response, 502, "BACKEND_UNREACHABLE", "upstream_closed");
+            assert_eq!(times(&origin, &format!("{method} /{index}")), 1);
+            assert_eq!(client.get("/ok").text(), "ok");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_tried_a_third_time_and_a_new_connection_only_once() {
+    let origin = dying(false);
+    let proxy = proxy_to(origin.address(), "", "");
+    let response = proxy.client().get("/new");
+    assert_failed(&proxy, &response, 502, "BACKEND_UNREACHABLE", "upstream_closed");
+    assert_eq!(times(&origin, "GET /new"), 1);
+    assert_eq!(proxy.client().get("/warm").text(), "ok");
+    let response = proxy.client().get("/kept");
+    assert_failed(&proxy, &response, 502, "BACKEND_UNREACHABLE", "upstream_closed");
+    assert_eq!(times(&origin, "GET /kept"), 2);
+    assert!(is_alive(&proxy));
+}
+
+#[test]
+fn a_request_whose_answer_has_begun_is_not_tried_again() {
+    let origin = Origin::raw(|stream, request, _| {
+        if request.starts_with(b"GET /warm ") {
+            let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+            return stream.write_all(ok).map_or(After::Close, |()| After::KeepOpen);
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 O");
+        After::Close
+    });
+    let proxy = proxy_to(origin.address(), "", "");
+    assert_eq!(proxy.client().get("/warm").text(), "ok");
+    let response = proxy.client().get("/cut");
+    assert_failed(&proxy, &response, 502, "BACKEND_INVALID_RESPONSE", "upstream_body_cut");
+    assert_eq!(times(&origin, "GET /cut"), 1);
+    assert!(is_alive(&proxy));
+}
+
+#[test]
+fn all_kept_connections_may_die_at_once() {
+    let origin = dying(true);
+    let proxy = proxy_to(origin.address(), "", "");
+    warm(&proxy, &origin, 8);
+    assert_eq!(proxy.client().get("/x").text(), "ok");
+    assert_eq!(times(&origin, "GET /x"), 2);
+    // The other seven end while nobody uses them: even what cannot be repeated goes through.
+    origin.close_connections();
+    thread::sleep(Duration::from_millis(50));
+    for number in 0..4 {
+        let mut client = proxy.client();
+        client.send(format!("POST /{number} HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\nx"));
+        let response = client.read_response();
+        origin.close_connections();
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(response.text(), "ok", "{response:?}");
+        assert_eq!(times(&origin, &format!("POST /{number}")), 1);
+    }
+}
+
+#[test]
+fn an_upstream_that_resets_is_a_502() {
+    let origin = Origin::raw(|_, _, _| After::Reset);
+    let proxy = proxy_to(origin.address(), "", "");
+    let mut client = proxy.client();
+    for _ in 0..2 {
+        let response = client.get("/");
+        assert_failed(&proxy, &response, 502, "BACKEND_UNREACHABLE", "upstream_reset");
+    }
+    assert_eq!(times(&origin, "GET /"), 2);
+    assert_eq!(client.get("/ok").text(), "ok");
+}
