@@ -11,6 +11,7 @@ use std::thread;
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::engine::doorbell::Doorbell;
+use crate::engine::io::set_waker;
 use crate::limits;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -88,7 +89,9 @@ impl<T> Future for Answer<T> {
         }
         let mut waiting = self.waiting.borrow_mut();
         if let Some(waker) = waiting.wakers.get_mut(&self.id) {
-            *waker = Some(context.waker().clone());
+            let replaced = set_waker(waker, context);
+            drop(waiting);
+            drop(replaced);
             return Poll::Pending;
         }
         // Collected between the look above and this one: the answer is there.
@@ -98,6 +101,94 @@ impl<T> Future for Answer<T> {
 
 impl<T> Drop for Answer<T> {
     fn drop(&mut self) {
-        self.waiting.borrow_mut().wakers.remove(&self.id);
+        let waker = self.waiting.borrow_mut().wakers.remove(&self.id);
+        drop(waker); // not while the cell is borrowed: it may be its task's last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::test_core::on_a_core_with;
+    use crate::engine::{core_state, on_bell, sleep, spawn};
+
+    /// A core with a pool.
+    fn with_pool<T, F>(main: impl FnOnce(Rc<Pool>) -> F + Send + 'static) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + 'static,
+    {
+        let bell = Doorbell::new().unwrap();
+        let own = bell.clone();
+        on_a_core_with(bell, move || {
+            let pool = Rc::new(Pool::start(own).unwrap());
+            let collecting = Rc::downgrade(&pool);
+            on_bell(move || collecting.upgrade().into_iter().for_each(|pool| pool.collect()));
+            main(pool)
+        })
+    }
+
+    #[test]
+    fn answers_come_back_to_those_who_asked() {
+        with_pool(|pool| async move {
+            let asked: Vec<_> = (0..1000_u64).map(|n| pool.run(move || n * n)).collect();
+            for (n, answer) in (0..).zip(asked) {
+                assert_eq!(answer.await, Some(n * n));
+            }
+            assert!(pool.waiting.borrow().wakers.is_empty());
+        });
+    }
+
+    #[test]
+    fn a_sleeping_core_is_woken_by_its_answer() {
+        with_pool(|pool| async move {
+            for _ in 0..20 {
+                let nap = pool.run(|| thread::sleep(Duration::from_millis(5)));
+                assert_eq!(nap.await, Some(()));
+            }
+        });
+    }
+
+    #[test]
+    fn work_that_panics_answers_nothing_and_leaves_its_thread_alive() {
+        with_pool(|pool| async move {
+            for _ in 0..2 * limits::BLOCKING_THREADS {
+                assert_eq!(pool.run(|| -> u32 { panic!("on purpose") }).await, None);
+            }
+            assert_eq!(pool.run(|| 7).await, Some(7));
+            assert_eq!(core_state().panics, 0);
+        });
+    }
+
+    #[test]
+    fn an_answer_that_nobody_waits_for_any_more_is_forgotten() {
+        with_pool(|pool| async move {
+            let (done, finished) = crossbeam_channel::bounded(16);
+            for polled in [false, true] {
+                let done = done.clone();
+                let answer = pool.run(move || {
+                    thread::sleep(Duration::from_millis(5));
+                    done.send(()).unwrap();
+                });
+                if polled {
+                    // A task that is dropped while it waits: another one is woken in its stead.
+                    let mut answer = answer;
+                    spawn(async move {
+                        std::future::poll_fn(|context| {
+                            assert!(Pin::new(&mut answer).poll(context).is_pending());
+                            Poll::Ready(())
+                        })
+                        .await;
+                    });
+                }
+            }
+            while finished.len() < 2 {
+                sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(pool.run(|| 7).await, Some(7));
+            assert!(pool.waiting.borrow().wakers.is_empty());
+        });
     }
 }

@@ -42,7 +42,8 @@ impl Doorbell {
         // Between storing `rung` and reading `sleeping` here, and the reverse in `may_sleep`, at least
         // one side sees the other.
         fence(Ordering::SeqCst);
-        if self.0.sleeping.swap(false, Ordering::AcqRel) {
+        if self.0.sleeping.load(Ordering::Relaxed) && self.0.sleeping.swap(false, Ordering::AcqRel)
+        {
             let one = 1_u64.to_ne_bytes();
             // SAFETY: eight bytes of a local. It can only fail when the count is full: rung enough.
             unsafe { libc::write(self.0.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };

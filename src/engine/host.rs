@@ -6,6 +6,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
+use std::marker::PhantomData;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -371,13 +372,15 @@ pub fn trim_buffers() {
 
 /// Until `after` has passed. Dropping it takes the timer away.
 pub fn sleep(after: Duration) -> Sleep {
-    Sleep { after, state: None }
+    Sleep { after, state: None, own_core: PhantomData }
 }
 
 #[derive(Debug)]
 pub struct Sleep {
     after: Duration,
     state: Option<(u32, TimerKey)>,
+    /// On another core, its place in the wheel would be somebody else's.
+    own_core: PhantomData<Rc<Machine>>,
 }
 
 impl Future for Sleep {

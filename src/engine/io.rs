@@ -3,6 +3,7 @@
 //! request may never be. Owned memory is never lent to the kernel: a dropped future leaves nothing behind.
 #![expect(unsafe_code, reason = "system calls on raw descriptors")]
 
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -58,7 +59,7 @@ pub(super) struct Slot {
     timer: Option<TimerKey>,
     timer_tick: u64,
     /// For listeners: what multishot accept has brought.
-    accepted: Vec<i32>,
+    accepted: Option<Box<VecDeque<i32>>>,
     /// A connection between two requests: it may be closed at any time.
     parked: bool,
 }
@@ -69,6 +70,11 @@ impl Slot {
             (0, other) | (other, 0) => other,
             (read, write) => read.min(write),
         }
+    }
+
+    fn close_accepted(&mut self) {
+        let accepted = self.accepted.take().into_iter().flat_map(|accepted| *accepted);
+        accepted.filter(|fd| *fd >= 0).for_each(close);
     }
 }
 
@@ -129,7 +135,7 @@ impl Slots {
             write_deadline: 0,
             timer: None,
             timer_tick: 0,
-            accepted: Vec::new(),
+            accepted: None,
             parked: false,
         });
         self.slots.len() as u32 - 1
@@ -201,13 +207,13 @@ impl Slots {
             }
             return;
         };
-        slot.accepted.push(completion.result);
+        slot.accepted.get_or_insert_default().push_back(completion.result);
         wake.extend(slot.reader.take());
         if completion.more {
             return;
         }
         if slot.state == State::Closing {
-            slot.accepted.drain(..).filter(|fd| *fd >= 0).for_each(close);
+            slot.close_accepted();
             self.release(index);
         } else {
             slot.state = State::Fresh;
@@ -347,6 +353,23 @@ impl Descriptor {
         std::future::poll_fn(|context| self.poll_ready(context, side)).await
     }
 
+    /// Until the connect that goes on in the background has ended.
+    async fn connected(&self) -> io::Result<()> {
+        loop {
+            self.ready(Side::Write).await?;
+            sockaddr::connect_error(self.fd)?;
+            // A poll that ended for want of room knows nothing, and says that all may be tried.
+            if self.is_armed() || sockaddr::peer_address(self.fd).is_ok() {
+                return Ok(());
+            }
+            self.not_ready(READ | WRITE);
+        }
+    }
+
+    fn is_armed(&self) -> bool {
+        self.machine.slots.borrow().slots[self.index as usize].state == State::Armed
+    }
+
     /// Reads with `read(2)`: for pipes, signalfd and the like.
     pub async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|context| {
@@ -455,7 +478,7 @@ impl Drop for Descriptor {
             let slot = &mut slots.slots[self.index as usize];
             self.forget_timer(slot);
             wakers = (slot.reader.take(), slot.writer.take());
-            slot.accepted.drain(..).filter(|fd| *fd >= 0).for_each(close);
+            slot.close_accepted();
             match slot.state {
                 State::Fresh => {
                     slots.release(self.index);
@@ -498,9 +521,8 @@ impl Socket {
             Socket(Descriptor::with_readiness(fd, if connecting { 0 } else { READ | WRITE }));
         if connecting {
             socket.set_deadline(Side::Write, Some(timeout));
-            socket.0.ready(Side::Write).await?;
+            socket.0.connected().await?;
             socket.set_deadline(Side::Write, None);
-            sockaddr::connect_error(socket.0.fd)?;
             // Nothing can have been said by a peer that we have said nothing to, or it tells by an edge.
             socket.0.drained();
         }
@@ -549,20 +571,25 @@ impl Socket {
     pub async fn send(&self, parts: &[&[u8]; 3], patience: Duration) -> Result<(), SendError> {
         let total = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut sent = 0;
+        let mut waited = false;
         while sent < total {
-            if sent > 0 {
-                self.set_deadline(Side::Write, Some(patience));
-            }
+            // Patience begins anew with every byte that is taken, not with every look.
+            let mut waiting = false;
             sent += std::future::poll_fn(|context| {
                 let (slices, used) = remaining(parts, sent);
                 let poll = self.poll_send(context, &slices[..used]);
-                if poll.is_pending() && sent == 0 {
+                if poll.is_pending() && !std::mem::replace(&mut waiting, true) {
                     self.set_deadline(Side::Write, Some(patience));
                 }
                 poll
             })
             .await
             .map_err(|cause| SendError { sent, cause })?;
+            waited |= waiting;
+        }
+        if waited {
+            // Else it would pass between two sends, and the next that has to wait would find it.
+            self.set_deadline(Side::Write, None);
         }
         Ok(())
     }
@@ -704,7 +731,7 @@ impl Listener {
         .await;
         let accepted = {
             let mut slots = self.descriptor.machine.slots.borrow_mut();
-            std::mem::take(&mut slots.slots[self.descriptor.index as usize].accepted)
+            slots.slots[self.descriptor.index as usize].accepted.take().unwrap_or_default()
         };
         let queued = std::iter::from_fn(|| self.accept_queued());
         for fd in accepted.into_iter().filter(|fd| *fd >= 0).chain(queued) {
@@ -717,17 +744,25 @@ impl Listener {
     fn accept_queued(&self) -> Option<RawFd> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let (nobody, length) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: no address is asked for, so nothing is written.
-        let fd = unsafe { libc::accept4(self.descriptor.fd, nobody, length, flags) };
-        (fd >= 0).then_some(fd)
+        loop {
+            // SAFETY: no address is asked for, so nothing is written.
+            let fd = unsafe { libc::accept4(self.descriptor.fd, nobody, length, flags) };
+            if fd >= 0 {
+                return Some(fd);
+            }
+            // One that gave up while it was queued says nothing of those behind it.
+            let error = io::Error::last_os_error();
+            if !matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) {
+                return None;
+            }
+        }
     }
 
     fn poll_accept(&self, context: &Context<'_>) -> Poll<i32> {
         let machine = &self.descriptor.machine;
         let mut slots = machine.slots.borrow_mut();
         let slot = &mut slots.slots[self.descriptor.index as usize];
-        if !slot.accepted.is_empty() {
-            let result = slot.accepted.remove(0);
+        while let Some(result) = slot.accepted.as_mut().and_then(|accepted| accepted.pop_front()) {
             if result != -libc::ECANCELED {
                 return Poll::Ready(result);
             }
@@ -774,4 +809,667 @@ fn check(result: isize) -> io::Result<usize> {
 fn close(fd: RawFd) {
     // SAFETY: the caller owns `fd` and forgets it.
     unsafe { libc::close(fd) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::{Read as _, Write as _};
+    use std::net::{Ipv4Addr, Shutdown, TcpStream};
+
+    use super::*;
+    use crate::engine::test_core::{connection, on_a_core, settle, with_patience};
+    use crate::engine::{now, sleep, spawn};
+
+    const BRIEF: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn listener() -> (Listener, SocketAddr) {
+        let socket = sockaddr::listen((Ipv4Addr::LOCALHOST, 0).into(), 1024).unwrap();
+        let address = socket.local_addr().unwrap();
+        (Listener::adopt(socket), address)
+    }
+
+    /// What a full completion queue does to a multishot operation: ends it.
+    fn end_operation(descriptor: &Descriptor) {
+        let machine = &descriptor.machine;
+        let slots = machine.slots.borrow();
+        let slot = &slots.slots[descriptor.index as usize];
+        assert_eq!(slot.state, State::Armed);
+        let target = token(slot.kind, slot.generation, descriptor.index);
+        machine.ring.borrow_mut().cancel(target, token(KIND_IGNORED, 0, 0));
+    }
+
+    /// More completions than the queue holds, in one turn.
+    fn overflow() {
+        let machine = Machine::current();
+        let nobody = token(KIND_IO, 0x00AB_CDEF, u32::MAX);
+        for _ in 0..limits::RING_COMPLETIONS + 500 {
+            machine.ring.borrow_mut().cancel(nobody, token(KIND_IGNORED, 0, 0));
+        }
+    }
+
+    fn state_of(descriptor: &Descriptor) -> State {
+        descriptor.machine.slots.borrow().slots[descriptor.index as usize].state
+    }
+
+    /// Lets a task wait for `socket` to be readable, so that it is armed.
+    async fn arm(socket: &Socket) {
+        let mut bytes = [0; 1];
+        std::future::poll_fn(|context| {
+            assert!(socket.poll_recv(context, &mut bytes).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        settle().await;
+        assert_eq!(state_of(&socket.0), State::Armed);
+    }
+
+    /// Fills the socket until it takes no more, on the peer's side too.
+    async fn fill(socket: &Socket) {
+        let bytes = vec![7; 1 << 20];
+        let mut full = 0;
+        while full < 3 {
+            let parts = [IoSlice::new(&bytes)];
+            let poll = std::future::poll_fn(|c| Poll::Ready(socket.poll_send(c, &parts))).await;
+            full = if poll.is_ready() { 0 } else { full + 1 };
+            settle().await;
+        }
+    }
+
+    /// Reads what there is, without blocking.
+    fn empty(peer: &mut TcpStream) {
+        peer.set_nonblocking(true).unwrap();
+        let mut bytes = vec![0; 1 << 20];
+        while peer.read(&mut bytes).is_ok() {}
+        peer.set_nonblocking(false).unwrap();
+    }
+
+    // --- what edges tell -----------------------------------------------------------------------
+
+    #[test]
+    fn a_fin_that_arrives_together_with_data_is_seen() {
+        on_a_core(|| async {
+            for room in [3, 8, 100] {
+                let (socket, mut peer) = connection();
+                arm(&socket).await;
+                // One edge: nobody looks at the ring between the two.
+                peer.write_all(b"12345678").unwrap();
+                peer.shutdown(Shutdown::Write).unwrap();
+                let (mut bytes, mut total) = ([0; 100], 0);
+                loop {
+                    match socket.recv(&mut bytes[..room]).await.unwrap() {
+                        0 => break,
+                        count => total += count,
+                    }
+                }
+                assert_eq!(total, 8);
+                assert!(!socket.is_quiet());
+            }
+        });
+    }
+
+    #[test]
+    fn a_half_closed_peer_still_gets_everything() {
+        on_a_core(|| async {
+            let (socket, mut peer) = connection();
+            arm(&socket).await;
+            peer.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(socket.recv(&mut [0; 8]).await.unwrap(), 0);
+            fill(&socket).await;
+            let reader = std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                peer.read_to_end(&mut bytes).unwrap();
+                bytes
+            });
+            socket.send(&[b"the ", b"", b"end"], LONG).await.unwrap();
+            assert_eq!(socket.recv(&mut [0; 8]).await.unwrap(), 0, "and the end stays the end");
+            drop(socket);
+            settle().await;
+            assert!(reader.join().unwrap().ends_with(b"the end"));
+        });
+    }
+
+    #[test]
+    fn a_reset_ends_both_sides_waits() {
+        on_a_core(|| async {
+            let (socket, peer) = connection();
+            fill(&socket).await;
+            arm(&socket).await;
+            drop(peer); // with bytes unread: a reset
+            std::future::poll_fn(|context| socket.poll_broken(context)).await;
+            assert!(socket.recv(&mut [0; 8]).await.is_err());
+            assert!(socket.send(&[b"x", b"", b""], LONG).await.is_err());
+        });
+    }
+
+    #[test]
+    fn bytes_that_come_between_two_reads_are_neither_lost_nor_waited_for() {
+        on_a_core(|| async {
+            let (socket, mut peer) = connection();
+            let mut bytes = [0; 64];
+            for round in 0..2000_u32 {
+                peer.write_all(&round.to_ne_bytes()).unwrap();
+                if round % 3 == 0 {
+                    settle_quickly().await;
+                }
+                let mut have = 0;
+                while have < 4 {
+                    have += socket.recv(&mut bytes[have..]).await.unwrap();
+                }
+                assert_eq!(bytes[..4], round.to_ne_bytes());
+            }
+        });
+    }
+
+    async fn settle_quickly() {
+        for _ in 0..2 * limits::ROUNDS_PER_TURN {
+            yield_now().await;
+        }
+    }
+
+    // --- operations that end ---------------------------------------------------------------------
+
+    #[test]
+    fn a_poll_that_ends_is_armed_again() {
+        on_a_core(|| async {
+            let (socket, mut peer) = connection();
+            let mut bytes = [0; 8];
+            for _ in 0..3 {
+                arm(&socket).await;
+                end_operation(&socket.0);
+                settle().await;
+                assert_eq!(state_of(&socket.0), State::Fresh);
+                arm(&socket).await;
+                peer.write_all(b"abc").unwrap();
+                assert_eq!(socket.recv(&mut bytes).await.unwrap(), 3);
+            }
+        });
+    }
+
+    #[test]
+    fn a_task_that_waits_when_its_poll_ends_is_woken_by_the_next_byte() {
+        on_a_core(|| async {
+            let (socket, mut peer) = connection();
+            let socket = Rc::new(socket);
+            let came = Rc::new(Cell::new(0));
+            let (theirs, counting) = (Rc::clone(&socket), Rc::clone(&came));
+            spawn(async move { counting.set(theirs.recv(&mut [0; 8]).await.unwrap()) });
+            settle().await;
+            end_operation(&socket.0);
+            settle().await;
+            assert_eq!((state_of(&socket.0), came.get()), (State::Armed, 0));
+            peer.write_all(b"abc").unwrap();
+            settle().await;
+            assert_eq!(came.get(), 3);
+        });
+    }
+
+    #[test]
+    fn an_overflowing_completion_queue_makes_no_socket_and_no_listener_deaf() {
+        on_a_core(|| async {
+            let (mut listening, address) = listener();
+            let accepted = Rc::new(Cell::new(0));
+            let counting = Rc::clone(&accepted);
+            spawn(async move {
+                loop {
+                    let socket = listening.accept().await.unwrap();
+                    counting.set(counting.get() + 1);
+                    std::mem::forget(socket);
+                }
+            });
+            let received = Rc::new(Cell::new(0));
+            let mut peers = Vec::new();
+            for _ in 0..64 {
+                let (socket, peer) = connection();
+                peers.push(peer);
+                let received = Rc::clone(&received);
+                spawn(async move {
+                    let mut bytes = [0; 8];
+                    while let Ok(count @ 1..) = socket.recv(&mut bytes).await {
+                        received.set(received.get() + count);
+                    }
+                });
+            }
+            settle().await;
+            let mut clients = Vec::new();
+            for round in 1..=3 {
+                overflow();
+                for peer in &mut peers {
+                    peer.write_all(b"x").unwrap();
+                }
+                clients.extend((0..4).map(|_| TcpStream::connect(address).unwrap()));
+                overflow();
+                let begun = now();
+                while (received.get() < 64 * round || accepted.get() < 4 * round)
+                    && now() - begun < Duration::from_secs(5)
+                {
+                    settle().await;
+                }
+                assert_eq!((received.get(), accepted.get()), (64 * round, 4 * round));
+            }
+        });
+    }
+
+    #[test]
+    fn an_accept_that_ends_is_armed_again() {
+        on_a_core(|| async {
+            let (mut listener, address) = listener();
+            for round in 0..3 {
+                let client = TcpStream::connect(address).unwrap();
+                drop(listener.accept().await.unwrap());
+                settle().await;
+                // Pausing twice, and once with nothing armed, is as good as once.
+                (0..round).for_each(|_| listener.pause());
+                if round == 0 {
+                    end_operation(&listener.descriptor);
+                }
+                settle().await;
+                assert_eq!(state_of(&listener.descriptor), State::Fresh);
+                drop(client);
+            }
+        });
+    }
+
+    #[test]
+    fn a_paused_listener_leaves_connections_in_the_queue_until_it_is_asked_again() {
+        on_a_core(|| async {
+            let (mut listener, address) = listener();
+            let _first = TcpStream::connect(address).unwrap();
+            listener.accept().await.unwrap();
+            listener.pause();
+            settle().await;
+            let _waiting: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+            settle().await;
+            let slots = Machine::current();
+            let index = listener.descriptor.index as usize;
+            let accepted = slots.slots.borrow().slots[index].accepted.as_ref().map(|a| a.len());
+            assert_eq!(accepted, Some(1), "the cancellation and nothing else");
+            for _ in 0..5 {
+                listener.accept().await.unwrap();
+            }
+            // Paused and asked again before the ring knows of it.
+            listener.pause();
+            let _last = TcpStream::connect(address).unwrap();
+            listener.accept().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn the_last_connections_of_a_listener_are_those_accepted_and_those_queued() {
+        on_a_core(|| async {
+            let (mut listener, address) = listener();
+            let mut clients = vec![TcpStream::connect(address).unwrap()];
+            listener.accept().await.unwrap();
+            clients.extend((0..3).map(|_| TcpStream::connect(address).unwrap()));
+            settle().await; // accepted by the kernel, not asked for
+            listener.pause();
+            settle().await;
+            clients.extend((0..3).map(|_| TcpStream::connect(address).unwrap()));
+            let sockets = listener.last().await;
+            assert_eq!(sockets.len(), 6);
+            drop(listener);
+            for (mut client, socket) in clients.drain(1..).zip(sockets) {
+                assert_eq!(socket.peer_address().unwrap(), client.local_addr().unwrap());
+                socket.send(&[b"hi", b"", b""], LONG).await.unwrap();
+                drop(socket);
+                client = with_patience(client);
+                client.read_exact(&mut [0; 2]).unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn a_slow_task_loses_no_accepts() {
+        on_a_core(|| async {
+            let (mut listener, address) = listener();
+            let _first = TcpStream::connect(address).unwrap();
+            listener.accept().await.unwrap();
+            let clients = std::thread::spawn(move || {
+                (0..300).map(|_| TcpStream::connect(address).unwrap()).collect::<Vec<_>>()
+            });
+            std::thread::sleep(Duration::from_millis(100)); // the slow task
+            for _ in 0..300 {
+                listener.accept().await.unwrap();
+            }
+            assert_eq!(clients.join().unwrap().len(), 300);
+        });
+    }
+
+    #[test]
+    fn a_listener_that_always_has_connections_lets_others_run() {
+        on_a_core(|| async {
+            let (mut listener, address) = listener();
+            let _clients: Vec<_> = (0..300).map(|_| TcpStream::connect(address).unwrap()).collect();
+            let turns = Rc::new(Cell::new(0_usize));
+            let counting = Rc::clone(&turns);
+            spawn(async move {
+                loop {
+                    counting.set(counting.get() + 1);
+                    yield_now().await;
+                }
+            });
+            for _ in 0..300 {
+                listener.accept().await.unwrap();
+            }
+            assert!(turns.get() >= 300 / limits::ACCEPTS_PER_TURN, "{}", turns.get());
+        });
+    }
+
+    #[test]
+    fn an_error_of_accept_is_told_once_and_the_listener_goes_on() {
+        on_a_core(|| async {
+            let (mut listener, address) = listener();
+            let index = listener.descriptor.index;
+            let generation = Machine::current().slots.borrow().slots[index as usize].generation;
+            // As the kernel says that no descriptor is left: one result, and the operation is over.
+            let completion = Completion {
+                token: token(KIND_ACCEPT, generation, index),
+                result: -libc::EMFILE,
+                more: false,
+            };
+            Machine::current().slots.borrow_mut().accepted(completion, &mut Vec::new());
+            let error = listener.accept().await.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+            let _client = TcpStream::connect(address).unwrap();
+            listener.accept().await.unwrap();
+        });
+    }
+
+    // --- closing ---------------------------------------------------------------------------------
+
+    #[test]
+    fn dropping_an_armed_socket_sends_fin_promptly() {
+        on_a_core(|| async {
+            let (socket, mut peer) = connection();
+            arm(&socket).await;
+            drop(socket);
+            settle().await;
+            peer.set_nonblocking(true).unwrap();
+            assert_eq!(peer.read(&mut [0; 8]).expect("the end, and not a wait for it"), 0);
+        });
+    }
+
+    #[test]
+    fn a_slot_is_not_used_again_before_its_last_completion() {
+        on_a_core(|| async {
+            let (socket, _peer) = connection();
+            arm(&socket).await;
+            let index = socket.0.index;
+            drop(socket);
+            let (second, _peer) = connection();
+            assert_ne!(second.0.index, index, "the ring still speaks of the first");
+            settle().await;
+            assert_eq!(crate::engine::core_state().descriptors, 1);
+            let (third, _peer) = connection();
+            assert_eq!(third.0.index, index);
+        });
+    }
+
+    #[test]
+    fn what_the_ring_says_late_does_not_reach_the_next_owner_of_a_slot() {
+        on_a_core(|| async {
+            let (socket, _peer) = connection();
+            arm(&socket).await;
+            let machine = Machine::current();
+            let index = socket.0.index;
+            let stale =
+                token(KIND_IO, machine.slots.borrow().slots[index as usize].generation, index);
+            drop(socket);
+            settle().await;
+            let (next, _peer) = connection();
+            assert_eq!(next.0.index, index);
+            arm(&next).await;
+            next.set_deadline(Side::Read, Some(LONG));
+            let everything = i32::from(libc::POLLIN | libc::POLLHUP);
+            for more in [true, false] {
+                let late = Completion { token: stale, result: everything, more };
+                machine.slots.borrow_mut().complete(late, &mut Vec::new());
+            }
+            let again = machine.slots.borrow_mut().expire(stale, u64::MAX, &mut Vec::new());
+            assert_eq!((again, next.is_quiet()), (None, true));
+            assert_eq!(state_of(&next.0), State::Armed);
+        });
+    }
+
+    #[test]
+    fn a_connection_accepted_for_a_listener_that_has_gone_is_closed() {
+        on_a_core(|| async {
+            let (mut listener, address) = listener();
+            let _first = TcpStream::connect(address).unwrap();
+            listener.accept().await.unwrap();
+            // Both are on their way at once: the connection, and the end of its listener.
+            let mut late = with_patience(TcpStream::connect(address).unwrap());
+            drop(listener);
+            settle().await;
+            let end = late.read(&mut [0; 8]);
+            let reset = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionReset;
+            assert!(matches!(&end, Ok(0)) || end.as_ref().is_err_and(reset), "{end:?}");
+            assert_eq!(crate::engine::core_state().descriptors, 0);
+        });
+    }
+
+    #[test]
+    fn a_socket_that_was_never_waited_for_can_be_given_away_and_others_cannot() {
+        on_a_core(|| async {
+            let (socket, mut peer) = connection();
+            socket.set_deadline(Side::Read, Some(BRIEF));
+            let given = socket.take().expect("fresh");
+            assert_eq!(crate::engine::core_state().timers, 0);
+            let socket = Socket::adopt(given);
+            peer.write_all(b"abc").unwrap();
+            assert_eq!(socket.recv(&mut [0; 8]).await.unwrap(), 3);
+            arm(&socket).await;
+            assert!(socket.take().is_none());
+            settle().await;
+            assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0, "and is closed");
+        });
+    }
+
+    // --- deadlines -------------------------------------------------------------------------------
+
+    async fn waits(socket: &Socket) -> Duration {
+        let begun = now();
+        let error = socket.ready(Side::Read).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        now() - begun
+    }
+
+    #[test]
+    fn a_deadline_moves_earlier_and_later() {
+        on_a_core(|| async {
+            let (socket, mut peer) = connection();
+            arm(&socket).await;
+            socket.set_deadline(Side::Read, Some(LONG));
+            socket.set_deadline(Side::Read, Some(BRIEF));
+            let waited = waits(&socket).await;
+            assert!(waited >= BRIEF && waited < LONG, "{waited:?}");
+            socket.set_deadline(Side::Read, Some(BRIEF));
+            socket.set_deadline(Side::Read, Some(3 * BRIEF));
+            assert!(waits(&socket).await >= 3 * BRIEF);
+            socket.set_deadline(Side::Read, Some(BRIEF));
+            socket.set_deadline(Side::Read, None);
+            sleep(3 * BRIEF).await;
+            peer.write_all(b"x").unwrap();
+            assert_eq!(socket.recv(&mut [0; 8]).await.unwrap(), 1);
+            assert_eq!(crate::engine::core_state().timers, 0);
+        });
+    }
+
+    #[test]
+    fn the_deadlines_of_both_sides_are_kept_apart() {
+        on_a_core(|| async {
+            let (socket, _peer) = connection();
+            fill(&socket).await;
+            arm(&socket).await;
+            let socket = Rc::new(socket);
+            socket.set_deadline(Side::Write, Some(3 * BRIEF));
+            socket.set_deadline(Side::Read, Some(BRIEF));
+            let (writer, begun) = (Rc::clone(&socket), now());
+            let wrote = Rc::new(Cell::new(None));
+            let result = Rc::clone(&wrote);
+            spawn(async move {
+                assert!(writer.ready(Side::Write).await.is_err());
+                result.set(Some(now() - begun));
+            });
+            assert!(waits(&socket).await < 3 * BRIEF);
+            assert_eq!(wrote.get(), None);
+            sleep(4 * BRIEF).await;
+            assert!(wrote.get().expect("it has timed out too") >= 3 * BRIEF);
+        });
+    }
+
+    #[test]
+    fn data_that_comes_with_the_deadline_wins() {
+        on_a_core(|| async {
+            let (socket, mut peer) = connection();
+            arm(&socket).await;
+            socket.set_deadline(Side::Read, Some(BRIEF));
+            peer.write_all(b"x").unwrap();
+            std::thread::sleep(2 * BRIEF); // the turn in which both become true
+            assert_eq!(socket.recv(&mut [0; 8]).await.unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn a_send_that_waited_once_does_not_cut_a_later_one() {
+        on_a_core(|| async {
+            let (socket, mut peer) = connection();
+            fill(&socket).await;
+            let waiting = socket.send(&[b"one", b"", b""], BRIEF);
+            let mut waiting = std::pin::pin!(waiting);
+            std::future::poll_fn(|context| {
+                assert!(waiting.as_mut().poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            empty(&mut peer);
+            waiting.await.unwrap();
+            sleep(2 * BRIEF).await; // that deadline is over
+            fill(&socket).await;
+            settle().await;
+            let begun = now();
+            let more = vec![2; 32 << 20]; // than any socket takes
+            let error = socket.send(&[&more, b"", b""], 3 * BRIEF).await.unwrap_err();
+            assert_eq!(error.cause.kind(), io::ErrorKind::TimedOut);
+            assert!(now() - begun >= 3 * BRIEF, "it had its own patience");
+        });
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_given_up_on_however_busy_the_task_is() {
+        on_a_core(|| async {
+            let (socket, _peer) = connection();
+            fill(&socket).await;
+            let send = socket.send(&[b"x", b"", b""], BRIEF);
+            let mut send = std::pin::pin!(send);
+            let mut tick = Box::pin(sleep(BRIEF / 4));
+            let begun = now();
+            // The task is woken more often than its patience lasts, for reasons of its own.
+            let result = std::future::poll_fn(|context| {
+                while tick.as_mut().poll(context).is_ready() {
+                    tick = Box::pin(sleep(BRIEF / 4));
+                    assert!(now() - begun < Duration::from_secs(5), "it waits for ever");
+                }
+                send.as_mut().poll(context)
+            })
+            .await;
+            assert_eq!(result.unwrap_err().cause.kind(), io::ErrorKind::TimedOut);
+        });
+    }
+
+    // --- connecting --------------------------------------------------------------------------------
+
+    #[test]
+    fn a_connect_is_refused_at_once_and_given_up_on_late() {
+        on_a_core(|| async {
+            let (listener, address) = listener();
+            let socket = Socket::connect(address, LONG).await.unwrap();
+            assert_eq!(socket.peer_address().unwrap(), address);
+            drop((listener, socket));
+            settle().await;
+            let refused = Socket::connect(address, LONG).await.unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            let (_full, address, _clients) = full_listener();
+            let late = Socket::connect(address, BRIEF).await.unwrap_err();
+            assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+            settle().await;
+            assert_eq!(crate::engine::core_state().descriptors, 0);
+        });
+    }
+
+    #[test]
+    fn a_poll_that_ends_while_connecting_does_not_make_a_connection() {
+        on_a_core(|| async {
+            let (_full, address, _clients) = full_listener();
+            let mut connecting = std::pin::pin!(Socket::connect(address, 5 * BRIEF));
+            std::future::poll_fn(|context| {
+                assert!(connecting.as_mut().poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            settle().await;
+            let target = token(KIND_IO, 0, 0);
+            let machine = Machine::current();
+            machine.ring.borrow_mut().cancel(target, token(KIND_IGNORED, 0, 0));
+            let late = connecting.await.unwrap_err();
+            assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+        });
+    }
+
+    /// A listener that answers no more: its queue is full.
+    fn full_listener() -> (std::net::TcpListener, SocketAddr, Vec<TcpStream>) {
+        let listener = sockaddr::listen((Ipv4Addr::LOCALHOST, 0).into(), 0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(50));
+        let clients = std::iter::from_fn(|| connect().ok()).take(100).collect();
+        (listener, address, clients)
+    }
+
+    #[test]
+    fn sends_of_every_split_arrive_whole() {
+        on_a_core(|| async {
+            let (socket, mut peer) = connection();
+            let body: Vec<u8> = (0..3_000_000_u32).map(|n| n as u8).collect();
+            let reader = std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                peer.read_to_end(&mut bytes).unwrap();
+                bytes
+            });
+            socket.send(&[b"head", &body, b"tail"], LONG).await.unwrap();
+            socket.send(&[b"", b"", b""], LONG).await.unwrap();
+            socket.send(&[b"", b"middle", b""], LONG).await.unwrap();
+            socket.finish();
+            let got = reader.join().unwrap();
+            assert_eq!(got, [b"head", &body[..], b"tailmiddle"].concat());
+        });
+    }
+
+    #[test]
+    fn remaining_parts_are_exactly_what_is_left() {
+        let parts: [&[u8]; 3] = [b"ab", b"", b"cde"];
+        for sent in 0..=5 {
+            let (slices, used) = remaining(&parts, sent);
+            let left: Vec<u8> = slices[..used].iter().flat_map(|s| s.iter().copied()).collect();
+            assert_eq!(left, b"abcde"[sent..]);
+            assert!(slices[..used].iter().all(|slice| !slice.is_empty()));
+        }
+    }
+
+    #[test]
+    fn tokens_keep_their_parts_apart() {
+        let token = token(KIND_ACCEPT, 0xFFFF_FFFF, u32::MAX);
+        assert_eq!(token_kind(token), KIND_ACCEPT);
+        assert_eq!(token_generation(token), 0x00FF_FFFF);
+        assert_eq!(token_index(token), u32::MAX);
+    }
+
+    #[test]
+    fn generations_wrap_without_touching_the_kind() {
+        let mut slots = Slots::default();
+        let index = slots.insert(-1, 0);
+        slots.slots[index as usize].generation = 0x00FF_FFFF;
+        slots.release(index);
+        assert_eq!(slots.slots[index as usize].generation, 0);
+    }
 }

@@ -117,3 +117,69 @@ fn signal_set() -> libc::sigset_t {
         set.assume_init()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::test_core::{on_a_core, settle};
+    use crate::engine::{now, sleep, spawn};
+
+    /// To this thread alone: the test's other threads do not block signals.
+    fn raise(signal: i32) {
+        // SAFETY: a plain call; the signal is blocked on this thread.
+        assert_eq!(unsafe { libc::raise(signal) }, 0);
+    }
+
+    #[test]
+    fn signals_are_awaited_in_a_task_and_interrupt_nothing() {
+        on_a_core(|| async {
+            Signals::block().unwrap();
+            let mut signals = Signals::open().unwrap();
+            raise(libc::SIGTERM);
+            assert_eq!(signals.next().await.unwrap(), Signal::Stop, "it was pending already");
+            spawn(async {
+                for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGUSR2, libc::SIGINT] {
+                    sleep(Duration::from_millis(2)).await;
+                    raise(signal);
+                }
+            });
+            for signal in [Signal::Reload, Signal::Reopen, Signal::Upgrade, Signal::Stop] {
+                assert_eq!(signals.next().await.unwrap(), signal, "it came while waiting");
+            }
+            raise(libc::SIGTERM);
+            raise(libc::SIGHUP);
+            settle().await;
+            let both = [signals.next().await.unwrap(), signals.next().await.unwrap()];
+            assert!(both.contains(&Signal::Stop) && both.contains(&Signal::Reload), "one edge");
+        });
+    }
+
+    #[test]
+    fn a_pipe_is_read_to_its_end() {
+        on_a_core(|| async {
+            let (reader, writer) = crate::engine::test_core::pipe();
+            let begun = now();
+            let mut bytes = [0; 8];
+            let writing = std::thread::spawn(move || {
+                use std::io::Write as _;
+                let mut writer = writer;
+                std::thread::sleep(Duration::from_millis(5));
+                writer.write_all(b"abc").unwrap();
+            });
+            assert_eq!(reader.read(&mut bytes).await.unwrap(), 3);
+            assert_eq!(reader.read(&mut bytes).await.unwrap(), 0);
+            assert!(now() > begun);
+            writing.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_core_counts_its_own_cpu_time() {
+        let before = thread_cpu();
+        let mut sum = 0_u64;
+        while thread_cpu() - before < Duration::from_millis(1) {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(sum > 0);
+    }
+}

@@ -1,16 +1,18 @@
 //! A core for the tests of this folder: on a thread of its own, given up on after a while, so that a
 //! lost wake-up fails a test and does not hang it.
 
+use std::fs::File;
 use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use crate::engine::{self, Descriptor, Doorbell, Placement, Socket};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What `main` returns when it runs as a core. Panics of `main` come through.
 pub(super) fn on_a_core<T, F>(main: impl FnOnce() -> F + Send + 'static) -> T
@@ -69,6 +71,7 @@ pub(super) async fn settle() {
 /// A pipe whose reading end belongs to this core.
 pub(super) fn pipe() -> (Descriptor, std::io::PipeWriter) {
     let (reader, writer) = std::io::pipe().unwrap();
-    let reader: OwnedFd = reader.into();
-    (Descriptor::new(reader), writer)
+    let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+    let non_blocking = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    (Descriptor::new(non_blocking.unwrap().into()), writer)
 }
