@@ -3,8 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "functions that only tests call are tests")]
 
-#[path = "support/snapshot.rs"]
-mod snapshot;
+mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +22,7 @@ fn every_broken_file_is_refused_with_all_its_mistakes() {
         let name = file.strip_prefix(root()).unwrap().display().to_string();
         let text = fs::read_to_string(&file).unwrap();
         let errors = config::load(&name, &text).expect_err(&name).to_string();
-        snapshot::snapshot(&name.trim_start_matches("tests/").replace(".toml", ".txt"), &errors);
+        support::snapshot(&name.trim_start_matches("tests/").replace(".toml", ".txt"), &errors);
     }
 }
 
@@ -231,7 +230,7 @@ fn every_value_lands_in_its_own_field() {
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
          {clusters:#?}\n"
     );
-    snapshot::snapshot("config/plan.txt", &text);
+    support::snapshot("config/plan.txt", &text);
 }
 
 #[test]
@@ -332,7 +331,7 @@ fn the_help_page_is_what_it_was() {
         [("help", vec!["corelane", "--help"]), ("help_run", vec!["corelane", "run", "--help"])]
     {
         let help = cli::parse_from(args).expect_err("help is not a command").to_string();
-        snapshot::snapshot(&format!("config/{name}.txt"), &help);
+        support::snapshot(&format!("config/{name}.txt"), &help);
     }
 }
 

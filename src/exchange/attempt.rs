@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::engine::{Side, Socket};
 use crate::exchange::failure::{Failure, Retry};
 use crate::exchange::record::{Marks, Phase};
-use crate::exchange::relay::{self, Download, Downloaded, Request, Upload, UploadFailure};
+use crate::exchange::relay::{Download, Downloaded, Request};
+use crate::exchange::upload::{self, Upload, UploadFailure};
 use crate::exchange::{Ending, Exchange, Progress};
 use crate::http::head::{Framing, Keep, RequestHead};
 use crate::http1::encode::{self, Forwarded};
@@ -176,7 +177,7 @@ impl Attempt<'_> {
         let replayable = piece.end && head.framing != Framing::Chunked;
         let sending = upload.send(upstream, &work.out, input, &piece, plan.timeouts.write);
         sending.await.map_err(|error| Failed {
-            failure: relay::write_failure(&error),
+            failure: upload::write_failure(&error),
             unsent: error.sent == 0,
             replayable,
         })?;

@@ -6,6 +6,7 @@ pub mod client_address;
 pub mod failure;
 pub mod record;
 mod relay;
+mod upload;
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};

@@ -1,209 +1,25 @@
-//! Moving bytes: the rest of a request body up, the response down, both at once when need be. Bodies
-//! stream: a buffer is lent while bytes are in hand and given back before waiting, and no side is read
-//! faster than the other takes it.
+//! Moving a response down: its head rewritten, its body streamed and framed anew. A buffer is lent while
+//! bytes are in hand and given back before waiting, and the upstream is read no faster than the client
+//! takes it.
 
 use std::io;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::engine::{self, SendError, Side, Socket};
+use crate::engine::{self, Side, Socket};
 use crate::exchange::Progress;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
-use crate::http::head::{Framing, Keep, Method, RequestHead, ResponseHead, Version};
+use crate::http::head::{Framing, Keep, Method, ResponseHead, Version};
 use crate::http::headers::HeaderEdits;
-use crate::http1::body::{Decoded, Decoder};
+use crate::http1::body::Decoder;
 use crate::http1::encode;
 use crate::http1::parse::{self, HeadLimits, Parsed};
-use crate::http1::server::{Client, Input};
+use crate::http1::server::Client;
 use crate::limits;
 use crate::plan::{ClusterTimeouts, Plan, Route};
 use crate::shard::Shard;
 use crate::shard::workspace::{Work, Workspace};
-
-/// The body of a request on its way up.
-pub(super) struct Upload {
-    decoder: Decoder,
-    framing: Framing,
-    tail: Vec<u8>,
-    received: u64,
-    max: u64,
-    /// How long we have waited for the client, all waits together.
-    waited: Duration,
-}
-
-/// A piece of body at the front of the unused input.
-pub(super) struct Piece {
-    decoded: Decoded,
-    pub(super) end: bool,
-}
-
-impl Upload {
-    pub(super) fn new(head: &RequestHead, max: u64) -> Upload {
-        Upload {
-            decoder: Decoder::new(head.framing),
-            framing: head.framing,
-            tail: Vec::new(),
-            received: 0,
-            max,
-            waited: Duration::ZERO,
-        }
-    }
-
-    /// What of the body is here already. Its chunk prefix is appended to `out`.
-    pub(super) fn piece(&mut self, input: &mut Input, out: &mut Vec<u8>) -> Result<Piece, Failure> {
-        let (_, unused) = input.split();
-        let decoded = self.decoder.decode(unused).map_err(|_| Failure::BodyMalformed)?;
-        self.received += decoded.data as u64;
-        if self.max != 0 && self.received > self.max {
-            return Err(Failure::BodyTooLarge);
-        }
-        self.tail.clear();
-        if self.framing == Framing::Chunked {
-            frame(decoded.data, decoded.end, self.decoder.trailers(), out, &mut self.tail);
-        }
-        Ok(Piece { decoded, end: decoded.end })
-    }
-
-    /// Sends `out`, the piece and what frames it.
-    pub(super) async fn send(
-        &self,
-        upstream: &Socket,
-        out: &[u8],
-        input: &mut Input,
-        piece: &Piece,
-        patience: Duration,
-    ) -> Result<(), SendError> {
-        let (_, unused) = input.split();
-        upstream.send(&[out, piece.decoded.of(unused), &self.tail], patience).await?;
-        input.consume(piece.decoded.consumed);
-        Ok(())
-    }
-
-    /// The pieces that are still to come from the client.
-    pub(super) async fn rest(
-        &mut self,
-        client: &Client,
-        input: &mut Input,
-        upstream: &Socket,
-        plan: &Plan,
-        progress: &Progress,
-    ) -> Result<(), UploadFailure> {
-        let mut out = Vec::new();
-        let mut turns = 0;
-        while !self.is_long() {
-            self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
-            out.clear();
-            let piece = self.piece(input, &mut out).map_err(UploadFailure::Client)?;
-            // One that is here in full is slow no longer.
-            if !piece.end && self.is_too_slow(plan.timeouts.body_rate_min) {
-                return Err(UploadFailure::Client(Failure::BodyTooSlow));
-            }
-            self.send(upstream, &out, input, &piece, plan.timeouts.write)
-                .await
-                .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
-            if piece.end {
-                return Ok(());
-            }
-            turns += 1;
-            if turns % limits::IO_PER_TURN == 0 {
-                engine::yield_now().await;
-            }
-        }
-        self.bulk(client, upstream, plan, progress).await
-    }
-
-    /// A long body of known length goes on in large buffers. (A chunked one does not: what follows it
-    /// in a buffer would be the next request's.)
-    fn is_long(&self) -> bool {
-        matches!(self.framing, Framing::Length(_)) && self.received >= limits::BULK_AFTER
-    }
-
-    async fn bulk(
-        &mut self,
-        client: &Client,
-        upstream: &Socket,
-        plan: &Plan,
-        progress: &Progress,
-    ) -> Result<(), UploadFailure> {
-        let Framing::Length(length) = self.framing else { unreachable!("only those are long") };
-        let mut turns = 0;
-        loop {
-            let asked = engine::now();
-            client.socket.set_deadline(Side::Read, Some(plan.timeouts.read));
-            let mut buffer = match client.socket.ready(Side::Read).await {
-                Ok(()) => engine::bulk_buffer(),
-                Err(error) => return Err(UploadFailure::Client(client_read_failure(&error))),
-            };
-            let left = usize::try_from(length - self.received).unwrap_or(usize::MAX);
-            let room = buffer.len().min(left);
-            let received = client.socket.recv(&mut buffer[..room]).await;
-            let received =
-                self.note(received, asked, plan, progress).map_err(UploadFailure::Client)?;
-            let decoded = self.decoder.decode(&mut buffer[..received]);
-            let end = decoded.is_ok_and(|decoded| decoded.end);
-            self.received += received as u64;
-            if !end && self.is_too_slow(plan.timeouts.body_rate_min) {
-                return Err(UploadFailure::Client(Failure::BodyTooSlow));
-            }
-            upstream
-                .send(&[&buffer[..received], b"", b""], plan.timeouts.write)
-                .await
-                .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
-            if end {
-                return Ok(());
-            }
-            turns += 1;
-            if turns % limits::IO_PER_TURN == 0 {
-                engine::yield_now().await;
-            }
-        }
-    }
-
-    async fn receive(
-        &mut self,
-        client: &Client,
-        input: &mut Input,
-        plan: &Plan,
-        progress: &Progress,
-    ) -> Result<(), Failure> {
-        let asked = engine::now();
-        client.socket.set_deadline(Side::Read, Some(plan.timeouts.read));
-        let result = input.receive(&client.socket).await;
-        self.note(result, asked, plan, progress).map(|_| ())
-    }
-
-    /// What a read from the client means: its bytes are counted, and so is the time it took.
-    fn note(
-        &mut self,
-        result: io::Result<usize>,
-        asked: Instant,
-        plan: &Plan,
-        progress: &Progress,
-    ) -> Result<usize, Failure> {
-        self.waited += engine::now() - asked;
-        let count = match result {
-            Ok(0) => return Err(Failure::ClientClosed),
-            Ok(count) => count,
-            Err(error) => return Err(client_read_failure(&error)),
-        };
-        progress.received.set(progress.received.get() + count as u64);
-        Ok(count)
-    }
-
-    /// A trickle that no timeout between two reads ever notices. Only what we waited for the client
-    /// counts, not what the upstream took to take it.
-    fn is_too_slow(&self, rate_min: u64) -> bool {
-        let least = rate_min.saturating_mul(self.waited.as_secs());
-        self.waited > limits::BODY_RATE_GRACE && self.received < least
-    }
-}
-
-/// Whose fault ended an upload. The upstream's may be followed by an early answer, so it is not final.
-pub(super) enum UploadFailure {
-    Client(Failure),
-    Upstream(Failure),
-}
 
 /// What a response leaves behind.
 pub(super) struct Downloaded {
@@ -463,7 +279,13 @@ impl Download<'_> {
 
 /// Frames `data` bytes as a chunk (RFC 9112 section 7.1): what stands before them is appended to `out`,
 /// what stands behind them is written to `tail`.
-fn frame(data: usize, end: bool, trailers: &[u8], out: &mut Vec<u8>, tail: &mut Vec<u8>) {
+pub(super) fn frame(
+    data: usize,
+    end: bool,
+    trailers: &[u8],
+    out: &mut Vec<u8>,
+    tail: &mut Vec<u8>,
+) {
     tail.clear();
     if data > 0 {
         out.extend_from_slice(encode::chunk_prefix(data, &mut [0; encode::CHUNK_PREFIX_BYTES]));
@@ -497,16 +319,6 @@ pub(super) async fn send_to_client(
     })
 }
 
-pub(super) fn write_failure(error: &SendError) -> Failure {
-    let late = error.cause.kind() == io::ErrorKind::TimedOut;
-    if late { Failure::UpstreamWriteTimeout } else { Failure::UpstreamReset }
-}
-
-fn client_read_failure(error: &io::Error) -> Failure {
-    let late = error.kind() == io::ErrorKind::TimedOut;
-    if late { Failure::BodyTimeout } else { Failure::ClientClosed }
-}
-
 fn read_failure(error: &io::Error) -> Failure {
     let late = error.kind() == io::ErrorKind::TimedOut;
     if late { Failure::FirstByteTimeout } else { Failure::UpstreamReset }
@@ -515,26 +327,4 @@ fn read_failure(error: &io::Error) -> Failure {
 fn body_failure(error: &io::Error) -> Failure {
     let late = error.kind() == io::ErrorKind::TimedOut;
     if late { Failure::UpstreamReadTimeout } else { Failure::UpstreamBodyCut }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn upload(received: u64, waited: Duration) -> Upload {
-        Upload { received, waited, ..Upload::new(&RequestHead::default(), 0) }
-    }
-
-    #[test]
-    fn a_body_may_be_slow_within_the_grace_only() {
-        let grace = limits::BODY_RATE_GRACE;
-        let later = grace + Duration::from_millis(1);
-        let seconds = grace.as_secs();
-        assert!(!upload(0, grace).is_too_slow(240));
-        assert!(upload(0, later).is_too_slow(240));
-        assert!(upload(240 * seconds - 1, later).is_too_slow(240));
-        assert!(!upload(240 * seconds, later).is_too_slow(240));
-        assert!(!upload(0, later).is_too_slow(0), "0 is no minimum");
-        assert!(upload(0, later).is_too_slow(u64::MAX));
-    }
 }
