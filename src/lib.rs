@@ -1,28 +1,31 @@
-//! Corelane: a proxy for Linux. One executor pinned to each core, io_uring underneath, nothing shared
-//! between cores on the request path. This page is the map; it is kept true.
+//! Corelane: a proxy for Linux. One executor pinned to each core, io_uring underneath, nothing
+//! shared between cores on the request path. This page is the map; it is kept true.
 //!
 //! # Words
 //!
 //! One word, one thing, in code, configuration, metrics and logs.
 //!
-//! - **core**: a thread with a role. *Data* cores (N, pinned) carry traffic; the *control* core holds
-//!   everything that is one per process; the *publisher* writes what leaves for the outside.
+//! - **core**: a thread with a role. *Data* cores (N, pinned) carry traffic; the *control* core
+//!   holds everything that is one per process; the *publisher* writes what leaves for the outside.
 //! - **shard**: everything that one data core owns ([`shard`]). Never `Send`, never shared.
 //! - **plan**: compiled configuration ([`plan`]). **generation**: a plan and the state that its ids
 //!   name, on one shard.
-//! - **listener → connection → session → exchange**: a bound address; an accepted peer; HTTP spoken on
-//!   it; one request and its answer.
-//! - **route, cluster, endpoint, attempt**: which requests; where they may go; one address; one try.
+//! - **listener → connection → session → exchange**: a bound address; an accepted peer; HTTP
+//!   spoken on it; one request and its answer.
+//! - **route, cluster, endpoint, attempt**: which requests; where they may go; one address; one
+//!   try.
 //! - **peer address, client address**: who holds the socket; whom it speaks for.
-//! - **failure**: why an exchange did not succeed ([`exchange::failure`]: the only table of statuses).
+//! - **failure**: why an exchange did not succeed ([`exchange::failure`]: the only table of
+//!   statuses).
 //!
 //! # Cores
 //!
-//! The control core makes every listening socket and lends it to a shard; it compiles plans, resolves
-//! names, merges statistics, serves metrics and admin, and takes signals. Cores speak by letters
-//! ([`control::message`]: what is not there is not shared), applied at one point of a core's turn.
-//! Two things are shared outside letters, both inside [`engine`]: counters that one core writes and
-//! others read, and the number of open connections where a limit means the whole process.
+//! The control core makes every listening socket and lends it to a shard; it compiles plans,
+//! resolves names, merges statistics, serves metrics and admin, and takes signals. Cores speak by
+//! letters ([`control::message`]: what is not there is not shared), applied at one point of a
+//! core's turn. Two things are shared outside letters, both inside [`engine`]: counters that one
+//! core writes and others read, and the number of open connections where a limit means the whole
+//! process.
 //!
 //! A core's turn: run every woken task, then enter the ring once, which submits, reaps and, when
 //! nothing is runnable, sleeps. Sockets are polled by edge for their lifetime and read and written
@@ -37,16 +40,16 @@
 //!
 //! # Where this departs from the first design, and why
 //!
-//! - A core sleeps in its own ring, not in glommio's: one place to be woken at, no eventfd to arm, no
-//!   moment in which a wake-up can be lost, one system call less each time. glommio schedules.
-//! - A maximum of connections is a counter of the process ([`engine::Permits`]), not slots leased by
-//!   an owner core: it is touched when a connection opens or closes, never for a request on a kept
-//!   one, is exact without a protocol, and one hot core may use all of it. Waiting is per core and
-//!   bounded; whoever frees a slot tells a core that waits.
-//! - Connecting is a system call and a poll like everything else, so the kernel never holds memory of
-//!   ours: a future may be dropped at any await without a buffer left behind.
-//! - Configuration is read by a small reader over TOML's spanned tree ([`config`]) and not by serde's
-//!   derive, which stops at the first error: an operator gets all of them at once.
+//! - A core sleeps in its own ring, not in glommio's: one place to be woken at, no eventfd to arm,
+//!   no moment in which a wake-up can be lost, one system call less each time. glommio schedules.
+//! - A maximum of connections is a counter of the process ([`engine::Permits`]), not slots leased
+//!   by an owner core: it is touched when a connection opens or closes, never for a request on a
+//!   kept one, is exact without a protocol, and one hot core may use all of it. Waiting is per
+//!   core and bounded; whoever frees a slot tells a core that waits.
+//! - Connecting is a system call and a poll like everything else, so the kernel never holds memory
+//!   of ours: a future may be dropped at any await without a buffer left behind.
+//! - Configuration is read by a small reader over TOML's spanned tree ([`config`]) and not by
+//!   serde's derive, which stops at the first error: an operator gets all of them at once.
 
 // In the order that bytes meet them.
 mod listener;

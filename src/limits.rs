@@ -24,7 +24,8 @@ pub const BODY_BYTES_MAX: u64 = 0;
 pub const BUFFER_BYTES: usize = 64 * 1024;
 /// Body bytes that are copied behind their head, so that both leave in one plain send.
 pub const COALESCE_BYTES_MAX: usize = 2048;
-/// Workspaces that a core keeps. More are needed only by exchanges whose peers are slow to take bytes.
+/// Workspaces that a core keeps. More are needed only by exchanges whose peers are slow to take
+/// bytes.
 pub const WORKSPACES_KEPT: usize = 256;
 /// How much of a buffer a streaming body uses per read: measured best between 16 and 64 KiB.
 pub const RELAY_BYTES: usize = 32 * 1024;
@@ -33,7 +34,8 @@ pub const RELAY_BYTES: usize = 32 * 1024;
 pub const BULK_BYTES: usize = 256 * 1024;
 /// A body is long after so many bytes. Below, smaller reads measured better.
 pub const BULK_AFTER: u64 = 2 * 1024 * 1024;
-/// A request of at most so many bytes is copied while its exchange waits, and gives its buffer back.
+/// A request of at most so many bytes is copied while its exchange waits, and gives its buffer
+/// back.
 pub const INPUT_COPY_BYTES_MAX: usize = 4096;
 
 const _: () = assert!(HEADER_BYTES_MAX <= BUFFER_BYTES / 2);

@@ -320,8 +320,8 @@ fn explain_finds_keys_as_operators_write_them() {
     assert_eq!(
         cli::explain(Some("limits.max_body_size")).out,
         "limits.max_body_size\n  largest request body (1MB = 1024 * 1024 bytes); larger is \
-         answered 413; 0: no limit\n  type: size\n  default: \"10MB\"\n  \
-         example: max_body_size = \"1GB\"\n"
+         answered 413; 0: no limit\n  type: size\n  default: 0\n  \
+         example: max_body_size = \"10MB\"\n"
     );
 }
 

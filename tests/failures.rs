@@ -1,6 +1,6 @@
-//! What a client gets when a request does not succeed, and what is left behind: the status, the JSON
-//! body and its id in the access log, deadlines, retries, limits. After each failure the proxy serves
-//! the next client.
+//! What a client gets when a request does not succeed, and what is left behind: the status, the
+//! JSON body and its id in the access log, deadlines, retries, limits. After each failure the
+//! proxy serves the next client.
 
 mod support;
 
@@ -17,7 +17,8 @@ use support::{After, Origin, PATIENCE, Proxy, Respond, Response, edge, eventuall
 fn proxy_to(address: SocketAddr, route: &str, rest: &str) -> Proxy {
     Proxy::start(&edge(&format!(
         "[logging.access]\npath = \"access.log\"\n\
-         [[routes]]\nname = \"ok\"\nhosts = [\"test\"]\npaths = [\"/ok\"]\nrespond = {{ body = \"ok\" }}\n\
+         [[routes]]\nname = \"ok\"\nhosts = [\"test\"]\npaths = [\"/ok\"]\n\
+         respond = {{ body = \"ok\" }}\n\
          [[routes]]\nname = \"all\"\nhosts = [\"test\"]\ncluster = \"app\"\n{route}\n\
          [clusters.app]\nendpoints = [{{ address = \"{address}\" }}]\n{rest}"
     )))
@@ -385,9 +386,9 @@ fn a_full_pool_is_a_503() {
 
 // --- upstreams that go away ----------------------------------------------------------------------
 
-/// Answers `/warm`, after long enough for all who want a connection of their own. What else comes on
-/// a connection that was used before is read and not answered: the connection is closed. On a new
-/// connection it is answered, if `new_ones_answer`.
+/// Answers `/warm`, after long enough for all who want a connection of their own. What else comes
+/// on a connection that was used before is read and not answered: the connection is closed. On a
+/// new connection it is answered, if `new_ones_answer`.
 fn dying(new_ones_answer: bool) -> Origin {
     let used = Mutex::new(HashSet::new());
     Origin::raw(move |stream, request, connection| {

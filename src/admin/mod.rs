@@ -1,5 +1,5 @@
-//! The operators' HTTP on the control core: metrics on one port, admin on another. Small on purpose:
-//! GET and HEAD, no request bodies.
+//! The operators' HTTP on the control core: metrics on one port, admin on another. Small on
+//! purpose: GET and HEAD, no request bodies.
 
 use std::borrow::Cow;
 use std::cell::Cell;

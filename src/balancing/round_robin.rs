@@ -1,6 +1,6 @@
 //! Smooth weighted round robin, as nginx does it: every endpoint gains its weight, the richest is
-//! picked and pays the sum. 5/1/1 gives a a b a c a a, never five in a row. With equal weights it is
-//! plain round robin.
+//! picked and pays the sum. 5/1/1 gives a a b a c a a, never five in a row. With equal weights it
+//! is plain round robin.
 
 /// One core's turn among the endpoints of one cluster.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
-//! The control core: makes the listening sockets, compiles and hands out plans, resolves names, merges
-//! statistics, serves metrics and admin, and takes signals. It never touches a client's bytes.
+//! The control core: makes the listening sockets, compiles and hands out plans, resolves names,
+//! merges statistics, serves metrics and admin, and takes signals. It never touches a client's
+//! bytes.
 
 pub mod message;
 mod names;
@@ -108,7 +109,8 @@ impl Control {
         }
     }
 
-    /// Waits for what letters bring about; false when that takes longer than `limit`, or a core failed.
+    /// Waits for what letters bring about; false when that takes longer than `limit`, or a core
+    /// failed.
     pub(crate) async fn until(&self, limit: Duration, reached: impl Fn(&Control) -> bool) -> bool {
         let mut late = std::pin::pin!(engine::sleep(limit));
         std::future::poll_fn(|context| {

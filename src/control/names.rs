@@ -1,5 +1,6 @@
-//! Names of endpoints, kept resolved: asked on the blocking pool, refreshed when their time to live is
-//! over. The last good addresses stay when a refresh fails; a name that never resolved delays nothing.
+//! Names of endpoints, kept resolved: asked on the blocking pool, refreshed when their time to
+//! live is over. The last good addresses stay when a refresh fails; a name that never resolved
+//! delays nothing.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! Starting and stopping, as an ordered list and its reverse: what needs privileges or can fail comes
-//! first, data cores take traffic last; on the way down input stops first.
+//! Starting and stopping, as an ordered list and its reverse: what needs privileges or can fail
+//! comes first, data cores take traffic last; on the way down input stops first.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -131,7 +131,8 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
     let mut signals =
         Signals::open().map_err(|e| StartError(format!("cannot open signalfd: {e}")))?;
     engine::spawn(names::keep_resolved(Rc::clone(&control)));
-    // Names get a moment, so that the first requests find addresses; then traffic is not kept waiting.
+    // Names get a moment, so that the first requests find addresses; then traffic is not kept
+    // waiting.
     control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.all_resolved()).await;
     announce(&control, &bound);
     install(&control, bound.listeners, producers);
@@ -212,8 +213,8 @@ fn bind(plan: &mut Plan) -> Result<Bound, StartError> {
     Ok(Bound { listeners, metrics, admin })
 }
 
-/// Without SO_REUSEPORT: with it, another process of the same user would silently share the address.
-/// Only before our first socket there, or it would find ourselves.
+/// Without SO_REUSEPORT: with it, another process of the same user would silently share the
+/// address. Only before our first socket there, or it would find ourselves.
 fn claim(name: &str, address: SocketAddr) -> Result<(), StartError> {
     engine::is_free(address).map_err(|error| cannot_listen(name, address, &error))
 }
@@ -327,7 +328,8 @@ fn data_core<F: Future<Output = ()> + 'static>(
 ) {
     let mail = Rc::new(mail);
     let running = Rc::clone(&mail);
-    // Connections catch their own panics: one that comes here is the engine's, and the core is lost.
+    // Connections catch their own panics: one that comes here is the engine's, and the core is
+    // lost.
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         engine::run(placement, bell, || main(running))
     }));
@@ -389,12 +391,13 @@ mod tests {
         let bells = Bells::new(4).unwrap();
         let post = Post::new(&bells);
         assert_eq!(post.control.inboxes.len(), 4);
-        assert!(post.shards.iter().all(|(_, inboxes)| inboxes.0.len() == 4)); // 3 others and control
+        // Three others and the control core.
+        assert!(post.shards.iter().all(|(_, inboxes)| inboxes.0.len() == 4));
         assert_eq!(post.shards[2].0.cores(), 4);
     }
 
     #[test]
-    fn stop_timeouts_fit_into_what_a_service_manager_waits() {
+    fn stopping_fits_into_what_init_systems_wait() {
         assert!(limits::PUBLISHER_STOP_TIMEOUT < Duration::from_secs(10));
     }
 }

@@ -1,4 +1,5 @@
-//! Work that blocks (names, files), done on a few threads beside the core that asks. Data cores never do.
+//! Work that blocks (names, files), done on a few threads beside the core that asks. Data cores
+//! never do.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

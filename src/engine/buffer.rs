@@ -1,6 +1,6 @@
 //! The core's buffers: lent while a connection has bytes in hand, given back by dropping.
-//! An idle connection holds none. In tests a returned buffer is poisoned, kept apart for a while and
-//! checked when it is lent again, so that a write after the return is caught.
+//! An idle connection holds none. In tests a returned buffer is poisoned, kept apart for a while
+//! and checked when it is lent again, so that a write after the return is caught.
 
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};

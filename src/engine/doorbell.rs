@@ -39,8 +39,8 @@ impl Doorbell {
     /// Something was put into one of the core's queues.
     pub fn ring(&self) {
         self.0.rung.store(true, Ordering::Release);
-        // Between storing `rung` and reading `sleeping` here, and the reverse in `may_sleep`, at least
-        // one side sees the other.
+        // Between storing `rung` and reading `sleeping` here, and the reverse in `may_sleep`, at
+        // least one side sees the other.
         fence(Ordering::SeqCst);
         if self.0.sleeping.load(Ordering::Relaxed) && self.0.sleeping.swap(false, Ordering::AcqRel)
         {

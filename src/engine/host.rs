@@ -1,7 +1,7 @@
-//! A core's machine and the loop that drives it. glommio schedules the tasks; one of them, the driver,
-//! lets all woken tasks run, then enters the ring: once, for submitting, reaping and sleeping alike.
-//! Because the ring itself is what the core sleeps on, there is no second place to be woken at, and
-//! no moment between looking and sleeping in which a wake-up can be lost.
+//! A core's machine and the loop that drives it. glommio schedules the tasks; one of them, the
+//! driver, lets all woken tasks run, then enters the ring: once, for submitting, reaping and
+//! sleeping alike. Because the ring itself is what the core sleeps on, there is no second place to
+//! be woken at, and no moment between looking and sleeping in which a wake-up can be lost.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
@@ -109,7 +109,8 @@ async fn finish(machine: &Machine) {
             break;
         }
     }
-    // What they had open is closed through the ring: submitted by the first visit, done by the second.
+    // What they had open is closed through the ring: submitted by the first visit, done by the
+    // second.
     machine.enter(None);
     machine.enter(None);
 }
@@ -224,7 +225,8 @@ impl Machine {
                 descriptors::KIND_DOORBELL if !completion.more => {
                     self.ring.borrow_mut().poll(self.doorbell.descriptor(), completion.token);
                 }
-                _ => {} // a doorbell's edge has done its work by waking us; the rest asked for no answer
+                // A doorbell's edge has done its work by waking us; the rest asked for no answer.
+                _ => {}
             }
         }
         drop((slots, completions));
@@ -461,8 +463,8 @@ impl Sleepers {
     }
 }
 
-/// Tells the driver that something ran. Being dropped counts too: a task that is dropped unpolled may
-/// wake others as it goes.
+/// Tells the driver that something ran. Being dropped counts too: a task that is dropped unpolled
+/// may wake others as it goes.
 struct Counted<F>(F);
 
 impl<F> Drop for Counted<F> {

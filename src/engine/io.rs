@@ -1,6 +1,7 @@
 //! Descriptors on the core's ring: readiness by edge, then the system call itself, at once.
 //! A descriptor is polled only after it was found not ready, so a connection that lives for one
-//! request may never be. Owned memory is never lent to the kernel: a dropped future leaves nothing behind.
+//! request may never be. Owned memory is never lent to the kernel: a dropped future leaves nothing
+//! behind.
 #![expect(unsafe_code, reason = "system calls on raw descriptors")]
 
 use std::collections::VecDeque;
@@ -59,6 +60,7 @@ pub(super) struct Slot {
     timer: Option<TimerKey>,
     timer_tick: u64,
     /// For listeners: what multishot accept has brought.
+    #[expect(clippy::box_collection, reason = "one word in every slot, used by listeners only")]
     accepted: Option<Box<VecDeque<i32>>>,
     /// A connection between two requests: it may be closed at any time.
     parked: bool,
@@ -220,8 +222,8 @@ impl Slots {
         }
     }
 
-    /// A deadline timer fired. Deadlines move forward without touching the wheel, so it may be early:
-    /// then the tick to arm again is returned.
+    /// A deadline timer fired. Deadlines move forward without touching the wheel, so it may be
+    /// early: then the tick to arm again is returned.
     pub(super) fn expire(&mut self, token: u64, now: u64, wake: &mut Vec<Waker>) -> Option<u64> {
         let slot = self.slots.get_mut(token_index(token) as usize)?;
         if slot.generation != token_generation(token) {
@@ -296,7 +298,8 @@ impl Descriptor {
         Descriptor { machine, fd, index }
     }
 
-    /// Tries `operation` when the side may be ready, waits otherwise. `WouldBlock` clears readiness.
+    /// Tries `operation` when the side may be ready, waits otherwise. `WouldBlock` clears
+    /// readiness.
     fn poll_io<T>(
         &self,
         context: &Context<'_>,
@@ -381,8 +384,8 @@ impl Descriptor {
         .await
     }
 
-    /// From now on a wait of this side ends with `TimedOut` at the deadline. `None`: waits for ever.
-    /// Moving a deadline later, the usual case, is two stores.
+    /// From now on a wait of this side ends with `TimedOut` at the deadline. `None`: waits for
+    /// ever. Moving a deadline later, the usual case, is two stores.
     pub fn set_deadline(&self, side: Side, after: Option<Duration>) {
         let tick = after.map_or(0, |after| self.machine.tick_after(after));
         let mut slots = self.machine.slots.borrow_mut();
@@ -403,14 +406,15 @@ impl Descriptor {
         slot.timer_tick = tick;
     }
 
-    /// Nothing has come since the last read found nothing: as far as the last turn of the ring knows.
+    /// Nothing has come since the last read found nothing: as far as the last turn of the ring
+    /// knows.
     pub fn is_quiet(&self) -> bool {
         let slots = self.machine.slots.borrow();
         slots.slots[self.index as usize].ready & (READ | HANG_UP) == 0
     }
 
-    /// Ready when the connection is known to be broken. Costs nothing on one that was never waited for:
-    /// of that, nothing is known.
+    /// Ready when the connection is known to be broken. Costs nothing on one that was never waited
+    /// for: of that, nothing is known.
     fn poll_broken(&self, context: &Context<'_>) -> Poll<()> {
         let mut slots = self.machine.slots.borrow_mut();
         let slot = &mut slots.slots[self.index as usize];
@@ -424,7 +428,8 @@ impl Descriptor {
         Poll::Pending
     }
 
-    /// Takes the descriptor out of this core, so that another may have it. Only before it was polled.
+    /// Takes the descriptor out of this core, so that another may have it. Only before it was
+    /// polled.
     fn take(mut self) -> Option<OwnedFd> {
         let mut slots = self.machine.slots.borrow_mut();
         let slot = &mut slots.slots[self.index as usize];
@@ -445,8 +450,8 @@ impl Descriptor {
         self.machine.slots.borrow_mut().slots[self.index as usize].ready &= !bits;
     }
 
-    /// A short read: what was there is taken. Readiness is kept when the peer has hung up, because no
-    /// other edge will tell.
+    /// A short read: what was there is taken. Readiness is kept when the peer has hung up, because
+    /// no other edge will tell.
     fn drained(&self) {
         let mut slots = self.machine.slots.borrow_mut();
         let slot = &mut slots.slots[self.index as usize];
@@ -523,7 +528,8 @@ impl Socket {
             socket.set_deadline(Side::Write, Some(timeout));
             socket.0.connected().await?;
             socket.set_deadline(Side::Write, None);
-            // Nothing can have been said by a peer that we have said nothing to, or it tells by an edge.
+            // Nothing can have been said by a peer that we have said nothing to, or it tells by an
+            // edge.
             socket.0.drained();
         }
         Ok(socket)
@@ -566,8 +572,8 @@ impl Socket {
         })
     }
 
-    /// All of `parts`, in as few calls as the socket takes. `TimedOut` when the peer takes nothing for
-    /// as long as `patience`.
+    /// All of `parts`, in as few calls as the socket takes. `TimedOut` when the peer takes nothing
+    /// for as long as `patience`.
     pub async fn send(&self, parts: &[&[u8]; 3], patience: Duration) -> Result<(), SendError> {
         let total = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut sent = 0;
@@ -616,8 +622,8 @@ impl Socket {
         self.0.is_quiet()
     }
 
-    /// Whether nothing waits to be read and nothing has ended. Readiness alone may be older than the
-    /// last read, so then the kernel is asked.
+    /// Whether nothing waits to be read and nothing has ended. Readiness alone may be older than
+    /// the last read, so then the kernel is asked.
     pub fn is_silent(&self) -> bool {
         if !self.0.is_quiet() && self.peek_would_block() {
             self.0.not_ready(READ);
@@ -693,7 +699,8 @@ impl Listener {
         if result < 0 {
             return Err(io::Error::from_raw_os_error(-result));
         }
-        // SAFETY: the kernel has just made this descriptor for us, and we take it out of the slot once.
+        // SAFETY: the kernel has just made this descriptor for us, and we take it out of the slot
+        // once.
         Ok(Socket::adopt(unsafe { std::os::fd::FromRawFd::from_raw_fd(result) }))
     }
 
@@ -712,8 +719,8 @@ impl Listener {
         sockaddr::local_address(self.descriptor.fd)
     }
 
-    /// The last connections, for a listener that is about to close: those accepted already and those
-    /// still queued in the kernel.
+    /// The last connections, for a listener that is about to close: those accepted already and
+    /// those still queued in the kernel.
     pub async fn last(&mut self) -> Vec<Socket> {
         self.pause();
         let mut sockets = Vec::new();
@@ -735,7 +742,8 @@ impl Listener {
         };
         let queued = std::iter::from_fn(|| self.accept_queued());
         for fd in accepted.into_iter().filter(|fd| *fd >= 0).chain(queued) {
-            // SAFETY: the kernel has made this descriptor for us, and it is taken out of the list once.
+            // SAFETY: the kernel has made this descriptor for us, and it is taken out of the list
+            // once.
             sockets.push(Socket::adopt(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }));
         }
         sockets
@@ -786,8 +794,8 @@ impl AsRawFd for Socket {
     }
 }
 
-/// Remembers whom to wake. The waker that stood there before is handed out, to be dropped when no cell
-/// is borrowed any more: it may be its task's last.
+/// Remembers whom to wake. The waker that stood there before is handed out, to be dropped when no
+/// cell is borrowed any more: it may be its task's last.
 pub(super) fn set_waker(place: &mut Option<Waker>, context: &Context<'_>) -> Option<Waker> {
     if place.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
         return None;
@@ -1378,7 +1386,8 @@ mod tests {
         });
     }
 
-    // --- connecting --------------------------------------------------------------------------------
+    // --- connecting
+    // --------------------------------------------------------------------------------
 
     #[test]
     fn a_connect_is_refused_at_once_and_given_up_on_late() {

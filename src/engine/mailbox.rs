@@ -1,4 +1,5 @@
-//! Bounded queues between cores: one per direction and pair. Putting a letter in rings the receiver.
+//! Bounded queues between cores: one per direction and pair. Putting a letter in rings the
+//! receiver.
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 

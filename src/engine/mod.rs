@@ -1,6 +1,6 @@
-//! The machine: the only folder that knows io_uring and glommio, reads a clock, shares memory between
-//! threads or contains `unsafe`. Everything else uses the plain names exported here, and a simulation
-//! that supplies the same names can stand in for it.
+//! The machine: the only folder that knows io_uring and glommio, reads a clock, shares memory
+//! between threads or contains `unsafe`. Everything else uses the plain names exported here, and a
+//! simulation that supplies the same names can stand in for it.
 
 mod blocking;
 mod buffer;

@@ -1,5 +1,5 @@
-//! What the engine needs of the kernel, tried before anything starts: when it is refused, the message
-//! says which of kernel version, sysctl, seccomp or memlock is in the way, and the cure.
+//! What the engine needs of the kernel, tried before anything starts: when it is refused, the
+//! message says which of kernel version, sysctl, seccomp or memlock is in the way, and the cure.
 
 use std::io;
 

@@ -43,7 +43,8 @@ pub(super) fn thread_cpu() -> Duration {
 /// Random bytes from the kernel, for seeds.
 pub fn random_seed() -> u64 {
     let mut bytes = [0; 8];
-    // SAFETY: eight bytes of a local. Up to 256 bytes are never cut short once the kernel is seeded.
+    // SAFETY: eight bytes of a local. Up to 256 bytes are never cut short once the kernel is
+    // seeded.
     unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     u64::from_ne_bytes(bytes)
 }

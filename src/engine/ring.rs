@@ -1,5 +1,6 @@
-//! The core's io_uring: SINGLE_ISSUER and DEFER_TASKRUN, so completions arrive when we ask for them,
-//! on our own stack. Knows operations and tokens, not sockets. One thread makes it and uses it.
+//! The core's io_uring: SINGLE_ISSUER and DEFER_TASKRUN, so completions arrive when we ask for
+//! them, on our own stack. Knows operations and tokens, not sockets. One thread makes it and uses
+//! it.
 #![expect(unsafe_code, reason = "submission entries are built from raw descriptors")]
 
 use std::io;

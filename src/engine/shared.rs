@@ -51,8 +51,9 @@ impl Counter {
     }
 }
 
-/// A level that several cores move: used where an event is rare (a connection opens, is handed over).
-/// Who adds and then finds the sum within a maximum may rely on it: all cores see one order.
+/// A level that several cores move: used where an event is rare (a connection opens, is handed
+/// over). Who adds and then finds the sum within a maximum may rely on it: all cores see one
+/// order.
 #[derive(Debug, Default)]
 pub struct Level(AtomicI64);
 
@@ -66,9 +67,9 @@ impl Level {
     }
 }
 
-/// A number of slots that is the whole process's: connections to one endpoint. Taking and giving are
-/// one atomic operation each, done when a connection opens or closes, never for a request on a kept
-/// one; so the maximum is exact, and a hot core may use all of it.
+/// A number of slots that is the whole process's: connections to one endpoint. Taking and giving
+/// are one atomic operation each, done when a connection opens or closes, never for a request on a
+/// kept one; so the maximum is exact, and a hot core may use all of it.
 #[derive(Debug)]
 pub struct Permits {
     max: i64,
@@ -85,14 +86,14 @@ impl Permits {
 
     /// True: a slot is the caller's until it gives it back.
     pub fn try_take(&self) -> bool {
-        // Never above the maximum, not even for a moment: another core's try must not fail on a slot
-        // that nobody has, and then wait for a word that nobody sends.
+        // Never above the maximum, not even for a moment: another core's try must not fail on a
+        // slot that nobody has, and then wait for a word that nobody sends.
         let more = |taken| (taken < self.max).then_some(taken + 1);
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 
-    /// Giving and then looking who waits, against wanting and then trying: all four in one order, so
-    /// that at least one side sees the other.
+    /// Giving and then looking who waits, against wanting and then trying: all four in one order,
+    /// so that at least one side sees the other.
     pub fn give(&self) {
         self.taken.fetch_sub(1, Ordering::SeqCst);
     }

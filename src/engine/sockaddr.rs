@@ -20,7 +20,8 @@ pub(super) fn stream_socket(address: SocketAddr) -> io::Result<OwnedFd> {
 /// Begins to connect. True: it goes on in the background.
 pub(super) fn connect(fd: &OwnedFd, address: SocketAddr) -> io::Result<bool> {
     let (storage, length) = to_raw(address);
-    // SAFETY: `storage` holds an address of `length` bytes, and the kernel copies it during the call.
+    // SAFETY: `storage` holds an address of `length` bytes, and the kernel copies it during the
+    // call.
     match check(unsafe { libc::connect(fd.as_raw_fd(), (&raw const storage).cast(), length) }) {
         Ok(_) => Ok(false),
         Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => Ok(true),
@@ -52,7 +53,8 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     let (storage, length) = to_raw(address);
-    // SAFETY: `storage` holds an address of `length` bytes, and the kernel copies it during the call.
+    // SAFETY: `storage` holds an address of `length` bytes, and the kernel copies it during the
+    // call.
     check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const storage).cast(), length) })?;
     // SAFETY: a plain call.
     check(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
@@ -65,7 +67,8 @@ pub fn is_free(address: SocketAddr) -> io::Result<()> {
     let fd = stream_socket(address)?;
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     let (storage, length) = to_raw(address);
-    // SAFETY: `storage` holds an address of `length` bytes, and the kernel copies it during the call.
+    // SAFETY: `storage` holds an address of `length` bytes, and the kernel copies it during the
+    // call.
     check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const storage).cast(), length) })?;
     Ok(())
 }

@@ -5,7 +5,8 @@
 const LEVELS: usize = 7;
 const SLOTS: usize = 64;
 const NONE: u32 = u32::MAX;
-/// The farthest tick that still has a slot: about a century. Later ones wait there and are placed again.
+/// The farthest tick that still has a slot: about a century. Later ones wait there and are placed
+/// again.
 const SPAN_MAX: u64 = 1 << (6 * LEVELS);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! Trying an endpoint: get a connection, send the request, bring back the response. A second try only
-//! where the first provably did nothing.
+//! Trying an endpoint: get a connection, send the request, bring back the response. A second try
+//! only where the first provably did nothing.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -52,7 +52,8 @@ pub(super) async fn forward(
     }
 }
 
-/// A connection; when connecting fails, one to another endpoint, since nothing was sent to the first.
+/// A connection; when connecting fails, one to another endpoint, since nothing was sent to the
+/// first.
 /// `refused` are those that could not be connected to, each tried once.
 async fn acquire(
     exchange: &mut Exchange,

@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::plan::Network;
 
-/// Walks `X-Forwarded-For` from the right, each entry vouched for by the trusted proxy to its right;
-/// the first address that is not itself a trusted proxy is the client. What stands to the left of it
-/// anybody may have written. Several lines are one list (RFC 9110 section 5.3): a proxy may add a line
-/// of its own behind the one that it was sent.
+/// Walks `X-Forwarded-For` from the right, each entry vouched for by the trusted proxy to its
+/// right; the first address that is not itself a trusted proxy is the client. What stands to the
+/// left of it anybody may have written. Several lines are one list (RFC 9110 section 5.3): a proxy
+/// may add a line of its own behind the one that it was sent.
 pub(crate) fn client_address<'a>(
     peer: IpAddr,
     trusted: &[Network],

@@ -225,7 +225,8 @@ impl Failure {
     }
 }
 
-/// Where the parser's refusals become failures: the kinds that have a status of their own are named.
+/// Where the parser's refusals become failures: the kinds that have a status of their own are
+/// named.
 impl From<Malformed> for Failure {
     fn from(malformed: Malformed) -> Failure {
         const NAMED: [(Malformed, Failure); 5] = [

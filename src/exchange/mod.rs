@@ -1,5 +1,5 @@
-//! One request and its answer. `run` is the life of an exchange on one screen: admit, route, answer,
-//! turn a failure into a reply, record.
+//! One request and its answer. `run` is the life of an exchange on one screen: admit, route,
+//! answer, turn a failure into a reply, record.
 
 pub(crate) mod attempt;
 pub mod client_address;
@@ -29,7 +29,8 @@ use crate::shard::Shard;
 use crate::shard::generation::Generation;
 use crate::telemetry::metrics::answer_slot;
 
-/// A request on its way. One per connection, used again for each request, so that it allocates once.
+/// A request on its way. One per connection, used again for each request, so that it allocates
+/// once.
 pub(crate) struct Exchange {
     pub(crate) generation: Rc<Generation>,
     pub(crate) input: Input,
@@ -253,8 +254,9 @@ impl Exchange {
         request_id(&self.head, self.input.head(), self.peer_is_trusted, &self.request_id)
     }
 
-    /// The body that the client has sent, or will, when nobody wants it. A connection can go on only
-    /// after a body that is here already, or was used to its end: what follows is the next request.
+    /// The body that the client has sent, or will, when nobody wants it. A connection can go on
+    /// only after a body that is here already, or was used to its end: what follows is the next
+    /// request.
     fn skip_body(&mut self) -> Ending {
         let is_over = match self.head.framing {
             Framing::None => true,

@@ -1,6 +1,6 @@
-//! Moving a response down: its head rewritten, its body streamed and framed anew. A buffer is lent while
-//! bytes are in hand and given back before waiting, and the upstream is read no faster than the client
-//! takes it.
+//! Moving a response down: its head rewritten, its body streamed and framed anew. A buffer is lent
+//! while bytes are in hand and given back before waiting, and the upstream is read no faster than
+//! the client takes it.
 
 use std::io;
 use std::task::Poll;
@@ -90,7 +90,8 @@ impl Download<'_> {
         ready.await.map(|()| engine::buffer())
     }
 
-    /// Reads head bytes behind those that are there: a head is refused long before there is no room.
+    /// Reads head bytes behind those that are there: a head is refused long before there is no
+    /// room.
     async fn receive(&self, buffer: &mut [u8], from: usize) -> Result<usize, Failure> {
         let room = (from + limits::RELAY_BYTES).min(buffer.len());
         match self.upstream.recv(&mut buffer[from..room]).await {
@@ -277,8 +278,8 @@ impl Download<'_> {
     }
 }
 
-/// Frames `data` bytes as a chunk (RFC 9112 section 7.1): what stands before them is appended to `out`,
-/// what stands behind them is written to `tail`.
+/// Frames `data` bytes as a chunk (RFC 9112 section 7.1): what stands before them is appended to
+/// `out`, what stands behind them is written to `tail`.
 pub(super) fn frame(
     data: usize,
     end: bool,

@@ -105,8 +105,8 @@ impl Upload {
         self.bulk(client, upstream, plan, progress).await
     }
 
-    /// A long body of known length goes on in large buffers. (A chunked one does not: what follows it
-    /// in a buffer would be the next request's.)
+    /// A long body of known length goes on in large buffers. (A chunked one does not: what follows
+    /// it in a buffer would be the next request's.)
     fn is_long(&self) -> bool {
         matches!(self.framing, Framing::Length(_)) && self.received >= limits::BULK_AFTER
     }
@@ -189,7 +189,8 @@ impl Upload {
     }
 }
 
-/// Whose fault ended an upload. The upstream's may be followed by an early answer, so it is not final.
+/// Whose fault ended an upload. The upstream's may be followed by an early answer, so it is not
+/// final.
 pub(super) enum UploadFailure {
     Client(Failure),
     Upstream(Failure),

@@ -1,6 +1,6 @@
-//! The client's side of HTTP/1.1: one connection, its requests one after another. Between requests the
-//! connection is parked: a small task without buffers. The rest lives in a box that exists while
-//! requests come.
+//! The client's side of HTTP/1.1: one connection, its requests one after another. Between requests
+//! the connection is parked: a small task without buffers. The rest lives in a box that exists
+//! while requests come.
 
 use std::io;
 use std::rc::Rc;
@@ -12,13 +12,13 @@ use crate::http1::parse::{self, HeadLimits, Malformed, Parsed};
 use crate::limits;
 use crate::shard::{Origin, Shard};
 
-/// What a client has sent: the current request's head at the front of the buffer, then the bytes of its
-/// body, or of the next request, that nobody has used yet.
+/// What a client has sent: the current request's head at the front of the buffer, then the bytes
+/// of its body, or of the next request, that nobody has used yet.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
     buffer: Option<Buf>,
-    /// Stands in for the buffer while the exchange waits: so few bytes are better copied, and the core
-    /// works on with the one buffer that is warm.
+    /// Stands in for the buffer while the exchange waits: so few bytes are better copied, and the
+    /// core works on with the one buffer that is warm.
     copy: Vec<u8>,
     /// The head is `..head_end`; 0 until it is complete.
     head_end: usize,
@@ -147,9 +147,9 @@ async fn receive(client: &Client, input: &mut Input, started: bool) -> io::Resul
     input.receive(&client.socket).await
 }
 
-/// Closing with bytes of the peer unread makes the kernel send a reset, which may overtake our answer
-/// (RFC 9112 section 9.6). So: no more from us, then read what still comes, for a while. Like every
-/// wait, it holds no buffer.
+/// Closing with bytes of the peer unread makes the kernel send a reset, which may overtake our
+/// answer (RFC 9112 section 9.6). So: no more from us, then read what still comes, for a while.
+/// Like every wait, it holds no buffer.
 async fn linger(client: &Client) {
     client.socket.finish();
     let end = engine::now() + limits::LINGER_TIME_MAX;

@@ -1,14 +1,14 @@
 //! Evening out accepts. SO_REUSEPORT spreads by hash and is blind to load: with few long-lived
-//! connections one core may get most of them. A core that is well above the least loaded one hands a
-//! new connection over before reading from it.
+//! connections one core may get most of them. A core that is well above the least loaded one hands
+//! a new connection over before reading from it.
 
-/// Which core should have a connection that `own` has just accepted, when not itself. `open` is every
-/// core's open connections, this one not counted yet.
+/// Which core should have a connection that `own` has just accepted, when not itself. `open` is
+/// every core's open connections, this one not counted yet.
 pub(super) fn better_core(own: usize, open: impl Iterator<Item = i64> + Clone) -> Option<usize> {
     let mine = open.clone().nth(own)?;
     let (core, least) = open.enumerate().min_by_key(|&(_, connections)| connections)?;
-    // The slack keeps connections where they land while the cores are about even: handing over costs
-    // two system calls, and thousands of short connections are even enough by themselves.
+    // The slack keeps connections where they land while the cores are about even: handing over
+    // costs two system calls, and thousands of short connections are even enough by themselves.
     let slack = 1 + least / 8;
     (mine > least + slack).then_some(core)
 }

@@ -1,4 +1,5 @@
-//! From a bound address to a connection: accepting, the connection limit, evening out between cores.
+//! From a bound address to a connection: accepting, the connection limit, evening out between
+//! cores.
 
 mod balance;
 
@@ -15,8 +16,8 @@ use crate::limits;
 use crate::plan::ListenerId;
 use crate::shard::{Counted, Life, Origin, Shard};
 
-/// Takes connections from one listening socket until the core drains; then those still queued in the
-/// kernel, and closes it.
+/// Takes connections from one listening socket until the core drains; then those still queued in
+/// the kernel, and closes it.
 pub(crate) async fn accept(shard: Rc<Shard>, id: ListenerId, mut listener: Listener) {
     let session = Life::enter(&shard);
     let mut in_hand = None;
@@ -110,8 +111,8 @@ fn has_room(shard: &Shard) -> bool {
     shard.open.read() < connections_max(shard)
 }
 
-/// The limit is the process's. Counted first and looked at then, so that of two cores which find one
-/// place only one has it.
+/// The limit is the process's. Counted first and looked at then, so that of two cores which find
+/// one place only one has it.
 fn take_place(shard: &Shard) -> bool {
     if shard.open.add(1) <= connections_max(shard) {
         return true;

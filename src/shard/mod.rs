@@ -1,5 +1,5 @@
-//! A data core: everything that it owns, and how it applies its mail. One per pinned thread; nothing
-//! here is ever seen by another thread but the counters.
+//! A data core: everything that it owns, and how it applies its mail. One per pinned thread;
+//! nothing here is ever seen by another thread but the counters.
 
 pub(crate) mod counters;
 pub(crate) mod generation;
@@ -308,8 +308,8 @@ impl Drop for Session {
     }
 }
 
-/// One open client connection in the counters that the cores balance by. Its place in the process was
-/// taken before; dropping this gives it back.
+/// One open client connection in the counters that the cores balance by. Its place in the process
+/// was taken before; dropping this gives it back.
 pub(crate) struct Counted {
     shard: Rc<Shard>,
 }

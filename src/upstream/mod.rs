@@ -1,5 +1,5 @@
-//! Connections to endpoints: kept ones first, new ones within the process's maximum, a bounded queue
-//! when there is none.
+//! Connections to endpoints: kept ones first, new ones within the process's maximum, a bounded
+//! queue when there is none.
 
 pub(crate) mod connect;
 pub(crate) mod pool;

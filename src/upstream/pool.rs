@@ -1,6 +1,6 @@
 //! One core's connections to the endpoints of one cluster. The maximum per endpoint is the whole
-//! process's (`Permits`): a core that finds it reached waits in a bounded queue and asks the others to
-//! close an idle connection; whoever frees a slot tells a core that waits.
+//! process's (`Permits`): a core that finds it reached waits in a bounded queue and asks the
+//! others to close an idle connection; whoever frees a slot tells a core that waits.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -62,8 +62,8 @@ pub(crate) struct Lease {
     pub(crate) reused: bool,
 }
 
-/// The right to one connection, counted here and in the process. Dropped: it is given back, unless a
-/// pooled connection has taken it over.
+/// The right to one connection, counted here and in the process. Dropped: it is given back, unless
+/// a pooled connection has taken it over.
 struct Slot {
     cluster: Rc<Cluster>,
     endpoint: Rc<Endpoint>,
@@ -278,9 +278,9 @@ impl Cluster {
         self.wake_first();
     }
 
-    /// Whether a connection that has become free should rather be closed for another core that waits.
-    /// With waiters here too, that is done at most every few milliseconds: connections must not be
-    /// closed and opened for each request, and no core may starve.
+    /// Whether a connection that has become free should rather be closed for another core that
+    /// waits. With waiters here too, that is done at most every few milliseconds: connections must
+    /// not be closed and opened for each request, and no core may starve.
     fn owes_others(&self, endpoint: &Endpoint, now: Instant) -> bool {
         let wanted = endpoint
             .permits

@@ -24,33 +24,28 @@ impl Json {
 
     /// `log.at("timings.head_ms")`; panics when it is not there.
     pub fn at(&self, path: &str) -> &Json {
-        path.split('.').fold(self, |value, name| match value {
-            Json::Object(members) => {
-                members.get(name).unwrap_or_else(|| panic!("no {path} in {self:?}"))
-            }
-            other => panic!("{name} of {path} is asked of {other:?}"),
+        path.split('.').fold(self, |value, name| {
+            let Json::Object(members) = value else { panic!("{name} of {path} in {value:?}") };
+            members.get(name).unwrap_or_else(|| panic!("no {path} in {self:?}"))
         })
     }
 
     pub fn text(&self, path: &str) -> &str {
-        match self.at(path) {
-            Json::Text(text) => text,
-            other => panic!("{path} is no text: {other:?}"),
-        }
+        let found = self.at(path);
+        let Json::Text(text) = found else { panic!("{path} is no text: {found:?}") };
+        text
     }
 
     pub fn number(&self, path: &str) -> f64 {
-        match self.at(path) {
-            Json::Number(number) => *number,
-            other => panic!("{path} is no number: {other:?}"),
-        }
+        let found = self.at(path);
+        let Json::Number(number) = found else { panic!("{path} is no number: {found:?}") };
+        *number
     }
 
     pub fn list(&self, path: &str) -> &[Json] {
-        match self.at(path) {
-            Json::List(list) => list,
-            other => panic!("{path} is no list: {other:?}"),
-        }
+        let found = self.at(path);
+        let Json::List(list) = found else { panic!("{path} is no list: {found:?}") };
+        list
     }
 }
 
