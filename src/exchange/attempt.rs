@@ -119,11 +119,11 @@ impl Attempt<'_> {
     async fn run(&self, exchange: &mut Exchange, lease: Lease) -> Result<Ending, Failed> {
         let plan = &self.generation.plan;
         let upstream = lease.socket();
-        let mut upload = Upload::new(&exchange.head, plan.limits.body_bytes_max);
         let fail = |failure| Failed { failure, unsent: false, replayable: false };
         let (client_address, trusted) = (exchange.client_address, exchange.peer_is_trusted);
-        let Exchange { request_id, input, head, response, out, tail, marks, progress, .. } =
-            exchange;
+        let Exchange { request_id, input, head, response, out, tail, .. } = exchange;
+        let Exchange { marks, progress, upload_chunk, .. } = exchange;
+        let mut upload = Upload::new(head, plan.limits.body_bytes_max, upload_chunk);
         progress.phase.set(Phase::RequestBody);
         let forwarded = Forwarded {
             peer: self.client.origin.peer.ip(),

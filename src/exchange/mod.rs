@@ -37,6 +37,7 @@ pub(crate) struct Exchange {
     pub(crate) out: Vec<u8>,
     /// What follows the body bytes of one send.
     tail: Vec<u8>,
+    upload_chunk: relay::ChunkFraming,
     scratch: Vec<u8>,
     pub(crate) marks: Marks,
     pub(crate) request_id: [u8; 32],
@@ -138,6 +139,7 @@ impl Exchange {
             response: ResponseHead::default(),
             out: Vec::new(),
             tail: Vec::new(),
+            upload_chunk: relay::ChunkFraming::default(),
             scratch: Vec::new(),
             marks: Marks::at(engine::now()),
             request_id: [0; 32],

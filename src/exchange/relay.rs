@@ -20,14 +20,21 @@ use crate::limits;
 use crate::plan::{ClusterTimeouts, Plan, Route};
 
 /// The body of a request on its way up.
-pub(super) struct Upload {
+pub(super) struct Upload<'a> {
     decoder: Decoder,
     framing: Framing,
-    tail: Vec<u8>,
+    chunk: &'a mut ChunkFraming,
     received: u64,
     max: u64,
     /// How long we have waited for the client, all waits together.
     waited: Duration,
+}
+
+/// What stands around the body bytes of a chunk. Kept by the exchange, so that it allocates once.
+#[derive(Debug, Default)]
+pub(super) struct ChunkFraming {
+    prefix: Vec<u8>,
+    tail: Vec<u8>,
 }
 
 /// A piece of body at the front of the unused input.
@@ -36,12 +43,12 @@ pub(super) struct Piece {
     pub(super) end: bool,
 }
 
-impl Upload {
-    pub(super) fn new(head: &RequestHead, max: u64) -> Upload {
+impl<'a> Upload<'a> {
+    pub(super) fn new(head: &RequestHead, max: u64, chunk: &'a mut ChunkFraming) -> Upload<'a> {
         Upload {
             decoder: Decoder::new(head.framing),
             framing: head.framing,
-            tail: Vec::new(),
+            chunk,
             received: 0,
             max,
             waited: Duration::ZERO,
@@ -56,9 +63,10 @@ impl Upload {
         if self.max != 0 && self.received > self.max {
             return Err(Failure::BodyTooLarge);
         }
-        self.tail.clear();
+        let tail = &mut self.chunk.tail;
+        tail.clear();
         if self.framing == Framing::Chunked {
-            frame(decoded.data, decoded.end, self.decoder.trailers(), out, &mut self.tail);
+            frame(decoded.data, decoded.end, self.decoder.trailers(), out, tail);
         }
         Ok(Piece { decoded, end: decoded.end })
     }
@@ -73,7 +81,7 @@ impl Upload {
         patience: Duration,
     ) -> Result<(), SendError> {
         let (_, unused) = input.split();
-        upstream.send(&[out, piece.decoded.of(unused), &self.tail], patience).await?;
+        upstream.send(&[out, piece.decoded.of(unused), &self.chunk.tail], patience).await?;
         input.consume(piece.decoded.consumed);
         Ok(())
     }
@@ -87,15 +95,16 @@ impl Upload {
         plan: &Plan,
         progress: &Progress,
     ) -> Result<(), UploadFailure> {
-        let mut out = Vec::new();
         let mut turns = 0;
         loop {
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
-            out.clear();
-            let piece = self.piece(input, &mut out).map_err(UploadFailure::Client)?;
-            self.send(upstream, &out, input, &piece, plan.timeouts.write)
+            let mut prefix = std::mem::take(&mut self.chunk.prefix);
+            prefix.clear();
+            let piece = self.piece(input, &mut prefix).map_err(UploadFailure::Client)?;
+            self.send(upstream, &prefix, input, &piece, plan.timeouts.write)
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
+            self.chunk.prefix = prefix;
             if piece.end {
                 return Ok(());
             }
