@@ -20,6 +20,7 @@ use crate::limits;
 use crate::plan::{ClusterId, Route};
 use crate::shard::Shard;
 use crate::shard::generation::Generation;
+use crate::shard::workspace::Work;
 use crate::upstream::pool::{Cluster, Lease, Wanted};
 
 pub(super) async fn forward(
@@ -173,10 +174,11 @@ impl Attempt<'_> {
         encode::request(&mut work.out, head, input.head(), head.framing, &forwarded, edits);
         let fail = |failure| Failed { failure, unsent: false, replayable: false };
         exchange.progress.uploading.set(true);
-        let piece = upload.piece(input, &mut work.out).map_err(fail)?;
+        let Work { out, tail, .. } = &mut *work;
+        let piece = upload.piece(input, out, tail).map_err(fail)?;
         exchange.progress.received.set(head.bytes as u64 + input.unused().len() as u64);
         let replayable = piece.end && head.framing != Framing::Chunked;
-        let sending = upload.send(upstream, &work.out, input, &piece, plan.timeouts.write);
+        let sending = upload.send(upstream, (out, tail), input, &piece, plan.timeouts.write);
         sending.await.map_err(|error| Failed {
             failure: upload::write_failure(&error),
             unsent: error.sent == 0,

@@ -17,7 +17,6 @@ use crate::plan::Plan;
 pub(super) struct Upload {
     decoder: Decoder,
     framing: Framing,
-    tail: Vec<u8>,
     received: u64,
     max: u64,
     /// How long we have waited for the client, all waits together.
@@ -35,7 +34,6 @@ impl Upload {
         Upload {
             decoder: Decoder::new(head.framing),
             framing: head.framing,
-            tail: Vec::new(),
             received: 0,
             max,
             waited: Duration::ZERO,
@@ -43,31 +41,37 @@ impl Upload {
     }
 
     /// What of the body is here already. Its chunk prefix is appended to `out`.
-    pub(super) fn piece(&mut self, input: &mut Input, out: &mut Vec<u8>) -> Result<Piece, Failure> {
+    /// What must follow it is written to `tail`.
+    pub(super) fn piece(
+        &mut self,
+        input: &mut Input,
+        out: &mut Vec<u8>,
+        tail: &mut Vec<u8>,
+    ) -> Result<Piece, Failure> {
         let (_, unused) = input.split();
         let decoded = self.decoder.decode(unused).map_err(|_| Failure::BodyMalformed)?;
         self.received += decoded.data as u64;
         if self.max != 0 && self.received > self.max {
             return Err(Failure::BodyTooLarge);
         }
-        self.tail.clear();
+        tail.clear();
         if self.framing == Framing::Chunked {
-            frame(decoded.data, decoded.end, self.decoder.trailers(), out, &mut self.tail);
+            frame(decoded.data, decoded.end, self.decoder.trailers(), out, tail);
         }
         Ok(Piece { decoded, end: decoded.end })
     }
 
-    /// Sends `out`, the piece and what frames it.
+    /// Sends the piece, and what frames it.
     pub(super) async fn send(
         &self,
         upstream: &Socket,
-        out: &[u8],
+        (out, tail): (&[u8], &[u8]),
         input: &mut Input,
         piece: &Piece,
         patience: Duration,
     ) -> Result<(), SendError> {
         let (_, unused) = input.split();
-        upstream.send(&[out, piece.decoded.of(unused), &self.tail], patience).await?;
+        upstream.send(&[out, piece.decoded.of(unused), tail], patience).await?;
         input.consume(piece.decoded.consumed);
         Ok(())
     }
@@ -81,17 +85,17 @@ impl Upload {
         plan: &Plan,
         progress: &Progress,
     ) -> Result<(), UploadFailure> {
-        let mut out = Vec::new();
+        let (mut out, mut tail) = (Vec::new(), Vec::new());
         let mut turns = 0;
         while !self.is_long() {
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
             out.clear();
-            let piece = self.piece(input, &mut out).map_err(UploadFailure::Client)?;
+            let piece = self.piece(input, &mut out, &mut tail).map_err(UploadFailure::Client)?;
             // One that is here in full is slow no longer.
             if !piece.end && self.is_too_slow(plan.timeouts.body_rate_min) {
                 return Err(UploadFailure::Client(Failure::BodyTooSlow));
             }
-            self.send(upstream, &out, input, &piece, plan.timeouts.write)
+            self.send(upstream, (&out, &tail), input, &piece, plan.timeouts.write)
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
             if piece.end {

@@ -1,0 +1,200 @@
+//! No request on a kept connection allocates: the data core's memory is set up while a connection is
+//! new, and used again. The library runs in this process, under an allocator that counts what the
+//! threads named `core-…` ask for, and remembers where.
+#![expect(unsafe_code, reason = "a global allocator")]
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+
+use support::{Origin, PATIENCE, RawClient, Respond};
+
+/// What housekeeping, five times a second, may take in all: it does not grow with the requests.
+const HOUSEKEEPING: usize = 64;
+/// How many places are remembered for the message of a failure.
+const PLACES: usize = 6;
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+static ON: AtomicBool = AtomicBool::new(false);
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static FOUND: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// This thread is noting down an allocation: that allocates too.
+    static NOTING: Cell<bool> = const { Cell::new(false) };
+}
+
+// SAFETY: everything is the system allocator's; counting touches none of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        // SAFETY: the caller's promise, passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        note();
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note();
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+fn note() {
+    if !ON.load(Ordering::Relaxed) || NOTING.get() || !is_data_core() {
+        return;
+    }
+    let before = COUNT.fetch_add(1, Ordering::Relaxed);
+    if before % 97 < PLACES {
+        NOTING.set(true);
+        if let Ok(mut found) = FOUND.lock()
+            && found.len() < PLACES
+        {
+            found.push(place());
+        }
+        NOTING.set(false);
+    }
+}
+
+/// The functions of ours on the stack.
+fn place() -> String {
+    let trace = Backtrace::force_capture().to_string();
+    let ours = trace.lines().filter(|line| line.contains("at ./src/"));
+    ours.map(str::trim).take(8).collect::<Vec<_>>().join("\n    ")
+}
+
+/// By the name that the kernel has of this thread: asking for it allocates nothing.
+fn is_data_core() -> bool {
+    let mut name = [0_u8; 16];
+    // SAFETY: the kernel writes at most 16 bytes.
+    unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) };
+    name.starts_with(b"core-")
+}
+
+/// Hears where the proxy listens.
+struct Listening(Mutex<Sender<SocketAddr>>);
+
+impl log::Log for Listening {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = record.args().to_string();
+        let address = line.strip_prefix("listening on ").and_then(|rest| rest.split(' ').next());
+        if let Some(address) = address.and_then(|address| address.parse().ok()) {
+            let _ = self.0.lock().expect("one thread says it").send(address);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The library, in this process, until it ends.
+fn start(toml: &str) -> SocketAddr {
+    let (sender, addresses) = mpsc::channel();
+    let logger = Box::leak(Box::new(Listening(Mutex::new(sender))));
+    log::set_logger(logger).expect("the only logger of this process");
+    log::set_max_level(log::LevelFilter::Info);
+    let document = corelane::config::load("test.toml", toml).unwrap_or_else(|e| panic!("{e}"));
+    let plan = corelane::config::compile(&document, 1, 1).unwrap_or_else(|e| panic!("{e}"));
+    thread::spawn(move || corelane::control::run(plan).expect("it runs"));
+    addresses.recv_timeout(PATIENCE).expect("it says where it listens")
+}
+
+/// Sends `request` 1000 times to warm up, then `times` times while counting.
+fn count(address: SocketAddr, request: &str, times: usize, name: &str) -> Vec<String> {
+    let mut client = RawClient::connect(address);
+    let mut exchange = || {
+        client.send(request);
+        let response = client.read_response();
+        assert_eq!(response.status, 200, "{name}");
+    };
+    (0..1000).for_each(|_| exchange());
+    FOUND.lock().expect("nobody panics with it").clear();
+    COUNT.store(0, Ordering::SeqCst);
+    ON.store(true, Ordering::SeqCst);
+    (0..times).for_each(|_| exchange());
+    ON.store(false, Ordering::SeqCst);
+    let counted = COUNT.load(Ordering::SeqCst);
+    if counted <= HOUSEKEEPING {
+        return Vec::new();
+    }
+    let places = FOUND.lock().expect("nobody panics with it").join("\n  - ");
+    vec![format!("{name}: {counted} allocations in {times} requests, some of them:\n  - {places}")]
+}
+
+#[test]
+fn a_request_on_a_kept_connection_allocates_nothing() {
+    let origin = Origin::start()
+        .on("GET /small", Respond::text("hello"))
+        .on("GET /large", Respond::bytes(vec![b'x'; 200_000]))
+        .on("GET /chunked", Respond::bytes(vec![b'x'; 10_000]).chunked(1000))
+        .on("POST /upload", Respond::text("thanks"));
+    let address = start(&format!(
+        "cores = 1\n\
+         [[listeners]]\nname = \"edge\"\nbind = \"127.0.0.1:0\"\n\n\
+         [logging.access]\nenabled = true\npath = \"/dev/null\"\n\n\
+         [[routes]]\nname = \"own\"\npaths = [\"/own\"]\nrespond = {{ status = 200, body = \"hi\" }}\n\n\
+         [[routes]]\nname = \"all\"\npaths = [\"/*\"]\ncluster = \"origin\"\n\
+         timeout = \"20s\"\n\
+         request_headers = {{ set = {{ \"x-a\" = \"1\" }}, remove = [\"x-b\"] }}\n\n\
+         [clusters.origin]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    ));
+    let get = |path: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: test\r\nUser-Agent: a client\r\nAccept: */*\r\n\
+             X-B: 2\r\nCookie: a=b; c=d\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"
+        )
+    };
+    let post = format!(
+        "POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n{}",
+        "y".repeat(1000)
+    );
+    let chunked = "POST /upload HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
+    let chunked_large = format!(
+        "POST /upload HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        format!("2000\r\n{}\r\n", "y".repeat(0x2000)).repeat(20)
+    );
+    let large = format!(
+        "POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 300000\r\n\r\n{}",
+        "y".repeat(300_000)
+    );
+    let complaints: Vec<String> = [
+        (get("/small"), 10_000, "a small GET"),
+        (get("/own"), 1_000, "a response of our own"),
+        (get("/chunked"), 1_000, "a chunked response"),
+        (get("/large"), 300, "a response of many reads"),
+        (post, 1_000, "a request with a body"),
+        (chunked.to_owned(), 1_000, "a chunked request"),
+        (large, 300, "a request of many reads"),
+        (chunked_large, 300, "a chunked request of many reads"),
+    ]
+    .into_iter()
+    .flat_map(|(request, times, name)| count(address, &request, times, name))
+    .collect();
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+}
