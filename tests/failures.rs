@@ -1,6 +1,6 @@
-//! What a client gets when a request does not succeed, and what is left behind: the status, the JSON
-//! body and its id in the access log, deadlines, retries, limits. After each failure the proxy serves
-//! the next client.
+//! What a client gets when a request does not succeed, and what is left behind: the status, the
+//! JSON body and its id in the access log, deadlines, retries, limits. After each failure the proxy
+//! serves the next client.
 
 mod support;
 
@@ -17,7 +17,8 @@ use support::{After, Origin, PATIENCE, Proxy, Respond, Response, edge, eventuall
 fn proxy_to(address: SocketAddr, route: &str, rest: &str) -> Proxy {
     Proxy::start(&edge(&format!(
         "[logging.access]\npath = \"access.log\"\n\
-         [[routes]]\nname = \"ok\"\nhosts = [\"test\"]\npaths = [\"/ok\"]\nrespond = {{ body = \"ok\" }}\n\
+         [[routes]]\nname = \"ok\"\nhosts = [\"test\"]\npaths = [\"/ok\"]\n\
+         respond = {{ body = \"ok\" }}\n\
          [[routes]]\nname = \"all\"\nhosts = [\"test\"]\ncluster = \"app\"\n{route}\n\
          [clusters.app]\nendpoints = [{{ address = \"{address}\" }}]\n{rest}"
     )))
@@ -385,9 +386,9 @@ fn a_full_pool_is_a_503() {
 
 // --- upstreams that go away ----------------------------------------------------------------------
 
-/// Answers `/warm`, after long enough for all who want a connection of their own. What else comes on
-/// a connection that was used before is read and not answered: the connection is closed. On a new
-/// connection it is answered, if `new_ones_answer`.
+/// Answers `/warm`, after long enough for all who want a connection of their own. What else comes
+/// on a connection that was used before is read and not answered: the connection is closed. On a
+/// new connection it is answered, if `new_ones_answer`.
 fn dying(new_ones_answer: bool) -> Origin {
     let used = Mutex::new(HashSet::new());
     Origin::raw(move |stream, request, connection| {
@@ -480,13 +481,18 @@ fn a_request_whose_answer_has_begun_is_not_tried_again() {
             return stream.write_all(ok).map_or(After::Close, |()| After::KeepOpen);
         }
         let _ = stream.write_all(b"HTTP/1.1 200 O");
-        After::Close
+        thread::sleep(Duration::from_millis(50)); // a reset may overtake what came before it
+        if request.starts_with(b"GET /reset ") { After::Reset } else { After::Close }
     });
     let proxy = proxy_to(origin.address(), "", "");
     assert_eq!(proxy.client().get("/warm").text(), "ok");
     let response = proxy.client().get("/cut");
     assert_failed(&proxy, &response, 502, "BACKEND_INVALID_RESPONSE", "upstream_body_cut");
     assert_eq!(times(&origin, "GET /cut"), 1);
+    assert_eq!(proxy.client().get("/warm").text(), "ok");
+    let response = proxy.client().get("/reset");
+    assert_failed(&proxy, &response, 502, "BACKEND_UNREACHABLE", "upstream_reset");
+    assert_eq!(times(&origin, "GET /reset"), 1);
     assert!(is_alive(&proxy));
 }
 

@@ -1,6 +1,6 @@
-//! What happens to heads on their way through the real binary: lines that pass untouched, lines that
-//! are for one connection only, what the proxy says of itself and of the client, whom it believes,
-//! and what the operator changes.
+//! What happens to heads on their way through the real binary: lines that pass untouched, lines
+//! that are for one connection only, what the proxy says of itself and of the client, whom it
+//! believes, and what the operator changes.
 
 mod support;
 

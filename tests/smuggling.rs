@@ -285,7 +285,8 @@ fn twins_with_underscores_are_refused_and_other_underscores_pass() {
 
 // --- from upstreams ----------------------------------------------------------------------------
 
-/// Each answer is a 502 on a connection that goes on, and its upstream connection is not used again.
+/// Each answer is a 502 on a connection that goes on, and its upstream connection is not used
+/// again.
 fn all_answers_refused(answers: &[&[u8]]) {
     for answer in answers {
         let shown = answer[..answer.len().min(200)].escape_ascii().to_string();
