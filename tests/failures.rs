@@ -1,6 +1,6 @@
 //! What a client gets when a request does not succeed, and what is left behind: the status, the
-//! JSON body and its id in the access log, deadlines, retries, limits. After each failure the
-//! proxy serves the next client.
+//! JSON body and its id in the access log, deadlines, retries, limits. After each failure the proxy
+//! serves the next client.
 
 mod support;
 
@@ -481,13 +481,18 @@ fn a_request_whose_answer_has_begun_is_not_tried_again() {
             return stream.write_all(ok).map_or(After::Close, |()| After::KeepOpen);
         }
         let _ = stream.write_all(b"HTTP/1.1 200 O");
-        After::Close
+        thread::sleep(Duration::from_millis(50)); // a reset may overtake what came before it
+        if request.starts_with(b"GET /reset ") { After::Reset } else { After::Close }
     });
     let proxy = proxy_to(origin.address(), "", "");
     assert_eq!(proxy.client().get("/warm").text(), "ok");
     let response = proxy.client().get("/cut");
     assert_failed(&proxy, &response, 502, "BACKEND_INVALID_RESPONSE", "upstream_body_cut");
     assert_eq!(times(&origin, "GET /cut"), 1);
+    assert_eq!(proxy.client().get("/warm").text(), "ok");
+    let response = proxy.client().get("/reset");
+    assert_failed(&proxy, &response, 502, "BACKEND_UNREACHABLE", "upstream_reset");
+    assert_eq!(times(&origin, "GET /reset"), 1);
     assert!(is_alive(&proxy));
 }
 

@@ -658,6 +658,30 @@ fn interim_answers_pass_to_11_and_not_to_10() {
 }
 
 #[test]
+fn an_origin_that_never_comes_to_the_point_is_a_502() {
+    let origin = Origin::raw(|stream, request, _| {
+        if request.starts_with(b"GET /ok") {
+            return written(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+        let soon = "HTTP/1.1 102 Processing\r\n\r\n".repeat(100);
+        while stream.write_all(soon.as_bytes()).is_ok() {}
+        After::Close
+    });
+    let proxy = proxy_to(&origin, "");
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut response = client.read_response();
+    for _ in 0..1000 {
+        if response.status != 102 {
+            break;
+        }
+        response = client.read_response();
+    }
+    assert_eq!(response.status, 502);
+    assert!(is_alive(&proxy, "/ok"));
+}
+
+#[test]
 fn a_switch_of_protocols_that_nobody_asked_for_is_a_502() {
     let origin = Origin::raw(|stream, request, _| {
         if request.starts_with(b"GET /ok") {

@@ -57,6 +57,7 @@ impl Download<'_> {
         let mut work = self.shard.workspaces.take();
         let mut end = self.receive(&mut buffer, 0).await?;
         self.marks.first_byte = Some(engine::now());
+        let mut interim = 0;
         loop {
             match self.parse(&mut work.head, &buffer[..end])? {
                 Parsed::Partial => {
@@ -64,6 +65,10 @@ impl Download<'_> {
                     end += self.receive(&mut buffer, end).await?;
                 }
                 Parsed::Complete if work.head.status < 200 => {
+                    interim += 1;
+                    if interim > limits::INTERIM_RESPONSES_MAX {
+                        return Err(Failure::UpstreamMalformed);
+                    }
                     self.interim(&mut work, &buffer).await?;
                     let used = work.head.bytes;
                     buffer.copy_within(used..end, 0);
