@@ -56,7 +56,7 @@ struct Kept {
 
 /// A connection lent to one exchange. Dropped: it is closed. `keep` puts it into the pool.
 pub(crate) struct Lease {
-    /// `None` only while it is being taken apart.
+    /// `None` only while it is being taken apart. Before `slot`: it is closed first.
     socket: Option<Socket>,
     slot: Slot,
     pub(crate) reused: bool,
@@ -254,7 +254,7 @@ impl Cluster {
             if kept.is_usable(now) {
                 return Some(kept.socket);
             }
-            drop(kept);
+            close(kept.socket);
             self.give_slot(endpoint);
         }
     }
@@ -262,7 +262,7 @@ impl Cluster {
     fn close_idle(&self, endpoint: &Rc<Endpoint>, most: usize) {
         for _ in 0..most {
             let Some(kept) = endpoint.idle.borrow_mut().pop() else { return };
-            drop(kept);
+            close(kept.socket);
             self.give_slot(endpoint);
         }
     }
@@ -311,7 +311,7 @@ impl Cluster {
             let stale: Vec<Kept> =
                 endpoint.idle.borrow_mut().extract_if(.., |kept| !kept.is_usable(now)).collect();
             for kept in stale {
-                drop(kept);
+                close(kept.socket);
                 self.give_slot(&endpoint);
             }
         }
@@ -387,6 +387,18 @@ impl Lease {
         cluster.wake_first();
         self.slot.held = false;
     }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.socket.take().map(close);
+    }
+}
+
+/// The endpoint is told before the slot is given back: a core that takes the slot connects at once,
+/// while closing alone waits for the ring's next turn.
+fn close(socket: Socket) {
+    socket.finish();
 }
 
 impl Drop for Slot {
