@@ -191,8 +191,7 @@ impl Cluster {
 
     fn has_room(&self, endpoint: &Endpoint) -> bool {
         let Some(permits) = &endpoint.permits else { return true };
-        !endpoint.idle.borrow().is_empty()
-            || permits.taken() < i64::from(self.limits.connections_max.unwrap_or(u32::MAX))
+        !endpoint.idle.borrow().is_empty() || permits.has_room()
     }
 
     async fn wait(
@@ -296,7 +295,29 @@ impl Cluster {
         due
     }
 
-    pub(crate) fn wake_first(&self) {
+    /// Another core has given a slot back and told us, because somebody waited here.
+    pub(crate) fn slot_free(&self) {
+        self.wake_first();
+        self.pass_on();
+    }
+
+    /// Nobody waits here any more, but a slot is free and others wait: this core may be the only one
+    /// that was told of it.
+    fn pass_on(&self) {
+        if !self.waiters.borrow().is_empty() {
+            return;
+        }
+        for endpoint in &self.endpoints.borrow().list {
+            if let Some(permits) = &endpoint.permits
+                && permits.has_room()
+                && let Some(core) = permits.wanted_by_another(self.mail.core())
+            {
+                self.mail.to(core, ToShard::SlotFree(self.id));
+            }
+        }
+    }
+
+    fn wake_first(&self) {
         let waker =
             self.waiters.borrow().front().and_then(|waiter| waiter.waker.borrow_mut().take());
         if let Some(waker) = waker {
@@ -447,6 +468,7 @@ impl Drop for Place<'_> {
         self.cluster.waiting.add(-1);
         if self.cluster.waiters.borrow().is_empty() {
             self.cluster.ask_no_more();
+            self.cluster.pass_on();
         } else {
             // Whatever woke this one may serve the next.
             self.cluster.wake_first();
