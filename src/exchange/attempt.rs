@@ -170,7 +170,7 @@ impl Attempt<'_> {
             tail,
             marks,
             progress,
-            draining: self.shard.life.is_draining(),
+            life: &self.shard.life,
         };
         let downloaded = {
             let mut downloading = std::pin::pin!(download.run());

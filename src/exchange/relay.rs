@@ -18,6 +18,7 @@ use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::http1::server::{Client, Input};
 use crate::limits;
 use crate::plan::{ClusterTimeouts, Plan, Route};
+use crate::shard::Life;
 
 /// The body of a request on its way up.
 pub(super) struct Upload {
@@ -160,7 +161,7 @@ pub(super) struct Download<'a> {
     pub(super) tail: &'a mut Vec<u8>,
     pub(super) marks: &'a mut Marks,
     pub(super) progress: &'a Progress,
-    pub(super) draining: bool,
+    pub(super) life: &'a Life,
 }
 
 /// What the way down needs to know of the request.
@@ -362,7 +363,10 @@ impl Download<'_> {
     }
 
     fn keep_for_client(&self, framing: Framing) -> Keep {
-        if framing == Framing::UntilClose || self.draining || !self.progress.uploaded.get() {
+        if framing == Framing::UntilClose
+            || self.life.is_draining()
+            || !self.progress.uploaded.get()
+        {
             return Keep::Close;
         }
         self.request.keep
