@@ -98,8 +98,10 @@ impl Permits {
         self.taken.fetch_sub(1, Ordering::SeqCst);
     }
 
-    pub fn taken(&self) -> i64 {
-        self.taken.load(Ordering::SeqCst)
+    /// SeqCst: who says that it waits (`want`) and then looks here sees a slot that was given back by
+    /// somebody who did not see it wait.
+    pub fn has_room(&self) -> bool {
+        self.taken.load(Ordering::SeqCst) < self.max
     }
 
     /// Says whether a core has exchanges that wait.
@@ -145,7 +147,7 @@ mod tests {
             }
         });
         assert!(most.into_inner() <= 5);
-        assert_eq!(permits.taken(), 0);
+        assert_eq!(permits.taken.into_inner(), 0);
     }
 
     #[test]

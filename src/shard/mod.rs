@@ -116,7 +116,7 @@ impl Shard {
             ToShard::Connection(listener, fd, peer) => {
                 listener::take_over(Rc::clone(self), listener, engine::Socket::adopt(fd), peer);
             }
-            ToShard::SlotFree(cluster) => self.generation().cluster(cluster).wake_first(),
+            ToShard::SlotFree(cluster) => self.generation().cluster(cluster).slot_free(),
             ToShard::Recall(cluster) => self.generation().cluster(cluster).recall(),
         }
     }

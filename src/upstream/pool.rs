@@ -56,7 +56,7 @@ struct Kept {
 
 /// A connection lent to one exchange. Dropped: it is closed. `keep` puts it into the pool.
 pub(crate) struct Lease {
-    /// `None` only while it is being taken apart.
+    /// `None` only while it is being taken apart. Before `slot`: it is closed first.
     socket: Option<Socket>,
     slot: Slot,
     pub(crate) reused: bool,
@@ -191,8 +191,7 @@ impl Cluster {
 
     fn has_room(&self, endpoint: &Endpoint) -> bool {
         let Some(permits) = &endpoint.permits else { return true };
-        !endpoint.idle.borrow().is_empty()
-            || permits.taken() < i64::from(self.limits.connections_max.unwrap_or(u32::MAX))
+        !endpoint.idle.borrow().is_empty() || permits.has_room()
     }
 
     async fn wait(
@@ -254,7 +253,7 @@ impl Cluster {
             if kept.is_usable(now) {
                 return Some(kept.socket);
             }
-            drop(kept);
+            close(kept.socket);
             self.give_slot(endpoint);
         }
     }
@@ -262,7 +261,7 @@ impl Cluster {
     fn close_idle(&self, endpoint: &Rc<Endpoint>, most: usize) {
         for _ in 0..most {
             let Some(kept) = endpoint.idle.borrow_mut().pop() else { return };
-            drop(kept);
+            close(kept.socket);
             self.give_slot(endpoint);
         }
     }
@@ -296,7 +295,29 @@ impl Cluster {
         due
     }
 
-    pub(crate) fn wake_first(&self) {
+    /// Another core has given a slot back and told us, because somebody waited here.
+    pub(crate) fn slot_free(&self) {
+        self.wake_first();
+        self.pass_on();
+    }
+
+    /// Nobody waits here any more, but a slot is free and others wait: this core may be the only one
+    /// that was told of it.
+    fn pass_on(&self) {
+        if !self.waiters.borrow().is_empty() {
+            return;
+        }
+        for endpoint in &self.endpoints.borrow().list {
+            if let Some(permits) = &endpoint.permits
+                && permits.has_room()
+                && let Some(core) = permits.wanted_by_another(self.mail.core())
+            {
+                self.mail.to(core, ToShard::SlotFree(self.id));
+            }
+        }
+    }
+
+    fn wake_first(&self) {
         let waker =
             self.waiters.borrow().front().and_then(|waiter| waiter.waker.borrow_mut().take());
         if let Some(waker) = waker {
@@ -311,7 +332,7 @@ impl Cluster {
             let stale: Vec<Kept> =
                 endpoint.idle.borrow_mut().extract_if(.., |kept| !kept.is_usable(now)).collect();
             for kept in stale {
-                drop(kept);
+                close(kept.socket);
                 self.give_slot(&endpoint);
             }
         }
@@ -389,6 +410,18 @@ impl Lease {
     }
 }
 
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.socket.take().map(close);
+    }
+}
+
+/// The endpoint is told before the slot is given back: a core that takes the slot connects at once,
+/// while closing alone waits for the ring's next turn.
+fn close(socket: Socket) {
+    socket.finish();
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.held {
@@ -435,6 +468,7 @@ impl Drop for Place<'_> {
         self.cluster.waiting.add(-1);
         if self.cluster.waiters.borrow().is_empty() {
             self.cluster.ask_no_more();
+            self.cluster.pass_on();
         } else {
             // Whatever woke this one may serve the next.
             self.cluster.wake_first();

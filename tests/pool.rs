@@ -1,0 +1,538 @@
+//! Upstream connections: what a maximum means however many cores there are, who waits and who is
+//! refused, when kept connections are used, recalled and closed, and which endpoint gets a request.
+
+mod support;
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::{After, Origin, Proxy, RawClient, Respond, edge, eventually};
+
+/// One route to cluster `a` with these endpoints; `pool` and `more` are TOML lines.
+fn cluster(cores: usize, endpoints: &[String], pool: &str, more: &str) -> String {
+    let endpoints = endpoints.join(", ");
+    edge(&format!(
+        "[[routes]]\nname = \"all\"\ncluster = \"a\"\n\
+         [clusters.a]\nendpoints = [{endpoints}]\n[clusters.a.pool]\n{pool}\n{more}\n"
+    ))
+    .replacen("cores = 1", &format!("cores = {cores}"), 1)
+}
+
+fn endpoint(address: SocketAddr) -> String {
+    format!("{{ address = \"{address}\" }}")
+}
+
+fn pool_of(cores: usize, origin: &Origin, pool: &str) -> String {
+    cluster(cores, &[endpoint(origin.address())], pool, "")
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// The most of something that there was at once.
+#[derive(Default)]
+struct Open {
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Open {
+    fn enter(self: &Arc<Self>) -> Opened {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        Opened(Arc::clone(self))
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+}
+
+struct Opened(Arc<Open>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// An origin that answers each request after `delay`, and with every connection that it gets counts
+/// those of which no end has arrived: all of them were open at that moment, whenever their threads run.
+fn counting_origin(delay: Duration) -> (Origin, Arc<AtomicUsize>) {
+    let most = Arc::new(AtomicUsize::new(0));
+    let open: Mutex<Vec<TcpStream>> = Mutex::default();
+    let seen = Arc::clone(&most);
+    let origin = Origin::connections(move |mut stream, _| {
+        stream.set_nonblocking(true).expect("a socket can be");
+        {
+            let mut open = open.lock().expect("no script panics");
+            open.push(stream.try_clone().expect("descriptors are left"));
+            open.retain(|stream| !has_ended(stream));
+            seen.fetch_max(open.len(), Ordering::SeqCst);
+        }
+        while read_request(&mut stream) {
+            thread::sleep(delay);
+            if stream.write_all(OK).is_err() {
+                return;
+            }
+        }
+    });
+    (origin, most)
+}
+
+fn has_ended(stream: &TcpStream) -> bool {
+    match stream.peek(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Reads one request without a body from a socket that does not block; false at the end.
+fn read_request(stream: &mut TcpStream) -> bool {
+    let mut received = Vec::new();
+    let mut chunk = [0; 4096];
+    while support::request_length(&received).is_none() {
+        match stream.read(&mut chunk) {
+            Ok(0) => return false,
+            Ok(count) => received.extend_from_slice(&chunk[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                thread::sleep(Duration::from_micros(300));
+            }
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Runs `count` clients at once, each on its own connection and thread.
+fn at_once<T: Send>(count: usize, client: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let barrier = Barrier::new(count);
+    let (barrier, client) = (&barrier, &client);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..count)
+            .map(|number| {
+                scope.spawn(move || {
+                    barrier.wait();
+                    client(number)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().expect("a client does not panic")).collect()
+    })
+}
+
+#[test]
+fn the_maximum_is_the_processs_and_no_core_starves() {
+    let (origin, most) = counting_origin(Duration::from_millis(2));
+    let proxy = Proxy::start(&pool_of(16, &origin, "max_connections = 5\nqueue_timeout = \"8s\""));
+    let hammer = |_| {
+        let mut client = proxy.client();
+        let until = Instant::now() + Duration::from_secs(3);
+        let mut answers = 0;
+        while Instant::now() < until {
+            let response = client.get("/");
+            assert_eq!(response.status, 200, "{response:?}");
+            answers += 1;
+        }
+        answers
+    };
+    let answers = at_once(64, hammer);
+    assert_eq!(most.load(Ordering::SeqCst), 5, "the maximum is used, and not exceeded");
+    let (least, total) = (answers.iter().min().expect("64 clients"), answers.iter().sum::<usize>());
+    // Fair within reason: nobody gets less than a tenth of an even share.
+    assert!(least * 64 * 10 >= total, "somebody starved: {answers:?}");
+    assert!(total > 640, "slots lie idle: {total} answers");
+    assert!(origin.connections_accepted() < total, "connections are not used again");
+    assert_eq!(proxy.client().get("/").status, 200);
+}
+
+#[test]
+fn one_hot_core_may_use_the_whole_maximum() {
+    let origin =
+        Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_millis(500)));
+    let proxy = Proxy::start(&pool_of(4, &origin, "max_connections = 8\nmax_pending = 1"));
+    // Cores even out their connections, so one core is made hot by pausing none and counting: eight
+    // requests at once need eight connections wherever they land.
+    let started = Instant::now();
+    let statuses = at_once(8, |_| proxy.client().get("/slow").status);
+    assert_eq!(statuses, [200; 8]);
+    assert_eq!(origin.connections_accepted(), 8);
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn one_core_alone_uses_the_maximum_and_not_one_more() {
+    let (origin, most) = counting_origin(Duration::from_millis(20));
+    let proxy = Proxy::start(&pool_of(1, &origin, "max_connections = 3"));
+    let five = |_| {
+        let mut client = proxy.client();
+        (0..5).map(|_| client.get("/").status).collect::<Vec<_>>()
+    };
+    let statuses = at_once(12, five);
+    assert!(statuses.iter().flatten().all(|&status| status == 200), "{statuses:?}");
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+    assert_eq!(origin.connections_accepted(), 3, "connections are kept, not opened per request");
+}
+
+#[test]
+fn a_full_queue_refuses_with_503_and_says_when_to_come_back() {
+    let origin =
+        Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_millis(1_500)));
+    for cores in [1, 16] {
+        let pool = "max_connections = 1\nmax_pending = 2\nqueue_timeout = \"8s\"";
+        let proxy = Proxy::start(&pool_of(cores, &origin, pool));
+        let responses = at_once(8, |_| proxy.client().get("/slow"));
+        let refused: Vec<_> = responses.iter().filter(|r| r.status == 503).collect();
+        // One is served and two wait; with several cores two may find the last place at once.
+        assert!((4..=5).contains(&refused.len()), "{} of 8 were refused", refused.len());
+        for refusal in &refused {
+            assert!(refusal.text().contains("OVERLOADED"), "{refusal:?}");
+            assert!(refusal.header("retry-after").is_some(), "{refusal:?}");
+        }
+        assert!(responses.iter().all(|r| [200, 503].contains(&r.status)));
+        assert_eq!(proxy.client().get("/").status, 404, "the origin's own answer");
+    }
+}
+
+#[test]
+fn who_waits_too_long_gets_503() {
+    let origin =
+        Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_millis(1_500)));
+    for cores in [1, 4] {
+        let pool = "max_connections = 1\nqueue_timeout = \"200ms\"";
+        let proxy = Proxy::start(&pool_of(cores, &origin, pool));
+        let mut first = proxy.client();
+        first.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+        let before = origin.requests().len();
+        assert!(eventually(|| origin.requests().len() > before || origin.connections_open() > 0));
+        let late = proxy.client().get("/other");
+        assert_eq!(late.status, 503, "{late:?}");
+        assert!(late.text().contains("OVERLOADED"), "{late:?}");
+        assert_eq!(first.read_response().status, 200);
+        assert_eq!(proxy.client().get("/other").status, 404);
+    }
+}
+
+/// Clients of different cores: each of the first four connections lands on its own.
+fn clients_of_all_cores(proxy: &Proxy, cores: usize) -> Vec<RawClient> {
+    for _ in 0..20 {
+        let clients: Vec<RawClient> = (0..4 * cores).map(|_| proxy.client()).collect();
+        let everywhere = eventually(|| {
+            let page = support::Json::parse(proxy.admin_get("/admin/cores").text());
+            let cores = page.list("cores");
+            cores.iter().map(|core| core.number("connections")).sum::<f64>() as usize
+                >= clients.len()
+                && cores.iter().all(|core| core.number("connections") > 0.0)
+        });
+        if everywhere {
+            return clients;
+        }
+    }
+    panic!("no core of {cores} is left out");
+}
+
+#[test]
+fn a_freed_slot_goes_to_who_waits_on_another_core_at_once() {
+    let origin =
+        Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_millis(300)));
+    let pool = "max_connections = 1\nqueue_timeout = \"9s\"";
+    let proxy = Proxy::start(&pool_of(8, &origin, pool));
+    let mut clients = clients_of_all_cores(&proxy, 8);
+    let started = Instant::now();
+    for client in clients.iter_mut().take(8) {
+        client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for client in clients.iter_mut().take(8) {
+        assert_eq!(client.read_response().status, 200);
+    }
+    // 8 × 0.3 s one after the other; a lost wake-up would cost the queue's timeout.
+    assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
+    assert_eq!(origin.connections_open().max(1), 1);
+}
+
+#[test]
+fn an_idle_connection_of_one_core_is_recalled_for_another() {
+    let origin = Origin::start().on("GET /", Respond::text("x"));
+    let pool = "max_connections = 1\nidle_timeout = \"60s\"\nqueue_timeout = \"9s\"";
+    let proxy = Proxy::start(&pool_of(8, &origin, pool));
+    let started = Instant::now();
+    for client in &mut clients_of_all_cores(&proxy, 8) {
+        assert_eq!(client.get("/").text(), "x");
+    }
+    // Each of the eight cores needed the connection that another one kept.
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    assert!(origin.connections_accepted() >= 8);
+}
+
+#[test]
+fn slots_are_all_given_back_whatever_happens_to_their_exchanges() {
+    let origin = Origin::raw(|stream, request, connection| {
+        if request.starts_with(b"GET /reset") {
+            return After::Reset;
+        }
+        if request.starts_with(b"GET /slow") {
+            thread::sleep(Duration::from_millis(300));
+        }
+        let _ = stream.write_all(OK);
+        if connection % 3 == 0 { After::Close } else { After::KeepOpen }
+    });
+    let toml = cluster(
+        4,
+        &[endpoint(origin.address())],
+        "max_connections = 2\nqueue_timeout = \"9s\"",
+        "[clusters.a.timeouts]\nfirst_byte = \"100ms\"",
+    );
+    let proxy = Proxy::start(&toml);
+    at_once(16, |number| {
+        for round in 0..6 {
+            let mut client = proxy.client();
+            let target = ["/", "/reset", "/slow"][(number + round) % 3];
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            if number % 4 == 0 {
+                continue; // gone without waiting
+            }
+            let response = client.try_read_response_to("GET");
+            assert!(response.is_ok(), "{target}: {response:?}");
+        }
+    });
+    // All slots are free again: two at once are served, at once.
+    for _ in 0..4 {
+        assert_eq!(at_once(2, |_| proxy.client().get("/").status), [200, 200]);
+    }
+}
+
+#[test]
+fn an_idle_connection_is_closed_when_its_time_is_over() {
+    let origin = Origin::start().on("GET /", Respond::text("x"));
+    let proxy = Proxy::start(&pool_of(1, &origin, "idle_timeout = \"300ms\""));
+    assert_eq!(proxy.client().get("/").text(), "x");
+    assert_eq!(origin.connections_open(), 1);
+    assert!(eventually(|| origin.connections_open() == 0), "it stays open");
+    assert_eq!(proxy.client().get("/").text(), "x");
+    assert_eq!(origin.connections_accepted(), 2);
+}
+
+#[test]
+fn the_endpoints_own_keep_alive_timeout_is_respected() {
+    let origin = Origin::start()
+        .on("GET /", Respond::text("x").header("Keep-Alive", "timeout=2"))
+        .on("GET /short", Respond::text("x").header("Keep-Alive", "timeout=1, max=9"));
+    let proxy = Proxy::start(&pool_of(1, &origin, "idle_timeout = \"60s\""));
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").text(), "x");
+    assert_eq!(client.get("/").text(), "x");
+    assert_eq!(origin.connections_accepted(), 1);
+    assert!(eventually(|| origin.connections_open() == 0), "kept longer than promised");
+    // A promise of a second leaves no time to use it safely.
+    assert_eq!(client.get("/short").text(), "x");
+    assert_eq!(client.get("/short").text(), "x");
+    assert_eq!(origin.connections_accepted(), 3);
+}
+
+#[test]
+fn a_kept_connection_that_the_endpoint_has_closed_is_not_used_again() {
+    let origin =
+        Origin::start().on("GET /", Respond::text("x")).on("POST /", Respond::text("posted"));
+    let proxy = Proxy::start(&pool_of(1, &origin, ""));
+    let mut client = proxy.client();
+    for round in 1..=20 {
+        assert_eq!(client.get("/").text(), "x");
+        origin.close_connections();
+        assert!(eventually(|| origin.connections_open() == 0));
+        thread::sleep(Duration::from_millis(5)); // for the FIN to be seen
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+        let response = client.read_response();
+        assert_eq!((response.status, response.text()), (200, "posted"), "round {round}");
+    }
+    assert_eq!(origin.requests().len(), 40, "each request arrived once");
+}
+
+#[test]
+fn an_endpoint_that_closes_after_each_answer_without_saying_so_costs_no_request() {
+    let origin = Origin::raw(|stream, _, _| {
+        let _ = stream.write_all(OK);
+        After::Close
+    });
+    let proxy = Proxy::start(&pool_of(1, &origin, ""));
+    let mut client = proxy.client();
+    for _ in 0..200 {
+        assert_eq!(client.get("/").status, 200);
+    }
+}
+
+#[test]
+fn the_connection_limit_is_the_processs_and_the_rest_waits() {
+    const MAX: usize = 20;
+    let serving = Arc::new(Open::default());
+    let counted = Arc::clone(&serving);
+    let origin = Origin::raw(move |stream, _, _| {
+        let _inside = counted.enter();
+        thread::sleep(Duration::from_millis(150));
+        let _ = stream.write_all(OK);
+        After::KeepOpen
+    });
+    let limits = format!("[limits]\nmax_concurrent_connections = {MAX}");
+    let toml = cluster(16, &[endpoint(origin.address())], "", &limits);
+    let proxy = Proxy::start(&toml);
+    // Each client has one connection and leaves with its answer: as many requests run as
+    // connections are open.
+    let statuses = at_once(100, |_| proxy.client().get("/").status);
+    assert!(statuses.iter().all(|&status| status == 200), "{statuses:?}");
+    assert!(serving.most() <= MAX, "{} connections were served at once", serving.most());
+    assert!(serving.most() > MAX / 2, "only {} were", serving.most());
+}
+
+#[test]
+fn at_the_connection_limit_kept_connections_are_served_and_others_wait_for_their_end() {
+    let limits = "[limits]\nmax_concurrent_connections = 2\n";
+    let route = "[[routes]]\nname = \"all\"\nrespond = { status = 200, body = \"hi\" }\n";
+    let toml = edge(&format!("{limits}{route}")).replacen("cores = 1", "cores = 4", 1);
+    let proxy = Proxy::start(&toml);
+    let (mut first, mut second) = (proxy.client(), proxy.client());
+    assert_eq!((first.get("/").text(), second.get("/").text()), ("hi", "hi"));
+    let mut third = proxy.client();
+    third.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(third.is_quiet_for(Duration::from_millis(200)));
+    assert_eq!(first.get("/").text(), "hi");
+    first.close();
+    assert_eq!(third.read_response().text(), "hi");
+    assert_eq!(second.get("/").text(), "hi");
+}
+
+/// Origins that say who they are.
+fn named(names: &[&str]) -> Vec<Origin> {
+    names.iter().map(|name| Origin::start().on("GET /", Respond::text(name))).collect()
+}
+
+fn order(proxy: &Proxy, count: usize) -> String {
+    let mut client = proxy.client();
+    (0..count).map(|_| client.get("/").text().to_owned()).collect()
+}
+
+#[test]
+fn weights_share_out_smoothly() {
+    let origins = named(&["a", "b", "c"]);
+    let weighted = |(origin, weight): (&Origin, u32)| {
+        format!("{{ address = \"{}\", weight = {weight} }}", origin.address())
+    };
+    let endpoints: Vec<String> = origins.iter().zip([3, 2, 1]).map(weighted).collect();
+    let proxy = Proxy::start(&cluster(1, &endpoints, "", ""));
+    assert_eq!(order(&proxy, 12), "abacbaabacba");
+}
+
+#[test]
+fn equal_endpoints_take_turns() {
+    let origins = named(&["a", "b", "c"]);
+    let endpoints: Vec<String> = origins.iter().map(|o| endpoint(o.address())).collect();
+    let proxy = Proxy::start(&cluster(1, &endpoints, "", ""));
+    assert_eq!(order(&proxy, 9), "abcabcabc");
+}
+
+#[test]
+fn an_endpoint_of_weight_0_gets_nothing() {
+    let origins = named(&["a", "b"]);
+    let endpoints = [
+        format!("{{ address = \"{}\", weight = 0 }}", origins[0].address()),
+        endpoint(origins[1].address()),
+    ];
+    let proxy = Proxy::start(&cluster(1, &endpoints, "", ""));
+    assert_eq!(order(&proxy, 6), "bbbbbb");
+    drop(origins);
+    let refused = proxy.client().get("/");
+    assert_eq!(refused.status, 502, "not a wait for the endpoint that takes none: {refused:?}");
+}
+
+/// An address that nobody listens on.
+fn dead_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
+    listener.local_addr().expect("a bound socket has an address")
+}
+
+#[test]
+fn when_one_endpoint_refuses_the_next_is_tried() {
+    let origin = Origin::start().on("GET /", Respond::text("alive"));
+    let endpoints = [endpoint(dead_address()), endpoint(origin.address())];
+    let proxy = Proxy::start(&cluster(1, &endpoints, "", ""));
+    let mut client = proxy.client();
+    for _ in 0..10 {
+        assert_eq!(client.get("/").text(), "alive");
+    }
+    // A request with a body too: nothing of it was sent to the first.
+    client.send("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(client.read_response().status, 404);
+    assert_eq!(origin.requests().len(), 11);
+}
+
+#[test]
+fn two_dead_endpoints_do_not_hide_the_one_alive_from_anybody() {
+    let origin = Origin::start().on("GET /", Respond::text("alive"));
+    let endpoints =
+        [endpoint(dead_address()), endpoint(dead_address()), endpoint(origin.address())];
+    let proxy = Proxy::start(&cluster(2, &endpoints, "", ""));
+    let answers = at_once(16, |_| {
+        let mut client = proxy.client();
+        (0..20).filter(|_| client.get("/").text() != "alive").count()
+    });
+    assert_eq!(answers.iter().sum::<usize>(), 0, "{answers:?}");
+}
+
+#[test]
+fn when_every_endpoint_refuses_the_answer_is_502() {
+    let endpoints = [endpoint(dead_address()), endpoint(dead_address())];
+    let proxy = Proxy::start(&cluster(1, &endpoints, "", ""));
+    let response = proxy.client().get("/");
+    assert_eq!(response.status, 502);
+    assert!(response.text().contains("BACKEND_UNREACHABLE"), "{response:?}");
+}
+
+#[test]
+fn a_name_is_an_endpoint_too() {
+    let origin = Origin::start().on("GET /", Respond::text("by name"));
+    let endpoint = format!("{{ address = \"localhost:{}\" }}", origin.address().port());
+    let proxy = Proxy::start(&cluster(2, &[endpoint], "", ""));
+    for _ in 0..5 {
+        assert_eq!(proxy.client().get("/").text(), "by name");
+    }
+}
+
+#[test]
+fn a_name_that_does_not_resolve_stops_neither_the_start_nor_other_clusters() {
+    let origin = Origin::start().on("GET /", Respond::text("alive"));
+    let toml = edge(&format!(
+        "[[routes]]\nname = \"lost\"\npaths = [\"/lost/*\"]\ncluster = \"lost\"\n\
+         [[routes]]\nname = \"all\"\ncluster = \"alive\"\n\
+         [clusters.lost]\nendpoints = [{{ address = \"no-such-host.invalid:80\" }}]\n\
+         [clusters.alive]\nendpoints = [{}]\n",
+        endpoint(origin.address())
+    ));
+    let proxy = Proxy::start(&toml);
+    let mut client = proxy.client();
+    let lost = client.get("/lost/x");
+    assert_eq!(lost.status, 503, "{lost:?}");
+    assert!(lost.text().contains("NO_HEALTHY_BACKEND"), "{lost:?}");
+    assert_eq!(client.get("/").text(), "alive");
+    assert!(proxy.log().contains("no-such-host.invalid"), "{}", proxy.log());
+}
+
+#[test]
+fn a_connection_that_the_endpoint_never_accepts_is_given_up_in_time() {
+    // A listener with a full queue drops what else comes, so a connection is never established.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
+    let address = listener.local_addr().expect("a bound socket has an address");
+    let mut waiting = Vec::new();
+    for _ in 0..5_000 {
+        match TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
+            Ok(stream) => waiting.push(stream),
+            Err(_) => break,
+        }
+    }
+    let timeouts = "[clusters.a.timeouts]\nconnect = \"200ms\"";
+    let proxy = Proxy::start(&cluster(1, &[endpoint(address)], "", timeouts));
+    let started = Instant::now();
+    let response = proxy.client().get("/");
+    assert_eq!(response.status, 504, "{response:?}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
