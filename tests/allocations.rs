@@ -1,7 +1,8 @@
-//! No request on a kept connection allocates: the data core's memory is set up while a connection is
-//! new, and used again. The library runs in this process, under an allocator that counts what the
-//! threads named `core-…` ask for, and remembers where.
+//! No request on a kept connection allocates: the data core's memory is set up while a connection
+//! is new, and used again. The library runs in this process, under an allocator that counts what
+//! the threads named `core-…` ask for, and remembers where.
 #![expect(unsafe_code, reason = "a global allocator")]
+#![expect(clippy::print_stderr, reason = "the counts, for whoever asks with --nocapture")]
 
 mod support;
 
@@ -157,7 +158,8 @@ fn a_request_on_a_kept_connection_allocates_nothing() {
         "cores = 1\n\
          [[listeners]]\nname = \"edge\"\nbind = \"127.0.0.1:0\"\n\n\
          [logging.access]\nenabled = true\npath = \"/dev/null\"\n\n\
-         [[routes]]\nname = \"own\"\npaths = [\"/own\"]\nrespond = {{ status = 200, body = \"hi\" }}\n\n\
+         [[routes]]\nname = \"own\"\npaths = [\"/own\"]\n\
+         respond = {{ status = 200, body = \"hi\" }}\n\n\
          [[routes]]\nname = \"all\"\npaths = [\"/*\"]\ncluster = \"origin\"\n\
          timeout = \"20s\"\n\
          request_headers = {{ set = {{ \"x-a\" = \"1\" }}, remove = [\"x-b\"] }}\n\n\

@@ -108,7 +108,8 @@ async fn finish(machine: &Machine) {
             break;
         }
     }
-    // What they had open is closed through the ring: submitted by the first visit, done by the second.
+    // What they had open is closed through the ring: submitted by the first visit, done by the
+    // second.
     machine.enter(None);
     machine.enter(None);
 }
@@ -451,8 +452,8 @@ impl Sleepers {
     }
 }
 
-/// Tells the driver that something ran. Being dropped counts too: a task that is dropped unpolled may
-/// wake others as it goes.
+/// Tells the driver that something ran. Being dropped counts too: a task that is dropped unpolled
+/// may wake others as it goes.
 struct Counted<F>(F);
 
 impl<F> Drop for Counted<F> {

@@ -59,6 +59,7 @@ pub(super) struct Slot {
     timer: Option<TimerKey>,
     timer_tick: u64,
     /// For listeners: what multishot accept has brought.
+    #[expect(clippy::box_collection, reason = "8 bytes, not 32, in slots that do not listen")]
     accepted: Option<Box<VecDeque<i32>>>,
     /// A connection between two requests: it may be closed at any time.
     parked: bool,
@@ -769,8 +770,8 @@ impl AsRawFd for Socket {
     }
 }
 
-/// Remembers whom to wake. The waker that stood there before is handed out, to be dropped when no cell
-/// is borrowed any more: it may be its task's last.
+/// Remembers whom to wake. The waker that stood there before is handed out, to be dropped when no
+/// cell is borrowed any more: it may be its task's last.
 pub(super) fn set_waker(place: &mut Option<Waker>, context: &Context<'_>) -> Option<Waker> {
     if place.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
         return None;
@@ -1361,7 +1362,7 @@ mod tests {
         });
     }
 
-    // --- connecting --------------------------------------------------------------------------------
+    // --- connecting ------------------------------------------------------------------------
 
     #[test]
     fn a_connect_is_refused_at_once_and_given_up_on_late() {

@@ -84,14 +84,14 @@ impl Permits {
 
     /// True: a slot is the caller's until it gives it back.
     pub fn try_take(&self) -> bool {
-        // Never above the maximum, not even for a moment: another core's try must not fail on a slot
-        // that nobody has, and then wait for a word that nobody sends.
+        // Never above the maximum, not even for a moment: another core's try must not fail on a
+        // slot that nobody has, and then wait for a word that nobody sends.
         let more = |taken| (taken < self.max).then_some(taken + 1);
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 
-    /// Giving and then looking who waits, against wanting and then trying: all four in one order, so
-    /// that at least one side sees the other.
+    /// Giving and then looking who waits, against wanting and then trying: all four in one order,
+    /// so that at least one side sees the other.
     pub fn give(&self) {
         self.taken.fetch_sub(1, Ordering::SeqCst);
     }

@@ -1,5 +1,5 @@
-//! A core for the tests of this folder: on a thread of its own, given up on after a while, so that a
-//! lost wake-up fails a test and does not hang it.
+//! A core for the tests of this folder: on a thread of its own, given up on after a while, so that
+//! a lost wake-up fails a test and does not hang it.
 
 use std::fs::File;
 use std::future::Future;
