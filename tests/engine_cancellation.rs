@@ -1,6 +1,7 @@
-//! A future may be dropped at any await. A small proxy is cancelled after its first poll, its second,
-//! and so on until it completes, while other connections are busy; the debug build poisons returned
-//! buffers and checks them when they are lent again, so a late write would panic a task.
+//! A future may be dropped at any await. A small proxy is cancelled after its first poll, its
+//! second, and so on until it completes, while other connections are busy; the debug build poisons
+//! returned buffers and checks them when they are lent again, so a late write would panic a task.
+#![expect(clippy::unwrap_used, reason = "a test: every refusal is a failure")]
 
 use std::cell::Cell;
 use std::io::{self, Read as _, Write as _};

@@ -60,7 +60,7 @@ pub(super) struct Slot {
     timer: Option<TimerKey>,
     timer_tick: u64,
     /// For listeners: what multishot accept has brought.
-    #[expect(clippy::box_collection, reason = "one word in every slot, used by listeners only")]
+    #[expect(clippy::box_collection, reason = "8 bytes, not 32, in slots that do not listen")]
     accepted: Option<Box<VecDeque<i32>>>,
     /// A connection between two requests: it may be closed at any time.
     parked: bool,
@@ -1386,8 +1386,7 @@ mod tests {
         });
     }
 
-    // --- connecting
-    // --------------------------------------------------------------------------------
+    // --- connecting ------------------------------------------------------------------------
 
     #[test]
     fn a_connect_is_refused_at_once_and_given_up_on_late() {

@@ -98,8 +98,8 @@ impl Permits {
         self.taken.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// SeqCst: who says that it waits (`want`) and then looks here sees a slot that was given back by
-    /// somebody who did not see it wait.
+    /// SeqCst: who says that it waits (`want`) and then looks here sees a slot that was given back
+    /// by somebody who did not see it wait.
     pub fn has_room(&self) -> bool {
         self.taken.load(Ordering::SeqCst) < self.max
     }

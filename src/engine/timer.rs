@@ -5,8 +5,8 @@
 const LEVELS: usize = 7;
 const SLOTS: usize = 64;
 const NONE: u32 = u32::MAX;
-/// The farthest tick that still has a slot: about a century. Later ones wait there and are placed
-/// again.
+/// How many ticks have a slot: 139 years from the start, which nothing outlives. Later ones wait in
+/// the last slot.
 const SPAN_MAX: u64 = 1 << (6 * LEVELS);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +105,8 @@ impl Wheel {
     }
 
     fn link(&mut self, index: u32) {
-        let tick =
-            self.nodes[index as usize].tick.clamp(self.now, self.now.saturating_add(SPAN_MAX / 2));
+        // Within the window of the highest level: a slot beyond it would pass for one of the past.
+        let tick = self.nodes[index as usize].tick.clamp(self.now, self.now | (SPAN_MAX - 1));
         // The highest group of six bits in which the tick differs from now is its level.
         let differing = (tick ^ self.now) | (SLOTS as u64 - 1);
         let level = ((63 - differing.leading_zeros()) / 6).min(LEVELS as u32 - 1) as usize;
@@ -202,6 +202,35 @@ mod tests {
         wheel.insert(5, 7);
         assert_eq!(wheel.next_tick(), Some(1000));
         assert_eq!(fired(&mut wheel, 1000), [7]);
+    }
+
+    #[test]
+    fn every_level_fires_on_its_tick_from_wherever_the_wheel_stands() {
+        for start in [0, 1, 62, 63, 64, 4095, 262_143, (1 << 24) - 1, (1 << 36) - 1, 1 << 40] {
+            for bits in 0..41 {
+                let mut wheel = Wheel::new();
+                wheel.advance(start, |_| ());
+                let tick = start + (1 << bits);
+                wheel.insert(tick, 1);
+                assert_eq!(fired(&mut wheel, tick - 1), [] as [u64; 0], "{start} + 2^{bits}");
+                assert!(wheel.next_tick().is_some_and(|next| next <= tick));
+                assert_eq!(fired(&mut wheel, tick), [1], "{start} + 2^{bits}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tick_beyond_the_span_waits_and_can_be_removed() {
+        let mut wheel = Wheel::new();
+        let far = wheel.insert(u64::MAX, 1);
+        wheel.insert(SPAN_MAX / 2 + 5, 2);
+        assert_eq!(fired(&mut wheel, SPAN_MAX / 2), [] as [u64; 0]);
+        wheel.insert(u64::MAX - 1, 3); // half of the span has passed: it must not wrap around
+        assert_eq!(fired(&mut wheel, SPAN_MAX / 2 + 4), [] as [u64; 0]);
+        assert_eq!(fired(&mut wheel, SPAN_MAX / 2 + 5), [2]);
+        assert_eq!(fired(&mut wheel, SPAN_MAX - SPAN_MAX / 64 - 1), [] as [u64; 0]);
+        wheel.remove(far);
+        assert_eq!(wheel.len(), 1);
     }
 
     /// Against a sorted list, over a long seeded run with jumps of every size.

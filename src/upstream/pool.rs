@@ -412,7 +412,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.socket.take().map(close);
+        if let Some(socket) = self.socket.take() {
+            close(socket);
+        }
     }
 }
 
