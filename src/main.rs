@@ -37,6 +37,9 @@ fn serve(document: &Document, cpus: usize) -> ExitCode {
     if let Err(error) = telemetry::process_log::start(plan.log_level, engine::wall_clock) {
         return fail(&format!("cannot start the log: {error}\n"), 1);
     }
+    // More cores than CPUs is said by the start; the process's log escapes newlines: one line each.
+    let warnings = config::warnings(document, usize::MAX).as_warnings();
+    warnings.lines().for_each(|warning| log::warn!("{warning}"));
     match control::run(plan) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("corelane: {error}\n"), 1),

@@ -165,7 +165,12 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     loop {
         match first(signals.next(), control.failure()).await {
             Either::First(Ok(Signal::Stop)) => break,
-            Either::First(Ok(signal @ (Signal::Reload | Signal::Reopen | Signal::Upgrade))) => {
+            Either::First(Ok(Signal::Reopen)) => {
+                if let Some(log) = &control.totals.borrow().log {
+                    log.reopen();
+                }
+            }
+            Either::First(Ok(signal @ (Signal::Reload | Signal::Upgrade))) => {
                 log::warn!("signal {signal:?} is not acted on by this version");
             }
             Either::First(Err(error)) => log::error!("cannot read signals: {error}"),
