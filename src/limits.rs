@@ -177,6 +177,9 @@ const _: () = assert!(DNS_NEGATIVE_TTL_MAX.as_secs() <= DNS_BACKOFF_MAX.as_secs(
 
 /// What the kernel queues per listening socket; it takes the lesser of this and `somaxconn`.
 pub const LISTEN_BACKLOG: i32 = 65_535;
+/// What handshakes that have begun get to end before a listener that drains is closed: a round trip
+/// to most clients. Connections beyond that are reset.
+pub const LAST_HANDSHAKES_TIME: Duration = Duration::from_millis(100);
 /// Open files kept for everything that is not a client connection or its upstream one.
 pub const DESCRIPTORS_RESERVED: u64 = 256;
 /// How long the start waits for endpoint names. Then it goes on, and they come when they come.

@@ -41,6 +41,7 @@ pub enum ToControl {
         core: usize,
         state: Box<ShardState>,
     },
+    /// Said again when a connection from another core arrived after it.
     Drained {
         core: usize,
     },

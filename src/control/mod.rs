@@ -33,7 +33,8 @@ pub(crate) struct Control {
     watch: Watch,
     pub(crate) totals: RefCell<Totals>,
     pub(crate) draining: Cell<bool>,
-    drained: Cell<usize>,
+    /// By core.
+    drained: Vec<Cell<bool>>,
     installed: Cell<usize>,
     failed: RefCell<Option<String>>,
     changed: RefCell<Vec<Waker>>,
@@ -50,7 +51,7 @@ impl Control {
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
             ToControl::Drained { core } => {
                 log::debug!("core {core} has drained");
-                self.drained.set(self.drained.get() + 1);
+                self.drained[core].set(true);
             }
             ToControl::Failed { core, reason } => {
                 *self.failed.borrow_mut() = Some(format!("core {core} cannot run: {reason}"));
@@ -126,6 +127,12 @@ impl Control {
         .await
     }
 
+    /// All cores have said that they have nothing left, and no connection is between two of them.
+    fn is_empty(&self) -> bool {
+        let open = self.counters.iter().map(|counters| counters.connections.read()).sum::<i64>();
+        self.drained.iter().all(Cell::get) && open == 0
+    }
+
     /// Until a core says that it has failed.
     async fn failure(&self) -> String {
         std::future::poll_fn(|context| {
@@ -184,7 +191,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
     control.draining.set(true);
     control.to_shards(|| ToShard::Drain);
-    let drained = control.until(timeout, |c| c.drained.get() == c.shards.len()).await;
+    let drained = control.until(timeout, Control::is_empty).await;
     control.to_shards(|| ToShard::Stop);
     if drained { Run::Drained } else { Run::Cut }
 }

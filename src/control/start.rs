@@ -110,7 +110,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
         permits: RefCell::new(HashMap::new()),
         totals: RefCell::new(Totals::new(counters.len(), publisher)),
         draining: Cell::new(false),
-        drained: Cell::new(0),
+        drained: counters.iter().map(|_| Cell::new(false)).collect(),
         installed: Cell::new(0),
         failed: RefCell::new(None),
         changed: RefCell::default(),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::engine::host::Machine;
 use crate::engine::ring::Completion;
 use crate::engine::timer::TimerKey;
-use crate::engine::{sockaddr, yield_now};
+use crate::engine::{sleep, sockaddr, yield_now};
 use crate::limits;
 
 const READ: u8 = 1;
@@ -249,10 +249,12 @@ impl Slots {
         slot.timer_tick = tick;
     }
 
-    /// Ends the waits of all parked connections, as if their time were over.
+    /// Ends the waits of all parked connections, as if their time were over. What has arrived is read
+    /// before that, also when the ring has not told of it yet.
     pub(super) fn expire_parked(&mut self, wake: &mut Vec<Waker>) {
         for slot in self.slots.iter_mut().filter(|slot| slot.parked && slot.state != State::Free) {
             slot.timed_out |= READ;
+            slot.ready |= READ;
             wake.extend(slot.reader.take());
         }
     }
@@ -719,10 +721,14 @@ impl Listener {
         sockaddr::local_address(self.descriptor.fd)
     }
 
-    /// The last connections, for a listener that is about to close: those accepted already and
-    /// those still queued in the kernel.
+    /// The last connections, for a listener that is about to close: those accepted already and those
+    /// still queued in the kernel, or on their way there.
     pub async fn last(&mut self) -> Vec<Socket> {
         self.pause();
+        match sockaddr::drop_new_connections(self.descriptor.fd) {
+            Ok(()) => sleep(limits::LAST_HANDSHAKES_TIME).await,
+            Err(error) => log::warn!("connections that come this moment may be reset: {error}"),
+        }
         let mut sockets = Vec::new();
         std::future::poll_fn(|context| {
             let mut slots = self.descriptor.machine.slots.borrow_mut();

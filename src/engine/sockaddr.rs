@@ -61,6 +61,38 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     Ok(TcpListener::from(fd))
 }
 
+/// The listening socket takes no new connections from now on, and finishes those whose handshake has
+/// begun: the kernel drops what asks for one, and the peer asks again a second later, somebody else if
+/// there is one. Closing would reset all that is not accepted by then.
+pub(super) fn drop_new_connections(fd: RawFd) -> io::Result<()> {
+    const FLAGS: u32 = 13; // of the TCP header, where the filter's view begins
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    const NOTHING: u32 = 0;
+    const ALL: u32 = u32::MAX;
+    let step =
+        |code: u32, else_skip, k| libc::sock_filter { code: code as u16, jt: 0, jf: else_skip, k };
+    let mut steps = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, FLAGS),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, SYN | ACK),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, SYN),
+        step(libc::BPF_RET | libc::BPF_K, 0, NOTHING),
+        step(libc::BPF_RET | libc::BPF_K, 0, ALL),
+    ];
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: the program points at `steps`, and the kernel copies both during the call.
+    check(unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    })?;
+    Ok(())
+}
+
 /// Whether nobody listens there yet. Asked without SO_REUSEPORT: with it, two processes of one user
 /// would share the address without a word.
 pub fn is_free(address: SocketAddr) -> io::Result<()> {

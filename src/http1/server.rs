@@ -4,6 +4,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::engine::{self, Buf, Side, Socket};
 use crate::exchange::failure::Failure;
@@ -41,14 +42,25 @@ enum Pause {
     Over,
 }
 
+/// What a connection that is quiet has behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    /// The client has just connected: its first request is on its way, and a drain leaves it time.
+    Nothing,
+    /// It knows that it may be closed at any time.
+    Something,
+}
+
 /// Serves one connection to its end.
 pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
     let client = Client { socket, origin };
+    let mut before = Before::Nothing;
     loop {
-        let session = Box::pin(run(shard, &client));
+        let session = Box::pin(run(shard, &client, before));
         if let Pause::Over = session.await {
             return;
         }
+        before = Before::Something;
         let idle = shard.generation().plan.timeouts.idle;
         let left = idle.saturating_sub(limits::PARK_AFTER); // it was quiet that long already
         client.socket.set_deadline(Side::Read, Some(left));
@@ -61,7 +73,7 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
     }
 }
 
-async fn run(shard: &Rc<Shard>, client: &Client) -> Pause {
+async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
     let mut exchange = Exchange::new(shard);
     let mut pipelined: u32 = 0;
     loop {
@@ -72,8 +84,8 @@ async fn run(shard: &Rc<Shard>, client: &Client) -> Pause {
                 engine::yield_now().await;
             }
         }
-        match read_head(shard, client, &mut exchange).await {
-            Arrival::Head => {}
+        match read_head(shard, client, &mut exchange, before).await {
+            Arrival::Head => before = Before::Something,
             Arrival::Quiet if shard.life.is_draining() => return Pause::Over,
             Arrival::Quiet => return Pause::Quiet,
             Arrival::Gone => return Pause::Over,
@@ -101,13 +113,22 @@ enum Arrival {
     Refused(Failure),
 }
 
-async fn read_head(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Arrival {
+async fn read_head(
+    shard: &Rc<Shard>,
+    client: &Client,
+    exchange: &mut Exchange,
+    before: Before,
+) -> Arrival {
     exchange.input.advance();
     exchange.begin(shard.generation());
     let timeouts = exchange.generation.plan.timeouts;
     let limits = head_limits(&exchange.generation.plan.limits);
     let mut started = !exchange.input.unused().is_empty();
-    let patience = if started { timeouts.header } else { limits::PARK_AFTER.min(timeouts.idle) };
+    let patience = match before {
+        _ if started => timeouts.header,
+        Before::Something if shard.life.is_draining() => Duration::ZERO,
+        Before::Nothing | Before::Something => limits::PARK_AFTER.min(timeouts.idle),
+    };
     client.socket.set_deadline(Side::Read, Some(patience));
     loop {
         if started {
@@ -121,7 +142,8 @@ async fn read_head(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) 
                 Err(malformed) => return Arrival::Refused(refusal(malformed)),
             }
         }
-        match receive(client, &mut exchange.input, started).await {
+        let parks = !started && before == Before::Something;
+        match receive(client, &mut exchange.input, started, parks).await {
             Ok(0) => return Arrival::Gone,
             Ok(_) if started => {}
             Ok(_) => {
@@ -137,9 +159,14 @@ async fn read_head(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) 
 }
 
 /// Before the first byte: waits without a buffer.
-async fn receive(client: &Client, input: &mut Input, started: bool) -> io::Result<usize> {
+async fn receive(
+    client: &Client,
+    input: &mut Input,
+    started: bool,
+    parks: bool,
+) -> io::Result<usize> {
     if !started {
-        client.socket.set_parked(true);
+        client.socket.set_parked(parks);
         let ready = client.socket.ready(Side::Read).await;
         client.socket.set_parked(false);
         ready?;

@@ -68,7 +68,8 @@ fn admit(shard: &Rc<Shard>, id: ListenerId, socket: Socket) {
         shard.open.add(-1);
         return;
     };
-    if shard.mail.cores() > 1 {
+    // A core that drains asks nothing more of the others: they may be done.
+    if shard.mail.cores() > 1 && !shard.life.is_draining() {
         let open = shard.all_counters.iter().map(|counters| counters.connections.read());
         if let Some(core) = balance::better_core(shard.mail.core(), open) {
             return hand_over(shard, core, id, socket, peer);

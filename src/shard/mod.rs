@@ -115,6 +115,10 @@ impl Shard {
             ToShard::Stop => self.life.stop(),
             ToShard::Connection(listener, fd, peer) => {
                 listener::take_over(Rc::clone(self), listener, engine::Socket::adopt(fd), peer);
+                if self.life.is_draining() {
+                    // It was on its way when this core may have said already that it is empty.
+                    self.tell_when_empty();
+                }
             }
             ToShard::SlotFree(cluster) => self.generation().cluster(cluster).slot_free(),
             ToShard::Recall(cluster) => self.generation().cluster(cluster).recall(),
@@ -151,6 +155,10 @@ impl Shard {
     fn drain(self: &Rc<Self>) {
         self.life.drain();
         engine::expire_parked();
+        self.tell_when_empty();
+    }
+
+    fn tell_when_empty(self: &Rc<Self>) {
         let shard = Rc::clone(self);
         engine::spawn(async move {
             shard.life.until_empty().await;
