@@ -1346,6 +1346,24 @@ mod tests {
     }
 
     #[test]
+    fn data_that_comes_with_the_deadline_wins_on_a_socket_that_is_only_being_armed() {
+        on_a_core(|| async {
+            let (socket, mut peer) = connection();
+            socket.set_deadline(Side::Read, Some(BRIEF));
+            let mut bytes = [0; 8];
+            let mut receiving = std::pin::pin!(socket.recv(&mut bytes));
+            std::future::poll_fn(|context| {
+                assert!(receiving.as_mut().poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            peer.write_all(b"x").unwrap();
+            std::thread::sleep(2 * BRIEF);
+            assert_eq!(receiving.await.unwrap(), 1);
+        });
+    }
+
+    #[test]
     fn a_send_that_waited_once_does_not_cut_a_later_one() {
         on_a_core(|| async {
             let (socket, mut peer) = connection();

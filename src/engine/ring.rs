@@ -33,8 +33,6 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(limits::RING_COMPLETIONS)
             .build(limits::RING_SUBMISSIONS)?;
-        // Saves the descriptor look-up of every enter; an old kernel refuses and nothing is lost.
-        let _ = uring.submitter().register_ring_fd();
         Ok(Ring { uring })
     }
 
@@ -79,6 +77,12 @@ impl Ring {
                 Some(_) | None => Err(e),
             },
         }
+    }
+
+    /// Something has happened that only the next enter will report: a poll that was ready when it
+    /// was submitted, for one.
+    pub(super) fn has_deferred(&mut self) -> bool {
+        self.uring.submission().taskrun()
     }
 
     pub(super) fn reap(&mut self, into: &mut Vec<Completion>) {
