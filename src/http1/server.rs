@@ -4,6 +4,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine::{self, Buf, Side, Socket};
@@ -74,7 +75,7 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
 }
 
 async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
-    let mut exchange = Exchange::new(shard);
+    let mut exchange = Exchange::new(shard, client.origin);
     let mut pipelined: u32 = 0;
     loop {
         if !exchange.input.unused().is_empty() {
@@ -97,8 +98,11 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
         }
         match exchange::run(shard, client, &mut exchange).await {
             Ending::Keep => {}
-            Ending::Close => return Pause::Over,
-            Ending::Linger => {
+            // Closing with bytes of the client unread would reset it, whatever we have answered.
+            Ending::Close if exchange.input.unused().is_empty() && client.socket.is_silent() => {
+                return Pause::Over;
+            }
+            Ending::Close | Ending::Linger => {
                 linger(client).await;
                 return Pause::Over;
             }
@@ -158,20 +162,17 @@ async fn read_head(
     }
 }
 
-/// Before the first byte: waits without a buffer.
+/// Before the first byte the connection is parked: a drain may end the wait.
 async fn receive(
     client: &Client,
     input: &mut Input,
     started: bool,
     parks: bool,
 ) -> io::Result<usize> {
-    if !started {
-        client.socket.set_parked(parks);
-        let ready = client.socket.ready(Side::Read).await;
-        client.socket.set_parked(false);
-        ready?;
-    }
-    input.receive(&client.socket).await
+    client.socket.set_parked(parks && !started);
+    let received = input.receive(&client.socket).await;
+    client.socket.set_parked(false);
+    received
 }
 
 /// Closing with bytes of the peer unread makes the kernel send a reset, which may overtake our
@@ -265,11 +266,20 @@ impl Input {
         &mut buffer[end..]
     }
 
-    /// Reads more of a body; 0 at the end of the stream.
+    /// Reads more of a head or a body; 0 at the end of the stream. Waits without a buffer: however
+    /// slowly a client sends, it holds the bytes that it has sent and no more.
     pub(crate) async fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
-        let received = socket.recv(self.room()).await?;
-        self.end += received;
-        Ok(received)
+        loop {
+            let tried =
+                std::future::poll_fn(|context| Poll::Ready(socket.poll_recv(context, self.room())));
+            if let Poll::Ready(received) = tried.await {
+                let received = received?;
+                self.end += received;
+                return Ok(received);
+            }
+            self.settle();
+            socket.ready(Side::Read).await?;
+        }
     }
 
     /// Forgets the current request: what is unused becomes the beginning of the next one.
