@@ -109,6 +109,8 @@ impl Cluster {
 
     /// Takes over new addresses; connections to those that stay are kept.
     pub(crate) fn replace_endpoints(&self, shares: Vec<EndpointShare>) {
+        // An address may leave and come back: what this core wants of it must not outlast the list.
+        self.ask_no_more();
         let old = std::mem::take(&mut self.endpoints.borrow_mut().list);
         let new = Endpoints::new(shares, &old, self.mail.core());
         let dropped: Vec<_> =
@@ -118,6 +120,10 @@ impl Cluster {
             endpoint.removed.set(true);
             self.close_idle(&endpoint, usize::MAX);
         }
+        if !self.waiters.borrow().is_empty() {
+            self.ask_others();
+        }
+        // After asking: a slot given back before that was announced to nobody.
         self.wake_first();
     }
 
@@ -297,6 +303,9 @@ impl Cluster {
 
     /// Another core has given a slot back and told us, because somebody waited here.
     pub(crate) fn slot_free(&self) {
+        if self.waiters.borrow().is_empty() {
+            self.ask_no_more();
+        }
         self.wake_first();
         self.pass_on();
     }
@@ -475,5 +484,83 @@ impl Drop for Place<'_> {
             // Whatever woke this one may serve the next.
             self.cluster.wake_first();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Doorbell, Inbox, Placement, mailbox};
+
+    /// Runs `main` as a core of its own: the pool needs a clock and timers.
+    fn on_a_core<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + Send + 'static) {
+        let core = std::thread::spawn(move || {
+            engine::run(Placement::Anywhere, Doorbell::new().unwrap(), main).unwrap();
+        });
+        core.join().expect("the test's core ends cleanly");
+    }
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn share(port: u16, permits: Option<&Shared<Permits>>) -> EndpointShare {
+        EndpointShare { address: address(port), weight: 1, permits: permits.map(Shared::share) }
+    }
+
+    /// One slot, of two cores.
+    fn one_slot() -> Shared<Permits> {
+        Shared::new(Permits::new(1, 2))
+    }
+
+    /// The cluster of core 0, and the letters that core 1 and the control core get.
+    fn cluster(
+        endpoints: Vec<EndpointShare>,
+        queue_max: u32,
+    ) -> (Rc<Cluster>, Inbox<ToShard>, Inbox<crate::control::message::ToControl>) {
+        let (to_other, other) = mailbox(Doorbell::new().unwrap());
+        let (to_control, control) = mailbox(Doorbell::new().unwrap());
+        let mail = Rc::new(Mail::new(0, vec![None, Some(to_other)], to_control));
+        let second = Duration::from_secs(1);
+        let plan = plan::Cluster {
+            name: "a".to_owned(),
+            endpoints: Vec::new(),
+            balance: plan::Balance::RoundRobin,
+            pool: PoolLimits {
+                connections_max: Some(1),
+                queue_max,
+                queue_timeout: 30 * second,
+                idle_timeout: 60 * second,
+            },
+            timeouts: ClusterTimeouts { connect: second, first_byte: second, read: second },
+        };
+        let share = ClusterShare { waiting: Shared::new(Level::default()), endpoints };
+        (Cluster::new(ClusterId(0), &plan, share, mail), other, control)
+    }
+
+    #[test]
+    fn who_waits_wants_the_new_endpoints_and_the_old_ones_no_more() {
+        on_a_core(async || {
+            let (old, new) = (one_slot(), one_slot());
+            let (cluster, _other, _control) = cluster(vec![share(1, Some(&old))], 9);
+            let place = Place::take(&cluster);
+            assert_eq!(old.wanted_by_another(1), Some(0));
+            cluster.replace_endpoints(vec![share(2, Some(&new))]);
+            assert_eq!(old.wanted_by_another(1), None);
+            assert_eq!(new.wanted_by_another(1), Some(0));
+            drop(place);
+            assert_eq!(new.wanted_by_another(1), None);
+        });
+    }
+
+    #[test]
+    fn a_core_that_is_told_of_a_slot_and_has_no_use_for_it_wants_it_no_more() {
+        on_a_core(async || {
+            let permits = one_slot();
+            let (cluster, _other, _control) = cluster(vec![share(1, Some(&permits))], 9);
+            permits.want(0, true);
+            cluster.slot_free();
+            assert_eq!(permits.wanted_by_another(1), None);
+        });
     }
 }
