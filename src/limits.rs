@@ -115,6 +115,9 @@ pub const BLOCKING_THREADS: usize = 4;
 pub const PARK_AFTER: Duration = Duration::from_millis(500);
 /// How often a core that waits for connections itself still gives one to another core that waits.
 pub const SLOT_YIELD_INTERVAL: Duration = Duration::from_millis(10);
+/// How often a core with exchanges that wait for a connection looks for a slot untold, and asks the
+/// other cores again: a letter that finds its box full is lost.
+pub const SLOT_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a busy core keeps house: hands over log lines, and every few times the rest.
 pub const HOUSEKEEPING_INTERVAL: Duration = ACCESS_LOG_BATCH_AGE_MAX;
 /// Housekeeping rounds between two sweeps of pools and buffers: about a second.
