@@ -56,8 +56,8 @@ impl Listener {
         sockaddr::local_address(self.descriptor.fd)
     }
 
-    /// The last connections, for a listener that is about to close: those accepted already and those
-    /// still queued in the kernel, or on their way there.
+    /// The last connections, for a listener that is about to close: those accepted already and
+    /// those still queued in the kernel, or on their way there.
     pub async fn last(&mut self) -> Vec<Socket> {
         self.pause();
         match sockaddr::drop_new_connections(self.descriptor.fd) {

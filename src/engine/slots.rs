@@ -235,8 +235,8 @@ impl Slots {
         slot.timer_tick = tick;
     }
 
-    /// Ends the waits of all parked connections, as if their time were over. What has arrived is read
-    /// before that, also when the ring has not told of it yet.
+    /// Ends the waits of all parked connections, as if their time were over. What has arrived is
+    /// read before that, also when the ring has not told of it yet.
     pub(super) fn expire_parked(&mut self, wake: &mut Vec<Waker>) {
         for slot in self.slots.iter_mut().filter(|slot| slot.parked && slot.state != State::Free) {
             slot.timed_out |= READ;

@@ -340,8 +340,8 @@ impl Cluster {
         self.pass_on();
     }
 
-    /// Nobody waits here any more, but a slot is free and others wait: this core may be the only one
-    /// that was told of it.
+    /// Nobody waits here any more, but a slot is free and others wait: this core may be the only
+    /// one that was told of it.
     fn pass_on(&self) {
         if !self.waiters.borrow().is_empty() {
             return;
@@ -646,17 +646,17 @@ mod tests {
             let (first, second) = (Place::take(&cluster).unwrap(), Place::take(&cluster).unwrap());
             let mut context = Context::from_waker(Waker::noop());
             let refused = [address(1)];
-            assert!(first.poll(&mut context, Wanted::Any, &refused).is_pending());
-            assert!(second.poll(&mut context, Wanted::Any, &[]).is_pending());
+            assert!(first.poll(&context, Wanted::Any, &refused).is_pending());
+            assert!(second.poll(&context, Wanted::Any, &[]).is_pending());
             dead.give();
-            assert!(second.poll(&mut context, Wanted::Any, &[]).is_pending(), "not its turn");
-            assert!(first.poll(&mut context, Wanted::Any, &refused).is_pending());
-            let choice = second.poll(&mut context, Wanted::Any, &[]);
+            assert!(second.poll(&context, Wanted::Any, &[]).is_pending(), "not its turn");
+            assert!(first.poll(&context, Wanted::Any, &refused).is_pending());
+            let choice = second.poll(&context, Wanted::Any, &[]);
             assert!(matches!(choice, Poll::Ready(Choice::Open(_))));
             drop((second, choice));
             // And so does one that comes later, without a word from anybody.
             let third = Place::take(&cluster).unwrap();
-            let choice = third.poll(&mut context, Wanted::Any, &[]);
+            let choice = third.poll(&context, Wanted::Any, &[]);
             assert!(matches!(choice, Poll::Ready(Choice::Open(_))));
         });
     }
