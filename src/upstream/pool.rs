@@ -644,19 +644,19 @@ mod tests {
             let (cluster, _other, _control) = cluster(shares, 9);
             assert!(dead.try_take() && alive.try_take());
             let (first, second) = (Place::take(&cluster).unwrap(), Place::take(&cluster).unwrap());
-            let mut context = Context::from_waker(Waker::noop());
+            let context = Context::from_waker(Waker::noop());
             let refused = [address(1)];
-            assert!(first.poll(&mut context, Wanted::Any, &refused).is_pending());
-            assert!(second.poll(&mut context, Wanted::Any, &[]).is_pending());
+            assert!(first.poll(&context, Wanted::Any, &refused).is_pending());
+            assert!(second.poll(&context, Wanted::Any, &[]).is_pending());
             dead.give();
-            assert!(second.poll(&mut context, Wanted::Any, &[]).is_pending(), "not its turn");
-            assert!(first.poll(&mut context, Wanted::Any, &refused).is_pending());
-            let choice = second.poll(&mut context, Wanted::Any, &[]);
+            assert!(second.poll(&context, Wanted::Any, &[]).is_pending(), "not its turn");
+            assert!(first.poll(&context, Wanted::Any, &refused).is_pending());
+            let choice = second.poll(&context, Wanted::Any, &[]);
             assert!(matches!(choice, Poll::Ready(Choice::Open(_))));
             drop((second, choice));
             // And so does one that comes later, without a word from anybody.
             let third = Place::take(&cluster).unwrap();
-            let choice = third.poll(&mut context, Wanted::Any, &[]);
+            let choice = third.poll(&context, Wanted::Any, &[]);
             assert!(matches!(choice, Poll::Ready(Choice::Open(_))));
         });
     }
