@@ -40,6 +40,13 @@ pub(crate) struct Control {
     changed: RefCell<Vec<Waker>>,
 }
 
+/// Drops what belongs to addresses that no core has any more, neither in its list nor as a
+/// connection, nor is about to get. An address that goes with this change is dropped by a later
+/// one: were it dropped before all cores let go, it could come back with a second count.
+fn forget_unused(permits: &mut HashMap<(u32, SocketAddr), Shared<Permits>>) {
+    permits.retain(|_, permits| !permits.is_last());
+}
+
 impl Control {
     /// Applies what the data cores say. Called when the control core's bell was rung.
     fn apply(&self, letter: ToControl) {
@@ -102,6 +109,7 @@ impl Control {
 
     /// Tells the data cores of names that lead elsewhere now.
     fn names_changed(&self) {
+        forget_unused(&mut self.permits.borrow_mut());
         for (id, cluster) in self.plan.clusters.iter().enumerate() {
             if cluster.endpoints.iter().any(|e| matches!(e.address, Address::Name(..))) {
                 let id = ClusterId(id as u32);
@@ -227,4 +235,21 @@ async fn first<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> 
 /// The control core's ends of its mailboxes.
 struct ControlMail {
     inboxes: Vec<Inbox<ToControl>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_of_an_address_are_forgotten_once_nobody_can_hold_one() {
+        let key = (0, SocketAddr::from(([127, 0, 0, 1], 80)));
+        let mut permits = HashMap::from([(key, Shared::new(Permits::new(1, 1)))]);
+        let endpoint = permits[&key].share();
+        forget_unused(&mut permits);
+        assert_eq!(permits.len(), 1, "a core has it");
+        drop(endpoint);
+        forget_unused(&mut permits);
+        assert!(permits.is_empty());
+    }
 }

@@ -19,6 +19,11 @@ impl<T> Shared<T> {
     pub fn share(&self) -> Shared<T> {
         Shared(Arc::clone(&self.0))
     }
+
+    /// No other handle is left, so only the caller could make one.
+    pub fn is_last(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
 }
 
 impl<T> Deref for Shared<T> {
