@@ -340,8 +340,8 @@ impl Cluster {
         self.pass_on();
     }
 
-    /// Nobody waits here any more, but a slot is free and others wait: this core may be the only one
-    /// that was told of it.
+    /// Nobody waits here any more, but a slot is free and others wait: this core may be the only
+    /// one that was told of it.
     fn pass_on(&self) {
         if !self.waiters.borrow().is_empty() {
             return;
