@@ -207,6 +207,8 @@ pub const UPSTREAM_HEADER_BYTES_MAX: usize = 32 * 1024;
 pub const UPSTREAM_HEADERS_MAX: usize = 200;
 /// Most 1xx heads before the final one. More is a 502: an endpoint that goes on saying "soon"
 /// holds an exchange for ever.
+/// Most 1xx heads before the final one. More is a 502: an endpoint that goes on saying "soon" holds
+/// an exchange for ever.
 pub const INTERIM_RESPONSES_MAX: u32 = 100;
 /// What `limits.max_concurrent_connections`, `max_connections` and `max_pending` may be set to.
 /// Above it the configuration is refused: a number that no machine reaches is a mistake.

@@ -60,8 +60,8 @@ impl Drop for Opened {
 }
 
 /// An origin that answers each request after `delay`, and with every connection that it gets counts
-/// those of which no end has arrived: all of them were open at that moment, whenever their threads
-/// run.
+/// those of which no end has arrived: all of them were open at that moment, whenever their
+/// threads run.
 fn counting_origin(delay: Duration) -> (Origin, Arc<AtomicUsize>) {
     let most = Arc::new(AtomicUsize::new(0));
     let open: Mutex<Vec<TcpStream>> = Mutex::default();
