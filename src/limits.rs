@@ -105,6 +105,11 @@ pub const ROUNDS_PER_TURN: u32 = 16;
 pub const IO_PER_TURN: u32 = 16;
 /// Connections taken from one listener before the others run.
 pub const ACCEPTS_PER_TURN: usize = 64;
+/// Connections that the kernel may accept ahead of us, per listener. Beyond it they stay in its
+/// queue, where they cost no descriptor; those of the same turn still come.
+pub const ACCEPTED_MAX: usize = 128;
+/// How often a full submission queue is handed to a kernel that refuses it. Then the core panics.
+pub const SUBMIT_TRIES: usize = 10_000;
 /// Longest sleep of a core with nothing to do.
 pub const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Messages waiting between two cores. A sender that finds the queue full keeps what it has.

@@ -233,7 +233,12 @@ impl Machine {
         for completion in completions.drain(..) {
             match descriptors::token_kind(completion.token) {
                 descriptors::KIND_IO => slots.complete(completion, &mut wakes),
-                descriptors::KIND_ACCEPT => slots.accepted(completion, &mut wakes),
+                descriptors::KIND_ACCEPT => {
+                    if let Some(target) = slots.accepted(completion, &mut wakes) {
+                        let nobody = descriptors::token(descriptors::KIND_IGNORED, 0, 0);
+                        self.ring.borrow_mut().cancel(target, nobody);
+                    }
+                }
                 descriptors::KIND_DOORBELL if !completion.more => {
                     self.ring.borrow_mut().poll(self.doorbell.descriptor(), completion.token);
                 }

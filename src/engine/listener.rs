@@ -81,7 +81,15 @@ impl Listener {
             let mut slots = self.descriptor.machine.slots.borrow_mut();
             slots.slots[self.descriptor.index as usize].accepted.take().unwrap_or_default()
         };
-        let queued = std::iter::from_fn(|| self.accept_queued());
+        let queued = std::iter::from_fn(|| {
+            loop {
+                // One that gave up while it was queued says nothing of those behind it.
+                match self.accept_queued() {
+                    Err(libc::ECONNABORTED) => {}
+                    result => return result.ok(),
+                }
+            }
+        });
         for fd in accepted.into_iter().filter(|fd| *fd >= 0).chain(queued) {
             // SAFETY: the kernel has made this descriptor for us, and it is taken out of the list
             // once.
@@ -90,19 +98,19 @@ impl Listener {
         sockets
     }
 
-    fn accept_queued(&self) -> Option<RawFd> {
+    /// One connection of the kernel's queue, or why there is none.
+    fn accept_queued(&self) -> Result<RawFd, i32> {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let (nobody, length) = (std::ptr::null_mut(), std::ptr::null_mut());
         loop {
             // SAFETY: no address is asked for, so nothing is written.
             let fd = unsafe { libc::accept4(self.descriptor.fd, nobody, length, flags) };
             if fd >= 0 {
-                return Some(fd);
+                return Ok(fd);
             }
-            // One that gave up while it was queued says nothing of those behind it.
-            let error = io::Error::last_os_error();
-            if !matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EINTR)) {
-                return None;
+            match io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO) {
+                libc::EINTR => {}
+                errno => return Err(errno),
             }
         }
     }
@@ -118,6 +126,16 @@ impl Listener {
         }
         let replaced = set_waker(&mut slot.reader, context);
         if slot.state == State::Fresh {
+            // A queue that is long already is taken one by one: an armed accept would empty it,
+            // however many there are, before anybody could ask whether there is room for them.
+            match self.accept_queued() {
+                Err(libc::EAGAIN) => {}
+                result => {
+                    drop(slots);
+                    drop(replaced);
+                    return Poll::Ready(result.unwrap_or_else(|errno| -errno));
+                }
+            }
             slot.state = State::Armed;
             slot.kind = KIND_ACCEPT;
             let token = token(KIND_ACCEPT, slot.generation, self.descriptor.index);
@@ -145,6 +163,14 @@ mod tests {
         LONG, end_operation, listener, on_a_core, settle, state_of, with_patience,
     };
 
+    /// Waits for a connection when there is none, so that the kernel accepts ahead.
+    async fn arm_accept(listener: &Listener) {
+        let waker = std::task::Waker::noop();
+        assert!(listener.poll_accept(&Context::from_waker(waker)).is_pending());
+        settle().await;
+        assert_eq!(state_of(&listener.descriptor), State::Armed);
+    }
+
     #[test]
     fn an_accept_that_ends_is_armed_again() {
         on_a_core(|| async {
@@ -152,7 +178,7 @@ mod tests {
             for round in 0..3 {
                 let client = TcpStream::connect(address).unwrap();
                 drop(listener.accept().await.unwrap());
-                settle().await;
+                arm_accept(&listener).await;
                 // Pausing twice, and once with nothing armed, is as good as once.
                 (0..round).for_each(|_| listener.pause());
                 if round == 0 {
@@ -171,6 +197,7 @@ mod tests {
             let (mut listener, address) = listener();
             let _first = TcpStream::connect(address).unwrap();
             listener.accept().await.unwrap();
+            arm_accept(&listener).await;
             listener.pause();
             settle().await;
             let _waiting: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -195,6 +222,7 @@ mod tests {
             let (mut listener, address) = listener();
             let mut clients = vec![TcpStream::connect(address).unwrap()];
             listener.accept().await.unwrap();
+            arm_accept(&listener).await;
             clients.extend((0..3).map(|_| TcpStream::connect(address).unwrap()));
             settle().await; // accepted by the kernel, not asked for
             listener.pause();
@@ -213,12 +241,55 @@ mod tests {
         });
     }
 
+    fn accepted_ahead(listener: &Listener) -> usize {
+        let machine = &listener.descriptor.machine;
+        let slots = machine.slots.borrow();
+        let accepted = slots.slots[listener.descriptor.index as usize].accepted.as_ref();
+        accepted.map_or(0, |list| list.iter().filter(|fd| **fd >= 0).count())
+    }
+
+    #[test]
+    fn a_flood_is_left_in_the_queue_of_the_kernel_and_none_of_it_is_lost() {
+        on_a_core(|| async {
+            let (mut listener, address) = listener();
+            let connect = |count| {
+                (0..count).map(|_| TcpStream::connect(address).unwrap()).collect::<Vec<_>>()
+            };
+            let mut clients = connect(1);
+            listener.accept().await.unwrap();
+            arm_accept(&listener).await;
+            clients.extend(connect(limits::ACCEPTED_MAX));
+            settle().await;
+            settle().await;
+            assert_eq!(state_of(&listener.descriptor), State::Fresh, "it takes no more");
+            assert_eq!(accepted_ahead(&listener), limits::ACCEPTED_MAX);
+            clients.extend(connect(40));
+            settle().await;
+            assert_eq!(accepted_ahead(&listener), limits::ACCEPTED_MAX);
+            for left in (0..limits::ACCEPTED_MAX + 40).rev() {
+                listener.accept().await.unwrap();
+                settle_rarely(left).await;
+                assert_eq!(accepted_ahead(&listener), left.saturating_sub(40));
+            }
+            arm_accept(&listener).await; // the queue is empty
+            clients.extend(connect(1));
+            listener.accept().await.unwrap();
+        });
+    }
+
+    async fn settle_rarely(round: usize) {
+        if round % 16 == 0 {
+            settle().await;
+        }
+    }
+
     #[test]
     fn a_slow_task_loses_no_accepts() {
         on_a_core(|| async {
             let (mut listener, address) = listener();
             let _first = TcpStream::connect(address).unwrap();
             listener.accept().await.unwrap();
+            arm_accept(&listener).await;
             let clients = std::thread::spawn(move || {
                 (0..300).map(|_| TcpStream::connect(address).unwrap()).collect::<Vec<_>>()
             });
@@ -276,6 +347,7 @@ mod tests {
             let (mut listener, address) = listener();
             let _first = TcpStream::connect(address).unwrap();
             listener.accept().await.unwrap();
+            arm_accept(&listener).await;
             // Both are on their way at once: the connection, and the end of its listener.
             let mut late = with_patience(TcpStream::connect(address).unwrap());
             drop(listener);

@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use crate::engine::ring::Completion;
 use crate::engine::timer::TimerKey;
+use crate::limits;
 
 pub(super) const READ: u8 = 1;
 pub(super) const WRITE: u8 = 2;
@@ -181,8 +182,13 @@ impl Slots {
         }
     }
 
-    /// A new connection, or the end of the multishot accept.
-    pub(super) fn accepted(&mut self, completion: Completion, wake: &mut Vec<Waker>) {
+    /// A new connection, or the end of the multishot accept. Returns the operation to cancel when
+    /// connections come faster than they are taken.
+    pub(super) fn accepted(
+        &mut self,
+        completion: Completion,
+        wake: &mut Vec<Waker>,
+    ) -> Option<u64> {
         let index = token_index(completion.token);
         let slot = self
             .slots
@@ -193,12 +199,14 @@ impl Slots {
             if completion.result >= 0 {
                 close(completion.result);
             }
-            return;
+            return None;
         };
-        slot.accepted.get_or_insert_default().push_back(completion.result);
+        let accepted = slot.accepted.get_or_insert_default();
+        accepted.push_back(completion.result);
         wake.extend(slot.reader.take());
         if completion.more {
-            return;
+            // Asked for once, as the list passes its bound: it goes on growing until that is done.
+            return (accepted.len() == limits::ACCEPTED_MAX).then_some(completion.token);
         }
         if slot.state == State::Closing {
             slot.close_accepted();
@@ -206,6 +214,7 @@ impl Slots {
         } else {
             slot.state = State::Fresh;
         }
+        None
     }
 
     /// A deadline timer fired. Deadlines move forward without touching the wheel, so it may be
