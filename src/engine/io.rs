@@ -556,6 +556,28 @@ impl Socket {
         std::future::poll_fn(|context| self.poll_recv(context, buffer)).await
     }
 
+    /// Bytes that are here now, 0 at the end of the stream; `None` when it has to be waited for more.
+    pub fn try_recv(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        loop {
+            // SAFETY: the pointer and length are of `buffer`, borrowed for the call.
+            let received = check(unsafe {
+                libc::recv(self.0.fd, buffer.as_mut_ptr().cast(), buffer.len(), 0)
+            });
+            match received {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.0.not_ready(READ);
+                    return None;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Ok(n) if n != 0 && n < buffer.len() => {
+                    self.0.drained();
+                    return Some(Ok(n));
+                }
+                result => return Some(result),
+            }
+        }
+    }
+
     pub fn poll_send(
         &self,
         context: &Context<'_>,

@@ -142,8 +142,10 @@ async fn read_head(
                 Err(malformed) => return Arrival::Refused(refusal(malformed)),
             }
         }
-        let parks = !started && before == Before::Something;
-        match receive(client, &mut exchange.input, started, parks).await {
+        client.socket.set_parked(!started && before == Before::Something);
+        let received = exchange.input.receive(&client.socket).await;
+        client.socket.set_parked(false);
+        match received {
             Ok(0) => return Arrival::Gone,
             Ok(_) if started => {}
             Ok(_) => {
@@ -156,22 +158,6 @@ async fn read_head(
             Err(_) => return Arrival::Quiet,
         }
     }
-}
-
-/// Before the first byte: waits without a buffer.
-async fn receive(
-    client: &Client,
-    input: &mut Input,
-    started: bool,
-    parks: bool,
-) -> io::Result<usize> {
-    if !started {
-        client.socket.set_parked(parks);
-        let ready = client.socket.ready(Side::Read).await;
-        client.socket.set_parked(false);
-        ready?;
-    }
-    input.receive(&client.socket).await
 }
 
 /// Closing with bytes of the peer unread makes the kernel send a reset, which may overtake our
@@ -250,12 +236,8 @@ impl Input {
         }
     }
 
-    /// Where the next bytes of a body go. What was used before is overwritten, the head is not.
+    /// Where the next bytes go.
     fn room(&mut self) -> &mut [u8] {
-        if self.next == self.end {
-            self.next = self.head_end;
-            self.end = self.head_end;
-        }
         let end = self.end;
         let buffer = self.buffer.get_or_insert_with(|| {
             let mut buffer = engine::buffer();
@@ -265,11 +247,24 @@ impl Input {
         &mut buffer[end..]
     }
 
-    /// Reads more of a body; 0 at the end of the stream.
+    /// Reads more of a head or a body; 0 at the end of the stream. What was used of a body before is
+    /// overwritten, the head is not. However slow the client is, no buffer is held meanwhile.
     pub(crate) async fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
-        let received = socket.recv(self.room()).await?;
-        self.end += received;
-        Ok(received)
+        if self.next == self.end {
+            self.next = self.head_end;
+            self.end = self.head_end;
+        }
+        loop {
+            if socket.is_quiet() {
+                self.settle();
+            }
+            socket.ready(Side::Read).await?;
+            if let Some(received) = socket.try_recv(self.room()) {
+                let received = received?;
+                self.end += received;
+                return Ok(received);
+            }
+        }
     }
 
     /// Forgets the current request: what is unused becomes the beginning of the next one.
