@@ -115,6 +115,9 @@ pub const BLOCKING_THREADS: usize = 4;
 pub const PARK_AFTER: Duration = Duration::from_millis(500);
 /// How often a core that waits for connections itself still gives one to another core that waits.
 pub const SLOT_YIELD_INTERVAL: Duration = Duration::from_millis(10);
+/// How often a core with exchanges that wait for a connection looks for a slot untold, and asks the
+/// other cores again: a letter that finds its box full is lost.
+pub const SLOT_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a busy core keeps house: hands over log lines, and every few times the rest.
 pub const HOUSEKEEPING_INTERVAL: Duration = ACCESS_LOG_BATCH_AGE_MAX;
 /// Housekeeping rounds between two sweeps of pools and buffers: about a second.
@@ -202,8 +205,8 @@ pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const UPSTREAM_HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Most header lines in one. More is a 502.
 pub const UPSTREAM_HEADERS_MAX: usize = 200;
-/// Most 1xx heads before the final one. More is a 502: an endpoint that goes on saying "soon" holds an
-/// exchange for ever.
+/// Most 1xx heads before the final one. More is a 502: an endpoint that goes on saying "soon"
+/// holds an exchange for ever.
 pub const INTERIM_RESPONSES_MAX: u32 = 100;
 /// What `limits.max_concurrent_connections`, `max_connections` and `max_pending` may be set to.
 /// Above it the configuration is refused: a number that no machine reaches is a mistake.

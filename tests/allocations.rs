@@ -201,8 +201,8 @@ fn a_request_on_a_kept_connection_allocates_nothing() {
     .collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 
-    // Upload and download at the same time live in two boxes and a chunk's framing in two more, made
-    // once per such request: all others stay small for it. Not one more, however many reads.
+    // Upload and download at the same time live in two boxes and a chunk's framing in two more,
+    // made once per such request: all others stay small for it. Not one more, however many reads.
     let uploads = [(large, "a request of many reads"), (chunked_large, "a chunked one")];
     for (request, name) in uploads {
         assert!(allocations(address, &request, 300) <= 4 * 300 + HOUSEKEEPING, "{name}");

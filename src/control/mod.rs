@@ -191,9 +191,20 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
     control.draining.set(true);
     control.to_shards(|| ToShard::Drain);
-    let drained = control.until(timeout, Control::is_empty).await;
+    let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;
     control.to_shards(|| ToShard::Stop);
-    if drained { Run::Drained } else { Run::Cut }
+    if let Some(reason) = control.failed.borrow_mut().take() {
+        return Run::Failed(reason);
+    }
+    match drained {
+        Either::First(true) => Run::Drained,
+        Either::First(false) | Either::Second(()) => Run::Cut,
+    }
+}
+
+/// A second request to stop: whoever sends it does not want to wait.
+async fn again(signals: &mut Signals) {
+    while !matches!(signals.next().await, Ok(Signal::Stop)) {}
 }
 
 enum Either<A, B> {

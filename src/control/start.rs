@@ -81,7 +81,9 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
     stop(threads, publisher, publisher_thread);
     match outcome {
         Run::Drained => log::info!("drained, bye"),
-        Run::Cut => log::warn!("drain_timeout is over: the remaining connections were cut"),
+        Run::Cut => log::warn!(
+            "drain_timeout is over, or a second signal came: the remaining connections were cut"
+        ),
         Run::Failed(reason) => return Err(StartError(reason)),
     }
     Ok(())
@@ -359,9 +361,9 @@ fn stop(
     }
 }
 
-/// Each connection may need a second descriptor for its upstream one; some are kept for the rest.
+/// A quarter is left to upstream connections, which many clients share, and some to the rest.
 fn connections_for(open_files: u64) -> u32 {
-    let spare = open_files.saturating_sub(limits::DESCRIPTORS_RESERVED) / 2;
+    let spare = open_files.saturating_sub(limits::DESCRIPTORS_RESERVED) / 4 * 3;
     u32::try_from(spare).unwrap_or(u32::MAX).max(16)
 }
 
@@ -381,7 +383,7 @@ mod tests {
 
     #[test]
     fn the_connection_limit_follows_the_open_file_limit() {
-        assert_eq!(connections_for(20_000), 9_872);
+        assert_eq!(connections_for(20_000), 14_808);
         assert_eq!(connections_for(64), 16);
         assert_eq!(connections_for(u64::MAX), u32::MAX);
     }

@@ -18,8 +18,8 @@ use hdrhistogram::Histogram;
 
 use crate::engine::buffer::{Buf, Pool};
 use crate::engine::doorbell::{Doorbell, Sleeper};
-use crate::engine::io::{self as descriptors, Slots};
 use crate::engine::ring::{Completion, Ring};
+use crate::engine::slots::{self as descriptors, Slots};
 use crate::engine::timer::{TimerKey, Wheel};
 use crate::limits;
 

@@ -7,12 +7,15 @@ mod buffer;
 mod doorbell;
 mod host;
 mod io;
+mod listener;
 mod mailbox;
 mod probe;
 mod process;
 mod ring;
 mod shared;
+mod slots;
 mod sockaddr;
+mod socket;
 #[cfg(test)]
 mod test_core;
 mod timer;
@@ -24,9 +27,11 @@ pub use host::{
     CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, expire_parked, now, on_bell,
     precise_now, run, sleep, spawn, trim_buffers, wall_clock, yield_now,
 };
-pub use io::{Descriptor, Listener, SendError, Side, Socket};
+pub use io::{Descriptor, Side};
+pub use listener::Listener;
 pub use mailbox::{Inbox, Outbox, mailbox};
 pub use probe::probe;
 pub use process::{Signal, Signals, cpus, raise_open_files, random_seed};
 pub use shared::{Counter, Level, Permits, Shared};
 pub use sockaddr::{is_free, listen};
+pub use socket::{SendError, Socket};

@@ -61,9 +61,9 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     Ok(TcpListener::from(fd))
 }
 
-/// The listening socket takes no new connections from now on, and finishes those whose handshake has
-/// begun: the kernel drops what asks for one, and the peer asks again a second later, somebody else if
-/// there is one. Closing would reset all that is not accepted by then.
+/// The listening socket takes no new connections from now on, and finishes those whose handshake
+/// has begun: the kernel drops what asks for one, and the peer asks again a second later, somebody
+/// else if there is one. Closing would reset all that is not accepted by then.
 pub(super) fn drop_new_connections(fd: RawFd) -> io::Result<()> {
     const FLAGS: u32 = 13; // of the TCP header, where the filter's view begins
     const SYN: u32 = 0x02;

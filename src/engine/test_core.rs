@@ -3,15 +3,20 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::IoSlice;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::mpsc;
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use crate::engine::{self, Descriptor, Doorbell, Placement, Socket};
+use crate::engine::slots::{KIND_IGNORED, State, token};
+use crate::engine::{self, Descriptor, Doorbell, Listener, Placement, Socket, sockaddr};
 
+pub(super) const BRIEF: Duration = Duration::from_millis(20);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What `main` returns when it runs as a core. Panics of `main` come through.
@@ -74,4 +79,48 @@ pub(super) fn pipe() -> (Descriptor, std::io::PipeWriter) {
     let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
     let non_blocking = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
     (Descriptor::new(non_blocking.unwrap().into()), writer)
+}
+
+pub(super) fn listener() -> (Listener, SocketAddr) {
+    let socket = sockaddr::listen((Ipv4Addr::LOCALHOST, 0).into(), 1024).unwrap();
+    let address = socket.local_addr().unwrap();
+    (Listener::adopt(socket), address)
+}
+
+/// What a full completion queue does to a multishot operation: ends it.
+pub(super) fn end_operation(descriptor: &Descriptor) {
+    let machine = &descriptor.machine;
+    let slots = machine.slots.borrow();
+    let slot = &slots.slots[descriptor.index as usize];
+    assert_eq!(slot.state, State::Armed);
+    let target = token(slot.kind, slot.generation, descriptor.index);
+    machine.ring.borrow_mut().cancel(target, token(KIND_IGNORED, 0, 0));
+}
+
+pub(super) fn state_of(descriptor: &Descriptor) -> State {
+    descriptor.machine.slots.borrow().slots[descriptor.index as usize].state
+}
+
+/// Lets a task wait for `socket` to be readable, so that it is armed.
+pub(super) async fn arm(socket: &Socket) {
+    let mut bytes = [0; 1];
+    std::future::poll_fn(|context| {
+        assert!(socket.poll_recv(context, &mut bytes).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    settle().await;
+    assert_eq!(state_of(&socket.0), State::Armed);
+}
+
+/// Fills the socket until it takes no more, on the peer's side too.
+pub(super) async fn fill(socket: &Socket) {
+    let bytes = vec![7; 1 << 20];
+    let mut full = 0;
+    while full < 3 {
+        let parts = [IoSlice::new(&bytes)];
+        let poll = std::future::poll_fn(|c| Poll::Ready(socket.poll_send(c, &parts))).await;
+        full = if poll.is_ready() { 0 } else { full + 1 };
+        settle().await;
+    }
 }

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine::{Side, Socket};
-use crate::exchange::failure::{Failure, Retry};
+use crate::exchange::failure::{Failure, Retry, Side as Blame};
 use crate::exchange::record::{Marks, Phase};
 use crate::exchange::relay::{Download, Downloaded, Request};
 use crate::exchange::upload::{self, Upload, UploadFailure};
@@ -137,7 +137,16 @@ impl Failed {
 impl Attempt<'_> {
     async fn run(&self, exchange: &mut Exchange, lease: Lease) -> Result<Ending, Failed> {
         let mut upload = Upload::new(&exchange.head, self.generation.plan.limits.body_bytes_max);
-        let sent = self.send(exchange, lease.socket(), &mut upload).await?;
+        let sent = match self.send(exchange, lease.socket(), &mut upload).await {
+            Ok(sent) => sent,
+            Err(failed) => {
+                if failed.unsent && failed.failure.side() == Blame::Client {
+                    // The request was no good before a byte of it had left: the connection is.
+                    lease.keep(None);
+                }
+                return Err(failed);
+            }
+        };
         let answered = match sent {
             Sent::Whole { .. } => self.answer(exchange, lease.socket()).await,
             Sent::Part => self.answer_early(exchange, lease.socket(), &mut upload).await,
@@ -172,11 +181,11 @@ impl Attempt<'_> {
         let (head, input) = (&exchange.head, &mut exchange.input);
         let edits = &self.route.request_headers;
         encode::request(&mut work.out, head, input.head(), head.framing, &forwarded, edits);
-        let fail = |failure| Failed { failure, unsent: false, replayable: false };
+        let fail = |failure| Failed { failure, unsent: true, replayable: false };
         exchange.progress.uploading.set(true);
         let Work { out, tail, .. } = &mut *work;
         let piece = upload.piece(input, out, tail).map_err(fail)?;
-        exchange.progress.received.set(head.bytes as u64 + input.unused().len() as u64);
+        exchange.progress.received.set((head.bytes + piece.consumed()) as u64);
         let replayable = piece.end && head.framing != Framing::Chunked;
         let sending = upload.send(upstream, (out, tail), input, &piece, plan.timeouts.write);
         sending.await.map_err(|error| Failed {
@@ -287,7 +296,10 @@ async fn both(
                 }
             }
         }
-        download.as_mut().poll(context).map_err(|failure| broken.unwrap_or(failure))
+        download.as_mut().poll(context).map_err(|failure| match failure.side() {
+            Blame::Upstream => broken.unwrap_or(failure),
+            Blame::Client | Blame::Proxy => failure,
+        })
     })
     .await
 }

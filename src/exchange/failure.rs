@@ -182,6 +182,9 @@ failures! {
         "too many requests wait for this backend already";
     PoolTimeout: 503 OVERLOADED "pool_timeout" Proxy Never Open
         "no connection to the backend became free in time";
+    /// Sparing the endpoint, or trying another, would not help: no socket could be made.
+    OutOfDescriptors: 503 OVERLOADED "out_of_descriptors" Proxy Never Open
+        "this proxy has no file descriptor left for a connection to the backend";
     ConnectionLimit: 503 OVERLOADED "connection_limit" Proxy Never Close
         "too many connections are open";
     Draining: 503 SHUTTING_DOWN "draining" Proxy Never Close

@@ -25,13 +25,17 @@ use crate::http1::body::Decoder;
 use crate::http1::server::{Client, Input};
 use crate::plan::{Action, Route, RouteId};
 use crate::routing;
-use crate::shard::Shard;
 use crate::shard::generation::Generation;
+use crate::shard::{Origin, Shard};
 use crate::telemetry::metrics::answer_slot;
 
 /// A request on its way. One per connection, used again for each request, so that it allocates
 /// once.
 pub(crate) struct Exchange {
+    shard: Rc<Shard>,
+    origin: Origin,
+    /// It has ended in the counters and the log, or has not begun.
+    recorded: bool,
     pub(crate) generation: Rc<Generation>,
     pub(crate) input: Input,
     pub(crate) head: RequestHead,
@@ -55,6 +59,8 @@ pub(crate) struct Progress {
     pub(crate) attempts: Cell<u8>,
     pub(crate) reused: Cell<bool>,
     pub(crate) endpoint: Cell<Option<SocketAddr>>,
+    /// An interim response is on its way: cut there, nothing can be said after it.
+    pub(crate) interim: Cell<bool>,
     /// A final response head has left: no other answer is possible.
     pub(crate) head_sent: Cell<bool>,
     /// Bytes of the body may have been taken from the input, and it no longer starts there.
@@ -74,10 +80,13 @@ pub(crate) enum Ending {
 
 pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
     let (ending, failure) = match answer(shard, client, exchange).await {
-        Ok(ending) => (ending, None),
+        Ok(ending) => {
+            exchange.progress.phase.set(Phase::Done);
+            (ending, None)
+        }
         Err(failure) => (fail(shard, client, exchange, failure).await, Some(failure)),
     };
-    exchange.record(shard, client, failure);
+    exchange.record(failure);
     ending
 }
 
@@ -90,10 +99,11 @@ pub(crate) async fn refuse(
 ) {
     exchange.head.clear();
     exchange.head.keep = Keep::Close;
+    exchange.head.method = Method::Other; // whatever it was meant to be
     shard.new_request_id(&mut exchange.request_id);
     exchange.client_address = client.origin.peer.ip();
     fail(shard, client, exchange, failure).await;
-    exchange.record(shard, client, Some(failure));
+    exchange.record(Some(failure));
 }
 
 async fn answer(
@@ -131,8 +141,11 @@ async fn answer(
 }
 
 impl Exchange {
-    pub(crate) fn new(shard: &Shard) -> Exchange {
+    pub(crate) fn new(shard: &Rc<Shard>, origin: Origin) -> Exchange {
         Exchange {
+            shard: Rc::clone(shard),
+            origin,
+            recorded: true,
             generation: shard.generation(),
             input: Input::default(),
             head: RequestHead::default(),
@@ -157,6 +170,7 @@ impl Exchange {
 
     /// What is decided before the route is known.
     fn admit(&mut self, shard: &Shard, client: &Client) -> Result<(), Failure> {
+        self.recorded = false;
         let plan = &self.generation.plan;
         self.marks.head = Some(engine::now());
         self.progress.received.set(self.head.bytes as u64);
@@ -193,8 +207,9 @@ impl Exchange {
     }
 
     /// Counts the exchange, and writes its line to the access log.
-    fn record(&self, shard: &Shard, client: &Client, failure: Option<Failure>) {
-        let progress = &self.progress;
+    fn record(&mut self, failure: Option<Failure>) {
+        self.recorded = true;
+        let (shard, progress) = (&self.shard, &self.progress);
         let timings = self.marks.timings(engine::precise_now());
         let counters = shard.counters();
         counters.answers[answer_slot(self.head.method, progress.status.get())].add(1);
@@ -206,16 +221,11 @@ impl Exchange {
             counters.failures[failure.index()].add(1);
         }
         if shard.log.is_enabled() {
-            shard.log.write(&self.line(client, timings, failure), counters);
+            shard.log.write(&self.line(timings, failure), counters);
         }
     }
 
-    fn line<'a>(
-        &'a self,
-        client: &Client,
-        timings: Timings,
-        failure: Option<Failure>,
-    ) -> Record<'a> {
+    fn line<'a>(&'a self, timings: Timings, failure: Option<Failure>) -> Record<'a> {
         let (bytes, progress) = (self.input.head(), &self.progress);
         let route = self.route.map(|id| self.generation.route(id));
         let cluster = route.and_then(|route| match &route.action {
@@ -226,9 +236,9 @@ impl Exchange {
         Record {
             at: engine::wall_clock(),
             request_id: self.request_id(),
-            peer: client.origin.peer,
+            peer: self.origin.peer,
             client: self.client_address,
-            listener: &self.generation.listener(client.origin.listener).name,
+            listener: &self.generation.listener(self.origin.listener).name,
             route: route.map_or("", |route| route.name.as_str()),
             cluster: cluster.unwrap_or_default(),
             endpoint: progress.endpoint.get(),
@@ -297,6 +307,16 @@ fn request_id<'a>(
     theirs.filter(|id| peer_is_trusted && !id.is_empty()).unwrap_or(ours)
 }
 
+impl Drop for Exchange {
+    /// One that ends by a panic, or is cut when a drain takes too long, is told of as well.
+    fn drop(&mut self) {
+        if !self.recorded {
+            let cut = self.shard.life.is_draining();
+            self.record(Some(if cut { Failure::Draining } else { Failure::Internal }));
+        }
+    }
+}
+
 /// Sends a reply of our own.
 async fn reply(
     shard: &Shard,
@@ -331,7 +351,8 @@ async fn reply(
     exchange.progress.head_sent.set(true);
     let parts = [&work.out[..], b"", b""];
     relay::send_to_client(client, &parts, plan.timeouts.write, &exchange.progress).await?;
-    if sending.body == BodySent::Whole {
+    let without = matches!(reply.status, 204 | 304);
+    if sending.body == BodySent::Whole && !without {
         exchange.progress.body_sent.set(reply.body.len() as u64);
     }
     Ok(ending)
@@ -339,14 +360,13 @@ async fn reply(
 
 /// Answers a failure, if it still can be.
 async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: Failure) -> Ending {
-    if exchange.progress.head_sent.get() {
+    if exchange.progress.head_sent.get() || exchange.progress.interim.get() {
         return Ending::Close;
     }
     let Some(answer) = Reply::failure(failure, exchange.request_id(), engine::wall_clock()) else {
         return Ending::Close;
     };
-    let must_close = failure.row().keep == Keep::Close;
-    if must_close {
+    if failure.row().keep == Keep::Close {
         exchange.head.keep = Keep::Close;
     }
     let generation = Rc::clone(&exchange.generation);
@@ -354,11 +374,7 @@ async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: 
         Some(id) => &generation.route(id).response_headers,
         None => const { &HeaderEdits::NONE },
     };
-    match reply(shard, client, exchange, &answer, edits).await {
-        Ok(Ending::Keep) if must_close => Ending::Linger,
-        Ok(ending) => ending,
-        Err(_) => Ending::Close,
-    }
+    reply(shard, client, exchange, &answer, edits).await.unwrap_or(Ending::Close)
 }
 
 async fn within(

@@ -129,7 +129,10 @@ impl Download<'_> {
         }
         let none = const { &HeaderEdits::NONE };
         self.encode(work, buffer, Framing::None, Keep::Open, none);
-        self.send(work, b"").await
+        self.progress.interim.set(true);
+        self.send(work, b"").await?;
+        self.progress.interim.set(false);
+        Ok(())
     }
 
     fn encode(

@@ -29,6 +29,13 @@ pub(super) struct Piece {
     pub(super) end: bool,
 }
 
+impl Piece {
+    /// Bytes of the input that it stands for, framing included.
+    pub(super) fn consumed(&self) -> usize {
+        self.decoded.consumed
+    }
+}
+
 impl Upload {
     pub(super) fn new(head: &RequestHead, max: u64) -> Upload {
         Upload {

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine::{self, Buf, Side, Socket};
@@ -74,7 +75,7 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
 }
 
 async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
-    let mut exchange = Exchange::new(shard);
+    let mut exchange = Exchange::new(shard, client.origin);
     let mut pipelined: u32 = 0;
     loop {
         if !exchange.input.unused().is_empty() {
@@ -97,8 +98,11 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
         }
         match exchange::run(shard, client, &mut exchange).await {
             Ending::Keep => {}
-            Ending::Close => return Pause::Over,
-            Ending::Linger => {
+            // Closing with bytes of the client unread would reset it, whatever we have answered.
+            Ending::Close if exchange.input.unused().is_empty() && client.socket.is_silent() => {
+                return Pause::Over;
+            }
+            Ending::Close | Ending::Linger => {
                 linger(client).await;
                 return Pause::Over;
             }
@@ -142,10 +146,8 @@ async fn read_head(
                 Err(malformed) => return Arrival::Refused(refusal(malformed)),
             }
         }
-        client.socket.set_parked(!started && before == Before::Something);
-        let received = exchange.input.receive(&client.socket).await;
-        client.socket.set_parked(false);
-        match received {
+        let parks = !started && before == Before::Something;
+        match receive(client, &mut exchange.input, started, parks).await {
             Ok(0) => return Arrival::Gone,
             Ok(_) if started => {}
             Ok(_) => {
@@ -158,6 +160,19 @@ async fn read_head(
             Err(_) => return Arrival::Quiet,
         }
     }
+}
+
+/// Before the first byte the connection is parked: a drain may end the wait.
+async fn receive(
+    client: &Client,
+    input: &mut Input,
+    started: bool,
+    parks: bool,
+) -> io::Result<usize> {
+    client.socket.set_parked(parks && !started);
+    let received = input.receive(&client.socket).await;
+    client.socket.set_parked(false);
+    received
 }
 
 /// Closing with bytes of the peer unread makes the kernel send a reset, which may overtake our
@@ -236,8 +251,12 @@ impl Input {
         }
     }
 
-    /// Where the next bytes go.
+    /// Where the next bytes of a body go. What was used before is overwritten, the head is not.
     fn room(&mut self) -> &mut [u8] {
+        if self.next == self.end {
+            self.next = self.head_end;
+            self.end = self.head_end;
+        }
         let end = self.end;
         let buffer = self.buffer.get_or_insert_with(|| {
             let mut buffer = engine::buffer();
@@ -247,23 +266,19 @@ impl Input {
         &mut buffer[end..]
     }
 
-    /// Reads more of a head or a body; 0 at the end of the stream. What was used of a body before is
-    /// overwritten, the head is not. However slow the client is, no buffer is held meanwhile.
+    /// Reads more of a head or a body; 0 at the end of the stream. Waits without a buffer: however
+    /// slowly a client sends, it holds the bytes that it has sent and no more.
     pub(crate) async fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
-        if self.next == self.end {
-            self.next = self.head_end;
-            self.end = self.head_end;
-        }
         loop {
-            if socket.is_quiet() {
-                self.settle();
-            }
-            socket.ready(Side::Read).await?;
-            if let Some(received) = socket.try_recv(self.room()) {
+            let tried =
+                std::future::poll_fn(|context| Poll::Ready(socket.poll_recv(context, self.room())));
+            if let Poll::Ready(received) = tried.await {
                 let received = received?;
                 self.end += received;
                 return Ok(received);
             }
+            self.settle();
+            socket.ready(Side::Read).await?;
         }
     }
 

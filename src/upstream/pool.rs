@@ -70,8 +70,22 @@ struct Slot {
     held: bool,
 }
 
+#[derive(Default)]
 struct Waiter {
     waker: RefCell<Option<Waker>>,
+    /// Those before it cannot use what is free.
+    may_look: Cell<bool>,
+    /// It refuses endpoints, so what it cannot use may be good for those behind.
+    picky: Cell<bool>,
+}
+
+impl Waiter {
+    fn wake(&self) {
+        let waker = self.waker.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
 }
 
 /// Whether a kept connection will do.
@@ -109,6 +123,8 @@ impl Cluster {
 
     /// Takes over new addresses; connections to those that stay are kept.
     pub(crate) fn replace_endpoints(&self, shares: Vec<EndpointShare>) {
+        // An address may leave and come back: what this core wants of it must not outlast the list.
+        self.ask_no_more();
         let old = std::mem::take(&mut self.endpoints.borrow_mut().list);
         let new = Endpoints::new(shares, &old, self.mail.core());
         let dropped: Vec<_> =
@@ -118,6 +134,10 @@ impl Cluster {
             endpoint.removed.set(true);
             self.close_idle(&endpoint, usize::MAX);
         }
+        if !self.waiters.borrow().is_empty() {
+            self.ask_others();
+        }
+        // After asking: a slot given back before that was announced to nobody.
         self.wake_first();
     }
 
@@ -175,18 +195,23 @@ impl Cluster {
         };
         let endpoint = Rc::clone(&list[index]);
         drop(endpoints);
-        if wanted == Wanted::New {
-            // Kept ones are under suspicion; the oldest makes room.
-            self.close_idle(&endpoint, 1);
-        } else if let Some(socket) = self.take_idle(&endpoint) {
+        if wanted == Wanted::Any
+            && let Some(socket) = self.take_idle(&endpoint)
+        {
             let slot = Slot { cluster: Rc::clone(self), endpoint, held: true };
             return Choice::Kept(Lease { socket: Some(socket), slot, reused: true });
         }
-        if endpoint.permits.as_ref().is_none_or(|permits| permits.try_take()) {
-            endpoint.open.set(endpoint.open.get() + 1);
-            return Choice::Open(Slot { cluster: Rc::clone(self), endpoint, held: true });
+        let mut taken = endpoint.try_take();
+        if !taken && wanted == Wanted::New {
+            // At the maximum, a kept connection makes room.
+            self.close_idle(&endpoint, 1);
+            taken = endpoint.try_take();
         }
-        Choice::Full
+        if !taken {
+            return Choice::Full;
+        }
+        endpoint.open.set(endpoint.open.get() + 1);
+        Choice::Open(Slot { cluster: Rc::clone(self), endpoint, held: true })
     }
 
     fn has_room(&self, endpoint: &Endpoint) -> bool {
@@ -199,16 +224,25 @@ impl Cluster {
         wanted: Wanted,
         refused: &[SocketAddr],
     ) -> Result<Choice, Failure> {
-        if self.waiting.read() >= i64::from(self.limits.queue_max) {
-            return Err(Failure::PoolFull);
-        }
-        let place = Place::take(self);
+        let place = Place::take(self).ok_or(Failure::PoolFull)?;
         let mut late = std::pin::pin!(engine::sleep(self.limits.queue_timeout));
+        let mut look = std::pin::pin!(engine::sleep(limits::SLOT_LOOK_INTERVAL));
         std::future::poll_fn(|context| {
-            if let Poll::Ready(choice) = place.poll(context, wanted, refused) {
-                return Poll::Ready(Ok(choice));
+            loop {
+                if let Poll::Ready(choice) = place.poll(context, wanted, refused) {
+                    return Poll::Ready(Ok(choice));
+                }
+                if late.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Err(Failure::PoolTimeout));
+                }
+                // One of a queue is enough to find out.
+                if !place.is_first() || look.as_mut().poll(context).is_pending() {
+                    return Poll::Pending;
+                }
+                look.set(engine::sleep(limits::SLOT_LOOK_INTERVAL));
+                // A letter may be lost, theirs to us or ours to them.
+                self.ask_others();
             }
-            late.as_mut().poll(context).map(|()| Err(Failure::PoolTimeout))
         })
         .await
     }
@@ -258,9 +292,11 @@ impl Cluster {
         }
     }
 
+    /// Those kept longest first: they are the coldest, and the next to be closed anyway.
     fn close_idle(&self, endpoint: &Rc<Endpoint>, most: usize) {
-        for _ in 0..most {
-            let Some(kept) = endpoint.idle.borrow_mut().pop() else { return };
+        let count = most.min(endpoint.idle.borrow().len());
+        let oldest: Vec<Kept> = endpoint.idle.borrow_mut().drain(..count).collect();
+        for kept in oldest {
             close(kept.socket);
             self.give_slot(endpoint);
         }
@@ -297,12 +333,15 @@ impl Cluster {
 
     /// Another core has given a slot back and told us, because somebody waited here.
     pub(crate) fn slot_free(&self) {
+        if self.waiters.borrow().is_empty() {
+            self.ask_no_more();
+        }
         self.wake_first();
         self.pass_on();
     }
 
-    /// Nobody waits here any more, but a slot is free and others wait: this core may be the only one
-    /// that was told of it.
+    /// Nobody waits here any more, but a slot is free and others wait: this core may be the only
+    /// one that was told of it.
     fn pass_on(&self) {
         if !self.waiters.borrow().is_empty() {
             return;
@@ -318,10 +357,20 @@ impl Cluster {
     }
 
     fn wake_first(&self) {
-        let waker =
-            self.waiters.borrow().front().and_then(|waiter| waiter.waker.borrow_mut().take());
-        if let Some(waker) = waker {
-            waker.wake();
+        let first = self.waiters.borrow().front().map(Rc::clone);
+        if let Some(first) = first {
+            first.wake();
+        }
+    }
+
+    /// `waiter` cannot use what is free: the one behind it may.
+    fn wake_after(&self, waiter: &Rc<Waiter>) {
+        let waiters = self.waiters.borrow();
+        let next = waiters.iter().skip_while(|w| !Rc::ptr_eq(w, waiter)).nth(1).map(Rc::clone);
+        drop(waiters);
+        if let Some(next) = next {
+            next.may_look.set(true);
+            next.wake();
         }
     }
 
@@ -373,6 +422,11 @@ impl Endpoint {
             permits: share.permits,
             removed: Cell::new(false),
         })
+    }
+
+    /// A slot of the process, for a new connection.
+    fn try_take(&self) -> bool {
+        self.permits.as_ref().is_none_or(|permits| permits.try_take())
     }
 }
 
@@ -439,21 +493,34 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn take(cluster: &'a Rc<Cluster>) -> Place<'a> {
-        let waiter = Rc::new(Waiter { waker: RefCell::default() });
+    /// `None`: as many wait already, in the whole process, as may.
+    fn take(cluster: &'a Rc<Cluster>) -> Option<Place<'a>> {
+        // Counted first and looked at then: two cores cannot both find the last place.
+        if cluster.waiting.add(1) > i64::from(cluster.limits.queue_max) {
+            cluster.waiting.add(-1);
+            return None;
+        }
+        let waiter = Rc::new(Waiter::default());
+        waiter.may_look.set(cluster.waiters.borrow().iter().all(|w| w.picky.get()));
         cluster.waiters.borrow_mut().push_back(Rc::clone(&waiter));
-        cluster.waiting.add(1);
         cluster.ask_others();
-        Place { cluster, waiter }
+        Some(Place { cluster, waiter })
     }
 
-    /// Only the first in the queue may choose.
+    fn is_first(&self) -> bool {
+        self.cluster.waiters.borrow().front().is_some_and(|w| Rc::ptr_eq(w, &self.waiter))
+    }
+
+    /// Only the first in the queue may choose, and the next when those before it cannot use what is
+    /// free.
     fn poll(&self, context: &Context<'_>, wanted: Wanted, refused: &[SocketAddr]) -> Poll<Choice> {
-        let first =
-            self.cluster.waiters.borrow().front().is_some_and(|w| Rc::ptr_eq(w, &self.waiter));
-        if first {
+        self.waiter.picky.set(!refused.is_empty());
+        let may_look = self.waiter.may_look.take();
+        if may_look || self.is_first() {
             match self.cluster.choose(wanted, refused) {
-                Choice::Full => {}
+                // What is no good to one that takes any endpoint is no good to those behind.
+                Choice::Full if refused.is_empty() => {}
+                Choice::Full => self.cluster.wake_after(&self.waiter),
                 choice @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => {
                     return Poll::Ready(choice);
                 }
@@ -475,5 +542,174 @@ impl Drop for Place<'_> {
             // Whatever woke this one may serve the next.
             self.cluster.wake_first();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Doorbell, Inbox, Placement, mailbox};
+
+    /// Runs `main` as a core of its own: the pool needs a clock and timers.
+    fn on_a_core<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + Send + 'static) {
+        let core = std::thread::spawn(move || {
+            engine::run(Placement::Anywhere, Doorbell::new().unwrap(), main).unwrap();
+        });
+        core.join().expect("the test's core ends cleanly");
+    }
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn share(port: u16, permits: Option<&Shared<Permits>>) -> EndpointShare {
+        EndpointShare { address: address(port), weight: 1, permits: permits.map(Shared::share) }
+    }
+
+    /// One slot, of two cores.
+    fn one_slot() -> Shared<Permits> {
+        Shared::new(Permits::new(1, 2))
+    }
+
+    /// The cluster of core 0, and the letters that core 1 and the control core get.
+    fn cluster(
+        endpoints: Vec<EndpointShare>,
+        queue_max: u32,
+    ) -> (Rc<Cluster>, Inbox<ToShard>, Inbox<crate::control::message::ToControl>) {
+        let (to_other, other) = mailbox(Doorbell::new().unwrap());
+        let (to_control, control) = mailbox(Doorbell::new().unwrap());
+        let mail = Rc::new(Mail::new(0, vec![None, Some(to_other)], to_control));
+        let second = Duration::from_secs(1);
+        let plan = plan::Cluster {
+            name: "a".to_owned(),
+            endpoints: Vec::new(),
+            balance: plan::Balance::RoundRobin,
+            pool: PoolLimits {
+                connections_max: Some(1),
+                queue_max,
+                queue_timeout: 30 * second,
+                idle_timeout: 60 * second,
+            },
+            timeouts: ClusterTimeouts { connect: second, first_byte: second, read: second },
+        };
+        let share = ClusterShare { waiting: Shared::new(Level::default()), endpoints };
+        (Cluster::new(ClusterId(0), &plan, share, mail), other, control)
+    }
+
+    #[test]
+    fn who_waits_wants_the_new_endpoints_and_the_old_ones_no_more() {
+        on_a_core(async || {
+            let (old, new) = (one_slot(), one_slot());
+            let (cluster, _other, _control) = cluster(vec![share(1, Some(&old))], 9);
+            let place = Place::take(&cluster).unwrap();
+            assert_eq!(old.wanted_by_another(1), Some(0));
+            cluster.replace_endpoints(vec![share(2, Some(&new))]);
+            assert_eq!(old.wanted_by_another(1), None);
+            assert_eq!(new.wanted_by_another(1), Some(0));
+            drop(place);
+            assert_eq!(new.wanted_by_another(1), None);
+        });
+    }
+
+    #[test]
+    fn a_core_that_is_told_of_a_slot_and_has_no_use_for_it_wants_it_no_more() {
+        on_a_core(async || {
+            let permits = one_slot();
+            let (cluster, _other, _control) = cluster(vec![share(1, Some(&permits))], 9);
+            permits.want(0, true);
+            cluster.slot_free();
+            assert_eq!(permits.wanted_by_another(1), None);
+        });
+    }
+
+    #[test]
+    fn the_maximum_of_those_who_wait_is_exact() {
+        on_a_core(async || {
+            let permits = one_slot();
+            let (cluster, _other, _control) = cluster(vec![share(1, Some(&permits))], 2);
+            let (first, second) = (Place::take(&cluster), Place::take(&cluster));
+            assert!(first.is_some() && second.is_some());
+            assert!(Place::take(&cluster).is_none());
+            assert_eq!(cluster.waiting.read(), 2, "a refusal is taken back");
+            drop(first);
+            assert!(Place::take(&cluster).is_some());
+        });
+    }
+
+    #[test]
+    fn who_cannot_use_what_is_free_lets_the_next_look() {
+        on_a_core(async || {
+            let (dead, alive) = (one_slot(), one_slot());
+            let shares = vec![share(1, Some(&dead)), share(2, Some(&alive))];
+            let (cluster, _other, _control) = cluster(shares, 9);
+            assert!(dead.try_take() && alive.try_take());
+            let (first, second) = (Place::take(&cluster).unwrap(), Place::take(&cluster).unwrap());
+            let mut context = Context::from_waker(Waker::noop());
+            let refused = [address(1)];
+            assert!(first.poll(&context, Wanted::Any, &refused).is_pending());
+            assert!(second.poll(&context, Wanted::Any, &[]).is_pending());
+            dead.give();
+            assert!(second.poll(&context, Wanted::Any, &[]).is_pending(), "not its turn");
+            assert!(first.poll(&context, Wanted::Any, &refused).is_pending());
+            let choice = second.poll(&context, Wanted::Any, &[]);
+            assert!(matches!(choice, Poll::Ready(Choice::Open(_))));
+            drop((second, choice));
+            // And so does one that comes later, without a word from anybody.
+            let third = Place::take(&cluster).unwrap();
+            let choice = third.poll(&context, Wanted::Any, &[]);
+            assert!(matches!(choice, Poll::Ready(Choice::Open(_))));
+        });
+    }
+
+    #[test]
+    fn a_slot_that_nobody_told_of_is_found() {
+        on_a_core(async || {
+            let permits = one_slot();
+            let (cluster, _other, _control) = cluster(vec![share(1, Some(&permits))], 9);
+            assert!(permits.try_take());
+            let mut waiting = std::pin::pin!(cluster.wait(Wanted::Any, &[]));
+            let mut first_look = true;
+            let choice = std::future::poll_fn(|context| {
+                let polled = waiting.as_mut().poll(context);
+                if std::mem::take(&mut first_look) {
+                    assert!(polled.is_pending());
+                    permits.give();
+                }
+                polled
+            });
+            assert!(matches!(choice.await, Ok(Choice::Open(_))));
+        });
+    }
+
+    /// A kept connection, and the peer's end.
+    fn keep(cluster: &Rc<Cluster>, listener: &std::net::TcpListener) -> std::net::TcpStream {
+        let ours = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let endpoint = Rc::clone(&cluster.endpoints.borrow().list[0]);
+        assert!(endpoint.try_take());
+        endpoint.open.set(endpoint.open.get() + 1);
+        let until = engine::now() + Duration::from_secs(60);
+        endpoint.idle.borrow_mut().push(Kept { socket: Socket::adopt(ours.into()), until });
+        listener.accept().unwrap().0
+    }
+
+    #[test]
+    fn a_new_connection_costs_a_kept_one_only_at_the_maximum_and_then_the_oldest() {
+        on_a_core(async || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let permits = Shared::new(Permits::new(3, 2));
+            let (cluster, _other, _control) = cluster(vec![share(1, Some(&permits))], 9);
+            let (mut oldest, newest) = (keep(&cluster, &listener), keep(&cluster, &listener));
+            let idle = || cluster.endpoints.borrow().list[0].idle.borrow().len();
+            let third = cluster.choose(Wanted::New, &[]);
+            assert!(matches!(third, Choice::Open(_)));
+            assert_eq!(idle(), 2, "there was room");
+            let fourth = cluster.choose(Wanted::New, &[]);
+            assert!(matches!(fourth, Choice::Open(_)));
+            assert_eq!(idle(), 1);
+            assert_eq!(std::io::Read::read(&mut oldest, &mut [0]).unwrap(), 0);
+            newest.set_nonblocking(true).unwrap();
+            assert!(newest.peek(&mut [0]).is_err(), "it is open");
+        });
     }
 }
