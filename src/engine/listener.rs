@@ -278,7 +278,7 @@ mod tests {
     }
 
     async fn settle_rarely(round: usize) {
-        if round % 16 == 0 {
+        if round.is_multiple_of(16) {
             settle().await;
         }
     }
