@@ -18,7 +18,8 @@ use hdrhistogram::Histogram;
 
 use crate::engine::buffer::{Buf, Pool};
 use crate::engine::doorbell::{Doorbell, Sleeper};
-use crate::engine::ring::{Completion, Ring};
+use crate::engine::probe;
+use crate::engine::ring::{Completion, Entered, Ring};
 use crate::engine::slots::{self as descriptors, Slots};
 use crate::engine::timer::{TimerKey, Wheel};
 use crate::limits;
@@ -137,7 +138,7 @@ async fn drive(machine: Rc<Machine>) {
 impl Machine {
     fn new(doorbell: Doorbell) -> io::Result<Machine> {
         let now = Instant::now();
-        let mut ring = Ring::new()?;
+        let mut ring = Ring::new().map_err(|error| probe::explained(&error))?;
         ring.poll(doorbell.descriptor(), descriptors::token(descriptors::KIND_DOORBELL, 0, 0));
         Ok(Machine {
             slots: RefCell::default(),
@@ -211,9 +212,36 @@ impl Machine {
 
     fn enter(&self, wait: Option<Duration>) {
         let mut ring = self.ring.borrow_mut();
-        ring.enter(wait)
-            .expect("the ring was accepted at start, and entering it needs nothing new");
+        let entered = ring
+            .enter(wait)
+            .expect("the ring was accepted at start, and its arguments are always the same");
         ring.reap(&mut self.completions.borrow_mut());
+        drop(ring);
+        match entered {
+            Entered::Whole => {}
+            Entered::Lossy => {
+                self.complete();
+                self.begin_anew();
+            }
+        }
+    }
+
+    /// The ring has lost completions, nobody knows which: every operation is cancelled and
+    /// forgotten, every wait looks for itself and arms its own again.
+    fn begin_anew(&self) {
+        log::warn!(
+            "the kernel had no memory for io_uring completions: every connection is polled anew"
+        );
+        let mut wakes = self.wakes.take();
+        {
+            let mut ring = self.ring.borrow_mut();
+            let bell = descriptors::token(descriptors::KIND_DOORBELL, 0, 0);
+            ring.cancel(bell, descriptors::token(descriptors::KIND_IGNORED, 0, 0));
+            ring.poll(self.doorbell.descriptor(), bell);
+            let mut wheel = self.wheel.borrow_mut();
+            self.slots.borrow_mut().forget_operations(&mut ring, &mut wheel, &mut wakes);
+        }
+        self.wake_all(wakes);
     }
 
     /// How long nothing can happen but what the ring reports.
@@ -239,7 +267,10 @@ impl Machine {
                         self.ring.borrow_mut().cancel(target, nobody);
                     }
                 }
-                descriptors::KIND_DOORBELL if !completion.more => {
+                // Cancelled is the one that another has taken the place of.
+                descriptors::KIND_DOORBELL
+                    if !completion.more && completion.result != -libc::ECANCELED =>
+                {
                     self.ring.borrow_mut().poll(self.doorbell.descriptor(), completion.token);
                 }
                 // A doorbell's edge has done its work by waking us; the rest asked for no answer.
@@ -550,13 +581,16 @@ fn project_caught<F>(caught: Pin<&mut Caught<F>>) -> Pin<&mut Counted<F>> {
 mod tests {
     use std::cell::RefCell;
     use std::io::Write as _;
+    use std::net::TcpStream;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
     use super::*;
-    use crate::engine::test_core::{connection, on_a_core, on_a_core_with, settle};
-    use crate::engine::{Inbox, Outbox, mailbox};
+    use crate::engine::test_core::{
+        BRIEF, arm, connection, end_operation, listener, on_a_core, on_a_core_with, settle,
+    };
+    use crate::engine::{Inbox, Outbox, Side, mailbox};
 
     /// Says when it is dropped.
     struct Dropped(Rc<Cell<bool>>);
@@ -598,6 +632,74 @@ mod tests {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// What a kernel without memory does: operations end, and nobody is told.
+    fn lose_everything() {
+        let machine = Machine::current();
+        let nobody = descriptors::token(descriptors::KIND_IGNORED, 0, 0);
+        let bell = descriptors::token(descriptors::KIND_DOORBELL, 0, 0);
+        machine.ring.borrow_mut().cancel(bell, nobody);
+        for _ in 0..3 {
+            machine.enter(None);
+        }
+        machine.completions.borrow_mut().clear();
+        machine.begin_anew();
+    }
+
+    #[test]
+    fn lost_completions_leave_no_socket_no_listener_no_deadline_and_no_doorbell_deaf() {
+        let bell = Doorbell::new().unwrap();
+        let ringer = bell.clone();
+        on_a_core_with(bell, || async move {
+            let rung = Rc::new(Cell::new(0));
+            let counting = Rc::clone(&rung);
+            on_bell(move || counting.set(counting.get() + 1));
+            let (mut listening, address) = listener();
+            let accepted = Rc::new(Cell::new(0));
+            let counting = Rc::clone(&accepted);
+            spawn(async move {
+                while listening.accept().await.is_ok() {
+                    counting.set(counting.get() + 1);
+                }
+            });
+            let (late, _late_peer) = connection();
+            arm(&late).await;
+            late.set_deadline(Side::Read, Some(3 * BRIEF));
+            let (gone, _gone_peer) = connection();
+            arm(&gone).await;
+            let (socket, mut peer) = connection();
+            arm(&socket).await;
+            let received = Rc::new(Cell::new(0));
+            let counting = Rc::clone(&received);
+            spawn(async move {
+                let mut bytes = [0; 8];
+                while let Ok(count @ 1..) = socket.recv(&mut bytes).await {
+                    counting.set(counting.get() + count);
+                }
+            });
+            settle().await;
+            for round in 1..=3 {
+                end_operation(&late.0);
+                peer.write_all(b"abc").unwrap();
+                let _client = TcpStream::connect(address).unwrap();
+                lose_everything();
+                settle().await;
+                peer.write_all(b"de").unwrap();
+                let _client = TcpStream::connect(address).unwrap();
+                settle().await;
+                assert_eq!(received.get(), 5 * round);
+                // That of before is among what was lost.
+                assert!(accepted.get() >= round, "{}", accepted.get());
+                arm(&late).await;
+            }
+            drop(gone);
+            lose_everything();
+            ringer.ring();
+            let error = late.ready(Side::Read).await.err().or(late.recv(&mut [0]).await.err());
+            assert_eq!(error.map(|e| e.kind()), Some(io::ErrorKind::TimedOut));
+            assert!(rung.get() > 0);
+        });
     }
 
     fn poll_with(sleep: &mut Sleep, waker: &Waker) -> Poll<()> {

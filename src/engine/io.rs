@@ -120,7 +120,7 @@ impl Descriptor {
         }
     }
 
-    fn is_armed(&self) -> bool {
+    pub(super) fn is_armed(&self) -> bool {
         self.machine.slots.borrow().slots[self.index as usize].state == State::Armed
     }
 
@@ -158,7 +158,8 @@ impl Descriptor {
     }
 
     /// Nothing has come since the last read found nothing: as far as the last turn of the ring
-    /// knows.
+    /// knows. A hint that it is time to wait: what is not polled, or no longer, may be quiet only
+    /// because nobody has asked, and the wait asks.
     pub fn is_quiet(&self) -> bool {
         let slots = self.machine.slots.borrow();
         slots.slots[self.index as usize].ready & (READ | HANG_UP) == 0

@@ -10,13 +10,16 @@ const KERNEL: (u32, u32) = (6, 1);
 
 /// Why the machine cannot run Corelane, in sentences for its operator.
 pub fn probe() -> Result<(), String> {
+    Ring::new().map(drop).map_err(|error| explained(&error).to_string())
+}
+
+/// A refused ring, with the cause and the cure. The probe's ring may have been the last that the
+/// machine had room for.
+pub(super) fn explained(error: &io::Error) -> io::Error {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let disabled =
         std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    match Ring::new() {
-        Ok(_) => Ok(()),
-        Err(error) => Err(explain(&error, release.trim(), disabled.trim())),
-    }
+    io::Error::new(error.kind(), explain(error, release.trim(), disabled.trim()))
 }
 
 fn explain(error: &io::Error, release: &str, disabled: &str) -> String {
@@ -89,6 +92,12 @@ mod tests {
             let text = said(errno, release, disabled);
             assert!(text.contains(cause) && text.contains(cure), "{errno} {release}: {text}");
         }
+    }
+
+    #[test]
+    fn a_ring_that_is_refused_later_is_explained_too() {
+        let error = explained(&io::Error::from_raw_os_error(libc::EMFILE));
+        assert!(error.to_string().contains("LimitNOFILE"), "{error}");
     }
 
     #[test]

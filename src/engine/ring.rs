@@ -14,6 +14,15 @@ use crate::limits;
 
 pub(super) struct Ring {
     uring: IoUring,
+    /// Completions were lost, and the core does not know it yet.
+    lost: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entered {
+    Whole,
+    /// The kernel had no memory for completions that did not fit: any operation may have ended.
+    Lossy,
 }
 
 /// One completion: whose it is, what came of it, and whether more of the same operation follow.
@@ -33,7 +42,7 @@ impl Ring {
             .setup_submit_all()
             .setup_cqsize(limits::RING_COMPLETIONS)
             .build(limits::RING_SUBMISSIONS)?;
-        Ok(Ring { uring })
+        Ok(Ring { uring, lost: false })
     }
 
     /// Reports readiness by edge, for the descriptor's lifetime: one completion an edge.
@@ -61,7 +70,7 @@ impl Ring {
     }
 
     /// Submits what is queued and runs deferred work; waits up to `wait` for a completion.
-    pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+    pub(super) fn enter(&mut self, wait: Option<Duration>) -> io::Result<Entered> {
         let result = match wait {
             None => self.uring.submitter().submit_and_wait(0),
             Some(limit) => {
@@ -70,12 +79,9 @@ impl Ring {
                 self.uring.submitter().submit_with_args(1, &args)
             }
         };
-        match result {
-            Ok(_) => Ok(()),
-            Err(e) => match e.raw_os_error() {
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
-                Some(_) | None => Err(e),
-            },
+        match entered(result)? {
+            Entered::Whole if !std::mem::take(&mut self.lost) => Ok(Entered::Whole),
+            Entered::Whole | Entered::Lossy => Ok(Entered::Lossy),
         }
     }
 
@@ -96,9 +102,46 @@ impl Ring {
     fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: no operation above points at memory of ours: each carries descriptors and
         // numbers only, so nothing that the kernel may write to can be freed too early.
-        while unsafe { self.uring.submission().push(entry) }.is_err() {
-            // The queue is full: hand it over. A busy completion queue is reaped by the next turn.
-            let _ = self.uring.submit();
+        let full = |ring: &mut Ring| unsafe { ring.uring.submission().push(entry) }.is_err();
+        let mut tries = 0;
+        while full(self) {
+            // Hand it over. A busy completion queue is reaped by the next turn.
+            if let Err(error) = self.uring.submit() {
+                tries += 1;
+                assert!(tries < limits::SUBMIT_TRIES, "the kernel takes no submissions: {error}");
+                // Lost completions are told once: the next enter has to tell of them again.
+                self.lost |= error.raw_os_error() == Some(libc::EBADR);
+                std::thread::yield_now();
+            }
         }
+    }
+}
+
+/// What an enter has come to, where the core can go on.
+fn entered(result: io::Result<usize>) -> io::Result<Entered> {
+    match result {
+        Ok(_) => Ok(Entered::Whole),
+        Err(e) => match e.raw_os_error() {
+            // No memory, for now: what was not submitted is still queued, for the next enter.
+            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN | libc::ENOMEM) => {
+                Ok(Entered::Whole)
+            }
+            Some(libc::EBADR) => Ok(Entered::Lossy),
+            Some(_) | None => Err(e),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_enter_without_memory_is_tried_again_and_one_with_losses_says_so() {
+        let said = |errno| entered(Err(io::Error::from_raw_os_error(errno))).ok();
+        assert_eq!(said(libc::ENOMEM), Some(Entered::Whole));
+        assert_eq!(said(libc::ETIME), Some(Entered::Whole));
+        assert_eq!(said(libc::EBADR), Some(Entered::Lossy));
+        assert_eq!(said(libc::EBADF), None);
     }
 }

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::task::Waker;
 
-use crate::engine::ring::Completion;
-use crate::engine::timer::TimerKey;
+use crate::engine::ring::{Completion, Ring};
+use crate::engine::timer::{TimerKey, Wheel};
 use crate::limits;
 
 pub(super) const READ: u8 = 1;
@@ -215,6 +215,39 @@ impl Slots {
             slot.state = State::Fresh;
         }
         None
+    }
+
+    /// What the ring was asked for may have ended unheard. All of it is cancelled, and a new
+    /// generation keeps out what still comes of it; both sides must try.
+    pub(super) fn forget_operations(
+        &mut self,
+        ring: &mut Ring,
+        wheel: &mut Wheel,
+        wake: &mut Vec<Waker>,
+    ) {
+        for index in 0..self.slots.len() as u32 {
+            let slot = &mut self.slots[index as usize];
+            match slot.state {
+                State::Free | State::Fresh => {}
+                State::Closing => {
+                    slot.close_accepted();
+                    self.release(index);
+                }
+                State::Armed => {
+                    let target = token(slot.kind, slot.generation, index);
+                    ring.cancel(target, token(KIND_IGNORED, 0, 0));
+                    slot.generation = slot.generation.wrapping_add(1) & 0x00FF_FFFF;
+                    slot.state = State::Fresh;
+                    slot.ready |= READ | WRITE;
+                    if let Some(key) = slot.timer.take() {
+                        wheel.remove(key);
+                        let owner = token(KIND_IO, slot.generation, index);
+                        slot.timer = Some(wheel.insert(slot.timer_tick, owner));
+                    }
+                    wake.extend([slot.reader.take(), slot.writer.take()].into_iter().flatten());
+                }
+            }
+        }
     }
 
     /// A deadline timer fired. Deadlines move forward without touching the wheel, so it may be

@@ -131,12 +131,16 @@ impl Socket {
     }
 
     /// Whether nothing waits to be read and nothing has ended. Readiness alone may be older than
-    /// the last read, so then the kernel is asked.
+    /// the last read, or nothing may tell of it any more, so then the kernel is asked.
     pub fn is_silent(&self) -> bool {
-        if !self.0.is_quiet() && self.peek_would_block() {
+        if self.0.is_armed() && self.0.is_quiet() {
+            return true;
+        }
+        let silent = self.peek_would_block();
+        if silent {
             self.0.not_ready(READ);
         }
-        self.0.is_quiet()
+        silent
     }
 
     fn peek_would_block(&self) -> bool {
@@ -196,9 +200,9 @@ mod tests {
 
     use super::*;
     use crate::engine::host::Machine;
-    use crate::engine::slots::{KIND_IGNORED, KIND_IO, token};
+    use crate::engine::slots::{KIND_IGNORED, KIND_IO, State, token};
     use crate::engine::test_core::{
-        BRIEF, LONG, arm, connection, fill, listener, on_a_core, settle,
+        BRIEF, LONG, arm, connection, end_operation, fill, listener, on_a_core, settle, state_of,
     };
     use crate::engine::{now, sleep, yield_now};
     use crate::limits;
@@ -292,6 +296,31 @@ mod tests {
         for _ in 0..2 * limits::ROUNDS_PER_TURN {
             yield_now().await;
         }
+    }
+
+    #[test]
+    fn a_socket_whose_poll_has_ended_is_not_taken_to_be_silent_unasked() {
+        on_a_core(|| async {
+            for ends in [true, false] {
+                let (socket, mut peer) = connection();
+                arm(&socket).await;
+                end_operation(&socket.0);
+                settle().await;
+                assert_eq!(state_of(&socket.0), State::Fresh);
+                peer.write_all(b"abc").unwrap();
+                assert_eq!(socket.recv(&mut [0; 8]).await.unwrap(), 3, "a short read");
+                assert!(socket.is_silent());
+                if ends {
+                    peer.shutdown(Shutdown::Write).unwrap();
+                } else {
+                    peer.write_all(b"more").unwrap();
+                }
+                settle().await;
+                assert!(!socket.is_silent());
+                let count = socket.recv(&mut [0; 8]).await.unwrap();
+                assert_eq!(count, if ends { 0 } else { 4 });
+            }
+        });
     }
 
     #[test]
