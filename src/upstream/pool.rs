@@ -644,7 +644,7 @@ mod tests {
             let (cluster, _other, _control) = cluster(shares, 9);
             assert!(dead.try_take() && alive.try_take());
             let (first, second) = (Place::take(&cluster).unwrap(), Place::take(&cluster).unwrap());
-            let mut context = Context::from_waker(Waker::noop());
+            let context = Context::from_waker(Waker::noop());
             let refused = [address(1)];
             assert!(first.poll(&context, Wanted::Any, &refused).is_pending());
             assert!(second.poll(&context, Wanted::Any, &[]).is_pending());
