@@ -226,6 +226,7 @@ impl Attempt<'_> {
         both(uploading, downloading, |uploaded| {
             progress.uploaded.set(uploaded);
             if progress.status.get() == 0 {
+                progress.phase.set(Phase::FirstByte);
                 // An upstream that takes no more has answered already, or never will.
                 let patience = if uploaded { first_byte } else { Duration::ZERO };
                 upstream.set_deadline(Side::Read, Some(patience));

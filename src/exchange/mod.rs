@@ -97,6 +97,7 @@ pub(crate) async fn refuse(
     exchange: &mut Exchange,
     failure: Failure,
 ) {
+    exchange.progress.received.set(exchange.input.unused().len() as u64);
     exchange.head.clear();
     exchange.head.keep = Keep::Close;
     exchange.head.method = Method::Other; // whatever it was meant to be
@@ -289,6 +290,8 @@ impl Exchange {
         match decoder.decode(unused) {
             Ok(decoded) if decoded.end => {
                 self.input.consume(decoded.consumed);
+                let received = self.progress.received.get() + decoded.consumed as u64;
+                self.progress.received.set(received);
                 true
             }
             Ok(_) | Err(_) => false,

@@ -85,7 +85,9 @@ impl Download<'_> {
 
     /// Waits for the upstream to say something, or the client to be gone, without a buffer.
     async fn first_bytes(&self) -> Result<engine::Buf, Failure> {
-        self.progress.phase.set(Phase::FirstByte);
+        if self.progress.uploaded.get() {
+            self.progress.phase.set(Phase::FirstByte);
+        }
         let ready = std::future::poll_fn(|context| {
             if let Poll::Ready(result) = self.upstream.poll_ready(context, Side::Read) {
                 return Poll::Ready(result.map_err(|error| read_failure(&error)));

@@ -106,6 +106,9 @@ impl Upload {
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
             if piece.end {
+                // What came with its last bytes belongs to the next request.
+                let next = input.unused().len() as u64;
+                progress.received.set(progress.received.get() - next);
                 return Ok(());
             }
             turns += 1;
