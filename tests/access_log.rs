@@ -1,5 +1,5 @@
-//! What operators read afterwards: a line for every exchange in every format, who ended it and where,
-//! and numbers on the metrics page and the cores page that are those of what was done.
+//! What operators read afterwards: a line for every exchange in every format, who ended it and
+//! where, and numbers on the metrics page and the cores page that are those of what was done.
 
 mod support;
 
@@ -48,10 +48,8 @@ fn assert_times_add_up(record: &Json) {
 }
 
 fn termination(record: &Json) -> (&str, &str, Option<&str>) {
-    let reason = match record.at("termination.reason") {
-        Json::Null => None,
-        _ => Some(record.text("termination.reason")),
-    };
+    let none = *record.at("termination.reason") == Json::Null;
+    let reason = (!none).then(|| record.text("termination.reason"));
     (record.text("termination.by"), record.text("termination.phase"), reason)
 }
 
@@ -159,7 +157,9 @@ fn bytes_from_clients_never_end_a_line_or_leave_their_field() {
     let origin = Origin::start();
     let hostile: Vec<Vec<u8>> = vec![
         b"GET /\"},{\"status\":\"200 HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
-        b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: \"\\\x80\xff\xc3(\xe2\x80\xa8\xed\xa0\x80\r\n\r\n".to_vec(),
+        b"GET / HTTP/1.1\r\nHost: a\r\n\
+          User-Agent: \"\\\x80\xff\xc3(\xe2\x80\xa8\xed\xa0\x80\r\n\r\n"
+            .to_vec(),
         b"GET / HTTP/1.1\r\nHost: a\r\nReferer: \\u000a\\n\x7f\tx\r\n\r\n".to_vec(),
         b"GET /%0a%0d%00x HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
         b"GET /\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
@@ -250,8 +250,17 @@ fn who_ended_an_exchange_and_where_is_told() {
         assert_eq!(record.text("backend"), origin.address().to_string(), "{target}");
         assert_eq!(record.text("level"), "WARN", "{target}");
     }
-    let mut known = cases.len();
-    // The client's side.
+    assert_eq!(proxy.client().get("/own").status, 204);
+}
+
+#[test]
+fn what_a_client_did_to_its_exchange_is_told() {
+    let answer = Respond::text("late").after(Duration::from_millis(900));
+    let origin = Origin::start().on("GET /slow", answer);
+    let more = "[clusters.a.timeouts]\nfirst_byte = \"400ms\"\n\
+                [timeouts]\nheader = \"200ms\"\nread = \"200ms\"\n";
+    let proxy = Proxy::start(&logged("json", &origin, more));
+    let mut known = 0;
     let mut half = proxy.client();
     half.send("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
     assert_eq!(half.read_response().status, 408);
