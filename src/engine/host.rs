@@ -413,6 +413,14 @@ pub fn expire_parked() {
     wake.into_iter().for_each(Waker::wake);
 }
 
+/// Looks after connections whose exchange takes long, so that it ends when they break.
+pub fn watch_connections() {
+    Machine::with(|machine| {
+        let mut ring = machine.ring.borrow_mut();
+        machine.slots.borrow_mut().poll_watched(|fd, token| ring.poll(fd, token));
+    });
+}
+
 /// Frees buffers that nobody has needed lately.
 pub fn trim_buffers() {
     Machine::with(|machine| {

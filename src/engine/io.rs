@@ -165,16 +165,16 @@ impl Descriptor {
         slots.slots[self.index as usize].ready & (READ | HANG_UP) == 0
     }
 
-    /// Ready when the connection is known to be broken. Costs nothing on one that was never waited
-    /// for: of that, nothing is known.
+    /// Ready when the connection is known to be broken. One that was never waited for is not polled
+    /// for this: that comes with the next `watch_connections`, when the exchange still goes on.
     pub(super) fn poll_broken(&self, context: &Context<'_>) -> Poll<()> {
         let mut slots = self.machine.slots.borrow_mut();
         let slot = &mut slots.slots[self.index as usize];
         if slot.ready & BROKEN != 0 {
             return Poll::Ready(());
         }
-        let armed = slot.state == State::Armed;
-        let replaced = armed.then(|| set_waker(&mut slot.reader, context)).flatten();
+        slot.watched = slot.state == State::Fresh;
+        let replaced = set_waker(&mut slot.reader, context);
         drop(slots);
         drop(replaced);
         Poll::Pending

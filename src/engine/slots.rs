@@ -51,6 +51,8 @@ pub(super) struct Slot {
     pub(super) accepted: Option<Box<VecDeque<i32>>>,
     /// A connection between two requests: it may be closed at any time.
     pub(super) parked: bool,
+    /// Not polled, but somebody wants to be told when the connection breaks.
+    pub(super) watched: bool,
 }
 
 impl Slot {
@@ -109,6 +111,7 @@ impl Slots {
             slot.ready = ready;
             slot.timed_out = 0;
             slot.parked = false;
+            slot.watched = false;
             return index;
         }
         self.slots.push(Slot {
@@ -126,6 +129,7 @@ impl Slots {
             timer_tick: 0,
             accepted: None,
             parked: false,
+            watched: false,
         });
         self.slots.len() as u32 - 1
     }
@@ -284,6 +288,18 @@ impl Slots {
             slot.timed_out |= READ;
             slot.ready |= READ;
             wake.extend(slot.reader.take());
+        }
+    }
+
+    /// Has those polled that are watched by now: most were done before that cost anything.
+    pub(super) fn poll_watched(&mut self, mut poll: impl FnMut(RawFd, u64)) {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let watched = std::mem::take(&mut slot.watched);
+            if watched && slot.state == State::Fresh && slot.reader.is_some() {
+                slot.state = State::Armed;
+                slot.kind = KIND_IO;
+                poll(slot.fd, token(KIND_IO, slot.generation, index as u32));
+            }
         }
     }
 

@@ -85,7 +85,13 @@ pub(crate) async fn run(
     });
     engine::spawn(housekeeping(Rc::clone(&shard)));
     shard.life.until_stopped().await;
-    shard.log.flush(shard.counters());
+}
+
+impl Drop for Shard {
+    /// After the last exchange: those that are cut when the core stops write their lines now.
+    fn drop(&mut self) {
+        self.log.flush(self.counters());
+    }
 }
 
 impl Shard {
@@ -226,6 +232,7 @@ async fn housekeeping(shard: Rc<Shard>) {
     for beat in 1_u64.. {
         engine::sleep(limits::HOUSEKEEPING_INTERVAL).await;
         shard.log.flush(shard.counters());
+        engine::watch_connections();
         if beat.is_multiple_of(limits::POOL_SWEEP_BEATS) {
             let generation = shard.generation.borrow().clone();
             let clusters = generation.as_ref().map_or(&[][..], |generation| generation.clusters());
