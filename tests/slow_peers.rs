@@ -14,8 +14,8 @@ use support::{After, Origin, PATIENCE, Proxy, Respond, edge, eventually};
 
 const RESPOND: &str = "[[routes]]\nname = \"all\"\nrespond = { status = 200, body = \"hi\" }\n";
 
-/// What a body may hold on its way, and what a measurement may be off by: pages of the code, and
-/// in a debug build two quarantines of 64 buffers, of 64 and of 256 KiB, which fill by and by.
+/// What a body may hold on its way, and what a measurement may be off by: pages of the code, and in
+/// a debug build two quarantines of 64 buffers, of 64 and of 256 KiB, which fill by and by.
 const BODY_KB: u64 = 512;
 const NOISE_KB: u64 = if cfg!(debug_assertions) { 24 << 10 } else { 1 << 10 };
 
