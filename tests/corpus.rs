@@ -20,6 +20,26 @@ fn bodies_hold_their_invariants() {
     replay("body", corelane::http1::body::fuzz);
 }
 
+#[test]
+fn routing_holds_its_invariants() {
+    replay("routing", corelane::routing::fuzz);
+}
+
+#[test]
+fn answers_of_name_servers_hold_their_invariants() {
+    replay("dns", corelane::discovery::dns_message::fuzz);
+}
+
+#[test]
+fn client_addresses_hold_their_invariants() {
+    replay("client_address", corelane::exchange::client_address::fuzz);
+}
+
+#[test]
+fn configurations_hold_their_invariants() {
+    replay("configuration", corelane::config::fuzz);
+}
+
 /// Bytes that matter to a parser of text.
 const INTERESTING: &[u8] = b"\r\n :\t\0;,#?_-0a%[]*/\x7f\xff";
 

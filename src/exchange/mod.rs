@@ -5,8 +5,8 @@ pub(crate) mod attempt;
 pub mod client_address;
 pub mod failure;
 pub mod record;
-mod relay;
-mod upload;
+pub(crate) mod relay;
+pub(crate) mod upload;
 
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
