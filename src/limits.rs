@@ -112,7 +112,8 @@ pub const ACCEPTED_MAX: usize = 128;
 pub const SUBMIT_TRIES: usize = 10_000;
 /// Longest sleep of a core with nothing to do.
 pub const SLEEP_MAX: Duration = Duration::from_secs(60);
-/// Messages waiting between two cores. A sender that finds the queue full keeps what it has.
+/// Messages waiting between two cores. A sender that finds the queue full gets its
+/// letter back.
 pub const MAILBOX_MESSAGES: usize = 4096;
 /// Threads that do blocking work for the control core (names, files).
 pub const BLOCKING_THREADS: usize = 4;

@@ -55,9 +55,9 @@ impl Totals {
         totals.panics = state.core.panics;
         totals.lag_micros += sum(&state.core.lag);
         totals.upstream_connections = state.upstream_connections;
-        // Bounds and precision are the same on both sides, so nothing can be out of range.
-        totals.lag.add(&state.core.lag).expect("both are made by the same function");
-        self.durations.add(&state.durations).expect("both are made by the same function");
+        // Ours reach as far as theirs do, so nothing can be out of range.
+        totals.lag.add(&state.core.lag).expect("its bounds are within ours");
+        self.durations.add(&state.durations).expect("its bounds are within ours");
     }
 }
 

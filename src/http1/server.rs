@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::engine::{self, Buf, Side, Socket};
 use crate::exchange::failure::Failure;
 use crate::exchange::{self, Ending, Exchange};
-use crate::http1::parse::{self, HeadLimits, Malformed, Parsed};
+use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::limits;
 use crate::shard::{Origin, Shard};
 
@@ -143,7 +143,7 @@ async fn read_head(
                     return Arrival::Head;
                 }
                 Ok(Parsed::Partial) => {}
-                Err(malformed) => return Arrival::Refused(refusal(malformed)),
+                Err(malformed) => return Arrival::Refused(malformed.into()),
             }
         }
         let parks = !started && before == Before::Something;
@@ -205,10 +205,6 @@ fn head_limits(limits: &crate::plan::Limits) -> HeadLimits {
         header_bytes_max: limits.header_bytes_max,
         headers_max: limits.headers_max,
     }
-}
-
-fn refusal(malformed: Malformed) -> Failure {
-    malformed.into()
 }
 
 impl Input {

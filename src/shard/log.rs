@@ -1,6 +1,6 @@
 //! A data core's access-log lines on their way to the publisher: encoded into a batch, offered
-//! when it is full or a second old. A batch that the publisher has no room for is dropped and
-//! counted.
+//! when it is full or `ACCESS_LOG_BATCH_AGE_MAX` old. A batch that the publisher has no room for
+//! is dropped and counted.
 
 use std::cell::RefCell;
 

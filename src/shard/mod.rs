@@ -203,8 +203,8 @@ impl Shard {
         .await;
     }
 
-    /// 32 hexadecimal digits, different for each request of all cores (xorshift128-like mixing of a
-    /// seed from the kernel; an identifier, not a secret).
+    /// 32 hexadecimal digits, different for each request of all cores (xorshift64* over a seed
+    /// from the kernel; an identifier, not a secret).
     pub(crate) fn new_request_id(&self, id: &mut [u8; 32]) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         for half in id.chunks_exact_mut(16) {
