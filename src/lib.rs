@@ -23,9 +23,9 @@
 //! The control core makes every listening socket and lends it to a shard; it compiles plans,
 //! resolves names, merges statistics, serves metrics and admin, and takes signals. Cores speak by
 //! letters ([`control::message`]: what is not there is not shared), applied at one point of a
-//! core's turn. Two things are shared outside letters, both inside [`engine`]: counters that one
-//! core writes and others read, and the number of open connections where a limit means the whole
-//! process.
+//! core's turn. What is shared outside letters lives in [`engine`]: counters that one core writes
+//! and others read, and what makes a limit mean the whole process: open connections, waiting
+//! exchanges, connection slots, and which cores wait for one.
 //!
 //! A core's turn: run every woken task, then enter the ring once, which submits, reaps and, when
 //! nothing is runnable, sleeps. Sockets are polled by edge for their lifetime and read and written
