@@ -113,7 +113,11 @@ impl Run {
     /// Reads and checks the configuration. Called again for every reload.
     pub fn document(&self) -> Result<Document, Output> {
         let document = match &self.config {
-            Some(file) => load(file)?,
+            Some(file) => {
+                let mut document = load(file)?;
+                document.find_secrets().map_err(refused)?;
+                document
+            }
             None => config::load("(built-in)", config::DEFAULT).map_err(refused)?,
         };
         self.flags.apply(document)
@@ -156,14 +160,18 @@ impl Flags {
             }
         };
         port(&mut document.metrics, self.metrics_port);
-        port(&mut document.admin, self.admin_port);
+        port(&mut document.admin.port, self.admin_port);
         config::verify(&document).map_err(refused)?;
         Ok(document)
     }
 }
 
 pub fn check(file: &Path, cpus: usize) -> Output {
-    let document = match load(file) {
+    let found = load(file).and_then(|mut document| {
+        document.find_secrets().map_err(refused)?;
+        Ok(document)
+    });
+    let document = match found {
         Ok(document) => document,
         Err(output) => return output,
     };

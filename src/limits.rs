@@ -202,8 +202,23 @@ pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections to each of the admin and metrics ports. More wait in the kernel's queue.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
-/// How long an admin client may take for a request, and be idle.
+/// How long an admin client may take for a request's head, for its body, and be idle. Then 408, or
+/// the connection is closed.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest body of an admin request. Larger is answered 413.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
+/// How long a refused token waits for its 401: guessing is slow on every connection.
+pub const ADMIN_REFUSAL_DELAY: Duration = Duration::from_millis(250);
+/// How often refused tokens are complained about in the log.
+pub const ADMIN_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+/// Shortest token. Shorter is a configuration error: it could be guessed.
+pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+/// Longest token, and largest file that holds one. Longer is a configuration error.
+pub const ADMIN_TOKEN_BYTES_MAX: usize = 4096;
+/// Most endpoints that a readiness page lists; those after them only count.
+pub const HEALTH_BACKENDS_MAX: usize = 1000;
+/// How long the admin API waits for the answers of data cores. Then it shows what has come.
+pub const ADMIN_INQUIRY_TIMEOUT: Duration = Duration::from_secs(1);
 
 // --- heads of endpoints --------------------------------------------------------------------
 

@@ -6,8 +6,8 @@ use super::document::{Cluster, Document, Edits, Endpoint};
 use super::read::At;
 use crate::http::headers::HeaderEdits;
 use crate::plan::{
-    self, AccessLog, Action, Balance, ClusterTimeouts, Limits, Listener, Plan, PoolLimits, Route,
-    Timeouts,
+    self, AccessLog, Action, AdminAccess, Balance, ClusterTimeouts, Limits, Listener, Plan,
+    PoolLimits, Route, Timeouts, Token,
 };
 
 /// `cpus` is how many CPUs the process may use: what `cores = 0` means.
@@ -32,9 +32,24 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         proxy_id: document.proxy_id.value.clone(),
         access_log,
         metrics: port(&document.metrics),
-        admin: port(&document.admin),
+        admin: port(&document.admin.port),
+        admin_access: admin_access(document),
+        health_on_listeners: document.health.on_listeners.value,
         drain_timeout: document.drain_timeout.value.0,
         log_level: document.logging.level.value,
+        written: super::print(document),
+    }
+}
+
+fn admin_access(document: &Document) -> AdminAccess {
+    let token = |token: &super::secret::Token| Token {
+        name: token.name.value.clone(),
+        role: token.role.value,
+        digest: token.digest(),
+    };
+    AdminAccess {
+        hosts: document.admin.hosts.iter().map(|host| host.value.clone()).collect(),
+        tokens: document.admin.tokens.iter().map(token).collect(),
     }
 }
 

@@ -12,9 +12,10 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use toml::de::DeTable;
 
-use super::address::{endpoint_address, loopback_address, network, socket_address};
+use super::address::{endpoint_address, host_name, network, socket_address};
 use super::error::{Offset, Wrong};
 use super::read::{At, Item, Reader, Section};
+use super::secret::Token;
 use super::value::{
     BALANCES, CLUSTER_PROTOCOLS, FORMATS, LEVELS, LISTENER_PROTOCOLS, boolean, bytes,
     check_header_name, check_name, choice, content_type, header_name, header_value, integer,
@@ -36,7 +37,8 @@ pub struct Document {
     pub timeouts: Timeouts,
     pub logging: Logging,
     pub metrics: Port,
-    pub admin: Port,
+    pub admin: Admin,
+    pub health: Health,
     pub listeners: Vec<Listener>,
     pub routes: Vec<Route>,
     #[serde(serialize_with = "clusters_by_name")]
@@ -81,11 +83,25 @@ pub struct AccessLog {
     pub format: At<AccessLogFormat>,
 }
 
-/// `[metrics]` and `[admin]`.
+/// `[metrics]`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Port {
     pub enabled: At<bool>,
     pub bind: At<SocketAddr>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Admin {
+    #[serde(flatten)]
+    pub port: Port,
+    pub hosts: Vec<At<String>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tokens: Vec<Token>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Health {
+    pub on_listeners: At<bool>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -192,8 +208,9 @@ impl Document {
             limits: Limits::read(root.section("limits")),
             timeouts: Timeouts::read(root.section("timeouts")),
             logging: Logging::read(root.section("logging")),
-            metrics: Port::read(root.section("metrics"), METRICS_PORT, socket_address),
-            admin: Port::read(root.section("admin"), ADMIN_PORT, loopback_address),
+            metrics: Port::read_all(root.section("metrics"), METRICS_PORT),
+            admin: Admin::read(root.section("admin")),
+            health: Health::read(root.section("health")),
             listeners: Listener::read_all(&mut root),
             routes: root.sections("routes").into_iter().map(Route::read).collect(),
             clusters: root.entries("clusters").into_iter().filter_map(Cluster::read).collect(),
@@ -275,18 +292,38 @@ impl Logging {
 }
 
 impl Port {
-    fn read(
-        mut section: Section<'_>,
-        port: u16,
-        address: impl Fn(&toml::de::DeValue<'_>) -> Result<SocketAddr, Wrong>,
-    ) -> Port {
-        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let port = Port {
-            enabled: section.value_or("enabled", true, boolean),
-            bind: section.value_or("bind", default, address),
-        };
+    fn read_all(mut section: Section<'_>, port: u16) -> Port {
+        let port = Port::read(&mut section, port);
         section.finish();
         port
+    }
+
+    fn read(section: &mut Section<'_>, port: u16) -> Port {
+        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Port {
+            enabled: section.value_or("enabled", true, boolean),
+            bind: section.value_or("bind", default, socket_address),
+        }
+    }
+}
+
+impl Admin {
+    fn read(mut section: Section<'_>) -> Admin {
+        let admin = Admin {
+            port: Port::read(&mut section, ADMIN_PORT),
+            hosts: section.list("hosts", host_name),
+            tokens: section.sections("tokens").into_iter().filter_map(Token::read).collect(),
+        };
+        section.finish();
+        admin
+    }
+}
+
+impl Health {
+    fn read(mut section: Section<'_>) -> Health {
+        let health = Health { on_listeners: section.value_or("on_listeners", false, boolean) };
+        section.finish();
+        health
     }
 }
 

@@ -9,6 +9,7 @@ pub mod document;
 pub mod error;
 pub mod keys;
 mod read;
+mod secret;
 mod value;
 
 pub use address::parse_address as endpoint_address;
@@ -95,6 +96,12 @@ pub fn warnings(document: &Document, cpus: usize) -> Errors {
 /// The document as TOML, defaults filled in. It loads again to the same plan.
 pub fn print(document: &Document) -> String {
     toml::to_string(document).expect("every value has a form in TOML, and keys are strings")
+}
+
+/// A duration as the configuration writes it: `30s`.
+pub(crate) fn parse_time(text: &str) -> Result<std::time::Duration, String> {
+    let value = toml::de::DeValue::String(text.into());
+    value::time_or_none(&value).map(|time| time.0).map_err(|wrong| wrong.message)
 }
 
 /// For fuzzing: nothing that arrives as bytes may panic, and what loads must compile and print.

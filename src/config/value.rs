@@ -12,7 +12,7 @@ use toml::de::DeValue;
 
 use super::error::Wrong;
 use crate::limits;
-use crate::plan::{AccessLogFormat, Address, Balance, LocationPart, Network};
+use crate::plan::{AccessLogFormat, Address, Balance, LocationPart, Network, Role};
 
 /// A value as it is written in a configuration, for `print-config`.
 pub trait Written {
@@ -59,6 +59,8 @@ pub(super) const FORMATS: Names<AccessLogFormat> = &[
     ("clf", AccessLogFormat::Clf),
     ("combined", AccessLogFormat::Combined),
 ];
+pub(super) const ROLES: Names<Role> =
+    &[("viewer", Role::Viewer), ("operator", Role::Operator), ("admin", Role::Admin)];
 pub(super) const LEVELS: Names<LevelFilter> = &[
     ("off", LevelFilter::Off),
     ("error", LevelFilter::Error),
@@ -493,6 +495,12 @@ impl Written for ClusterProtocol {
 impl Written for Balance {
     fn written(&self) -> Value {
         name_of(BALANCES, *self)
+    }
+}
+
+impl Written for Role {
+    fn written(&self) -> Value {
+        name_of(ROLES, *self)
     }
 }
 

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::queue::Producer;
 use crate::plan::{ClusterId, ListenerId, Plan};
+use crate::telemetry::health::Health;
 
 /// To a data core.
 #[derive(Debug)]
@@ -18,6 +19,10 @@ pub enum ToShard {
     Endpoints(ClusterId, Vec<EndpointShare>),
     /// From the control core: answered by `State`.
     Report,
+    /// From the control core: whether to keep connections open, and to call itself ready.
+    Service(Service),
+    /// From the control core: what health pages on listeners say from now on.
+    Health(Health),
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
     Drain,
     /// From the control core: end now, whatever runs.
@@ -28,6 +33,17 @@ pub enum ToShard {
     SlotFree(ClusterId),
     /// From another data core: exchanges wait there for a slot that an idle connection here holds.
     Recall(ClusterId),
+}
+
+/// Whether the process is in service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Service {
+    #[default]
+    Serving,
+    /// Not ready any more; connections are kept.
+    Leaving,
+    /// Every answer closes its connection, idle ones are closed.
+    Closing,
 }
 
 /// To the control core.

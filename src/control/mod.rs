@@ -2,6 +2,8 @@
 //! merges statistics, serves metrics and admin, and takes signals. It never touches a client's
 //! bytes.
 
+pub(crate) mod drain;
+mod health;
 pub mod message;
 mod names;
 mod start;
@@ -16,7 +18,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::control::message::{ClusterShare, EndpointShare, ToControl, ToShard};
+use crate::admin::Desk;
+use crate::control::message::{ClusterShare, EndpointShare, Service, ToControl, ToShard};
 use crate::control::names::Watch;
 use crate::control::stats::Totals;
 use crate::engine::{self, Inbox, Level, Outbox, Permits, Shared, Signal, Signals};
@@ -33,6 +36,10 @@ pub(crate) struct Control {
     watch: Watch,
     pub(crate) totals: RefCell<Totals>,
     pub(crate) draining: Cell<bool>,
+    pub(crate) desk: Desk,
+    service: Cell<Service>,
+    /// Counts up with every word of an operator on it.
+    service_turn: Cell<u64>,
     /// By core.
     drained: Vec<Cell<bool>>,
     installed: Cell<usize>,
@@ -116,6 +123,7 @@ impl Control {
                 self.to_shards(|| ToShard::Endpoints(id, self.endpoints(id)));
             }
         }
+        self.publish_health();
     }
 
     /// Waits for what letters bring about; false when that takes longer than `limit`, or a core
@@ -198,6 +206,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     let timeout = control.plan.drain_timeout;
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
     control.draining.set(true);
+    control.publish_health();
     control.to_shards(|| ToShard::Drain);
     let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;
     control.to_shards(|| ToShard::Stop);

@@ -9,8 +9,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 
-use crate::admin::{self, Page};
-use crate::control::message::{Install, ToControl, ToShard};
+use crate::admin::{self, Desk, Port};
+use crate::control::message::{Install, Service, ToControl, ToShard};
 use crate::control::names::{self, Watch};
 use crate::control::stats::Totals;
 use crate::control::{Control, ControlMail, Run, life};
@@ -112,6 +112,9 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
         permits: RefCell::new(HashMap::new()),
         totals: RefCell::new(Totals::new(counters.len(), publisher)),
         draining: Cell::new(false),
+        desk: Desk::new(engine::now(), engine::wall_clock()),
+        service: Cell::new(Service::Serving),
+        service_turn: Cell::new(0),
         drained: counters.iter().map(|_| Cell::new(false)).collect(),
         installed: Cell::new(0),
         failed: RefCell::new(None),
@@ -137,6 +140,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
     // waiting.
     control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.all_resolved()).await;
     announce(&control, &bound);
+    control.publish_health();
     install(&control, bound.listeners, producers);
     if !control.until(limits::INSTALL_TIMEOUT, |c| c.installed.get() == c.shards.len()).await {
         let reason = control.failed.borrow_mut().take();
@@ -145,9 +149,9 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
             reason.unwrap_or_else(|| "a data core did not take its plan in time".to_owned());
         return Ok((Run::Failed(reason), control.totals.borrow_mut().log.take()));
     }
-    for (socket, page) in [(bound.metrics, Page::Metrics), (bound.admin, Page::Admin)] {
+    for (socket, port) in [(bound.metrics, Port::Metrics), (bound.admin, Port::Admin)] {
         if let Some(socket) = socket {
-            engine::spawn(admin::serve(Rc::clone(&control), engine::Listener::adopt(socket), page));
+            engine::spawn(admin::serve(Rc::clone(&control), engine::Listener::adopt(socket), port));
         }
     }
     let outcome = life(&control, &mut signals).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::control::Control;
+use crate::control::drain::State;
 use crate::control::message::{ShardState, ToShard};
 use crate::plan::Plan;
 use crate::telemetry::metrics::{Cluster, Core, Snapshot, new_histogram};
@@ -93,7 +94,7 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
         durations: totals.durations.clone(),
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
-        draining: control.draining.get(),
+        draining: matches!(control.state(), State::Draining | State::Stopping),
         rules_version: control.plan.version,
     }
 }

@@ -27,6 +27,7 @@ use crate::plan::{Action, Route, RouteId};
 use crate::routing;
 use crate::shard::generation::Generation;
 use crate::shard::{Origin, Shard};
+use crate::telemetry::health;
 use crate::telemetry::metrics::answer_slot;
 
 /// A request on its way. One per connection, used again for each request, so that it allocates
@@ -114,6 +115,13 @@ async fn answer(
 ) -> Result<Ending, Failure> {
     exchange.admit(shard, client)?;
     let generation = Rc::clone(&exchange.generation);
+    if generation.plan.health_on_listeners
+        && let Some(page) = exchange.health_page()
+    {
+        let (status, body) = page.answer(&shard.health.borrow(), engine::wall_clock());
+        let page = Reply::json(status, body);
+        return reply(shard, client, exchange, &page, const { &HeaderEdits::NONE }).await;
+    }
     let route = exchange.find_route(&generation)?;
     match &route.action {
         Action::Forward(cluster) => {
@@ -195,6 +203,12 @@ impl Exchange {
             Framing::Length(length) if max != 0 && length > max => Err(Failure::BodyTooLarge),
             Framing::Length(_) | Framing::Chunked | Framing::None | Framing::UntilClose => Ok(()),
         }
+    }
+
+    /// Asked for by a probe, before any route is looked for.
+    fn health_page(&self) -> Option<health::Page> {
+        let asks = matches!(self.head.method, Method::Get | Method::Head);
+        asks.then(|| health::Page::find(self.head.path.of(self.input.head()))).flatten()
     }
 
     fn find_route<'g>(&mut self, generation: &'g Generation) -> Result<&'g Route, Failure> {
@@ -329,7 +343,7 @@ async fn reply(
     edits: &HeaderEdits,
 ) -> Result<Ending, Failure> {
     let ending = match exchange.skip_body() {
-        Ending::Keep if shard.life.is_draining() => Ending::Close,
+        Ending::Keep if shard.life.is_closing() => Ending::Close,
         ending @ (Ending::Keep | Ending::Close | Ending::Linger) => ending,
     };
     let plan = &exchange.generation.plan;

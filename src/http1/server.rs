@@ -87,12 +87,12 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
         }
         match read_head(shard, client, &mut exchange, before).await {
             Arrival::Head => before = Before::Something,
-            Arrival::Quiet if shard.life.is_draining() => return Pause::Over,
+            Arrival::Quiet if shard.life.is_closing() => return Pause::Over,
             Arrival::Quiet => return Pause::Quiet,
             Arrival::Gone => return Pause::Over,
             Arrival::Refused(failure) => {
                 exchange::refuse(shard, client, &mut exchange, failure).await;
-                linger(client).await;
+                linger(&client.socket).await;
                 return Pause::Over;
             }
         }
@@ -103,7 +103,7 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
                 return Pause::Over;
             }
             Ending::Close | Ending::Linger => {
-                linger(client).await;
+                linger(&client.socket).await;
                 return Pause::Over;
             }
         }
@@ -130,7 +130,7 @@ async fn read_head(
     let mut started = !exchange.input.unused().is_empty();
     let patience = match before {
         _ if started => timeouts.header,
-        Before::Something if shard.life.is_draining() => Duration::ZERO,
+        Before::Something if shard.life.is_closing() => Duration::ZERO,
         Before::Nothing | Before::Something => limits::PARK_AFTER.min(timeouts.idle),
     };
     client.socket.set_deadline(Side::Read, Some(patience));
@@ -178,17 +178,17 @@ async fn receive(
 /// Closing with bytes of the peer unread makes the kernel send a reset, which may overtake our
 /// answer (RFC 9112 section 9.6). So: no more from us, then read what still comes, for a while.
 /// Like every wait, it holds no buffer.
-async fn linger(client: &Client) {
-    client.socket.finish();
+pub(crate) async fn linger(socket: &Socket) {
+    socket.finish();
     let end = engine::now() + limits::LINGER_TIME_MAX;
     let mut turns = 0;
     while engine::now() < end {
-        client.socket.set_deadline(Side::Read, Some(limits::LINGER_TIME));
-        if client.socket.is_silent() && client.socket.ready(Side::Read).await.is_err() {
+        socket.set_deadline(Side::Read, Some(limits::LINGER_TIME));
+        if socket.is_silent() && socket.ready(Side::Read).await.is_err() {
             return;
         }
         let mut buffer = engine::buffer();
-        if !matches!(client.socket.recv(&mut buffer).await, Ok(1..)) {
+        if !matches!(socket.recv(&mut buffer).await, Ok(1..)) {
             return;
         }
         drop(buffer);

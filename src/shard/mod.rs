@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::control::message::{Install, ShardState, ToControl, ToShard};
+use crate::control::message::{Install, Service, ShardState, ToControl, ToShard};
 use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
@@ -24,6 +24,7 @@ use crate::shard::generation::Generation;
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
 use crate::shard::workspace::Workspaces;
+use crate::telemetry::health::Health;
 
 pub(crate) struct Shard {
     pub(crate) mail: Rc<Mail>,
@@ -42,12 +43,15 @@ pub(crate) struct Shard {
     stirred: Cell<bool>,
     dozing: Cell<Option<Waker>>,
     pub(crate) life: Life,
+    /// What the control core says of the process, when listeners are asked.
+    pub(crate) health: RefCell<Health>,
 }
 
 /// Whether the core still takes connections, and who wants to know when that changes.
 #[derive(Default)]
 pub(crate) struct Life {
     draining: Cell<bool>,
+    pub(crate) service: Cell<Service>,
     stopped: Cell<bool>,
     /// Connections and the listeners' accept loops.
     sessions: Cell<usize>,
@@ -74,6 +78,7 @@ pub(crate) async fn run(
         stirred: Cell::new(false),
         dozing: Cell::new(None),
         life: Life::default(),
+        health: RefCell::default(),
     });
     let applying = Rc::clone(&shard);
     engine::on_bell(move || {
@@ -100,7 +105,11 @@ impl Shard {
             return self.follow(letter);
         }
         match letter {
-            ToShard::Install(_) | ToShard::Drain | ToShard::Stop => self.follow(letter),
+            ToShard::Install(_)
+            | ToShard::Service(_)
+            | ToShard::Health(_)
+            | ToShard::Drain
+            | ToShard::Stop => self.follow(letter),
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
@@ -117,6 +126,8 @@ impl Shard {
                 self.generation().cluster(cluster).replace_endpoints(endpoints);
             }
             ToShard::Report => self.report(),
+            ToShard::Health(health) => *self.health.borrow_mut() = health,
+            ToShard::Service(service) => self.serve(service),
             ToShard::Drain => self.drain(),
             ToShard::Stop => self.life.stop(),
             ToShard::Connection(listener, fd, peer) => {
@@ -156,6 +167,13 @@ impl Shard {
                 .collect(),
         };
         self.mail.to_control(ToControl::State { core: self.mail.core(), state: Box::new(state) });
+    }
+
+    fn serve(&self, service: Service) {
+        self.life.service.set(service);
+        if service == Service::Closing {
+            engine::expire_parked();
+        }
     }
 
     fn drain(self: &Rc<Self>) {
@@ -258,6 +276,11 @@ fn new_durations() -> Histogram<u64> {
 impl Life {
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Connections end with the answer that they carry.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.draining.get() || self.service.get() == Service::Closing
     }
 
     /// Counts a connection until the guard is dropped.

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod decimal;
+pub mod health;
 pub mod json;
 pub mod metric_names;
 pub mod metrics;

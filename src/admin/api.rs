@@ -1,0 +1,293 @@
+//! Every operation of the admin and metrics ports, in one table: the router, the role check, the
+//! `Allow` of a 405 and the OpenAPI document are made from it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use crate::admin::call::{Answer, Call};
+use crate::admin::refusal::Refusal;
+use crate::admin::shape::Shape;
+use crate::admin::{Port, drain, health, metrics, openapi, status};
+use crate::control::Control;
+use crate::http::head::Method;
+use crate::limits;
+use crate::plan::Role;
+use crate::telemetry::health::Page;
+
+/// One thing that can be asked.
+pub(super) struct Operation {
+    /// GET stands for HEAD as well.
+    pub(super) method: Method,
+    /// `{name}` stands for one segment of a path.
+    pub(super) path: &'static str,
+    pub(super) ports: &'static [Port],
+    /// The least role; `None`: whoever reaches the port.
+    pub(super) role: Option<Role>,
+    pub(super) summary: &'static str,
+    pub(super) parameters: &'static [Parameter],
+    /// The JSON body that may come; an empty one stands for `{}`.
+    pub(super) takes: Option<Shape>,
+    pub(super) gives: &'static [Gives],
+    pub(super) run: Run,
+}
+
+/// One form of answer.
+pub(super) struct Gives {
+    pub(super) status: u16,
+    pub(super) content_type: &'static str,
+    pub(super) shape: Shape,
+}
+
+/// One parameter of a query.
+pub(super) struct Parameter {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    pub(super) doc: &'static str,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Whole {
+        max: u64,
+    },
+    /// As in the configuration: `"30s"`.
+    Time,
+}
+
+pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Result<Answer, Refusal>> + 'a>>;
+pub(super) type Run = for<'a> fn(&'a Rc<Control>, &'a Call) -> Running<'a>;
+
+pub(super) const JSON: &str = "application/json";
+
+const BOTH: &[Port] = &[Port::Admin, Port::Metrics];
+const ADMIN: &[Port] = &[Port::Admin];
+
+const fn page(
+    path: &'static str,
+    summary: &'static str,
+    gives: &'static [Gives],
+    run: Run,
+) -> Operation {
+    Operation {
+        method: Method::Get,
+        path,
+        ports: ADMIN,
+        role: Some(Role::Viewer),
+        summary,
+        parameters: &[],
+        takes: None,
+        gives,
+        run,
+    }
+}
+
+/// A page of `/health`.
+const fn probe(
+    path: &'static str,
+    summary: &'static str,
+    gives: &'static [Gives],
+    run: Run,
+) -> Operation {
+    Operation { ports: BOTH, role: None, ..page(path, summary, gives, run) }
+}
+
+const fn change(
+    method: Method,
+    path: &'static str,
+    summary: &'static str,
+    gives: &'static [Gives],
+    run: Run,
+) -> Operation {
+    Operation { method, role: Some(Role::Operator), ..page(path, summary, gives, run) }
+}
+
+const fn json(shape: Shape) -> Gives {
+    Gives { status: 200, content_type: JSON, shape }
+}
+
+const DELAY: &[Parameter] = &[Parameter {
+    name: "delay",
+    kind: Kind::Time,
+    doc: "How long readiness is off before connections are closed; 0s.",
+}];
+
+pub(super) const OPERATIONS: &[Operation] = &[
+    page("/admin/status", "The process at a glance.", &[json(status::SHAPE)], |control, _| {
+        Box::pin(status::page(control))
+    }),
+    page("/admin/cores", "Each data core's load.", &[json(metrics::CORES)], |control, _| {
+        Box::pin(metrics::cores(control))
+    }),
+    Operation {
+        parameters: DELAY,
+        takes: Some(drain::TAKES),
+        ..change(
+            Method::Post,
+            "/admin/drain",
+            "Out of service: not ready at once, then every answer closes its connection.",
+            &[json(drain::SHAPE)],
+            |control, call| Box::pin(drain::drain(control, call)),
+        )
+    },
+    change(
+        Method::Post,
+        "/admin/resume",
+        "Back in service.",
+        &[json(drain::SHAPE)],
+        |control, _| Box::pin(drain::resume(control)),
+    ),
+    page("/admin/openapi.json", "This document.", &[json(openapi::SHAPE)], |_, _| {
+        Box::pin(openapi::page())
+    }),
+    probe(
+        "/health",
+        "Whether new clients may be sent here.",
+        health::GIVES_READINESS,
+        |control, _| Box::pin(health::page(control, Page::Summary)),
+    ),
+    probe(
+        "/health/liveness",
+        "Answers as long as the process does.",
+        health::GIVES_LIVENESS,
+        |control, _| Box::pin(health::page(control, Page::Liveness)),
+    ),
+    probe(
+        "/health/readiness",
+        "Whether new clients may be sent here.",
+        health::GIVES_READINESS,
+        |control, _| Box::pin(health::page(control, Page::Readiness)),
+    ),
+    probe(
+        "/health/startup",
+        "Whether the first configuration is on every core.",
+        health::GIVES_STARTUP,
+        |control, _| Box::pin(health::page(control, Page::Startup)),
+    ),
+    Operation {
+        ports: &[Port::Metrics],
+        role: None,
+        ..page(
+            "/metrics",
+            "Metrics for Prometheus.",
+            &[Gives { status: 200, content_type: metrics::TEXT, shape: Shape::Page }],
+            |control, _| Box::pin(metrics::page(control)),
+        )
+    },
+];
+
+/// What a method and a path lead to.
+pub(super) enum Found {
+    /// With the values of the `{…}` of its path.
+    Operation(&'static Operation, Vec<String>),
+    /// The path is known, the method is not: those that are.
+    OtherMethods(String),
+    Nothing,
+}
+
+pub(super) fn find(port: Port, method: Method, path: &str) -> Found {
+    let method = if method == Method::Head { Method::Get } else { method };
+    let mut others = String::new();
+    for operation in OPERATIONS.iter().filter(|operation| operation.ports.contains(&port)) {
+        let Some(values) = values(operation.path, path) else { continue };
+        if operation.method == method {
+            return Found::Operation(operation, values);
+        }
+        if !others.is_empty() {
+            others.push_str(", ");
+        }
+        others.push_str(name(operation.method));
+    }
+    if others.is_empty() { Found::Nothing } else { Found::OtherMethods(others) }
+}
+
+/// What the `{…}` of a template stand for in this path, percent escapes undone.
+fn values(template: &str, path: &str) -> Option<Vec<String>> {
+    let mut values = Vec::new();
+    let mut segments = path.split('/');
+    for expected in template.split('/') {
+        let segment = segments.next()?;
+        if expected.starts_with('{') {
+            values.push(unescaped(segment).filter(|value| !value.is_empty())?);
+        } else if expected != segment {
+            return None;
+        }
+    }
+    segments.next().is_none().then_some(values)
+}
+
+/// A segment of a path, or a part of a query, without its percent escapes (RFC 3986 2.1).
+pub(super) fn unescaped(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let (digits, after) = rest.split_at_checked(2)?;
+        if !digits.iter().all(u8::is_ascii_hexdigit) {
+            return None;
+        }
+        out.push(u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?);
+        rest = after;
+    }
+    String::from_utf8(out).ok()
+}
+
+/// The methods of the table as they are written; GET says HEAD as well.
+fn name(method: Method) -> &'static str {
+    match method {
+        Method::Get | Method::Head => "GET, HEAD",
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Delete => "DELETE",
+        Method::Options => "OPTIONS",
+        Method::Patch => "PATCH",
+        Method::Connect => "CONNECT",
+        Method::Trace => "TRACE",
+        Method::Other => "",
+    }
+}
+
+impl Operation {
+    /// Whether it changes anything: then it is audited, and no other site may make a browser ask.
+    pub(super) fn changes(&self) -> bool {
+        !self.method.is_safe()
+    }
+
+    pub(super) fn body_bytes_max(&self) -> usize {
+        if self.takes.is_some() { limits::ADMIN_BODY_BYTES_MAX } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_take_one_segment_each_and_undo_its_escapes() {
+        let text = |list: &[&str]| Some(list.iter().map(|&one| one.to_owned()).collect());
+        assert_eq!(values("/a/{b}/c", "/a/x/c"), text(&["x"]));
+        assert_eq!(values("/a/{b}", "/a/%5B::1%5D:80"), text(&["[::1]:80"]));
+        for other in ["/a/x", "/a//c", "/a/x/c/", "/a/x/d", "/a/%zz/c", "/a/%2", "/a/%ff/c", ""] {
+            assert_eq!(values("/a/{b}/c", other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn changes_need_a_role_above_the_viewer_and_answer_json() {
+        for operation in OPERATIONS.iter().filter(|operation| operation.changes()) {
+            assert!(operation.role > Some(Role::Viewer), "{}", operation.path);
+        }
+    }
+
+    #[test]
+    fn every_operation_is_in_the_table_once() {
+        for (index, one) in OPERATIONS.iter().enumerate() {
+            let twin = |other: &&Operation| other.path == one.path && other.method == one.method;
+            assert!(!OPERATIONS[index + 1..].iter().any(|other| twin(&other)), "{}", one.path);
+        }
+    }
+}

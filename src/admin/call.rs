@@ -1,0 +1,155 @@
+//! A request that has passed the door, and what is answered to it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::admin::api::{JSON, Kind, Parameter, unescaped};
+use crate::admin::refusal::Refusal;
+use crate::config;
+
+/// Owns what it needs of the head: its buffer is read over by the body.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    /// The name of a token, or `loopback`.
+    pub(super) who: String,
+    pub(super) peer: SocketAddr,
+    pub(super) path: String,
+    /// What the `{…}` of the path stand for.
+    pub(super) values: Vec<String>,
+    /// Checked against the operation's parameters.
+    pub(super) query: Vec<(&'static str, String)>,
+    pub(super) accept: String,
+    pub(super) body: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) content_type: &'static str,
+    pub(super) body: Vec<u8>,
+    /// For the audit log: what is different now.
+    pub(super) changed: Option<String>,
+}
+
+impl Answer {
+    pub(super) fn json(value: &impl Serialize) -> Answer {
+        let mut body = serde_json::to_vec_pretty(value).expect("our structs have text for names");
+        body.push(b'\n');
+        Answer { status: 200, content_type: JSON, body, changed: None }
+    }
+
+    pub(super) fn with_status(mut self, status: u16) -> Answer {
+        self.status = status;
+        self
+    }
+
+    pub(super) fn changed(mut self, what: impl Into<String>) -> Answer {
+        self.changed = Some(what.into());
+        self
+    }
+}
+
+impl Call {
+    /// The body as the operation wants it; an empty one stands for `{}`.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        let body = if self.body.is_empty() { b"{}" } else { &self.body[..] };
+        serde_json::from_slice(body).map_err(|error| {
+            // It may quote the body: enough of it to recognise, and no more.
+            let message: String = error.to_string().chars().take(MESSAGE_CHARS_MAX).collect();
+            Refusal::Invalid(format!("body: {message}"))
+        })
+    }
+
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+        let found = self.query.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter of kind `Whole`.
+    pub(super) fn whole(&self, name: &str) -> Option<u64> {
+        self.parameter(name)?.parse().ok()
+    }
+
+    /// A parameter of kind `Time`.
+    pub(super) fn time(&self, name: &str) -> Option<Duration> {
+        config::parse_time(self.parameter(name)?).ok()
+    }
+}
+
+const MESSAGE_CHARS_MAX: usize = 300;
+
+/// A query (with its `?`) as the operation knows it: each parameter once, of its kind.
+pub(super) fn query(
+    text: &str,
+    known: &'static [Parameter],
+) -> Result<Vec<(&'static str, String)>, Refusal> {
+    let mut found: Vec<(&'static str, String)> = Vec::new();
+    let pairs = text.trim_start_matches('?').split('&').filter(|pair| !pair.is_empty());
+    for pair in pairs {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let Some(parameter) = known.iter().find(|parameter| parameter.name == name) else {
+            let names: Vec<&str> = known.iter().map(|parameter| parameter.name).collect();
+            let expected = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            let message = format!("unknown parameter `{name}`, expected: {expected}");
+            return Err(Refusal::Invalid(message));
+        };
+        let value = unescaped(value).unwrap_or_default();
+        parameter.kind.check(&value).map_err(|expected| {
+            Refusal::Invalid(format!("parameter `{name}`: expected {expected}"))
+        })?;
+        if found.iter().any(|(earlier, _)| *earlier == parameter.name) {
+            return Err(Refusal::Invalid(format!("parameter `{name}` comes twice")));
+        }
+        found.push((parameter.name, value));
+    }
+    Ok(found)
+}
+
+impl Kind {
+    fn check(self, value: &str) -> Result<(), String> {
+        match self {
+            Kind::Whole { max } => match value.parse::<u64>() {
+                Ok(number) if number <= max && value.bytes().all(|b| b.is_ascii_digit()) => Ok(()),
+                Ok(_) | Err(_) => Err(format!("a whole number up to {max}")),
+            },
+            Kind::Time => config::parse_time(value)
+                .map(|_| ())
+                .map_err(|_| "a duration such as 250ms, 30s or 2m".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[Parameter] = &[
+        Parameter { name: "limit", kind: Kind::Whole { max: 10 }, doc: "" },
+        Parameter { name: "delay", kind: Kind::Time, doc: "" },
+    ];
+
+    #[test]
+    fn a_query_holds_known_parameters_once_each_and_of_their_kind() {
+        let found = query("?limit=7&delay=%35s", KNOWN).unwrap();
+        assert_eq!(found, [("limit", "7".to_owned()), ("delay", "5s".to_owned())]);
+        assert_eq!(query("", KNOWN), Ok(Vec::new()));
+        assert_eq!(query("?&", KNOWN), Ok(Vec::new()));
+        for wrong in [
+            "?limit=11",
+            "?limit=+1",
+            "?limit=",
+            "?limit",
+            "?delay=5",
+            "?x=1",
+            "?=",
+            "?limit=1&limit=1",
+            "?limit=%zz",
+            "?delay=9999h",
+        ] {
+            assert!(matches!(query(wrong, KNOWN), Err(Refusal::Invalid(_))), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,635 @@
+//! The admin API over the wire: every operation of its own OpenAPI document, who may do what, and
+//! what hostile clients get. Each hostile input is followed by a good request.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Curl, Origin, Proxy, RawClient, Respond, Response, edge, eventually};
+
+const ROUTE: &str = "[[routes]]\nname = \"all\"\necho = true\n";
+
+const VIEWER: &str = "viewer-token-0123456789";
+const OPERATOR: &str = "operator-token-0123456789";
+const ADMIN: &str = "admin-token-0123456789";
+
+/// With a token of each role, one in each way of writing it.
+fn with_tokens() -> Proxy {
+    let file = support::TempDir::new();
+    let path = file.write("token", &format!("{OPERATOR}\n"));
+    let toml = edge(ROUTE).replace(
+        "admin = { bind = \"127.0.0.1:0\" }",
+        &format!(
+            "admin = {{ bind = \"127.0.0.1:0\", hosts = [\"admin.internal\"], tokens = [\
+             {{ name = \"looker\", role = \"viewer\", token = \"{VIEWER}\" }}, \
+             {{ name = \"ci\", role = \"operator\", token_file = \"{}\" }}, \
+             {{ name = \"root\", role = \"admin\", sha256 = \"{}\" }}] }}",
+            path.display(),
+            sha256(ADMIN)
+        ),
+    );
+    Proxy::start(&toml)
+}
+
+/// By coreutils: somebody else's opinion of what a digest is.
+fn sha256(text: &str) -> String {
+    let directory = support::TempDir::new();
+    let path = directory.write("text", text);
+    let output = std::process::Command::new("sha256sum").arg(path).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+fn ask(proxy: &Proxy, method: &str, path: &str, lines: &str, body: &str) -> Response {
+    let mut client = proxy.client_of("admin");
+    send(&mut client, method, path, lines, body)
+}
+
+fn send(client: &mut RawClient, method: &str, path: &str, lines: &str, body: &str) -> Response {
+    let length = if body.is_empty() && method != "POST" {
+        String::new()
+    } else {
+        format!("Content-Length: {}\r\n", body.len())
+    };
+    let host = if lines.contains("Host:") { "" } else { "Host: localhost\r\n" };
+    client.send(format!("{method} {path} HTTP/1.1\r\n{host}{lines}{length}\r\n{body}"));
+    client.read_response_to(method)
+}
+
+fn json(response: &Response) -> Value {
+    assert_eq!(response.header("Content-Type"), Some("application/json"), "{response:?}");
+    serde_json::from_str(response.text()).unwrap_or_else(|e| panic!("{e}: {response:?}"))
+}
+
+fn code(response: &Response) -> String {
+    json(response)["error"]["code"].as_str().expect("an error has a code").to_owned()
+}
+
+fn bearer(token: &str) -> String {
+    format!("Authorization: Bearer {token}\r\n")
+}
+
+fn still_works(proxy: &Proxy) {
+    assert_eq!(proxy.admin_get("/admin/status").status, 200);
+}
+
+// --- the document ----------------------------------------------------------------------------
+
+/// Whether a value is as its schema says; only what our schemas use.
+fn conforms(schema: &Value, value: &Value, at: &str) {
+    if let Some(either) = schema["anyOf"].as_array() {
+        let fits =
+            |schema: &Value| std::panic::catch_unwind(|| conforms(schema, value, at)).is_ok();
+        assert!(either.iter().any(fits), "{at}: {value}");
+        return;
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        assert!(words.contains(value), "{at}: {value} is none of {words:?}");
+    }
+    match schema["type"].as_str().unwrap_or_else(|| panic!("{at}: no type in {schema}")) {
+        "string" => assert!(value.is_string(), "{at}: {value}"),
+        "integer" => assert!(value.is_u64(), "{at}: {value}"),
+        "number" => assert!(value.is_number(), "{at}: {value}"),
+        "boolean" => assert!(value.is_boolean(), "{at}: {value}"),
+        "null" => assert!(value.is_null(), "{at}: {value}"),
+        "array" => {
+            let items = value.as_array().unwrap_or_else(|| panic!("{at}: {value}"));
+            for (index, item) in items.iter().enumerate() {
+                conforms(&schema["items"], item, &format!("{at}[{index}]"));
+            }
+        }
+        "object" => object(schema, value, at),
+        other => panic!("{at}: {other}"),
+    }
+}
+
+fn object(schema: &Value, value: &Value, at: &str) {
+    let members = value.as_object().unwrap_or_else(|| panic!("{at}: {value}"));
+    for name in schema["required"].as_array().into_iter().flatten() {
+        assert!(members.contains_key(name.as_str().unwrap()), "{at}: no {name}");
+    }
+    for (name, member) in members {
+        let at = format!("{at}.{name}");
+        match (&schema["properties"][name], &schema["additionalProperties"]) {
+            (Value::Null, Value::Bool(false)) => panic!("{at} is not in the document"),
+            (Value::Null, Value::Null) => {}
+            (Value::Null, any) => conforms(any, member, &at),
+            (known, _) => conforms(known, member, &at),
+        }
+    }
+}
+
+/// Values for `{…}` that exist in `everything()`.
+fn filled(path: &str) -> String {
+    path.replace("{cluster}", "app")
+}
+
+fn everything(origin: &Origin) -> Proxy {
+    Proxy::start(&edge(&format!(
+        "[[routes]]\nname = \"all\"\ncluster = \"app\"\n[clusters.app]\n\
+         endpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    )))
+}
+
+#[test]
+fn every_operation_of_the_document_answers_as_the_document_says() {
+    let origin = Origin::start().on("GET /", Respond::text("hello"));
+    let proxy = everything(&origin);
+    assert_eq!(proxy.client().get("/").status, 200);
+    proxy.client().send("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
+    let document = json(&proxy.admin_get("/admin/openapi.json"));
+    assert_eq!(document["openapi"], "3.1.0");
+    let mut asked = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let body = if operation["requestBody"].is_null() { "" } else { "{}" };
+            let lines = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+            let method = method.to_uppercase();
+            let response = ask(&proxy, &method, &filled(path), lines, body);
+            let status = response.status.to_string();
+            let said = &operation["responses"][&status];
+            assert!(!said.is_null(), "{method} {path}: {status} is not in the document");
+            assert!(status.starts_with('2') || status == "503", "{method} {path}: {response:?}");
+            asked += 1;
+            if method == "HEAD" {
+                assert!(response.body.is_empty(), "{response:?}");
+                continue;
+            }
+            let kind = response.header("Content-Type").unwrap_or_default().to_owned();
+            let schema = &said["content"][&kind]["schema"];
+            assert!(!schema.is_null(), "{method} {path}: {kind} is not in the document");
+            if kind == "application/json" {
+                conforms(schema, &json(&response), &format!("{method} {path}"));
+            }
+        }
+    }
+    assert!(asked > 10, "{asked}");
+    let unknown = proxy.admin_get("/admin/nothing");
+    assert_eq!((unknown.status, code(&unknown).as_str()), (404, "NOT_FOUND"));
+    conforms(&document["components"]["schemas"]["Error"], &json(&unknown), "error");
+}
+
+#[test]
+fn a_known_path_with_another_method_is_answered_405_with_those_that_are_known() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let allowed = |method: &str, path: &str| {
+        let response = ask(&proxy, method, path, "", "");
+        assert_eq!(response.status, 405, "{response:?}");
+        assert_eq!(code(&response), "METHOD_NOT_ALLOWED");
+        response.header("Allow").unwrap().to_owned()
+    };
+    assert_eq!(allowed("GET", "/admin/drain"), "POST");
+    assert_eq!(allowed("DELETE", "/admin/status"), "GET, HEAD");
+    assert_eq!(allowed("PATCH", "/health"), "GET, HEAD");
+    assert_eq!(allowed("OPTIONS", "/admin/resume"), "POST");
+    still_works(&proxy);
+}
+
+#[test]
+fn one_connection_carries_many_requests_and_bodies() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let mut client = proxy.client_of("admin");
+    let json = "Content-Type: application/json; charset=utf-8\r\n";
+    for _ in 0..3 {
+        assert_eq!(send(&mut client, "GET", "/admin/status", "", "").status, 200);
+        assert_eq!(send(&mut client, "HEAD", "/admin/status", "", "").status, 200);
+        assert_eq!(
+            send(&mut client, "POST", "/admin/drain", json, "{\"delay\":\"1h\"}").status,
+            200
+        );
+        assert_eq!(send(&mut client, "POST", "/admin/resume", "", "").status, 200);
+        assert_eq!(send(&mut client, "GET", "/admin/nothing", "", "").status, 404);
+    }
+    // Pipelined, the second body in chunks.
+    client.send(
+        "POST /admin/drain HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: 2\r\n\r\n{}POST /admin/resume HTTP/1.1\r\nHost: localhost\r\n\
+         Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+    );
+    let states: Vec<u16> = (0..3).map(|_| client.read_response().status).collect();
+    assert_eq!(states, [200, 200, 200]);
+}
+
+// --- bodies ----------------------------------------------------------------------------------
+
+#[test]
+fn bodies_that_are_not_what_is_expected_are_refused_with_what_was() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let json_line = "Content-Type: application/json\r\n";
+    let deep = format!("{{\"delay\":{}{}}}", "[".repeat(20_000), "]".repeat(20_000));
+    let cases: [(&str, &str, u16, &str); 12] = [
+        (json_line, "{", 400, "EOF"),
+        (json_line, "nonsense", 400, "expected"),
+        (json_line, "[]", 400, "body: "),
+        (json_line, "{\"delay\":5}", 400, "expected a string"),
+        (json_line, "{\"delay\":\"soon\"}", 400, "duration"),
+        (json_line, "{\"dealy\":\"1s\"}", 400, "unknown field `dealy`, expected `delay`"),
+        (json_line, "{\"delay\":\"1s\",\"delay\":\"1s\"}", 400, "duplicate field `delay`"),
+        (json_line, "{} {}", 400, "trailing"),
+        (json_line, &deep, 400, "body: "),
+        (json_line, "\u{0}", 400, "body: "),
+        ("", "{}", 415, "application/json"),
+        ("Content-Type: text/plain\r\n", "{}", 415, "application/json"),
+    ];
+    for (lines, body, status, words) in cases {
+        let response = ask(&proxy, "POST", "/admin/drain", lines, body);
+        let shown = &body[..body.len().min(80)];
+        assert_eq!(response.status, status, "{shown}: {response:?}");
+        let message = json(&response)["error"]["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(words), "{shown}: {message}");
+        assert!(message.len() < 500, "{message}");
+        still_works(&proxy);
+    }
+    // Nothing of all that has drained it.
+    assert_eq!(json(&proxy.admin_get("/admin/status"))["state"], "running");
+}
+
+#[test]
+fn bodies_are_bounded_however_they_are_framed() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let head =
+        "POST /admin/drain HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
+    let cases = [
+        format!("{head}Content-Length: 65537\r\n\r\n"),
+        format!("{head}Content-Length: 99999999999999\r\n\r\nx"),
+        format!("{head}Transfer-Encoding: chunked\r\n\r\n{}", chunk.repeat(5)),
+        "POST /admin/resume HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx".to_owned(),
+    ];
+    for case in cases {
+        let mut client = proxy.client_of("admin");
+        let _ = client.try_send(&case);
+        let response = client.read_response();
+        assert_eq!((response.status, code(&response).as_str()), (413, "BODY_TOO_LARGE"));
+        still_works(&proxy);
+    }
+    let full = format!("{{{}}}", " ".repeat(65_534));
+    let json = "Content-Type: application/json\r\n";
+    assert_eq!(ask(&proxy, "POST", "/admin/drain", json, &full).status, 200);
+}
+
+#[test]
+fn broken_framing_and_heads_are_refused_and_harm_nobody_else() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let cases = [
+        "POST /admin/drain HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "POST /admin/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\
+         Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET /admin/status HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        "GET /admin/status\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\x03\x03\r\n\r\n",
+        "GET /admin/status?limit=%zz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ];
+    for case in cases {
+        let mut client = proxy.client_of("admin");
+        client.send(case);
+        let response = client.read_response();
+        assert_eq!(response.status, 400, "{case}: {response:?}");
+        assert_eq!(code(&response), "INVALID_REQUEST");
+        still_works(&proxy);
+    }
+    // Cut in the middle of a body: nobody to answer, nothing done.
+    let mut client = proxy.client_of("admin");
+    client.send("POST /admin/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{\"del");
+    client.half_close();
+    assert!(client.read_to_close().is_empty());
+    assert_eq!(json(&proxy.admin_get("/admin/status"))["state"], "running");
+}
+
+#[test]
+fn a_head_that_comes_byte_by_byte_is_read_while_others_are_served() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let mut slow: Vec<RawClient> = (0..20).map(|_| proxy.client_of("admin")).collect();
+    for client in &mut slow {
+        client.send("GET /admin/sta");
+    }
+    still_works(&proxy);
+    for mut client in slow {
+        client.send_byte_by_byte("tus HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(client.read_response().status, 200);
+    }
+}
+
+// --- who may ---------------------------------------------------------------------------------
+
+#[test]
+fn each_role_may_do_what_the_document_says_and_no_more() {
+    let proxy = with_tokens();
+    let document = json(&ask(&proxy, "GET", "/admin/openapi.json", &bearer(VIEWER), ""));
+    let roles = [("viewer", VIEWER), ("operator", OPERATOR), ("admin", ADMIN)];
+    let rank = |role: &str| roles.iter().position(|(name, _)| *name == role).unwrap();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let method = method.to_uppercase();
+            if method == "HEAD" {
+                continue;
+            }
+            let Some(needed) = operation["x-role"].as_str() else {
+                assert!(path.starts_with("/health"), "{path} needs no token");
+                assert!([200, 503].contains(&ask(&proxy, &method, path, "", "").status));
+                continue;
+            };
+            for (role, token) in roles {
+                let response = ask(&proxy, &method, &filled(path), &bearer(token), "");
+                let may = rank(role) >= rank(needed);
+                assert_eq!(response.status == 403, !may, "{role} {method} {path}: {response:?}");
+                assert_ne!(response.status, 401, "{role} {method} {path}");
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_tokens_in_every_form_are_answered_401_and_let_nobody_in() {
+    let proxy = with_tokens();
+    let long = "a".repeat(4000);
+    let nearly = &OPERATOR[..OPERATOR.len() - 1];
+    let wrong: Vec<String> = [
+        String::new(),
+        bearer(""),
+        bearer("x"),
+        bearer(nearly),
+        bearer(&format!("{OPERATOR}x")),
+        bearer(&format!("{OPERATOR} {ADMIN}")),
+        bearer(&OPERATOR.to_uppercase()),
+        bearer(&sha256(ADMIN)),
+        bearer(&long),
+        format!("Authorization: Basic {OPERATOR}\r\n"),
+        format!("Authorization: {OPERATOR}\r\n"),
+        format!("Authorization: Bearer\r\nX-Token: {OPERATOR}\r\n"),
+        format!("Proxy-Authorization: Bearer {OPERATOR}\r\n"),
+        format!("Cookie: token={OPERATOR}\r\n"),
+        format!("{}{}", bearer("x"), bearer(OPERATOR)),
+        format!("{}{}", bearer(OPERATOR), bearer("x")),
+    ]
+    .into();
+    for lines in &wrong {
+        let response = ask(&proxy, "POST", "/admin/drain", lines, "");
+        assert_eq!(response.status, 401, "{lines}: {response:?}");
+        assert!(response.header("WWW-Authenticate").unwrap().starts_with("Bearer"));
+        assert!(!response.text().contains(OPERATOR), "{response:?}");
+    }
+    // Who may not look learns nothing of what there is.
+    assert_eq!(ask(&proxy, "GET", "/admin/nothing", "", "").status, 401);
+    let status = json(&ask(&proxy, "GET", "/admin/status", &bearer(VIEWER), ""));
+    assert_eq!(status["state"], "running");
+    assert_eq!(status["admin_refused_total"], wrong.len() + 1);
+    assert!(proxy.log().contains("refused, the last with 401 from 127.0.0.1"));
+    for token in [VIEWER, OPERATOR, ADMIN] {
+        assert!(!proxy.log().contains(token), "{}", proxy.log());
+    }
+    // The scheme is a name in any case.
+    let any_case = format!("authorization: bEARER {VIEWER}\r\n");
+    assert_eq!(ask(&proxy, "GET", "/admin/status", &any_case, "").status, 200);
+}
+
+#[test]
+fn tokens_are_looked_up_in_the_environment_and_missed_with_their_place() {
+    let directory = support::TempDir::new();
+    let toml = |token: &str| {
+        format!(
+            "[[listeners]]\nname = \"a\"\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"0.0.0.0:0\"\n\
+             tokens = [{{ name = \"ci\", role = \"admin\", {token} }}]\n[[routes]]\nname = \"r\"\n\
+             echo = true\n"
+        )
+    };
+    let check = |token: &str| {
+        let file = directory.write("c.toml", &toml(token));
+        let output = Proxy::command(&["check", &file.display().to_string()]);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, text) = check("token = \"${CORELANE_TEST_NO_SUCH_VARIABLE}\"");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("c.toml:6:50: admin.tokens[0].token: the environment has no variable"));
+    let (code, text) = check("token_file = \"/nowhere/token\"");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("admin.tokens[0].token_file: `/nowhere/token` cannot be read"), "{text}");
+    let short = directory.write("short", "short\n");
+    let (code, text) = check(&format!("token_file = \"{}\"", short.display()));
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("expected from 16 to 4096 characters"), "{text}");
+    // PATH is in every environment, and long enough.
+    assert_eq!(check("token = \"${PATH}\"").0, Some(0));
+}
+
+#[test]
+fn printing_a_configuration_shows_no_token() {
+    let directory = support::TempDir::new();
+    let text = "[[listeners]]\nname = \"a\"\nbind = \"127.0.0.1:0\"\n[[routes]]\nname = \"r\"\n\
+                echo = true\n[admin]\ntokens = [{ name = \"ci\", role = \"admin\", \
+                token = \"a-token-in-plain-sight\" }]\n";
+    let file = directory.write("c.toml", text).display().to_string();
+    let output = Proxy::command(&["print-config", &file]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(!printed.contains("plain-sight"), "{printed}");
+    assert!(printed.contains(&sha256("a-token-in-plain-sight")), "{printed}");
+    let again = directory.write("again.toml", &printed).display().to_string();
+    assert_eq!(Proxy::command(&["check", &again]).status.code(), Some(0));
+}
+
+#[test]
+fn a_name_that_leads_here_from_elsewhere_is_refused() {
+    let proxy = with_tokens();
+    let from = |host: &str| {
+        let lines = format!("Host: {host}\r\n{}", bearer(ADMIN));
+        ask(&proxy, "GET", "/admin/status", &lines, "")
+    };
+    let port = proxy.port("admin");
+    let ours = ["localhost", "127.0.0.1", "[::1]:1", "admin.internal", "ADMIN.internal:80"];
+    for host in ours.map(str::to_owned).into_iter().chain([format!("127.0.0.1:{port}")]) {
+        assert_eq!(from(&host).status, 200, "{host}");
+    }
+    for host in ["evil.example", "localhost.evil.example:9091", "192.0.2.1", "internal"] {
+        let response = from(host);
+        assert_eq!((response.status, code(&response).as_str()), (421, "FOREIGN_HOST"), "{host}");
+    }
+    let mut old = proxy.client_of("admin");
+    old.send(format!("GET /admin/status HTTP/1.0\r\n{}\r\n", bearer(ADMIN)));
+    assert_eq!(old.read_response().status, 421, "no host is nobody's host");
+    // Probes ask by whatever name they like, and learn nothing that is secret.
+    assert_eq!(ask(&proxy, "GET", "/health", "Host: pod-7.example\r\n", "").status, 200);
+}
+
+#[test]
+fn pages_of_other_sites_cannot_make_a_browser_change_anything() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let try_from = |lines: &str| ask(&proxy, "POST", "/admin/drain", lines, "").status;
+    let foreign = [
+        "Origin: http://evil.example\r\n",
+        "Origin: null\r\n",
+        "Origin: http://localhost:1\r\n",
+        "Origin: http://localhost.evil.example\r\n",
+        "Origin: \r\n",
+        "Origin: localhost\r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+        "Sec-Fetch-Site: same-site\r\n",
+    ];
+    for lines in foreign {
+        assert_eq!(try_from(lines), 403, "{lines}");
+    }
+    assert_eq!(json(&proxy.admin_get("/admin/status"))["state"], "running");
+    assert_eq!(try_from("Origin: http://localhost\r\nSec-Fetch-Site: same-origin\r\n"), 200);
+    assert_eq!(json(&proxy.admin_get("/admin/status"))["state"], "draining");
+}
+
+#[test]
+fn every_change_and_every_try_is_in_the_audit_log() {
+    let proxy = with_tokens();
+    ask(&proxy, "POST", "/admin/drain?delay=1h", &bearer(OPERATOR), "");
+    ask(&proxy, "POST", "/admin/resume", &bearer(VIEWER), "");
+    ask(&proxy, "POST", "/admin/resume", &bearer("wrong"), "");
+    ask(&proxy, "GET", "/admin/status", &bearer(VIEWER), "");
+    let audit = || -> Vec<String> {
+        let log = proxy.log();
+        let lines = log.lines().filter(|line| line.contains(" audit: "));
+        lines.map(|line| line.split(" audit: ").nth(1).unwrap().to_owned()).collect()
+    };
+    assert!(eventually(|| audit().len() == 3), "{}", proxy.log());
+    let lines = audit();
+    assert!(lines[0].starts_with("POST /admin/drain by ci from 127.0.0.1:"), "{}", lines[0]);
+    assert!(lines[0].contains(": 200 out of service"), "{}", lines[0]);
+    assert!(lines[1].starts_with("POST /admin/resume by looker from"), "{}", lines[1]);
+    assert!(lines[1].trim_end().ends_with(": 403"), "{}", lines[1]);
+    assert!(lines[2].starts_with("POST /admin/resume by nobody known from"), "{}", lines[2]);
+}
+
+// --- draining --------------------------------------------------------------------------------
+
+fn readiness(proxy: &Proxy) -> (u16, Value) {
+    let response = proxy.client_of("metrics").get("/health/readiness");
+    (response.status, json(&response))
+}
+
+#[test]
+fn a_drain_turns_readiness_first_then_closes_and_resume_takes_it_back() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let mut kept = proxy.client();
+    assert_eq!(kept.get("/").header("Connection"), None);
+    assert_eq!(readiness(&proxy).0, 200);
+    assert_eq!(ask(&proxy, "POST", "/admin/drain?delay=1h", "", "").status, 200);
+    let (status, body) = readiness(&proxy);
+    assert_eq!((status, &body["status"]), (503, &json!("not_ready")));
+    assert_eq!(body["checks"]["service"], "draining");
+    // Before the delay is over, nobody's connection is touched.
+    assert_eq!(kept.get("/").header("Connection"), None);
+    assert_eq!(ask(&proxy, "POST", "/admin/drain", "", "").status, 200);
+    assert!(eventually(|| proxy.client().get("/").header("Connection") == Some("close")));
+    assert!(kept.read_to_close().is_empty(), "an idle connection is closed");
+    assert_eq!(json(&proxy.admin_get("/admin/status"))["state"], "draining");
+    assert_eq!(proxy.metric("tls_proxy_draining"), Some(1.0));
+    assert_eq!(ask(&proxy, "POST", "/admin/resume", "", "").status, 200);
+    assert_eq!(readiness(&proxy).0, 200);
+    let open = || {
+        let mut client = proxy.client();
+        client.get("/").header("Connection").is_none() && client.get("/").status == 200
+    };
+    assert!(eventually(open));
+}
+
+#[test]
+fn a_resume_takes_back_a_drain_that_has_not_closed_anything_yet() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    assert_eq!(ask(&proxy, "POST", "/admin/drain?delay=50ms", "", "").status, 200);
+    assert_eq!(ask(&proxy, "POST", "/admin/resume", "", "").status, 200);
+    // Later than the drain would have been.
+    assert_eq!(ask(&proxy, "POST", "/admin/drain?delay=200ms", "", "").status, 200);
+    assert!(eventually(|| proxy.client().get("/").header("Connection") == Some("close")));
+    assert_eq!(ask(&proxy, "POST", "/admin/resume", "", "").status, 200);
+    assert!(eventually(|| proxy.client().get("/").header("Connection").is_none()));
+    let twice = ask(&proxy, "POST", "/admin/drain?delay=1s&delay=2s", "", "");
+    assert_eq!(twice.status, 400, "{twice:?}");
+    let json = "Content-Type: application/json\r\n";
+    let both = ask(&proxy, "POST", "/admin/drain?delay=1s", json, "{\"delay\":\"1s\"}");
+    assert_eq!(both.status, 400, "{both:?}");
+}
+
+#[test]
+fn a_process_that_was_told_to_end_does_not_come_back() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    // Holds the drain open.
+    let mut busy = proxy.client();
+    busy.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    let mut half = proxy.client();
+    half.send("GET / HTTP/1.1\r\n");
+    assert!(eventually(|| proxy.metric("tls_proxy_connections_active") >= Some(1.0)));
+    let mut admin = proxy.client_of("admin");
+    assert_eq!(send(&mut admin, "GET", "/admin/status", "", "").status, 200);
+    proxy.signal("TERM");
+    proxy.wait_for_log("draining: no new connections");
+    let response = send(&mut admin, "POST", "/admin/resume", "", "");
+    assert_eq!((response.status, code(&response).as_str()), (409, "CONFLICT"));
+    let response = send(&mut admin, "GET", "/health/readiness", "", "");
+    assert_eq!(response.status, 503);
+    assert_eq!(json(&response)["checks"]["service"], "stopping");
+}
+
+// --- health ----------------------------------------------------------------------------------
+
+#[test]
+fn health_pages_are_on_both_ports_and_on_listeners_when_asked_for() {
+    let proxy = Proxy::start(&format!("health = {{ on_listeners = true }}\n{}", edge(ROUTE)));
+    for name in ["edge", "metrics", "admin"] {
+        let mut client = proxy.client_of(name);
+        for (path, word) in
+            [("", "ready"), ("/liveness", "ok"), ("/readiness", "ready"), ("/startup", "started")]
+        {
+            let response = client.get(&format!("/health{path}"));
+            assert_eq!(response.status, 200, "{name} {path}");
+            let body = json(&response);
+            assert_eq!(body["status"], word, "{name} {path}");
+            assert!(body["timestamp"].is_string());
+        }
+    }
+    // Exactly these: the rest is the operator's.
+    assert_eq!(
+        proxy.client().get("/health/").header("Content-Type").unwrap(),
+        "text/plain; charset=utf-8"
+    );
+    let mut client = proxy.client();
+    client.send("HEAD /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_response_to("HEAD").status, 200);
+    assert_eq!(ask(&proxy, "POST", "/admin/drain?delay=1h", "", "").status, 200);
+    assert!(eventually(|| proxy.client().get("/health").status == 503));
+    assert_eq!(proxy.client().get("/health/liveness").status, 200);
+}
+
+#[test]
+fn listeners_route_health_paths_like_any_other_unless_asked() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let response = proxy.client().get("/health");
+    assert!(response.text().starts_with("GET /health"), "{response:?}");
+}
+
+#[test]
+fn a_proxy_whose_clusters_have_no_address_at_all_is_not_ready() {
+    let cluster = |address: &str| {
+        edge(&format!(
+            "[[routes]]\nname = \"all\"\ncluster = \"app\"\n[clusters.app]\n\
+             endpoints = [{{ address = \"{address}\" }}]\n"
+        ))
+    };
+    let proxy = Proxy::start(&cluster("127.0.0.1:1"));
+    let (status, body) = readiness(&proxy);
+    assert_eq!(status, 200, "{body}");
+    let expected = json!([{"url": "http://127.0.0.1:1", "cluster": "app", "status": "ready"}]);
+    assert_eq!(body["checks"]["backends"], expected);
+    let proxy = Proxy::start(&cluster("no-such-host.invalid:80"));
+    let (status, body) = readiness(&proxy);
+    assert_eq!(status, 503, "{body}");
+    assert_eq!(body["checks"]["backends"][0]["status"], "unresolved");
+}
+
+#[test]
+fn curl_finds_its_way() {
+    let proxy = with_tokens();
+    let url = |path: &str| format!("http://127.0.0.1:{}{path}", proxy.port("admin"));
+    let token = format!("Authorization: Bearer {OPERATOR}");
+    let status = Curl::get(&url("/admin/status"), &["-H", &token]);
+    assert_eq!((status.exit, status.status), (0, 200));
+    let drained = Curl::get(
+        &url("/admin/drain"),
+        &["-H", &token, "-H", "Expect: 100-continue", "--json", "{\"delay\": \"0s\"}"],
+    );
+    assert_eq!((drained.exit, drained.status), (0, 200), "{}", drained.text());
+    assert_eq!(Curl::get(&url("/admin/resume"), &["-X", "POST", "-H", &token]).status, 200);
+    assert_eq!(Curl::get(&url("/admin/status"), &[]).status, 401);
+}
