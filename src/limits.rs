@@ -215,6 +215,13 @@ pub const ADMIN_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 /// Longest token, and largest file that holds one. Longer is a configuration error.
 pub const ADMIN_TOKEN_BYTES_MAX: usize = 4096;
+/// Most connections that one page of the admin API lists, and how many when it is not said.
+pub const ADMIN_CONNECTIONS_LISTED_MAX: u64 = 10_000;
+pub const ADMIN_CONNECTIONS_LISTED: u64 = 100;
+/// Refused requests that each core remembers; older ones are forgotten.
+pub const REJECTED_KEPT: usize = 64;
+/// Bytes that are remembered of each; the rest is cut.
+pub const REJECTED_BYTES_MAX: usize = 512;
 /// Most endpoints that a readiness page lists; those after them only count.
 pub const HEALTH_BACKENDS_MAX: usize = 1000;
 /// How long the admin API waits for the answers of data cores. Then it shows what has come.

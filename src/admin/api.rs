@@ -8,7 +8,9 @@ use std::rc::Rc;
 use crate::admin::call::{Answer, Call};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
-use crate::admin::{Port, drain, health, metrics, openapi, status};
+use crate::admin::{
+    Port, clusters, config, connections, drain, errors, health, logging, metrics, openapi, status,
+};
 use crate::control::Control;
 use crate::http::head::Method;
 use crate::limits;
@@ -119,6 +121,68 @@ pub(super) const OPERATIONS: &[Operation] = &[
     page("/admin/cores", "Each data core's load.", &[json(metrics::CORES)], |control, _| {
         Box::pin(metrics::cores(control))
     }),
+    page(
+        "/admin/clusters",
+        "Every cluster's endpoints: state, load, failures and latency.",
+        &[json(clusters::SHAPE)],
+        |control, _| Box::pin(clusters::all(control)),
+    ),
+    page(
+        "/admin/clusters/{cluster}",
+        "One cluster's endpoints.",
+        &[json(clusters::CLUSTER)],
+        |control, call| Box::pin(clusters::one(control, call)),
+    ),
+    page(
+        "/admin/listeners",
+        "Where clients come in, and how many have.",
+        &[json(connections::LISTENERS)],
+        |control, _| Box::pin(connections::listeners(control)),
+    ),
+    Operation {
+        parameters: connections::LIMIT,
+        ..page(
+            "/admin/connections",
+            "Client connections that are open now.",
+            &[json(connections::SHAPE)],
+            |control, call| Box::pin(connections::page(control, call)),
+        )
+    },
+    page(
+        "/admin/errors",
+        "The last requests that were refused for what the client sent, newest first.",
+        &[json(errors::SHAPE)],
+        |control, _| Box::pin(errors::page(control)),
+    ),
+    change(
+        Method::Delete,
+        "/admin/errors",
+        "Forgets them.",
+        &[json(errors::FORGOTTEN)],
+        |control, _| Box::pin(errors::forget(control)),
+    ),
+    page(
+        "/admin/config",
+        "The configuration that runs, defaults filled in, secrets hidden.",
+        &[
+            json(config::SHAPE),
+            Gives { status: 200, content_type: config::TOML, shape: Shape::Page },
+        ],
+        |control, call| Box::pin(config::page(control, call)),
+    ),
+    page("/admin/logging", "Levels of the process's own log.", &[json(logging::SHAPE)], |_, _| {
+        Box::pin(logging::page())
+    }),
+    Operation {
+        takes: Some(logging::TAKES),
+        ..change(
+            Method::Put,
+            "/admin/logging",
+            "Sets all levels until the next start; what is left out is as configured.",
+            &[json(logging::SHAPE)],
+            |control, call| Box::pin(logging::set(control, call)),
+        )
+    },
     Operation {
         parameters: DELAY,
         takes: Some(drain::TAKES),

@@ -1,6 +1,5 @@
 //! A request that has passed the door, and what is answered to it.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -13,10 +12,6 @@ use crate::config;
 /// Owns what it needs of the head: its buffer is read over by the body.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
-    /// The name of a token, or `loopback`.
-    pub(super) who: String,
-    pub(super) peer: SocketAddr,
-    pub(super) path: String,
     /// What the `{…}` of the path stand for.
     pub(super) values: Vec<String>,
     /// Checked against the operation's parameters.
@@ -39,11 +34,6 @@ impl Answer {
         let mut body = serde_json::to_vec_pretty(value).expect("our structs have text for names");
         body.push(b'\n');
         Answer { status: 200, content_type: JSON, body, changed: None }
-    }
-
-    pub(super) fn with_status(mut self, status: u16) -> Answer {
-        self.status = status;
-        self
     }
 
     pub(super) fn changed(mut self, what: impl Into<String>) -> Answer {

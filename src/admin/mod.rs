@@ -5,8 +5,13 @@ mod api;
 mod audit;
 mod auth;
 mod call;
+mod clusters;
+mod config;
+mod connections;
 mod drain;
+mod errors;
 mod health;
+mod logging;
 mod metrics;
 mod openapi;
 mod refusal;
@@ -232,7 +237,7 @@ impl Request<'_> {
         let found = api::find(self.port, self.head.method, &path);
         let mut who = String::new();
         let result = match self.admit(&found, bytes, &mut who).await {
-            Ok(()) => self.run(input, &found, &path, &who).await,
+            Ok(()) => self.run(input, &found).await,
             Err(refusal) => Err(refusal),
         };
         if matches!(&found, Found::Operation(operation, _) if operation.changes()) {
@@ -285,13 +290,7 @@ impl Request<'_> {
         Err(refusal)
     }
 
-    async fn run(
-        &mut self,
-        input: &mut Input<'_>,
-        found: &Found,
-        path: &str,
-        who: &str,
-    ) -> Result<Answer, Refusal> {
+    async fn run(&mut self, input: &mut Input<'_>, found: &Found) -> Result<Answer, Refusal> {
         let (operation, values) = match found {
             Found::Operation(operation, values) => (*operation, values.clone()),
             Found::OtherMethods(methods) => return Err(Refusal::OtherMethods(methods.clone())),
@@ -307,15 +306,7 @@ impl Request<'_> {
         if !body.is_empty() && !is_json(&content_type) {
             return Err(Refusal::NotJson);
         }
-        let call = Call {
-            who: who.to_owned(),
-            peer: self.peer,
-            path: path.to_owned(),
-            values,
-            query: call::query(&query, operation.parameters)?,
-            accept,
-            body,
-        };
+        let call = Call { values, query: call::query(&query, operation.parameters)?, accept, body };
         (operation.run)(self.control, &call).await
     }
 

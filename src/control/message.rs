@@ -8,7 +8,10 @@ use hdrhistogram::Histogram;
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::queue::Producer;
 use crate::plan::{ClusterId, ListenerId, Plan};
+use crate::shard::connections::Connection;
+use crate::shard::rejected::Rejected;
 use crate::telemetry::health::Health;
+use crate::upstream::tally::Tallied;
 
 /// To a data core.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub enum ToShard {
     Endpoints(ClusterId, Vec<EndpointShare>),
     /// From the control core: answered by `State`.
     Report,
+    /// From the control core: answered by `Findings` with the same number.
+    Question(u64, Question),
     /// From the control core: whether to keep connections open, and to call itself ready.
     Service(Service),
     /// From the control core: what health pages on listeners say from now on.
@@ -46,6 +51,38 @@ pub enum Service {
     Closing,
 }
 
+/// What an operator wants to know of every core.
+#[derive(Clone, Copy, Debug)]
+pub enum Question {
+    Clusters,
+    /// So many of them, and how many each listener has.
+    Connections(usize),
+    Rejected,
+    ForgetRejected,
+}
+
+#[derive(Debug)]
+pub enum Findings {
+    /// By `ClusterId`.
+    Clusters(Vec<Vec<EndpointState>>),
+    Connections {
+        list: Vec<Connection>,
+        /// By `ListenerId`.
+        open: Vec<u64>,
+    },
+    Rejected(Vec<Rejected>),
+    Forgotten(usize),
+}
+
+/// An endpoint as one core sees it.
+#[derive(Debug)]
+pub struct EndpointState {
+    pub address: SocketAddr,
+    pub open: u64,
+    pub idle: u64,
+    pub tallied: Tallied,
+}
+
 /// To the control core.
 #[derive(Debug)]
 pub enum ToControl {
@@ -56,6 +93,11 @@ pub enum ToControl {
     State {
         core: usize,
         state: Box<ShardState>,
+    },
+    Findings {
+        core: usize,
+        number: u64,
+        findings: Box<Findings>,
     },
     /// Said again when a connection from another core arrived after it.
     Drained {

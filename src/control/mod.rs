@@ -4,6 +4,7 @@
 
 pub(crate) mod drain;
 mod health;
+mod inquiry;
 pub mod message;
 mod names;
 mod start;
@@ -19,6 +20,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::admin::Desk;
+use crate::control::inquiry::Inquiries;
 use crate::control::message::{ClusterShare, EndpointShare, Service, ToControl, ToShard};
 use crate::control::names::Watch;
 use crate::control::stats::Totals;
@@ -38,6 +40,7 @@ pub(crate) struct Control {
     pub(crate) draining: Cell<bool>,
     pub(crate) desk: Desk,
     service: Cell<Service>,
+    inquiries: RefCell<Inquiries>,
     /// Counts up with every word of an operator on it.
     service_turn: Cell<u64>,
     /// By core.
@@ -63,6 +66,9 @@ impl Control {
                 self.installed.set(self.installed.get() + 1);
             }
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
+            ToControl::Findings { core, number, findings } => {
+                self.inquiries.borrow_mut().answered(number, core, *findings);
+            }
             ToControl::Drained { core } => {
                 log::debug!("core {core} has drained");
                 self.drained[core].set(true);
@@ -103,6 +109,16 @@ impl Control {
         let entry = permits.entry((id.0, address));
         let cores = self.shards.len();
         Some(entry.or_insert_with(|| Shared::new(Permits::new(max, cores))).share())
+    }
+
+    /// Where an endpoint is at the moment; empty while its name has no address.
+    pub(crate) fn addresses(&self, address: &Address) -> Vec<SocketAddr> {
+        self.watch.addresses(address)
+    }
+
+    /// Exchanges of the process that wait for a connection of this cluster.
+    pub(crate) fn waiting(&self, id: ClusterId) -> u64 {
+        self.waiting[id.0 as usize].read().max(0) as u64
     }
 
     fn cluster_shares(&self) -> Vec<ClusterShare> {

@@ -114,6 +114,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
         draining: Cell::new(false),
         desk: Desk::new(engine::now(), engine::wall_clock()),
         service: Cell::new(Service::Serving),
+        inquiries: RefCell::default(),
         service_turn: Cell::new(0),
         drained: counters.iter().map(|_| Cell::new(false)).collect(),
         installed: Cell::new(0),

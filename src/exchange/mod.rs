@@ -23,9 +23,11 @@ use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
 use crate::http1::body::Decoder;
 use crate::http1::server::{Client, Input};
+use crate::limits;
 use crate::plan::{Action, Route, RouteId};
 use crate::routing;
 use crate::shard::generation::Generation;
+use crate::shard::rejected::{self, Rejected};
 use crate::shard::{Origin, Shard};
 use crate::telemetry::health;
 use crate::telemetry::metrics::answer_slot;
@@ -181,7 +183,9 @@ impl Exchange {
     fn admit(&mut self, shard: &Shard, client: &Client) -> Result<(), Failure> {
         self.recorded = false;
         let plan = &self.generation.plan;
-        self.marks.head = Some(engine::now());
+        let now = engine::now();
+        self.marks.head = Some(now);
+        shard.connections.begins(self.origin.seat, now);
         self.progress.received.set(self.head.bytes as u64);
         self.progress.phase.set(Phase::Route);
         shard.stir();
@@ -225,19 +229,41 @@ impl Exchange {
     fn record(&mut self, failure: Option<Failure>) {
         self.recorded = true;
         let (shard, progress) = (&self.shard, &self.progress);
-        let timings = self.marks.timings(engine::precise_now());
+        let now = engine::precise_now();
+        let timings = self.marks.timings(now);
         let counters = shard.counters();
         counters.answers[answer_slot(self.head.method, progress.status.get())].add(1);
         counters.bytes_in.add(progress.received.get());
         counters.bytes_out.add(progress.sent.get());
         counters.duration_micros.add(timings.total.as_micros() as u64);
         shard.record_duration(timings.total);
+        let (received, sent) = (progress.received.get(), progress.sent.get());
+        shard.connections.ends(self.origin.seat, received, sent, now);
         if let Some(failure) = failure {
             counters.failures[failure.index()].add(1);
+            if rejected::is_worth_keeping(failure) {
+                self.remember(failure);
+            }
         }
         if shard.log.is_enabled() {
             shard.log.write(&self.line(timings, failure), counters);
         }
+    }
+
+    /// For who asks what clients send that is refused.
+    #[cold]
+    fn remember(&self, failure: Failure) {
+        let head = self.input.head();
+        let bytes = if head.is_empty() { self.input.unused() } else { head };
+        self.shard.rejections.keep(Rejected {
+            at: engine::wall_clock(),
+            peer: self.origin.peer,
+            listener: self.origin.listener,
+            failure,
+            phase: self.progress.phase.get(),
+            bytes: rejected::masked(bytes),
+            cut: bytes.len() > limits::REJECTED_BYTES_MAX,
+        });
     }
 
     fn line<'a>(&'a self, timings: Timings, failure: Option<Failure>) -> Record<'a> {

@@ -14,7 +14,8 @@ use crate::engine::{self, Listener, Socket};
 use crate::http1;
 use crate::limits;
 use crate::plan::ListenerId;
-use crate::shard::{Counted, Life, Origin, Shard};
+use crate::shard::connections::Seated;
+use crate::shard::{Counted, Life, Shard};
 
 /// Takes connections from one listening socket until the core drains; then those still queued in
 /// the kernel, and closes it.
@@ -57,7 +58,7 @@ async fn take(
 /// A connection that another core has accepted for us, and counted here already.
 pub(crate) fn take_over(shard: Rc<Shard>, id: ListenerId, socket: Socket, peer: SocketAddr) {
     let counted = Counted::new(&shard, true);
-    serve(shard, counted, Origin { listener: id, peer }, socket);
+    serve(shard, counted, id, peer, socket);
 }
 
 /// Its place among the process's connections is taken.
@@ -76,7 +77,7 @@ fn admit(shard: &Rc<Shard>, id: ListenerId, socket: Socket) {
         }
     }
     let counted = Counted::new(shard, false);
-    serve(Rc::clone(shard), counted, Origin { listener: id, peer }, socket);
+    serve(Rc::clone(shard), counted, id, peer, socket);
 }
 
 fn hand_over(shard: &Rc<Shard>, core: usize, id: ListenerId, socket: Socket, peer: SocketAddr) {
@@ -90,17 +91,24 @@ fn hand_over(shard: &Rc<Shard>, core: usize, id: ListenerId, socket: Socket, pee
         Err(ToShard::Connection(id, fd, peer)) => {
             shard.all_counters[core].connections.add(-1);
             let counted = Counted::new(shard, false);
-            serve(Rc::clone(shard), counted, Origin { listener: id, peer }, Socket::adopt(fd));
+            serve(Rc::clone(shard), counted, id, peer, Socket::adopt(fd));
         }
         Err(_) => unreachable!("a letter comes back as it was"),
     }
 }
 
-fn serve(shard: Rc<Shard>, counted: Counted, origin: Origin, socket: Socket) {
+fn serve(
+    shard: Rc<Shard>,
+    counted: Counted,
+    listener: ListenerId,
+    peer: SocketAddr,
+    socket: Socket,
+) {
     engine::spawn(async move {
         let session = Life::enter(&shard);
-        http1::server::serve(&shard, origin, socket).await;
-        drop((counted, session));
+        let seated = Seated::new(&shard, listener, peer);
+        http1::server::serve(&shard, seated.origin, socket).await;
+        drop((counted, session, seated));
     });
 }
 

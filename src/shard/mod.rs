@@ -1,10 +1,12 @@
 //! A data core: everything that it owns, and how it applies its mail. One per pinned thread;
 //! nothing here is ever seen by another thread but the counters.
 
+pub(crate) mod connections;
 pub(crate) mod counters;
 pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
+pub(crate) mod rejected;
 pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
@@ -14,15 +16,19 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::control::message::{Install, Service, ShardState, ToControl, ToShard};
+use crate::control::message::{
+    Findings, Install, Question, Service, ShardState, ToControl, ToShard,
+};
 use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
 use crate::plan::ListenerId;
+use crate::shard::connections::{Connections, Seat};
 use crate::shard::counters::Counters;
 use crate::shard::generation::Generation;
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
+use crate::shard::rejected::Rejections;
 use crate::shard::workspace::Workspaces;
 use crate::telemetry::health::Health;
 
@@ -43,6 +49,8 @@ pub(crate) struct Shard {
     stirred: Cell<bool>,
     dozing: Cell<Option<Waker>>,
     pub(crate) life: Life,
+    pub(crate) connections: Connections,
+    pub(crate) rejections: Rejections,
     /// What the control core says of the process, when listeners are asked.
     pub(crate) health: RefCell<Health>,
 }
@@ -78,6 +86,8 @@ pub(crate) async fn run(
         stirred: Cell::new(false),
         dozing: Cell::new(None),
         life: Life::default(),
+        connections: Connections::default(),
+        rejections: Rejections::default(),
         health: RefCell::default(),
     });
     let applying = Rc::clone(&shard);
@@ -114,6 +124,7 @@ impl Shard {
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
             | ToShard::Report
+            | ToShard::Question(..)
             | ToShard::SlotFree(_)
             | ToShard::Recall(_) => {}
         }
@@ -126,6 +137,11 @@ impl Shard {
                 self.generation().cluster(cluster).replace_endpoints(endpoints);
             }
             ToShard::Report => self.report(),
+            ToShard::Question(number, question) => {
+                let findings = Box::new(self.findings(question));
+                let core = self.mail.core();
+                self.mail.to_control(ToControl::Findings { core, number, findings });
+            }
             ToShard::Health(health) => *self.health.borrow_mut() = health,
             ToShard::Service(service) => self.serve(service),
             ToShard::Drain => self.drain(),
@@ -167,6 +183,22 @@ impl Shard {
                 .collect(),
         };
         self.mail.to_control(ToControl::State { core: self.mail.core(), state: Box::new(state) });
+    }
+
+    fn findings(&self, question: Question) -> Findings {
+        let generation = self.generation();
+        match question {
+            Question::Clusters => {
+                let clusters = generation.clusters().iter();
+                Findings::Clusters(clusters.map(|cluster| cluster.endpoint_states()).collect())
+            }
+            Question::Connections(most) => {
+                let (list, open) = self.connections.list(most, generation.plan.listeners.len());
+                Findings::Connections { list, open }
+            }
+            Question::Rejected => Findings::Rejected(self.rejections.list()),
+            Question::ForgetRejected => Findings::Forgotten(self.rejections.forget()),
+        }
     }
 
     fn serve(&self, service: Service) {
@@ -374,4 +406,5 @@ impl Drop for Counted {
 pub(crate) struct Origin {
     pub(crate) listener: ListenerId,
     pub(crate) peer: std::net::SocketAddr,
+    pub(crate) seat: Seat,
 }

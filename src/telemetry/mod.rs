@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod decimal;
 pub mod health;
 pub mod json;
+pub mod log_levels;
 pub mod metric_names;
 pub mod metrics;
 pub mod process_log;

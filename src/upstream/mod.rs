@@ -3,3 +3,4 @@
 
 pub(crate) mod connect;
 pub(crate) mod pool;
+pub(crate) mod tally;

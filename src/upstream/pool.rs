@@ -11,13 +11,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::balancing::RoundRobin;
-use crate::control::message::{ClusterShare, EndpointShare, ToShard};
+use crate::control::message::{ClusterShare, EndpointShare, EndpointState, ToShard};
 use crate::engine::{self, Level, Permits, Shared, Socket};
 use crate::exchange::failure::Failure;
 use crate::limits;
 use crate::plan::{self, ClusterId, ClusterTimeouts, PoolLimits};
 use crate::shard::mail::Mail;
 use crate::upstream::connect::connect;
+use crate::upstream::tally::Tally;
 
 /// A cluster as one core sees it.
 pub(crate) struct Cluster {
@@ -44,6 +45,7 @@ pub(crate) struct Endpoint {
     idle: RefCell<Vec<Kept>>,
     open: Cell<u32>,
     permits: Option<Shared<Permits>>,
+    pub(crate) tally: Tally,
     /// No longer part of the cluster: connections close when their exchange ends.
     removed: Cell<bool>,
 }
@@ -165,7 +167,10 @@ impl Cluster {
                 let address = slot.endpoint.address;
                 match connect(address, self.timeouts.connect).await {
                     Ok(socket) => Ok(Lease { socket: Some(socket), slot, reused: false }),
-                    Err(failure) => Err((failure, Some(address))),
+                    Err(failure) => {
+                        slot.endpoint.tally.failed(failure, engine::wall_clock());
+                        Err((failure, Some(address)))
+                    }
                 }
             }
             Choice::None | Choice::Full => Err((self.nobody(), None)),
@@ -387,6 +392,17 @@ impl Cluster {
         }
     }
 
+    pub(crate) fn endpoint_states(&self) -> Vec<EndpointState> {
+        let endpoints = self.endpoints.borrow();
+        let state = |endpoint: &Rc<Endpoint>| EndpointState {
+            address: endpoint.address,
+            open: u64::from(endpoint.open.get()),
+            idle: endpoint.idle.borrow().len() as u64,
+            tallied: endpoint.tally.read(),
+        };
+        endpoints.list.iter().map(state).collect()
+    }
+
     pub(crate) fn open_connections(&self) -> u64 {
         self.endpoints.borrow().list.iter().map(|endpoint| u64::from(endpoint.open.get())).sum()
     }
@@ -420,6 +436,7 @@ impl Endpoint {
             idle: RefCell::default(),
             open: Cell::new(0),
             permits: share.permits,
+            tally: Tally::default(),
             removed: Cell::new(false),
         })
     }
@@ -440,6 +457,10 @@ impl Kept {
 impl Lease {
     pub(crate) fn socket(&self) -> &Socket {
         self.socket.as_ref().expect("a lease has its socket until it is kept")
+    }
+
+    pub(crate) fn endpoint(&self) -> Rc<Endpoint> {
+        Rc::clone(&self.slot.endpoint)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -1,0 +1,84 @@
+//! `GET /admin/config`: what runs, defaults filled in, as JSON or TOML, without secrets.
+
+use std::rc::Rc;
+
+use toml::{Table, Value};
+
+use crate::admin::call::{Answer, Call};
+use crate::admin::refusal::Refusal;
+use crate::admin::shape::Shape;
+use crate::control::Control;
+use crate::shard::rejected::is_secret;
+
+pub(super) const SHAPE: Shape = Shape::Anything;
+pub(super) const TOML: &str = "application/toml";
+
+const HIDDEN: &str = "(hidden)";
+
+pub(super) async fn page(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
+    let mut table: Table = control.plan.written.parse().expect("it was printed as TOML");
+    hide(&mut table);
+    if !wants_toml(&call.accept) {
+        return Ok(Answer::json(&table));
+    }
+    let text = toml::to_string(&table).expect("it was TOML before");
+    Ok(Answer { status: 200, content_type: TOML, body: text.into_bytes(), changed: None })
+}
+
+fn wants_toml(accept: &str) -> bool {
+    let kinds = accept.split(',').map(|kind| kind.split(';').next().unwrap_or_default().trim());
+    let mut known = kinds.filter(|kind| [TOML, "application/json"].contains(kind));
+    known.next() == Some(TOML)
+}
+
+/// Digests of tokens, which could be guessed from, and header values that are secrets by their name.
+fn hide(table: &mut Table) {
+    let tokens = table.get_mut("admin").and_then(|admin| admin.get_mut("tokens"));
+    for token in tokens.and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(digest) = token.get_mut("sha256") {
+            *digest = Value::String(HIDDEN.to_owned());
+        }
+    }
+    let routes = table.get_mut("routes").and_then(Value::as_array_mut);
+    for route in routes.into_iter().flatten() {
+        for (side, kind) in [
+            ("request_headers", "set"),
+            ("request_headers", "add"),
+            ("response_headers", "set"),
+            ("response_headers", "add"),
+        ] {
+            let lines = route.get_mut(side).and_then(|edits| edits.get_mut(kind));
+            for (name, value) in lines.and_then(Value::as_table_mut).into_iter().flatten() {
+                if is_secret(name.as_bytes()) {
+                    *value = Value::String(HIDDEN.to_owned());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn toml_is_given_to_those_who_ask_for_it_first() {
+        assert!(wants_toml("application/toml"));
+        assert!(wants_toml("text/html, application/toml;q=0.9, application/json"));
+        for other in ["", "*/*", "application/json", "application/json, application/toml"] {
+            assert!(!wants_toml(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_hidden_wherever_they_stand() {
+        let text = "[admin]\ntokens = [{ name = \"ci\", sha256 = \"SECRET\" }]\n\
+                    [[routes]]\nname = \"r\"\n[routes.request_headers.set]\n\
+                    Authorization = \"SECRET\"\nX-Env = \"prod\"\n\
+                    [routes.response_headers.add]\nSet-Cookie = [\"SECRET\", \"SECRET\"]\n";
+        let mut table: Table = text.parse().unwrap();
+        hide(&mut table);
+        let shown = toml::to_string(&table).unwrap();
+        assert!(!shown.contains("SECRET") && shown.contains("prod"), "{shown}");
+    }
+}
