@@ -137,8 +137,16 @@ pub const QUIET_BEATS: u32 = 4;
 pub const ROUTE_PATTERNS_MAX: usize = 1_000_000;
 /// Longest path pattern of a route. Longer is a configuration error.
 pub const PATH_PATTERN_BYTES_MAX: usize = 2048;
-/// How soon a listener that is at the connection limit looks again.
+/// How soon a listener that is at the connection limit, with a client waiting, first looks again:
+/// about as long as another core takes to close an idle connection. Doubled with every further
+/// look.
+pub const FULL_RETRY_INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// How soon it looks again in the end.
 pub const FULL_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// At the connection limit a core closes this part of its idle client connections for a new one,
+/// and one at least: looking for those that were idle longest must not cost more for each than
+/// serving it.
+pub const RECALLED_PART: usize = 64;
 /// How long a connection that is being closed may be quiet while it is still read, so that our last
 /// answer arrives.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);

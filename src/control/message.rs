@@ -24,6 +24,11 @@ pub enum ToShard {
     Stop,
     /// From another data core, which has more connections: nothing was read from it yet.
     Connection(ListenerId, OwnedFd, SocketAddr),
+    /// From another data core: a client waits there, and the process has as many as it may. Who has
+    /// no idle one to close passes it on.
+    MakeRoom {
+        wanted_by: usize,
+    },
     /// From another data core: a connection slot of this cluster may be free.
     SlotFree(ClusterId),
     /// From another data core: exchanges wait there for a slot that an idle connection here holds.

@@ -413,6 +413,15 @@ pub fn expire_parked() {
     wake.into_iter().for_each(Waker::wake);
 }
 
+/// Tells the connections that have been between two requests for longest to end. Returns how many
+/// are about to.
+pub fn recall_parked() -> usize {
+    let mut wake = Vec::new();
+    let going = Machine::with(|machine| machine.slots.borrow_mut().recall_parked(&mut wake));
+    wake.into_iter().for_each(Waker::wake);
+    going
+}
+
 /// Looks after connections whose exchange takes long, so that it ends when they break.
 pub fn watch_connections() {
     Machine::with(|machine| {

@@ -2,6 +2,7 @@
 //! cores.
 
 mod balance;
+pub(crate) mod limit;
 
 use std::io;
 use std::net::SocketAddr;
@@ -38,18 +39,22 @@ async fn take(
     listener: &mut Listener,
     in_hand: &mut Option<Socket>,
 ) {
+    let mut pause = limits::FULL_RETRY_INTERVAL_MIN;
     loop {
-        if in_hand.is_none() && has_room(shard) {
+        if in_hand.is_none() {
             match listener.accept().await {
                 Ok(socket) => *in_hand = Some(socket),
                 Err(error) => complain(&error).await,
             }
         }
-        if let Some(socket) = in_hand.take_if(|_| take_place(shard)) {
+        if let Some(socket) = in_hand.take_if(|_| limit::take_place(shard)) {
             admit(shard, id, socket);
-        } else if !has_room(shard) {
+            pause = limits::FULL_RETRY_INTERVAL_MIN;
+        } else if in_hand.is_some() {
             listener.pause();
-            engine::sleep(limits::FULL_RETRY_INTERVAL).await;
+            limit::make_room(shard, shard.mail.core());
+            engine::sleep(pause).await;
+            pause = (pause * 2).min(limits::FULL_RETRY_INTERVAL);
         }
     }
 }
@@ -102,24 +107,6 @@ fn serve(shard: Rc<Shard>, counted: Counted, origin: Origin, socket: Socket) {
         http1::server::serve(&shard, origin, socket).await;
         drop((counted, session));
     });
-}
-
-fn connections_max(shard: &Shard) -> i64 {
-    shard.generation().plan.limits.connections_max.map_or(i64::MAX, i64::from)
-}
-
-fn has_room(shard: &Shard) -> bool {
-    shard.open.read() < connections_max(shard)
-}
-
-/// The limit is the process's. Counted first and looked at then, so that of two cores which find
-/// one place only one has it.
-fn take_place(shard: &Shard) -> bool {
-    if shard.open.add(1) <= connections_max(shard) {
-        return true;
-    }
-    shard.open.add(-1);
-    false
 }
 
 /// No descriptor or memory left: say so, and try again when some connection may have ended.
