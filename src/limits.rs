@@ -137,6 +137,12 @@ pub const QUIET_BEATS: u32 = 4;
 pub const ROUTE_PATTERNS_MAX: usize = 1_000_000;
 /// Longest path pattern of a route. Longer is a configuration error.
 pub const PATH_PATTERN_BYTES_MAX: usize = 2048;
+/// How often the log says that a limit keeps clients waiting, or that none can be accepted.
+pub const SHORTAGE_COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a core tells the control core so.
+pub const SHORTAGE_LETTER_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon a listener looks again for which the kernel has no descriptor or memory.
+pub const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How soon a listener that is at the connection limit, with a client waiting, first looks again:
 /// about as long as another core takes to close an idle connection. Doubled with every further
 /// look.

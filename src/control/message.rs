@@ -1,5 +1,6 @@
 //! Everything that cores say to each other. What is not here is not shared.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
@@ -24,15 +25,31 @@ pub enum ToShard {
     Stop,
     /// From another data core, which has more connections: nothing was read from it yet.
     Connection(ListenerId, OwnedFd, SocketAddr),
-    /// From another data core: a client waits there, and the process has as many as it may. Who has
-    /// no idle one to close passes it on.
-    MakeRoom {
-        wanted_by: usize,
-    },
+    /// From another data core: a client waits there, for want of what idle ones hold. Who has none
+    /// to close passes it on.
+    MakeRoom(Room),
     /// From another data core: a connection slot of this cluster may be free.
     SlotFree(ClusterId),
     /// From another data core: exchanges wait there for a slot that an idle connection here holds.
     Recall(ClusterId),
+}
+
+/// Room for a client, made by closing an idle one.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// The core where it waits.
+    pub wanted_by: usize,
+    pub shortage: Shortage,
+    /// Nobody has one that is parked for long: those that have just had an answer go as well.
+    pub briefly_too: bool,
+}
+
+/// What there is too little of for another client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// Of `limits.max_concurrent_connections`.
+    Connections,
+    Descriptors,
 }
 
 /// To the control core.
@@ -50,6 +67,10 @@ pub enum ToControl {
     Drained {
         core: usize,
     },
+    /// Clients wait for room in `limits.max_concurrent_connections`. Said about once a second.
+    Full,
+    /// The kernel has nothing to accept connections with. Said about once a second.
+    CannotAccept(io::Error),
     /// Its engine could not be started, or ended by an error.
     Failed {
         core: usize,

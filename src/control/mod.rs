@@ -2,6 +2,7 @@
 //! merges statistics, serves metrics and admin, and takes signals. It never touches a client's
 //! bytes.
 
+mod complaint;
 pub mod message;
 mod names;
 mod start;
@@ -16,6 +17,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::control::complaint::Complaint;
 use crate::control::message::{ClusterShare, EndpointShare, ToControl, ToShard};
 use crate::control::names::Watch;
 use crate::control::stats::Totals;
@@ -38,6 +40,8 @@ pub(crate) struct Control {
     installed: Cell<usize>,
     failed: RefCell<Option<String>>,
     changed: RefCell<Vec<Waker>>,
+    full: Complaint,
+    cannot_accept: Complaint,
 }
 
 /// Drops what belongs to addresses that no core has any more, neither in its list nor as a
@@ -60,6 +64,8 @@ impl Control {
                 log::debug!("core {core} has drained");
                 self.drained[core].set(true);
             }
+            ToControl::Full => self.complain_of_limit(),
+            ToControl::CannotAccept(error) => self.complain_of_accept(&error),
             ToControl::Failed { core, reason } => {
                 *self.failed.borrow_mut() = Some(format!("core {core} cannot run: {reason}"));
             }

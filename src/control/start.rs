@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 
 use crate::admin::{self, Page};
+use crate::control::complaint::Complaint;
 use crate::control::message::{Install, ToControl, ToShard};
 use crate::control::names::{self, Watch};
 use crate::control::stats::Totals;
@@ -50,8 +51,8 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
     let open_files = engine::raise_open_files();
     engine::probe().map_err(StartError)?;
     Signals::block().map_err(|e| StartError(format!("cannot block signals: {e}")))?;
+    warn_about(&plan, open_files);
     plan.limits.connections_max.get_or_insert(connections_for(open_files));
-    warn_about(&plan);
     let bound = bind(&mut plan)?;
     let log = start_publisher(&plan)?;
     let (publisher, producers, publisher_thread) = match log {
@@ -116,6 +117,8 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
         installed: Cell::new(0),
         failed: RefCell::new(None),
         changed: RefCell::default(),
+        full: Complaint::default(),
+        cannot_accept: Complaint::default(),
         shards: outboxes,
         counters,
         plan,
@@ -367,7 +370,15 @@ fn connections_for(open_files: u64) -> u32 {
     u32::try_from(spare).unwrap_or(u32::MAX).max(16)
 }
 
-fn warn_about(plan: &Plan) {
+fn warn_about(plan: &Plan, open_files: u64) {
+    if let Some(max) = plan.limits.connections_max
+        && u64::from(max) > open_files.saturating_sub(limits::DESCRIPTORS_RESERVED)
+    {
+        log::warn!(
+            "`limits.max_concurrent_connections` is {max}, but this process may open only \
+             {open_files} files: raise the open-file limit (LimitNOFILE=, ulimit -n)"
+        );
+    }
     let cpus = engine::cpus().len();
     if plan.cores > cpus {
         let plural = if cpus == 1 { "" } else { "s" };

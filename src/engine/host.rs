@@ -414,12 +414,13 @@ pub fn expire_parked() {
 }
 
 /// Tells the connections that have been between two requests for longest to end. Returns how many
-/// are about to.
-pub fn recall_parked() -> usize {
+/// were told, `None` when there are none; while some are about to end, no others are told.
+pub fn recall_parked(briefly_too: bool) -> Option<usize> {
     let mut wake = Vec::new();
-    let going = Machine::with(|machine| machine.slots.borrow_mut().recall_parked(&mut wake));
+    let told =
+        Machine::with(|machine| machine.slots.borrow_mut().recall_parked(briefly_too, &mut wake));
     wake.into_iter().for_each(Waker::wake);
-    going
+    told
 }
 
 /// Looks after connections whose exchange takes long, so that it ends when they break.

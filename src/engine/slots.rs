@@ -309,22 +309,28 @@ impl Slots {
     }
 
     /// Ends the waits of the connections that are parked longest: of so many that looking for them
-    /// costs little for each. Returns how many are about to go; while some are, no others are told.
-    pub(super) fn recall_parked(&mut self, wake: &mut Vec<Waker>) -> usize {
+    /// costs little for each. Returns how many were told, `None` when there are none; while some are
+    /// about to go, no others are told.
+    pub(super) fn recall_parked(
+        &mut self,
+        briefly_too: bool,
+        wake: &mut Vec<Waker>,
+    ) -> Option<usize> {
         let mut parked = Vec::new();
-        let mut going = 0;
+        let mut going = false;
         for (index, slot) in self.slots.iter().enumerate() {
             match slot.parked {
                 _ if matches!(slot.state, State::Free | State::Closing) => {}
                 Parked::No => {}
-                Parked::Recalled => going += 1,
+                Parked::Recalled => going = true,
                 // The time they are given is the same, so the first to end began first.
+                Parked::Briefly if !briefly_too => {}
                 Parked::Briefly => parked.push((true, slot.read_deadline, index)),
                 Parked::Long => parked.push((false, slot.read_deadline, index)),
             }
         }
-        if going > 0 || parked.is_empty() {
-            return going;
+        if going || parked.is_empty() {
+            return going.then_some(0);
         }
         let count = (parked.len() / limits::RECALLED_PART).max(1);
         parked.select_nth_unstable(count - 1);
@@ -332,7 +338,7 @@ impl Slots {
             self.slots[index].parked = Parked::Recalled;
             self.slots[index].end_wait(wake);
         }
-        count
+        Some(count)
     }
 
     /// Has those polled that are watched by now: most were done before that cost anything.

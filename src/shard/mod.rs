@@ -105,7 +105,7 @@ impl Shard {
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
             | ToShard::Report
-            | ToShard::MakeRoom { .. }
+            | ToShard::MakeRoom(_)
             | ToShard::SlotFree(_)
             | ToShard::Recall(_) => {}
         }
@@ -127,7 +127,7 @@ impl Shard {
                     self.tell_when_empty();
                 }
             }
-            ToShard::MakeRoom { wanted_by } => listener::limit::make_room(self, wanted_by),
+            ToShard::MakeRoom(room) => listener::limit::make_room(self, room),
             ToShard::SlotFree(cluster) => self.generation().cluster(cluster).slot_free(),
             ToShard::Recall(cluster) => self.generation().cluster(cluster).recall(),
         }
