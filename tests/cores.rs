@@ -187,6 +187,27 @@ fn everything_that_is_bound_is_announced_by_address_and_name() {
 }
 
 #[test]
+fn all_of_ipv4_and_all_of_ipv6_may_have_the_same_port() {
+    let free = TcpListener::bind("0.0.0.0:0").expect("the kernel has a free port");
+    let port = free.local_addr().expect("a bound socket has an address").port();
+    let listener = |name, ip| format!("[[listeners]]\nname = \"{name}\"\nbind = \"{ip}:{port}\"\n");
+    let own = "metrics = { bind = \"127.0.0.1:0\" }\nadmin = { bind = \"127.0.0.1:0\" }\n";
+    let (v4, v6) = (listener("v4", "0.0.0.0"), listener("v6", "[::]"));
+    drop(free);
+    for both in [format!("{v4}{v6}"), format!("{v6}{v4}")] {
+        let proxy = Proxy::start(&format!("cores = 2\n{own}{both}{RESPOND}"));
+        for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+            let mut client = RawClient::connect(address.parse().expect("an address"));
+            assert_eq!(client.get("/").text(), "hi", "{address}");
+        }
+    }
+    // Alone, the one of IPv6 takes nothing of IPv4.
+    let proxy = Proxy::start(&format!("{own}{v6}{RESPOND}"));
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+    assert_eq!(proxy.client_of("v6").get("/").text(), "hi");
+}
+
+#[test]
 fn an_address_in_use_ends_the_start_and_the_message_says_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
     let address = taken.local_addr().expect("a bound socket has an address");

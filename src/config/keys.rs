@@ -168,7 +168,7 @@ pub const KEYS: &[Key] = &[
         "address",
         Required,
         "bind = \"0.0.0.0:8080\"",
-        "IP address and port to listen on; port 0 lets the kernel choose",
+        "IP address and port; 0: one of the kernel; [::] is IPv6 only, 0.0.0.0 beside it is IPv4",
     ),
     key(
         "listeners[].protocol",
