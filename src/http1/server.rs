@@ -238,10 +238,14 @@ impl Input {
 
     /// Gives the buffer back while the exchange waits, when that is worth it.
     pub(crate) fn settle(&mut self) {
-        if self.end <= limits::INPUT_COPY_BYTES_MAX
+        // A head that is not complete has no exchange that would miss the buffer, however large it
+        // is: its limit is the bound.
+        if (self.head_end == 0 || self.end <= limits::INPUT_COPY_BYTES_MAX)
             && let Some(buffer) = self.buffer.take()
         {
             self.copy.clear();
+            // Exactly, but for a little: doubling would cost what giving the buffer back saves.
+            self.copy.reserve_exact(self.end.next_multiple_of(limits::INPUT_COPY_STEP));
             self.copy.extend_from_slice(&buffer[..self.end]);
         }
     }
@@ -282,6 +286,9 @@ impl Input {
         if self.next == self.end {
             self.buffer = None;
             self.end = 0;
+            if self.copy.capacity() > limits::INPUT_COPY_BYTES_MAX {
+                self.copy = Vec::new(); // of a large head that came slowly
+            }
         } else {
             let (next, end) = (self.next, self.end);
             let bytes = self.buffer.as_deref_mut().unwrap_or(&mut self.copy);
