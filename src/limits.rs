@@ -35,8 +35,11 @@ pub const BULK_BYTES: usize = 256 * 1024;
 /// A body is long after so many bytes. Below, smaller reads measured better.
 pub const BULK_AFTER: u64 = 2 * 1024 * 1024;
 /// A request of at most so many bytes is copied while its exchange waits, and gives its buffer
-/// back.
+/// back. So does every head that has not come whole yet.
 pub const INPUT_COPY_BYTES_MAX: usize = 4096;
+/// What is copied gets room in multiples of this, so that a head which comes byte by byte is not
+/// allocated anew for each.
+pub const INPUT_COPY_STEP: usize = 1024;
 
 const _: () = assert!(HEADER_BYTES_MAX <= BUFFER_BYTES / 2);
 const _: () = assert!(URL_BYTES_MAX < HEADER_BYTES_MAX);
@@ -216,6 +219,8 @@ pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections to each of the admin and metrics ports. More wait in the kernel's queue.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// How long a scrape waits for the reports of all cores. Then it takes what they reported last.
+pub const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an admin client may take for a request, and be idle.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -230,6 +230,47 @@ fn an_address_in_use_ends_the_start_and_the_message_says_what_to_do() {
     }
 }
 
+fn total(page: &str, series: &str) -> u64 {
+    let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {series} in {page}"))
+}
+
+#[test]
+fn scrapes_at_the_same_time_all_get_the_figures_of_every_core() {
+    const CORES: usize = 8;
+    const SCRAPERS: usize = 16;
+    let proxy = Proxy::start(&with_cores(CORES, RESPOND));
+    let done = "tls_proxy_request_duration_seconds_count";
+    // Before, each scraper makes a request: what it asks for then must have that one.
+    let scrape = || {
+        let mut most = [0; 2];
+        for _ in 0..10 {
+            let before = total(&proxy.metrics(), done);
+            assert_eq!(proxy.client().get("/").text(), "hi");
+            let page = proxy.metrics();
+            assert!(total(&page, done) > before, "its own request is missing");
+            for (series, most) in [done, "tls_proxy_requests_total"].iter().zip(&mut most) {
+                let now = total(&page, series);
+                assert!(now >= *most, "{series} went from {most} to {now}");
+                *most = now;
+            }
+            for core in 0..CORES {
+                total(&page, &format!("tls_proxy_core_requests_total{{core=\"{core}\"}}"));
+            }
+            let cores = Json::parse(proxy.admin_get("/admin/cores").text());
+            assert_eq!(cores.list("cores").len(), CORES);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..SCRAPERS {
+            scope.spawn(scrape);
+        }
+    });
+    let page = proxy.metrics();
+    assert_eq!(total(&page, done), (SCRAPERS * 10) as u64);
+    assert!(!proxy.log().contains("too busy"), "{}", proxy.log());
+}
+
 /// CPU time and context switches of all threads.
 fn activity(proxy: &Proxy) -> (u64, BTreeMap<String, u64>) {
     let switches = |status: &str| {

@@ -17,8 +17,8 @@ pub enum ToShard {
     Install(Box<Install>),
     /// From the control core: a cluster's names have new addresses.
     Endpoints(ClusterId, Vec<EndpointShare>),
-    /// From the control core: answered by `State`.
-    Report,
+    /// From the control core: answered by `State`, with the same number.
+    Report(u64),
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
     Drain,
     /// From the control core: end now, whatever runs.
@@ -107,6 +107,8 @@ pub struct EndpointShare {
 /// What a core hands over when asked: its machine, and durations in microseconds since last time.
 #[derive(Debug)]
 pub struct ShardState {
+    /// Of the `Report` that this answers.
+    pub round: u64,
     pub core: CoreState,
     pub durations: Histogram<u64>,
     /// Open upstream connections, by cluster.
