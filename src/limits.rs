@@ -118,6 +118,8 @@ pub const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Messages waiting between two cores. A sender that finds the queue full gets its
 /// letter back.
 pub const MAILBOX_MESSAGES: usize = 4096;
+/// How soon the control core tries again to give a data core a letter that found its box full.
+pub const LETTER_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Threads that do blocking work for the control core (names, files).
 pub const BLOCKING_THREADS: usize = 4;
 /// A client connection that has been quiet for this long gives its working memory back.
@@ -212,6 +214,11 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 pub const FIRST_NAMES_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a data core may take to install a plan at the start. Then the start has failed.
 pub const INSTALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a data core may take to end once it is told to. Then the process ends without it, and
+/// says that it failed.
+pub const CORE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the end of the process looks whether the data cores have ended.
+pub const CORE_STOP_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// How long the end of the process waits for the access log to be written.
 pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -195,7 +195,7 @@ fn all_of_ipv4_and_all_of_ipv6_may_have_the_same_port() {
     let (v4, v6) = (listener("v4", "0.0.0.0"), listener("v6", "[::]"));
     drop(free);
     for both in [format!("{v4}{v6}"), format!("{v6}{v4}")] {
-        let proxy = Proxy::start(&format!("cores = 2\n{own}{both}{RESPOND}"));
+        let _proxy = Proxy::start(&format!("cores = 2\n{own}{both}{RESPOND}"));
         for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
             let mut client = RawClient::connect(address.parse().expect("an address"));
             assert_eq!(client.get("/").text(), "hi", "{address}");
