@@ -413,7 +413,7 @@ pub const KEYS: &[Key] = &[
         "integer",
         Is("0"),
         "max_concurrent_connections = 50000",
-        "most open client connections; at it idle ones make room, or new ones wait; 0: by open files",
+        "most open client connections; then idle ones make room or new ones wait; 0: by open files",
     ),
     key(
         "timeouts.header",

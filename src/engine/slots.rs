@@ -309,8 +309,8 @@ impl Slots {
     }
 
     /// Ends the waits of the connections that are parked longest: of so many that looking for them
-    /// costs little for each. Returns how many were told, `None` when there are none; while some are
-    /// about to go, no others are told.
+    /// costs little for each. Returns how many were told, `None` when there are none; while some
+    /// are about to go, no others are told.
     pub(super) fn recall_parked(
         &mut self,
         briefly_too: bool,
@@ -392,5 +392,49 @@ mod tests {
         slots.slots[index as usize].generation = 0x00FF_FFFF;
         slots.release(index);
         assert_eq!(slots.slots[index as usize].generation, 0);
+    }
+
+    fn parked(slots: &mut Slots, parked: Parked, read_deadline: u64) -> usize {
+        let index = slots.insert(-1, 0) as usize;
+        slots.slots[index].parked = parked;
+        slots.slots[index].read_deadline = read_deadline;
+        index
+    }
+
+    #[test]
+    fn those_parked_longest_make_room_and_no_others_until_they_have_gone() {
+        let mut slots = Slots::default();
+        let busy = parked(&mut slots, Parked::No, 1);
+        let brief = parked(&mut slots, Parked::Briefly, 2);
+        let later = parked(&mut slots, Parked::Long, 9);
+        let first = parked(&mut slots, Parked::Long, 8);
+        let recalled = |slots: &Slots| -> Vec<usize> {
+            let all = 0..slots.slots.len();
+            all.filter(|&index| slots.slots[index].parked == Parked::Recalled).collect()
+        };
+        for (next, briefly_too) in [(first, true), (later, false), (brief, true)] {
+            if next == brief {
+                assert_eq!(slots.recall_parked(false, &mut Vec::new()), None);
+            }
+            assert_eq!(slots.recall_parked(briefly_too, &mut Vec::new()), Some(1));
+            assert_eq!(slots.recall_parked(true, &mut Vec::new()), Some(0), "one is going");
+            assert_eq!(recalled(&slots), [next]);
+            assert_eq!(slots.slots[next].ready & slots.slots[next].timed_out, READ);
+            slots.slots[next].parked = Parked::No; // its task does so as it goes
+            slots.release(next as u32);
+        }
+        assert_eq!(slots.recall_parked(true, &mut Vec::new()), None);
+        assert_eq!(slots.slots[busy].ready, 0);
+    }
+
+    #[test]
+    fn of_many_that_are_parked_a_part_makes_room_at_once() {
+        let mut slots = Slots::default();
+        for deadline in 1..=10 * limits::RECALLED_PART as u64 {
+            parked(&mut slots, Parked::Long, deadline);
+        }
+        assert_eq!(slots.recall_parked(false, &mut Vec::new()), Some(10));
+        assert!(slots.slots[..10].iter().all(|slot| slot.parked == Parked::Recalled));
+        assert!(slots.slots[10..].iter().all(|slot| slot.parked == Parked::Long));
     }
 }
