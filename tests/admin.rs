@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::env;
+use std::process::Command;
+
 use serde_json::{Value, json};
 use support::{Curl, Origin, Proxy, RawClient, Respond, Response, edge, eventually};
 
@@ -15,7 +18,7 @@ const ADMIN: &str = "admin-token-0123456789";
 /// With a token of each role, one in each way of writing it.
 fn with_tokens() -> Proxy {
     let file = support::TempDir::new();
-    let path = file.write("token", &format!("{OPERATOR}\n"));
+    let path = file.write("token", format!("{OPERATOR}\n"));
     let toml = edge(ROUTE).replace(
         "admin = { bind = \"127.0.0.1:0\" }",
         &format!(
@@ -34,8 +37,9 @@ fn with_tokens() -> Proxy {
 fn sha256(text: &str) -> String {
     let directory = support::TempDir::new();
     let path = directory.write("text", text);
-    let output = std::process::Command::new("sha256sum").arg(path).output().unwrap();
-    String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
+    let output = Command::new("sha256sum").arg(path).output().expect("coreutils are installed");
+    let line = String::from_utf8(output.stdout).expect("digits and a name");
+    line.split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn ask(proxy: &Proxy, method: &str, path: &str, lines: &str, body: &str) -> Response {
@@ -104,7 +108,8 @@ fn conforms(schema: &Value, value: &Value, at: &str) {
 fn object(schema: &Value, value: &Value, at: &str) {
     let members = value.as_object().unwrap_or_else(|| panic!("{at}: {value}"));
     for name in schema["required"].as_array().into_iter().flatten() {
-        assert!(members.contains_key(name.as_str().unwrap()), "{at}: no {name}");
+        let name = name.as_str().unwrap_or_default();
+        assert!(members.contains_key(name), "{at}: no {name}");
     }
     for (name, member) in members {
         let at = format!("{at}.{name}");
@@ -209,6 +214,30 @@ fn one_connection_carries_many_requests_and_bodies() {
     assert_eq!(states, [200, 200, 200]);
 }
 
+/// A client made from the document, by people who know nothing of us: it tries what the document
+/// allows and what it does not. scripts/test installs it and says where.
+#[test]
+#[expect(clippy::print_stderr, reason = "a test that does nothing says so")]
+fn schemathesis_finds_no_difference_between_document_and_server() {
+    let Some(schemathesis) = env::var_os("SCHEMATHESIS") else {
+        eprintln!("SKIPPED: no SCHEMATHESIS in the environment; scripts/test sets it");
+        return;
+    };
+    let origin = Origin::start().on("GET /", Respond::text("hello"));
+    let proxy = everything(&origin);
+    let url = format!("http://{}/admin/openapi.json", proxy.address("admin"));
+    let output = Command::new("timeout")
+        .args(["60"])
+        .arg(schemathesis)
+        .args(["run", &url, "--max-examples", "15", "--seed", "1", "--no-color"])
+        .current_dir(proxy.directory())
+        .output()
+        .expect("coreutils are installed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    still_works(&proxy);
+}
+
 // --- bodies ----------------------------------------------------------------------------------
 
 #[test]
@@ -216,12 +245,13 @@ fn bodies_that_are_not_what_is_expected_are_refused_with_what_was() {
     let proxy = Proxy::start(&edge(ROUTE));
     let json_line = "Content-Type: application/json\r\n";
     let deep = format!("{{\"delay\":{}{}}}", "[".repeat(20_000), "]".repeat(20_000));
-    let cases: [(&str, &str, u16, &str); 12] = [
+    let cases: [(&str, &str, u16, &str); 13] = [
         (json_line, "{", 400, "EOF"),
         (json_line, "nonsense", 400, "expected"),
         (json_line, "[]", 400, "body: "),
         (json_line, "{\"delay\":5}", 400, "expected a string"),
         (json_line, "{\"delay\":\"soon\"}", 400, "duration"),
+        (json_line, "{\"delay\":null}", 400, "expected a string"),
         (json_line, "{\"dealy\":\"1s\"}", 400, "unknown field `dealy`, expected `delay`"),
         (json_line, "{\"delay\":\"1s\",\"delay\":\"1s\"}", 400, "duplicate field `delay`"),
         (json_line, "{} {}", 400, "trailing"),
@@ -393,7 +423,7 @@ fn tokens_are_looked_up_in_the_environment_and_missed_with_their_place() {
         )
     };
     let check = |token: &str| {
-        let file = directory.write("c.toml", &toml(token));
+        let file = directory.write("c.toml", toml(token));
         let output = Proxy::command(&["check", &file.display().to_string()]);
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
@@ -537,9 +567,9 @@ fn a_resume_takes_back_a_drain_that_has_not_closed_anything_yet() {
     assert!(eventually(|| proxy.client().get("/").header("Connection").is_none()));
     let twice = ask(&proxy, "POST", "/admin/drain?delay=1s&delay=2s", "", "");
     assert_eq!(twice.status, 400, "{twice:?}");
-    let json = "Content-Type: application/json\r\n";
-    let both = ask(&proxy, "POST", "/admin/drain?delay=1s", json, "{\"delay\":\"1s\"}");
-    assert_eq!(both.status, 400, "{both:?}");
+    let json_line = "Content-Type: application/json\r\n";
+    let both = ask(&proxy, "POST", "/admin/drain?delay=3h", json_line, "{\"delay\":\"1s\"}");
+    assert_eq!(json(&both)["delay_ms"], 3 * 3_600_000, "the query's wins");
 }
 
 #[test]
@@ -632,4 +662,181 @@ fn curl_finds_its_way() {
     assert_eq!((drained.exit, drained.status), (0, 200), "{}", drained.text());
     assert_eq!(Curl::get(&url("/admin/resume"), &["-X", "POST", "-H", &token]).status, 200);
     assert_eq!(Curl::get(&url("/admin/status"), &[]).status, 401);
+}
+
+// --- pages -----------------------------------------------------------------------------------
+
+#[test]
+fn a_clusters_page_tells_what_its_endpoints_did() {
+    let origin = Origin::start().on("GET /", Respond::text("hello"));
+    let toml = edge(&format!(
+        "[[routes]]\nname = \"all\"\ncluster = \"app\"\n\
+         [[routes]]\nname = \"dead\"\npaths = [\"/dead\"]\ncluster = \"dead\"\n\
+         [clusters.app]\nendpoints = [{{ address = \"{}\", zone = \"a\" }}, \
+         {{ address = \"127.0.0.1:9\", weight = 0 }}, {{ address = \"gone.invalid:80\" }}]\n\
+         [clusters.dead]\nendpoints = [{{ address = \"127.0.0.1:1\" }}]\n",
+        origin.address()
+    ));
+    let proxy = Proxy::start(&toml.replace("cores = 1", "cores = 2"));
+    let mut client = proxy.client();
+    for _ in 0..20 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert_eq!(client.get("/dead").status, 502);
+    let page = json(&proxy.admin_get("/admin/clusters"));
+    let app = &page["clusters"][0];
+    assert_eq!((&app["name"], &app["waiting"]), (&json!("app"), &json!(0)));
+    let endpoint = &app["endpoints"][0];
+    assert_eq!(endpoint["address"], origin.address().to_string());
+    assert_eq!(endpoint["requests_total"], 20);
+    assert_eq!((&endpoint["failures_total"], &endpoint["zone"]), (&json!(0), &json!("a")));
+    assert_eq!((&endpoint["connections"], &endpoint["in_flight"]), (&json!(1), &json!(0)));
+    let latency = |name: &str| endpoint["latency_us"][name].as_u64().unwrap();
+    assert!(latency("mean") > 0 && latency("p50") <= latency("p99"), "{endpoint}");
+    let states: Vec<&Value> =
+        app["endpoints"].as_array().unwrap().iter().map(|endpoint| &endpoint["state"]).collect();
+    assert_eq!(states, ["ready", "off", "unresolved"]);
+    assert_eq!(app["endpoints"][2]["name"], "gone.invalid:80");
+    let one = json(&proxy.admin_get("/admin/clusters/dead"));
+    assert_eq!(one["endpoints"][0]["failures_total"], 1);
+    assert_eq!(one["endpoints"][0]["last_failure"]["reason"], "connect_refused");
+    assert_eq!(one["endpoints"][0]["latency_us"], Value::Null);
+    for missing in ["nothing", "app%00", "%61pp/x"] {
+        assert_eq!(proxy.admin_get(&format!("/admin/clusters/{missing}")).status, 404);
+    }
+    assert_eq!(proxy.admin_get("/admin/clusters/%61pp").status, 200);
+}
+
+#[test]
+fn connections_are_listed_with_what_they_carried_until_they_end() {
+    let proxy = Proxy::start(&edge(ROUTE).replace("cores = 1", "cores = 4"));
+    let mut clients: Vec<RawClient> = (0..8).map(|_| proxy.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert_eq!(clients[0].get("/again").status, 200);
+    let mut busy = proxy.client();
+    busy.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
+    let list = |query: &str| json(&proxy.admin_get(&format!("/admin/connections{query}")));
+    assert!(eventually(|| list("")["open"] == 9), "{}", list(""));
+    let page = list("");
+    let listed = page["connections"].as_array().unwrap();
+    assert_eq!(listed.len(), 9);
+    let peer = clients[0].local_addr().to_string();
+    let first = listed.iter().find(|listed| listed["peer"] == peer).unwrap();
+    assert_eq!((&first["requests"], &first["state"]), (&json!(2), &json!("idle")));
+    assert_eq!(first["listener"], "edge");
+    assert!(first["received_bytes"].as_u64() > Some(60) && first["sent_bytes"].as_u64() > Some(99));
+    let cores: std::collections::BTreeSet<u64> =
+        listed.iter().map(|listed| listed["core"].as_u64().unwrap()).collect();
+    assert_eq!(cores.len(), 4, "{cores:?}");
+    let few = list("?limit=3");
+    assert_eq!((few["connections"].as_array().unwrap().len(), &few["open"]), (3, &json!(9)));
+    assert_eq!(list("?limit=0")["open"], 9);
+    let listeners = json(&proxy.admin_get("/admin/listeners"));
+    let listener = &listeners["listeners"][0];
+    assert_eq!((&listener["connections"], &listener["sockets"]), (&json!(9), &json!(4)));
+    assert_eq!(listener["address"], proxy.address("edge").to_string());
+    for wrong in ["?limit=10001", "?limit=-1", "?limit=x", "?most=1", "?limit=1&limit=1"] {
+        let response = proxy.admin_get(&format!("/admin/connections{wrong}"));
+        assert_eq!(response.status, 400, "{wrong}: {response:?}");
+    }
+    drop(clients);
+    assert!(eventually(|| list("")["open"].as_u64() <= Some(1)), "{}", list(""));
+}
+
+#[test]
+fn refused_requests_are_remembered_with_their_first_wrong_byte_and_without_secrets() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let text = "GET /a HTTP/1.1\r\nHost: a\r\nAuthorization: Basic c2VjcmV0\r\nX y: 1\r\n\r\n";
+    let mut client = proxy.client();
+    client.send(text);
+    assert_eq!(client.read_response().status, 400);
+    assert_eq!(proxy.client().get("/../..").status, 400);
+    assert_eq!(proxy.client().get("/").status, 200);
+    let page = json(&proxy.admin_get("/admin/errors"));
+    let errors = page["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 2, "{page}");
+    assert_eq!(errors[0]["reason"], "bad_path");
+    let error = &errors[1];
+    assert_eq!(
+        (&error["reason"], &error["phase"]),
+        (&json!("space_in_name"), &json!("request_head"))
+    );
+    assert_eq!(error["listener"], "edge");
+    let hex = error["bytes_hex"].as_str().unwrap();
+    let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap();
+    let kept: Vec<u8> = (0..hex.len() / 2).map(byte).collect();
+    let kept = String::from_utf8(kept).unwrap();
+    assert_eq!(kept, text.replace("Basic c2VjcmV0", "***** ********"));
+    let offset = error["offset"].as_u64().unwrap() as usize;
+    assert!(text[..=offset].ends_with("X "), "{offset}: {:?}", &text[..=offset]);
+    let forgotten = ask(&proxy, "DELETE", "/admin/errors", "", "");
+    assert_eq!(json(&forgotten)["forgotten"], 2);
+    assert_eq!(json(&proxy.admin_get("/admin/errors"))["errors"], json!([]));
+}
+
+#[test]
+fn a_flood_of_bad_requests_is_remembered_within_bounds() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\nY : 1\r\n\r\n", "z".repeat(9000));
+    for _ in 0..100 {
+        let mut client = proxy.client();
+        client.send(&long);
+        assert_eq!(client.read_response().status, 400);
+    }
+    let page = json(&proxy.admin_get("/admin/errors"));
+    let errors = page["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 64);
+    assert!(errors.iter().all(|error| error["bytes_hex"].as_str().unwrap().len() == 1024));
+    assert!(errors.iter().all(|error| error["bytes_cut"] == true && error["offset"].is_null()));
+    assert_eq!(proxy.client().get("/").status, 200);
+}
+
+#[test]
+fn the_running_configuration_is_shown_in_both_forms_without_secrets() {
+    let proxy = with_tokens();
+    let page = ask(&proxy, "GET", "/admin/config", &bearer(VIEWER), "");
+    let config = json(&page);
+    assert_eq!(config["listeners"][0]["name"], "edge");
+    assert_eq!(config["timeouts"]["header"], "10s", "defaults are filled in");
+    let lines = format!("{}Accept: application/toml\r\n", bearer(VIEWER));
+    let text = ask(&proxy, "GET", "/admin/config", &lines, "");
+    assert_eq!(text.header("Content-Type"), Some("application/toml"));
+    let table: toml::Table = text.text().parse().unwrap();
+    assert_eq!(table["routes"][0]["name"].as_str(), Some("all"));
+    for page in [&page, &text] {
+        assert!(!page.text().contains(&sha256(ADMIN)), "{page:?}");
+        assert!(!page.text().contains(VIEWER) && !page.text().contains(OPERATOR), "{page:?}");
+    }
+}
+
+#[test]
+fn log_levels_change_by_module_while_it_runs() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let json_line = "Content-Type: application/json\r\n";
+    let put = |body: &str| ask(&proxy, "PUT", "/admin/logging", json_line, body);
+    let audits = || proxy.log().matches(" audit: ").count();
+    let page = json(&proxy.admin_get("/admin/logging"));
+    assert_eq!((&page["default"], &page["modules"]), (&json!("info"), &json!({})));
+    assert_eq!(ask(&proxy, "POST", "/admin/resume", "", "").status, 200);
+    assert!(eventually(|| audits() == 1));
+    let page = json(&put("{\"default\":\"error\",\"modules\":{\"audit\":\"off\"}}"));
+    assert_eq!((&page["default"], &page["modules"]), (&json!("error"), &json!({"audit": "off"})));
+    assert_eq!(ask(&proxy, "POST", "/admin/resume", "", "").status, 200);
+    let page = json(&put("{\"modules\":{\"audit\":\"trace\"}}"));
+    assert_eq!(page["default"], "info", "as configured");
+    // The last change is written again, those in between were not.
+    assert!(eventually(|| proxy.log().contains("PUT /admin/logging")), "{}", proxy.log());
+    assert_eq!(audits(), 2, "{}", proxy.log());
+    for wrong in [
+        "{\"default\":\"loud\"}",
+        "{\"modules\":{\"nothing\":\"info\"}}",
+        "{\"modules\":{\"audit\":\"INFO\"}}",
+        "{\"modules\":[]}",
+        "{\"levels\":{}}",
+    ] {
+        assert_eq!(put(wrong).status, 400, "{wrong}");
+    }
+    assert_eq!(json(&proxy.admin_get("/admin/logging"))["modules"], json!({"audit": "trace"}));
 }

@@ -111,7 +111,7 @@ const fn json(shape: Shape) -> Gives {
 const DELAY: &[Parameter] = &[Parameter {
     name: "delay",
     kind: Kind::Time,
-    doc: "How long readiness is off before connections are closed; 0s.",
+    doc: "How long readiness is off before connections are closed; wins over the body's; 0s.",
 }];
 
 pub(super) const OPERATIONS: &[Operation] = &[

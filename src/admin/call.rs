@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize as _, Deserializer, Serialize};
 
 use crate::admin::api::{JSON, Kind, Parameter, unescaped};
 use crate::admin::refusal::Refusal;
@@ -46,6 +46,10 @@ impl Call {
     /// The body as the operation wants it; an empty one stands for `{}`.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         let body = if self.body.is_empty() { b"{}" } else { &self.body[..] };
+        // A struct would be read from a list as well, member by member.
+        if body.trim_ascii_start().first().is_some_and(|byte| *byte == b'[') {
+            return Err(Refusal::Invalid("body: expected an object, found a list".to_owned()));
+        }
         serde_json::from_slice(body).map_err(|error| {
             // It may quote the body: enough of it to recognise, and no more.
             let message: String = error.to_string().chars().take(MESSAGE_CHARS_MAX).collect();
@@ -67,6 +71,11 @@ impl Call {
     pub(super) fn time(&self, name: &str) -> Option<Duration> {
         config::parse_time(self.parameter(name)?).ok()
     }
+}
+
+/// For a member that may be left out, but not be null.
+pub(super) fn given<'d, D: Deserializer<'d>>(reader: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(reader).map(Some)
 }
 
 const MESSAGE_CHARS_MAX: usize = 300;

@@ -31,7 +31,7 @@ fn wants_toml(accept: &str) -> bool {
     known.next() == Some(TOML)
 }
 
-/// Digests of tokens, which could be guessed from, and header values that are secrets by their name.
+/// Digests of tokens, which could be guessed from, and header values that are secrets by name.
 fn hide(table: &mut Table) {
     let tokens = table.get_mut("admin").and_then(|admin| admin.get_mut("tokens"));
     for token in tokens.and_then(Value::as_array_mut).into_iter().flatten() {

@@ -1,23 +1,23 @@
 //! `POST /admin/drain` and `POST /admin/resume`.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::admin::call::{Answer, Call};
+use crate::admin::call::{Answer, Call, given};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::config;
 use crate::control::Control;
 
-pub(super) const TAKES: Shape = Shape::Optional(&[("delay", Shape::Text)]);
+pub(super) const TAKES: Shape = Shape::Optional(&[("delay", Shape::Time)]);
 pub(super) const SHAPE: Shape =
     Shape::Object(&[("state", Shape::Word(&["running", "draining"])), ("delay_ms", Shape::Whole)]);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
+    #[serde(default, deserialize_with = "given")]
     delay: Option<String>,
 }
 
@@ -30,17 +30,12 @@ struct Page {
 
 pub(super) async fn drain(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
     let body: Body = call.json()?;
-    let delay = match (call.time("delay"), body.delay) {
-        (Some(_), Some(_)) => {
-            let message = "`delay` comes twice: in the query and in the body";
-            return Err(Refusal::Invalid(message.to_owned()));
-        }
-        (Some(delay), None) => delay,
-        (None, Some(text)) => config::parse_time(&text).map_err(|_| {
+    let from_body = body.delay.map(|text| {
+        config::parse_time(&text).map_err(|_| {
             Refusal::Invalid("body: delay: expected a duration such as \"30s\"".to_owned())
-        })?,
-        (None, None) => Duration::ZERO,
-    };
+        })
+    });
+    let delay = call.time("delay").or(from_body.transpose()?).unwrap_or_default();
     control.leave(delay).map_err(|_| stopping())?;
     let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
     let page = Page { state: control.state().label(), delay_ms: millis };

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::call::{Answer, Call};
+use crate::admin::call::{Answer, Call, given};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::control::Control;
@@ -19,12 +19,22 @@ pub(super) const SHAPE: Shape = Shape::Object(&[
     ("known_modules", Shape::List(&Shape::Text)),
 ]);
 pub(super) const TAKES: Shape =
-    Shape::Optional(&[("default", LEVEL), ("modules", Shape::Map(&LEVEL))]);
+    Shape::Optional(&[("default", LEVEL), ("modules", Shape::Optional(&LEVELS))]);
+const LEVELS: [(&str, Shape); log_levels::MODULES.len()] = {
+    let mut levels = [("", LEVEL); log_levels::MODULES.len()];
+    let mut at = 0;
+    while at < levels.len() {
+        levels[at].0 = log_levels::MODULES[at];
+        at += 1;
+    }
+    levels
+};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Body {
     /// The configuration's when it is left out.
+    #[serde(default, deserialize_with = "given")]
     default: Option<String>,
     /// Those that are left out have none of their own.
     #[serde(default)]

@@ -144,7 +144,7 @@ fn parameters(operation: &Operation) -> Vec<Value> {
 fn parameter(parameter: &Parameter) -> Value {
     let schema = match parameter.kind {
         Kind::Whole { max } => json!({ "type": "integer", "minimum": 0, "maximum": max }),
-        Kind::Time => json!({ "type": "string", "pattern": "^[0-9]{1,4}(ms|s|m)$" }),
+        Kind::Time => Shape::Time.schema(),
     };
     json!({
         "name": parameter.name, "in": "query", "required": false, "description": parameter.doc,

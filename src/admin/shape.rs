@@ -8,6 +8,8 @@ pub(super) enum Shape {
     Text,
     /// A point in time (RFC 3339).
     Moment,
+    /// A duration, as the configuration writes it.
+    Time,
     Whole,
     Number,
     Flag,
@@ -31,6 +33,7 @@ impl Shape {
         match self {
             Shape::Text | Shape::Page => json!({ "type": "string" }),
             Shape::Moment => json!({ "type": "string", "format": "date-time" }),
+            Shape::Time => json!({ "type": "string", "pattern": TIME }),
             Shape::Whole => json!({ "type": "integer", "minimum": 0 }),
             Shape::Number => json!({ "type": "number" }),
             Shape::Flag => json!({ "type": "boolean" }),
@@ -55,6 +58,9 @@ impl Shape {
         }
     }
 }
+
+/// A little less than is taken, so that all of it is: the limit is a day in every unit.
+const TIME: &str = "^(0|[0-9]{1,4}(ms|s)|[0-9]{1,3}m|(1?[0-9]|2[0-4])h)$";
 
 fn properties(members: &[(&str, Shape)]) -> Map<String, Value> {
     members.iter().map(|(name, shape)| ((*name).to_owned(), shape.schema())).collect()

@@ -10,8 +10,8 @@ use crate::telemetry::health::Health;
 use crate::telemetry::json;
 
 impl Control {
-    /// Not ready: out of service, or no cluster has a single address. One cluster without an address
-    /// is no reason to take the others away from their clients.
+    /// Not ready: out of service, or no cluster has a single address. One cluster without any is no
+    /// reason to take the others away from their clients.
     pub(crate) fn health(&self) -> Health {
         let state = self.state();
         let mut checks = Vec::new();
