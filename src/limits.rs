@@ -68,10 +68,14 @@ pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// What SIGTERM gives running exchanges. Then they are cut.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Slowest body, in bytes a second, once the grace below is over. Slower is cut with 408.
+/// Slowest body, in bytes a second, once the grace below is over. A slower request body is cut with
+/// 408, a slower reader of a response without a word.
 pub const BODY_RATE_MIN: u64 = 240;
-/// How long a body may be slow at its beginning.
+/// How long a request body may be slow at its beginning. A client that takes a response too slowly
+/// may fall behind by what it would have taken in so long.
 pub const BODY_RATE_GRACE: Duration = Duration::from_secs(10);
+/// How often a send that waits looks whether the peer has taken anything.
+pub const WRITE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 // --- access log ----------------------------------------------------------------------------
 

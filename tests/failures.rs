@@ -265,6 +265,67 @@ fn a_client_that_takes_nothing_is_cut_and_its_upstream_connection_too() {
     drop(client);
 }
 
+/// An origin that sends without end.
+fn endless() -> Origin {
+    Origin::raw(|stream, _, _| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        let piece = [b'x'; 65_536];
+        while stream.write_all(&piece).is_ok() {}
+        After::Close
+    })
+}
+
+/// Takes `count` bytes every 50 ms, for so long; false once the connection has ended.
+fn read_at(stream: &mut TcpStream, count: usize, time: Duration) -> bool {
+    let end = Instant::now() + time;
+    let mut room = vec![0; count];
+    while Instant::now() < end {
+        if !matches!(stream.read(&mut room), Ok(1..)) {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    true
+}
+
+fn ask(proxy: &Proxy) -> TcpStream {
+    let mut stream = TcpStream::connect(proxy.address("edge")).expect("it accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("it is open");
+    stream
+}
+
+/// The other test here that lasts.
+#[test]
+fn a_client_that_takes_a_trickle_is_cut_once_the_grace_is_over() {
+    let origin = endless();
+    let proxy = proxy_to(origin.address(), "", "[timeouts]\nmin_body_rate = \"10MB\"\n");
+    let mut client = ask(&proxy);
+    let begin = Instant::now();
+    // It goes on for ever, and 20 times too slowly. What the kernels hold comes on top.
+    let logged = || std::fs::read_to_string(proxy.directory().join("access.log")).ok();
+    while logged().is_none_or(|text| text.is_empty()) {
+        assert!(begin.elapsed() < 3 * PATIENCE, "it is served for ever");
+        read_at(&mut client, 25_000, Duration::from_millis(200));
+    }
+    assert!(begin.elapsed() > Duration::from_secs(9), "{:?}", begin.elapsed());
+    assert_eq!(member(&log_lines(&proxy, 1)[0], "reason"), "client_too_slow");
+    assert!(is_alive(&proxy));
+}
+
+#[test]
+fn a_client_that_takes_little_at_a_time_is_not_taken_for_one_that_takes_nothing() {
+    let origin = endless();
+    // The kernel calls its buffer writable when a third of it is free, which takes longer.
+    let proxy = proxy_to(origin.address(), "", "[timeouts]\nwrite = \"300ms\"\n");
+    let mut client = ask(&proxy);
+    assert!(read_at(&mut client, 65_536, Duration::from_secs(3)), "it was cut");
+    assert!(is_alive(&proxy));
+    let stopped = ask(&proxy);
+    assert_eq!(member(&log_lines(&proxy, 2)[1], "reason"), "client_write_timeout");
+    drop((client, stopped));
+}
+
 // --- upstreams that are slow ---------------------------------------------------------------------
 
 #[test]

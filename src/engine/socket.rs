@@ -6,11 +6,13 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::io::{Descriptor, Side, check};
+use crate::engine::now;
 use crate::engine::slots::{READ, WRITE};
 use crate::engine::sockaddr;
+use crate::limits;
 
 /// A connected TCP socket.
 #[derive(Debug)]
@@ -83,29 +85,69 @@ impl Socket {
     /// All of `parts`, in as few calls as the socket takes. `TimedOut` when the peer takes nothing
     /// for as long as `patience`.
     pub async fn send(&self, parts: &[&[u8]; 3], patience: Duration) -> Result<(), SendError> {
+        self.send_while(parts, patience, |_| true).await
+    }
+
+    /// Sends to a peer that may be slow: `bearable` is told of every wait in which the peer took
+    /// something, and says whether to go on. If not, that is `TimedOut` as well.
+    pub async fn send_while(
+        &self,
+        parts: &[&[u8]; 3],
+        patience: Duration,
+        mut bearable: impl FnMut(Wait) -> bool,
+    ) -> Result<(), SendError> {
         let total = parts.iter().map(|part| part.len()).sum::<usize>();
         let mut sent = 0;
         let mut waited = false;
+        let mut waiting: Option<Waiting> = None;
         while sent < total {
-            // Patience begins anew with every byte that is taken, not with every look.
-            let mut waiting = false;
-            sent += std::future::poll_fn(|context| {
+            let result = std::future::poll_fn(|context| {
                 let (slices, used) = remaining(parts, sent);
                 let poll = self.poll_send(context, &slices[..used]);
-                if poll.is_pending() && !std::mem::replace(&mut waiting, true) {
-                    self.set_deadline(Side::Write, Some(patience));
+                if poll.is_pending() && waiting.is_none() {
+                    waiting = Some(Waiting::begin(self, patience));
                 }
                 poll
             })
-            .await
-            .map_err(|cause| SendError { sent, cause })?;
-            waited |= waiting;
+            .await;
+            // Patience begins anew with every byte that is taken, not with every look.
+            let wait = match (&result, &mut waiting) {
+                (Ok(count), Some(begun)) => begun.look(self, *count),
+                (Err(error), Some(begun)) if error.kind() == io::ErrorKind::TimedOut => {
+                    begun.look(self, 0)
+                }
+                (_, _) => None,
+            };
+            let goes_on = wait.is_none_or(&mut bearable);
+            match result {
+                Ok(count) => {
+                    sent += count;
+                    waited |= waiting.take().is_some();
+                }
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    if !waiting.as_ref().is_some_and(|begun| begun.goes_on(self, patience)) {
+                        return Err(SendError { sent, cause: error });
+                    }
+                }
+                Err(cause) => return Err(SendError { sent, cause }),
+            }
+            if !goes_on {
+                return Err(SendError { sent, cause: io::ErrorKind::TimedOut.into() });
+            }
         }
         if waited {
             // Else it would pass between two sends, and the next that has to wait would find it.
             self.set_deadline(Side::Write, None);
         }
         Ok(())
+    }
+
+    /// Bytes that the socket has taken from us and the peer's kernel has not.
+    fn unacknowledged(&self) -> usize {
+        let mut count: libc::c_int = 0;
+        // SAFETY: the pointer is of a local of the type that this request writes.
+        unsafe { libc::ioctl(self.0.fd, libc::TIOCOUTQ, &raw mut count) };
+        usize::try_from(count).unwrap_or_default()
     }
 
     /// No more bytes from us; the peer sees the end of the stream.
@@ -178,6 +220,48 @@ pub struct SendError {
     pub cause: io::Error,
 }
 
+/// A time in which we waited for the peer to take bytes, and it took some.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    pub lasted: Duration,
+    pub taken: usize,
+}
+
+/// A send that waits. The kernel calls a socket writable only when a third of its buffer is free:
+/// what a slow peer takes meanwhile shows in the queue alone, so that is looked at.
+struct Waiting {
+    /// When the peer was last seen to take something, and what was queued then.
+    since: Instant,
+    queued: usize,
+}
+
+impl Waiting {
+    fn begin(socket: &Socket, patience: Duration) -> Waiting {
+        socket.set_deadline(Side::Write, Some(patience.min(limits::WRITE_LOOK_INTERVAL)));
+        Waiting { since: now(), queued: socket.unacknowledged() }
+    }
+
+    /// What the peer has taken since the last look that found something; `added` was queued
+    /// meanwhile.
+    fn look(&mut self, socket: &Socket, added: usize) -> Option<Wait> {
+        let (now, queued) = (now(), socket.unacknowledged());
+        let taken = (self.queued + added).saturating_sub(queued);
+        let lasted = now - self.since;
+        if taken == 0 {
+            return None;
+        }
+        *self = Waiting { since: now, queued };
+        Some(Wait { lasted, taken })
+    }
+
+    /// Sets the next look, if the peer still has time.
+    fn goes_on(&self, socket: &Socket, patience: Duration) -> bool {
+        let left = patience.saturating_sub(now() - self.since);
+        socket.set_deadline(Side::Write, Some(left.min(limits::WRITE_LOOK_INTERVAL)));
+        !left.is_zero()
+    }
+}
+
 /// What of `parts` is still to be sent.
 fn remaining<'a>(parts: &[&'a [u8]; 3], mut sent: usize) -> ([IoSlice<'a>; 3], usize) {
     let mut slices = [IoSlice::new(&[]); 3];
@@ -204,8 +288,7 @@ mod tests {
     use crate::engine::test_core::{
         BRIEF, LONG, arm, connection, end_operation, fill, listener, on_a_core, settle, state_of,
     };
-    use crate::engine::{now, sleep, yield_now};
-    use crate::limits;
+    use crate::engine::{sleep, yield_now};
 
     /// Reads what there is, without blocking.
     fn empty(peer: &mut TcpStream) {

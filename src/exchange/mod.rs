@@ -4,6 +4,7 @@
 pub(crate) mod attempt;
 pub mod client_address;
 pub mod failure;
+mod pace;
 pub mod record;
 pub(crate) mod relay;
 pub(crate) mod upload;
@@ -17,6 +18,7 @@ use std::task::Poll;
 use crate::engine;
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
+use crate::exchange::pace::Pace;
 use crate::exchange::record::{Marks, Phase, Record, Timings};
 use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
@@ -55,6 +57,8 @@ pub(crate) struct Progress {
     pub(crate) status: Cell<u16>,
     pub(crate) received: Cell<u64>,
     pub(crate) sent: Cell<u64>,
+    /// How fast the client takes it.
+    pub(crate) pace: Pace,
     pub(crate) body_sent: Cell<u64>,
     pub(crate) attempts: Cell<u8>,
     pub(crate) reused: Cell<bool>,
@@ -353,7 +357,7 @@ async fn reply(
     exchange.progress.status.set(reply.status);
     exchange.progress.head_sent.set(true);
     let parts = [&work.out[..], b"", b""];
-    relay::send_to_client(client, &parts, plan.timeouts.write, &exchange.progress).await?;
+    relay::send_to_client(client, &parts, &plan.timeouts, &exchange.progress).await?;
     let without = matches!(reply.status, 204 | 304);
     if sending.body == BodySent::Whole && !without {
         exchange.progress.body_sent.set(reply.body.len() as u64);

@@ -17,7 +17,7 @@ use crate::http1::encode;
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::http1::server::Client;
 use crate::limits;
-use crate::plan::{ClusterTimeouts, Plan, Route};
+use crate::plan::{ClusterTimeouts, Plan, Route, Timeouts};
 use crate::shard::Shard;
 use crate::shard::workspace::{Work, Workspace};
 
@@ -207,8 +207,7 @@ impl Download<'_> {
     /// Sends `out`, `data` and `tail`, and empties the workspace's two.
     async fn send(&self, work: &mut Workspace, data: &[u8]) -> Result<(), Failure> {
         let parts = [&work.out[..], data, &work.tail[..]];
-        let patience = self.plan.timeouts.write;
-        send_to_client(self.client, &parts, patience, self.progress).await?;
+        send_to_client(self.client, &parts, &self.plan.timeouts, self.progress).await?;
         work.out.clear();
         work.tail.clear();
         Ok(())
@@ -315,18 +314,26 @@ fn relay_room(buffer: &engine::Buf) -> usize {
 pub(super) async fn send_to_client(
     client: &Client,
     parts: &[&[u8]; 3],
-    patience: Duration,
+    timeouts: &Timeouts,
     progress: &Progress,
 ) -> Result<(), Failure> {
-    let sent = client.socket.send(parts, patience).await;
+    let mut late = Failure::ClientWriteTimeout;
+    let sending = client.socket.send_while(parts, timeouts.write, |wait| {
+        let keeps_up = progress.pace.keeps_up(wait, timeouts.body_rate_min);
+        if !keeps_up {
+            late = Failure::ClientTooSlow;
+        }
+        keeps_up
+    });
+    let sent = sending.await;
     let count = match &sent {
         Ok(()) => parts.iter().map(|part| part.len()).sum(),
         Err(error) => error.sent,
     };
     progress.sent.set(progress.sent.get() + count as u64);
     sent.map_err(|error| {
-        let late = error.cause.kind() == io::ErrorKind::TimedOut;
-        if late { Failure::ClientWriteTimeout } else { Failure::ClientClosed }
+        let is_late = error.cause.kind() == io::ErrorKind::TimedOut;
+        if is_late { late } else { Failure::ClientClosed }
     })
 }
 
