@@ -54,13 +54,14 @@ pub const TRAILER_BYTES_MAX: usize = 8192;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a kept-alive client connection may be quiet. Then it is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Between two reads of a request body, and two reads of a response body.
+/// Between two reads of a request body, and two reads of a response body once the request has left.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a peer may take none of the bytes we have for it.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Establishing a connection to an endpoint. Then 504.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the whole request sent to the first byte of the answer. Then 504.
+/// From the whole request sent to the whole head of the answer; each interim head (1xx) gives the
+/// next one as long again. Then 504.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an exchange may wait for an upstream connection of a full pool. Then 503.
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);

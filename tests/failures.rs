@@ -445,6 +445,116 @@ fn a_full_pool_is_a_503() {
     assert_eq!(origin.connections_accepted(), 1);
 }
 
+#[test]
+fn an_answer_whose_head_trickles_is_a_504() {
+    let origin = Origin::connections(|mut stream, _| {
+        let mut request = [0; 4096];
+        let Ok(count) = stream.read(&mut request) else { return };
+        if request[..count].starts_with(b"GET /interim ") {
+            let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n");
+        }
+        let head = b"HTTP/1.1 200 OK\r\nX: ".iter().chain(std::iter::repeat(&b'x'));
+        for byte in head.take(1000) {
+            if stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let rest = "[clusters.app.timeouts]\nfirst_byte = \"400ms\"\n";
+    let proxy = proxy_to(origin.address(), "", rest);
+    for target in ["/", "/interim"] {
+        let mut client = proxy.client();
+        let begin = Instant::now();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        let mut response = client.read_response();
+        if target == "/interim" {
+            assert_eq!(response.status, 103);
+            response = client.read_response();
+        }
+        assert!(begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
+        assert_failed(&proxy, &response, 504, "BACKEND_TIMEOUT", "first_byte_timeout");
+        assert_eq!(client.get("/ok").text(), "ok");
+    }
+}
+
+#[test]
+fn each_interim_answer_gives_the_next_head_the_whole_time() {
+    let origin = Origin::raw(|stream, _, _| {
+        for _ in 0..4 {
+            thread::sleep(Duration::from_millis(300));
+            // The next head has begun already: it has its own time all the same.
+            let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 ");
+            thread::sleep(Duration::from_millis(300));
+            let _ = stream.write_all(b"102 Processing\r\n\r\n");
+        }
+        let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        stream.write_all(ok).map_or(After::Close, |()| After::KeepOpen)
+    });
+    let rest = "[clusters.app.timeouts]\nfirst_byte = \"1s\"\n";
+    let proxy = proxy_to(origin.address(), "", rest);
+    let mut client = proxy.client();
+    let mut response = client.get("/");
+    while response.status < 200 {
+        response = client.read_response();
+    }
+    assert_eq!(response.text(), "ok");
+}
+
+/// An upload of which the rest is sent later than `first_byte` and `read` allow.
+#[test]
+fn a_silent_upstream_is_not_late_while_its_request_is_still_on_its_way() {
+    let origin = Origin::connections(|mut stream, _| {
+        let mut request = Vec::new();
+        let mut room = [0; 4096];
+        let mut answered = false;
+        while !request.ends_with(b"!") {
+            let Ok(count @ 1..) = stream.read(&mut room) else { return };
+            request.extend_from_slice(&room[..count]);
+            if !answered {
+                answered = true;
+                let early: &[u8] = if request.starts_with(b"POST /interim ") {
+                    b"HTTP/1.1 103 Early Hints\r\n\r\n"
+                } else {
+                    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\no"
+                };
+                let _ = stream.write_all(early);
+            }
+        }
+        if request.starts_with(b"POST /interim ") {
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\no");
+        }
+        if !request.starts_with(b"POST /silent ") {
+            let _ = stream.write_all(b"k");
+        }
+        let _ = stream.read(&mut room);
+    });
+    let rest = "[clusters.app.timeouts]\nfirst_byte = \"300ms\"\nread = \"300ms\"\n";
+    let proxy = proxy_to(origin.address(), "", rest);
+    for target in ["/early", "/interim", "/silent"] {
+        let mut client = proxy.client();
+        client.send(format!("POST {target} HTTP/1.1\r\nHost: test\r\nContent-Length: 21\r\n\r\n"));
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(50));
+            client.send("x");
+        }
+        client.send("!");
+        if target == "/interim" {
+            assert_eq!(client.read_response().status, 103);
+        }
+        if target == "/silent" {
+            // With the upload's end the time between two reads counts again.
+            assert!(client.read_to_close().ends_with(b"\r\n\r\no"));
+            let lines = log_lines(&proxy, 3);
+            assert_eq!(member(&lines[2], "reason"), "upstream_read_timeout");
+        } else {
+            assert_eq!(client.read_response().text(), "ok", "{target}");
+        }
+    }
+    assert!(is_alive(&proxy));
+}
+
 // --- upstreams that go away ----------------------------------------------------------------------
 
 /// Answers `/warm`, after long enough for all who want a connection of their own. What else comes

@@ -371,7 +371,7 @@ pub const KEYS: &[Key] = &[
         "duration",
         Is("\"30s\""),
         "timeouts = { first_byte = \"10s\" }",
-        "from the whole request sent to the first byte of the answer; then 504",
+        "from the whole request sent to the whole head of the answer, each 1xx anew; then 504",
     ),
     key(
         "clusters.NAME.timeouts.read",

@@ -67,10 +67,20 @@ pub(crate) struct Progress {
     pub(crate) interim: Cell<bool>,
     /// A final response head has left: no other answer is possible.
     pub(crate) head_sent: Cell<bool>,
+    pub(crate) upload: Cell<Uploading>,
+}
+
+/// How far a request has come on its way to the upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Uploading {
+    #[default]
+    Untouched,
     /// Bytes of the body may have been taken from the input, and it no longer starts there.
-    pub(crate) uploading: Cell<bool>,
-    /// The whole request has left.
-    pub(crate) uploaded: Cell<bool>,
+    Going,
+    /// All of it has left.
+    Whole,
+    /// The upstream takes no more of it.
+    Broken,
 }
 
 /// What becomes of the client's connection.
@@ -276,8 +286,11 @@ impl Exchange {
         let is_over = match self.head.framing {
             Framing::None => true,
             Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
-                self.progress.uploaded.get()
-                    || (!self.progress.uploading.get() && self.skip_whole_body())
+                match self.progress.upload.get() {
+                    Uploading::Whole => true,
+                    Uploading::Untouched => self.skip_whole_body(),
+                    Uploading::Going | Uploading::Broken => false,
+                }
             }
         };
         match self.head.keep {

@@ -7,9 +7,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine::{self, Side, Socket};
-use crate::exchange::Progress;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
+use crate::exchange::{Progress, Uploading};
 use crate::http::head::{Framing, Keep, Method, ResponseHead, Version};
 use crate::http::headers::HeaderEdits;
 use crate::http1::body::Decoder;
@@ -60,10 +60,7 @@ impl Download<'_> {
         let mut interim = 0;
         loop {
             match self.parse(&mut work.head, &buffer[..end])? {
-                Parsed::Partial => {
-                    self.upstream.set_deadline(Side::Read, Some(self.timeouts.read));
-                    end += self.receive(&mut buffer, end).await?;
-                }
+                Parsed::Partial => end += self.receive(&mut buffer, end).await?,
                 Parsed::Complete if work.head.status < 200 => {
                     interim += 1;
                     if interim > limits::INTERIM_RESPONSES_MAX {
@@ -73,8 +70,8 @@ impl Download<'_> {
                     let used = work.head.bytes;
                     buffer.copy_within(used..end, 0);
                     end -= used;
+                    set_deadline(self.upstream, self.progress, &self.timeouts);
                     if end == 0 {
-                        self.upstream.set_deadline(Side::Read, Some(self.timeouts.first_byte));
                         end = self.receive(&mut buffer, 0).await?;
                     }
                 }
@@ -85,7 +82,7 @@ impl Download<'_> {
 
     /// Waits for the upstream to say something, or the client to be gone, without a buffer.
     async fn first_bytes(&self) -> Result<engine::Buf, Failure> {
-        if self.progress.uploaded.get() {
+        if self.progress.upload.get() == Uploading::Whole {
             self.progress.phase.set(Phase::FirstByte);
         }
         let ready = std::future::poll_fn(|context| {
@@ -222,7 +219,7 @@ impl Download<'_> {
     ) -> Result<(), Failure> {
         let mut turns = 0;
         loop {
-            self.upstream.set_deadline(Side::Read, Some(self.timeouts.read));
+            set_deadline(self.upstream, self.progress, &self.timeouts);
             if self.upstream.is_quiet() || buffer.len() < self.buffer_bytes() {
                 drop(buffer);
                 self.upstream.ready(Side::Read).await.map_err(|error| body_failure(&error))?;
@@ -279,7 +276,7 @@ impl Download<'_> {
     fn keep_for_client(&self, framing: Framing) -> Keep {
         if framing == Framing::UntilClose
             || self.shard.life.is_draining()
-            || !self.progress.uploaded.get()
+            || self.progress.upload.get() != Uploading::Whole
         {
             return Keep::Close;
         }
@@ -309,6 +306,22 @@ pub(super) fn frame(
 /// How much of a buffer one read of a body uses.
 fn relay_room(buffer: &engine::Buf) -> usize {
     if buffer.len() == limits::BUFFER_BYTES { limits::RELAY_BYTES } else { buffer.len() }
+}
+
+/// How long the upstream may take from now on: for the whole of its next head, however the bytes of
+/// that trickle in, or for the next bytes of its body. An interim head shows that the request is
+/// worked on, so the next head has as long again; how often is bounded.
+pub(super) fn set_deadline(upstream: &Socket, progress: &Progress, timeouts: &ClusterTimeouts) {
+    let has_head = progress.status.get() != 0;
+    let patience = match progress.upload.get() {
+        // It may have nothing to say before it has heard more; the way up has deadlines of its own.
+        Uploading::Untouched | Uploading::Going => None,
+        Uploading::Whole | Uploading::Broken if has_head => Some(timeouts.read),
+        Uploading::Whole => Some(timeouts.first_byte),
+        // One that takes no more has answered already, or never will.
+        Uploading::Broken => Some(Duration::ZERO),
+    };
+    upstream.set_deadline(Side::Read, patience);
 }
 
 pub(super) async fn send_to_client(
