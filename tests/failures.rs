@@ -11,7 +11,7 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{After, Origin, PATIENCE, Proxy, Respond, Response, edge, eventually};
+use support::{After, Curl, Origin, PATIENCE, Proxy, Respond, Response, edge, eventually};
 
 /// Everything goes to `address`; `route` continues the route, `rest` comes behind the cluster.
 fn proxy_to(address: SocketAddr, route: &str, rest: &str) -> Proxy {
@@ -395,6 +395,64 @@ fn an_answer_that_stops_in_the_middle_is_cut() {
     assert!(client.read_to_close().ends_with(b"\r\n\r\nshort"));
     assert!(begin.elapsed() < Duration::from_millis(1900), "the origin's own end came first");
     assert_eq!(member(&log_lines(&proxy, 1)[0], "reason"), "upstream_read_timeout");
+    assert!(is_alive(&proxy));
+}
+
+/// Reads to the end; whether that was an orderly one.
+fn ends_cleanly(mut stream: TcpStream, received: &mut Vec<u8>) -> bool {
+    stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+    match stream.read_to_end(received) {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_cut_answer_whose_end_only_closing_tells_ends_with_a_reset() {
+    let origin = Origin::raw(|stream, request, _| {
+        let begin: &[u8] = if request.starts_with(b"GET /length") {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort"
+        } else if request.starts_with(b"GET /chunked") {
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n"
+        } else {
+            b"HTTP/1.1 200 OK\r\n\r\nshort"
+        };
+        let _ = stream.write_all(begin);
+        if request.windows(6).any(|part| part == b"/whole") {
+            return After::Close;
+        }
+        thread::sleep(Duration::from_millis(100)); // a reset may overtake what came before it
+        if request.windows(6).any(|part| part == b"/stops") {
+            thread::sleep(Duration::from_secs(1));
+        }
+        After::Reset
+    });
+    let rest = "[clusters.app.timeouts]\nread = \"500ms\"\n";
+    let proxy = proxy_to(origin.address(), "", rest);
+    let cases = [
+        ("/chunked", "", false),
+        ("/chunked/stops", "", false),
+        ("/close", "", false),
+        ("/close/stops", "", false),
+        // What the client has sent already does not turn the end into an orderly one.
+        ("/close", "GET /next HTTP/1.0\r\n\r\n", false),
+        ("/close/whole", "", true),
+        // It can count.
+        ("/length", "", true),
+    ];
+    for (target, more, clean) in cases {
+        let mut stream = TcpStream::connect(proxy.address("edge")).expect("it accepts");
+        write!(stream, "GET {target} HTTP/1.0\r\nHost: test\r\n\r\n{more}").expect("it is open");
+        let mut received = Vec::new();
+        assert_eq!(ends_cleanly(stream, &mut received), clean, "{target} {more}");
+        assert!(received.ends_with(b"\r\n\r\nshort"), "{}", received.escape_ascii());
+    }
+    let url = format!("http://{}/close", proxy.address("edge"));
+    let curl = Curl::get(&url, &["--http1.0", "-H", "Host: test"]);
+    assert_eq!((curl.exit, curl.status), (56, 200), "a failure to receive: {curl:?}");
     assert!(is_alive(&proxy));
 }
 

@@ -156,6 +156,12 @@ impl Socket {
         unsafe { libc::shutdown(self.0.fd, libc::SHUT_WR) };
     }
 
+    /// Whether closing sends a reset and drops what the peer has not taken, instead of a FIN.
+    pub fn set_reset_on_close(&self, reset: bool) {
+        // Only a socket that is broken already refuses, and that needs no reset.
+        let _ = sockaddr::set_reset_on_close(self.0.fd, reset);
+    }
+
     pub fn set_deadline(&self, side: Side, after: Option<Duration>) {
         self.0.set_deadline(side, after);
     }

@@ -68,6 +68,8 @@ pub(crate) struct Progress {
     /// A final response head has left: no other answer is possible.
     pub(crate) head_sent: Cell<bool>,
     pub(crate) upload: Cell<Uploading>,
+    /// Of the response, as the client gets it.
+    pub(crate) framing: Cell<Framing>,
 }
 
 /// How far a request has come on its way to the upstream.
@@ -90,6 +92,8 @@ pub(crate) enum Ending {
     Close,
     /// Close, but the client may still be sending: read on until it has our answer.
     Linger,
+    /// Close at once: an orderly end would make a whole answer of a cut one.
+    Cut,
 }
 
 pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
@@ -347,7 +351,7 @@ async fn reply(
 ) -> Result<Ending, Failure> {
     let ending = match exchange.skip_body() {
         Ending::Keep if shard.life.is_draining() => Ending::Close,
-        ending @ (Ending::Keep | Ending::Close | Ending::Linger) => ending,
+        ending @ (Ending::Keep | Ending::Close | Ending::Linger | Ending::Cut) => ending,
     };
     let plan = &exchange.generation.plan;
     let bytes = exchange.input.head();
@@ -380,7 +384,11 @@ async fn reply(
 
 /// Answers a failure, if it still can be.
 async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: Failure) -> Ending {
-    if exchange.progress.head_sent.get() || exchange.progress.interim.get() {
+    let progress = &exchange.progress;
+    if progress.head_sent.get() && progress.framing.get() == Framing::UntilClose {
+        return Ending::Cut;
+    }
+    if progress.head_sent.get() || progress.interim.get() {
         return Ending::Close;
     }
     let Some(answer) = Reply::failure(failure, exchange.request_id(), engine::wall_clock()) else {

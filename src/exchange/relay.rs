@@ -158,13 +158,22 @@ impl Download<'_> {
         let keep = self.keep_for_client(framing);
         self.encode(&mut work, &buffer, framing, keep, &self.route.response_headers);
         self.progress.status.set(work.head.status);
+        self.progress.framing.set(framing);
         self.progress.phase.set(Phase::ResponseBody);
         let mut decoder = Decoder::new(work.head.framing);
         let start = work.head.bytes;
+        let by_closing = framing == Framing::UntilClose;
+        if by_closing {
+            // Else the client would take a cut, by whatever it comes about, for the end.
+            self.client.socket.set_reset_on_close(true);
+        }
         if self.piece(&mut work, &mut decoder, framing, &mut buffer[start..end]).await? {
             drop(buffer);
         } else {
             self.body(&mut work, buffer, &mut decoder, framing).await?;
+        }
+        if by_closing {
+            self.client.socket.set_reset_on_close(false);
         }
         let promised = work.head.keep_alive_seconds.map(|s| Duration::from_secs(u64::from(s)));
         Ok(Downloaded { upstream: work.head.keep, client: keep, promised })
