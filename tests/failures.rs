@@ -746,6 +746,50 @@ fn all_kept_connections_may_die_at_once() {
     }
 }
 
+/// What the test tells an origin that reads nothing.
+enum Tell {
+    Answer,
+    Close,
+}
+
+#[test]
+fn an_early_answer_is_relayed_though_the_upstream_takes_no_more_of_the_request() {
+    let (tell, told) = mpsc::channel();
+    let told = Mutex::new(told);
+    let origin = Origin::connections(move |mut stream, number| {
+        let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        if number > 0 {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(ok);
+            return;
+        }
+        let told = told.lock().expect("no script panics");
+        while let Ok(Tell::Answer) = told.recv() {
+            let _ = stream.write_all(ok);
+        }
+    });
+    let proxy = proxy_to(origin.address(), "", "");
+    let mut client = proxy.client();
+    let body = vec![b'x'; 60_000];
+    let head = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 60000\r\n\r\n";
+    let request = [&head[..], &body].concat();
+    // Each request leaves at once, in full, until the kernels hold no more of them.
+    for _ in 0..1000 {
+        client.send(&request);
+        assert!(client.is_quiet_for(Duration::from_millis(1)));
+        tell.send(Tell::Answer).expect("the origin listens");
+        if client.is_quiet_for(Duration::from_millis(500)) {
+            break;
+        }
+        assert_eq!(client.read_response().text(), "ok");
+    }
+    // One hangs in its first send. Its answer is here, and then the connection is reset.
+    tell.send(Tell::Close).expect("the origin listens");
+    let response = client.read_response();
+    assert_eq!((response.status, response.text()), (200, "ok"));
+    assert!(is_alive(&proxy));
+}
+
 #[test]
 fn an_upstream_that_resets_is_a_502() {
     let origin = Origin::raw(|_, _, _| After::Reset);

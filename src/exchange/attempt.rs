@@ -126,7 +126,7 @@ impl Failed {
     fn is_safe_to_repeat(&self, exchange: &Exchange) -> bool {
         self.failure.row().retry == Retry::Reused
             && self.replayable
-            && exchange.progress.status.get() == 0
+            && !exchange.has_answer()
             && exchange.marks.first_byte.is_none()
             && (self.unsent || exchange.head.method.is_idempotent())
     }
@@ -137,13 +137,7 @@ impl Attempt<'_> {
         let mut upload = Upload::new(&exchange.head, self.generation.plan.limits.body_bytes_max);
         let sent = match self.send(exchange, lease.socket(), &mut upload).await {
             Ok(sent) => sent,
-            Err(failed) => {
-                if failed.unsent && failed.failure.side() == Blame::Client {
-                    // The request was no good before a byte of it had left: the connection is.
-                    lease.keep(None);
-                }
-                return Err(failed);
-            }
+            Err(failed) => return self.answer_unasked(exchange, lease, failed).await,
         };
         let answered = match sent {
             Sent::Whole { .. } => self.answer(exchange, lease.socket()).await,
@@ -196,6 +190,35 @@ impl Attempt<'_> {
         }
         exchange.progress.upload.set(Uploading::Whole);
         Ok(Sent::Whole { replayable })
+    }
+
+    /// What is left of an attempt whose request could not be sent: a server that refuses it may
+    /// answer and close before it has read it (RFC 9112 section 9.5). What is here already counts,
+    /// nothing is waited for. On a kept connection that took no byte, it would be no answer to us.
+    async fn answer_unasked(
+        &self,
+        exchange: &mut Exchange,
+        lease: Lease,
+        failed: Failed,
+    ) -> Result<Ending, Failed> {
+        if failed.failure.side() != Blame::Upstream {
+            if failed.unsent {
+                // The request was no good before a byte of it had left: the connection is.
+                lease.keep(None);
+            }
+            return Err(failed);
+        }
+        if failed.unsent && lease.reused {
+            return Err(failed);
+        }
+        exchange.progress.upload.set(Uploading::Broken);
+        match self.answer(exchange, lease.socket()).await {
+            Ok(downloaded) => Ok(self.end(exchange, lease, &downloaded)),
+            Err(failure) if failure.side() == Blame::Upstream && !exchange.has_answer() => {
+                Err(failed)
+            }
+            Err(failure) => Err(Failed { failure, ..failed }),
+        }
     }
 
     /// The response, to a request that has left.

@@ -225,6 +225,11 @@ impl Exchange {
         Ok(generation.route(id))
     }
 
+    /// A final response has begun, ours or the upstream's.
+    fn has_answer(&self) -> bool {
+        self.progress.status.get() != 0
+    }
+
     /// Counts the exchange, and writes its line to the access log.
     fn record(&mut self, failure: Option<Failure>) {
         self.recorded = true;
