@@ -206,12 +206,11 @@ fn one_hot_core_may_use_the_whole_maximum() {
         busy.contains(&8) && busy.iter().sum::<u64>() == 8
     }));
     // The same core is busy again when the others want their part: the maximum stays.
-    let waiting: Vec<_> = hot.iter_mut().chain(others.iter_mut().take(16)).collect();
-    let waiting = waiting.into_iter().map(|client| {
+    let mut waiting: Vec<_> = hot.iter_mut().chain(others.iter_mut().take(16)).collect();
+    for client in &mut waiting {
         client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
-        client
-    });
-    for client in waiting.collect::<Vec<_>>() {
+    }
+    for client in waiting {
         assert_eq!(client.read_response().status, 200);
     }
     assert_eq!(most.load(Ordering::SeqCst), 8, "the maximum is not exceeded");
