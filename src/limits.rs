@@ -216,8 +216,6 @@ pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const UPSTREAM_HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Most header lines in one. More is a 502.
 pub const UPSTREAM_HEADERS_MAX: usize = 200;
-/// Most 1xx heads before the final one. More is a 502: an endpoint that goes on saying "soon"
-/// holds an exchange for ever.
 /// Most 1xx heads before the final one. More is a 502: an endpoint that goes on saying "soon" holds
 /// an exchange for ever.
 pub const INTERIM_RESPONSES_MAX: u32 = 100;
