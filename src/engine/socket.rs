@@ -94,16 +94,30 @@ impl Socket {
         &self,
         parts: &[&[u8]; 3],
         patience: Duration,
-        mut bearable: impl FnMut(Wait) -> bool,
+        bearable: impl FnMut(Wait) -> bool,
     ) -> Result<(), SendError> {
-        let total = parts.iter().map(|part| part.len()).sum::<usize>();
+        let total = parts.iter().map(|part| part.len()).sum();
+        let put = |context: &Context<'_>, sent| {
+            let (slices, used) = remaining(parts, sent);
+            self.poll_send(context, &slices[..used])
+        };
+        self.put(total, patience, bearable, put).await
+    }
+
+    /// Puts `total` bytes into the socket with calls of `put`, which is told how many went before.
+    pub(super) async fn put(
+        &self,
+        total: usize,
+        patience: Duration,
+        mut bearable: impl FnMut(Wait) -> bool,
+        put: impl Fn(&Context<'_>, usize) -> Poll<io::Result<usize>>,
+    ) -> Result<(), SendError> {
         let mut sent = 0;
         let mut waited = false;
         let mut waiting: Option<Waiting> = None;
         while sent < total {
             let result = std::future::poll_fn(|context| {
-                let (slices, used) = remaining(parts, sent);
-                let poll = self.poll_send(context, &slices[..used]);
+                let poll = put(context, sent);
                 if poll.is_pending() && waiting.is_none() {
                     waiting = Some(Waiting::begin(self, patience));
                 }
@@ -124,12 +138,13 @@ impl Socket {
                     sent += count;
                     waited |= waiting.take().is_some();
                 }
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    if !waiting.as_ref().is_some_and(|begun| begun.goes_on(self, patience)) {
-                        return Err(SendError { sent, cause: error });
+                Err(cause) => {
+                    let looks = cause.kind() == io::ErrorKind::TimedOut
+                        && waiting.as_ref().is_some_and(|begun| begun.goes_on(self, patience));
+                    if !looks {
+                        return Err(SendError { sent, cause });
                     }
                 }
-                Err(cause) => return Err(SendError { sent, cause }),
             }
             if !goes_on {
                 return Err(SendError { sent, cause: io::ErrorKind::TimedOut.into() });

@@ -22,7 +22,11 @@ impl Pace {
         let due = rate_min.saturating_mul(millis) / 1000;
         let behind = self.behind.get().saturating_add(due).saturating_sub(wait.taken as u64);
         self.behind.set(behind);
-        behind <= rate_min.saturating_mul(limits::BODY_RATE_GRACE.as_secs())
+        !self.is_too_slow(rate_min)
+    }
+
+    pub(super) fn is_too_slow(&self, rate_min: u64) -> bool {
+        self.behind.get() > rate_min.saturating_mul(limits::BODY_RATE_GRACE.as_secs())
     }
 }
 
