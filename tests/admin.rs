@@ -217,7 +217,6 @@ fn one_connection_carries_many_requests_and_bodies() {
 /// A client made from the document, by people who know nothing of us: it tries what the document
 /// allows and what it does not. scripts/test installs it and says where.
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that does nothing says so")]
 fn schemathesis_finds_no_difference_between_document_and_server() {
     let Some(schemathesis) = env::var_os("SCHEMATHESIS") else {
         eprintln!("SKIPPED: no SCHEMATHESIS in the environment; scripts/test sets it");
