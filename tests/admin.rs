@@ -559,11 +559,9 @@ fn a_resume_takes_back_a_drain_that_has_not_closed_anything_yet() {
     let proxy = Proxy::start(&edge(ROUTE));
     assert_eq!(ask(&proxy, "POST", "/admin/drain?delay=50ms", "", "").status, 200);
     assert_eq!(ask(&proxy, "POST", "/admin/resume", "", "").status, 200);
-    // Later than the drain would have been.
-    assert_eq!(ask(&proxy, "POST", "/admin/drain?delay=200ms", "", "").status, 200);
-    assert!(eventually(|| proxy.client().get("/").header("Connection") == Some("close")));
-    assert_eq!(ask(&proxy, "POST", "/admin/resume", "", "").status, 200);
-    assert!(eventually(|| proxy.client().get("/").header("Connection").is_none()));
+    // Longer than the drain would have taken: that nothing happens shows only by waiting.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(proxy.client().get("/").header("Connection"), None);
     let twice = ask(&proxy, "POST", "/admin/drain?delay=1s&delay=2s", "", "");
     assert_eq!(twice.status, 400, "{twice:?}");
     let json_line = "Content-Type: application/json\r\n";
