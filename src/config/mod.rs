@@ -6,6 +6,7 @@ mod address;
 mod check;
 mod compile;
 pub mod document;
+mod env;
 pub mod error;
 pub mod keys;
 mod read;
@@ -13,6 +14,7 @@ mod value;
 
 pub use address::parse_address as endpoint_address;
 pub use document::Document;
+pub use env::Environment;
 pub use error::{Error, Errors};
 pub use read::At;
 
@@ -29,16 +31,26 @@ use crate::plan::Plan;
 pub const DEFAULT: &str = include_str!("default.toml");
 
 /// Reads and checks a configuration; `path` is only for messages. A document that comes back can
-/// be compiled.
+/// be compiled. Variables in it are those of the process.
 pub fn load(path: &str, text: &str) -> Result<Document, Errors> {
+    load_in(path, text, &Environment::of_process())
+}
+
+/// Like [`load`], with the variables of `environment`.
+pub fn load_in(path: &str, text: &str, environment: &Environment) -> Result<Document, Errors> {
     let fail = |problems| Err(Errors::new(path, text, problems));
     if text.len() > limits::CONFIG_BYTES_MAX {
         return fail(vec![too_large(text.len())]);
     }
-    let (tree, syntax) = DeTable::parse_recoverable(text);
-    let reader = Reader::new(!syntax.is_empty());
+    let (mut tree, syntax) = DeTable::parse_recoverable(text);
+    let (variables, unset) = env::expand(text, tree.get_mut(), environment);
+    let reader = Reader::new(!syntax.is_empty(), variables);
     let document = Document::read(&reader, tree.get_ref(), path, text);
     let mut problems = reader.into_problems();
+    // What a value without its variable is not, is a consequence.
+    let is_consequence = |p: &Problem| unset.iter().any(|cause| cause.offset == p.offset);
+    problems.retain(|problem| !is_consequence(problem));
+    problems.extend(unset);
     if syntax.is_empty() {
         problems.extend(check::check(&document).problems);
     } else {

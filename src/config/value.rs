@@ -112,7 +112,9 @@ pub(super) fn found(value: &DeValue<'_>) -> &'static str {
 }
 
 pub(super) fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Wrong> {
-    value.as_str().ok_or_else(|| Wrong::new(format!("expected a string, found {}", found(value))))
+    value
+        .as_str()
+        .ok_or_else(|| Wrong::of_type(format!("expected a string, found {}", found(value))))
 }
 
 pub(super) fn text(value: &DeValue<'_>) -> Result<String, Wrong> {
@@ -121,7 +123,7 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, Wrong> {
 
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
     value.as_bool().ok_or_else(|| {
-        Wrong::new(format!("expected `true` or `false` (no quotes), found {}", found(value)))
+        Wrong::of_type(format!("expected `true` or `false` (no quotes), found {}", found(value)))
     })
 }
 
@@ -130,7 +132,7 @@ pub(super) fn integer<T: TryFrom<u64>>(
 ) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
     move |value| {
         let Some(written) = value.as_integer() else {
-            return Err(Wrong::new(format!("expected an integer, found {}", found(value))));
+            return Err(Wrong::of_type(format!("expected an integer, found {}", found(value))));
         };
         u64::from_str_radix(written.as_str(), written.radix())
             .ok()
