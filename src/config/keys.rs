@@ -173,6 +173,20 @@ pub const KEYS: &[Key] = &[
         "what SIGTERM and SIGINT give running exchanges before they are cut",
     ),
     key(
+        "user",
+        "name or number",
+        Absent("the one who starts it"),
+        "user = \"corelane\"",
+        "whom the process becomes once its sockets are bound; its files must be his to open",
+    ),
+    key(
+        "group",
+        "name or number",
+        Absent("that of `user`"),
+        "user = \"corelane\"\ngroup = \"www-data\"",
+        "group that it becomes a member of, instead of the user's own",
+    ),
+    key(
         "trusted_proxies",
         "list of networks",
         Is("[]"),

@@ -9,6 +9,8 @@ pub mod document;
 mod env;
 pub mod error;
 pub mod keys;
+pub mod overrides;
+mod print;
 mod read;
 mod value;
 
@@ -16,6 +18,8 @@ pub use address::parse_address as endpoint_address;
 pub use document::Document;
 pub use env::Environment;
 pub use error::{Error, Errors};
+pub use overrides::{Override, Source};
+pub use print::{print, print_with_sources, secrets_in_the_file};
 pub use read::At;
 
 use std::ops::Range;
@@ -29,6 +33,8 @@ use crate::plan::Plan;
 
 /// What runs when no file is given.
 pub const DEFAULT: &str = include_str!("default.toml");
+/// Its name in messages.
+pub const DEFAULT_NAME: &str = "(built-in)";
 
 /// Reads and checks a configuration; `path` is only for messages. A document that comes back can
 /// be compiled. Variables in it are those of the process.
@@ -84,15 +90,6 @@ pub fn compile(document: &Document, version: u64, cpus: usize) -> Result<Plan, E
     }
 }
 
-/// Checks a document once more that was changed after [`load`].
-pub fn verify(document: &Document) -> Result<(), Errors> {
-    let problems = check::check(document).problems;
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(Errors::new(&document.path, &document.source, problems))
-}
-
 /// What an operator should know about a document that is accepted.
 pub fn warnings(document: &Document, cpus: usize) -> Errors {
     let mut warnings = check::check(document).warnings;
@@ -104,13 +101,10 @@ pub fn warnings(document: &Document, cpus: usize) -> Errors {
     Errors::new(&document.path, &document.source, warnings)
 }
 
-/// The document as TOML, defaults filled in. It loads again to the same plan.
-pub fn print(document: &Document) -> String {
-    toml::to_string(document).expect("every value has a form in TOML, and keys are strings")
-}
-
 /// For fuzzing: nothing that arrives as bytes may panic, and what loads must compile and print.
 pub fn fuzz(bytes: &[u8]) {
+    let environment = Environment::of(&[("A", "1"), ("HIDDEN", "x")]);
+    let load = |name: &str, text: &str| load_in(name, text, &environment);
     let loaded = decode("fuzz", bytes).and_then(|text| load("fuzz", text));
     match loaded {
         Ok(document) => {
@@ -118,6 +112,8 @@ pub fn fuzz(bytes: &[u8]) {
             let again = load("again", &print(&document)).expect("what is printed loads");
             let again = compile(&again, 1, 1).expect("what loads compiles");
             assert_eq!(plan.routes.len(), again.routes.len(), "printing kept every route");
+            let explained = print_with_sources(&document);
+            load("again", &explained).expect("comments change nothing");
         }
         Err(errors) => assert!(!errors.to_string().is_empty(), "a failure says why"),
     }

@@ -172,6 +172,17 @@ pub(super) fn proxy_id(value: &DeValue<'_>) -> Result<String, Wrong> {
         .note("expected 1 to 64 characters of a header token: letters, digits, `-`, `.`, `_`"))
 }
 
+/// A user or a group: its name or its number.
+pub(super) fn account(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let given = string(value)?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.$".contains(&b);
+    if (1..=32).contains(&given.len()) && given.bytes().all(plain) && !given.starts_with('-') {
+        return Ok(given.to_owned());
+    }
+    Err(Wrong::new(format!("`{given}` cannot be the name of a user or group"))
+        .note("expected a name such as \"corelane\", or a number such as \"990\""))
+}
+
 pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
     let given = string(value)?;
     if given.is_empty() || given.contains('\0') {

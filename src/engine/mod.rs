@@ -9,6 +9,7 @@ mod host;
 mod io;
 mod listener;
 mod mailbox;
+mod privileges;
 mod probe;
 mod process;
 mod ring;
@@ -30,8 +31,9 @@ pub use host::{
 pub use io::{Descriptor, Side};
 pub use listener::Listener;
 pub use mailbox::{Inbox, Outbox, mailbox};
+pub use privileges::Identity;
 pub use probe::probe;
-pub use process::{Signal, Signals, cpus, raise_open_files, random_seed};
+pub use process::{Signal, Signals, cpus, open_files_max, raise_open_files, random_seed};
 pub use shared::{Counter, Level, Permits, Shared};
 pub use sockaddr::{is_free, listen};
 pub use socket::{SendError, Socket};
