@@ -49,7 +49,7 @@ pub enum Command {
 #[derive(Args, Clone, Debug, Default)]
 pub struct Run {
     /// Configuration file
-    #[arg(long, value_name = "FILE", alias = "rules-path", help_heading = CONFIGURATION)]
+    #[arg(long, value_name = "FILE", visible_alias = "rules-path", help_heading = CONFIGURATION)]
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub flags: Flags,
@@ -100,14 +100,14 @@ pub struct Flags {
     /// Port of the admin API
     #[arg(long, value_name = "PORT", help_heading = ADDRESSES)]
     pub admin_port: Option<u16>,
-    /// Data cores; 0: one per CPU that the process may use
-    #[arg(long, value_name = "N", value_parser = cores, alias = "worker-count")]
+    /// Data cores; 0: one per usable CPU
+    #[arg(long, value_name = "N", value_parser = cores, visible_alias = "worker-count")]
     #[arg(help_heading = RESOURCES)]
     pub cores: Option<usize>,
-    /// Longest silence of clients in a body and of backends, where the file does not set it
+    /// Silence of clients and backends, where the file is silent
     #[arg(long, value_name = "MS", value_parser = timeout_millis, help_heading = RESOURCES)]
     pub timeout_ms: Option<u64>,
-    /// What running exchanges get to finish after SIGTERM
+    /// What running exchanges get after SIGTERM
     #[arg(long, value_name = "SECONDS", value_parser = drain_seconds, help_heading = RESOURCES)]
     pub drain_timeout_seconds: Option<u64>,
     /// off, error, warn, info, debug or trace

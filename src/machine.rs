@@ -241,22 +241,17 @@ fn usable(time: u64, period: u64) -> Option<Quota> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
     use super::*;
 
     /// A root with these files; removed when dropped.
     struct Root(PathBuf);
 
     impl Root {
-        fn new(files: &[(&str, &str)]) -> Root {
-            static NEXT: AtomicU32 = AtomicU32::new(0);
-            let name = format!(
-                "corelane-machine-{}-{}",
-                std::process::id(),
-                NEXT.fetch_add(1, Ordering::Relaxed)
-            );
+        /// `name` is of the test.
+        fn new(name: &str, files: &[(&str, &str)]) -> Root {
+            let name = format!("corelane-{name}-{}", std::process::id());
             let root = std::env::temp_dir().join(name);
+            let _ = fs::remove_dir_all(&root);
             for (path, text) in files {
                 let path = root.join(path);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -285,11 +280,14 @@ mod tests {
     #[test]
     fn a_quota_of_either_version_caps_the_cores_and_is_rounded_up() {
         let v2 = |quota: &str| {
-            let root = Root::new(&[
-                ("proc/self/cgroup", "0::/a/b\n"),
-                ("sys/fs/cgroup/a/cpu.max", quota),
-                ("sys/fs/cgroup/a/b/cpu.max", "max 100000\n"),
-            ]);
+            let root = Root::new(
+                "a-quota",
+                &[
+                    ("proc/self/cgroup", "0::/a/b\n"),
+                    ("sys/fs/cgroup/a/cpu.max", quota),
+                    ("sys/fs/cgroup/a/b/cpu.max", "max 100000\n"),
+                ],
+            );
             root.cpus()
         };
         assert_eq!(v2("150000 100000\n"), 2, "of the group above");
@@ -301,28 +299,34 @@ mod tests {
             assert_eq!(v2(odd), 8, "{odd:?}");
         }
         let v1 = |quota: &str| {
-            let root = Root::new(&[
-                ("proc/self/cgroup", "5:memory:/x\n4:cpu,cpuacct:/../docker/far\n0::/\n"),
-                ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", quota),
-                ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "50000\n"),
-            ]);
+            let root = Root::new(
+                "a-quota",
+                &[
+                    ("proc/self/cgroup", "5:memory:/x\n4:cpu,cpuacct:/../docker/far\n0::/\n"),
+                    ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", quota),
+                    ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "50000\n"),
+                ],
+            );
             root.cpus()
         };
         assert_eq!(v1("125000\n"), 3);
         assert_eq!(v1("-1\n"), 8);
-        assert_eq!(Root::new(&[]).cpus(), 8, "no control groups at all");
+        assert_eq!(Root::new("a-quota", &[]).cpus(), 8, "no control groups at all");
     }
 
     #[test]
     fn what_is_worse_than_recommended_is_reported_with_its_cure_and_the_rest_is_not() {
-        let root = Root::new(&[
-            ("proc/sys/net/core/somaxconn", "4096\n"),
-            ("proc/sys/net/ipv4/tcp_max_syn_backlog", "65535\n"),
-            ("proc/sys/net/ipv4/tcp_fin_timeout", "60\n"),
-            ("proc/sys/net/ipv4/tcp_keepalive_time", "100\n"),
-            ("proc/self/cgroup", "0::/\n"),
-            ("sys/fs/cgroup/cpu.max", "150000 100000\n"),
-        ]);
+        let root = Root::new(
+            "what-is",
+            &[
+                ("proc/sys/net/core/somaxconn", "4096\n"),
+                ("proc/sys/net/ipv4/tcp_max_syn_backlog", "65535\n"),
+                ("proc/sys/net/ipv4/tcp_fin_timeout", "60\n"),
+                ("proc/sys/net/ipv4/tcp_keepalive_time", "100\n"),
+                ("proc/self/cgroup", "0::/\n"),
+                ("sys/fs/cgroup/cpu.max", "150000 100000\n"),
+            ],
+        );
         let mut machine = Machine::of(&root.0, 8);
         machine.open_files = 1024;
         machine.ring = Err("io_uring cannot be used: a reason".to_owned());
@@ -338,18 +342,22 @@ mod tests {
         let more = machine.warnings(&document("cores = 2"));
         let throttled = "the control group may use 1.50 CPUs, and there are 2 cores";
         assert!(more.contains(throttled), "{more}");
-        assert_eq!(Machine::of(&Root::new(&[]).0, 8).warnings(&document("cores = 2")), "");
+        assert_eq!(
+            Machine::of(&Root::new("what-is", &[]).0, 8).warnings(&document("cores = 2")),
+            ""
+        );
     }
 
     #[test]
     fn a_user_that_does_not_exist_is_reported() {
-        let text = Machine::of(&Root::new(&[]).0, 8).warnings(&document("user = \"no-such-user\""));
+        let text = Machine::of(&Root::new("a-user", &[]).0, 8)
+            .warnings(&document("user = \"no-such-user\""));
         assert!(text.contains("there is no user `no-such-user`"), "{text}");
     }
 
     #[test]
     fn files_that_everybody_may_change_and_secrets_that_everybody_may_read_are_reported() {
-        let root = Root::new(&[("a.toml", "")]);
+        let root = Root::new("files-that", &[("a.toml", "")]);
         let file = root.0.join("a.toml");
         let plain = document("");
         let route = "routes = [{ name = \"r\", echo = true, request_headers = \

@@ -206,15 +206,26 @@ pub(super) fn escaped(text: &str) -> String {
     text.replace("${", "$${")
 }
 
-/// The variables of a value without their defaults and the text around them, any of which may be a
-/// secret; `None` when it has none.
-pub(super) fn only_variables(given: &str) -> Option<String> {
-    let variable = |part: &Part<'_>| match part {
-        Part::Text(_) => None,
-        Part::Variable { name, .. } => Some(format!("${{{name}}}")),
+/// The same reference to variables without their defaults, which may be secrets; `None` when there
+/// is no variable.
+pub(super) fn without_defaults(given: &str) -> Option<String> {
+    let parts = parts(given).ok()?;
+    let written = |part: &Part<'_>| match part {
+        Part::Text(text) => escaped(text),
+        Part::Variable { name, .. } => format!("${{{name}}}"),
     };
-    let variables: String = parts(given).ok()?.iter().filter_map(variable).collect();
-    Some(variables).filter(|variables| !variables.is_empty())
+    let is_variable = |part: &Part<'_>| matches!(part, Part::Variable { .. });
+    parts.iter().any(is_variable).then(|| parts.iter().map(written).collect())
+}
+
+/// The names of the variables in a value.
+pub(super) fn names(given: &str) -> Vec<&str> {
+    let parts = parts(given).unwrap_or_default();
+    let names = parts.into_iter().filter_map(|part| match part {
+        Part::Text(_) => None,
+        Part::Variable { name, .. } => Some(name),
+    });
+    names.collect()
 }
 
 /// Reads what came from a variable, which has no type of its own, as text or else as the number or
@@ -305,9 +316,10 @@ mod tests {
     }
 
     #[test]
-    fn secrets_around_a_variable_are_not_part_of_its_reference() {
-        assert_eq!(only_variables("pre-${A:-hunter2}x${B}").as_deref(), Some("${A}${B}"));
-        assert_eq!(only_variables("hunter2 $${A}"), None);
+    fn a_default_is_not_part_of_a_reference() {
+        let reference = without_defaults("Bearer ${A:-hunter2} $${B} ${C}");
+        assert_eq!(reference.as_deref(), Some("Bearer ${A} $${B} ${C}"));
+        assert_eq!(without_defaults("hunter2 $${A}"), None);
     }
 
     #[cfg(unix)]

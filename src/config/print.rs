@@ -29,7 +29,7 @@ pub fn secrets_in_the_file(document: &Document) -> Vec<String> {
     let (tree, _) = DeTable::parse_recoverable(&document.source);
     visit("", tree.get_ref(), &mut |path, value, _| {
         let text = value.get_ref().as_str();
-        let literal = text.is_some_and(|text| env::only_variables(text).is_none());
+        let literal = text.is_some_and(|text| env::names(text).is_empty());
         if literal && is_hidden(path) {
             paths.push(path.to_owned());
         }
@@ -71,7 +71,7 @@ fn shown(
     let text = value.get_ref().as_str()?;
     let shown = if is_hidden(path) && !text.is_empty() {
         let written = origin.and_then(|origin| origin.get_ref().as_str());
-        written.and_then(env::only_variables).unwrap_or_else(|| "${HIDDEN}".to_owned())
+        written.and_then(env::without_defaults).unwrap_or_else(|| "${HIDDEN}".to_owned())
     } else if text.contains("${") {
         env::escaped(text)
     } else {
@@ -122,8 +122,8 @@ fn source(
     };
     let mut text = format!("{}:{}", clean(&document.path), lines.number(origin.span().start));
     let mut names = |value: &DeValue<'_>| {
-        if let Some(variables) = value.as_str().and_then(env::only_variables) {
-            text.push_str(&format!(" {variables}"));
+        for name in value.as_str().map(env::names).unwrap_or_default() {
+            text.push_str(&format!(" ${{{name}}}"));
         }
     };
     names(origin.get_ref());
@@ -229,7 +229,7 @@ response_headers = { add = { Set-Cookie = ["secret=1"] } }
             "cores = 0                                    # default",
             "bind = \"127.0.0.1:8080\"                      # proxy.toml:4 ${PORT}",
             "hosts = [\"a\", \"b\"]                           # proxy.toml:8 ${HOST}",
-            "two\t# no comment\"\"\"                        # proxy.toml:9",
+            "two\\t# no comment\"\"\"                         # proxy.toml:9",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
@@ -242,7 +242,7 @@ response_headers = { add = { Set-Cookie = ["secret=1"] } }
         let printed = print(&document());
         assert!(!printed.contains("hunter2") && !printed.contains("secret=1"), "{printed}");
         assert!(!printed.contains("none"), "a default is a secret too: {printed}");
-        assert!(printed.contains("Authorization = \"${TOKEN}\""), "{printed}");
+        assert!(printed.contains("Authorization = \"Bearer ${TOKEN}\""), "{printed}");
         assert!(printed.contains("Set-Cookie = \"${HIDDEN}\""), "{printed}");
         assert!(printed.contains("X-A = \"$${A}\""), "{printed}");
         for text in [printed.clone(), print_with_sources(&document())] {

@@ -63,7 +63,7 @@ impl Identity {
     }
 
     fn change(&self) -> io::Result<()> {
-        // SAFETY: plain calls; the name is a C string. Keeping capabilities ends with the next exec.
+        // SAFETY: plain calls; the name is a C string. Keeping capabilities ends with an exec.
         unsafe {
             tried(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0))?;
             tried(libc::initgroups(self.name.as_ptr(), self.group))?;
