@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::config::{self, Document, Environment, Override, Source, keys, overrides};
+use crate::config::{self, Document, Environment, Override, keys, overrides};
 use crate::limits;
 use crate::machine::{self, Machine};
 
@@ -151,36 +151,18 @@ where
 impl Run {
     /// Reads and checks the configuration. Called again for every reload.
     pub fn document(&self) -> Result<Document, Output> {
-        let environment = Environment::of_process();
         let document = match &self.config {
-            Some(file) => load(file, &environment)?,
-            None => config::load_in(config::DEFAULT_NAME, config::DEFAULT, &environment)
-                .map_err(refused)?,
+            Some(file) => load(file)?,
+            None => config::load(config::DEFAULT_NAME, config::DEFAULT).map_err(refused)?,
         };
-        self.flags.over(document, &environment)
+        self.flags.apply(document).map_err(refused)
     }
 }
 
 impl Reverse {
     pub fn document(&self) -> Result<Document, Output> {
-        let environment = Environment::of_process();
-        let document = config::load("(arguments)", &self.text());
-        let mut all = overrides::from_environment(&environment).map_err(refused)?;
-        all.retain(|(value, _)| match value {
-            // what `--from` and `--to` say
-            Override::Host(_) | Override::Port(_) | Override::DefaultBackend(_) => false,
-            Override::Cores(_)
-            | Override::LogLevel(_)
-            | Override::LogFormat(_)
-            | Override::LogDirectory(_)
-            | Override::DrainTimeout(_)
-            | Override::MetricsPort(_)
-            | Override::AdminPort(_)
-            | Override::BackendTimeout(_)
-            | Override::Timeout(_) => true,
-        });
-        all.extend(self.flags.overrides());
-        overrides::overridden(document.map_err(refused)?, all).map_err(refused)
+        let document = config::load(config::ARGUMENTS_NAME, &self.text()).map_err(refused)?;
+        self.flags.apply(document).map_err(refused)
     }
 
     /// The same proxy as a configuration file.
@@ -198,14 +180,14 @@ impl Reverse {
 }
 
 impl Flags {
-    /// The document with what the environment and these flags say over it.
-    fn over(&self, document: Document, environment: &Environment) -> Result<Document, Output> {
-        let mut all = overrides::from_environment(environment).map_err(refused)?;
+    /// The document with what the environment, and then these flags, say over it.
+    fn apply(&self, document: Document) -> Result<Document, config::Errors> {
+        let mut all = overrides::from_environment(&Environment::of_process())?;
         all.extend(self.overrides());
-        overrides::overridden(document, all).map_err(refused)
+        overrides::overridden(document, all)
     }
 
-    fn overrides(&self) -> Vec<(Override, Source)> {
+    fn overrides(&self) -> Vec<(Override, overrides::Source)> {
         let Flags { http_port, metrics_port, admin_port, cores, .. } = self;
         let Flags { timeout_ms, drain_timeout_seconds, log_level, log_path, .. } = self;
         let seconds = drain_timeout_seconds.map(Duration::from_secs);
@@ -219,7 +201,9 @@ impl Flags {
             ("--log-level", log_level.map(Override::LogLevel)),
             ("--log-path", log_path.clone().map(Override::LogDirectory)),
         ];
-        let given = all.into_iter().filter_map(|(flag, value)| Some((value?, Source::Flag(flag))));
+        let given = all
+            .into_iter()
+            .filter_map(|(flag, value)| Some((value?, overrides::Source::Flag(flag))));
         given.collect()
     }
 }
@@ -227,8 +211,7 @@ impl Flags {
 /// `machine` finds what it lacks for a document.
 pub fn check(check: &Check, machine: &Machine) -> Output {
     let Check { file, strict, flags } = check;
-    let environment = Environment::of_process();
-    let loaded = load(file, &environment).and_then(|found| flags.over(found, &environment));
+    let loaded = load(file).and_then(|document| flags.apply(document).map_err(refused));
     let document = match loaded {
         Ok(document) => document,
         Err(output) => return output,
@@ -245,7 +228,7 @@ pub fn check(check: &Check, machine: &Machine) -> Output {
         count(document.clusters.len(), "cluster"),
     );
     let mut err = config::warnings(&document, machine.cpus()).as_warnings();
-    err.push_str(&overrides::environment_warnings(&environment, &document).as_warnings());
+    err.push_str(&config::environment_warnings(&document).as_warnings());
     err.push_str(&machine::file_warnings(file, &document));
     err.push_str(&machine.warnings(&document));
     let code = if *strict && !err.is_empty() { EXIT_WARNINGS } else { 0 };
@@ -253,9 +236,8 @@ pub fn check(check: &Check, machine: &Machine) -> Output {
 }
 
 pub fn print_config(asked: &PrintConfig) -> Output {
-    let environment = Environment::of_process();
-    let loaded = load(&asked.file, &environment);
-    match loaded.and_then(|document| asked.flags.over(document, &environment)) {
+    let loaded = load(&asked.file);
+    match loaded.and_then(|document| asked.flags.apply(document).map_err(refused)) {
         Ok(document) if asked.plain => {
             Output { out: config::print(&document), ..Output::default() }
         }
@@ -280,7 +262,7 @@ pub fn version() -> Output {
     Output { out, ..Output::default() }
 }
 
-fn load(file: &Path, environment: &Environment) -> Result<Document, Output> {
+fn load(file: &Path) -> Result<Document, Output> {
     let name = file.display().to_string();
     let mut bytes = Vec::new();
     // One byte more than allowed: what is too large is refused without being read to its end.
@@ -290,9 +272,7 @@ fn load(file: &Path, environment: &Environment) -> Result<Document, Output> {
         let err = format!("{name}: cannot be read: {error}\n  expected a configuration file\n");
         return Err(Output { err, code: EXIT_USAGE, ..Output::default() });
     }
-    config::decode(&name, &bytes)
-        .and_then(|text| config::load_in(&name, text, environment))
-        .map_err(refused)
+    config::decode(&name, &bytes).and_then(|text| config::load(&name, text)).map_err(refused)
 }
 
 fn refused(errors: config::Errors) -> Output {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use corelane::cli::{self, Command, Output};
-use corelane::config::{Document, Environment, overrides};
+use corelane::config::Document;
 use corelane::machine::{self, Machine};
 use corelane::{config, control, engine, telemetry};
 
@@ -39,9 +39,8 @@ fn serve(document: &Document, cpus: usize) -> ExitCode {
         return fail(&format!("cannot start the log: {error}\n"), 1);
     }
     // More cores than CPUs is said by the start; the process's log escapes newlines: one line each.
-    let environment = overrides::environment_warnings(&Environment::of_process(), document);
     let mut warnings = config::warnings(document, usize::MAX).as_warnings();
-    warnings.push_str(&environment.as_warnings());
+    warnings.push_str(&config::environment_warnings(document).as_warnings());
     warnings.lines().for_each(|warning| log::warn!("{warning}"));
     match control::run(plan) {
         Ok(()) => ExitCode::SUCCESS,

@@ -195,6 +195,18 @@ fn without_a_file_a_default_backend_takes_the_place_of_the_built_in_page() {
 }
 
 #[test]
+fn a_proxy_of_arguments_listens_and_forwards_where_they_say() {
+    let origin = hello();
+    let url = origin.url("");
+    let arguments = ["reverse", "--from", "127.0.0.1:0", "--to", &url, "--metrics-port", "0"];
+    let arguments = [&arguments[..], &["--admin-port", "0"]].concat();
+    let set = [("PROXY_PORT", "1"), ("DEFAULT_BACKEND", "127.0.0.1:1"), ("LOG_LEVEL", "debug")];
+    let proxy = Proxy::start_command_in(&set, &arguments);
+    assert_eq!(proxy.client().get("/hello").text(), "from the origin");
+    proxy.wait_for_log(" DEBUG ");
+}
+
+#[test]
 fn flags_and_variables_decide_where_it_listens_and_logs() {
     let logs = TempDir::new();
     let directory = logs.path().display().to_string();

@@ -35,6 +35,8 @@ use crate::plan::Plan;
 pub const DEFAULT: &str = include_str!("default.toml");
 /// Its name in messages.
 pub const DEFAULT_NAME: &str = "(built-in)";
+/// What messages call a configuration that the command line spells out.
+pub const ARGUMENTS_NAME: &str = "(arguments)";
 
 /// Reads and checks a configuration; `path` is only for messages. A document that comes back can
 /// be compiled. Variables in it are those of the process.
@@ -99,6 +101,11 @@ pub fn warnings(document: &Document, cpus: usize) -> Errors {
         warnings.push(Problem { offset: document.cores.offset, key: "cores".to_owned(), wrong });
     }
     Errors::new(&document.path, &document.source, warnings)
+}
+
+/// Variables of the process that are set and do nothing.
+pub fn environment_warnings(document: &Document) -> Errors {
+    overrides::warnings(&Environment::of_process(), document)
 }
 
 /// For fuzzing: nothing that arrives as bytes may panic, and what loads must compile and print.

@@ -15,7 +15,7 @@ use super::env::{Environment, typed};
 use super::error::{Errors, Problem, Wrong};
 use super::read::At;
 use super::value::{FORMATS, LEVELS, choice, integer, string, time};
-use super::{DEFAULT_NAME, check, endpoint_address, load_in};
+use super::{ARGUMENTS_NAME, DEFAULT_NAME, check, endpoint_address, load_in};
 use crate::plan::AccessLogFormat;
 
 /// One value that did not come from the file.
@@ -103,7 +103,7 @@ pub fn from_environment(environment: &Environment) -> Result<Vec<(Override, Sour
 }
 
 /// Variables that are set and do nothing.
-pub fn environment_warnings(environment: &Environment, document: &Document) -> Errors {
+pub(super) fn warnings(environment: &Environment, document: &Document) -> Errors {
     let is_asked_for = |name: &str| match environment.text(name) {
         Ok(Some(text)) => !["", "0", "false", "no", "off"].contains(&text),
         Ok(None) => false,
@@ -196,6 +196,9 @@ impl Over<'_> {
             Override::AdminPort(port) => {
                 self.document.admin.bind = self.port("admin.bind", port, |d| &d.admin);
             }
+            // `corelane reverse` has its own word for where it listens and forwards to
+            Override::Host(_) | Override::Port(_) | Override::DefaultBackend(_)
+                if self.document.path == ARGUMENTS_NAME => {}
             Override::Host(host) => {
                 let port = self.listener()?.bind.value.port();
                 self.bind(SocketAddr::new(host, port))?;

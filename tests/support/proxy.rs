@@ -60,8 +60,13 @@ impl Proxy {
     /// Any command that goes on running, until its first listener accepts:
     /// `start_command(&["reverse", "--from", "127.0.0.1:0", "--to", …])`.
     pub fn start_command(arguments: &[&str]) -> Self {
+        Self::start_command_in(&[], arguments)
+    }
+
+    /// The same with variables of the environment.
+    pub fn start_command_in(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
-        Self::spawn(&Self::binary(), &arguments, TempDir::new(), &[], &[])
+        Self::spawn(&Self::binary(), &arguments, TempDir::new(), &[], variables)
     }
 
     /// Runs a command that ends: `corelane check FILE`. It is killed after 10 s.
