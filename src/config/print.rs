@@ -9,6 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::document::Document;
 use super::error::clean;
+use super::overrides::Source;
 use super::read::join;
 use super::{env, keys};
 
@@ -45,6 +46,8 @@ fn printed(document: &Document, lines: Option<Lines>) -> String {
     visit("", written.get_ref(), &mut |path, value, _| {
         origins.insert(path.to_owned(), value);
     });
+    let overrides: HashMap<&str, Source> =
+        document.overrides.iter().map(|(path, source)| (path.as_str(), *source)).collect();
     let mut edits = Vec::new();
     visit("", tree.get_ref(), &mut |path, value, is_entry| {
         // a list of one line is printed as that line
@@ -55,7 +58,13 @@ fn printed(document: &Document, lines: Option<Lines>) -> String {
         if let (Some(lines), true) = (&lines, is_entry && is_on_one_line(value.get_ref())) {
             let end =
                 text[value.span().end..].find('\n').map_or(text.len(), |n| value.span().end + n);
-            edits.push((end..end, source(document, path, origin, lines)));
+            edits.push((
+                end..end,
+                match overrides.get(path) {
+                    Some(source) => source.to_string(),
+                    None => place(document, origin, lines),
+                },
+            ));
         }
     });
     edited(&text, edits)
@@ -108,15 +117,8 @@ fn is_on_one_line(value: &DeValue<'_>) -> bool {
     }
 }
 
-fn source(
-    document: &Document,
-    path: &str,
-    origin: Option<&Spanned<DeValue<'_>>>,
-    lines: &Lines,
-) -> String {
-    if let Some((_, source)) = document.overrides.iter().rev().find(|(set, _)| set == path) {
-        return source.to_string();
-    }
+/// Where the file has a value, and which variables are in it.
+fn place(document: &Document, origin: Option<&Spanned<DeValue<'_>>>, lines: &Lines) -> String {
     let Some(origin) = origin else {
         return "default".to_owned();
     };

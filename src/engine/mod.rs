@@ -9,6 +9,7 @@ mod host;
 mod io;
 mod listener;
 mod mailbox;
+mod pipe;
 mod privileges;
 mod probe;
 mod process;
@@ -31,6 +32,7 @@ pub use host::{
 pub use io::{Descriptor, Side};
 pub use listener::Listener;
 pub use mailbox::{Inbox, Outbox, mailbox};
+pub use pipe::Pipe;
 pub use privileges::Identity;
 pub use probe::probe;
 pub use process::{Signal, Signals, cpus, open_files_max, raise_open_files, random_seed};
