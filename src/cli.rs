@@ -33,6 +33,7 @@ struct Line {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Run the proxy (also without a subcommand); no file: a built-in page on 127.0.0.1:8080
+    #[command(after_help = ENVIRONMENT)]
     Run(Run),
     /// Run a reverse proxy without a configuration file
     Reverse(Reverse),
@@ -117,6 +118,16 @@ pub struct Flags {
     #[arg(long, value_name = "DIRECTORY", help_heading = LOGS)]
     pub log_path: Option<PathBuf>,
 }
+
+const ENVIRONMENT: &str = "\
+Environment, behind flags and before the file:
+  PROXY_HOST       IP address of the only listener
+  PROXY_PORT       Port of the only listener
+  LOG_LEVEL        Level of the process's own log
+  LOG_FORMAT       Format of the access log
+  DEFAULT_BACKEND  http://host:port for requests that no route takes
+  BACKEND_TIMEOUT  Wait for the first byte of an answer, where the file is silent, such as 30s
+  Any other in a value of the file: \"${NAME}\" or \"${NAME:-default}\"";
 
 const CONFIGURATION: &str = "Configuration";
 const ADDRESSES: &str = "Addresses";
