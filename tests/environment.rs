@@ -180,6 +180,29 @@ fn a_default_backend_takes_what_no_route_takes_and_no_more() {
 }
 
 #[test]
+fn timeouts_from_outside_fill_in_what_the_file_does_not_say() {
+    let cluster = |name: &str, more: &str| {
+        format!("[clusters.{name}]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n{more}\n")
+    };
+    let own = "timeouts = { first_byte = \"11s\", read = \"12s\" }";
+    let toml = format!("{LISTENER}{}{}", cluster("a", own), cluster("b", ""));
+    let set = [("BACKEND_TIMEOUT", "7s")];
+    let arguments = ["print-config", "--plain", "--timeout-ms", "8000"];
+    let flag = out(&command(&set, &arguments, &toml));
+    let times = |text: &str| -> Vec<String> {
+        let wanted = ["first_byte = ", "read = "];
+        let lines = text.lines().filter(|l| wanted.iter().any(|key| l.starts_with(key)));
+        lines.map(str::to_owned).collect()
+    };
+    let (kept, kept_too) = ("first_byte = \"11s\"", "read = \"12s\"");
+    let (client, first_byte, read) = ("read = \"8s\"", "first_byte = \"8s\"", "read = \"8s\"");
+    assert_eq!(times(&flag), [client, kept, kept_too, first_byte, read]);
+    let variable = out(&command(&set, &arguments[..2], &toml));
+    let (client, first_byte, read) = ("read = \"30s\"", "first_byte = \"7s\"", "read = \"30s\"");
+    assert_eq!(times(&variable), [client, kept, kept_too, first_byte, read]);
+}
+
+#[test]
 fn without_a_file_a_default_backend_takes_the_place_of_the_built_in_page() {
     let origin = hello();
     let url = origin.url("");
@@ -202,6 +225,7 @@ fn a_proxy_of_arguments_listens_and_forwards_where_they_say() {
     let arguments = [&arguments[..], &["--admin-port", "0"]].concat();
     let set = [("PROXY_PORT", "1"), ("DEFAULT_BACKEND", "127.0.0.1:1"), ("LOG_LEVEL", "debug")];
     let proxy = Proxy::start_command_in(&set, &arguments);
+    assert_ne!(proxy.port("reverse"), 1);
     assert_eq!(proxy.client().get("/hello").text(), "from the origin");
     proxy.wait_for_log(" DEBUG ");
 }
@@ -269,6 +293,18 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
 }
 
+fn field_of(status: &str, name: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn capabilities(status: &str, set: &str) -> u64 {
+    u64::from_str_radix(&field_of(status, set), 16).expect("a set of capabilities is a number")
+}
+
+/// The bit of CAP_NET_BIND_SERVICE.
+const BIND_SERVICE: u64 = 1 << 10;
+
 #[test]
 fn root_binds_a_port_below_1024_and_becomes_somebody_who_can_do_little_else() {
     if !is_root() {
@@ -284,6 +320,8 @@ fn root_binds_a_port_below_1024_and_becomes_somebody_who_can_do_little_else() {
          [[listeners]]\nname = \"low\"\nbind = \"127.0.0.77:79\"\n\
          [[routes]]\nname = \"all\"\nrespond = {{ body = \"here\" }}\n"
     );
+    let own = fs::read_to_string("/proc/self/status").expect("we run");
+    let ours = capabilities(&own, "CapEff:");
     let proxy = Proxy::start(&toml);
     assert_eq!(proxy.client().get("/").text(), "here");
     assert_eq!(proxy.client_of("low").get("/").text(), "here");
@@ -292,15 +330,13 @@ fn root_binds_a_port_below_1024_and_becomes_somebody_who_can_do_little_else() {
     for task in tasks {
         let status = task.expect("it runs").path().join("status");
         let status = fs::read_to_string(status).expect("it runs");
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
-        };
+        let field = |name: &str| field_of(&status, name);
         let user = field("Uid:");
         assert!(user != "0 0 0 0" && !user.split(' ').any(|id| id == "0"), "{user}");
         assert!(!field("Gid:").split(' ').any(|id| id == "0"), "{}", field("Gid:"));
-        let kept = field("CapEff:");
-        assert!(["0000000000000400", "0000000000000000"].contains(&kept.as_str()), "{kept}");
+        for set in ["CapPrm:", "CapEff:", "CapAmb:"] {
+            assert_eq!(capabilities(&status, set), ours & BIND_SERVICE, "{set}");
+        }
         threads += 1;
     }
     assert!(threads >= 3, "every thread was looked at");
