@@ -110,7 +110,7 @@ pub fn cpus() -> usize {
     cpus_in(Path::new("/"), engine::cpus().len())
 }
 
-/// What a file's mode says about who may change it, and read its secrets.
+/// What a file's mode says about who may change it, read its secrets, and read it at a reload.
 pub fn file_warnings(file: &Path, document: &Document) -> String {
     let Ok(metadata) = fs::metadata(file) else { return String::new() };
     let mode = metadata.permissions().mode();
@@ -127,6 +127,13 @@ pub fn file_warnings(file: &Path, document: &Document) -> String {
         text.push_str(&format!(
             "{name}: warning: {first}: everybody on this machine may read this secret\n  \
              expected mode 0640 or less: chmod o-r {name}, or a variable: \"${{NAME}}\"\n"
+        ));
+    }
+    let user = document.user().and_then(|(user, group)| engine::Identity::find(user, group).ok());
+    if let Some(user) = user.filter(|user| !user.may_read(&metadata)) {
+        text.push_str(&format!(
+            "{name}: warning: {user} may not read this file, so a reload will fail\n  \
+             expected a file of this user or group: chgrp and chmod g+r {name}\n"
         ));
     }
     text
@@ -373,5 +380,9 @@ mod tests {
         assert!(!said(0o644, &secret).contains("hunter2"));
         assert_eq!(said(0o640, &secret), "");
         assert_eq!(file_warnings(Path::new("no/such"), &secret), "");
+        let nobody = document("user = \"nobody\"");
+        assert_eq!(said(0o644, &nobody), "");
+        assert!(said(0o600, &nobody).contains("may not read this file"));
+        assert_eq!(said(0o600, &document("user = \"root\"")), "");
     }
 }

@@ -5,8 +5,10 @@
 
 use std::ffi::{CStr, CString, c_char};
 use std::fmt;
+use std::fs::Metadata;
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::fs::MetadataExt as _;
 
 /// A user and a group of this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,17 @@ impl Identity {
             })?;
         }
         Ok(found)
+    }
+
+    /// Whether a file's owner and mode let this user read it, as far as its group tells.
+    pub fn may_read(&self, file: &Metadata) -> bool {
+        let bit = match file {
+            _ if self.user == 0 => return true,
+            file if file.uid() == self.user => 0o400,
+            file if file.gid() == self.group => 0o040,
+            _ => 0o004,
+        };
+        file.mode() & bit != 0
     }
 
     /// Becomes this user, for ever. Whoever is this user already, the new binary of an upgrade,
