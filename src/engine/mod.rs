@@ -40,4 +40,4 @@ pub use process::{Signal, Signals, cpus, open_files_max, raise_open_files, rando
 pub use shared::{Counter, Level, Permits, Shared};
 pub use slots::Parked;
 pub use sockaddr::{is_free, listen};
-pub use socket::{SendError, Socket};
+pub use socket::{SendError, Socket, Wait};
