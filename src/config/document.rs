@@ -12,12 +12,13 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use toml::de::DeTable;
 
-use super::address::{endpoint_address, host_name, network, socket_address};
+use super::address::{endpoint_address, network, socket_address};
+pub use super::admin::{Admin, Health};
 use super::error::{Offset, Wrong};
+use super::overrides::Source;
 use super::read::{At, Item, Reader, Section};
-use super::secret::Token;
 use super::value::{
-    BALANCES, CLUSTER_PROTOCOLS, FORMATS, LEVELS, LISTENER_PROTOCOLS, boolean, bytes,
+    BALANCES, CLUSTER_PROTOCOLS, FORMATS, LEVELS, LISTENER_PROTOCOLS, account, boolean, bytes,
     check_header_name, check_name, choice, content_type, header_name, header_value, integer,
     location, name, path, proxy_id, text, time, time_or_none,
 };
@@ -31,6 +32,10 @@ pub struct Document {
     /// 0: one per CPU that the process may use.
     pub cores: At<usize>,
     pub drain_timeout: At<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<At<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<At<String>>,
     pub trusted_proxies: Vec<At<Network>>,
     pub proxy_id: At<String>,
     pub limits: Limits,
@@ -48,6 +53,12 @@ pub struct Document {
     pub(super) path: String,
     #[serde(skip)]
     pub(super) source: String,
+    /// Keys that the environment or the command line set, in the order in which they did.
+    #[serde(skip)]
+    pub(super) overrides: Vec<(String, Source)>,
+    /// What they asked for in vain.
+    #[serde(skip)]
+    pub(super) without_effect: Vec<(Source, Wrong)>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -88,20 +99,6 @@ pub struct AccessLog {
 pub struct Port {
     pub enabled: At<bool>,
     pub bind: At<SocketAddr>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Admin {
-    #[serde(flatten)]
-    pub port: Port,
-    pub hosts: Vec<At<String>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tokens: Vec<Token>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Health {
-    pub on_listeners: At<bool>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -203,6 +200,8 @@ impl Document {
         let document = Document {
             cores: root.value_or("cores", 0, integer(0..=limits::CORES_MAX as u64)),
             drain_timeout: root.value_or("drain_timeout", Time(limits::DRAIN_TIMEOUT), time),
+            user: root.value("user", account),
+            group: root.value("group", account),
             trusted_proxies: root.list("trusted_proxies", network),
             proxy_id: root.value_or("proxy_id", "corelane".to_owned(), proxy_id),
             limits: Limits::read(root.section("limits")),
@@ -216,14 +215,21 @@ impl Document {
             clusters: root.entries("clusters").into_iter().filter_map(Cluster::read).collect(),
             path: path.to_owned(),
             source: source.to_owned(),
+            overrides: Vec::new(),
+            without_effect: Vec::new(),
         };
         root.finish();
         document
     }
+
+    /// Whom the process becomes, and of which group, when it has bound its sockets.
+    pub fn user(&self) -> Option<(&str, Option<&str>)> {
+        let user = self.user.as_ref()?;
+        Some((user.value.as_str(), self.group.as_ref().map(|group| group.value.as_str())))
+    }
 }
 
 const METRICS_PORT: u16 = 9090;
-const ADMIN_PORT: u16 = 9091;
 
 impl Limits {
     fn read(mut section: Section<'_>) -> Limits {
@@ -298,32 +304,12 @@ impl Port {
         port
     }
 
-    fn read(section: &mut Section<'_>, port: u16) -> Port {
+    pub(super) fn read(section: &mut Section<'_>, port: u16) -> Port {
         let default = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Port {
             enabled: section.value_or("enabled", true, boolean),
             bind: section.value_or("bind", default, socket_address),
         }
-    }
-}
-
-impl Admin {
-    fn read(mut section: Section<'_>) -> Admin {
-        let admin = Admin {
-            port: Port::read(&mut section, ADMIN_PORT),
-            hosts: section.list("hosts", host_name),
-            tokens: section.sections("tokens").into_iter().filter_map(Token::read).collect(),
-        };
-        section.finish();
-        admin
-    }
-}
-
-impl Health {
-    fn read(mut section: Section<'_>) -> Health {
-        let health = Health { on_listeners: section.value_or("on_listeners", false, boolean) };
-        section.finish();
-        health
     }
 }
 

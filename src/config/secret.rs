@@ -25,13 +25,12 @@ pub struct Token {
     pub name: At<String>,
     pub role: At<Role>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub token: Option<At<Variable>>,
+    pub token: Option<At<Digest>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<At<PathBuf>>,
-    /// Also of a token that was written into the file: printing must not show it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<At<Digest>>,
-    /// Of the first two, once they were looked up.
+    /// Of the file, once it was read.
     #[serde(skip)]
     found: Option<Digest>,
     /// `admin.tokens[0]`, for messages.
@@ -39,18 +38,8 @@ pub struct Token {
     pub(super) key: String,
 }
 
-/// `${NAME}`: the environment variable that holds a token.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Variable(pub String);
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digest(pub [u8; 32]);
-
-/// How a token is written.
-enum Given {
-    Variable(Variable),
-    Plain(Digest),
-}
 
 impl Token {
     pub(super) fn read(mut section: Section<'_>) -> Option<Token> {
@@ -60,7 +49,7 @@ impl Token {
         let role = section.required("role", expected, choice("role", ROLES));
         let token = section.value("token", token);
         let token_file = section.value("token_file", path);
-        let mut sha256 = section.value("sha256", digest);
+        let sha256 = section.value("sha256", digest);
         let ways = ["token", "token_file", "sha256"];
         if ways.iter().filter(|way| section.has(way)).count() != 1 {
             section.refuse(
@@ -68,45 +57,29 @@ impl Token {
                     .note("expected exactly one of: token, token_file, sha256"),
             );
         }
-        let offset = token.as_ref().and_then(|token| token.offset);
-        let token = match token.map(|token| token.value) {
-            Some(Given::Variable(value)) => Some(At { value, offset }),
-            Some(Given::Plain(value)) => {
-                sha256 = Some(At { value, offset });
-                None
-            }
-            None => None,
-        };
         section.finish();
         let (name, role) = (given?, role?);
         Some(Token { name, role, token, token_file, sha256, found: None, key })
     }
 
     pub(super) fn digest(&self) -> Option<[u8; 32]> {
-        let digest = self.found.or(self.sha256.as_ref().map(|given| given.value));
+        let written = self.token.as_ref().or(self.sha256.as_ref()).map(|given| given.value);
+        let digest = self.found.or(written);
         digest.map(|digest| digest.0)
     }
 
     fn look_up(&mut self) -> Result<(), Problem> {
-        let problem = |offset, way: &str, wrong| Problem {
-            offset,
-            key: format!("{}.{way}", self.key),
-            wrong,
-        };
-        if let Some(At { value: Variable(name), offset }) = &self.token {
-            let digest = of_variable(name);
-            self.found = Some(digest.map_err(|wrong| problem(*offset, "token", wrong))?);
-        }
         if let Some(At { value: path, offset }) = &self.token_file {
-            let digest = of_file(path);
-            self.found = Some(digest.map_err(|wrong| problem(*offset, "token_file", wrong))?);
+            let problem =
+                |wrong| Problem { offset: *offset, key: format!("{}.token_file", self.key), wrong };
+            self.found = Some(of_file(path).map_err(problem)?);
         }
         Ok(())
     }
 }
 
 impl Document {
-    /// Looks up every secret that is not in the file itself: before it is compiled to be run.
+    /// Reads every secret that is in a file of its own: before it is compiled to be run.
     pub fn find_secrets(&mut self) -> Result<(), Errors> {
         let tokens = self.admin.tokens.iter_mut();
         let problems: Vec<Problem> = tokens.filter_map(|token| token.look_up().err()).collect();
@@ -114,14 +87,6 @@ impl Document {
             return Ok(());
         }
         Err(Errors::new(&self.path, &self.source, problems))
-    }
-}
-
-fn of_variable(name: &str) -> Result<Digest, Wrong> {
-    match std::env::var(name) {
-        Ok(secret) => of_secret(secret.as_bytes()),
-        Err(_) => Err(Wrong::new(format!("the environment has no variable `{name}` of text"))
-            .note(format!("set it where Corelane is started: {name}=… corelane run"))),
     }
 }
 
@@ -155,18 +120,8 @@ fn of_secret(secret: &[u8]) -> Result<Digest, Wrong> {
 }
 
 /// The text of a secret never becomes part of a message.
-fn token(value: &DeValue<'_>) -> Result<Given, Wrong> {
-    let given = string(value)?;
-    let Some(inside) = given.strip_prefix("${") else {
-        return of_secret(given.as_bytes()).map(Given::Plain);
-    };
-    let name = inside.strip_suffix('}').unwrap_or_default();
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    if name.is_empty() || !name.bytes().all(plain) {
-        return Err(Wrong::new("this is no reference to an environment variable")
-            .note("expected \"${NAME}\", of letters, digits and `_`"));
-    }
-    Ok(Given::Variable(Variable(name.to_owned())))
+fn token(value: &DeValue<'_>) -> Result<Digest, Wrong> {
+    of_secret(string(value)?.as_bytes())
 }
 
 fn digest(value: &DeValue<'_>) -> Result<Digest, Wrong> {
@@ -184,12 +139,6 @@ fn digest(value: &DeValue<'_>) -> Result<Digest, Wrong> {
         *byte = u8::from_str_radix(digits, 16).map_err(|_| refuse())?;
     }
     Ok(Digest(bytes))
-}
-
-impl Written for Variable {
-    fn written(&self) -> Value {
-        Value::String(format!("${{{}}}", self.0))
-    }
 }
 
 impl Written for Digest {
@@ -219,7 +168,7 @@ mod tests {
 
     #[test]
     fn no_message_holds_a_secret() {
-        for secret in ["hunter2", "hunter2 with spaces", "${hunter2-}", "${hunter2"] {
+        for secret in ["hunter2", "hunter2 with many spaces"] {
             let Err(wrong) = token(&DeValue::String(secret.into())) else { panic!("{secret}") };
             let text = format!("{} {:?}", wrong.message, wrong.notes);
             assert!(!text.contains("hunter2"), "{text}");
