@@ -152,6 +152,9 @@ pub const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Endpoints that are tried for one request when connecting fails. Nothing was sent to any of them.
 pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
+/// Most entries of the blacklist. More are refused.
+pub const BLACKLIST_ENTRIES_MAX: usize = 100_000;
+
 // --- names ---------------------------------------------------------------------------------
 
 /// A shorter TTL counts as this, so that a TTL of 0 does not become a stream of queries.

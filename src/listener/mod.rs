@@ -2,6 +2,7 @@
 //! cores.
 
 mod balance;
+pub(crate) mod blacklist;
 
 use std::io;
 use std::net::SocketAddr;
