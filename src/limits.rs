@@ -203,6 +203,9 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 pub const FIRST_NAMES_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a data core may take to install a plan at the start. Then the start has failed.
 pub const INSTALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Descriptors that one message between an old and a new process carries; the kernel takes 253.
+/// More go in several.
+pub const DESCRIPTORS_PER_MESSAGE: usize = 200;
 /// How long the end of the process waits for the access log to be written.
 pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 

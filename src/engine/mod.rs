@@ -5,6 +5,7 @@
 mod blocking;
 mod buffer;
 mod doorbell;
+mod handover;
 mod host;
 mod io;
 mod listener;
@@ -24,6 +25,7 @@ mod timer;
 pub use blocking::Pool as BlockingPool;
 pub use buffer::Buf;
 pub use doorbell::Doorbell;
+pub use handover::{receive_descriptors, send_descriptors};
 pub use host::{
     CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, expire_parked, now, on_bell,
     precise_now, run, sleep, spawn, trim_buffers, wall_clock, watch_connections, yield_now,
