@@ -25,7 +25,8 @@ pub use buffer::Buf;
 pub use doorbell::Doorbell;
 pub use host::{
     CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, expire_parked, now, on_bell,
-    precise_now, run, sleep, spawn, trim_buffers, wall_clock, watch_connections, yield_now,
+    precise_now, run, sleep, spawn, trim_buffers, wake_all, wall_clock, watch_connections,
+    yield_now,
 };
 pub use io::{Descriptor, Side};
 pub use listener::Listener;
