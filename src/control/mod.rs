@@ -4,6 +4,7 @@
 
 mod access_log;
 mod clusters;
+mod file_watch;
 mod generations;
 pub mod message;
 mod names;
@@ -124,10 +125,9 @@ impl Control {
         let current = self.current.borrow();
         let named = current.plan.clusters.iter().zip(&current.cluster_keys);
         named
-            .map(|(cluster, &key)| ClusterShare {
-                key,
-                waiting: self.clusters.borrow().waiting(&cluster.name),
-                endpoints: self.endpoints(key, cluster),
+            .map(|(cluster, &key)| {
+                let waiting = self.clusters.borrow().waiting(&cluster.name);
+                ClusterShare { key, waiting, endpoints: self.endpoints(key, cluster) }
             })
             .collect()
     }

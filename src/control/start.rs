@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use crate::cli::Source;
 use crate::control::access_log::{self, Change};
 use crate::control::clusters::Clusters;
+use crate::control::file_watch;
 use crate::control::generations::{self, Older};
 use crate::control::message::{ToControl, ToShard};
 use crate::control::names::{self, Watch};
@@ -171,6 +172,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<access_log::Open>), Star
     }
     control.change_ports(bound.metrics, bound.admin);
     engine::spawn(generations::tend(Rc::clone(&control)));
+    engine::spawn(file_watch::watch(Rc::clone(&control)));
     let outcome = life(&control, &mut signals).await;
     let log = control.totals.borrow_mut().log.take();
     Ok((outcome, log))

@@ -19,6 +19,7 @@ mod socket;
 #[cfg(test)]
 mod test_core;
 mod timer;
+mod watch;
 
 pub use blocking::Pool as BlockingPool;
 pub use buffer::Buf;
@@ -36,3 +37,4 @@ pub use process::{Signal, Signals, cpus, raise_open_files, random_seed};
 pub use shared::{Counter, Level, Permits, Shared};
 pub use sockaddr::{is_free, listen};
 pub use socket::{SendError, Socket};
+pub use watch::Watcher;
