@@ -143,6 +143,27 @@ pub const KEYS: &[Key] = &[
         "what SIGTERM and SIGINT give running exchanges before they are cut",
     ),
     key(
+        "hot_reload.watch",
+        "true or false",
+        Is("true"),
+        "watch = false",
+        "whether a change of the configuration file is noticed; SIGHUP reads it in any case",
+    ),
+    key(
+        "hot_reload.max_generations",
+        "number",
+        Is("8"),
+        "max_generations = 3",
+        "configurations that may be in use at once; with more, exchanges of the oldest are cut",
+    ),
+    key(
+        "hot_reload.max_age",
+        "duration or \"0\"",
+        Is("\"0\""),
+        "max_age = \"1h\"",
+        "how long after a reload exchanges may go on that began before it; 0: to their end",
+    ),
+    key(
         "trusted_proxies",
         "list of networks",
         Is("[]"),

@@ -20,11 +20,20 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(pool: BlockingPool, plan: &Plan) -> Watch {
-        let mut names = Names::default();
-        let endpoints = plan.clusters.iter().flat_map(|cluster| &cluster.endpoints);
-        let wanted = endpoints.filter_map(|endpoint| named(&endpoint.address));
-        names.watch(wanted, engine::now());
-        Watch { names: RefCell::new(names), pool }
+        let watch = Watch { names: RefCell::default(), pool };
+        watch.want(&[plan]);
+        watch
+    }
+
+    /// The names of these plans and no others. What is known of them stays known.
+    pub(super) fn want(&self, plans: &[&Plan]) {
+        let wanted = plans.iter().flat_map(|plan| names_of(plan));
+        self.names.borrow_mut().watch(wanted, engine::now());
+    }
+
+    /// For work that blocks.
+    pub(super) fn pool(&self) -> &BlockingPool {
+        &self.pool
     }
 
     pub(super) fn collect(&self) {
@@ -39,9 +48,16 @@ impl Watch {
         }
     }
 
-    pub(super) fn all_resolved(&self) -> bool {
-        self.names.borrow().unresolved().next().is_none()
+    /// All names of a plan have had an address at some time.
+    pub(super) fn are_resolved(&self, plan: &Plan) -> bool {
+        let names = self.names.borrow();
+        names_of(plan).all(|name| !names.addresses(&name).is_empty())
     }
+}
+
+fn names_of(plan: &Plan) -> impl Iterator<Item = NamedAddress> {
+    let endpoints = plan.clusters.iter().flat_map(|cluster| &cluster.endpoints);
+    endpoints.filter_map(|endpoint| named(&endpoint.address))
 }
 
 fn named(address: &Address) -> Option<NamedAddress> {

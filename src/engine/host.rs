@@ -416,6 +416,14 @@ pub fn expire_parked() {
     wake.into_iter().for_each(Waker::wake);
 }
 
+/// Every task that waits for a descriptor looks again: something that it depends on has changed.
+/// Rare and dear.
+pub fn wake_all() {
+    let mut wake = Vec::new();
+    Machine::with(|machine| machine.slots.borrow_mut().wake_all(&mut wake));
+    wake.into_iter().for_each(Waker::wake);
+}
+
 /// Looks after connections whose exchange takes long, so that it ends when they break.
 pub fn watch_connections() {
     Machine::with(|machine| {

@@ -21,6 +21,7 @@ mod socket;
 #[cfg(test)]
 mod test_core;
 mod timer;
+mod watch;
 
 pub use blocking::Pool as BlockingPool;
 pub use buffer::Buf;
@@ -28,7 +29,8 @@ pub use doorbell::Doorbell;
 pub use handover::{receive_descriptors, send_descriptors};
 pub use host::{
     CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, expire_parked, now, on_bell,
-    precise_now, run, sleep, spawn, trim_buffers, wall_clock, watch_connections, yield_now,
+    precise_now, run, sleep, spawn, trim_buffers, wake_all, wall_clock, watch_connections,
+    yield_now,
 };
 pub use io::{Descriptor, Side};
 pub use listener::Listener;
@@ -39,3 +41,4 @@ pub use process::{Signal, Signals, cpus, raise_open_files, random_seed};
 pub use shared::{Counter, Level, Permits, Shared};
 pub use sockaddr::{is_free, listen};
 pub use socket::{SendError, Socket};
+pub use watch::Watcher;

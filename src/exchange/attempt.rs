@@ -17,7 +17,7 @@ use crate::http::head::{Framing, Keep, RequestHead};
 use crate::http1::encode::{self, Forwarded};
 use crate::http1::server::Client;
 use crate::limits;
-use crate::plan::{ClusterId, Route};
+use crate::plan::{ClusterId, ClusterTimeouts, Route};
 use crate::shard::Shard;
 use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
@@ -32,13 +32,14 @@ pub(super) async fn forward(
 ) -> Result<Ending, Failure> {
     let generation = Rc::clone(&exchange.generation);
     let cluster = generation.cluster(id);
+    let timeouts = generation.plan.clusters[id.0 as usize].timeouts;
     let mut wanted = Wanted::Any;
     exchange.input.settle();
     let mut refused = Vec::new();
     loop {
-        let lease = acquire(exchange, cluster, wanted, &mut refused).await?;
+        let lease = acquire(exchange, cluster, wanted, &mut refused, timeouts.connect).await?;
         let reused = lease.reused;
-        let attempt = Attempt { shard, client, generation: &generation, route, cluster };
+        let attempt = Attempt { shard, client, generation: &generation, route, timeouts };
         match attempt.run(exchange, lease).await {
             Ok(ending) => return Ok(ending),
             Err(failed) if reused && failed.is_safe_to_repeat(exchange) => {
@@ -61,6 +62,7 @@ async fn acquire(
     cluster: &Rc<Cluster>,
     wanted: Wanted,
     refused: &mut Vec<SocketAddr>,
+    connect_timeout: Duration,
 ) -> Result<Lease, Failure> {
     loop {
         let progress = &exchange.progress;
@@ -69,7 +71,7 @@ async fn acquire(
         let marks = &mut exchange.marks;
         marks.admitted = None;
         let result = cluster
-            .acquire(wanted, refused, |now| {
+            .acquire(wanted, refused, connect_timeout, |now| {
                 progress.phase.set(Phase::Connect);
                 marks.admitted = Some(now);
             })
@@ -100,7 +102,7 @@ struct Attempt<'a> {
     client: &'a Client,
     generation: &'a Generation,
     route: &'a Route,
-    cluster: &'a Cluster,
+    timeouts: ClusterTimeouts,
 }
 
 /// How much of a request has left with the first send.
@@ -203,7 +205,7 @@ impl Attempt<'_> {
         exchange: &mut Exchange,
         upstream: &Socket,
     ) -> Result<Downloaded, Failure> {
-        upstream.set_deadline(Side::Read, Some(self.cluster.timeouts.first_byte));
+        upstream.set_deadline(Side::Read, Some(self.timeouts.first_byte));
         let Exchange { head, marks, progress, .. } = exchange;
         self.download(head, marks, progress, upstream).run().await
     }
@@ -222,7 +224,7 @@ impl Attempt<'_> {
         // In boxes: a long upload can afford them, and all other exchanges stay small.
         let downloading = Box::pin(download.run());
         let uploading = Box::pin(upload.rest(self.client, input, upstream, plan, progress));
-        let first_byte = self.cluster.timeouts.first_byte;
+        let first_byte = self.timeouts.first_byte;
         both(uploading, downloading, |uploaded| {
             progress.uploaded.set(uploaded);
             if progress.status.get() == 0 {
@@ -254,7 +256,7 @@ impl Attempt<'_> {
             upstream,
             plan: &self.generation.plan,
             route: self.route,
-            timeouts: self.cluster.timeouts,
+            timeouts: self.timeouts,
             request,
             marks,
             progress,

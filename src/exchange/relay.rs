@@ -312,7 +312,7 @@ impl Download<'_> {
 
     fn keep_for_client(&self, framing: Framing) -> Keep {
         if framing == Framing::UntilClose
-            || self.shard.life.is_draining()
+            || self.client.origin.is_closing(self.shard)
             || !self.progress.uploaded.get()
         {
             return Keep::Close;
