@@ -206,6 +206,15 @@ pub const INSTALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Descriptors that one message between an old and a new process carries; the kernel takes 253.
 /// More go in several.
 pub const DESCRIPTORS_PER_MESSAGE: usize = 200;
+/// How long a new process may take until it serves: names may have to be resolved first. Then it is
+/// ended, and the old one goes on.
+pub const UPGRADE_READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long either side of an upgrade may take to pass the sockets on.
+pub const UPGRADE_SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest description of the sockets of an upgrade. Larger is refused: it is none of ours.
+pub const UPGRADE_MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most sockets that an upgrade passes on.
+pub const UPGRADE_SOCKETS_MAX: usize = LISTENERS_MAX * CORES_MAX + 2;
 /// How long the end of the process waits for the access log to be written.
 pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -17,6 +17,7 @@ use crate::control::names::{self, Watch};
 use crate::control::ports::{Bound, Held};
 use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
+use crate::control::upgrade::{Inherited, Program, Upgrades};
 use crate::control::{Control, ControlMail, Current, Run, life};
 use crate::engine::{
     self, BlockingPool, Doorbell, Inbox, Level, Outbox, Placement, Shared, Signals,
@@ -51,9 +52,12 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     let open_files = engine::raise_open_files();
     engine::probe().map_err(StartError)?;
     Signals::block().map_err(|e| StartError(format!("cannot block signals: {e}")))?;
+    let program =
+        Program::current().map_err(|e| StartError(format!("cannot find its own program: {e}")))?;
+    let mut inherited = Inherited::receive()?;
     complete(&mut plan, open_files);
     warn_about(&plan);
-    let bound = Held::default().bind(&mut plan)?;
+    let bound = Held::default().bind(&mut plan, &mut inherited)?;
     let log = access_log::open(&plan, None).map_err(StartError)?;
     let cores = plan.cores;
     let bells =
@@ -68,6 +72,8 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
         open_files,
         plan,
         bound,
+        program,
+        inherited,
         log,
         counters: all_counters,
         outboxes: post.control_outboxes,
@@ -94,6 +100,8 @@ struct Parts {
     open_files: u64,
     plan: Plan,
     bound: Bound,
+    program: Program,
+    inherited: Inherited,
     log: Change,
     counters: Vec<Shared<Counters>>,
     outboxes: Vec<Outbox<ToShard>>,
@@ -101,10 +109,17 @@ struct Parts {
     bell: Doorbell,
 }
 
+/// What the first plan needs beside it.
+struct First {
+    bound: Bound,
+    log: Change,
+    inherited: Inherited,
+}
+
 impl Parts {
     /// The control core with its first plan, which no data core has yet.
-    fn into_control(self) -> Result<(Rc<Control>, Bound, Change, ControlMail), StartError> {
-        let Parts { reloads, source, open_files, plan, mut bound, log, .. } = self;
+    fn into_control(self) -> Result<(Rc<Control>, First, ControlMail), StartError> {
+        let Parts { reloads, source, open_files, plan, mut bound, log, inherited, .. } = self;
         let pool = BlockingPool::start(self.bell)
             .map_err(|e| StartError(format!("cannot start threads: {e}")))?;
         let mut clusters = Clusters::default();
@@ -122,6 +137,8 @@ impl Parts {
             reloads,
             held: RefCell::new(bound.take_held(&Held::default())),
             open_files,
+            program: self.program,
+            upgrades: Upgrades::default(),
             clusters: RefCell::new(clusters),
             totals: RefCell::new(Totals::new(cores)),
             draining: Cell::new(false),
@@ -132,13 +149,13 @@ impl Parts {
             shards: self.outboxes,
             counters: self.counters,
         };
-        Ok((Rc::new(control), bound, log, self.mail))
+        Ok((Rc::new(control), First { bound, log, inherited }, self.mail))
     }
 }
 
 /// The control core's main task: the first generation, then signals, until the end.
 async fn supervise(parts: Parts) -> Result<(Run, Option<access_log::Open>), StartError> {
-    let (control, bound, log, mail) = parts.into_control()?;
+    let (control, First { bound, log, inherited }, mail) = parts.into_control()?;
     let applying = Rc::clone(&control);
     engine::on_bell(move || {
         applying.watch.collect();
@@ -171,6 +188,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<access_log::Open>), Star
         return Ok((Run::Failed(reason), control.totals.borrow_mut().log.take()));
     }
     control.change_ports(bound.metrics, bound.admin);
+    inherited.ready();
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
     let outcome = life(&control, &mut signals).await;

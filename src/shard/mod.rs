@@ -103,12 +103,13 @@ impl Shard {
             return self.follow(letter);
         }
         match letter {
-            ToShard::Install(_) | ToShard::Drain | ToShard::Stop => self.follow(letter),
+            ToShard::Install(_) | ToShard::Drain { .. } | ToShard::Stop => self.follow(letter),
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
             | ToShard::Retire(_)
             | ToShard::Report
+            | ToShard::LendSockets
             | ToShard::SlotFree(_)
             | ToShard::Recall(_) => {}
         }
@@ -122,7 +123,11 @@ impl Shard {
             }
             ToShard::Retire(through) => self.retire(through),
             ToShard::Report => self.report(),
-            ToShard::Drain => self.drain(),
+            ToShard::LendSockets => self.mail.to_control(ToControl::Lent(self.doors.lend())),
+            ToShard::Drain { handed_over } => {
+                self.doors.hand_over(&handed_over);
+                self.drain();
+            }
             ToShard::Stop => self.life.stop(),
             ToShard::Connection(key, fd, peer) => {
                 let door = match self.doors.find(key) {
