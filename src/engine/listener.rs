@@ -63,12 +63,13 @@ impl Listener {
         fd.try_clone_to_owned().map(TcpListener::from)
     }
 
-    /// The connections that were accepted ahead, for a listener that another process goes on with:
-    /// what the kernel has queued is left to that.
+    /// The connections that are here by now, for a listener that another process goes on with. The
+    /// kernel tells one process of each connection: those that it has told us of are ours, also
+    /// when we have stopped asking meanwhile.
     pub async fn leave(&mut self) -> Vec<Socket> {
         self.pause();
         self.paused().await;
-        self.accepted_ahead().map(Socket::adopt).collect()
+        self.here()
     }
 
     /// The last connections, for a listener that is about to close: those accepted already and
@@ -80,6 +81,11 @@ impl Listener {
             Err(error) => log::warn!("connections that come this moment may be reset: {error}"),
         }
         self.paused().await;
+        self.here()
+    }
+
+    /// What was accepted ahead, and what is queued.
+    fn here(&self) -> Vec<Socket> {
         let mut sockets: Vec<Socket> = self.accepted_ahead().map(Socket::adopt).collect();
         loop {
             match self.accept_queued() {

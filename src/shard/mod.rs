@@ -50,6 +50,9 @@ pub(crate) struct Shard {
 #[derive(Default)]
 pub(crate) struct Life {
     draining: Cell<bool>,
+    /// Clients that are between two requests get the time to ask once more: only an answer can tell
+    /// them to close without crossing their next request.
+    patient: Cell<bool>,
     stopped: Cell<bool>,
     /// Connections and the listeners' accept loops.
     sessions: Cell<usize>,
@@ -126,7 +129,7 @@ impl Shard {
             ToShard::LendSockets => self.mail.to_control(ToControl::Lent(self.doors.lend())),
             ToShard::Drain { handed_over } => {
                 self.doors.hand_over(&handed_over);
-                self.drain();
+                self.drain(!handed_over.is_empty());
             }
             ToShard::Stop => self.life.stop(),
             ToShard::Connection(key, fd, peer) => {
@@ -194,9 +197,19 @@ impl Shard {
         }
     }
 
-    fn drain(self: &Rc<Self>) {
+    fn drain(self: &Rc<Self>, patient: bool) {
+        self.life.patient.set(patient);
         self.life.drain();
-        engine::expire_parked();
+        if patient {
+            let shard = Rc::clone(self);
+            engine::spawn(async move {
+                engine::sleep(limits::UPGRADE_IDLE_GRACE).await;
+                shard.life.patient.set(false);
+                engine::expire_parked();
+            });
+        } else {
+            engine::expire_parked();
+        }
         self.tell_when_empty();
     }
 
@@ -388,6 +401,11 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// The connection ends now if it is between two requests.
+    pub(crate) fn ends_idle(&self, shard: &Shard) -> bool {
+        (shard.life.is_draining() && !shard.life.patient.get()) || self.door.is_closing()
+    }
+
     /// The connection ends after the exchange that it is in.
     pub(crate) fn is_closing(&self, shard: &Shard) -> bool {
         shard.life.is_draining() || self.door.is_closing()
