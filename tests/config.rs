@@ -224,9 +224,9 @@ fn a_document_becomes_the_plan_it_describes() {
 fn every_value_lands_in_its_own_field() {
     let plan = compile(&load(DISTINCT));
     let Plan { limits, timeouts, clusters, routes, access_log, metrics, admin, .. } = &plan;
-    let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, .. } = &plan;
+    let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, hot_reload, .. } = &plan;
     let text = format!(
-        "{cores} {drain_timeout:?} {proxy_id} {log_level} {metrics:?} {admin:?}\n\
+        "{cores} {drain_timeout:?} {proxy_id} {log_level} {metrics:?} {admin:?} {hot_reload:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
          {clusters:#?}\n"
     );
@@ -409,6 +409,11 @@ cores = 3
 drain_timeout = "31s"
 proxy_id = "distinct"
 trusted_proxies = ["10.0.0.0/8"]
+
+[hot_reload]
+watch = false
+max_generations = 14
+max_age = "11s"
 
 [limits]
 max_url_length = 1001
@@ -594,10 +599,11 @@ fn compile(document: &Document) -> Plan {
 fn without_router(plan: &Plan) -> String {
     let Plan { cores, listeners, routes, clusters, limits, timeouts, trusted_proxies, .. } = plan;
     let Plan { proxy_id, access_log, metrics, admin, drain_timeout, log_level, .. } = plan;
+    let hot_reload = plan.hot_reload;
     format!(
         "{cores:?} {listeners:?} {routes:?} {clusters:?} {limits:?} {timeouts:?} \
          {trusted_proxies:?} {proxy_id:?} {access_log:?} {metrics:?} {admin:?} \
-         {drain_timeout:?} {log_level:?}"
+         {drain_timeout:?} {hot_reload:?} {log_level:?}"
     )
 }
 

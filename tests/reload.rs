@@ -12,7 +12,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use support::{After, Origin, PATIENCE, Proxy, RawClient, Respond, TempDir, edge, eventually};
+use support::{After, Origin, PATIENCE, Proxy, RawClient, Respond, TempDir, eventually};
+
+/// Read again when it is told to, and not before.
+fn edge(rest: &str) -> String {
+    format!("hot_reload.watch = false\n{}", support::edge(rest))
+}
+
+/// Read again when it changes.
+fn watched(text: &str) -> String {
+    support::edge(&says_rest(text))
+}
 
 fn says(text: &str) -> String {
     edge(&says_rest(text))
@@ -133,7 +143,7 @@ fn a_file_that_is_wrong_changes_nothing_and_the_log_says_where() {
     let wrong = says("two") + "timeout = \"fast\"\ncolour = 3\n";
     try_reload(&proxy, &wrong);
     proxy.wait_for_log("reload refused (SIGHUP): version 1 stays in force");
-    for line in ["corelane.toml:11:11: routes[0].timeout: ", "corelane.toml:12:1: routes[0].colour"]
+    for line in ["corelane.toml:12:11: routes[0].timeout: ", "corelane.toml:13:1: routes[0].colour"]
     {
         proxy.wait_for_log(line);
     }
@@ -223,25 +233,25 @@ fn sighup_while_draining_is_refused_and_the_drain_goes_on() {
 
 #[test]
 fn a_file_that_an_editor_replaces_is_read_again_and_an_equal_one_is_not() {
-    let proxy = Proxy::start(&says("one"));
+    let proxy = Proxy::start(&watched("one"));
     let write = |toml: &str| {
         let file = proxy.directory().join("corelane.toml");
         let new = proxy.directory().join(".corelane.toml.swp");
         fs::write(&new, toml).unwrap();
         fs::rename(&new, &file).unwrap();
     };
-    write(&says("two"));
+    write(&watched("two"));
     proxy.wait_for_log("reloaded (file change): version 2");
     assert_eq!(proxy.client().get("/").text(), "two");
-    write(&says("two"));
+    write(&watched("two"));
     thread::sleep(Duration::from_millis(300)); // for the change that is none
-    write(&says("three"));
+    write(&watched("three"));
     proxy.wait_for_log("reloaded (file change): version 3");
     assert_eq!(proxy.client().get("/").text(), "three");
     // Written in place, and gone for a while.
     fs::remove_file(proxy.directory().join("corelane.toml")).unwrap();
     proxy.wait_for_log("looking for it");
-    proxy.rewrite_config(&says("four"));
+    proxy.rewrite_config(&watched("four"));
     proxy.wait_for_log("reloaded (file change): version 4");
     assert_eq!(proxy.client().get("/").text(), "four");
 }
@@ -251,7 +261,7 @@ fn a_config_map_that_is_swapped_is_read_again() {
     let folder = TempDir::new();
     let at = |name: &str| folder.path().join(name);
     let swap = |version: &str, text: &str| {
-        folder.write(&format!("..{version}/corelane.toml"), says(text));
+        folder.write(&format!("..{version}/corelane.toml"), watched(text));
         symlink(format!("..{version}"), at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
     };
@@ -270,15 +280,19 @@ fn a_config_map_that_is_swapped_is_read_again() {
 #[test]
 fn watching_is_turned_off_and_on_by_a_reload() {
     let proxy = Proxy::start(&says("one"));
-    let off = |text: &str| format!("hot_reload.watch = false\n{}", says(text));
-    reload(&proxy, &off("two"));
-    proxy.rewrite_config(&off("three"));
+    reload(&proxy, &says("two"));
+    proxy.rewrite_config(&says("three"));
     thread::sleep(Duration::from_millis(600)); // nothing is waited for but that nothing happens
     assert_eq!(proxy.client().get("/").text(), "two");
-    reload(&proxy, &says("four"));
-    proxy.rewrite_config(&says("five"));
+    reload(&proxy, &watched("four"));
+    proxy.rewrite_config(&watched("five"));
     proxy.wait_for_log("reloaded (file change): version 4");
     assert_eq!(proxy.client().get("/").text(), "five");
+    proxy.rewrite_config(&says("off again"));
+    proxy.wait_for_log("reloaded (file change): version 5");
+    proxy.rewrite_config(&watched("unseen"));
+    thread::sleep(Duration::from_millis(600));
+    assert_eq!(proxy.client().get("/").text(), "off again");
 }
 
 // --- listeners -------------------------------------------------------------------------------
@@ -357,7 +371,7 @@ fn a_port_that_is_taken_refuses_the_whole_reload() {
     try_reload(&proxy, &new);
     proxy.wait_for_log(&format!("cannot listen on {address} as b: Address already in use"));
     assert_eq!(proxy.client().get("/").text(), "one");
-    assert!(!proxy.log().contains(" as a"), "{}", proxy.log());
+    assert!(!proxy.log().contains(" as a\n"), "{}", proxy.log());
     drop(taken);
     reload(&proxy, &new);
     assert_eq!(get(address.parse().unwrap()), "two");
@@ -562,7 +576,7 @@ fn the_oldest_generations_are_cut_when_there_are_too_many() {
     let count =
         || proxy.metrics().lines().any(|l| l.contains("generation_retired") && l.ends_with(" 1"));
     assert!(eventually(count), "{cut}\n{}", proxy.metrics());
-    reload(&proxy, &says("hi"));
+    reload(&proxy, &format!("hot_reload.max_generations = 3\n{}", says("hi")));
     proxy.wait_for_log("generation 2 is retired");
     assert_eq!(proxy.client().get("/").text(), "hi");
 }

@@ -158,10 +158,10 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "hot_reload.max_age",
-        "duration or \"0\"",
-        Is("\"0\""),
+        "duration",
+        Is("\"0s\""),
         "max_age = \"1h\"",
-        "how long after a reload exchanges may go on that began before it; 0: to their end",
+        "how long after a reload exchanges may go on that began before it; 0s: to their end",
     ),
     key(
         "trusted_proxies",
