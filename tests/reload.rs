@@ -1,5 +1,5 @@
-//! A new configuration while traffic flows: it takes effect in place, nothing that runs is lost, and
-//! what is wrong changes nothing.
+//! A new configuration while traffic flows: it takes effect in place, nothing that runs is lost,
+//! and what is wrong changes nothing.
 
 mod support;
 
@@ -74,7 +74,7 @@ fn address_of(proxy: &Proxy, name: &str) -> SocketAddr {
     let log = proxy.log();
     let line = log.lines().rev().find_map(|line| line.strip_suffix(&end));
     let address = line.and_then(|line| line.split_once("listening on "));
-    address.unwrap_or_else(|| panic!("no {name} in:\n{log}")).1.parse().unwrap()
+    address.unwrap_or_else(|| panic!("no {name} in:\n{log}")).1.parse().expect("an address")
 }
 
 fn get(address: SocketAddr) -> String {
@@ -602,7 +602,8 @@ fn generations_are_freed_and_memory_does_not_grow() {
         let routes: String = (0..500)
             .map(|n| {
                 format!(
-                    "[[routes]]\nname = \"r{n}\"\npaths = [\"/{number}/{n}/*\"]\ncluster = \"c{}\"\n",
+                    "[[routes]]\nname = \"r{n}\"\ncluster = \"c{}\"\n\
+                     paths = [\"/{number}/{n}/*\"]\n",
                     n % 50
                 )
             })

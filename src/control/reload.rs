@@ -117,8 +117,11 @@ enum Wanted {
 struct Job {
     wanted: Wanted,
     trigger: Trigger,
-    outcome: Rc<RefCell<Option<Result<Report, Refused>>>>,
+    outcome: Outcome,
 }
+
+/// `None` until it is there.
+type Outcome = Rc<RefCell<Option<Result<Report, Refused>>>>;
 
 pub(super) struct Reloads {
     queue: RefCell<VecDeque<Job>>,
@@ -156,11 +159,7 @@ impl Reloads {
     }
 
     /// `None`: too many wait already.
-    fn enqueue(
-        &self,
-        wanted: Wanted,
-        trigger: Trigger,
-    ) -> Option<Rc<RefCell<Option<Result<Report, Refused>>>>> {
+    fn enqueue(&self, wanted: Wanted, trigger: Trigger) -> Option<Outcome> {
         let mut queue = self.queue.borrow_mut();
         let shared = queue.iter().find(|job| {
             matches!(
@@ -175,7 +174,7 @@ impl Reloads {
         if queue.len() >= limits::RELOADS_QUEUED_MAX {
             return None;
         }
-        let outcome = Rc::default();
+        let outcome = Outcome::default();
         queue.push_back(Job { wanted, trigger, outcome: Rc::clone(&outcome) });
         Some(outcome)
     }

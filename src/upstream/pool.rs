@@ -10,14 +10,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::balancing::RoundRobin;
 use crate::control::message::{ClusterShare, EndpointShare, ToShard};
-use crate::engine::{self, Level, Permits, Shared, Socket};
+use crate::engine::{self, Level, Shared, Socket};
 use crate::exchange::failure::Failure;
 use crate::limits;
 use crate::plan::{ClusterKey, PoolLimits};
 use crate::shard::mail::Mail;
 use crate::upstream::connect::connect;
+use crate::upstream::endpoints::{Endpoint, Endpoints, Kept};
 
 /// A cluster as one core sees it.
 pub(crate) struct Cluster {
@@ -31,27 +31,6 @@ pub(crate) struct Cluster {
     waiting: Shared<Level>,
     /// When this core last gave a slot away although it had waiters of its own.
     yielded: Cell<Option<Instant>>,
-}
-
-struct Endpoints {
-    list: Vec<Rc<Endpoint>>,
-    weights: Vec<u32>,
-    turn: RoundRobin,
-}
-
-pub(crate) struct Endpoint {
-    pub(crate) address: SocketAddr,
-    idle: RefCell<Vec<Kept>>,
-    open: Cell<u32>,
-    permits: RefCell<Option<Shared<Permits>>>,
-    /// No longer part of the cluster: connections close when their exchange ends.
-    removed: Cell<bool>,
-}
-
-/// An idle connection in the pool.
-struct Kept {
-    socket: Socket,
-    until: Instant,
 }
 
 /// A connection lent to one exchange. Dropped: it is closed. `keep` puts it into the pool.
@@ -423,103 +402,6 @@ impl Drop for Cluster {
     }
 }
 
-impl Endpoints {
-    /// The same endpoints already: maxima may differ, and are taken over.
-    fn are(&self, shares: &[EndpointShare]) -> bool {
-        let same = self.list.len() == shares.len()
-            && self.list.iter().zip(&self.weights).zip(shares).all(
-                |((endpoint, &weight), share)| {
-                    endpoint.address == share.address && weight == share.weight
-                },
-            );
-        if same {
-            self.list.iter().zip(shares).for_each(|(endpoint, share)| endpoint.take_over(share));
-        }
-        same
-    }
-
-    /// `next` is whose turn it is, roughly: not the first's after every change.
-    fn new(shares: Vec<EndpointShare>, old: &[Rc<Endpoint>], next: usize) -> Endpoints {
-        let weights: Vec<u32> = shares.iter().map(|share| share.weight).collect();
-        let list = shares
-            .into_iter()
-            .map(|share| {
-                let known = old.iter().find(|o| o.address == share.address).map(Rc::clone);
-                if let Some(known) = &known {
-                    known.take_over(&share);
-                }
-                known.unwrap_or_else(|| Endpoint::new(share))
-            })
-            .collect();
-        let turn = RoundRobin::new(&weights, next);
-        Endpoints { list, weights, turn }
-    }
-
-    fn has_another(&self, refused: &[SocketAddr]) -> bool {
-        let mut weighted = self.list.iter().zip(&self.weights);
-        weighted.any(|(endpoint, &weight)| weight > 0 && !refused.contains(&endpoint.address))
-    }
-}
-
-impl Endpoint {
-    fn new(share: EndpointShare) -> Rc<Endpoint> {
-        Rc::new(Endpoint {
-            address: share.address,
-            idle: RefCell::default(),
-            open: Cell::new(0),
-            permits: RefCell::new(share.permits),
-            removed: Cell::new(false),
-        })
-    }
-
-    /// A slot of the process, for a new connection.
-    fn try_take(&self) -> bool {
-        self.permits.borrow().as_ref().is_none_or(|permits| permits.try_take())
-    }
-
-    /// More connections are open than its maximum, which was lowered, allows.
-    fn is_beyond(&self) -> bool {
-        self.permits.borrow().as_ref().is_some_and(|permits| permits.is_beyond())
-    }
-
-    fn want(&self, core: usize, wants: bool) {
-        if let Some(permits) = self.permits.borrow().as_ref() {
-            permits.want(core, wants);
-        }
-    }
-
-    fn wanted_by_another(&self, core: usize) -> Option<usize> {
-        self.permits.borrow().as_ref()?.wanted_by_another(core)
-    }
-
-    /// What a new plan says of this address. With a maximum that comes or goes, so do the slots of
-    /// the connections that are open.
-    fn take_over(&self, share: &EndpointShare) {
-        self.removed.set(false);
-        let mut own = self.permits.borrow_mut();
-        match (&*own, &share.permits) {
-            (Some(old), Some(new)) if old.is_same(new) => {}
-            (None, None) => {}
-            (old, new) => {
-                if let Some(new) = new {
-                    new.take_anyway(self.open.get());
-                }
-                if let Some(old) = old {
-                    (0..self.open.get()).for_each(|_| old.give());
-                }
-                *own = new.as_ref().map(Shared::share);
-            }
-        }
-    }
-}
-
-impl Kept {
-    /// A FIN, or bytes nobody asked for, make it useless.
-    fn is_usable(&self, now: Instant) -> bool {
-        now < self.until && self.socket.is_silent()
-    }
-}
-
 impl Lease {
     pub(crate) fn socket(&self) -> &Socket {
         self.socket.as_ref().expect("a lease has its socket until it is kept")
@@ -635,7 +517,7 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Doorbell, Inbox, Placement, mailbox};
+    use crate::engine::{Doorbell, Inbox, Permits, Placement, mailbox};
 
     /// Runs `main` as a core of its own: the pool needs a clock and timers.
     fn on_a_core<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + Send + 'static) {
