@@ -53,10 +53,7 @@ impl Watcher {
         for (path, name) in names {
             match self.add(path) {
                 Ok(number) => {
-                    let directory = watched
-                        .entry(number)
-                        .or_insert_with(|| Directory { path: path.clone(), names: HashSet::new() });
-                    directory.names.insert(name.clone());
+                    watched.entry(number).or_default().insert(name.clone());
                 }
                 Err(error) => result = Err(error),
             }
