@@ -122,6 +122,8 @@ pub const SLEEP_MAX: Duration = Duration::from_secs(60);
 pub const MAILBOX_MESSAGES: usize = 4096;
 /// Threads that do blocking work for the control core (names, files).
 pub const BLOCKING_THREADS: usize = 4;
+/// How much they give way to the cores: a tenth of the CPU time where there is too little.
+pub const BLOCKING_NICE: i32 = 10;
 /// A client connection that has been quiet for this long gives its working memory back.
 pub const PARK_AFTER: Duration = Duration::from_millis(500);
 /// How often a core that waits for connections itself still gives one to another core that waits.

@@ -415,6 +415,21 @@ fn a_cluster_keeps_its_connections_whatever_its_place_and_settings() {
 }
 
 #[test]
+fn a_name_that_is_new_is_resolved_before_requests_need_it() {
+    let origin = Origin::start().on("GET /", Respond::text("hi"));
+    let proxy = Proxy::start(&says("one"));
+    let named = to_origin(&origin, "").replace("127.0.0.1", "localhost");
+    reload(&proxy, &edge(&named));
+    assert_eq!(proxy.client().get("/").text(), "hi");
+    // And what is known is not asked again: a name that never resolves delays its first plan only.
+    let never = "[clusters.b]\nendpoints = [{ address = \"no.such.name.invalid:1\" }]\n";
+    reload(&proxy, &edge(&(named.clone() + never)));
+    assert_eq!(proxy.client().get("/").text(), "hi");
+    reload(&proxy, &edge(&(never.to_owned() + &named)));
+    assert_eq!(proxy.client().get("/").text(), "hi");
+}
+
+#[test]
 fn a_cluster_that_is_removed_closes_its_connections_after_the_last_exchange() {
     let origin = Origin::start()
         .on("GET /", Respond::text("hi"))

@@ -3,6 +3,7 @@
 //! delays nothing.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
@@ -48,11 +49,17 @@ impl Watch {
         }
     }
 
-    /// All names of a plan have had an address at some time.
-    pub(super) fn are_resolved(&self, plan: &Plan) -> bool {
+    /// All of them have had an address at some time.
+    pub(super) fn are_resolved(&self, wanted: &[NamedAddress]) -> bool {
         let names = self.names.borrow();
-        names_of(plan).all(|name| !names.addresses(&name).is_empty())
+        wanted.iter().all(|name| !names.addresses(name).is_empty())
     }
+}
+
+/// The names that `plan` has and `before` has not.
+pub(super) fn new_names(plan: &Plan, before: Option<&Plan>) -> Vec<NamedAddress> {
+    let known: BTreeSet<NamedAddress> = before.into_iter().flat_map(names_of).collect();
+    names_of(plan).filter(|name| !known.contains(name)).collect()
 }
 
 fn names_of(plan: &Plan) -> impl Iterator<Item = NamedAddress> {

@@ -16,7 +16,7 @@ use crate::cli::Source;
 use crate::config;
 use crate::control::access_log::{self, Change};
 use crate::control::ports::{Bound, Ending, Held, PortChange};
-use crate::control::{Control, Current, start};
+use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
 use crate::limits;
 use crate::plan::Plan;
@@ -401,9 +401,11 @@ impl Control {
     /// Names that are new get a moment, so that the first requests find addresses. The old plan
     /// serves meanwhile.
     async fn names_first(self: &Rc<Self>, plan: &Shared<Plan>) {
-        self.watch.want(&[&self.plan(), plan]);
+        let before = self.plan();
+        self.watch.want(&[&before, plan]);
         self.wake();
-        self.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.are_resolved(plan)).await;
+        let new = names::new_names(plan, Some(&before));
+        self.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.are_resolved(&new)).await;
     }
 
     /// Gives back the plan that was in force.
@@ -479,4 +481,41 @@ fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refuse
         ground.held.bind(&mut plan).map_err(|error| Refused::Impossible(error.to_string()))?;
     let log = access_log::open(&plan, ground.log.as_ref()).map_err(Refused::Impossible)?;
     Ok(Prepared { plan, text, bound, log, warnings })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_for_the_same_file_share_a_run_and_texts_do_not() {
+        let reloads = Reloads::new("a", 1);
+        let first = reloads.enqueue(Wanted::File, Trigger::Signal).unwrap();
+        let second = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch).unwrap();
+        assert!(Rc::ptr_eq(&first, &second));
+        reloads.queue.borrow_mut().clear(); // it runs now: what comes may not be in it
+        let third = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch).unwrap();
+        assert!(!Rc::ptr_eq(&first, &third));
+        let explicit = reloads.enqueue(Wanted::File, Trigger::Signal).unwrap();
+        assert!(!Rc::ptr_eq(&third, &explicit), "it reads also what has not changed");
+        for _ in 2..limits::RELOADS_QUEUED_MAX {
+            let text = Wanted::Text(Rc::from("b"));
+            assert!(reloads.enqueue(text, Trigger::Admin).is_some());
+        }
+        assert!(reloads.enqueue(Wanted::Text(Rc::from("b")), Trigger::Admin).is_none());
+        assert!(reloads.enqueue(Wanted::File, Trigger::Signal).is_some(), "one waits already");
+    }
+
+    #[test]
+    fn the_last_ten_are_remembered() {
+        let reloads = Reloads::new("1", 1);
+        for version in 2..=12_u64 {
+            reloads.remember(version, Trigger::Signal, Rc::from(version.to_string()));
+        }
+        let history = reloads.history.borrow();
+        let versions: Vec<u64> = history.iter().map(|old| old.version).collect();
+        assert_eq!(versions, (3..=12).collect::<Vec<_>>());
+        assert_eq!(&*history[0].text, "3");
+        assert_ne!(history[0].hash(), history[1].hash());
+    }
 }

@@ -155,7 +155,8 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<access_log::Open>), Star
     // Names get a moment, so that the first requests find addresses; then traffic is not kept
     // waiting.
     let plan = control.plan();
-    control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.are_resolved(&plan)).await;
+    let wanted = names::new_names(&plan, None);
+    control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.are_resolved(&wanted)).await;
     bound.announce(&plan);
     let (cores, clusters) = (control.shards.len(), plan.clusters.len());
     log::info!("corelane {} runs on {cores} cores, {clusters} clusters", env!("CARGO_PKG_VERSION"));
