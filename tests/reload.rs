@@ -363,6 +363,50 @@ fn a_removed_listener_loses_nothing_that_is_queued_and_finishes_what_runs() {
 }
 
 #[test]
+fn whoever_gets_through_to_a_listener_that_comes_and_goes_is_answered() {
+    let free = TcpListener::bind("127.0.0.3:0").expect("the loopback network has many addresses");
+    let address = free.local_addr().expect("it is bound");
+    drop(free);
+    let toml = |there: bool| {
+        let second = if there { listener("second", &address.to_string()) } else { String::new() };
+        on_cores(3, &edge(&(second + &says_rest("hi"))))
+    };
+    let proxy = Proxy::start(&toml(true));
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let Ok(stream) = TcpStream::connect(address) else {
+                        thread::sleep(Duration::from_millis(1));
+                        continue;
+                    };
+                    drop(stream.set_read_timeout(Some(PATIENCE)));
+                    let mut stream = stream;
+                    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("it is taken");
+                    let mut answer = [0; 12];
+                    stream.read_exact(&mut answer).expect("it is answered");
+                    assert_eq!(&answer, b"HTTP/1.1 200");
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..4 {
+            let before = answered.load(Ordering::Relaxed);
+            assert!(eventually(|| answered.load(Ordering::Relaxed) > before + 50));
+            reload(&proxy, &toml(false));
+            assert!(eventually(|| is_refused(address)));
+            reload(&proxy, &toml(true));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    // And without a moment in which nobody listens there.
+    reload(&proxy, &toml(false));
+    reload(&proxy, &toml(true));
+    assert_eq!(get(address), "hi");
+}
+
+#[test]
 fn a_port_that_is_taken_refuses_the_whole_reload() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
