@@ -385,7 +385,7 @@ impl Control {
         let before = self.put_in_force(plan, bound.keys.clone());
         self.older.add(before, engine::now());
         let (log, old_log) = self.change_log(log);
-        self.send_plan(bound.sockets, log).await;
+        self.send_plan(bound.sockets, log);
         self.change_ports(bound.metrics, bound.admin);
         self.reloads.remember(version, trigger, Rc::from(text));
         if !self.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {

@@ -108,7 +108,8 @@ impl Shard {
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
             | ToShard::Retire(_)
-            | ToShard::Report
+            | ToShard::Report(_)
+            | ToShard::MakeRoom(_)
             | ToShard::SlotFree(_)
             | ToShard::Recall(_) => {}
         }
@@ -121,7 +122,7 @@ impl Shard {
                 self.generations.replace_endpoints(cluster, endpoints);
             }
             ToShard::Retire(through) => self.retire(through),
-            ToShard::Report => self.report(),
+            ToShard::Report(round) => self.report(round),
             ToShard::Drain => self.drain(),
             ToShard::Stop => self.life.stop(),
             ToShard::Connection(key, fd, peer) => {
@@ -137,6 +138,7 @@ impl Shard {
                     self.tell_when_empty();
                 }
             }
+            ToShard::MakeRoom(room) => listener::limit::make_room(self, room),
             // One that is not here has nothing to give, and nobody who waits.
             ToShard::SlotFree(cluster) => {
                 self.generations.cluster(cluster).into_iter().for_each(|c| c.slot_free());
@@ -168,8 +170,9 @@ impl Shard {
         self.mail.to_control(ToControl::Installed { core: self.mail.core(), version });
     }
 
-    fn report(&self) {
+    fn report(&self, round: u64) {
         let state = ShardState {
+            round,
             core: engine::core_state(),
             durations: self.durations.replace(new_durations()),
             upstream_connections: self
