@@ -41,11 +41,12 @@
 //!
 //! # A new configuration
 //!
-//! `control/reload.rs` reads, checks, compiles and binds it on a thread beside; when nothing can fail
-//! any more each core installs it by letter. What lives longer than a plan has a key of its own
-//! ([`plan::ClusterKey`], [`plan::ListenerKey`]), given out once: letters name those, since cores may
-//! be at different plans for a moment. A cluster of the same name is the same object in every
-//! generation; a listening socket stays with its address; an exchange stays with its generation.
+//! `control/reload.rs` reads, checks, compiles and binds it on a thread beside; when nothing can
+//! fail any more each core installs it by letter. What lives longer than a plan has a key of its
+//! own ([`plan::ClusterKey`], [`plan::ListenerKey`]), given out once: letters name those, since
+//! cores may be at different plans for a moment. A cluster of the same name is the same object in
+//! every generation; a listening socket stays with its address; an exchange stays with its
+//! generation.
 //!
 //! # Where this departs from the first design, and why
 //!

@@ -4,6 +4,7 @@
 
 mod blocking;
 mod buffer;
+mod connections;
 mod doorbell;
 mod host;
 mod io;
@@ -24,11 +25,11 @@ mod watch;
 
 pub use blocking::Pool as BlockingPool;
 pub use buffer::Buf;
+pub use connections::{expire_parked, recall_parked, wake_all, watch_connections};
 pub use doorbell::Doorbell;
 pub use host::{
-    CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, expire_parked, now, on_bell,
-    precise_now, recall_parked, run, sleep, spawn, trim_buffers, wake_all, wall_clock,
-    watch_connections, yield_now,
+    CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, now, on_bell, precise_now, run,
+    sleep, spawn, trim_buffers, wall_clock, yield_now,
 };
 pub use io::{Descriptor, Side};
 pub use listener::Listener;
