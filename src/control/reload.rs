@@ -19,7 +19,8 @@ use crate::control::ports::{Bound, Ending, Held, PortChange};
 use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
 use crate::limits;
-use crate::plan::Plan;
+use crate::machine;
+use crate::plan::{Plan, User};
 
 /// Who asked for a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +197,7 @@ struct Ground {
     log: Option<access_log::Place>,
     version: u64,
     cores: usize,
+    user: Option<User>,
     open_files: u64,
 }
 
@@ -317,6 +319,7 @@ impl Control {
             log: self.totals.borrow().log.place(),
             version: self.plan().version + 1,
             cores: self.shards.len(),
+            user: self.plan().user.clone(),
             open_files: self.open_files,
         };
         let (given, known) = match &job.wanted {
@@ -464,10 +467,11 @@ async fn work(control: Rc<Control>) {
 /// Everything that may take long or fail, beside the control core.
 fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refused> {
     let document = ground.source.document_of(name, &text).map_err(Refused::Configuration)?;
-    let cpus = engine::cpus().len();
+    let cpus = machine::cpus();
     let mut plan =
         config::compile(&document, ground.version, cpus).map_err(Refused::Configuration)?;
-    let warned = config::warnings(&document, usize::MAX).as_warnings();
+    let mut warned = config::warnings(&document, usize::MAX).as_warnings();
+    warned.push_str(&config::environment_warnings(&document).as_warnings());
     let mut warnings: Vec<String> = warned.lines().map(str::to_owned).collect();
     if plan.cores != ground.cores {
         warnings.push(format!(
@@ -475,6 +479,10 @@ fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refuse
             plan.cores, ground.cores
         ));
         plan.cores = ground.cores;
+    }
+    if plan.user != ground.user {
+        warnings.push("user, group: the process stays who it is, until a restart".to_owned());
+        plan.user.clone_from(&ground.user);
     }
     start::complete(&mut plan, ground.open_files);
     let bound =

@@ -22,7 +22,7 @@ use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
 use crate::control::{Control, ControlMail, Current, Run, life};
 use crate::engine::{
-    self, BlockingPool, Doorbell, Inbox, Level, Outbox, Placement, Shared, Signals,
+    self, BlockingPool, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals,
 };
 use crate::limits;
 use crate::plan::Plan;
@@ -57,6 +57,7 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     warn_about(&plan, open_files);
     complete(&mut plan, open_files);
     let bound = Held::default().bind(&mut plan)?;
+    drop_privileges(&plan)?;
     let log = access_log::open(&plan, None).map_err(StartError)?;
     let cores = plan.cores;
     let bells =
@@ -96,6 +97,17 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
         Run::Failed(reason) => return Err(StartError(reason)),
     }
     Ok(())
+}
+
+/// After the last socket, before the first file and thread: what is opened later, the access log
+/// too, can be opened again.
+fn drop_privileges(plan: &Plan) -> Result<(), StartError> {
+    let Some(user) = &plan.user else { return Ok(()) };
+    let identity = Identity::find(&user.name, user.group.as_deref()).map_err(StartError)?;
+    identity.assume().map_err(StartError)?;
+    log::info!("runs as {identity}");
+    // io_uring may be allowed for some users only
+    engine::probe().map_err(StartError)
 }
 
 struct Parts {
