@@ -40,8 +40,11 @@ pub const SPLICE_BYTES_MAX: usize = 256 * 1024;
 /// Empty pipes that a core keeps for the next long body. More are closed.
 pub const PIPES_KEPT: usize = 32;
 /// A request of at most so many bytes is copied while its exchange waits, and gives its buffer
-/// back.
+/// back. So does every head that has not come whole yet.
 pub const INPUT_COPY_BYTES_MAX: usize = 4096;
+/// What is copied gets room in multiples of this, so that a head which comes byte by byte is not
+/// allocated anew for each.
+pub const INPUT_COPY_STEP: usize = 1024;
 
 const _: () = assert!(HEADER_BYTES_MAX <= BUFFER_BYTES / 2);
 const _: () = assert!(URL_BYTES_MAX < HEADER_BYTES_MAX);
@@ -59,13 +62,14 @@ pub const TRAILER_BYTES_MAX: usize = 8192;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a kept-alive client connection may be quiet. Then it is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Between two reads of a request body, and two reads of a response body.
+/// Between two reads of a request body, and two reads of a response body once the request has left.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a peer may take none of the bytes we have for it.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Establishing a connection to an endpoint. Then 504.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the whole request sent to the first byte of the answer. Then 504.
+/// From the whole request sent to the whole head of the answer; each interim head (1xx) gives the
+/// next one as long again. Then 504.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an exchange may wait for an upstream connection of a full pool. Then 503.
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,10 +77,14 @@ pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// What SIGTERM gives running exchanges. Then they are cut.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Slowest body, in bytes a second, once the grace below is over. Slower is cut with 408.
+/// Slowest body, in bytes a second, once the grace below is over. A slower request body is cut with
+/// 408, a slower reader of a response without a word.
 pub const BODY_RATE_MIN: u64 = 240;
-/// How long a body may be slow at its beginning.
+/// How long a request body may be slow at its beginning. A client that takes a response too slowly
+/// may fall behind by what it would have taken in so long.
 pub const BODY_RATE_GRACE: Duration = Duration::from_secs(10);
+/// How often a send that waits looks whether the peer has taken anything.
+pub const WRITE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 // --- access log ----------------------------------------------------------------------------
 
@@ -120,8 +128,12 @@ pub const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Messages waiting between two cores. A sender that finds the queue full gets its
 /// letter back.
 pub const MAILBOX_MESSAGES: usize = 4096;
+/// How soon the control core tries again to give a data core a letter that found its box full.
+pub const LETTER_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Threads that do blocking work for the control core (names, files).
 pub const BLOCKING_THREADS: usize = 4;
+/// How much they give way to the cores: a tenth of the CPU time where there is too little.
+pub const BLOCKING_NICE: i32 = 10;
 /// A client connection that has been quiet for this long gives its working memory back.
 pub const PARK_AFTER: Duration = Duration::from_millis(500);
 /// How often a core that waits for connections itself still gives one to another core that waits.
@@ -142,8 +154,22 @@ pub const QUIET_BEATS: u32 = 4;
 pub const ROUTE_PATTERNS_MAX: usize = 1_000_000;
 /// Longest path pattern of a route. Longer is a configuration error.
 pub const PATH_PATTERN_BYTES_MAX: usize = 2048;
-/// How soon a listener that is at the connection limit looks again.
+/// How often the log says that a limit keeps clients waiting, or that none can be accepted.
+pub const SHORTAGE_COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a core tells the control core so.
+pub const SHORTAGE_LETTER_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon a listener looks again for which the kernel has no descriptor or memory.
+pub const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// How soon a listener that is at the connection limit, with a client waiting, first looks again:
+/// about as long as another core takes to close an idle connection. Doubled with every further
+/// look.
+pub const FULL_RETRY_INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// How soon it looks again in the end.
 pub const FULL_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// At the connection limit a core closes this part of its idle client connections for a new one,
+/// and one at least: looking for those that were idle longest must not cost more for each than
+/// serving it.
+pub const RECALLED_PART: usize = 64;
 /// How long a connection that is being closed may be quiet while it is still read, so that our last
 /// answer arrives.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
@@ -218,6 +244,11 @@ pub const UPGRADE_IDLE_GRACE: Duration = Duration::from_secs(5);
 pub const UPGRADE_MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most sockets that an upgrade passes on.
 pub const UPGRADE_SOCKETS_MAX: usize = LISTENERS_MAX * CORES_MAX + 2;
+/// How long a data core may take to end once it is told to. Then the process ends without it, and
+/// says that it failed.
+pub const CORE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the end of the process looks whether the data cores have ended.
+pub const CORE_STOP_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// How long the end of the process waits for the access log to be written.
 pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -250,6 +281,8 @@ pub const RELOAD_LINKS_MAX: usize = 40;
 
 /// Connections to each of the admin and metrics ports. More wait in the kernel's queue.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// How long a scrape waits for the reports of all cores. Then it takes what they reported last.
+pub const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an admin client may take for a request, and be idle.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -259,8 +292,6 @@ pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const UPSTREAM_HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Most header lines in one. More is a 502.
 pub const UPSTREAM_HEADERS_MAX: usize = 200;
-/// Most 1xx heads before the final one. More is a 502: an endpoint that goes on saying "soon"
-/// holds an exchange for ever.
 /// Most 1xx heads before the final one. More is a 502: an endpoint that goes on saying "soon" holds
 /// an exchange for ever.
 pub const INTERIM_RESPONSES_MAX: u32 = 100;

@@ -31,6 +31,8 @@ pub struct Plan {
     /// Counts up with every plan that was accepted: `tls_proxy_rules_version`.
     pub version: u64,
     pub cores: usize,
+    /// Whom the process becomes once its sockets are bound.
+    pub user: Option<User>,
     pub listeners: Vec<Listener>,
     pub router: routing::Router,
     pub routes: Vec<Route>,
@@ -57,6 +59,13 @@ pub struct HotReload {
     pub generations_max: usize,
     /// How long after a reload exchanges may go on that began before it; `None`: to their end.
     pub age_max: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    /// `None`: the user's own.
+    pub group: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +181,7 @@ pub struct Timeouts {
     pub idle: Duration,
     pub read: Duration,
     pub write: Duration,
-    /// Bytes a second; 0: none.
+    /// Of bodies both ways, in bytes a second; 0: none.
     pub body_rate_min: u64,
 }
 

@@ -1,5 +1,5 @@
-//! A new configuration while traffic flows: it takes effect in place, nothing that runs is lost, and
-//! what is wrong changes nothing.
+//! A new configuration while traffic flows: it takes effect in place, nothing that runs is lost,
+//! and what is wrong changes nothing.
 
 mod support;
 
@@ -12,7 +12,17 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use support::{After, Origin, PATIENCE, Proxy, RawClient, Respond, TempDir, edge, eventually};
+use support::{After, Origin, PATIENCE, Proxy, RawClient, Respond, TempDir, eventually};
+
+/// Read again when it is told to, and not before.
+fn edge(rest: &str) -> String {
+    format!("hot_reload.watch = false\n{}", support::edge(rest))
+}
+
+/// Read again when it changes.
+fn watched(text: &str) -> String {
+    support::edge(&says_rest(text))
+}
 
 fn says(text: &str) -> String {
     edge(&says_rest(text))
@@ -64,7 +74,7 @@ fn address_of(proxy: &Proxy, name: &str) -> SocketAddr {
     let log = proxy.log();
     let line = log.lines().rev().find_map(|line| line.strip_suffix(&end));
     let address = line.and_then(|line| line.split_once("listening on "));
-    address.unwrap_or_else(|| panic!("no {name} in:\n{log}")).1.parse().unwrap()
+    address.unwrap_or_else(|| panic!("no {name} in:\n{log}")).1.parse().expect("an address")
 }
 
 fn get(address: SocketAddr) -> String {
@@ -133,7 +143,7 @@ fn a_file_that_is_wrong_changes_nothing_and_the_log_says_where() {
     let wrong = says("two") + "timeout = \"fast\"\ncolour = 3\n";
     try_reload(&proxy, &wrong);
     proxy.wait_for_log("reload refused (SIGHUP): version 1 stays in force");
-    for line in ["corelane.toml:11:11: routes[0].timeout: ", "corelane.toml:12:1: routes[0].colour"]
+    for line in ["corelane.toml:12:11: routes[0].timeout: ", "corelane.toml:13:1: routes[0].colour"]
     {
         proxy.wait_for_log(line);
     }
@@ -223,25 +233,25 @@ fn sighup_while_draining_is_refused_and_the_drain_goes_on() {
 
 #[test]
 fn a_file_that_an_editor_replaces_is_read_again_and_an_equal_one_is_not() {
-    let proxy = Proxy::start(&says("one"));
+    let proxy = Proxy::start(&watched("one"));
     let write = |toml: &str| {
         let file = proxy.directory().join("corelane.toml");
         let new = proxy.directory().join(".corelane.toml.swp");
         fs::write(&new, toml).unwrap();
         fs::rename(&new, &file).unwrap();
     };
-    write(&says("two"));
+    write(&watched("two"));
     proxy.wait_for_log("reloaded (file change): version 2");
     assert_eq!(proxy.client().get("/").text(), "two");
-    write(&says("two"));
+    write(&watched("two"));
     thread::sleep(Duration::from_millis(300)); // for the change that is none
-    write(&says("three"));
+    write(&watched("three"));
     proxy.wait_for_log("reloaded (file change): version 3");
     assert_eq!(proxy.client().get("/").text(), "three");
     // Written in place, and gone for a while.
     fs::remove_file(proxy.directory().join("corelane.toml")).unwrap();
     proxy.wait_for_log("looking for it");
-    proxy.rewrite_config(&says("four"));
+    proxy.rewrite_config(&watched("four"));
     proxy.wait_for_log("reloaded (file change): version 4");
     assert_eq!(proxy.client().get("/").text(), "four");
 }
@@ -251,7 +261,7 @@ fn a_config_map_that_is_swapped_is_read_again() {
     let folder = TempDir::new();
     let at = |name: &str| folder.path().join(name);
     let swap = |version: &str, text: &str| {
-        folder.write(&format!("..{version}/corelane.toml"), says(text));
+        folder.write(&format!("..{version}/corelane.toml"), watched(text));
         symlink(format!("..{version}"), at("..data_tmp")).unwrap();
         fs::rename(at("..data_tmp"), at("..data")).unwrap();
     };
@@ -270,15 +280,19 @@ fn a_config_map_that_is_swapped_is_read_again() {
 #[test]
 fn watching_is_turned_off_and_on_by_a_reload() {
     let proxy = Proxy::start(&says("one"));
-    let off = |text: &str| format!("hot_reload.watch = false\n{}", says(text));
-    reload(&proxy, &off("two"));
-    proxy.rewrite_config(&off("three"));
+    reload(&proxy, &says("two"));
+    proxy.rewrite_config(&says("three"));
     thread::sleep(Duration::from_millis(600)); // nothing is waited for but that nothing happens
     assert_eq!(proxy.client().get("/").text(), "two");
-    reload(&proxy, &says("four"));
-    proxy.rewrite_config(&says("five"));
+    reload(&proxy, &watched("four"));
+    proxy.rewrite_config(&watched("five"));
     proxy.wait_for_log("reloaded (file change): version 4");
     assert_eq!(proxy.client().get("/").text(), "five");
+    proxy.rewrite_config(&says("off again"));
+    proxy.wait_for_log("reloaded (file change): version 5");
+    proxy.rewrite_config(&watched("unseen"));
+    thread::sleep(Duration::from_millis(600));
+    assert_eq!(proxy.client().get("/").text(), "off again");
 }
 
 // --- listeners -------------------------------------------------------------------------------
@@ -349,6 +363,50 @@ fn a_removed_listener_loses_nothing_that_is_queued_and_finishes_what_runs() {
 }
 
 #[test]
+fn whoever_gets_through_to_a_listener_that_comes_and_goes_is_answered() {
+    let free = TcpListener::bind("127.0.0.3:0").expect("the loopback network has many addresses");
+    let address = free.local_addr().expect("it is bound");
+    drop(free);
+    let toml = |there: bool| {
+        let second = if there { listener("second", &address.to_string()) } else { String::new() };
+        on_cores(3, &edge(&(second + &says_rest("hi"))))
+    };
+    let proxy = Proxy::start(&toml(true));
+    let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let Ok(stream) = TcpStream::connect(address) else {
+                        thread::sleep(Duration::from_millis(1));
+                        continue;
+                    };
+                    drop(stream.set_read_timeout(Some(PATIENCE)));
+                    let mut stream = stream;
+                    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("it is taken");
+                    let mut answer = [0; 12];
+                    stream.read_exact(&mut answer).expect("it is answered");
+                    assert_eq!(&answer, b"HTTP/1.1 200");
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..4 {
+            let before = answered.load(Ordering::Relaxed);
+            assert!(eventually(|| answered.load(Ordering::Relaxed) > before + 50));
+            reload(&proxy, &toml(false));
+            assert!(eventually(|| is_refused(address)));
+            reload(&proxy, &toml(true));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    // And without a moment in which nobody listens there.
+    reload(&proxy, &toml(false));
+    reload(&proxy, &toml(true));
+    assert_eq!(get(address), "hi");
+}
+
+#[test]
 fn a_port_that_is_taken_refuses_the_whole_reload() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -357,7 +415,7 @@ fn a_port_that_is_taken_refuses_the_whole_reload() {
     try_reload(&proxy, &new);
     proxy.wait_for_log(&format!("cannot listen on {address} as b: Address already in use"));
     assert_eq!(proxy.client().get("/").text(), "one");
-    assert!(!proxy.log().contains(" as a"), "{}", proxy.log());
+    assert!(!proxy.log().contains(" as a\n"), "{}", proxy.log());
     drop(taken);
     reload(&proxy, &new);
     assert_eq!(get(address.parse().unwrap()), "two");
@@ -398,6 +456,21 @@ fn a_cluster_keeps_its_connections_whatever_its_place_and_settings() {
     }
     assert_eq!(client.get("/").text(), "hi");
     assert_eq!(origin.connections_accepted(), 1);
+}
+
+#[test]
+fn a_name_that_is_new_is_resolved_before_requests_need_it() {
+    let origin = Origin::start().on("GET /", Respond::text("hi"));
+    let proxy = Proxy::start(&says("one"));
+    let named = to_origin(&origin, "").replace("127.0.0.1", "localhost");
+    reload(&proxy, &edge(&named));
+    assert_eq!(proxy.client().get("/").text(), "hi");
+    // And what is known is not asked again: a name that never resolves delays its first plan only.
+    let never = "[clusters.b]\nendpoints = [{ address = \"no.such.name.invalid:1\" }]\n";
+    reload(&proxy, &edge(&(named.clone() + never)));
+    assert_eq!(proxy.client().get("/").text(), "hi");
+    reload(&proxy, &edge(&(never.to_owned() + &named)));
+    assert_eq!(proxy.client().get("/").text(), "hi");
 }
 
 #[test]
@@ -562,7 +635,7 @@ fn the_oldest_generations_are_cut_when_there_are_too_many() {
     let count =
         || proxy.metrics().lines().any(|l| l.contains("generation_retired") && l.ends_with(" 1"));
     assert!(eventually(count), "{cut}\n{}", proxy.metrics());
-    reload(&proxy, &says("hi"));
+    reload(&proxy, &format!("hot_reload.max_generations = 3\n{}", says("hi")));
     proxy.wait_for_log("generation 2 is retired");
     assert_eq!(proxy.client().get("/").text(), "hi");
 }
@@ -588,7 +661,8 @@ fn generations_are_freed_and_memory_does_not_grow() {
         let routes: String = (0..500)
             .map(|n| {
                 format!(
-                    "[[routes]]\nname = \"r{n}\"\npaths = [\"/{number}/{n}/*\"]\ncluster = \"c{}\"\n",
+                    "[[routes]]\nname = \"r{n}\"\ncluster = \"c{}\"\n\
+                     paths = [\"/{number}/{n}/*\"]\n",
                     n % 50
                 )
             })

@@ -31,6 +31,7 @@ pub(super) fn check(document: &Document) -> Checked<'_> {
     let mut found = Found::default();
     found.listeners(document);
     found.heads(document);
+    found.group(document);
     found.route_names(document);
     let actions = found.actions(document);
     let router = found.router(document);
@@ -127,6 +128,14 @@ impl Found {
             let wrong = Wrong::new("a URL of this length does not fit into `max_header_size`")
                 .note(format!("expected less than {} bytes", head.value.0));
             self.refuse(url.offset.or(head.offset), "limits.max_url_length".to_owned(), wrong);
+        }
+    }
+
+    fn group(&mut self, document: &Document) {
+        if let (None, Some(group)) = (&document.user, &document.group) {
+            let wrong = Wrong::new("a group without a user takes nothing from the process")
+                .note("expected `user` beside it");
+            self.refuse(group.offset, "group".to_owned(), wrong);
         }
     }
 
@@ -303,7 +312,8 @@ fn same(a: SocketAddr, b: SocketAddr) -> bool {
 /// Whether a connection to one could have been meant for the other.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let any = a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() == b.port() && a.port() != 0 && (any || a.ip() == b.ip())
+    let family = a.is_ipv4() == b.is_ipv4(); // an IPv6 socket takes IPv6 only
+    a.port() == b.port() && a.port() != 0 && family && (any || a.ip() == b.ip())
 }
 
 #[cfg(test)]
@@ -345,6 +355,8 @@ mod tests {
         assert!(overlap(at("0.0.0.0:80"), at("127.0.0.1:80")));
         assert!(!overlap(at("127.0.0.2:80"), at("127.0.0.1:80")));
         assert!(!overlap(at("127.0.0.1:0"), at("127.0.0.1:0")));
+        assert!(!overlap(at("0.0.0.0:80"), at("[::]:80")));
+        assert!(overlap(at("[::1]:80"), at("[::]:80")));
         assert!(!same(at("127.0.0.1:0"), at("127.0.0.1:0")));
         assert!(!same(at("0.0.0.0:80"), at("127.0.0.1:80")));
     }

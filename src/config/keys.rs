@@ -15,6 +15,15 @@ pub struct Key {
     /// A line of TOML, as it stands in the key's section.
     pub example: &'static str,
     pub doc: &'static str,
+    /// Never shown: `print-config`, the admin API and error messages hide the value.
+    pub secret: bool,
+}
+
+impl Key {
+    /// `key(…).secret()` in the table below.
+    pub const fn secret(self) -> Key {
+        Key { secret: true, ..self }
+    }
 }
 
 /// What holds when a key is not written.
@@ -91,6 +100,27 @@ pub(super) fn home_of(name: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether what stands at a path, `admin.tokens[0].token`, must not be shown.
+pub(super) fn is_secret(path: &str) -> bool {
+    is_secret_in(KEYS, path)
+}
+
+fn is_secret_in(keys: &[Key], path: &str) -> bool {
+    let mut secrets = keys.iter().filter(|key| key.secret).peekable();
+    if secrets.peek().is_none() {
+        return false;
+    }
+    let path = pattern_of(path);
+    secrets.any(|key| {
+        let own = match key.path.split_once("NAME") {
+            // a name may have dots in it
+            Some((before, after)) => path.starts_with(before) && path.ends_with(after),
+            None => bare(&path) == bare(key.path),
+        };
+        own || bare(&path).starts_with(&format!("{}.", bare(key.path)))
+    })
+}
+
 /// A key as an operator writes it, `routes[2].cluster` or `clusters.orders.pool`, as in [`KEYS`].
 pub(super) fn pattern_of(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
@@ -123,7 +153,7 @@ const fn key(
     example: &'static str,
     doc: &'static str,
 ) -> Key {
-    Key { path, kind, default, example, doc }
+    Key { path, kind, default, example, doc, secret: false }
 }
 
 /// In the order of `conf/corelane.toml`.
@@ -158,10 +188,24 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "hot_reload.max_age",
-        "duration or \"0\"",
-        Is("\"0\""),
+        "duration",
+        Is("\"0s\""),
         "max_age = \"1h\"",
-        "how long after a reload exchanges may go on that began before it; 0: to their end",
+        "how long after a reload exchanges may go on that began before it; 0s: to their end",
+    ),
+    key(
+        "user",
+        "name or number",
+        Absent("the one who starts it"),
+        "user = \"corelane\"",
+        "whom the process becomes once its sockets are bound; its files must be his to open",
+    ),
+    key(
+        "group",
+        "name or number",
+        Absent("that of `user`"),
+        "user = \"corelane\"\ngroup = \"www-data\"",
+        "group that it becomes a member of, instead of the user's own",
     ),
     key(
         "trusted_proxies",
@@ -189,7 +233,7 @@ pub const KEYS: &[Key] = &[
         "address",
         Required,
         "bind = \"0.0.0.0:8080\"",
-        "IP address and port to listen on; port 0 lets the kernel choose",
+        "IP address and port; 0: one of the kernel; [::] is IPv6 only, 0.0.0.0 beside it is IPv4",
     ),
     key(
         "listeners[].protocol",
@@ -392,7 +436,7 @@ pub const KEYS: &[Key] = &[
         "duration",
         Is("\"30s\""),
         "timeouts = { first_byte = \"10s\" }",
-        "from the whole request sent to the first byte of the answer; then 504",
+        "from the whole request sent to the whole head of the answer, each 1xx anew; then 504",
     ),
     key(
         "clusters.NAME.timeouts.read",
@@ -434,7 +478,7 @@ pub const KEYS: &[Key] = &[
         "integer",
         Is("0"),
         "max_concurrent_connections = 50000",
-        "most open client connections; more wait in the backlog; 0: from the open-file limit",
+        "most open client connections; then idle ones make room or new ones wait; 0: by open files",
     ),
     key(
         "timeouts.header",
@@ -469,7 +513,7 @@ pub const KEYS: &[Key] = &[
         "size",
         Is("240"),
         "min_body_rate = \"1KiB\"",
-        "slowest request body, in bytes a second, after 10 seconds of grace; then 408; 0: none",
+        "slowest body up or down, in bytes a second, after 10 s of grace; then 408 or cut; 0: none",
     ),
     key(
         "logging.level",
@@ -530,6 +574,7 @@ mod tests {
     use toml::de::DeTable;
 
     use super::super::document::Document;
+    use super::super::env::Variables;
     use super::super::read::Reader;
     use super::*;
 
@@ -543,7 +588,7 @@ mod tests {
     #[test]
     fn the_reader_asks_for_every_key_of_the_registry_and_no_other() {
         let tree = DeTable::parse(EVERYTHING).unwrap();
-        let reader = Reader::new(false);
+        let reader = Reader::new(false, Variables::default());
         let _ = Document::read(&reader, tree.get_ref(), "everything", EVERYTHING);
         let asked = reader.asked.borrow();
         // A section is asked for as well; only its keys are in the registry.
@@ -552,6 +597,28 @@ mod tests {
             asked.iter().filter(|path| !section(path)).map(String::as_str).collect();
         let known: BTreeSet<&str> = KEYS.iter().map(|key| key.path).collect();
         assert_eq!(leaves, known);
+    }
+
+    #[test]
+    fn secrets_are_known_by_any_path_that_leads_to_them() {
+        let doc = "";
+        let keys = [
+            key("admin.tokens[].token", "string", Required, "", doc).secret(),
+            key("clusters.NAME.tls.key", "string", Required, "", doc).secret(),
+            key("admin.bind", "address", Required, "", doc),
+        ];
+        let is_secret = |path: &str| is_secret_in(&keys, path);
+        for secret in [
+            "admin.tokens[3].token",
+            "admin.tokens[0].token[1]",
+            "clusters.orders.tls.key",
+            "clusters.a.dotted.name.tls.key",
+        ] {
+            assert!(is_secret(secret), "{secret}");
+        }
+        for plain in ["admin.bind", "admin.tokens", "admin.tokens[0].name", "clusters.tls.ca", ""] {
+            assert!(!is_secret(plain), "{plain}");
+        }
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub(super) async fn watch(control: Rc<Control>) {
                 return;
             }
         };
-        first(follow(&control, &file, watcher), wanted(&control, false)).await;
+        let following = Box::pin(follow(&control, &file, watcher));
+        first(following, wanted(&control, false)).await;
     }
 }
 

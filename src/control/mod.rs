@@ -4,8 +4,10 @@
 
 mod access_log;
 mod clusters;
+mod complaint;
 mod file_watch;
 mod generations;
+mod letters;
 pub mod message;
 mod names;
 mod ports;
@@ -25,7 +27,9 @@ use std::time::Duration;
 use crate::cli::Source;
 use crate::control::access_log::Change;
 use crate::control::clusters::Clusters;
+use crate::control::complaint::Complaint;
 use crate::control::generations::Older;
+use crate::control::letters::Letters;
 use crate::control::message::{
     ClusterShare, EndpointShare, Install, LogChange, ToControl, ToShard,
 };
@@ -34,8 +38,10 @@ use crate::control::ports::Held;
 use crate::control::reload::{Reloads, Trigger};
 use crate::control::stats::Totals;
 use crate::control::upgrade::{Program, Upgrades};
-use crate::engine::{self, Inbox, Outbox, Shared, Signal, Signals};
-use crate::plan::{self, Address, ClusterKey, ListenerKey, Plan};
+use crate::discovery::NamedAddress;
+use crate::engine::{self, Inbox, Shared, Signal, Signals};
+use crate::limits;
+use crate::plan::{self, ClusterKey, ListenerKey, Plan};
 use crate::shard::counters::Counters;
 
 /// What the control core's tasks share.
@@ -49,7 +55,7 @@ pub(crate) struct Control {
     upgrades: Upgrades,
     /// The limit of the process.
     open_files: u64,
-    shards: Vec<Outbox<ToShard>>,
+    shards: Vec<Letters>,
     pub(crate) counters: Vec<Shared<Counters>>,
     clusters: RefCell<Clusters>,
     watch: Watch,
@@ -61,6 +67,8 @@ pub(crate) struct Control {
     installed: Vec<Cell<u64>>,
     failed: RefCell<Option<String>>,
     changed: RefCell<Vec<Waker>>,
+    full: Complaint,
+    cannot_accept: Complaint,
 }
 
 /// The plan in force, and the keys of what it names, in its order.
@@ -85,6 +93,8 @@ impl Control {
                 log::debug!("core {core} has drained");
                 self.drained[core].set(true);
             }
+            ToControl::Full => self.complain_of_limit(),
+            ToControl::CannotAccept(error) => self.complain_of_accept(&error),
             ToControl::Failed { core, reason } => {
                 *self.failed.borrow_mut() = Some(format!("core {core} cannot run: {reason}"));
             }
@@ -92,10 +102,9 @@ impl Control {
     }
 
     pub(crate) fn to_shards(&self, letter: impl Fn() -> ToShard) {
-        for (core, outbox) in self.shards.iter().enumerate() {
-            if outbox.put(letter()).is_err() {
-                log::error!("core {core} does not take its mail");
-            }
+        self.shards.iter().for_each(|letters| letters.send(letter()));
+        if !self.are_letters_sent() {
+            self.wake(); // whoever delivers them later
         }
     }
 
@@ -106,6 +115,10 @@ impl Control {
 
     fn has_installed(&self, version: u64) -> bool {
         self.installed.iter().all(|installed| installed.get() >= version)
+    }
+
+    fn are_letters_sent(&self) -> bool {
+        self.shards.iter().all(Letters::are_sent)
     }
 
     /// The addresses of one cluster as they are known now, once for one core.
@@ -137,12 +150,12 @@ impl Control {
             .collect()
     }
 
-    /// Tells the data cores of names that lead elsewhere now.
-    fn names_changed(&self) {
+    /// Tells the data cores of a name that leads elsewhere now.
+    fn name_changed(&self, name: &NamedAddress) {
         self.clusters.borrow_mut().forget_unused_permits();
         let current = self.current.borrow();
         for (cluster, &key) in current.plan.clusters.iter().zip(&current.cluster_keys) {
-            if cluster.endpoints.iter().any(|e| matches!(e.address, Address::Name(..))) {
+            if names::leads_to(&cluster.endpoints, name) {
                 self.to_shards(|| ToShard::Endpoints(key, self.endpoints(key, cluster)));
             }
         }
@@ -150,7 +163,7 @@ impl Control {
 
     /// The plan in force for every core, with the sockets that are new and its end of the log.
     /// The first generation goes the way of all later ones.
-    async fn send_plan(&self, sockets: Vec<(ListenerKey, Vec<TcpListener>)>, log: Vec<LogChange>) {
+    fn send_plan(&self, sockets: Vec<(ListenerKey, Vec<TcpListener>)>, log: Vec<LogChange>) {
         let mut by_core: Vec<Vec<(ListenerKey, TcpListener)>> =
             self.shards.iter().map(|_| Vec::new()).collect();
         for (key, sockets) in sockets {
@@ -160,7 +173,7 @@ impl Control {
                 by_core[core].push((key, socket));
             }
         }
-        for ((core, sockets), log) in by_core.into_iter().enumerate().zip(log) {
+        for ((letters, sockets), log) in self.shards.iter().zip(by_core).zip(log) {
             let install = Install {
                 plan: self.plan(),
                 clusters: self.cluster_shares(),
@@ -168,21 +181,9 @@ impl Control {
                 sockets,
                 log,
             };
-            self.must_take(core, ToShard::Install(Box::new(install))).await;
+            letters.send(ToShard::Install(Box::new(install)));
         }
-    }
-
-    /// A letter that must not be lost: a core whose box is full gets it as soon as there is room.
-    async fn must_take(&self, core: usize, letter: ToShard) {
-        let mut letter = letter;
-        let end = engine::now() + crate::limits::INSTALL_TIMEOUT;
-        while let Err(back) = self.shards[core].put(letter) {
-            if engine::now() > end {
-                return log::error!("core {core} does not take its mail");
-            }
-            engine::sleep(crate::limits::FULL_RETRY_INTERVAL).await;
-            letter = back;
-        }
+        self.wake(); // whoever delivers later what found no room
     }
 
     /// What each core is told of the access log, and the log that is to be closed once they know.
@@ -293,6 +294,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     control.to_shards(|| ToShard::Drain { handed_over: handed_over.clone() });
     let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;
     control.to_shards(|| ToShard::Stop);
+    control.until(limits::CORE_STOP_TIMEOUT, Control::are_letters_sent).await;
     if let Some(reason) = control.failed.borrow_mut().take() {
         return Run::Failed(reason);
     }

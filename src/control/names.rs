@@ -3,15 +3,16 @@
 //! delays nothing.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 
 use crate::control::Control;
-use crate::discovery::dns::Resolver;
+use crate::discovery::dns::{Answer, ResolveError, Resolver};
 use crate::discovery::{Change, NamedAddress, Names};
 use crate::engine::{self, BlockingPool, Sleep};
-use crate::plan::{Address, Plan};
+use crate::plan::{Address, Endpoint, Plan};
 
 pub(super) struct Watch {
     names: RefCell<Names>,
@@ -48,11 +49,17 @@ impl Watch {
         }
     }
 
-    /// All names of a plan have had an address at some time.
-    pub(super) fn are_resolved(&self, plan: &Plan) -> bool {
+    /// All of them have had an address at some time.
+    pub(super) fn are_resolved(&self, wanted: &[NamedAddress]) -> bool {
         let names = self.names.borrow();
-        names_of(plan).all(|name| !names.addresses(&name).is_empty())
+        wanted.iter().all(|name| !names.addresses(name).is_empty())
     }
+}
+
+/// The names that `plan` has and `before` has not.
+pub(super) fn new_names(plan: &Plan, before: Option<&Plan>) -> Vec<NamedAddress> {
+    let known: BTreeSet<NamedAddress> = before.into_iter().flat_map(names_of).collect();
+    names_of(plan).filter(|name| !known.contains(name)).collect()
 }
 
 fn names_of(plan: &Plan) -> impl Iterator<Item = NamedAddress> {
@@ -65,6 +72,14 @@ fn named(address: &Address) -> Option<NamedAddress> {
         Address::Ip(_) => None,
         Address::Name(name, port) => Some(NamedAddress { name: name.clone(), port: *port }),
     }
+}
+
+/// Whether these endpoints of a cluster change with that name.
+pub(super) fn leads_to(endpoints: &[Endpoint], name: &NamedAddress) -> bool {
+    endpoints.iter().any(|endpoint| match &endpoint.address {
+        Address::Ip(_) => false,
+        Address::Name(theirs, port) => (theirs, *port) == (&name.name, name.port),
+    })
 }
 
 impl Control {
@@ -100,12 +115,8 @@ pub(super) async fn keep_resolved(control: Rc<Control>) {
 }
 
 async fn resolve(control: Rc<Control>, wanted: NamedAddress) {
-    let name = wanted.name.clone();
-    let asking = control.watch.pool.run(move || Resolver::load().resolve(&name));
-    let Some(result) = asking.await else {
-        log::error!("asking for {} panicked; it is not asked again", wanted.name);
-        return;
-    };
+    let lookup = |name: &str| Resolver::load().resolve(name);
+    let result = ask(&control.watch.pool, wanted.name.clone(), lookup).await;
     if let Err(error) = &result {
         log::warn!("cannot resolve {}: {error}", wanted.name);
     }
@@ -114,8 +125,74 @@ async fn resolve(control: Rc<Control>, wanted: NamedAddress) {
         Change::Same => {}
         Change::New(addresses) => {
             log::info!("{} is at {addresses:?}", wanted.name);
-            control.names_changed();
+            control.name_changed(&wanted);
         }
     }
     control.wake(); // the next one may be due earlier now
+}
+
+/// A lookup on the blocking pool. One that panics has failed like any other: an answer that trips
+/// us up now may be another one later, and a name must never be given up on.
+async fn ask(
+    pool: &BlockingPool,
+    name: String,
+    lookup: impl FnOnce(&str) -> Result<Answer, ResolveError> + Send + 'static,
+) -> Result<Answer, ResolveError> {
+    let asked = name.clone();
+    let result = pool.run(move || lookup(&asked)).await;
+    result.unwrap_or(Err(ResolveError::Panicked { name }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::{Doorbell, Placement};
+
+    #[test]
+    fn a_name_whose_lookup_panicked_is_asked_again_after_the_backoff() {
+        let bell = Doorbell::new().expect("descriptors are left");
+        let pool_bell = bell.clone();
+        let main = || async move {
+            let pool = Rc::new(BlockingPool::start(pool_bell).expect("threads are left"));
+            let collecting = Rc::downgrade(&pool);
+            engine::on_bell(move || collecting.upgrade().iter().for_each(|pool| pool.collect()));
+            let (name, now) = (NamedAddress { name: "a.test".into(), port: 80 }, engine::now());
+            let mut names = Names::default();
+            names.watch([name.clone()], now);
+            for backoff in [1, 2, 4] {
+                let due = names.next_due().expect("it is not being asked");
+                assert_eq!(names.due(due), std::slice::from_ref(&name));
+                let result = ask(&pool, name.name.clone(), |_| panic!("on purpose")).await;
+                assert!(matches!(result, Err(ResolveError::Panicked { .. })), "{result:?}");
+                assert_eq!(names.answer(&name, result, due), Change::Same);
+                assert_eq!(names.next_due(), Some(due + Duration::from_secs(backoff)));
+            }
+            let good = |_: &str| {
+                Ok(Answer { addresses: vec![[10, 0, 0, 1].into()], ttl: Duration::from_secs(9) })
+            };
+            let result = ask(&pool, name.name.clone(), good).await;
+            assert!(matches!(names.answer(&name, result, now), Change::New(_)));
+        };
+        let core = std::thread::spawn(|| engine::run(Placement::Anywhere, bell, main));
+        core.join().expect("nothing panics beyond the lookup").expect("the core runs");
+    }
+
+    #[test]
+    fn only_clusters_with_the_name_that_changed_are_told() {
+        let named = |name: &str, port| Address::Name(name.to_owned(), port);
+        let endpoints = |addresses: Vec<Address>| -> Vec<Endpoint> {
+            addresses
+                .into_iter()
+                .map(|address| Endpoint { address, weight: 1, zone: None })
+                .collect()
+        };
+        let changed = NamedAddress { name: "a.test".to_owned(), port: 80 };
+        let ip = Address::Ip(SocketAddr::from(([127, 0, 0, 1], 80)));
+        assert!(leads_to(&endpoints(vec![ip.clone(), named("a.test", 80)]), &changed));
+        for other in [ip, named("b.test", 80), named("a.test", 81)] {
+            assert!(!leads_to(&endpoints(vec![other]), &changed));
+        }
+    }
 }

@@ -18,10 +18,11 @@ use crate::config;
 use crate::control::access_log::{self, Change};
 use crate::control::ports::{Bound, Ending, Held, PortChange};
 use crate::control::upgrade::{Described, Inherited, Use};
-use crate::control::{Control, Current, start};
+use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
 use crate::limits;
-use crate::plan::Plan;
+use crate::machine;
+use crate::plan::{Plan, User};
 
 /// Who asked for a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,8 +120,11 @@ enum Wanted {
 struct Job {
     wanted: Wanted,
     trigger: Trigger,
-    outcome: Rc<RefCell<Option<Result<Report, Refused>>>>,
+    outcome: Outcome,
 }
+
+/// `None` until it is there.
+type Outcome = Rc<RefCell<Option<Result<Report, Refused>>>>;
 
 /// A port that the control core serves itself.
 #[derive(Default)]
@@ -182,11 +186,7 @@ impl Reloads {
     }
 
     /// `None`: too many wait already.
-    fn enqueue(
-        &self,
-        wanted: Wanted,
-        trigger: Trigger,
-    ) -> Option<Rc<RefCell<Option<Result<Report, Refused>>>>> {
+    fn enqueue(&self, wanted: Wanted, trigger: Trigger) -> Option<Outcome> {
         let mut queue = self.queue.borrow_mut();
         let shared = queue.iter().find(|job| {
             matches!(
@@ -201,7 +201,7 @@ impl Reloads {
         if queue.len() >= limits::RELOADS_QUEUED_MAX {
             return None;
         }
-        let outcome = Rc::default();
+        let outcome = Outcome::default();
         queue.push_back(Job { wanted, trigger, outcome: Rc::clone(&outcome) });
         Some(outcome)
     }
@@ -223,6 +223,7 @@ struct Ground {
     log: Option<access_log::Place>,
     version: u64,
     cores: usize,
+    user: Option<User>,
     open_files: u64,
 }
 
@@ -344,6 +345,7 @@ impl Control {
             log: self.totals.borrow().log.place(),
             version: self.plan().version + 1,
             cores: self.shards.len(),
+            user: self.plan().user.clone(),
             open_files: self.open_files,
         };
         let (given, known) = match &job.wanted {
@@ -412,7 +414,7 @@ impl Control {
         let before = self.put_in_force(plan, bound.keys.clone());
         self.older.add(before, engine::now());
         let (log, old_log) = self.change_log(log);
-        self.send_plan(bound.sockets, log).await;
+        self.send_plan(bound.sockets, log);
         self.change_ports(bound.metrics, bound.admin);
         self.reloads.remember(version, trigger, Rc::from(text));
         if !self.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
@@ -428,9 +430,11 @@ impl Control {
     /// Names that are new get a moment, so that the first requests find addresses. The old plan
     /// serves meanwhile.
     async fn names_first(self: &Rc<Self>, plan: &Shared<Plan>) {
-        self.watch.want(&[&self.plan(), plan]);
+        let before = self.plan();
+        self.watch.want(&[&before, plan]);
         self.wake();
-        self.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.are_resolved(plan)).await;
+        let new = names::new_names(plan, Some(&before));
+        self.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.are_resolved(&new)).await;
     }
 
     /// Gives back the plan that was in force.
@@ -491,10 +495,11 @@ async fn work(control: Rc<Control>) {
 /// Everything that may take long or fail, beside the control core.
 fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refused> {
     let document = ground.source.document_of(name, &text).map_err(Refused::Configuration)?;
-    let cpus = engine::cpus().len();
+    let cpus = machine::cpus();
     let mut plan =
         config::compile(&document, ground.version, cpus).map_err(Refused::Configuration)?;
-    let warned = config::warnings(&document, usize::MAX).as_warnings();
+    let mut warned = config::warnings(&document, usize::MAX).as_warnings();
+    warned.push_str(&config::environment_warnings(&document).as_warnings());
     let mut warnings: Vec<String> = warned.lines().map(str::to_owned).collect();
     if plan.cores != ground.cores {
         warnings.push(format!(
@@ -503,6 +508,10 @@ fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refuse
         ));
         plan.cores = ground.cores;
     }
+    if plan.user != ground.user {
+        warnings.push("user, group: the process stays who it is, until a restart".to_owned());
+        plan.user.clone_from(&ground.user);
+    }
     start::complete(&mut plan, ground.open_files);
     let bound = ground
         .held
@@ -510,4 +519,41 @@ fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refuse
         .map_err(|error| Refused::Impossible(error.to_string()))?;
     let log = access_log::open(&plan, ground.log.as_ref()).map_err(Refused::Impossible)?;
     Ok(Prepared { plan, text, bound, log, warnings })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_for_the_same_file_share_a_run_and_texts_do_not() {
+        let reloads = Reloads::new("a", 1);
+        let first = reloads.enqueue(Wanted::File, Trigger::Signal).unwrap();
+        let second = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch).unwrap();
+        assert!(Rc::ptr_eq(&first, &second));
+        reloads.queue.borrow_mut().clear(); // it runs now: what comes may not be in it
+        let third = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch).unwrap();
+        assert!(!Rc::ptr_eq(&first, &third));
+        let explicit = reloads.enqueue(Wanted::File, Trigger::Signal).unwrap();
+        assert!(!Rc::ptr_eq(&third, &explicit), "it reads also what has not changed");
+        for _ in 2..limits::RELOADS_QUEUED_MAX {
+            let text = Wanted::Text(Rc::from("b"));
+            assert!(reloads.enqueue(text, Trigger::Admin).is_some());
+        }
+        assert!(reloads.enqueue(Wanted::Text(Rc::from("b")), Trigger::Admin).is_none());
+        assert!(reloads.enqueue(Wanted::File, Trigger::Signal).is_some(), "one waits already");
+    }
+
+    #[test]
+    fn the_last_ten_are_remembered() {
+        let reloads = Reloads::new("1", 1);
+        for version in 2..=12_u64 {
+            reloads.remember(version, Trigger::Signal, Rc::from(version.to_string()));
+        }
+        let history = reloads.history.borrow();
+        let versions: Vec<u64> = history.iter().map(|old| old.version).collect();
+        assert_eq!(versions, (3..=12).collect::<Vec<_>>());
+        assert_eq!(&*history[0].text, "3");
+        assert_ne!(history[0].hash(), history[1].hash());
+    }
 }

@@ -6,12 +6,15 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::cli::Source;
 use crate::control::access_log::{self, Change};
 use crate::control::clusters::Clusters;
+use crate::control::complaint::Complaint;
 use crate::control::file_watch;
 use crate::control::generations::{self, Older};
+use crate::control::letters::{self, Letters};
 use crate::control::message::{ToControl, ToShard};
 use crate::control::names::{self, Watch};
 use crate::control::ports::{Bound, Held};
@@ -20,7 +23,7 @@ use crate::control::stats::Totals;
 use crate::control::upgrade::{Inherited, Program, Upgrades};
 use crate::control::{Control, ControlMail, Current, Run, life};
 use crate::engine::{
-    self, BlockingPool, Doorbell, Inbox, Level, Outbox, Placement, Shared, Signals,
+    self, BlockingPool, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals,
 };
 use crate::limits;
 use crate::plan::Plan;
@@ -55,9 +58,10 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     let program =
         Program::current().map_err(|e| StartError(format!("cannot find its own program: {e}")))?;
     let mut inherited = Inherited::receive()?;
+    warn_about(&plan, open_files);
     complete(&mut plan, open_files);
-    warn_about(&plan);
     let bound = Held::default().bind(&mut plan, &mut inherited)?;
+    drop_privileges(&plan)?;
     let log = access_log::open(&plan, None).map_err(StartError)?;
     let cores = plan.cores;
     let bells =
@@ -83,8 +87,15 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     let ended = engine::run(Placement::Anywhere, bells.control, move || supervise(parts))
         .map_err(|e| StartError(format!("the control core cannot run: {e}")))?;
     let (outcome, log) = ended?;
-    stop(threads, log);
+    let stuck = stop(threads, log);
     match outcome {
+        Run::Drained | Run::Cut if !stuck.is_empty() => {
+            return Err(StartError(format!(
+                "{} did not stop in {:?}: the process ends without, please report it",
+                stuck.join(", "),
+                limits::CORE_STOP_TIMEOUT
+            )));
+        }
         Run::Drained => log::info!("drained, bye"),
         Run::Cut => log::warn!(
             "drain_timeout is over, or a second signal came: the remaining connections were cut"
@@ -92,6 +103,17 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
         Run::Failed(reason) => return Err(StartError(reason)),
     }
     Ok(())
+}
+
+/// After the last socket, before the first file and thread: what is opened later, the access log
+/// too, can be opened again.
+fn drop_privileges(plan: &Plan) -> Result<(), StartError> {
+    let Some(user) = &plan.user else { return Ok(()) };
+    let identity = Identity::find(&user.name, user.group.as_deref()).map_err(StartError)?;
+    identity.assume().map_err(StartError)?;
+    log::info!("runs as {identity}");
+    // io_uring may be allowed for some users only
+    engine::probe().map_err(StartError)
 }
 
 struct Parts {
@@ -146,7 +168,14 @@ impl Parts {
             installed: (0..cores).map(|_| Cell::new(0)).collect(),
             failed: RefCell::new(None),
             changed: RefCell::default(),
-            shards: self.outboxes,
+            shards: self
+                .outboxes
+                .into_iter()
+                .enumerate()
+                .map(|(core, outbox)| Letters::new(core, outbox))
+                .collect(),
+            full: Complaint::default(),
+            cannot_accept: Complaint::default(),
             counters: self.counters,
         };
         Ok((Rc::new(control), First { bound, log, inherited }, self.mail))
@@ -169,17 +198,19 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<access_log::Open>), Star
     let mut signals =
         Signals::open().map_err(|e| StartError(format!("cannot open signalfd: {e}")))?;
     engine::spawn(names::keep_resolved(Rc::clone(&control)));
+    engine::spawn(letters::deliver_kept(Rc::clone(&control)));
     // Names get a moment, so that the first requests find addresses; then traffic is not kept
     // waiting.
     let plan = control.plan();
-    control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.are_resolved(&plan)).await;
+    let wanted = names::new_names(&plan, None);
+    control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.are_resolved(&wanted)).await;
     bound.announce(&plan);
     let (cores, clusters) = (control.shards.len(), plan.clusters.len());
     log::info!("corelane {} runs on {cores} cores, {clusters} clusters", env!("CARGO_PKG_VERSION"));
     let version = plan.version;
     drop(plan);
     let (log, _) = control.change_log(log);
-    control.send_plan(bound.sockets, log).await;
+    control.send_plan(bound.sockets, log);
     if !control.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
         let reason = control.failed.borrow_mut().take();
         control.to_shards(|| ToShard::Stop);
@@ -295,15 +326,29 @@ fn data_core<F: Future<Output = ()> + 'static>(
     mail.to_control(ToControl::Failed { core, reason });
 }
 
-fn stop(threads: Vec<JoinHandle<()>>, log: Option<access_log::Open>) {
-    for thread in threads {
-        if thread.join().is_err() {
-            log::error!("a data core ended with a panic");
-        }
-    }
+fn stop(threads: Vec<JoinHandle<()>>, log: Option<access_log::Open>) -> Vec<String> {
+    let stuck = join(threads, limits::CORE_STOP_TIMEOUT);
     // After the data cores' last batch.
     if let Some(log) = log {
         log.close();
+    }
+    stuck
+}
+
+/// The names of those that have not ended by then: they are left behind.
+fn join(mut threads: Vec<JoinHandle<()>>, limit: Duration) -> Vec<String> {
+    let end = engine::precise_now() + limit;
+    loop {
+        for thread in threads.extract_if(.., |thread| thread.is_finished()) {
+            if thread.join().is_err() {
+                log::error!("a data core ended with a panic");
+            }
+        }
+        if threads.is_empty() || engine::precise_now() >= end {
+            let name = |thread: JoinHandle<()>| thread.thread().name().map(str::to_owned);
+            return threads.into_iter().map(|thread| name(thread).unwrap_or_default()).collect();
+        }
+        thread::sleep(limits::CORE_STOP_LOOK_INTERVAL);
     }
 }
 
@@ -318,7 +363,15 @@ fn connections_for(open_files: u64) -> u32 {
     u32::try_from(spare).unwrap_or(u32::MAX).max(16)
 }
 
-fn warn_about(plan: &Plan) {
+fn warn_about(plan: &Plan, open_files: u64) {
+    if let Some(max) = plan.limits.connections_max
+        && u64::from(max) > open_files.saturating_sub(limits::DESCRIPTORS_RESERVED)
+    {
+        log::warn!(
+            "`limits.max_concurrent_connections` is {max}, but this process may open only \
+             {open_files} files: raise the open-file limit (LimitNOFILE=, ulimit -n)"
+        );
+    }
     let cpus = engine::cpus().len();
     if plan.cores > cpus {
         let plural = if cpus == 1 { "" } else { "s" };
@@ -328,9 +381,21 @@ fn warn_about(plan: &Plan) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_core_that_never_stops_is_left_behind_and_named() {
+        let named = |name: &str| thread::Builder::new().name(name.to_owned());
+        let (let_it_go, waits) = std::sync::mpsc::channel::<()>();
+        let ends = named("core-0").spawn(|| {}).unwrap();
+        let hangs = named("core-1").spawn(move || assert!(waits.recv().is_err())).unwrap();
+        assert_eq!(join(vec![ends, hangs], Duration::from_millis(50)), ["core-1"]);
+        drop(let_it_go);
+        assert_eq!(
+            join(vec![named("core-2").spawn(|| {}).unwrap()], limits::CORE_STOP_TIMEOUT),
+            [""; 0]
+        );
+    }
 
     #[test]
     fn the_connection_limit_follows_the_open_file_limit() {

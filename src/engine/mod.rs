@@ -4,6 +4,7 @@
 
 mod blocking;
 mod buffer;
+mod connections;
 mod doorbell;
 mod handover;
 mod host;
@@ -11,6 +12,7 @@ mod io;
 mod listener;
 mod mailbox;
 mod pipe;
+mod privileges;
 mod probe;
 mod process;
 mod ring;
@@ -25,20 +27,22 @@ mod watch;
 
 pub use blocking::Pool as BlockingPool;
 pub use buffer::Buf;
+pub use connections::{expire_parked, recall_parked, wake_all, watch_connections};
 pub use doorbell::Doorbell;
 pub use handover::{receive_descriptors, send_descriptors};
 pub use host::{
-    CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, expire_parked, now, on_bell,
-    precise_now, run, sleep, spawn, trim_buffers, wake_all, wall_clock, watch_connections,
-    yield_now,
+    CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, now, on_bell, precise_now, run,
+    sleep, spawn, trim_buffers, wall_clock, yield_now,
 };
 pub use io::{Descriptor, Side};
 pub use listener::Listener;
 pub use mailbox::{Inbox, Outbox, mailbox};
 pub use pipe::Pipe;
+pub use privileges::Identity;
 pub use probe::probe;
-pub use process::{Signal, Signals, cpus, raise_open_files, random_seed};
+pub use process::{Signal, Signals, cpus, open_files_max, raise_open_files, random_seed};
 pub use shared::{Counter, Level, Permits, Shared};
+pub use slots::Parked;
 pub use sockaddr::{is_free, listen};
-pub use socket::{SendError, Socket};
+pub use socket::{SendError, Socket, Wait};
 pub use watch::Watcher;

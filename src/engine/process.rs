@@ -7,11 +7,20 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use crate::engine::io::Descriptor;
+use crate::limits;
 
 /// The CPUs in this process's affinity mask: what `--cores` defaults to and pins to.
 pub fn cpus() -> Vec<usize> {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if cpus.is_empty() { vec![0] } else { cpus.into_iter().map(|cpu| cpu.id).collect() }
+}
+
+/// What the open-file limit may be raised to.
+pub fn open_files_max() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is of a local of the right type.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0;
+    if failed { 0 } else { limit.rlim_max }
 }
 
 /// Raises the soft open-file limit to the hard one, and returns it.
@@ -38,6 +47,12 @@ pub(super) fn thread_cpu() -> Duration {
         time.assume_init()
     };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// This thread leaves the CPU to others that want it, within reason.
+pub(super) fn be_patient() {
+    // SAFETY: a plain call, of this thread alone on Linux. Should it fail, nothing is lost.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, limits::BLOCKING_NICE) };
 }
 
 /// Random bytes from the kernel, for seeds.

@@ -29,13 +29,8 @@ const BYTES: usize = 4096;
 #[derive(Debug)]
 pub struct Watcher {
     descriptor: Descriptor,
-    watched: HashMap<i32, Directory>,
-}
-
-#[derive(Debug)]
-struct Directory {
-    path: PathBuf,
-    names: HashSet<OsString>,
+    /// By the kernel's number of the directory.
+    watched: HashMap<i32, HashSet<OsString>>,
 }
 
 impl Watcher {
@@ -50,17 +45,15 @@ impl Watcher {
         Ok(Watcher { descriptor, watched: HashMap::new() })
     }
 
-    /// These names and no others. A directory that cannot be watched is an error; the others are.
+    /// These names and no others. One whose directory cannot be watched is an error; the others are
+    /// watched all the same.
     pub fn watch(&mut self, names: &[(PathBuf, OsString)]) -> io::Result<()> {
-        let mut watched: HashMap<i32, Directory> = HashMap::new();
+        let mut watched: HashMap<i32, HashSet<OsString>> = HashMap::new();
         let mut result = Ok(());
         for (path, name) in names {
             match self.add(path) {
                 Ok(number) => {
-                    let directory = watched
-                        .entry(number)
-                        .or_insert_with(|| Directory { path: path.clone(), names: HashSet::new() });
-                    directory.names.insert(name.clone());
+                    watched.entry(number).or_default().insert(name.clone());
                 }
                 Err(error) => result = Err(error),
             }
@@ -83,7 +76,7 @@ impl Watcher {
 
     /// Until something happens to a name that is watched, or to its directory.
     pub async fn changed(&self) -> io::Result<()> {
-        let mut buffer = [0_u8; BYTES];
+        let mut buffer = vec![0_u8; BYTES];
         loop {
             let read = self.descriptor.read(&mut buffer).await?;
             if self.concern(&buffer[..read]) {
@@ -106,7 +99,7 @@ impl Watcher {
             let name = OsString::from_vec(name[..end].to_vec());
             let own = libc::IN_DELETE_SELF | libc::IN_MOVE_SELF | libc::IN_Q_OVERFLOW;
             let known = self.watched.get(&number);
-            concern |= mask & own != 0 || known.is_some_and(|d| d.names.contains(&name));
+            concern |= mask & own != 0 || known.is_some_and(|names| names.contains(&name));
         }
         concern
     }

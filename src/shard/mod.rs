@@ -111,7 +111,8 @@ impl Shard {
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
             | ToShard::Retire(_)
-            | ToShard::Report
+            | ToShard::Report(_)
+            | ToShard::MakeRoom(_)
             | ToShard::LendSockets
             | ToShard::SlotFree(_)
             | ToShard::Recall(_) => {}
@@ -125,7 +126,7 @@ impl Shard {
                 self.generations.replace_endpoints(cluster, endpoints);
             }
             ToShard::Retire(through) => self.retire(through),
-            ToShard::Report => self.report(),
+            ToShard::Report(round) => self.report(round),
             ToShard::LendSockets => self.mail.to_control(ToControl::Lent(self.doors.lend())),
             ToShard::Drain { handed_over } => {
                 self.doors.hand_over(&handed_over);
@@ -145,6 +146,7 @@ impl Shard {
                     self.tell_when_empty();
                 }
             }
+            ToShard::MakeRoom(room) => listener::limit::make_room(self, room),
             // One that is not here has nothing to give, and nobody who waits.
             ToShard::SlotFree(cluster) => {
                 self.generations.cluster(cluster).into_iter().for_each(|c| c.slot_free());
@@ -176,8 +178,9 @@ impl Shard {
         self.mail.to_control(ToControl::Installed { core: self.mail.core(), version });
     }
 
-    fn report(&self) {
+    fn report(&self, round: u64) {
         let state = ShardState {
+            round,
             core: engine::core_state(),
             durations: self.durations.replace(new_durations()),
             upstream_connections: self

@@ -10,14 +10,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::balancing::RoundRobin;
 use crate::control::message::{ClusterShare, EndpointShare, ToShard};
-use crate::engine::{self, Level, Permits, Shared, Socket};
+use crate::engine::{self, Level, Shared, Socket};
 use crate::exchange::failure::Failure;
 use crate::limits;
 use crate::plan::{ClusterKey, PoolLimits};
 use crate::shard::mail::Mail;
 use crate::upstream::connect::connect;
+use crate::upstream::endpoints::{Endpoint, Endpoints, Kept};
 
 /// A cluster as one core sees it.
 pub(crate) struct Cluster {
@@ -26,32 +26,13 @@ pub(crate) struct Cluster {
     limits: Cell<PoolLimits>,
     mail: Rc<Mail>,
     endpoints: RefCell<Endpoints>,
+    /// No longer in the cluster, but with connections that exchanges still use.
+    leaving: RefCell<Vec<Rc<Endpoint>>>,
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
     /// Of the whole process.
     waiting: Shared<Level>,
     /// When this core last gave a slot away although it had waiters of its own.
     yielded: Cell<Option<Instant>>,
-}
-
-struct Endpoints {
-    list: Vec<Rc<Endpoint>>,
-    weights: Vec<u32>,
-    turn: RoundRobin,
-}
-
-pub(crate) struct Endpoint {
-    pub(crate) address: SocketAddr,
-    idle: RefCell<Vec<Kept>>,
-    open: Cell<u32>,
-    permits: RefCell<Option<Shared<Permits>>>,
-    /// No longer part of the cluster: connections close when their exchange ends.
-    removed: Cell<bool>,
-}
-
-/// An idle connection in the pool.
-struct Kept {
-    socket: Socket,
-    until: Instant,
 }
 
 /// A connection lent to one exchange. Dropped: it is closed. `keep` puts it into the pool.
@@ -108,6 +89,7 @@ impl Cluster {
             key: share.key,
             limits: Cell::new(limits),
             endpoints: RefCell::new(Endpoints::new(share.endpoints, &[], mail.core())),
+            leaving: RefCell::default(),
             mail,
             waiters: RefCell::default(),
             waiting: share.waiting,
@@ -148,6 +130,9 @@ impl Cluster {
         for endpoint in dropped {
             endpoint.removed.set(true);
             self.close_idle(&endpoint, usize::MAX);
+            if endpoint.open.get() > 0 {
+                self.leaving.borrow_mut().push(endpoint);
+            }
         }
         if !self.waiters.borrow().is_empty() {
             self.ask_others();
@@ -327,6 +312,9 @@ impl Cluster {
     /// A connection of `endpoint` is closed: its slot goes back to the process, and to who waits.
     fn give_slot(&self, endpoint: &Endpoint) {
         endpoint.open.set(endpoint.open.get() - 1);
+        if endpoint.removed.get() {
+            self.leaving.borrow_mut().retain(|leaving| leaving.open.get() > 0);
+        }
         match endpoint.permits.borrow().as_ref() {
             Some(permits) => permits.give(),
             None => return,
@@ -412,7 +400,9 @@ impl Cluster {
     }
 
     pub(crate) fn open_connections(&self) -> u64 {
-        self.endpoints.borrow().list.iter().map(|endpoint| u64::from(endpoint.open.get())).sum()
+        let (endpoints, leaving) = (self.endpoints.borrow(), self.leaving.borrow());
+        let all = endpoints.list.iter().chain(leaving.iter());
+        all.map(|endpoint| u64::from(endpoint.open.get())).sum()
     }
 }
 
@@ -420,103 +410,6 @@ impl Drop for Cluster {
     /// The last exchange of a generation that had it has ended: slots of the process go back.
     fn drop(&mut self) {
         self.retire();
-    }
-}
-
-impl Endpoints {
-    /// The same endpoints already: maxima may differ, and are taken over.
-    fn are(&self, shares: &[EndpointShare]) -> bool {
-        let same = self.list.len() == shares.len()
-            && self.list.iter().zip(&self.weights).zip(shares).all(
-                |((endpoint, &weight), share)| {
-                    endpoint.address == share.address && weight == share.weight
-                },
-            );
-        if same {
-            self.list.iter().zip(shares).for_each(|(endpoint, share)| endpoint.take_over(share));
-        }
-        same
-    }
-
-    /// `next` is whose turn it is, roughly: not the first's after every change.
-    fn new(shares: Vec<EndpointShare>, old: &[Rc<Endpoint>], next: usize) -> Endpoints {
-        let weights: Vec<u32> = shares.iter().map(|share| share.weight).collect();
-        let list = shares
-            .into_iter()
-            .map(|share| {
-                let known = old.iter().find(|o| o.address == share.address).map(Rc::clone);
-                if let Some(known) = &known {
-                    known.take_over(&share);
-                }
-                known.unwrap_or_else(|| Endpoint::new(share))
-            })
-            .collect();
-        let turn = RoundRobin::new(&weights, next);
-        Endpoints { list, weights, turn }
-    }
-
-    fn has_another(&self, refused: &[SocketAddr]) -> bool {
-        let mut weighted = self.list.iter().zip(&self.weights);
-        weighted.any(|(endpoint, &weight)| weight > 0 && !refused.contains(&endpoint.address))
-    }
-}
-
-impl Endpoint {
-    fn new(share: EndpointShare) -> Rc<Endpoint> {
-        Rc::new(Endpoint {
-            address: share.address,
-            idle: RefCell::default(),
-            open: Cell::new(0),
-            permits: RefCell::new(share.permits),
-            removed: Cell::new(false),
-        })
-    }
-
-    /// A slot of the process, for a new connection.
-    fn try_take(&self) -> bool {
-        self.permits.borrow().as_ref().is_none_or(|permits| permits.try_take())
-    }
-
-    /// More connections are open than its maximum, which was lowered, allows.
-    fn is_beyond(&self) -> bool {
-        self.permits.borrow().as_ref().is_some_and(|permits| permits.is_beyond())
-    }
-
-    fn want(&self, core: usize, wants: bool) {
-        if let Some(permits) = self.permits.borrow().as_ref() {
-            permits.want(core, wants);
-        }
-    }
-
-    fn wanted_by_another(&self, core: usize) -> Option<usize> {
-        self.permits.borrow().as_ref()?.wanted_by_another(core)
-    }
-
-    /// What a new plan says of this address. With a maximum that comes or goes, so do the slots of
-    /// the connections that are open.
-    fn take_over(&self, share: &EndpointShare) {
-        self.removed.set(false);
-        let mut own = self.permits.borrow_mut();
-        match (&*own, &share.permits) {
-            (Some(old), Some(new)) if old.is_same(new) => {}
-            (None, None) => {}
-            (old, new) => {
-                if let Some(new) = new {
-                    new.take_anyway(self.open.get());
-                }
-                if let Some(old) = old {
-                    (0..self.open.get()).for_each(|_| old.give());
-                }
-                *own = new.as_ref().map(Shared::share);
-            }
-        }
-    }
-}
-
-impl Kept {
-    /// A FIN, or bytes nobody asked for, make it useless.
-    fn is_usable(&self, now: Instant) -> bool {
-        now < self.until && self.socket.is_silent()
     }
 }
 
@@ -635,7 +528,7 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Doorbell, Inbox, Placement, mailbox};
+    use crate::engine::{Doorbell, Inbox, Permits, Placement, mailbox};
 
     /// Runs `main` as a core of its own: the pool needs a clock and timers.
     fn on_a_core<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + Send + 'static) {
@@ -690,6 +583,26 @@ mod tests {
             assert_eq!(new.wanted_by_another(1), Some(0));
             drop(place);
             assert_eq!(new.wanted_by_another(1), None);
+        });
+    }
+
+    #[test]
+    fn a_connection_to_an_endpoint_that_was_removed_is_counted_until_it_closes() {
+        on_a_core(async || {
+            let permits = one_slot();
+            let (cluster, _other, _control) = cluster(vec![share(1, Some(&permits))], 9);
+            let in_use = cluster.choose(Wanted::Any, &[]);
+            assert_eq!(cluster.open_connections(), 1);
+            cluster.replace_endpoints(vec![share(2, None)]);
+            assert_eq!(cluster.open_connections(), 1);
+            // The address comes back: it is another endpoint with the same slots.
+            cluster.replace_endpoints(vec![share(1, Some(&permits))]);
+            assert_eq!(cluster.open_connections(), 1);
+            assert!(matches!(cluster.choose(Wanted::Any, &[]), Choice::Full));
+            drop(in_use);
+            assert_eq!(cluster.open_connections(), 0);
+            assert!(cluster.leaving.borrow().is_empty());
+            assert!(matches!(cluster.choose(Wanted::Any, &[]), Choice::Open(_)));
         });
     }
 
