@@ -64,15 +64,16 @@ fn pids(log: &str) -> Vec<u32> {
 /// A binary of one's own, which a test may replace.
 fn copied_binary(directory: &Path) -> PathBuf {
     let path = directory.join("corelane");
-    fs::copy(Proxy::binary(), &path).unwrap();
+    fs::copy(Proxy::binary(), &path).expect("the binary can be copied");
     path
 }
 
 fn replace_with_script(path: &Path, script: &str) {
     let new = path.with_extension("new");
-    fs::write(&new, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::rename(&new, path).unwrap();
+    fs::write(&new, format!("#!/bin/sh\n{script}\n")).expect("a script can be written");
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755))
+        .expect("it can be made executable");
+    fs::rename(&new, path).expect("a file can be replaced");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Addresses in a configuration: where to listen, where endpoints are, which networks are
 //! trusted. Pure functions, like those of `value.rs`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use toml::de::DeValue;
 
@@ -85,6 +85,8 @@ pub(super) fn network(value: &DeValue<'_>) -> Result<Network, Wrong> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::super::value::Written;
     use super::*;
 

@@ -1,6 +1,7 @@
 //! Networks that may not connect, each until some time or for good. The control core keeps the
 //! [`Blacklist`]; the data cores look addresses up in a read-only [`Blocked`] made from it, which
 //! the control core replaces whenever an entry comes, goes or expires.
+#![expect(dead_code, reason = "the admin port fills it")]
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -71,8 +72,10 @@ impl Blacklist {
     /// Takes out what has run out by `now`.
     pub(crate) fn expire(&mut self, now: SystemTime) -> Vec<Entry> {
         let now = seconds(now);
-        let over = |_: &Key, entry: &mut Entry| entry.until.is_some_and(|until| until <= now);
-        self.entries.extract_if(.., over).map(|(_, entry)| entry).collect()
+        let over = |entry: &&Entry| entry.until.is_some_and(|until| until <= now);
+        let gone: Vec<Entry> = self.entries.values().filter(over).cloned().collect();
+        gone.iter().for_each(|entry| drop(self.entries.remove(&key(entry.network))));
+        gone
     }
 
     /// When the next entry runs out.
