@@ -1,7 +1,8 @@
 //! A new binary on the same sockets. The running process starts its program again, hands it every
-//! listening socket over a UNIX stream (its standard input), and waits for it to say that it serves;
-//! only then it stops accepting and drains. What the kernel has queued stays where it is, and the
-//! new process takes it. One that fails, or says nothing in time, is ended, and nothing has changed.
+//! listening socket over a UNIX stream (its standard input), and waits for it to say that it
+//! serves; only then it stops accepting and drains. What the kernel has queued stays where it is,
+//! and the new process takes it. One that fails, or says nothing in time, is ended, and nothing has
+//! changed.
 
 use std::cell::RefCell;
 use std::env;
