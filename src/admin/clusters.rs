@@ -12,7 +12,7 @@ use crate::admin::shape::Shape;
 use crate::admin::status::moment;
 use crate::control::Control;
 use crate::control::message::{Findings, Question};
-use crate::plan::{self, Address, ClusterId};
+use crate::plan::{self, Address, ClusterKey};
 use crate::upstream::tally::Tallied;
 
 pub(super) const SHAPE: Shape = Shape::Object(&[("clusters", Shape::List(&CLUSTER))]);
@@ -95,29 +95,34 @@ struct Sum {
 
 pub(super) async fn all(control: &Rc<Control>) -> Result<Answer, Refusal> {
     let sums = sums(control).await;
-    let clusters = control.plan.clusters.iter().enumerate();
-    let clusters = clusters.map(|(id, plan)| cluster(control, id, plan, &sums)).collect();
+    let (plan, keys) = (control.plan(), control.cluster_keys());
+    let clusters = plan.clusters.iter().zip(keys);
+    let clusters = clusters.map(|(plan, key)| cluster(control, key, plan, &sums)).collect();
     Ok(Answer::json(&Page { clusters }))
 }
 
 pub(super) async fn one(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
-    let name = call.values[0].as_str();
-    let found = control.plan.clusters.iter().position(|cluster| cluster.name == name);
-    let Some(id) = found else {
-        let message = "there is no cluster of this name: GET /admin/clusters lists all";
-        return Err(Refusal::Absent(message.to_owned()));
-    };
     let sums = sums(control).await;
-    Ok(Answer::json(&cluster(control, id, &control.plan.clusters[id], &sums)))
+    let (plan, keys) = (control.plan(), control.cluster_keys());
+    let mut named = plan.clusters.iter().zip(keys);
+    let Some((plan, key)) = named.find(|(cluster, _)| cluster.name == call.values[0]) else {
+        return Err(no_such_cluster());
+    };
+    Ok(Answer::json(&cluster(control, key, plan, &sums)))
 }
 
-async fn sums(control: &Rc<Control>) -> HashMap<(usize, SocketAddr), Sum> {
-    let mut sums: HashMap<(usize, SocketAddr), Sum> = HashMap::new();
+pub(super) fn no_such_cluster() -> Refusal {
+    let message = "there is no cluster of this name: GET /admin/clusters lists all";
+    Refusal::Absent(message.to_owned())
+}
+
+async fn sums(control: &Rc<Control>) -> HashMap<(ClusterKey, SocketAddr), Sum> {
+    let mut sums: HashMap<(ClusterKey, SocketAddr), Sum> = HashMap::new();
     for (_, findings) in control.ask(Question::Clusters).await {
         let Findings::Clusters(clusters) = findings else { continue };
-        for (id, endpoints) in clusters.into_iter().enumerate() {
+        for (key, endpoints) in clusters {
             for endpoint in endpoints {
-                let sum = sums.entry((id, endpoint.address)).or_default();
+                let sum = sums.entry((key, endpoint.address)).or_default();
                 sum.open += endpoint.open;
                 sum.idle += endpoint.idle;
                 sum.tallied.add(&endpoint.tallied);
@@ -129,9 +134,9 @@ async fn sums(control: &Rc<Control>) -> HashMap<(usize, SocketAddr), Sum> {
 
 fn cluster(
     control: &Control,
-    id: usize,
+    key: ClusterKey,
     plan: &plan::Cluster,
-    sums: &HashMap<(usize, SocketAddr), Sum>,
+    sums: &HashMap<(ClusterKey, SocketAddr), Sum>,
 ) -> Cluster {
     let mut endpoints = Vec::new();
     for configured in &plan.endpoints {
@@ -141,11 +146,11 @@ fn cluster(
         }
         for address in addresses {
             let none = Sum::default();
-            let sum = sums.get(&(id, address)).unwrap_or(&none);
+            let sum = sums.get(&(key, address)).unwrap_or(&none);
             endpoints.push(endpoint(configured, Some(address), sum));
         }
     }
-    let waiting = control.waiting(ClusterId(id as u32));
+    let waiting = control.waiting(&plan.name);
     Cluster { name: plan.name.clone(), waiting, endpoints }
 }
 

@@ -16,7 +16,7 @@ pub(super) const TOML: &str = "application/toml";
 const HIDDEN: &str = "(hidden)";
 
 pub(super) async fn page(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
-    let mut table: Table = control.plan.written.parse().expect("it was printed as TOML");
+    let mut table: Table = control.plan().written.parse().expect("it was printed as TOML");
     hide(&mut table);
     if !wants_toml(&call.accept) {
         return Ok(Answer::json(&table));

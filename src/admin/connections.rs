@@ -1,5 +1,6 @@
 //! `GET /admin/connections` and `GET /admin/listeners`.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -10,11 +11,11 @@ use crate::admin::api::{Kind, Parameter};
 use crate::admin::call::{Answer, Call};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
-use crate::control::Control;
 use crate::control::message::{Findings, Question};
+use crate::control::{Control, ListenerNames};
 use crate::engine;
 use crate::limits;
-use crate::plan::Listener;
+use crate::plan::{Listener, ListenerKey};
 use crate::shard::connections::Connection;
 
 pub(super) const SHAPE: Shape =
@@ -83,25 +84,24 @@ struct ListenerState {
 
 pub(super) async fn page(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
     let most = call.whole("limit").unwrap_or(limits::ADMIN_CONNECTIONS_LISTED) as usize;
-    let now = engine::now();
+    let (now, names) = (engine::now(), control.listener_names());
     let mut page = Page { open: 0, connections: Vec::new() };
     for (core, findings) in control.ask(Question::Connections(most)).await {
         let Findings::Connections { list, open } = findings else { continue };
-        page.open += open.iter().sum::<u64>();
+        page.open += open.iter().map(|(_, count)| count).sum::<u64>();
         let room = most - page.connections.len();
         let listed = list.iter().take(room);
-        page.connections.extend(listed.map(|c| listed_as(&control.plan.listeners, core, c, now)));
+        page.connections.extend(listed.map(|c| listed_as(&names, core, c, now)));
     }
     Ok(Answer::json(&page))
 }
 
-fn listed_as(listeners: &[Listener], core: usize, connection: &Connection, now: Instant) -> Listed {
+fn listed_as(names: &ListenerNames, core: usize, connection: &Connection, now: Instant) -> Listed {
     let millis = |since: Instant| now.saturating_duration_since(since).as_millis() as u64;
-    let listener = listeners.get(usize::from(connection.listener.0));
     Listed {
         core,
         peer: connection.peer,
-        listener: listener.map(|listener| listener.name.clone()).unwrap_or_default(),
+        listener: names.of(connection.listener),
         age_ms: millis(connection.since),
         state: if connection.serving { "serving" } else { "idle" },
         state_ms: millis(connection.turned),
@@ -112,18 +112,19 @@ fn listed_as(listeners: &[Listener], core: usize, connection: &Connection, now: 
 }
 
 pub(super) async fn listeners(control: &Rc<Control>) -> Result<Answer, Refusal> {
-    let mut open = vec![0; control.plan.listeners.len()];
+    let mut open: HashMap<ListenerKey, u64> = HashMap::new();
     for (_, findings) in control.ask(Question::Connections(0)).await {
         let Findings::Connections { open: of_core, .. } = findings else { continue };
-        open.iter_mut().zip(of_core).for_each(|(sum, more)| *sum += more);
+        of_core.into_iter().for_each(|(key, more)| *open.entry(key).or_default() += more);
     }
-    let state = |(listener, connections): (&Listener, u64)| ListenerState {
+    let state = |(listener, key): (&Listener, ListenerKey)| ListenerState {
         name: listener.name.clone(),
         address: listener.bind,
         protocol: "http",
         sockets: control.counters.len(),
-        connections,
+        connections: open.get(&key).copied().unwrap_or_default(),
     };
-    let listeners = control.plan.listeners.iter().zip(open).map(state).collect();
+    let (plan, keys) = (control.plan(), control.listener_keys());
+    let listeners = plan.listeners.iter().zip(keys).map(state).collect();
     Ok(Answer::json(&Listeners { listeners }))
 }

@@ -12,8 +12,8 @@ use crate::admin::call::Answer;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::status::moment;
-use crate::control::Control;
 use crate::control::message::{Findings, Question};
+use crate::control::{Control, ListenerNames};
 use crate::exchange::failure::Failure;
 use crate::http::head::RequestHead;
 use crate::http1::parse::{self, HeadLimits};
@@ -63,10 +63,12 @@ struct Forgotten {
 }
 
 pub(super) async fn page(control: &Rc<Control>) -> Result<Answer, Refusal> {
+    let plan = control.plan();
+    let names = control.listener_names();
     let mut errors: Vec<(SystemTime, Error)> = Vec::new();
     for (core, findings) in control.ask(Question::Rejected).await {
         let Findings::Rejected(list) = findings else { continue };
-        errors.extend(list.iter().map(|one| (one.at, error(&control.plan, core, one))));
+        errors.extend(list.iter().map(|one| (one.at, error(&plan, &names, core, one))));
     }
     errors.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     Ok(Answer::json(&Page { errors: errors.into_iter().map(|(_, error)| error).collect() }))
@@ -81,18 +83,17 @@ pub(super) async fn forget(control: &Rc<Control>) -> Result<Answer, Refusal> {
     Ok(Answer::json(&Forgotten { forgotten }).changed(format!("{forgotten} errors forgotten")))
 }
 
-fn error(plan: &Plan, core: usize, rejected: &Rejected) -> Error {
+fn error(plan: &Plan, names: &ListenerNames, core: usize, rejected: &Rejected) -> Error {
     let mut hex = String::with_capacity(2 * rejected.bytes.len());
     for byte in &rejected.bytes {
         write!(hex, "{byte:02x}").expect("a String takes every character");
     }
-    let listener = plan.listeners.get(usize::from(rejected.listener.0));
     let row = rejected.failure.row();
     Error {
         at: moment(rejected.at),
         core,
         peer: rejected.peer,
-        listener: listener.map(|listener| listener.name.clone()).unwrap_or_default(),
+        listener: names.of(rejected.listener),
         reason: row.label,
         message: row.message,
         phase: rejected.phase.label(),

@@ -57,7 +57,7 @@ pub(super) async fn set(control: &Rc<Control>, call: &Call) -> Result<Answer, Re
     let body: Body = call.json()?;
     let default = match body.default {
         Some(name) => level("default", &name)?,
-        None => control.plan.log_level,
+        None => control.plan().log_level,
     };
     let mut modules = Vec::new();
     for (module, name) in body.modules {

@@ -19,7 +19,7 @@ mod shape;
 mod status;
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -51,26 +51,12 @@ pub(crate) enum Port {
 pub(crate) struct Desk {
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
-    pub(crate) last_reload: RefCell<Option<LastReload>>,
     refused: Refused,
-}
-
-/// How the last try to change the configuration ended.
-pub(crate) struct LastReload {
-    pub(crate) at: SystemTime,
-    pub(crate) applied: bool,
-    /// What was wrong; empty when it was applied.
-    pub(crate) message: String,
 }
 
 impl Desk {
     pub(crate) fn new(now: Instant, wall: SystemTime) -> Desk {
-        Desk {
-            started: now,
-            started_at: wall,
-            last_reload: RefCell::new(None),
-            refused: Refused::default(),
-        }
+        Desk { started: now, started_at: wall, refused: Refused::default() }
     }
 }
 
@@ -263,7 +249,7 @@ impl Request<'_> {
             },
         };
         let Some(needed) = needed else { return Ok(()) };
-        let plan = &self.control.plan;
+        let plan = &self.control.plan();
         let access = &plan.admin_access;
         if !auth::host_is_ours(access, plan.admin, self.head.authority.of(bytes)) {
             return Err(Refusal::ForeignHost);
@@ -341,12 +327,13 @@ impl Request<'_> {
             }
         };
         let head_only = self.head.method == Method::Head;
+        let plan = self.control.plan();
         let sending = Sending {
             version: self.head.version,
             keep,
             body: if head_only { BodySent::HeadOnly } else { BodySent::Whole },
             date: now,
-            proxy_id: &self.control.plan.proxy_id,
+            proxy_id: &plan.proxy_id,
             request_id: request_id.as_bytes(),
             edits: &edits,
         };

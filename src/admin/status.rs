@@ -1,7 +1,7 @@
 //! `GET /admin/status`: the process at a glance. From counters and cells only: no core is asked.
 
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
@@ -9,6 +9,8 @@ use crate::admin::call::Answer;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::control::Control;
+use crate::control::generations::LiveGeneration;
+use crate::control::reload::LastReload;
 use crate::engine;
 use crate::telemetry::timestamp;
 
@@ -20,6 +22,8 @@ pub(super) const SHAPE: Shape = Shape::Object(&[
     ("uptime_seconds", Shape::Whole),
     ("rules_version", Shape::Whole),
     ("last_reload", Shape::OrNull(&RELOAD)),
+    ("generations", Shape::List(&GENERATION)),
+    ("upgrade", Shape::Word(&["idle", "running", "handed_over"])),
     ("cores", Shape::Whole),
     ("connections", Shape::Whole),
     ("connections_total", Shape::Whole),
@@ -30,8 +34,17 @@ pub(super) const SHAPE: Shape = Shape::Object(&[
 
 const RELOAD: Shape = Shape::Object(&[
     ("at", Shape::Moment),
+    ("trigger", Shape::Text),
     ("outcome", Shape::Word(&["applied", "refused"])),
-    ("message", Shape::Text),
+    ("duration_ms", Shape::Whole),
+    ("version", Shape::OrNull(&Shape::Whole)),
+    ("errors", Shape::List(&Shape::Text)),
+    ("warnings", Shape::List(&Shape::Text)),
+]);
+const GENERATION: Shape = Shape::Object(&[
+    ("version", Shape::Whole),
+    ("exchanges", Shape::Whole),
+    ("superseded_ms", Shape::OrNull(&Shape::Whole)),
 ]);
 
 #[derive(Serialize)]
@@ -43,6 +56,9 @@ struct Page {
     uptime_seconds: u64,
     rules_version: u64,
     last_reload: Option<Reload>,
+    /// Those that any exchange still runs with, the newest first.
+    generations: Vec<Generation>,
+    upgrade: &'static str,
     cores: usize,
     connections: u64,
     connections_total: u64,
@@ -54,8 +70,21 @@ struct Page {
 #[derive(Serialize)]
 struct Reload {
     at: String,
+    trigger: String,
     outcome: &'static str,
-    message: String,
+    duration_ms: u64,
+    /// Of what it put in force.
+    version: Option<u64>,
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Generation {
+    version: u64,
+    exchanges: u64,
+    /// For how long a newer one has been in force; `None` for the newest.
+    superseded_ms: Option<u64>,
 }
 
 pub(super) async fn page(control: &Rc<Control>) -> Result<Answer, Refusal> {
@@ -65,12 +94,10 @@ pub(super) async fn page(control: &Rc<Control>) -> Result<Answer, Refusal> {
         state: control.state().label(),
         started_at: moment(control.desk.started_at),
         uptime_seconds: (engine::now() - control.desk.started).as_secs(),
-        rules_version: control.plan.version,
-        last_reload: control.desk.last_reload.borrow().as_ref().map(|reload| Reload {
-            at: moment(reload.at),
-            outcome: if reload.applied { "applied" } else { "refused" },
-            message: reload.message.clone(),
-        }),
+        rules_version: control.plan().version,
+        last_reload: control.last_reload().map(|last| reload(&last)),
+        generations: control.generations().iter().map(generation).collect(),
+        upgrade: control.upgrade_state(),
         cores: control.counters.len(),
         connections: 0,
         connections_total: 0,
@@ -86,6 +113,37 @@ pub(super) async fn page(control: &Rc<Control>) -> Result<Answer, Refusal> {
         page.failures_total += counts.failures.iter().sum::<u64>();
     }
     Ok(Answer::json(&page))
+}
+
+fn reload(last: &LastReload) -> Reload {
+    let (outcome, version, errors, warnings) = match &last.outcome {
+        Ok(report) => ("applied", Some(report.version), Vec::new(), report.warnings.clone()),
+        Err(refused) => {
+            let errors = refused.to_string().lines().map(str::to_owned).collect();
+            ("refused", None, errors, Vec::new())
+        }
+    };
+    Reload {
+        at: moment(last.at),
+        trigger: last.trigger.to_string(),
+        outcome,
+        duration_ms: millis(last.duration),
+        version,
+        errors,
+        warnings,
+    }
+}
+
+fn generation(live: &LiveGeneration) -> Generation {
+    Generation {
+        version: live.version,
+        exchanges: live.exchanges,
+        superseded_ms: live.superseded_for.map(millis),
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(super) fn moment(at: SystemTime) -> String {

@@ -6,8 +6,8 @@ use super::document::{Cluster, Document, Edits, Endpoint};
 use super::read::At;
 use crate::http::headers::HeaderEdits;
 use crate::plan::{
-    self, AccessLog, Action, AdminAccess, Balance, ClusterTimeouts, Limits, Listener, Plan,
-    PoolLimits, Route, Timeouts, Token,
+    self, AccessLog, Action, AdminAccess, Balance, ClusterTimeouts, HotReload, Limits, Listener,
+    Plan, PoolLimits, Route, Timeouts, Token,
 };
 
 /// `cpus` is how many CPUs the process may use: what `cores = 0` means.
@@ -40,6 +40,7 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         admin_access: admin_access(document),
         health_on_listeners: document.health.on_listeners.value,
         drain_timeout: document.drain_timeout.value.0,
+        hot_reload: hot_reload(&document.hot_reload),
         log_level: document.logging.level.value,
         written: super::print(document),
     }
@@ -54,6 +55,14 @@ fn admin_access(document: &Document) -> AdminAccess {
     AdminAccess {
         hosts: document.admin.hosts.iter().map(|host| host.value.clone()).collect(),
         tokens: document.admin.tokens.iter().map(token).collect(),
+    }
+}
+
+fn hot_reload(hot_reload: &super::hot_reload::HotReload) -> HotReload {
+    HotReload {
+        watch: hot_reload.watch.value,
+        generations_max: hot_reload.max_generations.value,
+        age_max: Some(hot_reload.max_age.value.0).filter(|age| !age.is_zero()),
     }
 }
 

@@ -16,7 +16,7 @@ impl Control {
         let state = self.state();
         let mut checks = Vec::new();
         json::name("config", &mut checks);
-        let refused = self.desk.last_reload.borrow().as_ref().is_some_and(|last| !last.applied);
+        let refused = self.last_reload().is_some_and(|last| last.outcome.is_err());
         // What runs is the last good one: worth an alarm, not worth its traffic.
         json::string(if refused { b"reload_refused" } else { b"ok" }, &mut checks);
         checks.push(b',');
@@ -26,7 +26,7 @@ impl Control {
         json::name("backends", &mut checks);
         checks.push(b'[');
         let (mut known, mut ready, mut shown) = (0, 0, 0);
-        for cluster in &self.plan.clusters {
+        for cluster in &self.plan().clusters {
             for endpoint in &cluster.endpoints {
                 known += 1;
                 let found = !self.watch.addresses(&endpoint.address).is_empty();
@@ -44,7 +44,7 @@ impl Control {
 
     /// To be called when anything that it says may have changed.
     pub(crate) fn publish_health(&self) {
-        if self.plan.health_on_listeners {
+        if self.plan().health_on_listeners {
             let health = self.health();
             self.to_shards(|| ToShard::Health(health.clone()));
         }

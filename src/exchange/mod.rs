@@ -101,7 +101,12 @@ pub(crate) enum Ending {
 }
 
 pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
-    let (ending, failure) = match answer(shard, client, exchange).await {
+    let generation = Rc::clone(&exchange.generation);
+    let answered = {
+        let answering = std::pin::pin!(answer(shard, client, exchange, &generation));
+        generation.until_retired(answering).await
+    };
+    let (ending, failure) = match answered {
         Ok(ending) => {
             exchange.progress.phase.set(Phase::Done);
             (ending, None)
@@ -133,9 +138,9 @@ async fn answer(
     shard: &Rc<Shard>,
     client: &Client,
     exchange: &mut Exchange,
+    generation: &Generation,
 ) -> Result<Ending, Failure> {
     exchange.admit(shard, client)?;
-    let generation = Rc::clone(&exchange.generation);
     if generation.plan.health_on_listeners
         && let Some(page) = exchange.health_page()
     {
@@ -143,7 +148,7 @@ async fn answer(
         let page = Reply::json(status, body);
         return reply(shard, client, exchange, &page, const { &HeaderEdits::NONE }).await;
     }
-    let route = exchange.find_route(&generation)?;
+    let route = exchange.find_route(generation)?;
     match &route.action {
         Action::Forward(cluster) => {
             let forwarding =
@@ -201,6 +206,7 @@ impl Exchange {
     /// What is decided before the route is known.
     fn admit(&mut self, shard: &Shard, client: &Client) -> Result<(), Failure> {
         self.recorded = false;
+        self.generation.enter();
         let plan = &self.generation.plan;
         let now = engine::now();
         self.marks.head = Some(now);
@@ -251,7 +257,9 @@ impl Exchange {
 
     /// Counts the exchange, and writes its line to the access log.
     fn record(&mut self, failure: Option<Failure>) {
-        self.recorded = true;
+        if !std::mem::replace(&mut self.recorded, true) {
+            self.generation.leave();
+        }
         let (shard, progress) = (&self.shard, &self.progress);
         let now = engine::precise_now();
         let timings = self.marks.timings(now);
@@ -282,7 +290,7 @@ impl Exchange {
         self.shard.rejections.keep(Rejected {
             at: engine::wall_clock(),
             peer: self.origin.peer,
-            listener: self.origin.listener,
+            listener: self.origin.door.key,
             failure,
             phase: self.progress.phase.get(),
             bytes: rejected::masked(bytes),
@@ -303,7 +311,7 @@ impl Exchange {
             request_id: self.request_id(),
             peer: self.origin.peer,
             client: self.client_address,
-            listener: &self.generation.listener(self.origin.listener).name,
+            listener: self.listener_name(),
             route: route.map_or("", |route| route.name.as_str()),
             cluster: cluster.unwrap_or_default(),
             endpoint: progress.endpoint.get(),
@@ -323,6 +331,12 @@ impl Exchange {
             failure,
             phase: progress.phase.get(),
         }
+    }
+
+    /// As its generation has it; a listener that was removed has the name that it had.
+    fn listener_name(&self) -> &str {
+        let door = &self.origin.door;
+        self.generation.listener(door.key).map_or(&door.name, |listener| &listener.name)
     }
 
     fn request_id(&self) -> &[u8] {
@@ -396,7 +410,7 @@ async fn reply(
     edits: &HeaderEdits,
 ) -> Result<Ending, Failure> {
     let ending = match exchange.skip_body() {
-        Ending::Keep if shard.life.is_closing() => Ending::Close,
+        Ending::Keep if client.origin.is_closing(shard) => Ending::Close,
         ending @ (Ending::Keep | Ending::Close | Ending::Linger | Ending::Cut) => ending,
     };
     let plan = &exchange.generation.plan;

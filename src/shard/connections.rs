@@ -2,12 +2,14 @@
 //! stores per request; a table that grows with the connections and is used again.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::engine;
-use crate::plan::ListenerId;
+use crate::plan::ListenerKey;
+use crate::shard::doors::Door;
 use crate::shard::{Origin, Shard};
 
 /// A connection's place in the table.
@@ -18,7 +20,7 @@ pub(crate) struct Seat(u32);
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
     pub peer: SocketAddr,
-    pub listener: ListenerId,
+    pub listener: ListenerKey,
     pub since: Instant,
     /// When it began to serve a request, or to wait for the next.
     pub turned: Instant,
@@ -44,9 +46,9 @@ pub(crate) struct Seated {
 }
 
 impl Seated {
-    pub(crate) fn new(shard: &Rc<Shard>, listener: ListenerId, peer: SocketAddr) -> Seated {
-        let seat = shard.connections.enter(listener, peer, engine::now());
-        Seated { shard: Rc::clone(shard), origin: Origin { listener, peer, seat } }
+    pub(crate) fn new(shard: &Rc<Shard>, door: Rc<Door>, peer: SocketAddr) -> Seated {
+        let seat = shard.connections.enter(door.key, peer, engine::now());
+        Seated { shard: Rc::clone(shard), origin: Origin { door, peer, seat } }
     }
 }
 
@@ -57,7 +59,7 @@ impl Drop for Seated {
 }
 
 impl Connections {
-    fn enter(&self, listener: ListenerId, peer: SocketAddr, now: Instant) -> Seat {
+    fn enter(&self, listener: ListenerKey, peer: SocketAddr, now: Instant) -> Seat {
         let mut table = self.0.borrow_mut();
         let connection = Connection {
             peer,
@@ -102,20 +104,18 @@ impl Connections {
         }
     }
 
-    /// Some of them, and how many each of `listeners` has.
-    pub(crate) fn list(&self, most: usize, listeners: usize) -> (Vec<Connection>, Vec<u64>) {
+    /// Some of them, and how many each listener has that has any.
+    pub(crate) fn list(&self, most: usize) -> (Vec<Connection>, Vec<(ListenerKey, u64)>) {
         let table = self.0.borrow();
-        let mut open = vec![0; listeners];
+        let mut open: BTreeMap<ListenerKey, u64> = BTreeMap::new();
         let mut list = Vec::new();
         for connection in table.seats.iter().flatten() {
-            if let Some(open) = open.get_mut(usize::from(connection.listener.0)) {
-                *open += 1;
-            }
+            *open.entry(connection.listener).or_default() += 1;
             if list.len() < most {
                 list.push(*connection);
             }
         }
-        (list, open)
+        (list, open.into_iter().collect())
     }
 }
 
@@ -127,17 +127,17 @@ mod tests {
     fn seats_are_used_again_and_keep_nothing_of_who_sat_there() {
         let connections = Connections::default();
         let (peer, now) = (SocketAddr::from(([127, 0, 0, 1], 9)), Instant::now());
-        let first = connections.enter(ListenerId(0), peer, now);
-        let second = connections.enter(ListenerId(1), peer, now);
+        let first = connections.enter(ListenerKey(0), peer, now);
+        let second = connections.enter(ListenerKey(1), peer, now);
         connections.begins(first, now);
         connections.ends(first, 10, 20, now);
         connections.leave(first);
-        assert_eq!(connections.enter(ListenerId(1), peer, now), first);
-        let (list, open) = connections.list(10, 2);
-        assert_eq!(open, [0, 2]);
+        assert_eq!(connections.enter(ListenerKey(1), peer, now), first);
+        let (list, open) = connections.list(10);
+        assert_eq!(open, [(ListenerKey(1), 2)]);
         assert_eq!(list.iter().map(|c| c.received + u64::from(c.requests)).sum::<u64>(), 0);
-        assert_eq!(connections.list(1, 2).0.len(), 1);
+        assert_eq!(connections.list(1).0.len(), 1);
         connections.leave(second);
-        assert_eq!(connections.list(10, 2).1, [0, 1]);
+        assert_eq!(connections.list(10).1, [(ListenerKey(1), 1)]);
     }
 }

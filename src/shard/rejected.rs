@@ -9,13 +9,13 @@ use std::time::SystemTime;
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Phase;
 use crate::limits;
-use crate::plan::ListenerId;
+use crate::plan::ListenerKey;
 
 #[derive(Clone, Debug)]
 pub struct Rejected {
     pub at: SystemTime,
     pub peer: SocketAddr,
-    pub listener: ListenerId,
+    pub listener: ListenerKey,
     pub failure: Failure,
     pub phase: Phase,
     /// Of the head as far as it came, secrets masked: at most `limits::REJECTED_BYTES_MAX`.
@@ -133,7 +133,7 @@ mod tests {
             rejections.keep(Rejected {
                 at: SystemTime::UNIX_EPOCH,
                 peer: ([127, 0, 0, 1], port).into(),
-                listener: ListenerId(0),
+                listener: ListenerKey(1),
                 failure: Failure::BadPath,
                 phase: Phase::Route,
                 bytes: masked(&[b'x'; 9999]),
