@@ -9,7 +9,8 @@ use crate::admin::call::{Answer, Call};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::{
-    Port, clusters, config, connections, drain, errors, health, logging, metrics, openapi, status,
+    Port, changes, clusters, config, connections, drain, errors, health, logging, metrics, openapi,
+    refusal, status, upgrade,
 };
 use crate::control::Control;
 use crate::http::head::Method;
@@ -28,7 +29,7 @@ pub(super) struct Operation {
     pub(super) role: Option<Role>,
     pub(super) summary: &'static str,
     pub(super) parameters: &'static [Parameter],
-    /// The JSON body that may come; an empty one stands for `{}`.
+    /// The JSON body that may come, of which an empty one stands for `{}`; `Page`: TOML.
     pub(super) takes: Option<Shape>,
     pub(super) gives: &'static [Gives],
     pub(super) run: Run,
@@ -55,6 +56,8 @@ pub(super) enum Kind {
     },
     /// As in the configuration: `"30s"`.
     Time,
+    /// `true` or `false`.
+    Flag,
 }
 
 pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Result<Answer, Refusal>> + 'a>>;
@@ -170,6 +173,64 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ],
         |control, call| Box::pin(config::page(control, call)),
     ),
+    Operation {
+        role: Some(Role::Admin),
+        parameters: changes::PUT_PARAMETERS,
+        takes: Some(Shape::Page),
+        ..change(
+            Method::Put,
+            "/admin/config",
+            "Checks a configuration (TOML) and puts it in force; with If-Match only over the \
+             version of that ETag.",
+            &[json(changes::APPLIED), refusal::WRONG_CONFIGURATION],
+            |control, call| Box::pin(changes::put(control, call)),
+        )
+    },
+    page(
+        "/admin/config/history",
+        "The configurations that were put in force lately, newest first.",
+        &[json(changes::HISTORY)],
+        |control, _| Box::pin(changes::history(control)),
+    ),
+    page(
+        "/admin/config/history/{version}",
+        "One of them as it was given, secrets hidden.",
+        &[
+            json(config::SHAPE),
+            Gives { status: 200, content_type: config::TOML, shape: Shape::Page },
+        ],
+        |control, call| Box::pin(changes::version(control, call)),
+    ),
+    Operation {
+        role: Some(Role::Admin),
+        takes: Some(changes::ROLLBACK),
+        ..change(
+            Method::Post,
+            "/admin/config/rollback",
+            "Puts a configuration of the history in force again, as a new version. The file stays \
+             as it is.",
+            &[json(changes::RELOADED), refusal::WRONG_CONFIGURATION],
+            |control, call| Box::pin(changes::rollback(control, call)),
+        )
+    },
+    change(
+        Method::Post,
+        "/admin/reload",
+        "Reads the configuration file again and puts it in force.",
+        &[json(changes::RELOADED), refusal::WRONG_CONFIGURATION],
+        |control, _| Box::pin(changes::reload(control)),
+    ),
+    Operation {
+        role: Some(Role::Admin),
+        ..change(
+            Method::Post,
+            "/admin/upgrade",
+            "Starts the program anew on the same sockets; once the new process serves, this one \
+             drains.",
+            &[json(upgrade::SHAPE)],
+            |control, _| Box::pin(upgrade::upgrade(control)),
+        )
+    },
     page("/admin/logging", "Levels of the process's own log.", &[json(logging::SHAPE)], |_, _| {
         Box::pin(logging::page())
     }),
@@ -322,7 +383,16 @@ impl Operation {
     }
 
     pub(super) fn body_bytes_max(&self) -> usize {
-        if self.takes.is_some() { limits::ADMIN_BODY_BYTES_MAX } else { 0 }
+        match self.takes {
+            None => 0,
+            Some(_) if self.takes_toml() => limits::CONFIG_BYTES_MAX,
+            Some(_) => limits::ADMIN_BODY_BYTES_MAX,
+        }
+    }
+
+    /// Otherwise JSON.
+    pub(super) fn takes_toml(&self) -> bool {
+        matches!(self.takes, Some(Shape::Page))
     }
 }
 

@@ -17,6 +17,9 @@ pub(super) struct Call {
     /// Checked against the operation's parameters.
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) accept: String,
+    pub(super) if_match: String,
+    /// Who asks.
+    pub(super) who: String,
     pub(super) body: Vec<u8>,
 }
 
@@ -27,13 +30,23 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
     /// For the audit log: what is different now.
     pub(super) changed: Option<String>,
+    pub(super) etag: Option<String>,
 }
 
 impl Answer {
     pub(super) fn json(value: &impl Serialize) -> Answer {
         let mut body = serde_json::to_vec_pretty(value).expect("our structs have text for names");
         body.push(b'\n');
-        Answer { status: 200, content_type: JSON, body, changed: None }
+        Answer::page(JSON, body)
+    }
+
+    pub(super) fn page(content_type: &'static str, body: Vec<u8>) -> Answer {
+        Answer { status: 200, content_type, body, changed: None, etag: None }
+    }
+
+    pub(super) fn with_etag(mut self, etag: String) -> Answer {
+        self.etag = Some(etag);
+        self
     }
 
     pub(super) fn changed(mut self, what: impl Into<String>) -> Answer {
@@ -65,6 +78,11 @@ impl Call {
     /// A parameter of kind `Whole`.
     pub(super) fn whole(&self, name: &str) -> Option<u64> {
         self.parameter(name)?.parse().ok()
+    }
+
+    /// A parameter of kind `Flag`.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.parameter(name) == Some("true")
     }
 
     /// A parameter of kind `Time`.
@@ -114,6 +132,8 @@ impl Kind {
                 Ok(number) if number <= max && value.bytes().all(|b| b.is_ascii_digit()) => Ok(()),
                 Ok(_) | Err(_) => Err(format!("a whole number up to {max}")),
             },
+            Kind::Flag if ["true", "false"].contains(&value) => Ok(()),
+            Kind::Flag => Err("true or false".to_owned()),
             Kind::Time => config::parse_time(value)
                 .map(|_| ())
                 .map_err(|_| "a duration such as 250ms, 30s or 2m".to_owned()),

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use toml::{Table, Value};
 
 use crate::admin::call::{Answer, Call};
+use crate::admin::changes;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::control::Control;
@@ -12,17 +13,25 @@ use crate::shard::rejected::is_secret;
 
 pub(super) const SHAPE: Shape = Shape::Anything;
 pub(super) const TOML: &str = "application/toml";
+/// Of a body that is TOML.
+pub(super) const TYPES: &[&str] = &[TOML, "text/plain"];
 
 const HIDDEN: &str = "(hidden)";
 
 pub(super) async fn page(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
-    let mut table: Table = control.plan().written.parse().expect("it was printed as TOML");
+    let etag = changes::etag(&control.running());
+    Ok(shown(&control.plan().written, &call.accept).with_etag(etag))
+}
+
+/// A text that was read without mistakes before, in the form that is wanted.
+pub(super) fn shown(text: &str, accept: &str) -> Answer {
+    let mut table: Table = text.parse().expect("it was read as TOML before");
     hide(&mut table);
-    if !wants_toml(&call.accept) {
-        return Ok(Answer::json(&table));
+    if !wants_toml(accept) {
+        return Answer::json(&table);
     }
     let text = toml::to_string(&table).expect("it was TOML before");
-    Ok(Answer { status: 200, content_type: TOML, body: text.into_bytes(), changed: None })
+    Answer::page(TOML, text.into_bytes())
 }
 
 fn wants_toml(accept: &str) -> bool {
@@ -31,12 +40,14 @@ fn wants_toml(accept: &str) -> bool {
     known.next() == Some(TOML)
 }
 
-/// Digests of tokens, which could be guessed from, and header values that are secrets by name.
+/// Tokens, and digests of them, which could be guessed from, and header values that are secrets by name.
 fn hide(table: &mut Table) {
     let tokens = table.get_mut("admin").and_then(|admin| admin.get_mut("tokens"));
     for token in tokens.and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(digest) = token.get_mut("sha256") {
-            *digest = Value::String(HIDDEN.to_owned());
+        for secret in ["sha256", "token"] {
+            if let Some(secret) = token.get_mut(secret) {
+                *secret = Value::String(HIDDEN.to_owned());
+            }
         }
     }
     let routes = table.get_mut("routes").and_then(Value::as_array_mut);
@@ -72,7 +83,7 @@ mod tests {
 
     #[test]
     fn secrets_are_hidden_wherever_they_stand() {
-        let text = "[admin]\ntokens = [{ name = \"ci\", sha256 = \"SECRET\" }]\n\
+        let text = "[admin]\ntokens = [{ name = \"ci\", sha256 = \"SECRET\" }, { token = \"SECRET\" }]\n\
                     [[routes]]\nname = \"r\"\n[routes.request_headers.set]\n\
                     Authorization = \"SECRET\"\nX-Env = \"prod\"\n\
                     [routes.response_headers.add]\nSet-Cookie = [\"SECRET\", \"SECRET\"]\n";

@@ -44,5 +44,5 @@ pub(super) const GIVES_STARTUP: &[Gives] = &[good(STARTUP)];
 
 pub(super) async fn page(control: &Rc<Control>, page: Page) -> Result<Answer, Refusal> {
     let (status, body) = page.answer(&control.health(), engine::wall_clock());
-    Ok(Answer { status, content_type: JSON, body, changed: None })
+    Ok(Answer { status, ..Answer::page(JSON, body) })
 }

@@ -28,10 +28,10 @@ const CORE: Shape = Shape::Object(&[
 pub(super) async fn page(control: &Rc<Control>) -> Result<Answer, Refusal> {
     let mut body = Vec::new();
     metrics::render(&stats::snapshot(control).await, &mut body);
-    Ok(Answer { status: 200, content_type: TEXT, body, changed: None })
+    Ok(Answer::page(TEXT, body))
 }
 
 pub(super) async fn cores(control: &Rc<Control>) -> Result<Answer, Refusal> {
     let body = metrics::cores_json(&stats::snapshot(control).await).into_bytes();
-    Ok(Answer { status: 200, content_type: JSON, body, changed: None })
+    Ok(Answer::page(JSON, body))
 }

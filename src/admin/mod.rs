@@ -5,6 +5,7 @@ mod api;
 mod audit;
 mod auth;
 mod call;
+mod changes;
 mod clusters;
 mod config;
 mod connections;
@@ -17,6 +18,7 @@ mod openapi;
 mod refusal;
 mod shape;
 mod status;
+mod upgrade;
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -223,7 +225,7 @@ impl Request<'_> {
         let found = api::find(self.port, self.head.method, &path);
         let mut who = String::new();
         let result = match self.admit(&found, bytes, &mut who).await {
-            Ok(()) => self.run(input, &found).await,
+            Ok(()) => self.run(input, &found, &who).await,
             Err(refusal) => Err(refusal),
         };
         if matches!(&found, Found::Operation(operation, _) if operation.changes()) {
@@ -276,7 +278,12 @@ impl Request<'_> {
         Err(refusal)
     }
 
-    async fn run(&mut self, input: &mut Input<'_>, found: &Found) -> Result<Answer, Refusal> {
+    async fn run(
+        &mut self,
+        input: &mut Input<'_>,
+        found: &Found,
+        who: &str,
+    ) -> Result<Answer, Refusal> {
         let (operation, values) = match found {
             Found::Operation(operation, values) => (*operation, values.clone()),
             Found::OtherMethods(methods) => return Err(Refusal::OtherMethods(methods.clone())),
@@ -287,12 +294,18 @@ impl Request<'_> {
         let header = |name: &[u8]| text(self.head.named(bytes, name).unwrap_or_default());
         let query = text(self.head.query.of(bytes));
         let (content_type, accept) = (header(b"content-type"), header(b"accept"));
+        let if_match = header(b"if-match");
         let body = input.read_body(self.head, operation.body_bytes_max()).await?;
         self.body_is_over = true;
-        if !body.is_empty() && !is_json(&content_type) {
-            return Err(Refusal::NotJson);
+        match operation.takes_toml() {
+            true if !is_one_of(&content_type, config::TYPES) => return Err(Refusal::NotToml),
+            false if !body.is_empty() && !is_one_of(&content_type, &[api::JSON]) => {
+                return Err(Refusal::NotJson);
+            }
+            true | false => {}
         }
-        let call = Call { values, query: call::query(&query, operation.parameters)?, accept, body };
+        let query = call::query(&query, operation.parameters)?;
+        let call = Call { values, query, accept, if_match, who: who.to_owned(), body };
         (operation.run)(self.control, &call).await
     }
 
@@ -310,6 +323,9 @@ impl Request<'_> {
         };
         header("Cache-Control", "no-store");
         header("X-Content-Type-Options", "nosniff");
+        if let Ok(Answer { etag: Some(etag), .. }) = &result {
+            header("ETag", etag);
+        }
         let reply = match &result {
             Ok(answer) => Reply {
                 status: answer.status,
@@ -344,9 +360,9 @@ impl Request<'_> {
     }
 }
 
-fn is_json(content_type: &str) -> bool {
+fn is_one_of(content_type: &str, known: &[&str]) -> bool {
     let (kind, _) = content_type.split_once(';').unwrap_or((content_type, ""));
-    kind.trim().eq_ignore_ascii_case(api::JSON)
+    known.iter().any(|known| kind.trim().eq_ignore_ascii_case(known))
 }
 
 fn request_id() -> String {

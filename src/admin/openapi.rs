@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::admin::Port;
-use crate::admin::api::{Kind, OPERATIONS, Operation, Parameter};
+use crate::admin::api::{JSON, Kind, OPERATIONS, Operation, Parameter};
 use crate::admin::call::Answer;
+use crate::admin::{Port, config};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::http::head::Method;
@@ -83,10 +83,20 @@ fn described(operation: &Operation) -> Value {
         value["x-role"] = json!(role.label());
     }
     if let Some(shape) = operation.takes {
-        value["requestBody"] = json!({
-            "required": false,
-            "content": { "application/json": { "schema": shape.schema() } },
-        });
+        let types = if operation.takes_toml() { config::TYPES } else { &[JSON] };
+        let required = matches!(shape, Shape::Page | Shape::Object(_));
+        value["requestBody"] = json!({ "required": required, "content": {} });
+        for content_type in types {
+            value["requestBody"]["content"][content_type] = json!({ "schema": shape.schema() });
+        }
+        if operation.takes_toml() {
+            let header = json!({
+                "name": "If-Match", "in": "header", "required": false,
+                "description": "The ETag of the version that is to be replaced.",
+                "schema": { "type": "string" },
+            });
+            value["parameters"].as_array_mut().into_iter().for_each(|all| all.push(header.clone()));
+        }
     }
     value
 }
@@ -145,6 +155,7 @@ fn parameter(parameter: &Parameter) -> Value {
     let schema = match parameter.kind {
         Kind::Whole { max } => json!({ "type": "integer", "minimum": 0, "maximum": max }),
         Kind::Time => Shape::Time.schema(),
+        Kind::Flag => Shape::Flag.schema(),
     };
     json!({
         "name": parameter.name, "in": "query", "required": false, "description": parameter.doc,

@@ -5,6 +5,7 @@
 mod access_log;
 mod clusters;
 mod complaint;
+mod config_file;
 pub(crate) mod drain;
 mod file_watch;
 pub(crate) mod generations;

@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::TcpListener;
+use std::path::Path;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -15,6 +16,7 @@ use crate::admin::{self, Port};
 use crate::cli::Source;
 use crate::config;
 use crate::control::access_log::{self, Change};
+use crate::control::config_file::Beside;
 use crate::control::ports::{Bound, Ending, Held, PortChange};
 use crate::control::upgrade::{Described, Inherited, Use};
 use crate::control::{Control, Current, names, start};
@@ -35,6 +37,17 @@ pub(crate) enum Trigger {
     Admin,
     /// Back to this version.
     Rollback(u64),
+}
+
+impl Trigger {
+    /// What messages call the text that came with it.
+    fn name(self, source: &Source) -> String {
+        match self {
+            Trigger::Start | Trigger::Signal | Trigger::Watch => source.name(),
+            Trigger::Admin => "(admin)".to_owned(),
+            Trigger::Rollback(version) => format!("(version {version})"),
+        }
+    }
 }
 
 impl fmt::Display for Trigger {
@@ -65,6 +78,8 @@ pub(crate) enum Refused {
     /// It is right, but cannot be had here and now: a port is taken, a log cannot be opened, the
     /// process is draining.
     Impossible(String),
+    /// It was meant for another version than this one, which is in force.
+    Superseded(u64),
 }
 
 impl fmt::Display for Refused {
@@ -72,6 +87,9 @@ impl fmt::Display for Refused {
         match self {
             Refused::Configuration(errors) => write!(f, "{}", errors.to_string().trim_end()),
             Refused::Impossible(reason) => f.write_str(reason),
+            Refused::Superseded(version) => {
+                write!(f, "the configuration has changed meanwhile: version {version} is in force")
+            }
         }
     }
 }
@@ -120,6 +138,8 @@ enum Wanted {
 struct Job {
     wanted: Wanted,
     trigger: Trigger,
+    /// Only if this version is in force when its turn comes.
+    over: Option<u64>,
     outcome: Outcome,
 }
 
@@ -186,7 +206,7 @@ impl Reloads {
     }
 
     /// `None`: too many wait already.
-    fn enqueue(&self, wanted: Wanted, trigger: Trigger) -> Option<Outcome> {
+    fn enqueue(&self, wanted: Wanted, trigger: Trigger, over: Option<u64>) -> Option<Outcome> {
         let mut queue = self.queue.borrow_mut();
         let shared = queue.iter().find(|job| {
             matches!(
@@ -202,7 +222,7 @@ impl Reloads {
             return None;
         }
         let outcome = Outcome::default();
-        queue.push_back(Job { wanted, trigger, outcome: Rc::clone(&outcome) });
+        queue.push_back(Job { wanted, trigger, over, outcome: Rc::clone(&outcome) });
         Some(outcome)
     }
 }
@@ -243,22 +263,85 @@ impl Control {
                  start with --config FILE"
             )));
         }
-        self.perform(Wanted::File, trigger).await
+        self.perform(Wanted::File, trigger, None).await
     }
 
     /// The same, when a change of the file was noticed.
     pub(super) async fn reload_changed(self: &Rc<Self>) {
         // Whatever comes of it is logged.
-        drop(self.perform(Wanted::ChangedFile, Trigger::Watch).await);
+        drop(self.perform(Wanted::ChangedFile, Trigger::Watch, None).await);
     }
 
     /// Puts a text in force that did not come from the file. The file stays as it is.
     pub(crate) async fn apply_text(
         self: &Rc<Self>,
         text: String,
-        trigger: Trigger,
+        over: Option<u64>,
     ) -> Result<Report, Refused> {
-        self.perform(Wanted::Text(Rc::from(text)), trigger).await
+        self.perform(Wanted::Text(Rc::from(text)), Trigger::Admin, over).await
+    }
+
+    /// The same, and the file says so from now on.
+    pub(crate) async fn apply_and_write(
+        self: &Rc<Self>,
+        text: String,
+        over: Option<u64>,
+    ) -> Result<Report, Refused> {
+        let Some(file) = self.source.file().map(Path::to_owned) else {
+            let name = self.source.name();
+            return Err(Refused::Impossible(format!(
+                "the configuration is {name}: there is no file to write; \
+                 leave `persist` out, or start with --config FILE"
+            )));
+        };
+        let lost = || Refused::Impossible("writing the file panicked: this is a bug".to_owned());
+        let copy = text.clone();
+        let written = self.watch.pool().run(move || Beside::write(&file, &copy)).await;
+        let beside = written.ok_or_else(lost)?.map_err(Refused::Impossible)?;
+        let read = hash(&text);
+        let result = self.apply_text(text, over).await;
+        // Whoever watches the file finds what is in force already.
+        let before = self.reloads.read.get();
+        if result.is_ok() {
+            self.reloads.read.set(read);
+        }
+        let fails = result.is_err();
+        let placing = self.watch.pool().run(move || match fails {
+            true => {
+                drop(beside);
+                Ok(())
+            }
+            false => beside.put_in_place(),
+        });
+        let report = result.map(|report| (report, placing));
+        let (report, placing) = report?;
+        if let Err(reason) = placing.await.ok_or_else(lost)? {
+            self.reloads.read.set(before);
+            return Err(Refused::Impossible(reason));
+        }
+        Ok(report)
+    }
+
+    /// What `corelane check` would say of this text for this process; nothing is changed.
+    pub(crate) async fn check_text(self: &Rc<Self>, text: String) -> Result<Vec<String>, Refused> {
+        let (source, version) = (self.source.clone(), self.plan().version + 1);
+        let checking = self.watch.pool().run(move || {
+            let name = Trigger::Admin.name(&source);
+            compile(&source, &name, &text, version).map(|(_, warnings)| warnings)
+        });
+        let panicked = || Refused::Impossible("checking it panicked: this is a bug".to_owned());
+        checking.await.ok_or_else(panicked)?
+    }
+
+    /// The text that is in force.
+    pub(crate) fn running(&self) -> Applied {
+        let history = self.reloads.history.borrow();
+        history.back().expect("the first one is there from the start").clone()
+    }
+
+    /// `None`: the process has no configuration file.
+    pub(crate) fn file_name(&self) -> Option<String> {
+        self.source.file().map(|file| file.display().to_string())
     }
 
     /// Back to a configuration of the history.
@@ -275,7 +358,7 @@ impl Control {
                 known.join(", ")
             )));
         };
-        self.perform(Wanted::Text(text), Trigger::Rollback(version)).await
+        self.perform(Wanted::Text(text), Trigger::Rollback(version), None).await
     }
 
     /// What was put in force lately, oldest first.
@@ -289,8 +372,13 @@ impl Control {
     }
 
     /// Waits for its turn and its end. Dropping this takes nothing back.
-    async fn perform(self: &Rc<Self>, wanted: Wanted, trigger: Trigger) -> Result<Report, Refused> {
-        let Some(outcome) = self.reloads.enqueue(wanted, trigger) else {
+    async fn perform(
+        self: &Rc<Self>,
+        wanted: Wanted,
+        trigger: Trigger,
+        over: Option<u64>,
+    ) -> Result<Report, Refused> {
+        let Some(outcome) = self.reloads.enqueue(wanted, trigger, over) else {
             return Err(Refused::Impossible(
                 "too many reloads wait for each other; try again when they are done".to_owned(),
             ));
@@ -340,6 +428,10 @@ impl Control {
     /// `None`: the file has not changed.
     async fn try_job(self: &Rc<Self>, job: &Job) -> Result<Option<Report>, Refused> {
         self.refuse_while_draining()?;
+        let running = self.plan().version;
+        if job.over.is_some_and(|version| version != running) {
+            return Err(Refused::Superseded(running));
+        }
         let ground = Ground {
             source: self.source.clone(),
             held: self.held.borrow().clone(),
@@ -355,11 +447,7 @@ impl Control {
             Wanted::Text(text) => (Some(text.to_string()), None),
         };
         let from_file = given.is_none();
-        let name = match job.trigger {
-            Trigger::Start | Trigger::Signal | Trigger::Watch => self.source.name(),
-            Trigger::Admin => "(admin)".to_owned(),
-            Trigger::Rollback(version) => format!("(version {version})"),
-        };
+        let name = if from_file { self.source.name() } else { job.trigger.name(&self.source) };
         let preparing = self.watch.pool().run(move || {
             let text = match given {
                 Some(text) => Ok(text),
@@ -494,15 +582,23 @@ async fn work(control: Rc<Control>) {
     control.reloads.running.set(false);
 }
 
-/// Everything that may take long or fail, beside the control core.
-fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refused> {
-    let document = ground.source.document_of(name, &text).map_err(Refused::Configuration)?;
-    let cpus = machine::cpus();
-    let mut plan =
-        config::compile(&document, ground.version, cpus).map_err(Refused::Configuration)?;
+fn compile(
+    source: &Source,
+    name: &str,
+    text: &str,
+    version: u64,
+) -> Result<(Plan, Vec<String>), Refused> {
+    let document = source.document_of(name, text).map_err(Refused::Configuration)?;
+    let plan = config::compile(&document, version, machine::cpus());
+    let plan = plan.map_err(Refused::Configuration)?;
     let mut warned = config::warnings(&document, usize::MAX).as_warnings();
     warned.push_str(&config::environment_warnings(&document).as_warnings());
-    let mut warnings: Vec<String> = warned.lines().map(str::to_owned).collect();
+    Ok((plan, warned.lines().map(str::to_owned).collect()))
+}
+
+/// Everything that may take long or fail, beside the control core.
+fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refused> {
+    let (mut plan, mut warnings) = compile(&ground.source, name, &text, ground.version)?;
     if plan.cores != ground.cores {
         warnings.push(format!(
             "cores: {} are asked for, {} go on running: their number changes with a restart only",
@@ -530,20 +626,20 @@ mod tests {
     #[test]
     fn requests_for_the_same_file_share_a_run_and_texts_do_not() {
         let reloads = Reloads::new("a", 1);
-        let first = reloads.enqueue(Wanted::File, Trigger::Signal).unwrap();
-        let second = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch).unwrap();
+        let first = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
+        let second = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch, None).unwrap();
         assert!(Rc::ptr_eq(&first, &second));
         reloads.queue.borrow_mut().clear(); // it runs now: what comes may not be in it
-        let third = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch).unwrap();
+        let third = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch, None).unwrap();
         assert!(!Rc::ptr_eq(&first, &third));
-        let explicit = reloads.enqueue(Wanted::File, Trigger::Signal).unwrap();
+        let explicit = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
         assert!(!Rc::ptr_eq(&third, &explicit), "it reads also what has not changed");
         for _ in 2..limits::RELOADS_QUEUED_MAX {
             let text = Wanted::Text(Rc::from("b"));
-            assert!(reloads.enqueue(text, Trigger::Admin).is_some());
+            assert!(reloads.enqueue(text, Trigger::Admin, None).is_some());
         }
-        assert!(reloads.enqueue(Wanted::Text(Rc::from("b")), Trigger::Admin).is_none());
-        assert!(reloads.enqueue(Wanted::File, Trigger::Signal).is_some(), "one waits already");
+        assert!(reloads.enqueue(Wanted::Text(Rc::from("b")), Trigger::Admin, None).is_none());
+        assert!(reloads.enqueue(Wanted::File, Trigger::Signal, None).is_some(), "one waits already");
     }
 
     #[test]
