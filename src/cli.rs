@@ -13,6 +13,7 @@ use log::LevelFilter;
 use crate::config::{self, Document, Environment, Override, keys, overrides};
 use crate::limits;
 use crate::machine::{self, Machine};
+use crate::upgrade_command::Upgrade;
 
 /// Exit code of a configuration or an argument that is wrong.
 pub const EXIT_USAGE: u8 = 2;
@@ -43,6 +44,8 @@ pub enum Command {
     PrintConfig(PrintConfig),
     /// Explain a key of the configuration, or list all of them
     Explain { key: Option<String> },
+    /// Have a running process hand its sockets to a new one; exit 1 when that fails
+    Upgrade(Upgrade),
     /// Print the version
     Version,
 }

@@ -77,6 +77,7 @@ pub mod limits;
 
 // What steers them.
 pub mod cli;
+pub mod upgrade_command;
 pub mod config;
 pub mod machine;
 pub mod plan;

@@ -299,6 +299,9 @@ pub const ADMIN_TOKEN_BYTES_MAX: usize = 4096;
 /// Most connections that one page of the admin API lists, and how many when it is not said.
 pub const ADMIN_CONNECTIONS_LISTED_MAX: u64 = 10_000;
 pub const ADMIN_CONNECTIONS_LISTED: u64 = 100;
+/// Longest reason that an operator gives for taking an endpoint out of service. Longer is answered
+/// 400: it is shown on every page that lists the endpoint.
+pub const ADMIN_REASON_CHARS_MAX: usize = 200;
 /// Refused requests that each core remembers; older ones are forgotten.
 pub const REJECTED_KEPT: usize = 64;
 /// Bytes that are remembered of each; the rest is cut.

@@ -9,10 +9,11 @@ use crate::admin::call::{Answer, Call};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::{
-    Port, changes, clusters, config, connections, drain, errors, health, logging, metrics, openapi,
-    refusal, status, upgrade,
+    Port, changes, clusters, config, connections, drain, endpoints, errors, health, logging,
+    metrics, openapi, refusal, status, upgrade,
 };
 use crate::control::Control;
+use crate::control::overrides::Admission;
 use crate::http::head::Method;
 use crate::limits;
 use crate::plan::Role;
@@ -136,6 +137,46 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[json(clusters::CLUSTER)],
         |control, call| Box::pin(clusters::one(control, call)),
     ),
+    Operation {
+        takes: Some(endpoints::TAKES),
+        ..change(
+            Method::Post,
+            "/admin/clusters/{cluster}/endpoints/{address}/drain",
+            "No new exchanges for an endpoint; those that run end, and its kept connections stay.",
+            &[json(clusters::CLUSTER)],
+            |control, call| Box::pin(endpoints::admit(control, call, Admission::Drained)),
+        )
+    },
+    Operation {
+        takes: Some(endpoints::TAKES),
+        ..change(
+            Method::Post,
+            "/admin/clusters/{cluster}/endpoints/{address}/maintenance",
+            "As drain, and its idle connections are closed.",
+            &[json(clusters::CLUSTER)],
+            |control, call| Box::pin(endpoints::admit(control, call, Admission::Maintenance)),
+        )
+    },
+    Operation {
+        takes: Some(endpoints::TAKES),
+        ..change(
+            Method::Post,
+            "/admin/clusters/{cluster}/endpoints/{address}/ready",
+            "Back in service; a weight that was set stays.",
+            &[json(clusters::CLUSTER)],
+            |control, call| Box::pin(endpoints::admit(control, call, Admission::Ready)),
+        )
+    },
+    Operation {
+        takes: Some(endpoints::TAKES_WEIGHT),
+        ..change(
+            Method::Put,
+            "/admin/clusters/{cluster}/endpoints/{address}/weight",
+            "Another weight until the endpoint leaves the configuration; null: as configured.",
+            &[json(clusters::CLUSTER)],
+            |control, call| Box::pin(endpoints::weigh(control, call)),
+        )
+    },
     page(
         "/admin/listeners",
         "Where clients come in, and how many have.",

@@ -125,8 +125,7 @@ pub(super) async fn put(control: &Rc<Control>, call: &Call) -> Result<Answer, Re
         (_, None) => "in memory only: the process has no configuration file".to_owned(),
     };
     let version = report.version;
-    let page =
-        Put { version, applied: true, written: persist, note, warnings: report.warnings };
+    let page = Put { version, applied: true, written: persist, note, warnings: report.warnings };
     let changed = format!("version {version} is in force; {}", page.note);
     Ok(Answer::json(&page).changed(changed).with_etag(etag(&control.running())))
 }

@@ -12,6 +12,7 @@ use crate::admin::shape::Shape;
 use crate::admin::status::moment;
 use crate::control::Control;
 use crate::control::message::{Findings, Question};
+use crate::control::overrides::{Admission, Override};
 use crate::plan::{self, Address, ClusterKey};
 use crate::upstream::tally::Tallied;
 
@@ -26,8 +27,10 @@ const ENDPOINT: Shape = Shape::Object(&[
     ("name", Shape::OrNull(&Shape::Text)),
     ("zone", Shape::OrNull(&Shape::Text)),
     ("weight", Shape::Whole),
-    ("state", Shape::Word(&["ready", "off", "unresolved"])),
+    ("configured_weight", Shape::Whole),
+    ("state", Shape::Word(&["ready", "off", "unresolved", "drained", "maintenance"])),
     ("reason", Shape::Text),
+    ("since", Shape::OrNull(&Shape::Moment)),
     ("connections", Shape::Whole),
     ("idle", Shape::Whole),
     ("in_flight", Shape::Whole),
@@ -59,9 +62,13 @@ struct Endpoint {
     /// As configured, when it is a name.
     name: Option<String>,
     zone: Option<String>,
+    /// In force: the configured one, or an operator's.
     weight: u32,
+    configured_weight: u32,
     state: &'static str,
-    reason: &'static str,
+    reason: String,
+    /// When an operator said so.
+    since: Option<String>,
     connections: u64,
     idle: u64,
     in_flight: u64,
@@ -142,23 +149,45 @@ fn cluster(
     for configured in &plan.endpoints {
         let addresses = control.addresses(&configured.address);
         if addresses.is_empty() {
-            endpoints.push(endpoint(configured, None, &Sum::default()));
+            let said = control.override_of(&plan.name, &configured.address, None);
+            endpoints.push(endpoint(configured, None, said, &Sum::default()));
         }
         for address in addresses {
             let none = Sum::default();
             let sum = sums.get(&(key, address)).unwrap_or(&none);
-            endpoints.push(endpoint(configured, Some(address), sum));
+            let said = control.override_of(&plan.name, &configured.address, Some(address));
+            endpoints.push(endpoint(configured, Some(address), said, sum));
         }
     }
     let waiting = control.waiting(&plan.name);
     Cluster { name: plan.name.clone(), waiting, endpoints }
 }
 
-fn endpoint(configured: &plan::Endpoint, address: Option<SocketAddr>, sum: &Sum) -> Endpoint {
-    let (state, reason) = match (address, configured.weight) {
-        (None, _) => ("unresolved", "its name has no address at the moment"),
-        (Some(_), 0) => ("off", "its weight is 0"),
-        (Some(_), _) => ("ready", ""),
+pub(super) fn state(admission: Admission) -> &'static str {
+    match admission {
+        Admission::Ready => "ready",
+        Admission::Drained => "drained",
+        Admission::Maintenance => "maintenance",
+    }
+}
+
+fn endpoint(
+    configured: &plan::Endpoint,
+    address: Option<SocketAddr>,
+    said: Option<Override>,
+    sum: &Sum,
+) -> Endpoint {
+    let admission = said.as_ref().map_or(Admission::Ready, |said| said.admission);
+    let weight = said.as_ref().and_then(|said| said.weight).unwrap_or(configured.weight);
+    let (state, own_reason) = match (address, admission, weight) {
+        (_, Admission::Drained | Admission::Maintenance, _) => (state(admission), ""),
+        (None, Admission::Ready, _) => ("unresolved", "its name has no address at the moment"),
+        (Some(_), Admission::Ready, 0) => ("off", "its weight is 0"),
+        (Some(_), Admission::Ready, _) => (state(admission), ""),
+    };
+    let (reason, since) = match said {
+        Some(said) => (said.reason, Some(moment(said.since))),
+        None => (own_reason.to_owned(), None),
     };
     let tallied = &sum.tallied;
     let answers = tallied.answers();
@@ -169,9 +198,11 @@ fn endpoint(configured: &plan::Endpoint, address: Option<SocketAddr>, sum: &Sum)
             Address::Name(name, port) => Some(format!("{name}:{port}")),
         },
         zone: configured.zone.clone(),
-        weight: configured.weight,
+        weight,
+        configured_weight: configured.weight,
         state,
         reason,
+        since,
         connections: sum.open,
         idle: sum.idle,
         in_flight: sum.open.saturating_sub(sum.idle),

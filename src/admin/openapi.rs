@@ -4,9 +4,9 @@ use serde_json::{Map, Value, json};
 
 use crate::admin::api::{JSON, Kind, OPERATIONS, Operation, Parameter};
 use crate::admin::call::Answer;
-use crate::admin::{Port, config};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
+use crate::admin::{Port, config};
 use crate::http::head::Method;
 
 pub(super) const SHAPE: Shape = Shape::Anything;

@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::limits;
+
 #[derive(Clone, Copy)]
 pub(super) enum Shape {
     Text,
@@ -11,6 +13,8 @@ pub(super) enum Shape {
     /// A duration, as the configuration writes it.
     Time,
     Whole,
+    /// Of an endpoint.
+    Weight,
     Number,
     Flag,
     /// One of these words.
@@ -35,6 +39,9 @@ impl Shape {
             Shape::Moment => json!({ "type": "string", "format": "date-time" }),
             Shape::Time => json!({ "type": "string", "pattern": TIME }),
             Shape::Whole => json!({ "type": "integer", "minimum": 0 }),
+            Shape::Weight => {
+                json!({ "type": "integer", "minimum": 0, "maximum": limits::WEIGHT_MAX })
+            }
             Shape::Number => json!({ "type": "number" }),
             Shape::Flag => json!({ "type": "boolean" }),
             Shape::Word(words) => json!({ "type": "string", "enum": words }),

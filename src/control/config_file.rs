@@ -31,7 +31,8 @@ impl Beside {
     }
 
     fn fill(&self, text: &str) -> io::Result<()> {
-        let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.new)?;
+        let mut new =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.new)?;
         let before = fs::metadata(&self.file)?;
         // Only root may give it away; whose it was may differ from who we are.
         drop(std::os::unix::fs::chown(&self.new, Some(before.uid()), Some(before.gid())));
@@ -43,8 +44,9 @@ impl Beside {
     /// Blocks.
     pub(super) fn put_in_place(self) -> Result<(), String> {
         let file = self.file.display();
-        fs::rename(&self.new, &self.file)
-            .map_err(|error| format!("it is in force, but {file} could not be replaced: {error}"))?;
+        fs::rename(&self.new, &self.file).map_err(|error| {
+            format!("it is in force, but {file} could not be replaced: {error}")
+        })?;
         if let Some(directory) = self.file.parent() {
             // The name is safe too after this; one that cannot be synced is written all the same.
             drop(File::open(directory).and_then(|directory| directory.sync_all()));

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use hdrhistogram::Histogram;
 
+use crate::control::overrides::Admission;
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::queue::Producer;
 use crate::plan::{ClusterKey, ListenerKey, Plan};
@@ -180,6 +181,8 @@ pub struct ClusterShare {
 pub struct EndpointShare {
     pub address: SocketAddr,
     pub weight: u32,
+    /// Whatever its weight.
+    pub admission: Admission,
     /// `None`: no maximum.
     pub permits: Option<Shared<Permits>>,
 }

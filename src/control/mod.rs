@@ -14,6 +14,7 @@ mod inquiry;
 mod letters;
 pub mod message;
 mod names;
+pub(crate) mod overrides;
 mod ports;
 pub(crate) mod reload;
 mod start;
@@ -40,6 +41,7 @@ use crate::control::message::{
     ClusterShare, EndpointShare, Install, LogChange, Service, ToControl, ToShard,
 };
 use crate::control::names::Watch;
+use crate::control::overrides::{Admission, Overrides};
 use crate::control::ports::Held;
 use crate::control::reload::{Reloads, Trigger};
 use crate::control::stats::Totals;
@@ -68,6 +70,7 @@ pub(crate) struct Control {
     pub(crate) totals: RefCell<Totals>,
     pub(crate) draining: Cell<bool>,
     pub(crate) desk: Desk,
+    overrides: Overrides,
     service: Cell<Service>,
     inquiries: RefCell<Inquiries>,
     /// Counts up with every word of an operator on it.
@@ -156,7 +159,10 @@ impl Control {
                 if shares.iter().all(|share| share.address != address) {
                     let max = cluster.pool.connections_max;
                     let permits = max.map(|max| clusters.permits(key, address, max, cores));
-                    shares.push(EndpointShare { address, weight: endpoint.weight, permits });
+                    let said = self.override_of(&cluster.name, &endpoint.address, Some(address));
+                    let admission = said.as_ref().map_or(Admission::Ready, |said| said.admission);
+                    let weight = said.and_then(|said| said.weight).unwrap_or(endpoint.weight);
+                    shares.push(EndpointShare { address, weight, admission, permits });
                 }
             }
         }

@@ -534,6 +534,7 @@ impl Control {
         listener_keys: Vec<crate::plan::ListenerKey>,
     ) -> Shared<Plan> {
         self.watch.want(&[&plan]);
+        self.overrides.forget_all_but(&plan);
         let cluster_keys = self.clusters.borrow_mut().keys(&plan);
         let current = Current { plan, cluster_keys, listener_keys };
         self.current.replace(current).plan
@@ -639,7 +640,10 @@ mod tests {
             assert!(reloads.enqueue(text, Trigger::Admin, None).is_some());
         }
         assert!(reloads.enqueue(Wanted::Text(Rc::from("b")), Trigger::Admin, None).is_none());
-        assert!(reloads.enqueue(Wanted::File, Trigger::Signal, None).is_some(), "one waits already");
+        assert!(
+            reloads.enqueue(Wanted::File, Trigger::Signal, None).is_some(),
+            "one waits already"
+        );
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::control::generations::{self, Older};
 use crate::control::letters::{self, Letters};
 use crate::control::message::{Service, ToControl, ToShard};
 use crate::control::names::{self, Watch};
+use crate::control::overrides::Overrides;
 use crate::control::ports::{Bound, Held};
 use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
@@ -165,6 +166,7 @@ impl Parts {
             clusters: RefCell::new(clusters),
             totals: RefCell::new(Totals::new(cores)),
             draining: Cell::new(false),
+            overrides: Overrides::default(),
             desk: Desk::new(engine::now(), engine::wall_clock()),
             service: Cell::new(Service::Serving),
             inquiries: RefCell::default(),

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::control::message::{ClusterShare, EndpointShare, EndpointState, ToShard};
+use crate::control::overrides::Admission;
 use crate::engine::{self, Level, Shared, Socket};
 use crate::exchange::failure::Failure;
 use crate::limits;
@@ -142,10 +143,13 @@ impl Cluster {
         self.close_surplus();
     }
 
-    /// A maximum that was lowered: idle connections beyond it go first.
+    /// A maximum that was lowered: idle connections beyond it go first. In maintenance all do.
     fn close_surplus(&self) {
         let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
         for endpoint in endpoints {
+            if endpoint.admission.get() == Admission::Maintenance {
+                self.close_idle(&endpoint, usize::MAX);
+            }
             while endpoint.is_beyond() && !endpoint.idle.borrow().is_empty() {
                 self.close_idle(&endpoint, 1);
             }
@@ -195,8 +199,11 @@ impl Cluster {
     }
 
     fn nobody(&self) -> Failure {
-        if self.endpoints.borrow().list.is_empty() {
+        let endpoints = self.endpoints.borrow();
+        if endpoints.list.is_empty() {
             Failure::EndpointUnresolved
+        } else if endpoints.are_drained() {
+            Failure::EndpointsDrained
         } else {
             Failure::NoEndpoint
         }
@@ -448,6 +455,7 @@ impl Lease {
         // A second before the endpoint's own clock runs out: its FIN must not cross our request.
         let idle = promised.map_or(limit, |p| limit.min(p.saturating_sub(Duration::from_secs(1))));
         if endpoint.removed.get()
+            || endpoint.admission.get() == Admission::Maintenance
             || idle.is_zero()
             || endpoint.is_beyond()
             || cluster.owes_others(endpoint, now)
@@ -561,7 +569,12 @@ mod tests {
     }
 
     fn share(port: u16, permits: Option<&Shared<Permits>>) -> EndpointShare {
-        EndpointShare { address: address(port), weight: 1, permits: permits.map(Shared::share) }
+        EndpointShare {
+            address: address(port),
+            weight: 1,
+            admission: Admission::Ready,
+            permits: permits.map(Shared::share),
+        }
     }
 
     /// One slot, of two cores.
