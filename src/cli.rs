@@ -11,8 +11,10 @@ use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::config::document::{Port, Time};
+use crate::config::tracing::Tracing;
 use crate::config::{self, At, Document, keys};
 use crate::limits;
+use crate::plan::CollectorUrl;
 
 /// Exit code of a configuration or an argument that is wrong.
 pub const EXIT_USAGE: u8 = 2;
@@ -65,7 +67,7 @@ pub struct Reverse {
 }
 
 /// Each overrides the key of the same name.
-#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// Data cores; 0: one per CPU that the process may use
     #[arg(long, value_name = "N", value_parser = cores)]
@@ -82,6 +84,15 @@ pub struct Flags {
     /// Port of the admin API
     #[arg(long, value_name = "PORT")]
     pub admin_port: Option<u16>,
+    /// Record traces and send them here by OTLP: http://host:4318/v1/traces
+    #[arg(long, value_name = "URL", value_parser = config::tracing::otlp_url)]
+    pub otlp_endpoint: Option<CollectorUrl>,
+    /// What traces call this service
+    #[arg(long, value_name = "NAME", value_parser = config::name)]
+    pub service_name: Option<String>,
+    /// What traces call this process of the service
+    #[arg(long, value_name = "NAME", value_parser = config::name)]
+    pub service_id: Option<String>,
 }
 
 /// What a command prints, and how it exits.
@@ -157,8 +168,24 @@ impl Flags {
         };
         port(&mut document.metrics, self.metrics_port);
         port(&mut document.admin, self.admin_port);
+        self.trace(&mut document.tracing);
         config::verify(&document).map_err(refused)?;
         Ok(document)
+    }
+
+    /// Spans go to one collector: the one named here replaces any other.
+    fn trace(&self, tracing: &mut Tracing) {
+        if let Some(url) = &self.otlp_endpoint {
+            tracing.enabled = At::unplaced(true);
+            tracing.otlp.endpoint = Some(At::unplaced(url.clone()));
+            tracing.zipkin.endpoint = None;
+        }
+        if let Some(name) = &self.service_name {
+            tracing.service_name = At::unplaced(name.clone());
+        }
+        if let Some(id) = &self.service_id {
+            tracing.service_id = Some(At::unplaced(id.clone()));
+        }
     }
 }
 

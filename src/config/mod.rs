@@ -9,6 +9,7 @@ pub mod document;
 pub mod error;
 pub mod keys;
 mod read;
+pub mod tracing;
 mod value;
 
 pub use address::parse_address as endpoint_address;
@@ -108,6 +109,14 @@ pub fn fuzz(bytes: &[u8]) {
             assert_eq!(plan.routes.len(), again.routes.len(), "printing kept every route");
         }
         Err(errors) => assert!(!errors.to_string().is_empty(), "a failure says why"),
+    }
+}
+
+/// A name, as a flag has it.
+pub fn name(given: &str) -> Result<String, String> {
+    match value::check_name(given) {
+        Ok(()) => Ok(given.to_owned()),
+        Err(wrong) => Err([vec![wrong.message], wrong.notes].concat().join("; ")),
     }
 }
 

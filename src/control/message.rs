@@ -60,6 +60,8 @@ pub struct Install {
     pub clusters: Vec<ClusterShare>,
     pub listeners: Vec<(ListenerId, TcpListener)>,
     pub log: Option<Producer>,
+    /// For the spans of traced exchanges.
+    pub spans: Option<Producer>,
 }
 
 #[derive(Debug)]

@@ -181,7 +181,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
         match first(signals.next(), control.failure()).await {
             Either::First(Ok(Signal::Stop)) => break,
             Either::First(Ok(Signal::Reopen)) => {
-                if let Some(log) = &control.totals.borrow().log {
+                if let Some(log) = &control.totals.borrow().writers.publisher {
                     log.reopen();
                 }
             }

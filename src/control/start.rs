@@ -12,11 +12,12 @@ use std::thread::{self, JoinHandle};
 use crate::admin::{self, Page};
 use crate::control::message::{Install, ToControl, ToShard};
 use crate::control::names::{self, Watch};
-use crate::control::stats::Totals;
+use crate::control::stats::{Totals, Writers};
 use crate::control::{Control, ControlMail, Run, life};
 use crate::engine::{
     self, BlockingPool, Doorbell, Inbox, Level, Outbox, Placement, Shared, Signals,
 };
+use crate::events::exporter::{self, ExporterHandle};
 use crate::events::publisher::{Publisher, PublisherHandle, Settings, Started, Stopped};
 use crate::events::queue::Producer;
 use crate::limits;
@@ -58,6 +59,13 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
         Some(Started { handle, producers, thread }) => (Some(handle), producers, Some(thread)),
         None => (None, Vec::new(), None),
     };
+    let exporter = start_exporter(&plan)?;
+    let (exporter, span_producers, exporter_thread) = match exporter {
+        Some(exporter::Started { handle, producers, thread }) => {
+            (Some(handle), producers, Some(thread))
+        }
+        None => (None, Vec::new(), None),
+    };
     let cores = plan.cores;
     let bells =
         Bells::new(cores).map_err(|e| StartError(format!("cannot make an eventfd: {e}")))?;
@@ -69,7 +77,9 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
         plan,
         bound,
         producers,
+        span_producers,
         publisher,
+        exporter,
         counters: all_counters,
         outboxes: post.control_outboxes,
         mail: post.control,
@@ -77,8 +87,8 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
     };
     let ended = engine::run(Placement::Anywhere, bells.control, move || supervise(parts))
         .map_err(|e| StartError(format!("the control core cannot run: {e}")))?;
-    let (outcome, publisher) = ended?;
-    stop(threads, publisher, publisher_thread);
+    let (outcome, writers) = ended?;
+    stop(threads, writers, publisher_thread, exporter_thread);
     match outcome {
         Run::Drained => log::info!("drained, bye"),
         Run::Cut => log::warn!(
@@ -93,7 +103,9 @@ struct Parts {
     plan: Plan,
     bound: Bound,
     producers: Vec<Producer>,
+    span_producers: Vec<Producer>,
     publisher: Option<PublisherHandle>,
+    exporter: Option<ExporterHandle>,
     counters: Vec<Shared<Counters>>,
     outboxes: Vec<Outbox<ToShard>>,
     mail: ControlMail,
@@ -101,8 +113,9 @@ struct Parts {
 }
 
 /// The control core's main task: the first generation, then signals, until the end.
-async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), StartError> {
-    let Parts { plan, bound, producers, publisher, counters, outboxes, mail, bell } = parts;
+async fn supervise(parts: Parts) -> Result<(Run, Writers), StartError> {
+    let Parts { plan, bound, counters, outboxes, mail, bell, .. } = parts;
+    let writers = Writers { publisher: parts.publisher, exporter: parts.exporter };
     let pool =
         BlockingPool::start(bell).map_err(|e| StartError(format!("cannot start threads: {e}")))?;
     let plan = Shared::new(plan);
@@ -110,7 +123,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
         watch: Watch::new(pool, &plan),
         waiting: plan.clusters.iter().map(|_| Shared::new(Level::default())).collect(),
         permits: RefCell::new(HashMap::new()),
-        totals: RefCell::new(Totals::new(counters.len(), publisher)),
+        totals: RefCell::new(Totals::new(counters.len(), writers)),
         draining: Cell::new(false),
         drained: counters.iter().map(|_| Cell::new(false)).collect(),
         installed: Cell::new(0),
@@ -137,13 +150,13 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
     // waiting.
     control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.all_resolved()).await;
     announce(&control, &bound);
-    install(&control, bound.listeners, producers);
+    install(&control, bound.listeners, parts.producers, parts.span_producers);
     if !control.until(limits::INSTALL_TIMEOUT, |c| c.installed.get() == c.shards.len()).await {
         let reason = control.failed.borrow_mut().take();
         control.to_shards(|| ToShard::Stop);
         let reason =
             reason.unwrap_or_else(|| "a data core did not take its plan in time".to_owned());
-        return Ok((Run::Failed(reason), control.totals.borrow_mut().log.take()));
+        return Ok((Run::Failed(reason), control.totals.borrow_mut().take_writers()));
     }
     for (socket, page) in [(bound.metrics, Page::Metrics), (bound.admin, Page::Admin)] {
         if let Some(socket) = socket {
@@ -151,12 +164,17 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
         }
     }
     let outcome = life(&control, &mut signals).await;
-    let publisher = control.totals.borrow_mut().log.take();
-    Ok((outcome, publisher))
+    let writers = control.totals.borrow_mut().take_writers();
+    Ok((outcome, writers))
 }
 
 /// The first generation goes the way of all later ones.
-fn install(control: &Control, listeners: Vec<Vec<TcpListener>>, producers: Vec<Producer>) {
+fn install(
+    control: &Control,
+    listeners: Vec<Vec<TcpListener>>,
+    producers: Vec<Producer>,
+    span_producers: Vec<Producer>,
+) {
     let mut sockets: Vec<Vec<(ListenerId, TcpListener)>> =
         control.shards.iter().map(|_| Vec::new()).collect();
     for (id, by_core) in listeners.into_iter().enumerate() {
@@ -165,12 +183,14 @@ fn install(control: &Control, listeners: Vec<Vec<TcpListener>>, producers: Vec<P
         }
     }
     let mut producers = producers.into_iter();
+    let mut span_producers = span_producers.into_iter();
     for (core, listeners) in sockets.into_iter().enumerate() {
         let install = Install {
             plan: control.plan.share(),
             clusters: control.cluster_shares(),
             listeners,
             log: producers.next(),
+            spans: span_producers.next(),
         };
         if control.shards[core].put(ToShard::Install(Box::new(install))).is_err() {
             log::error!("core {core} does not take its mail");
@@ -242,6 +262,13 @@ fn start_publisher(plan: &Plan) -> Result<Option<Started>, StartError> {
     let settings =
         Settings { path: log.path.clone(), cores: plan.cores, clock: engine::precise_now };
     Publisher::start(settings).map(Some).map_err(|error| StartError(error.to_string()))
+}
+
+fn start_exporter(plan: &Plan) -> Result<Option<exporter::Started>, StartError> {
+    let collector = plan.tracing.as_ref().and_then(|tracing| tracing.collector.clone());
+    let start = |collector| exporter::start(collector, plan.cores, engine::precise_now);
+    let cannot = |e| StartError(format!("tracing: cannot start the exporter thread: {e}"));
+    collector.map(start).transpose().map_err(cannot)
 }
 
 struct Bells {
@@ -345,8 +372,9 @@ fn data_core<F: Future<Output = ()> + 'static>(
 
 fn stop(
     threads: Vec<JoinHandle<()>>,
-    publisher: Option<PublisherHandle>,
+    writers: Writers,
     publisher_thread: Option<JoinHandle<()>>,
+    exporter_thread: Option<JoinHandle<()>>,
 ) {
     for thread in threads {
         if thread.join().is_err() {
@@ -354,10 +382,20 @@ fn stop(
         }
     }
     // After the data cores' last batch.
-    let Some(publisher) = publisher else { return };
-    match publisher.stop(limits::PUBLISHER_STOP_TIMEOUT) {
-        Stopped::Drained(_) => drop(publisher_thread.map(JoinHandle::join)),
-        Stopped::TimedOut(_) => log::error!("the access log could not be written to its end"),
+    if let Some(publisher) = writers.publisher {
+        match publisher.stop(limits::PUBLISHER_STOP_TIMEOUT) {
+            Stopped::Drained(_) => drop(publisher_thread.map(JoinHandle::join)),
+            Stopped::TimedOut(_) => log::error!("the access log could not be written to its end"),
+        }
+    }
+    if let Some(exporter) = writers.exporter {
+        let (ended, exported) = exporter.stop(limits::TRACE_STOP_TIMEOUT);
+        log::debug!("tracing: {} spans sent, {} failed", exported.taken, exported.failed);
+        if ended {
+            drop(exporter_thread.map(JoinHandle::join));
+        } else {
+            log::warn!("tracing: the last spans could not be sent in time");
+        }
     }
 }
 
@@ -400,6 +438,7 @@ mod tests {
 
     #[test]
     fn stopping_fits_into_what_init_systems_wait() {
-        assert!(limits::PUBLISHER_STOP_TIMEOUT < Duration::from_secs(10));
+        let all = limits::PUBLISHER_STOP_TIMEOUT + limits::TRACE_STOP_TIMEOUT;
+        assert!(all < Duration::from_secs(10));
     }
 }

@@ -8,6 +8,8 @@ use hdrhistogram::Histogram;
 
 use crate::control::Control;
 use crate::control::message::{ShardState, ToShard};
+use crate::events::exporter::ExporterHandle;
+use crate::events::publisher::PublisherHandle;
 use crate::plan::Plan;
 use crate::telemetry::metrics::{Cluster, Core, Snapshot, new_histogram};
 
@@ -17,7 +19,14 @@ pub(crate) struct Totals {
     durations: Histogram<u64>,
     /// Reports that came for the current question.
     answers: usize,
-    pub(crate) log: Option<crate::events::publisher::PublisherHandle>,
+    pub(crate) writers: Writers,
+}
+
+/// The control core's ends of the threads that write what leaves.
+#[derive(Default)]
+pub(crate) struct Writers {
+    pub(crate) publisher: Option<PublisherHandle>,
+    pub(crate) exporter: Option<ExporterHandle>,
 }
 
 struct CoreTotals {
@@ -29,10 +38,7 @@ struct CoreTotals {
 }
 
 impl Totals {
-    pub(super) fn new(
-        cores: usize,
-        log: Option<crate::events::publisher::PublisherHandle>,
-    ) -> Totals {
+    pub(super) fn new(cores: usize, writers: Writers) -> Totals {
         let core = || CoreTotals {
             busy: Duration::ZERO,
             panics: 0,
@@ -44,8 +50,13 @@ impl Totals {
             cores: (0..cores).map(|_| core()).collect(),
             durations: new_histogram(),
             answers: 0,
-            log,
+            writers,
         }
+    }
+
+    /// For the end of the process.
+    pub(super) fn take_writers(&mut self) -> Writers {
+        std::mem::take(&mut self.writers)
     }
 
     pub(super) fn add(&mut self, core: usize, state: ShardState) {
@@ -72,7 +83,9 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
     let cores = control.counters.len();
     control.until(Duration::from_secs(1), |c| c.totals.borrow().answers >= cores).await;
     let mut totals = control.totals.borrow_mut();
-    let written = totals.log.as_mut().map(|log| log.written()).unwrap_or_default();
+    let Writers { publisher, exporter } = &mut totals.writers;
+    let written = publisher.as_mut().map(|log| log.written()).unwrap_or_default();
+    let exported = exporter.as_mut().map(|exporter| exporter.exported()).unwrap_or_default();
     Snapshot {
         cores: control
             .counters
@@ -93,6 +106,8 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
         durations: totals.durations.clone(),
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
+        trace_exported_spans: exported.taken,
+        trace_failed_spans: exported.failed,
         draining: control.draining.get(),
         rules_version: control.plan.version,
     }

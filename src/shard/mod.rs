@@ -5,6 +5,7 @@ pub(crate) mod counters;
 pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
+mod spans;
 pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
@@ -23,6 +24,7 @@ use crate::shard::counters::Counters;
 use crate::shard::generation::Generation;
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
+use crate::shard::spans::Spans;
 use crate::shard::workspace::Workspaces;
 
 pub(crate) struct Shard {
@@ -36,6 +38,7 @@ pub(crate) struct Shard {
     pub(crate) open: Shared<Level>,
     pub(crate) durations: RefCell<Histogram<u64>>,
     pub(crate) log: AccessLines,
+    pub(crate) spans: Spans,
     pub(crate) workspaces: Workspaces,
     random: Cell<u64>,
     /// A request came since housekeeping last looked.
@@ -69,6 +72,7 @@ pub(crate) async fn run(
         open,
         durations: RefCell::new(new_durations()),
         log: AccessLines::default(),
+        spans: Spans::default(),
         workspaces: Workspaces::default(),
         random: Cell::new(engine::random_seed() | 1),
         stirred: Cell::new(false),
@@ -91,6 +95,7 @@ impl Drop for Shard {
     /// After the last exchange: those that are cut when the core stops write their lines now.
     fn drop(&mut self) {
         self.log.flush(self.counters());
+        self.spans.flush(self.counters());
     }
 }
 
@@ -136,6 +141,7 @@ impl Shard {
         let generation = Rc::new(Generation::new(install.plan, install.clusters, &self.mail));
         let format = generation.plan.access_log.as_ref().map(|log| log.format);
         self.log.install(format.zip(install.log));
+        self.spans.install(install.spans);
         *self.generation.borrow_mut() = Some(generation);
         for (id, socket) in install.listeners {
             engine::spawn(listener::accept(Rc::clone(self), id, engine::Listener::adopt(socket)));
@@ -208,17 +214,22 @@ impl Shard {
     pub(crate) fn new_request_id(&self, id: &mut [u8; 32]) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         for half in id.chunks_exact_mut(16) {
-            let mut state = self.random.get();
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            self.random.set(state);
-            let mut mixed = state.wrapping_mul(0x2545_F491_4F6C_DD1D);
+            let mut mixed = self.random();
             for digit in half {
                 *digit = DIGITS[(mixed >> 60) as usize];
                 mixed <<= 4;
             }
         }
+    }
+
+    /// Never 0: the state never is, and the factor is odd.
+    pub(crate) fn random(&self) -> u64 {
+        let mut state = self.random.get();
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.random.set(state);
+        state.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
     pub(crate) fn record_duration(&self, duration: Duration) {
@@ -232,6 +243,7 @@ async fn housekeeping(shard: Rc<Shard>) {
     for beat in 1_u64.. {
         engine::sleep(limits::HOUSEKEEPING_INTERVAL).await;
         shard.log.flush(shard.counters());
+        shard.spans.flush(shard.counters());
         engine::watch_connections();
         if beat.is_multiple_of(limits::POOL_SWEEP_BEATS) {
             let generation = shard.generation.borrow().clone();

@@ -1,0 +1,355 @@
+//! The exporter: a thread beside the publisher that sends spans to a collector. It takes batches
+//! from the data cores, makes requests of them, and sends one after the other. While a collector is
+//! slow or away, batches wait in the queues, and the data cores drop and count what finds no room.
+
+use std::io;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError};
+
+use crate::engine;
+use crate::events::collector::{Answer, Line};
+use crate::events::queue::{self, Batch, Consumer, Producer};
+use crate::limits;
+use crate::plan::{Collector, Spoken};
+use crate::telemetry::trace::span::{self, Span};
+use crate::telemetry::trace::{otlp, zipkin};
+
+/// From the control core.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Send to this collector from now on, what waits included: a new plan says so.
+    SendTo(Box<Collector>),
+    /// Send what is queued by now, then end. What is not sent by then is given up.
+    Stop { by: Instant },
+}
+
+/// Spans, since the start. Those that a producer dropped are its own to count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Exported {
+    pub(crate) taken: u64,
+    pub(crate) failed: u64,
+}
+
+/// What starting gives: the control core's end, one producer for each data core, and the thread.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) handle: ExporterHandle,
+    pub(crate) producers: Vec<Producer>,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+pub(crate) fn start(
+    collector: Collector,
+    cores: usize,
+    clock: fn() -> Instant,
+) -> io::Result<Started> {
+    let queue = |_| queue::pair(limits::TRACE_BATCHES_MAX);
+    let (producers, consumers) = (0..cores).map(queue).unzip();
+    let (orders_in, orders) = crossbeam_channel::bounded(ORDERS_MAX);
+    let (exported_in, exported) = crossbeam_channel::bounded(1);
+    let worker = Worker {
+        consumers,
+        orders,
+        exported_in,
+        exported_out: exported.clone(),
+        exported: Exported::default(),
+        line: Line::new(clock),
+        collector,
+        clock,
+        stop_by: None,
+        request: Vec::new(),
+        complained: None,
+    };
+    let thread = thread::Builder::new().name("exporter".to_owned()).spawn(move || worker.run())?;
+    let handle = ExporterHandle { orders: orders_in, exported, last: Exported::default(), clock };
+    Ok(Started { handle, producers, thread })
+}
+
+/// Orders that wait for the exporter.
+const ORDERS_MAX: usize = 8;
+
+/// The control core's end. Dropping it stops the exporter as well.
+#[derive(Debug)]
+pub(crate) struct ExporterHandle {
+    orders: Sender<Order>,
+    exported: Receiver<Exported>,
+    last: Exported,
+    clock: fn() -> Instant,
+}
+
+impl ExporterHandle {
+    /// For a new plan. Never blocks; false when so many orders wait that there is no room.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the reload of a plan"))]
+    pub(crate) fn send_to(&self, collector: Collector) -> bool {
+        self.orders.try_send(Order::SendTo(Box::new(collector))).is_ok()
+    }
+
+    /// The sums as of the exporter's last request. Never blocks.
+    pub(crate) fn exported(&mut self) -> Exported {
+        if let Ok(exported) = self.exported.try_recv() {
+            self.last = exported;
+        }
+        self.last
+    }
+
+    /// Has everything sent that is queued by now. Blocks until then, at most for `timeout` and a
+    /// little: for the end of the process only. False: it did not come to its end, do not join it.
+    pub(crate) fn stop(mut self, timeout: Duration) -> (bool, Exported) {
+        let by = (self.clock)() + timeout;
+        drop(self.orders.send_deadline(Order::Stop { by }, by));
+        let patience = by + STOP_GRACE;
+        loop {
+            match self.exported.recv_deadline(patience) {
+                Ok(exported) => self.last = exported,
+                Err(RecvTimeoutError::Disconnected) => return (true, self.last),
+                Err(RecvTimeoutError::Timeout) => return (false, self.last),
+            }
+        }
+    }
+}
+
+/// What the thread gets to notice that its time is over.
+const STOP_GRACE: Duration = Duration::from_millis(200);
+
+/// The thread.
+#[derive(Debug)]
+struct Worker {
+    consumers: Vec<Consumer>,
+    orders: Receiver<Order>,
+    exported_in: Sender<Exported>,
+    /// The other end, so that sums that nobody fetched make room for newer ones.
+    exported_out: Receiver<Exported>,
+    exported: Exported,
+    line: Line,
+    collector: Collector,
+    clock: fn() -> Instant,
+    /// It was told to stop.
+    stop_by: Option<Instant>,
+    /// Used again for every request.
+    request: Vec<u8>,
+    complained: Option<Instant>,
+}
+
+/// What becomes of a request after one try.
+#[derive(Debug, PartialEq, Eq)]
+enum Tried {
+    Taken {
+        rejected: u64,
+    },
+    Refused(String),
+    /// Later, perhaps; the collector may have said when.
+    Again {
+        reason: String,
+        after: Option<Duration>,
+    },
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            let batches = self.gather();
+            if batches.is_empty() && self.stop_by.is_some() {
+                return;
+            }
+            self.deliver(&batches);
+            for (consumer, batch) in batches {
+                if let Some(consumer) = self.consumers.get(consumer) {
+                    consumer.give_back(batch.text);
+                }
+            }
+            self.tell();
+        }
+    }
+
+    /// Waits for records; then, for a moment, for more of them. By consumer, whose buffers they
+    /// are. Empty only after an order.
+    fn gather(&mut self) -> Vec<(usize, Batch)> {
+        let mut batches: Vec<(usize, Batch)> = Vec::new();
+        let (mut bytes, mut until) = (0, None);
+        loop {
+            self.obey();
+            let before = batches.len();
+            for (number, consumer) in self.consumers.iter().enumerate() {
+                while bytes < limits::TRACE_REQUEST_BYTES
+                    && let Ok(batch) = consumer.batches.try_recv()
+                {
+                    bytes += batch.text.len();
+                    batches.push((number, batch));
+                }
+            }
+            if before == 0 && !batches.is_empty() {
+                until = Some((self.clock)() + limits::TRACE_REQUEST_AGE_MAX);
+            }
+            let full = bytes >= limits::TRACE_REQUEST_BYTES || self.stop_by.is_some();
+            if full || !self.wait(until) {
+                return batches;
+            }
+        }
+    }
+
+    /// Until a batch or an order is there; false when `until` was first.
+    fn wait(&mut self, until: Option<Instant>) -> bool {
+        let mut select = Select::new();
+        for consumer in &self.consumers {
+            select.recv(&consumer.batches);
+        }
+        let orders = select.recv(&self.orders);
+        let ready = match until {
+            None => Ok(select.ready()),
+            Some(until) => select.ready_deadline(until),
+        };
+        match ready {
+            Ok(index) if index != orders && self.consumers[index].batches.is_empty() => {
+                // That core has ended: it would be ready for ever.
+                self.consumers.remove(index);
+                true
+            }
+            Ok(_) => true,
+            Err(_) => false,
+        }
+    }
+
+    fn obey(&mut self) {
+        loop {
+            match self.orders.try_recv() {
+                Ok(order) => self.follow(order),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => {
+                    self.stop_by.get_or_insert((self.clock)());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn follow(&mut self, order: Order) {
+        match order {
+            Order::SendTo(collector) => {
+                self.collector = *collector;
+                self.line.hang_up();
+            }
+            Order::Stop { by } => self.stop_by = Some(by),
+        }
+    }
+
+    /// One request, as often as it takes.
+    fn deliver(&mut self, batches: &[(usize, Batch)]) {
+        let spans = batches.iter().map(|(_, batch)| u64::from(batch.lines)).sum::<u64>();
+        let mut backoff = limits::TRACE_BACKOFF_MIN;
+        for number in 1.. {
+            if spans == 0 {
+                return;
+            }
+            match self.attempt(batches) {
+                Tried::Taken { rejected } => {
+                    let rejected = rejected.min(spans);
+                    self.exported.taken += spans - rejected;
+                    self.exported.failed += rejected;
+                    if rejected > 0 {
+                        self.complain(&format!("it rejected {rejected} of {spans} spans"), 0);
+                    }
+                    return;
+                }
+                Tried::Refused(reason) => return self.give_up(spans, &reason),
+                Tried::Again { reason, after } => {
+                    let wait = after.unwrap_or(backoff).min(limits::TRACE_RETRY_AFTER_MAX);
+                    if number >= limits::TRACE_TRIES_MAX || !self.is_worth_waiting(wait) {
+                        return self.give_up(spans, &reason);
+                    }
+                    self.complain(&reason, 0);
+                    self.pause(wait + jitter(wait));
+                    backoff = (backoff * 2).min(limits::TRACE_BACKOFF_MAX);
+                }
+            }
+        }
+    }
+
+    /// At the end of the process, only if there is time left after it.
+    fn is_worth_waiting(&self, wait: Duration) -> bool {
+        self.stop_by.is_none_or(|by| (self.clock)() + wait < by)
+    }
+
+    /// An order ends it.
+    fn pause(&mut self, wait: Duration) {
+        if let Ok(order) = self.orders.recv_timeout(wait) {
+            self.follow(order);
+        }
+    }
+
+    fn attempt(&mut self, batches: &[(usize, Batch)]) -> Tried {
+        let now = (self.clock)();
+        let mut by = now + self.collector.timeout;
+        if let Some(stop) = self.stop_by {
+            by = by.min(stop);
+        }
+        self.request.clear();
+        write_request(&self.collector, batches, &mut self.request);
+        match self.line.post(&self.collector, &self.request, by) {
+            Ok(answer) => judge(self.collector.spoken, &answer),
+            Err(error) => Tried::Again { reason: error.to_string(), after: None },
+        }
+    }
+
+    fn give_up(&mut self, spans: u64, reason: &str) {
+        self.exported.failed += spans;
+        self.complain(reason, spans);
+    }
+
+    fn complain(&mut self, reason: &str, lost: u64) {
+        let now = (self.clock)();
+        let interval = limits::TRACE_COMPLAINT_INTERVAL;
+        if self.complained.is_none_or(|last| now.saturating_duration_since(last) >= interval) {
+            self.complained = Some(now);
+            log::warn!(
+                "tracing: {} did not take spans: {reason}; {lost} are lost with this request, {} \
+                 since the start; check the endpoint of [tracing], sending goes on by itself",
+                self.collector.url,
+                self.exported.failed
+            );
+        }
+    }
+
+    fn tell(&self) {
+        let _ = self.exported_out.try_recv();
+        let _ = self.exported_in.try_send(self.exported);
+    }
+}
+
+/// Up to a tenth: many proxies must not come back to a collector at the same moment.
+fn jitter(wait: Duration) -> Duration {
+    wait / 1000 * (engine::random_seed() % 100) as u32
+}
+
+fn write_request(collector: &Collector, batches: &[(usize, Batch)], out: &mut Vec<u8>) {
+    let service = &collector.service;
+    let spans = |write: &mut dyn FnMut(&Span<'_>)| {
+        for (_, batch) in batches {
+            let mut records = &batch.text[..];
+            while let Some(exchange) = span::decode(&mut records) {
+                exchange.spans().iter().for_each(&mut *write);
+            }
+        }
+    };
+    match collector.spoken {
+        Spoken::OtlpProtobuf => otlp::request(out, service, spans),
+        Spoken::OtlpJson => otlp::json_request(out, service, spans),
+        Spoken::Zipkin => zipkin::request(out, service, spans),
+    }
+}
+
+/// OTLP/HTTP names the statuses that are worth another try; Zipkin's servers mean the same.
+fn judge(spoken: Spoken, answer: &Answer) -> Tried {
+    let rejected = || match spoken {
+        Spoken::OtlpProtobuf => otlp::rejected(&answer.body),
+        Spoken::OtlpJson => otlp::json_rejected(&answer.body),
+        Spoken::Zipkin => 0,
+    };
+    let reason = || format!("it answered {}", answer.status);
+    match answer.status {
+        200..300 => Tried::Taken { rejected: rejected() },
+        429 | 502 | 503 | 504 => Tried::Again { reason: reason(), after: answer.retry_after },
+        _ => Tried::Refused(reason()),
+    }
+}
