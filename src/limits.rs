@@ -105,7 +105,7 @@ pub const TRACE_REQUEST_AGE_MAX: Duration = Duration::from_secs(1);
 pub const TRACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often one request is sent to a collector that is away or asks to come later. Then its spans
 /// are given up and counted.
-pub const TRACE_TRIES_MAX: u32 = 6;
+pub const TRACE_TRIES_MAX: u32 = 5;
 /// What the exporter waits after the first failure; doubled with every further one.
 pub const TRACE_BACKOFF_MIN: Duration = Duration::from_millis(500);
 /// The longest wait between two tries.

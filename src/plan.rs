@@ -210,8 +210,8 @@ pub struct Tracing {
     /// The decision of the caller counts, where there is one.
     pub parent: bool,
     pub trust: Trust,
-    /// `None`: only headers are wanted.
-    pub collector: Option<Collector>,
+    /// Each has an exporter of its own. None: only headers are wanted.
+    pub collectors: Vec<Collector>,
 }
 
 /// Whose trace headers are believed. Those of others are replaced.

@@ -91,11 +91,6 @@ impl Tracing {
             otlp: Otlp::read(section.section("otlp")),
             zipkin: Zipkin::read(section.section("zipkin")),
         };
-        if let (Some(_), Some(zipkin)) = (&tracing.otlp.endpoint, &tracing.zipkin.endpoint) {
-            let wrong = Wrong::new("spans go to one collector, and `tracing.otlp` names one")
-                .note("take one of the two endpoints out");
-            section.refuse_key("zipkin.endpoint", zipkin.offset, wrong);
-        }
         section.finish();
         tracing
     }
@@ -300,7 +295,7 @@ pub(super) fn compile(tracing: &Tracing) -> Option<plan::Tracing> {
         share: Ratio::new(tracing.sample.value.0),
         parent: tracing.parent.value,
         trust: tracing.trust.value,
-        collector: to_otlp.or(to_zipkin),
+        collectors: to_otlp.into_iter().chain(to_zipkin).collect(),
     })
 }
 

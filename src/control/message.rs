@@ -60,8 +60,8 @@ pub struct Install {
     pub clusters: Vec<ClusterShare>,
     pub listeners: Vec<(ListenerId, TcpListener)>,
     pub log: Option<Producer>,
-    /// For the spans of traced exchanges.
-    pub spans: Option<Producer>,
+    /// For the spans of traced exchanges: one per collector.
+    pub spans: Vec<Producer>,
 }
 
 #[derive(Debug)]

@@ -59,13 +59,7 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
         Some(Started { handle, producers, thread }) => (Some(handle), producers, Some(thread)),
         None => (None, Vec::new(), None),
     };
-    let exporter = start_exporter(&plan)?;
-    let (exporter, span_producers, exporter_thread) = match exporter {
-        Some(exporter::Started { handle, producers, thread }) => {
-            (Some(handle), producers, Some(thread))
-        }
-        None => (None, Vec::new(), None),
-    };
+    let exporters = start_exporters(&plan)?;
     let cores = plan.cores;
     let bells =
         Bells::new(cores).map_err(|e| StartError(format!("cannot make an eventfd: {e}")))?;
@@ -77,9 +71,9 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
         plan,
         bound,
         producers,
-        span_producers,
+        span_producers: exporters.producers,
         publisher,
-        exporter,
+        exporters: exporters.handles,
         counters: all_counters,
         outboxes: post.control_outboxes,
         mail: post.control,
@@ -88,7 +82,7 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
     let ended = engine::run(Placement::Anywhere, bells.control, move || supervise(parts))
         .map_err(|e| StartError(format!("the control core cannot run: {e}")))?;
     let (outcome, writers) = ended?;
-    stop(threads, writers, publisher_thread, exporter_thread);
+    stop(threads, writers, publisher_thread, exporters.threads);
     match outcome {
         Run::Drained => log::info!("drained, bye"),
         Run::Cut => log::warn!(
@@ -103,9 +97,10 @@ struct Parts {
     plan: Plan,
     bound: Bound,
     producers: Vec<Producer>,
-    span_producers: Vec<Producer>,
+    /// By core.
+    span_producers: Vec<Vec<Producer>>,
     publisher: Option<PublisherHandle>,
-    exporter: Option<ExporterHandle>,
+    exporters: Vec<ExporterHandle>,
     counters: Vec<Shared<Counters>>,
     outboxes: Vec<Outbox<ToShard>>,
     mail: ControlMail,
@@ -115,7 +110,7 @@ struct Parts {
 /// The control core's main task: the first generation, then signals, until the end.
 async fn supervise(parts: Parts) -> Result<(Run, Writers), StartError> {
     let Parts { plan, bound, counters, outboxes, mail, bell, .. } = parts;
-    let writers = Writers { publisher: parts.publisher, exporter: parts.exporter };
+    let writers = Writers { publisher: parts.publisher, exporters: parts.exporters };
     let pool =
         BlockingPool::start(bell).map_err(|e| StartError(format!("cannot start threads: {e}")))?;
     let plan = Shared::new(plan);
@@ -173,7 +168,7 @@ fn install(
     control: &Control,
     listeners: Vec<Vec<TcpListener>>,
     producers: Vec<Producer>,
-    span_producers: Vec<Producer>,
+    span_producers: Vec<Vec<Producer>>,
 ) {
     let mut sockets: Vec<Vec<(ListenerId, TcpListener)>> =
         control.shards.iter().map(|_| Vec::new()).collect();
@@ -190,7 +185,7 @@ fn install(
             clusters: control.cluster_shares(),
             listeners,
             log: producers.next(),
-            spans: span_producers.next(),
+            spans: span_producers.next().unwrap_or_default(),
         };
         if control.shards[core].put(ToShard::Install(Box::new(install))).is_err() {
             log::error!("core {core} does not take its mail");
@@ -264,11 +259,28 @@ fn start_publisher(plan: &Plan) -> Result<Option<Started>, StartError> {
     Publisher::start(settings).map(Some).map_err(|error| StartError(error.to_string()))
 }
 
-fn start_exporter(plan: &Plan) -> Result<Option<exporter::Started>, StartError> {
-    let collector = plan.tracing.as_ref().and_then(|tracing| tracing.collector.clone());
-    let start = |collector| exporter::start(collector, plan.cores, engine::precise_now);
-    let cannot = |e| StartError(format!("tracing: cannot start the exporter thread: {e}"));
-    collector.map(start).transpose().map_err(cannot)
+/// One for each collector.
+#[derive(Default)]
+struct Exporters {
+    handles: Vec<ExporterHandle>,
+    threads: Vec<JoinHandle<()>>,
+    /// By core, then by collector.
+    producers: Vec<Vec<Producer>>,
+}
+
+fn start_exporters(plan: &Plan) -> Result<Exporters, StartError> {
+    let mut exporters = Exporters::default();
+    exporters.producers.resize_with(plan.cores, Vec::new);
+    for collector in plan.tracing.iter().flat_map(|tracing| &tracing.collectors) {
+        let started = exporter::start(collector.clone(), plan.cores, engine::precise_now)
+            .map_err(|e| StartError(format!("tracing: cannot start the exporter thread: {e}")))?;
+        exporters.handles.push(started.handle);
+        exporters.threads.push(started.thread);
+        for (core, producer) in exporters.producers.iter_mut().zip(started.producers) {
+            core.push(producer);
+        }
+    }
+    Ok(exporters)
 }
 
 struct Bells {
@@ -374,7 +386,7 @@ fn stop(
     threads: Vec<JoinHandle<()>>,
     writers: Writers,
     publisher_thread: Option<JoinHandle<()>>,
-    exporter_thread: Option<JoinHandle<()>>,
+    exporter_threads: Vec<JoinHandle<()>>,
 ) {
     for thread in threads {
         if thread.join().is_err() {
@@ -388,11 +400,14 @@ fn stop(
             Stopped::TimedOut(_) => log::error!("the access log could not be written to its end"),
         }
     }
-    if let Some(exporter) = writers.exporter {
-        let (ended, exported) = exporter.stop(limits::TRACE_STOP_TIMEOUT);
+    // Both stop at the same time, so that the time of both is that of one.
+    let by = engine::precise_now() + limits::TRACE_STOP_TIMEOUT;
+    writers.exporters.iter().for_each(|exporter| exporter.stop(by));
+    for (exporter, thread) in writers.exporters.into_iter().zip(exporter_threads) {
+        let (ended, exported) = exporter.until_ended(by);
         log::debug!("tracing: {} spans sent, {} failed", exported.taken, exported.failed);
         if ended {
-            drop(exporter_thread.map(JoinHandle::join));
+            drop(thread.join());
         } else {
             log::warn!("tracing: the last spans could not be sent in time");
         }

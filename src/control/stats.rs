@@ -26,7 +26,8 @@ pub(crate) struct Totals {
 #[derive(Default)]
 pub(crate) struct Writers {
     pub(crate) publisher: Option<PublisherHandle>,
-    pub(crate) exporter: Option<ExporterHandle>,
+    /// By collector.
+    pub(crate) exporters: Vec<ExporterHandle>,
 }
 
 struct CoreTotals {
@@ -83,9 +84,9 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
     let cores = control.counters.len();
     control.until(Duration::from_secs(1), |c| c.totals.borrow().answers >= cores).await;
     let mut totals = control.totals.borrow_mut();
-    let Writers { publisher, exporter } = &mut totals.writers;
+    let Writers { publisher, exporters } = &mut totals.writers;
     let written = publisher.as_mut().map(|log| log.written()).unwrap_or_default();
-    let exported = exporter.as_mut().map(|exporter| exporter.exported()).unwrap_or_default();
+    let exported: Vec<_> = exporters.iter_mut().map(|exporter| exporter.exported()).collect();
     Snapshot {
         cores: control
             .counters
@@ -106,8 +107,8 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
         durations: totals.durations.clone(),
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
-        trace_exported_spans: exported.taken,
-        trace_failed_spans: exported.failed,
+        trace_exported_spans: exported.iter().map(|exported| exported.taken).sum(),
+        trace_failed_spans: exported.iter().map(|exported| exported.failed).sum(),
         draining: control.draining.get(),
         rules_version: control.plan.version,
     }

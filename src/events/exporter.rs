@@ -1,4 +1,4 @@
-//! The exporter: a thread beside the publisher that sends spans to a collector. It takes batches
+//! An exporter: a thread beside the publisher that sends spans to one collector. It takes batches
 //! from the data cores, makes requests of them, and sends one after the other. While a collector is
 //! slow or away, batches wait in the queues, and the data cores drop and count what finds no room.
 
@@ -63,7 +63,7 @@ pub(crate) fn start(
         complained: None,
     };
     let thread = thread::Builder::new().name("exporter".to_owned()).spawn(move || worker.run())?;
-    let handle = ExporterHandle { orders: orders_in, exported, last: Exported::default(), clock };
+    let handle = ExporterHandle { orders: orders_in, exported, last: Exported::default() };
     Ok(Started { handle, producers, thread })
 }
 
@@ -76,7 +76,6 @@ pub(crate) struct ExporterHandle {
     orders: Sender<Order>,
     exported: Receiver<Exported>,
     last: Exported,
-    clock: fn() -> Instant,
 }
 
 impl ExporterHandle {
@@ -94,17 +93,22 @@ impl ExporterHandle {
         self.last
     }
 
-    /// Has everything sent that is queued by now. Blocks until then, at most for `timeout` and a
-    /// little: for the end of the process only. False: it did not come to its end, do not join it.
-    pub(crate) fn stop(mut self, timeout: Duration) -> (bool, Exported) {
-        let by = (self.clock)() + timeout;
-        drop(self.orders.send_deadline(Order::Stop { by }, by));
-        let patience = by + STOP_GRACE;
+    /// Has everything sent that is queued by now: for the end of the process only, after the data
+    /// cores have offered their last batch. Never blocks.
+    pub(crate) fn stop(&self, by: Instant) {
+        drop(self.orders.try_send(Order::Stop { by }));
+    }
+
+    /// Blocks until it has ended, at most until a little after `by`. False: it has not, do not join
+    /// it.
+    pub(crate) fn until_ended(self, by: Instant) -> (bool, Exported) {
+        let ExporterHandle { orders, exported, mut last } = self;
+        drop(orders); // were the order lost, this is one as well
         loop {
-            match self.exported.recv_deadline(patience) {
-                Ok(exported) => self.last = exported,
-                Err(RecvTimeoutError::Disconnected) => return (true, self.last),
-                Err(RecvTimeoutError::Timeout) => return (false, self.last),
+            match exported.recv_deadline(by + STOP_GRACE) {
+                Ok(exported) => last = exported,
+                Err(RecvTimeoutError::Disconnected) => return (true, last),
+                Err(RecvTimeoutError::Timeout) => return (false, last),
             }
         }
     }
@@ -217,7 +221,7 @@ impl Worker {
                 Ok(order) => self.follow(order),
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => {
-                    self.stop_by.get_or_insert((self.clock)());
+                    self.stop_by.get_or_insert((self.clock)() + limits::TRACE_STOP_TIMEOUT);
                     return;
                 }
             }
@@ -351,5 +355,98 @@ fn judge(spoken: Spoken, answer: &Answer) -> Tried {
         200..300 => Tried::Taken { rejected: rejected() },
         429 | 502 | 503 | 504 => Tried::Again { reason: reason(), after: answer.retry_after },
         _ => Tried::Refused(reason()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    use super::*;
+    use crate::plan::{Address, CollectorUrl};
+    use crate::telemetry::trace::otlp::Service;
+    use crate::telemetry::trace::span::tests::batch;
+
+    /// What `batch` has: an exchange with two attempts, and one without.
+    const SPANS: u64 = 4;
+
+    fn collector(listener: &TcpListener) -> Collector {
+        let address = listener.local_addr().unwrap();
+        Collector {
+            url: CollectorUrl {
+                address: Address::Ip(address),
+                authority: address.to_string(),
+                path: "/".to_owned(),
+            },
+            spoken: Spoken::OtlpJson,
+            headers: Vec::new(),
+            timeout: Duration::from_secs(20),
+            service: Service { name: "a".to_owned(), id: None },
+        }
+    }
+
+    /// Answers one request, and gives back what it was.
+    fn answer(listener: TcpListener, answer: &'static str) -> JoinHandle<String> {
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut request, mut room) = (Vec::new(), [0; 4096]);
+            while !request.ends_with(b"]}]}]}") {
+                let count = stream.read(&mut room).unwrap();
+                request.extend_from_slice(&room[..count]);
+            }
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8(request).unwrap()
+        })
+    }
+
+    fn offer(producer: &mut Producer) {
+        let mut filled = producer.begin();
+        filled.push_several(SPANS as u32, |out| out.extend_from_slice(&batch()));
+        let _ = producer.offer(filled);
+    }
+
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+
+    #[test]
+    fn a_stop_sends_what_is_queued_by_every_core() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut started = start(collector(&listener), 2, Instant::now).unwrap();
+        started.producers.iter_mut().for_each(offer);
+        let peer = answer(listener, OK);
+        let by = Instant::now() + Duration::from_secs(20);
+        started.handle.stop(by);
+        let exported = Exported { taken: 2 * SPANS, failed: 0 };
+        assert_eq!(started.handle.until_ended(by), (true, exported));
+        assert_eq!(peer.join().unwrap().matches("\"spanId\"").count(), 8);
+        started.thread.join().unwrap();
+    }
+
+    #[test]
+    fn an_order_sends_what_waits_to_another_collector() {
+        let [first, second] = [0; 2].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap());
+        let mut started = start(collector(&first), 1, Instant::now).unwrap();
+        let later = "HTTP/1.1 503 Later\r\nRetry-After: 60\r\nContent-Length: 0\r\n\r\n";
+        let refusing = answer(first, later);
+        offer(&mut started.producers[0]);
+        refusing.join().unwrap();
+        let taking = collector(&second);
+        let taken = answer(second, OK);
+        assert!(started.handle.send_to(taking));
+        taken.join().unwrap();
+        let by = Instant::now() + Duration::from_secs(20);
+        started.handle.stop(by);
+        assert_eq!(started.handle.until_ended(by).1, Exported { taken: SPANS, failed: 0 });
+    }
+
+    #[test]
+    fn a_dropped_handle_and_ended_cores_end_the_thread() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let Started { handle, producers, thread } =
+            start(collector(&listener), 3, Instant::now).unwrap();
+        drop(producers);
+        drop(handle);
+        thread.join().unwrap();
     }
 }

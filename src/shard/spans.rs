@@ -10,7 +10,7 @@ use crate::shard::counters::Counters;
 use crate::telemetry::trace::span::{self, Attempt, Identity};
 
 #[derive(Default)]
-pub(crate) struct Spans(RefCell<Option<Records>>);
+pub(crate) struct Spans(RefCell<Vec<Records>>);
 
 struct Records {
     producer: Producer,
@@ -18,14 +18,16 @@ struct Records {
 }
 
 impl Spans {
-    pub(crate) fn install(&self, producer: Option<Producer>) {
-        *self.0.borrow_mut() = producer.map(|mut producer| {
+    /// One producer for each collector.
+    pub(crate) fn install(&self, producers: Vec<Producer>) {
+        let records = |mut producer: Producer| {
             let batch = producer.begin();
             Records { producer, batch }
-        });
+        };
+        *self.0.borrow_mut() = producers.into_iter().map(records).collect();
     }
 
-    /// Without an exporter (only headers are wanted) nothing is told.
+    /// Without a collector (only headers are wanted) nothing is told.
     pub(crate) fn write(
         &self,
         record: &Record<'_>,
@@ -34,7 +36,7 @@ impl Spans {
         attempts: &[Attempt],
         counters: &Counters,
     ) {
-        if let Some(records) = self.0.borrow_mut().as_mut() {
+        for records in self.0.borrow_mut().iter_mut() {
             let spans = 1 + attempts.len() as u32;
             let encode = |out: &mut Vec<u8>| span::encode(record, identity, path, attempts, out);
             records.batch.push_several(spans, encode);
@@ -45,7 +47,7 @@ impl Spans {
     }
 
     pub(crate) fn flush(&self, counters: &Counters) {
-        if let Some(records) = self.0.borrow_mut().as_mut() {
+        for records in self.0.borrow_mut().iter_mut() {
             records.offer(counters);
         }
     }

@@ -436,14 +436,14 @@ fn host_and_port(host: &str) -> (&str, u64) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
     use crate::exchange::failure::Failure;
     use crate::exchange::record::{Phase, Timings};
 
-    pub(in crate::telemetry::trace) const IDENTITY: Identity = Identity {
+    pub(crate) const IDENTITY: Identity = Identity {
         trace_id: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736,
         span_id: 0x00f0_67aa_0ba9_02b7,
         parent_id: 0x0102_0304_0506_0708,
@@ -487,7 +487,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::telemetry::trace) const ATTEMPTS: [Attempt; 2] = [
+    pub(crate) const ATTEMPTS: [Attempt; 2] = [
         Attempt {
             span_id: 0xaa,
             begin: 12,
@@ -509,7 +509,7 @@ pub(super) mod tests {
     ];
 
     /// Two records, the second without attempts.
-    pub(in crate::telemetry::trace) fn batch() -> Vec<u8> {
+    pub(crate) fn batch() -> Vec<u8> {
         let mut out = Vec::new();
         encode(&record(), &IDENTITY, b"/a", &ATTEMPTS, &mut out);
         let fine = Record { status: 204, failure: None, method: b"ODD", route: "", ..record() };
