@@ -93,9 +93,11 @@ pub const ACCESS_LOG_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 pub const TRACE_SHARE: f64 = 0.01;
 /// Bytes of one field of a span that a client fills. The rest of a longer one is not told.
 pub const TRACE_FIELD_BYTES_MAX: usize = 1024;
-/// Batches that wait for the exporter, per core: 4 MiB, or 12 seconds where little is recorded.
+/// A batch of records leaves its core once it holds this much. One record may overshoot it.
+pub const TRACE_BATCH_BYTES: usize = 32 * 1024;
+/// Batches that wait for an exporter, per core: 4 MiB, or 25 seconds where little is recorded.
 /// More are dropped and their spans counted. They wait here while a collector is slow or away.
-pub const TRACE_BATCHES_MAX: usize = 64;
+pub const TRACE_BATCHES_MAX: usize = 128;
 /// Records that one request to a collector takes; one batch may overshoot it. Spans are a few times
 /// longer than their record, and collectors take some MiB.
 pub const TRACE_REQUEST_BYTES: usize = 256 * 1024;

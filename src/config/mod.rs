@@ -10,6 +10,7 @@ pub mod error;
 pub mod keys;
 mod read;
 pub mod tracing;
+mod tracing_keys;
 mod value;
 
 pub use address::parse_address as endpoint_address;

@@ -7,6 +7,7 @@ use hdrhistogram::Histogram;
 
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::queue::Producer;
+use crate::events::span_queue::SpanProducer;
 use crate::plan::{ClusterId, ListenerId, Plan};
 
 /// To a data core.
@@ -61,7 +62,7 @@ pub struct Install {
     pub listeners: Vec<(ListenerId, TcpListener)>,
     pub log: Option<Producer>,
     /// For the spans of traced exchanges: one per collector.
-    pub spans: Vec<Producer>,
+    pub spans: Vec<SpanProducer>,
 }
 
 #[derive(Debug)]

@@ -20,6 +20,7 @@ use crate::engine::{
 use crate::events::exporter::{self, ExporterHandle};
 use crate::events::publisher::{Publisher, PublisherHandle, Settings, Started, Stopped};
 use crate::events::queue::Producer;
+use crate::events::span_queue::SpanProducer;
 use crate::limits;
 use crate::plan::{ListenerId, Plan};
 use crate::shard::counters::Counters;
@@ -98,7 +99,7 @@ struct Parts {
     bound: Bound,
     producers: Vec<Producer>,
     /// By core.
-    span_producers: Vec<Vec<Producer>>,
+    span_producers: Vec<Vec<SpanProducer>>,
     publisher: Option<PublisherHandle>,
     exporters: Vec<ExporterHandle>,
     counters: Vec<Shared<Counters>>,
@@ -168,7 +169,7 @@ fn install(
     control: &Control,
     listeners: Vec<Vec<TcpListener>>,
     producers: Vec<Producer>,
-    span_producers: Vec<Vec<Producer>>,
+    span_producers: Vec<Vec<SpanProducer>>,
 ) {
     let mut sockets: Vec<Vec<(ListenerId, TcpListener)>> =
         control.shards.iter().map(|_| Vec::new()).collect();
@@ -265,7 +266,7 @@ struct Exporters {
     handles: Vec<ExporterHandle>,
     threads: Vec<JoinHandle<()>>,
     /// By core, then by collector.
-    producers: Vec<Vec<Producer>>,
+    producers: Vec<Vec<SpanProducer>>,
 }
 
 fn start_exporters(plan: &Plan) -> Result<Exporters, StartError> {

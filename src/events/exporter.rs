@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError
 
 use crate::engine;
 use crate::events::collector::{Answer, Line};
-use crate::events::queue::{self, Batch, Consumer, Producer};
+use crate::events::span_queue::{self, SpanBatch, SpanConsumer, SpanProducer};
 use crate::limits;
 use crate::plan::{Collector, Spoken};
 use crate::telemetry::trace::span::{self, Span};
@@ -36,7 +36,7 @@ pub(crate) struct Exported {
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) handle: ExporterHandle,
-    pub(crate) producers: Vec<Producer>,
+    pub(crate) producers: Vec<SpanProducer>,
     pub(crate) thread: JoinHandle<()>,
 }
 
@@ -45,8 +45,7 @@ pub(crate) fn start(
     cores: usize,
     clock: fn() -> Instant,
 ) -> io::Result<Started> {
-    let queue = |_| queue::pair(limits::TRACE_BATCHES_MAX);
-    let (producers, consumers) = (0..cores).map(queue).unzip();
+    let (producers, consumers) = (0..cores).map(|_| span_queue::pair()).unzip();
     let (orders_in, orders) = crossbeam_channel::bounded(ORDERS_MAX);
     let (exported_in, exported) = crossbeam_channel::bounded(1);
     let worker = Worker {
@@ -120,7 +119,7 @@ const STOP_GRACE: Duration = Duration::from_millis(200);
 /// The thread.
 #[derive(Debug)]
 struct Worker {
-    consumers: Vec<Consumer>,
+    consumers: Vec<SpanConsumer>,
     orders: Receiver<Order>,
     exported_in: Sender<Exported>,
     /// The other end, so that sums that nobody fetched make room for newer ones.
@@ -160,7 +159,7 @@ impl Worker {
             self.deliver(&batches);
             for (consumer, batch) in batches {
                 if let Some(consumer) = self.consumers.get(consumer) {
-                    consumer.give_back(batch.text);
+                    consumer.give_back(batch.records);
                 }
             }
             self.tell();
@@ -169,8 +168,8 @@ impl Worker {
 
     /// Waits for records; then, for a moment, for more of them. By consumer, whose buffers they
     /// are. Empty only after an order.
-    fn gather(&mut self) -> Vec<(usize, Batch)> {
-        let mut batches: Vec<(usize, Batch)> = Vec::new();
+    fn gather(&mut self) -> Vec<(usize, SpanBatch)> {
+        let mut batches: Vec<(usize, SpanBatch)> = Vec::new();
         let (mut bytes, mut until) = (0, None);
         loop {
             self.obey();
@@ -179,7 +178,7 @@ impl Worker {
                 while bytes < limits::TRACE_REQUEST_BYTES
                     && let Ok(batch) = consumer.batches.try_recv()
                 {
-                    bytes += batch.text.len();
+                    bytes += batch.records.len();
                     batches.push((number, batch));
                 }
             }
@@ -239,8 +238,8 @@ impl Worker {
     }
 
     /// One request, as often as it takes.
-    fn deliver(&mut self, batches: &[(usize, Batch)]) {
-        let spans = batches.iter().map(|(_, batch)| u64::from(batch.lines)).sum::<u64>();
+    fn deliver(&mut self, batches: &[(usize, SpanBatch)]) {
+        let spans = batches.iter().map(|(_, batch)| u64::from(batch.spans)).sum::<u64>();
         let mut backoff = limits::TRACE_BACKOFF_MIN;
         for number in 1.. {
             if spans == 0 {
@@ -282,7 +281,7 @@ impl Worker {
         }
     }
 
-    fn attempt(&mut self, batches: &[(usize, Batch)]) -> Tried {
+    fn attempt(&mut self, batches: &[(usize, SpanBatch)]) -> Tried {
         let now = (self.clock)();
         let mut by = now + self.collector.timeout;
         if let Some(stop) = self.stop_by {
@@ -326,11 +325,11 @@ fn jitter(wait: Duration) -> Duration {
     wait / 1000 * (engine::random_seed() % 100) as u32
 }
 
-fn write_request(collector: &Collector, batches: &[(usize, Batch)], out: &mut Vec<u8>) {
+fn write_request(collector: &Collector, batches: &[(usize, SpanBatch)], out: &mut Vec<u8>) {
     let service = &collector.service;
     let spans = |write: &mut dyn FnMut(&Span<'_>)| {
         for (_, batch) in batches {
-            let mut records = &batch.text[..];
+            let mut records = &batch.records[..];
             while let Some(exchange) = span::decode(&mut records) {
                 exchange.spans().iter().for_each(&mut *write);
             }
@@ -401,10 +400,9 @@ mod tests {
         })
     }
 
-    fn offer(producer: &mut Producer) {
-        let mut filled = producer.begin();
-        filled.push_several(SPANS as u32, |out| out.extend_from_slice(&batch()));
-        let _ = producer.offer(filled);
+    fn offer(producer: &mut SpanProducer) {
+        producer.push(SPANS as u32, |out| out.extend_from_slice(&batch()));
+        producer.flush();
     }
 
     const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";

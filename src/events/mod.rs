@@ -4,3 +4,4 @@ mod collector;
 pub(crate) mod exporter;
 pub mod publisher;
 pub mod queue;
+pub mod span_queue;

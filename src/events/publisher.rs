@@ -46,8 +46,7 @@ impl Publisher {
                 Err(cause) => return Err(StartError::Open { path, cause }),
             },
         };
-        let (producers, consumers) =
-            (0..settings.cores).map(|_| queue::pair(ACCESS_LOG_BATCHES_MAX)).unzip();
+        let (producers, consumers) = (0..settings.cores).map(|_| queue::pair()).unzip();
         let (orders_in, orders_out) = crossbeam_channel::bounded(ORDERS_MAX);
         let (written_in, written_out) = crossbeam_channel::bounded(1);
         let worker = Worker {
@@ -620,8 +619,8 @@ mod tests {
     #[test]
     fn a_core_that_ended_is_forgotten_once_its_batches_are_written() {
         let folder = Folder::new("ended");
-        let (mut first, first_out) = queue::pair(ACCESS_LOG_BATCHES_MAX);
-        let (_second, second_out) = queue::pair(ACCESS_LOG_BATCHES_MAX);
+        let (mut first, first_out) = queue::pair();
+        let (_second, second_out) = queue::pair();
         let sink = Sink::File { path: folder.log(), file: None };
         let (mut worker, _handle) = worker(sink, vec![first_out, second_out]);
         assert_eq!(offer(&mut first, &["last words\n"]), Offered::Taken);
@@ -635,7 +634,7 @@ mod tests {
     fn a_stuck_pipe_does_not_hold_up_the_stop() {
         let folder = Folder::new("stuck");
         let (reader, pipe) = io::pipe().unwrap();
-        let (mut producer, consumer) = queue::pair(ACCESS_LOG_BATCHES_MAX);
+        let (mut producer, consumer) = queue::pair();
         let sink = Sink::File { path: folder.log(), file: Some(File::from(OwnedFd::from(pipe))) };
         let (worker, handle) = worker(sink, vec![consumer]);
         let thread = thread::spawn(move || worker.run());

@@ -4,7 +4,7 @@
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
-use crate::limits::ACCESS_LOG_BATCH_BYTES;
+use crate::limits::{ACCESS_LOG_BATCH_BYTES, ACCESS_LOG_BATCHES_MAX};
 
 /// From the control core to the publisher.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Written {
     pub reopened: u64,
 }
 
-/// Whole lines, each with its newline; or records of traced exchanges, counted by their spans.
+/// Whole lines, each with its newline.
 #[derive(Debug, Default)]
 pub struct Batch {
     pub(crate) text: Vec<u8>,
@@ -39,12 +39,6 @@ impl Batch {
         encode(&mut self.text);
         self.lines += 1;
         debug_assert!(self.text.ends_with(b"\n"));
-    }
-
-    /// Adds what `encode` appends, which counts as so many.
-    pub(crate) fn push_several(&mut self, count: u32, encode: impl FnOnce(&mut Vec<u8>)) {
-        encode(&mut self.text);
-        self.lines += count;
     }
 
     pub fn is_empty(&self) -> bool {
@@ -123,10 +117,10 @@ impl Consumer {
     }
 }
 
-/// Both ends of one core's queues, for so many batches.
-pub(crate) fn pair(batches_max: usize) -> (Producer, Consumer) {
-    let (batches_in, batches_out) = crossbeam_channel::bounded(batches_max);
-    let (empties_in, empties_out) = crossbeam_channel::bounded(batches_max);
+/// Both ends of one core's queues.
+pub(crate) fn pair() -> (Producer, Consumer) {
+    let (batches_in, batches_out) = crossbeam_channel::bounded(ACCESS_LOG_BATCHES_MAX);
+    let (empties_in, empties_out) = crossbeam_channel::bounded(ACCESS_LOG_BATCHES_MAX);
     let producer = Producer { batches: batches_in, empties: empties_out, spare: None };
     (producer, Consumer { batches: batches_out, empties: empties_in })
 }
@@ -137,7 +131,6 @@ const BUFFER_BYTES: usize = ACCESS_LOG_BATCH_BYTES + 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::ACCESS_LOG_BATCHES_MAX;
 
     fn batch(producer: &mut Producer, lines: u32) -> Batch {
         let mut batch = producer.begin();
@@ -149,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_the_batch_and_tells_its_lines() {
-        let (mut producer, _consumer) = pair(ACCESS_LOG_BATCHES_MAX);
+        let (mut producer, _consumer) = pair();
         for _ in 0..ACCESS_LOG_BATCHES_MAX {
             let batch = batch(&mut producer, 1);
             assert_eq!(producer.offer(batch), Offered::Taken);
@@ -160,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_publisher_that_is_gone_drops_and_does_not_panic() {
-        let (mut producer, consumer) = pair(ACCESS_LOG_BATCHES_MAX);
+        let (mut producer, consumer) = pair();
         drop(consumer);
         let batch = batch(&mut producer, 2);
         assert_eq!(producer.offer(batch), Offered::Dropped { lines: 2 });
@@ -168,7 +161,7 @@ mod tests {
 
     #[test]
     fn steady_state_uses_the_same_buffer_again() {
-        let (mut producer, consumer) = pair(ACCESS_LOG_BATCHES_MAX);
+        let (mut producer, consumer) = pair();
         let first = batch(&mut producer, 1);
         let address = first.text.as_ptr();
         assert_eq!(producer.offer(first), Offered::Taken);
@@ -185,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_buffer_that_grew_is_freed() {
-        let (mut producer, consumer) = pair(ACCESS_LOG_BATCHES_MAX);
+        let (mut producer, consumer) = pair();
         consumer.give_back(Vec::with_capacity(3 * BUFFER_BYTES));
         assert!(producer.begin().text.capacity() < 3 * BUFFER_BYTES);
     }
