@@ -8,16 +8,19 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::admin::{self, Page};
+use crate::control::complaint::Complaint;
+use crate::control::exporters::Exporters;
+use crate::control::letters::{self, Letters};
 use crate::control::message::{Install, ToControl, ToShard};
 use crate::control::names::{self, Watch};
-use crate::control::stats::{Totals, Writers};
+use crate::control::stats::Totals;
 use crate::control::{Control, ControlMail, Run, life};
 use crate::engine::{
     self, BlockingPool, Doorbell, Inbox, Level, Outbox, Placement, Shared, Signals,
 };
-use crate::events::exporter::{self, ExporterHandle};
 use crate::events::publisher::{Publisher, PublisherHandle, Settings, Started, Stopped};
 use crate::events::queue::Producer;
 use crate::events::span_queue::SpanProducer;
@@ -52,15 +55,16 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
     let open_files = engine::raise_open_files();
     engine::probe().map_err(StartError)?;
     Signals::block().map_err(|e| StartError(format!("cannot block signals: {e}")))?;
+    warn_about(&plan, open_files);
     plan.limits.connections_max.get_or_insert(connections_for(open_files));
-    warn_about(&plan);
     let bound = bind(&mut plan)?;
     let log = start_publisher(&plan)?;
     let (publisher, producers, publisher_thread) = match log {
         Some(Started { handle, producers, thread }) => (Some(handle), producers, Some(thread)),
         None => (None, Vec::new(), None),
     };
-    let exporters = start_exporters(&plan)?;
+    let (exporters, span_producers) = Exporters::start(&plan)
+        .map_err(|e| StartError(format!("tracing: cannot start an exporter thread: {e}")))?;
     let cores = plan.cores;
     let bells =
         Bells::new(cores).map_err(|e| StartError(format!("cannot make an eventfd: {e}")))?;
@@ -72,9 +76,9 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
         plan,
         bound,
         producers,
-        span_producers: exporters.producers,
+        span_producers,
         publisher,
-        exporters: exporters.handles,
+        exporters,
         counters: all_counters,
         outboxes: post.control_outboxes,
         mail: post.control,
@@ -82,9 +86,17 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
     };
     let ended = engine::run(Placement::Anywhere, bells.control, move || supervise(parts))
         .map_err(|e| StartError(format!("the control core cannot run: {e}")))?;
-    let (outcome, writers) = ended?;
-    stop(threads, writers, publisher_thread, exporters.threads);
+    let (outcome, publisher, exporters) = ended?;
+    let stuck = stop(threads, publisher, publisher_thread);
+    exporters.stop();
     match outcome {
+        Run::Drained | Run::Cut if !stuck.is_empty() => {
+            return Err(StartError(format!(
+                "{} did not stop in {:?}: the process ends without, please report it",
+                stuck.join(", "),
+                limits::CORE_STOP_TIMEOUT
+            )));
+        }
         Run::Drained => log::info!("drained, bye"),
         Run::Cut => log::warn!(
             "drain_timeout is over, or a second signal came: the remaining connections were cut"
@@ -101,17 +113,19 @@ struct Parts {
     /// By core.
     span_producers: Vec<Vec<SpanProducer>>,
     publisher: Option<PublisherHandle>,
-    exporters: Vec<ExporterHandle>,
+    exporters: Exporters,
     counters: Vec<Shared<Counters>>,
     outboxes: Vec<Outbox<ToShard>>,
     mail: ControlMail,
     bell: Doorbell,
 }
 
+/// How it ended, and who writes the last of it.
+type Ended = (Run, Option<PublisherHandle>, Exporters);
+
 /// The control core's main task: the first generation, then signals, until the end.
-async fn supervise(parts: Parts) -> Result<(Run, Writers), StartError> {
+async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     let Parts { plan, bound, counters, outboxes, mail, bell, .. } = parts;
-    let writers = Writers { publisher: parts.publisher, exporters: parts.exporters };
     let pool =
         BlockingPool::start(bell).map_err(|e| StartError(format!("cannot start threads: {e}")))?;
     let plan = Shared::new(plan);
@@ -119,13 +133,15 @@ async fn supervise(parts: Parts) -> Result<(Run, Writers), StartError> {
         watch: Watch::new(pool, &plan),
         waiting: plan.clusters.iter().map(|_| Shared::new(Level::default())).collect(),
         permits: RefCell::new(HashMap::new()),
-        totals: RefCell::new(Totals::new(counters.len(), writers)),
+        totals: RefCell::new(Totals::new(counters.len(), parts.publisher, parts.exporters)),
         draining: Cell::new(false),
         drained: counters.iter().map(|_| Cell::new(false)).collect(),
         installed: Cell::new(0),
         failed: RefCell::new(None),
         changed: RefCell::default(),
-        shards: outboxes,
+        full: Complaint::default(),
+        cannot_accept: Complaint::default(),
+        shards: outboxes.into_iter().enumerate().map(|(n, to)| Letters::new(n, to)).collect(),
         counters,
         plan,
     });
@@ -142,6 +158,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Writers), StartError> {
     let mut signals =
         Signals::open().map_err(|e| StartError(format!("cannot open signalfd: {e}")))?;
     engine::spawn(names::keep_resolved(Rc::clone(&control)));
+    engine::spawn(letters::deliver_kept(Rc::clone(&control)));
     // Names get a moment, so that the first requests find addresses; then traffic is not kept
     // waiting.
     control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.all_resolved()).await;
@@ -152,7 +169,8 @@ async fn supervise(parts: Parts) -> Result<(Run, Writers), StartError> {
         control.to_shards(|| ToShard::Stop);
         let reason =
             reason.unwrap_or_else(|| "a data core did not take its plan in time".to_owned());
-        return Ok((Run::Failed(reason), control.totals.borrow_mut().take_writers()));
+        let (publisher, exporters) = control.totals.borrow_mut().take_writers();
+        return Ok((Run::Failed(reason), publisher, exporters));
     }
     for (socket, page) in [(bound.metrics, Page::Metrics), (bound.admin, Page::Admin)] {
         if let Some(socket) = socket {
@@ -160,8 +178,8 @@ async fn supervise(parts: Parts) -> Result<(Run, Writers), StartError> {
         }
     }
     let outcome = life(&control, &mut signals).await;
-    let writers = control.totals.borrow_mut().take_writers();
-    Ok((outcome, writers))
+    let (publisher, exporters) = control.totals.borrow_mut().take_writers();
+    Ok((outcome, publisher, exporters))
 }
 
 /// The first generation goes the way of all later ones.
@@ -188,9 +206,7 @@ fn install(
             log: producers.next(),
             spans: span_producers.next().unwrap_or_default(),
         };
-        if control.shards[core].put(ToShard::Install(Box::new(install))).is_err() {
-            log::error!("core {core} does not take its mail");
-        }
+        control.shards[core].send(ToShard::Install(Box::new(install)));
     }
 }
 
@@ -258,30 +274,6 @@ fn start_publisher(plan: &Plan) -> Result<Option<Started>, StartError> {
     let settings =
         Settings { path: log.path.clone(), cores: plan.cores, clock: engine::precise_now };
     Publisher::start(settings).map(Some).map_err(|error| StartError(error.to_string()))
-}
-
-/// One for each collector.
-#[derive(Default)]
-struct Exporters {
-    handles: Vec<ExporterHandle>,
-    threads: Vec<JoinHandle<()>>,
-    /// By core, then by collector.
-    producers: Vec<Vec<SpanProducer>>,
-}
-
-fn start_exporters(plan: &Plan) -> Result<Exporters, StartError> {
-    let mut exporters = Exporters::default();
-    exporters.producers.resize_with(plan.cores, Vec::new);
-    for collector in plan.tracing.iter().flat_map(|tracing| &tracing.collectors) {
-        let started = exporter::start(collector.clone(), plan.cores, engine::precise_now)
-            .map_err(|e| StartError(format!("tracing: cannot start the exporter thread: {e}")))?;
-        exporters.handles.push(started.handle);
-        exporters.threads.push(started.thread);
-        for (core, producer) in exporters.producers.iter_mut().zip(started.producers) {
-            core.push(producer);
-        }
-    }
-    Ok(exporters)
 }
 
 struct Bells {
@@ -385,33 +377,33 @@ fn data_core<F: Future<Output = ()> + 'static>(
 
 fn stop(
     threads: Vec<JoinHandle<()>>,
-    writers: Writers,
+    publisher: Option<PublisherHandle>,
     publisher_thread: Option<JoinHandle<()>>,
-    exporter_threads: Vec<JoinHandle<()>>,
-) {
-    for thread in threads {
-        if thread.join().is_err() {
-            log::error!("a data core ended with a panic");
-        }
-    }
+) -> Vec<String> {
+    let stuck = join(threads, limits::CORE_STOP_TIMEOUT);
     // After the data cores' last batch.
-    if let Some(publisher) = writers.publisher {
-        match publisher.stop(limits::PUBLISHER_STOP_TIMEOUT) {
-            Stopped::Drained(_) => drop(publisher_thread.map(JoinHandle::join)),
-            Stopped::TimedOut(_) => log::error!("the access log could not be written to its end"),
-        }
+    let Some(publisher) = publisher else { return stuck };
+    match publisher.stop(limits::PUBLISHER_STOP_TIMEOUT) {
+        Stopped::Drained(_) => drop(publisher_thread.map(JoinHandle::join)),
+        Stopped::TimedOut(_) => log::error!("the access log could not be written to its end"),
     }
-    // Both stop at the same time, so that the time of both is that of one.
-    let by = engine::precise_now() + limits::TRACE_STOP_TIMEOUT;
-    writers.exporters.iter().for_each(|exporter| exporter.stop(by));
-    for (exporter, thread) in writers.exporters.into_iter().zip(exporter_threads) {
-        let (ended, exported) = exporter.until_ended(by);
-        log::debug!("tracing: {} spans sent, {} failed", exported.taken, exported.failed);
-        if ended {
-            drop(thread.join());
-        } else {
-            log::warn!("tracing: the last spans could not be sent in time");
+    stuck
+}
+
+/// The names of those that have not ended by then: they are left behind.
+fn join(mut threads: Vec<JoinHandle<()>>, limit: Duration) -> Vec<String> {
+    let end = engine::precise_now() + limit;
+    loop {
+        for thread in threads.extract_if(.., |thread| thread.is_finished()) {
+            if thread.join().is_err() {
+                log::error!("a data core ended with a panic");
+            }
         }
+        if threads.is_empty() || engine::precise_now() >= end {
+            let name = |thread: JoinHandle<()>| thread.thread().name().map(str::to_owned);
+            return threads.into_iter().map(|thread| name(thread).unwrap_or_default()).collect();
+        }
+        thread::sleep(limits::CORE_STOP_LOOK_INTERVAL);
     }
 }
 
@@ -421,7 +413,15 @@ fn connections_for(open_files: u64) -> u32 {
     u32::try_from(spare).unwrap_or(u32::MAX).max(16)
 }
 
-fn warn_about(plan: &Plan) {
+fn warn_about(plan: &Plan, open_files: u64) {
+    if let Some(max) = plan.limits.connections_max
+        && u64::from(max) > open_files.saturating_sub(limits::DESCRIPTORS_RESERVED)
+    {
+        log::warn!(
+            "`limits.max_concurrent_connections` is {max}, but this process may open only \
+             {open_files} files: raise the open-file limit (LimitNOFILE=, ulimit -n)"
+        );
+    }
     let cpus = engine::cpus().len();
     if plan.cores > cpus {
         let plural = if cpus == 1 { "" } else { "s" };
@@ -431,9 +431,21 @@ fn warn_about(plan: &Plan) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_core_that_never_stops_is_left_behind_and_named() {
+        let named = |name: &str| thread::Builder::new().name(name.to_owned());
+        let (let_it_go, waits) = std::sync::mpsc::channel::<()>();
+        let ends = named("core-0").spawn(|| {}).unwrap();
+        let hangs = named("core-1").spawn(move || assert!(waits.recv().is_err())).unwrap();
+        assert_eq!(join(vec![ends, hangs], Duration::from_millis(50)), ["core-1"]);
+        drop(let_it_go);
+        assert_eq!(
+            join(vec![named("core-2").spawn(|| {}).unwrap()], limits::CORE_STOP_TIMEOUT),
+            [""; 0]
+        );
+    }
 
     #[test]
     fn the_connection_limit_follows_the_open_file_limit() {

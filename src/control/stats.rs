@@ -7,9 +7,10 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::control::Control;
+use crate::control::exporters::Exporters;
 use crate::control::message::{ShardState, ToShard};
-use crate::events::exporter::ExporterHandle;
 use crate::events::publisher::PublisherHandle;
+use crate::limits;
 use crate::plan::Plan;
 use crate::telemetry::metrics::{Cluster, Core, Snapshot, new_histogram};
 
@@ -17,20 +18,15 @@ use crate::telemetry::metrics::{Cluster, Core, Snapshot, new_histogram};
 pub(crate) struct Totals {
     cores: Vec<CoreTotals>,
     durations: Histogram<u64>,
-    /// Reports that came for the current question.
-    answers: usize,
-    pub(crate) writers: Writers,
-}
-
-/// The control core's ends of the threads that write what leaves.
-#[derive(Default)]
-pub(crate) struct Writers {
-    pub(crate) publisher: Option<PublisherHandle>,
-    /// By collector.
-    pub(crate) exporters: Vec<ExporterHandle>,
+    /// Questions asked so far. Several may be open at once: each waits for the answers to itself.
+    rounds: u64,
+    pub(crate) log: Option<PublisherHandle>,
+    exporters: Exporters,
 }
 
 struct CoreTotals {
+    /// The last question that it answered; it answers them in order.
+    answered: u64,
     busy: Duration,
     panics: u64,
     lag: Histogram<u64>,
@@ -39,8 +35,9 @@ struct CoreTotals {
 }
 
 impl Totals {
-    pub(super) fn new(cores: usize, writers: Writers) -> Totals {
+    pub(super) fn new(cores: usize, log: Option<PublisherHandle>, exporters: Exporters) -> Totals {
         let core = || CoreTotals {
+            answered: 0,
             busy: Duration::ZERO,
             panics: 0,
             lag: new_histogram(),
@@ -50,19 +47,29 @@ impl Totals {
         Totals {
             cores: (0..cores).map(|_| core()).collect(),
             durations: new_histogram(),
-            answers: 0,
-            writers,
+            rounds: 0,
+            log,
+            exporters,
         }
     }
 
     /// For the end of the process.
-    pub(super) fn take_writers(&mut self) -> Writers {
-        std::mem::take(&mut self.writers)
+    pub(super) fn take_writers(&mut self) -> (Option<PublisherHandle>, Exporters) {
+        (self.log.take(), std::mem::take(&mut self.exporters))
+    }
+
+    fn ask(&mut self) -> u64 {
+        self.rounds += 1;
+        self.rounds
+    }
+
+    fn have_answered(&self, round: u64) -> bool {
+        self.cores.iter().all(|core| core.answered >= round)
     }
 
     pub(super) fn add(&mut self, core: usize, state: ShardState) {
-        self.answers += 1;
         let totals = &mut self.cores[core];
+        totals.answered = state.round;
         totals.busy = state.core.cpu;
         totals.panics = state.core.panics;
         totals.lag_micros += sum(&state.core.lag);
@@ -79,14 +86,15 @@ fn sum(histogram: &Histogram<u64>) -> u64 {
 
 /// Asks every core, waits for the answers as long as a scraper would, and takes what is there.
 pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
-    control.totals.borrow_mut().answers = 0;
-    control.to_shards(|| ToShard::Report);
-    let cores = control.counters.len();
-    control.until(Duration::from_secs(1), |c| c.totals.borrow().answers >= cores).await;
+    let round = control.totals.borrow_mut().ask();
+    control.to_shards(|| ToShard::Report(round));
+    let answered = |control: &Control| control.totals.borrow().have_answered(round);
+    if !control.until(limits::REPORT_TIMEOUT, answered).await {
+        log::warn!("a core is too busy to report: some of its figures are older than asked for");
+    }
     let mut totals = control.totals.borrow_mut();
-    let Writers { publisher, exporters } = &mut totals.writers;
-    let written = publisher.as_mut().map(|log| log.written()).unwrap_or_default();
-    let exported: Vec<_> = exporters.iter_mut().map(|exporter| exporter.exported()).collect();
+    let written = totals.log.as_mut().map(|log| log.written()).unwrap_or_default();
+    let exported = totals.exporters.exported();
     Snapshot {
         cores: control
             .counters
@@ -107,8 +115,8 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
         durations: totals.durations.clone(),
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
-        trace_exported_spans: exported.iter().map(|exported| exported.taken).sum(),
-        trace_failed_spans: exported.iter().map(|exported| exported.failed).sum(),
+        trace_exported_spans: exported.taken,
+        trace_failed_spans: exported.failed,
         draining: control.draining.get(),
         rules_version: control.plan.version,
     }
@@ -123,4 +131,33 @@ fn clusters(plan: &Plan, totals: &Totals) -> Vec<Cluster> {
         .enumerate()
         .map(|(id, cluster)| Cluster { name: cluster.name.clone(), connections: connections(id) })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::CoreState;
+
+    fn answer(round: u64) -> ShardState {
+        let mut durations = new_histogram();
+        durations.record(5).expect("it is within the bounds");
+        let (lag, cpu) = (new_histogram(), Duration::from_secs(round));
+        let core = CoreState { descriptors: 0, timers: 0, buffers: 0, panics: 0, lag, cpu };
+        ShardState { round, core, durations, upstream_connections: vec![round] }
+    }
+
+    #[test]
+    fn answers_to_an_earlier_question_are_not_taken_for_those_to_a_later_one() {
+        let mut totals = Totals::new(2, None, Exporters::default());
+        let (first, second) = (totals.ask(), totals.ask());
+        totals.add(0, answer(first));
+        totals.add(0, answer(second));
+        assert!(!totals.have_answered(first), "core 1 has said nothing yet");
+        totals.add(1, answer(first));
+        assert!(totals.have_answered(first));
+        assert!(!totals.have_answered(second));
+        totals.add(1, answer(second));
+        assert!(totals.have_answered(second));
+        assert_eq!(totals.durations.len(), 4, "what each answer brings is kept");
+    }
 }
