@@ -60,8 +60,11 @@ impl Line {
             Address::Name(name, port) => (name.as_str(), *port).to_socket_addrs()?.collect(),
         };
         let mut last = io::Error::new(ErrorKind::NotFound, "its name has no address");
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, self.left(by)?) {
+        for (tried, address) in addresses.iter().enumerate() {
+            // One that is silent leaves the others their share of the time.
+            let share = self.left(by)? / (addresses.len() - tried) as u32;
+            let share = share.max(Duration::from_millis(1)); // none at all is refused
+            match TcpStream::connect_timeout(address, share) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
                     return Ok(stream);

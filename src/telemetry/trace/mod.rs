@@ -117,6 +117,42 @@ impl Outgoing<'_> {
     }
 }
 
+/// What must hold for any bytes as the value of any of these headers: what is taken is written so
+/// that it is read back the same, in every format, and nothing of theirs ends a line of ours.
+pub fn fuzz(bytes: &[u8]) {
+    let parts: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+    let part = |at: usize| parts.get(at).copied();
+    let (trace_id, span_id, sampled, flags) = (part(0), part(1), part(2), part(3));
+    let multi = b3::Multi { trace_id, span_id, sampled, flags };
+    let read = [w3c::parse(bytes), b3::parse(bytes), jaeger::parse(bytes), multi.parse()];
+    for incoming in read.into_iter().flatten() {
+        let Some(parent) = incoming.parent else { continue };
+        assert!(parent.trace_id != 0 && parent.span_id != 0);
+        let sampled = incoming.sampled.unwrap_or_default();
+        let debug = incoming.debug;
+        assert!(sampled || !debug);
+        for format in [Format::W3c, Format::B3, Format::Jaeger] {
+            let Parent { trace_id, span_id } = parent;
+            let formats = &[format];
+            let parent_id = 1;
+            let (keeps_state, mut out) = (false, Vec::new());
+            Outgoing { formats, trace_id, span_id, parent_id, sampled, debug, keeps_state }
+                .write(&mut out, |_| true);
+            let text = out.strip_suffix(b"\r\n").expect("one whole line");
+            let value = &text[text.iter().position(|byte| *byte == b' ').map_or(0, |at| at + 1)..];
+            let (again, tells_debug) = match format {
+                Format::W3c => (w3c::parse(value), false),
+                Format::B3 | Format::B3Multi => (b3::parse(value), true),
+                Format::Jaeger => (jaeger::parse(value), true),
+            };
+            let debug = debug && tells_debug;
+            let expected = Incoming { parent: Some(parent), sampled: Some(sampled), debug };
+            assert_eq!(again, Some(expected), "{}", text.escape_ascii());
+        }
+    }
+    let _ = w3c::is_state_valid(parts.into_iter());
+}
+
 // --- sampling ---------------------------------------------------------------------------------
 
 /// The share of traces that is recorded. Decided by the trace id alone, so that everybody who
