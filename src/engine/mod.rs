@@ -38,4 +38,4 @@ pub use process::{Signal, Signals, cpus, raise_open_files, random_seed};
 pub use shared::{Counter, Level, Permits, Shared};
 pub use slots::Parked;
 pub use sockaddr::{is_free, listen};
-pub use socket::{SendError, Socket};
+pub use socket::{SendError, Socket, Wait};
