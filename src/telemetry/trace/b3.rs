@@ -1,4 +1,4 @@
-//! B3, in one header and in several (https://github.com/openzipkin/b3-propagation).
+//! B3, in one header and in several (<https://github.com/openzipkin/b3-propagation>).
 
 use crate::telemetry::trace::{
     Incoming, Outgoing, Parent, id, line, span_id, write_hex, write_short_trace_id,

@@ -1,5 +1,5 @@
 //! Jaeger's `uber-trace-id: TRACE:SPAN:PARENT:FLAGS`
-//! (https://www.jaegertracing.io/sdk-migration/#propagation-format).
+//! (<https://www.jaegertracing.io/sdk-migration/#propagation-format>).
 
 use crate::telemetry::trace::{Incoming, Outgoing, Parent, hex, id, line, span_id, write_hex};
 

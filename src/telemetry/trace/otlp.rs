@@ -1,5 +1,5 @@
 //! OTLP: spans as an `ExportTraceServiceRequest`, in protobuf and in JSON
-//! (https://opentelemetry.io/docs/specs/otlp/, opentelemetry/proto/trace/v1/trace.proto). Field
+//! (<https://opentelemetry.io/docs/specs/otlp/>, opentelemetry/proto/trace/v1/trace.proto). Field
 //! numbers and names are those of the .proto files.
 
 use crate::telemetry::trace::protobuf::{self, Field, bytes, fixed64, message, varint};

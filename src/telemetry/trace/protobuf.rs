@@ -1,5 +1,5 @@
 //! Protocol Buffers, as much as OTLP needs: fields appended to a vector, and numbers read from an
-//! answer (https://protobuf.dev/programming-guides/encoding/).
+//! answer (<https://protobuf.dev/programming-guides/encoding/>).
 
 /// How the value behind a field's key is written.
 const VARINT: u32 = 0;

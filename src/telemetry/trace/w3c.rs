@@ -1,4 +1,4 @@
-//! W3C Trace Context: `traceparent` and `tracestate` (https://www.w3.org/TR/trace-context-1/).
+//! W3C Trace Context: `traceparent` and `tracestate` (<https://www.w3.org/TR/trace-context-1/>).
 
 use crate::telemetry::trace::{Incoming, Outgoing, Parent, id, line, span_id, write_hex};
 

@@ -1,4 +1,4 @@
-//! Zipkin's JSON, version 2: a list of spans (https://zipkin.io/zipkin-api/#/default/post_spans).
+//! Zipkin's JSON, version 2: a list of spans (<https://zipkin.io/zipkin-api/#/default/post_spans>).
 
 use std::net::{IpAddr, SocketAddr};
 
