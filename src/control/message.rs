@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::queue::Producer;
 use crate::events::span_queue::SpanProducer;
-use crate::plan::{ClusterId, ListenerId, Plan};
+use crate::plan::{ClusterKey, ListenerKey, Plan};
 
 /// To a data core.
 #[derive(Debug)]
@@ -17,7 +17,9 @@ pub enum ToShard {
     /// From the control core: take this generation. Answered by `Installed`.
     Install(Box<Install>),
     /// From the control core: a cluster's names have new addresses.
-    Endpoints(ClusterId, Vec<EndpointShare>),
+    Endpoints(ClusterKey, Vec<EndpointShare>),
+    /// From the control core: end the exchanges of all generations up to this version.
+    Retire(u64),
     /// From the control core: answered by `State`, with the same number.
     Report(u64),
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
@@ -25,14 +27,14 @@ pub enum ToShard {
     /// From the control core: end now, whatever runs.
     Stop,
     /// From another data core, which has more connections: nothing was read from it yet.
-    Connection(ListenerId, OwnedFd, SocketAddr),
+    Connection(ListenerKey, OwnedFd, SocketAddr),
     /// From another data core: a client waits there, for want of what idle ones hold. Who has none
     /// to close passes it on.
     MakeRoom(Room),
     /// From another data core: a connection slot of this cluster may be free.
-    SlotFree(ClusterId),
+    SlotFree(ClusterKey),
     /// From another data core: exchanges wait there for a slot that an idle connection here holds.
-    Recall(ClusterId),
+    Recall(ClusterKey),
 }
 
 /// Room for a client, made by closing an idle one.
@@ -60,6 +62,8 @@ pub enum ToControl {
         core: usize,
         version: u64,
     },
+    /// This core has closed its socket of a listener that was removed.
+    ListenerClosed(ListenerKey),
     State {
         core: usize,
         state: Box<ShardState>,
@@ -85,14 +89,33 @@ pub struct Install {
     pub plan: Shared<Plan>,
     /// By `ClusterId`.
     pub clusters: Vec<ClusterShare>,
-    pub listeners: Vec<(ListenerId, TcpListener)>,
-    pub log: Option<Producer>,
-    /// For the spans of traced exchanges: one per collector.
-    pub spans: Vec<SpanProducer>,
+    /// Of every listener of the plan, in its order.
+    pub listener_keys: Vec<ListenerKey>,
+    /// Those that are new. Those that the plan has no more are closed.
+    pub sockets: Vec<(ListenerKey, TcpListener)>,
+    pub log: LogChange,
+    pub spans: SpanChange,
+}
+
+/// Where this core's access-log lines go from now on.
+#[derive(Debug)]
+pub enum LogChange {
+    Same,
+    Off,
+    To(Producer),
+}
+
+/// Where the spans of this core's traced exchanges go from now on.
+#[derive(Debug)]
+pub enum SpanChange {
+    Same,
+    /// One for each collector. None: only headers are wanted, or nothing.
+    To(Vec<SpanProducer>),
 }
 
 #[derive(Debug)]
 pub struct ClusterShare {
+    pub key: ClusterKey,
     /// Exchanges of the whole process that wait for a connection.
     pub waiting: Shared<Level>,
     pub endpoints: Vec<EndpointShare>,
@@ -114,6 +137,16 @@ pub struct ShardState {
     pub round: u64,
     pub core: CoreState,
     pub durations: Histogram<u64>,
-    /// Open upstream connections, by cluster.
-    pub upstream_connections: Vec<u64>,
+    /// Open upstream connections of every cluster that is alive here.
+    pub upstream_connections: Vec<(ClusterKey, u64)>,
+    /// Newest first.
+    pub generations: Vec<GenerationState>,
+}
+
+/// A generation that is alive on one core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerationState {
+    pub version: u64,
+    /// That began with it and go on.
+    pub exchanges: u64,
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError};
 
 use crate::engine;
 use crate::events::collector::{Answer, Line};
@@ -50,7 +50,7 @@ pub(crate) fn start(
     let (exported_in, exported) = crossbeam_channel::bounded(1);
     let worker = Worker {
         consumers,
-        orders,
+        orders: orders.clone(),
         exported_in,
         exported_out: exported.clone(),
         exported: Exported::default(),
@@ -62,7 +62,12 @@ pub(crate) fn start(
         complained: None,
     };
     let thread = thread::Builder::new().name("exporter".to_owned()).spawn(move || worker.run())?;
-    let handle = ExporterHandle { orders: orders_in, exported, last: Exported::default() };
+    let handle = ExporterHandle {
+        orders: orders_in,
+        waiting_orders: orders,
+        exported,
+        last: Exported::default(),
+    };
     Ok(Started { handle, producers, thread })
 }
 
@@ -73,15 +78,21 @@ const ORDERS_MAX: usize = 8;
 #[derive(Debug)]
 pub(crate) struct ExporterHandle {
     orders: Sender<Order>,
+    /// The other end, so that an order that nobody followed makes room for a newer one.
+    waiting_orders: Receiver<Order>,
     exported: Receiver<Exported>,
     last: Exported,
 }
 
 impl ExporterHandle {
-    /// For a new plan. Never blocks; false when so many orders wait that there is no room.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the reload of a plan"))]
-    pub(crate) fn send_to(&self, collector: Collector) -> bool {
-        self.orders.try_send(Order::SendTo(Box::new(collector))).is_ok()
+    /// For a new plan. Never blocks.
+    pub(crate) fn send_to(&self, collector: Collector) {
+        let mut order = Order::SendTo(Box::new(collector));
+        while let Err(TrySendError::Full(refused)) = self.orders.try_send(order) {
+            // Where it would have been sent before does not count any more.
+            drop(self.waiting_orders.try_recv());
+            order = refused;
+        }
     }
 
     /// The sums as of the exporter's last request. Never blocks.
@@ -92,8 +103,8 @@ impl ExporterHandle {
         self.last
     }
 
-    /// Has everything sent that is queued by now: for the end of the process only, after the data
-    /// cores have offered their last batch. Never blocks.
+    /// Has everything sent that is queued by now: after the data cores have offered their last
+    /// batch. Never blocks.
     pub(crate) fn stop(&self, by: Instant) {
         drop(self.orders.try_send(Order::Stop { by }));
     }
@@ -101,7 +112,7 @@ impl ExporterHandle {
     /// Blocks until it has ended, at most until a little after `by`. False: it has not, do not join
     /// it.
     pub(crate) fn until_ended(self, by: Instant) -> (bool, Exported) {
-        let ExporterHandle { orders, exported, mut last } = self;
+        let ExporterHandle { orders, exported, mut last, .. } = self;
         drop(orders); // were the order lost, this is one as well
         loop {
             match exported.recv_deadline(by + STOP_GRACE) {
@@ -114,7 +125,7 @@ impl ExporterHandle {
 }
 
 /// What the thread gets to notice that its time is over.
-const STOP_GRACE: Duration = Duration::from_millis(200);
+pub(crate) const STOP_GRACE: Duration = Duration::from_millis(200);
 
 /// The thread.
 #[derive(Debug)]
@@ -232,6 +243,7 @@ impl Worker {
             Order::SendTo(collector) => {
                 self.collector = *collector;
                 self.line.hang_up();
+                self.complained = None;
             }
             Order::Stop { by } => self.stop_by = Some(by),
         }
@@ -431,7 +443,7 @@ mod tests {
         refusing.join().unwrap();
         let taking = collector(&second);
         let taken = answer(second, OK);
-        assert!(started.handle.send_to(taking));
+        started.handle.send_to(taking);
         taken.join().unwrap();
         let by = Instant::now() + Duration::from_secs(20);
         started.handle.stop(by);

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 
+use crate::control::message::SpanChange;
 use crate::events::span_queue::SpanProducer;
 use crate::exchange::record::Record;
 use crate::shard::counters::Counters;
@@ -13,8 +14,15 @@ use crate::telemetry::trace::span::{self, Attempt, Identity};
 pub(crate) struct Spans(RefCell<Vec<SpanProducer>>);
 
 impl Spans {
-    pub(crate) fn install(&self, producers: Vec<SpanProducer>) {
-        *self.0.borrow_mut() = producers;
+    /// With a new plan. What ended before goes where it would have gone without.
+    pub(crate) fn install(&self, change: SpanChange, counters: &Counters) {
+        match change {
+            SpanChange::Same => {}
+            SpanChange::To(producers) => {
+                self.flush(counters);
+                *self.0.borrow_mut() = producers;
+            }
+        }
     }
 
     pub(crate) fn write(
