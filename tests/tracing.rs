@@ -3,9 +3,11 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::TcpListener;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -685,4 +687,224 @@ fn a_flag_is_enough() {
         ]);
         assert_eq!(output.status.code(), Some(2), "{output:?}");
     }
+}
+
+// --- new configurations -----------------------------------------------------------------------
+
+/// On two cores, read again when it is told to and not before.
+fn reloadable(origin: &Origin, tracing: &str) -> String {
+    let toml = traced(origin, tracing, "").replacen("cores = 1", "cores = 2", 1);
+    format!("hot_reload.watch = false\n{toml}")
+}
+
+fn reload(proxy: &Proxy, toml: &str) {
+    let ended = || proxy.log().matches("reloaded (").count();
+    let before = ended();
+    proxy.rewrite_config(toml);
+    proxy.signal("HUP");
+    assert!(eventually(|| ended() > before), "{}", proxy.log());
+    assert!(!proxy.log().contains("reload refused"), "{}", proxy.log());
+}
+
+/// The ids of the traces that came, each once with both of its spans.
+fn whole_traces(collector: &Origin) -> BTreeSet<String> {
+    let mut kinds: BTreeMap<String, Vec<i32>> = BTreeMap::new();
+    for span in spans(collector) {
+        kinds.entry(hex(&span.trace_id)).or_default().push(span.kind);
+    }
+    for (id, kinds) in &mut kinds {
+        kinds.sort_unstable();
+        assert_eq!(*kinds, [SERVER, CLIENT], "{id}");
+    }
+    kinds.into_keys().collect()
+}
+
+fn zipkin_traces(collector: &Origin) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    for request in collector.requests() {
+        let list = Json::parse(&String::from_utf8(request.body).expect("JSON is UTF-8"));
+        let Json::List(spans) = list else { panic!("{list:?}") };
+        ids.extend(spans.iter().map(|span| span.text("traceId").to_owned()));
+    }
+    ids
+}
+
+fn counts(proxy: &Proxy) -> [u64; 3] {
+    ["exported", "failed", "dropped"].map(|what| metric(proxy, what))
+}
+
+/// Zipkin writes 16 digits where the first 16 are zeros.
+fn id(number: usize) -> String {
+    format!("a{number:031x}")
+}
+
+/// Clients that ask all the time, each request a trace of its own. Every answer is a 200.
+struct Load {
+    /// Whether new requests may begin.
+    stop: AtomicBool,
+    /// The ids of the exchanges that have ended.
+    ended: Mutex<BTreeSet<String>>,
+    next: AtomicUsize,
+}
+
+impl Load {
+    /// Runs `during` beside the load.
+    fn beside(proxy: &Proxy, during: impl FnOnce(&Load)) {
+        let load = Load {
+            stop: AtomicBool::new(false),
+            ended: Mutex::default(),
+            next: AtomicUsize::new(1),
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| load.ask(proxy));
+            }
+            let stop = Stop(&load.stop);
+            during(&load);
+            drop(stop);
+        });
+    }
+
+    fn ask(&self, proxy: &Proxy) {
+        let mut client = proxy.client();
+        while !self.stop.load(Ordering::Relaxed) {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            if number.is_multiple_of(10) {
+                client = proxy.client();
+            }
+            let id = id(number);
+            let headers = parent(&id, "01");
+            client.send(format!("GET /a HTTP/1.1\r\nHost: shop.example\r\n{headers}\r\n"));
+            assert_eq!(client.read_response().status, 200);
+            self.ended.lock().unwrap().insert(id);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn ended(&self) -> BTreeSet<String> {
+        self.ended.lock().unwrap().clone()
+    }
+
+    /// Those that begin from now on, until so many have ended. Requests that were under way when
+    /// this was called are not among them.
+    fn some_more(&self) -> BTreeSet<String> {
+        let first = id(self.next.load(Ordering::Relaxed));
+        let after = || self.ended().split_off(&first);
+        assert!(eventually(|| after().len() >= 40), "the load has stopped");
+        after()
+    }
+}
+
+/// The load ends also when a test fails beside it.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn reloads_turn_tracing_on_and_elsewhere_and_off_under_load_without_losing_a_span() {
+    let (origin, first, second, third) = (echo(), collector(), collector(), collector());
+    let off = reloadable(&origin, "");
+    let to = |collector: &Origin, more: &str| reloadable(&origin, &recorded(collector, more));
+    let zipkin = format!("zipkin.endpoint = \"{}\"\n", third.url("/api/v2/spans"));
+    let proxy = Proxy::start(&off);
+    let mut last = counts(&proxy);
+    let mut check = || {
+        let now = counts(&proxy);
+        assert!(now.iter().zip(&last).all(|(now, last)| now >= last), "{last:?}, then {now:?}");
+        assert_eq!(now[1..], [0, 0], "nothing is lost");
+        last = now;
+    };
+    let came = || -> BTreeSet<String> {
+        whole_traces(&first).union(&whole_traces(&second)).cloned().collect()
+    };
+    Load::beside(&proxy, |load| {
+        let before = load.some_more();
+        reload(&proxy, &to(&first, ""));
+        let on = load.some_more();
+        reload(&proxy, &to(&second, ""));
+        check();
+        let moved = load.some_more();
+        reload(&proxy, &to(&second, &zipkin));
+        check();
+        let twice = load.some_more();
+        reload(&proxy, &off);
+        check();
+        let untraced = load.some_more();
+        let traced: BTreeSet<_> = [&on, &moved, &twice].into_iter().flatten().cloned().collect();
+        assert!(eventually(|| came().is_superset(&traced)), "{:?}", traced.difference(&came()));
+        assert!(came().is_disjoint(&before) && came().is_disjoint(&untraced));
+        assert!(whole_traces(&second).is_superset(&moved));
+        assert!(eventually(|| zipkin_traces(&third).is_superset(&twice)));
+        assert!(zipkin_traces(&third).is_disjoint(&moved));
+        check();
+    });
+    let spans = || 2 * (came().len() + zipkin_traces(&third).len()) as u64;
+    assert!(eventually(|| metric(&proxy, "exported") == spans()), "{:?}", counts(&proxy));
+    check();
+}
+
+#[test]
+fn a_reload_changes_the_share_and_what_is_told_of_the_service_at_once() {
+    let (origin, collector) = (echo(), collector());
+    let toml = |more: &str| reloadable(&origin, &recorded(&collector, more));
+    let proxy = Proxy::start(&toml("service_name = \"old\"\n").replace("1.0", "0.0"));
+    let mut kept = proxy.client();
+    let mut ask = || assert_eq!(kept.get("/a").status, 200);
+    ask();
+    reload(&proxy, &toml("service_name = \"old\"\n"));
+    ask();
+    wait_for_spans(&collector, 2);
+    reload(&proxy, &toml("service_name = \"new\"\n"));
+    ask();
+    wait_for_spans(&collector, 4);
+    let told = collector.requests();
+    let says = |name: &str, n: usize| String::from_utf8_lossy(&told[n].body).contains(name);
+    assert!(says("old", 0) && says("new", 1), "{told:?}");
+    reload(&proxy, &toml("service_name = \"new\"\n").replace("1.0", "0.0"));
+    ask();
+    assert_eq!(get(&proxy, "/a", &parent(TRACE, "01")), 200);
+    assert!(wait_for_spans(&collector, 6)[4..].iter().all(|span| hex(&span.trace_id) == TRACE));
+    assert_eq!(counts(&proxy), [6, 0, 0]);
+}
+
+#[test]
+fn what_waits_for_a_collector_that_is_down_goes_where_a_reload_says() {
+    let (origin, collector) = (echo(), collector());
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let tracing =
+        recorded(&collector, "").replace(&collector.address().to_string(), &nobody.to_string());
+    let proxy = Proxy::start(&reloadable(&origin, &tracing));
+    assert_eq!(get(&proxy, "/a", ""), 200);
+    proxy.wait_for_log("did not take spans");
+    reload(&proxy, &reloadable(&origin, &recorded(&collector, "")));
+    wait_for_spans(&collector, 2);
+    assert!(eventually(|| counts(&proxy) == [2, 0, 0]), "{:?}", counts(&proxy));
+}
+
+#[test]
+fn a_collector_that_is_silent_holds_up_no_reload_for_long_and_its_spans_are_counted() {
+    let (origin, collector) = (echo(), collector());
+    let silent = Origin::connections(|stream, _| {
+        std::thread::sleep(Duration::from_secs(60));
+        drop(stream);
+    });
+    let on = reloadable(&origin, &recorded(&silent, ""));
+    let proxy = Proxy::start(&reloadable(&origin, ""));
+    let threads = proxy.threads();
+    for _ in 0..12 {
+        reload(&proxy, &on);
+        assert_eq!(get(&proxy, "/a", ""), 200);
+        reload(&proxy, &reloadable(&origin, ""));
+        assert!(proxy.threads() <= threads + 9, "{} of {threads}", proxy.threads());
+    }
+    assert!(eventually(|| counts(&proxy) == [0, 24, 0]), "{:?}", counts(&proxy));
+    assert!(eventually(|| proxy.threads() == threads));
+    reload(&proxy, &reloadable(&origin, &recorded(&collector, "")));
+    assert_eq!(get(&proxy, "/a", ""), 200);
+    wait_for_spans(&collector, 2);
+    assert!(eventually(|| counts(&proxy) == [2, 24, 0]), "{:?}", counts(&proxy));
 }

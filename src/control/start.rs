@@ -21,6 +21,7 @@ use crate::control::names::{self, Watch};
 use crate::control::ports::{Bound, Held};
 use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
+use crate::control::upgrade::{Inherited, Program, Upgrades};
 use crate::control::{Control, ControlMail, Current, Run, life};
 use crate::engine::{
     self, BlockingPool, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals,
@@ -55,9 +56,12 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     let open_files = engine::raise_open_files();
     engine::probe().map_err(StartError)?;
     Signals::block().map_err(|e| StartError(format!("cannot block signals: {e}")))?;
+    let program =
+        Program::current().map_err(|e| StartError(format!("cannot find its own program: {e}")))?;
+    let mut inherited = Inherited::receive()?;
     warn_about(&plan, open_files);
     complete(&mut plan, open_files);
-    let bound = Held::default().bind(&mut plan)?;
+    let bound = Held::default().bind(&mut plan, &mut inherited)?;
     drop_privileges(&plan)?;
     let log = access_log::open(&plan, None).map_err(StartError)?;
     let spans = exporters::start(&plan, &[]).map_err(StartError)?;
@@ -74,6 +78,8 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
         open_files,
         plan,
         bound,
+        program,
+        inherited,
         log,
         spans,
         counters: all_counters,
@@ -119,6 +125,8 @@ struct Parts {
     open_files: u64,
     plan: Plan,
     bound: Bound,
+    program: Program,
+    inherited: Inherited,
     log: Change,
     spans: exporters::Change,
     counters: Vec<Shared<Counters>>,
@@ -127,11 +135,12 @@ struct Parts {
     bell: Doorbell,
 }
 
-/// What comes with the first plan.
+/// What the first plan needs beside it.
 struct First {
     bound: Bound,
     log: Change,
     spans: exporters::Change,
+    inherited: Inherited,
 }
 
 /// How it ended, and who writes the last of it.
@@ -140,7 +149,8 @@ type Ended = (Run, Option<access_log::Open>, Exporters);
 impl Parts {
     /// The control core with its first plan, which no data core has yet.
     fn into_control(self) -> Result<(Rc<Control>, First, ControlMail), StartError> {
-        let Parts { reloads, source, open_files, plan, mut bound, log, spans, .. } = self;
+        let Parts { reloads, source, open_files, plan, mut bound, log, spans, inherited, .. } =
+            self;
         let pool = BlockingPool::start(self.bell)
             .map_err(|e| StartError(format!("cannot start threads: {e}")))?;
         let mut clusters = Clusters::default();
@@ -158,6 +168,8 @@ impl Parts {
             reloads,
             held: RefCell::new(bound.take_held(&Held::default())),
             open_files,
+            program: self.program,
+            upgrades: Upgrades::default(),
             clusters: RefCell::new(clusters),
             totals: RefCell::new(Totals::new(cores)),
             draining: Cell::new(false),
@@ -175,13 +187,13 @@ impl Parts {
             cannot_accept: Complaint::default(),
             counters: self.counters,
         };
-        Ok((Rc::new(control), First { bound, log, spans }, self.mail))
+        Ok((Rc::new(control), First { bound, log, spans, inherited }, self.mail))
     }
 }
 
 /// The control core's main task: the first generation, then signals, until the end.
 async fn supervise(parts: Parts) -> Result<Ended, StartError> {
-    let (control, First { bound, log, spans }, mail) = parts.into_control()?;
+    let (control, First { bound, log, spans, inherited }, mail) = parts.into_control()?;
     let applying = Rc::clone(&control);
     engine::on_bell(move || {
         applying.watch.collect();
@@ -218,6 +230,7 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
         return Ok((Run::Failed(reason), log, exporters));
     }
     control.change_ports(bound.metrics, bound.admin);
+    inherited.ready();
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
     let outcome = life(&control, &mut signals).await;
@@ -419,7 +432,8 @@ mod tests {
 
     #[test]
     fn stopping_fits_into_what_init_systems_wait() {
-        let all = limits::PUBLISHER_STOP_TIMEOUT + limits::TRACE_STOP_TIMEOUT;
+        let spans = limits::TRACE_STOP_TIMEOUT + crate::events::exporter::STOP_GRACE;
+        let all = limits::PUBLISHER_STOP_TIMEOUT + spans;
         assert!(all < Duration::from_secs(10));
     }
 }

@@ -124,8 +124,9 @@ impl ExporterHandle {
     }
 }
 
-/// What the thread gets to notice that its time is over.
-pub(crate) const STOP_GRACE: Duration = Duration::from_millis(200);
+/// What the thread gets to notice that its time is over: the kernel's timeouts of sockets may be an
+/// eighth late.
+pub(crate) const STOP_GRACE: Duration = Duration::from_millis(500);
 
 /// The thread.
 #[derive(Debug)]
@@ -303,7 +304,7 @@ impl Worker {
         write_request(&self.collector, batches, &mut self.request);
         match self.line.post(&self.collector, &self.request, by) {
             Ok(answer) => judge(self.collector.spoken, &answer),
-            Err(error) => Tried::Again { reason: error.to_string(), after: None },
+            Err(error) => Tried::Again { reason: reason(&error), after: None },
         }
     }
 
@@ -329,6 +330,13 @@ impl Worker {
     fn tell(&self) {
         let _ = self.exported_out.try_recv();
         let _ = self.exported_in.try_send(self.exported);
+    }
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it was silent too long".to_owned(),
+        _ => error.to_string(),
     }
 }
 
