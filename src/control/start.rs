@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::cli::Source;
 use crate::control::access_log::{self, Change};
+use crate::control::blacklist::{self, Keeper};
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
 use crate::control::file_watch;
@@ -63,6 +64,7 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     let bound = Held::default().bind(&mut plan, &mut inherited)?;
     drop_privileges(&plan)?;
     let log = access_log::open(&plan, None).map_err(StartError)?;
+    let blacklist = Keeper::load(plan.blacklist_path.as_deref(), engine::wall_clock());
     let cores = plan.cores;
     let bells =
         Bells::new(cores).map_err(|e| StartError(format!("cannot make an eventfd: {e}")))?;
@@ -77,6 +79,7 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
         plan,
         bound,
         program,
+        blacklist,
         inherited,
         log,
         counters: all_counters,
@@ -123,6 +126,7 @@ struct Parts {
     plan: Plan,
     bound: Bound,
     program: Program,
+    blacklist: Keeper,
     inherited: Inherited,
     log: Change,
     counters: Vec<Shared<Counters>>,
@@ -161,6 +165,7 @@ impl Parts {
             open_files,
             program: self.program,
             upgrades: Upgrades::default(),
+            blacklist: self.blacklist,
             clusters: RefCell::new(clusters),
             totals: RefCell::new(Totals::new(cores)),
             draining: Cell::new(false),
@@ -210,6 +215,9 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<access_log::Open>), Star
     let version = plan.version;
     drop(plan);
     let (log, _) = control.change_log(log);
+    if !control.blacklist.is_empty() {
+        control.send_blacklist();
+    }
     control.send_plan(bound.sockets, log);
     if !control.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
         let reason = control.failed.borrow_mut().take();
@@ -220,6 +228,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<access_log::Open>), Star
     }
     control.change_ports(bound.metrics, bound.admin);
     inherited.ready();
+    engine::spawn(blacklist::expire(Rc::clone(&control)));
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
     let outcome = life(&control, &mut signals).await;
