@@ -228,8 +228,8 @@ fn every_value_lands_in_its_own_field() {
     let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, user, .. } = &plan;
     let Plan { hot_reload, blacklist_path, .. } = &plan;
     let text = format!(
-        "{cores} {drain_timeout:?} {hot_reload:?} {blacklist_path:?} {user:?} {proxy_id} {log_level} {metrics:?} \
-         {admin:?}\n\
+        "{cores} {drain_timeout:?} {hot_reload:?} {blacklist_path:?} {user:?} {proxy_id} \
+         {log_level} {metrics:?} {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
          {clusters:#?}\n"
     );
