@@ -220,6 +220,12 @@ pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
 /// Most entries of the blacklist. More are refused.
 pub const BLACKLIST_ENTRIES_MAX: usize = 100_000;
+/// How often the log tells whom the blacklist has turned away, with how often it did.
+pub const BLACKLIST_TELL_INTERVAL: Duration = Duration::from_secs(5);
+/// Networks that one such report names. The rest is summed.
+pub const BLACKLIST_TOLD_MAX: usize = 100;
+/// How long the keeper of the blacklist trusts that nobody has set the clock.
+pub const BLACKLIST_LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 // --- names ---------------------------------------------------------------------------------
 

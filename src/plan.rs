@@ -51,6 +51,8 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     pub drain_timeout: Duration,
     pub hot_reload: HotReload,
+    /// Where the blacklist survives a restart.
+    pub blacklist_path: Option<PathBuf>,
     /// Of the process's own log.
     pub log_level: log::LevelFilter,
 }

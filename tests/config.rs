@@ -227,10 +227,10 @@ fn every_value_lands_in_its_own_field() {
     let plan = compile(&load(DISTINCT));
     let Plan { limits, timeouts, clusters, routes, access_log, metrics, admin, .. } = &plan;
     let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, user, .. } = &plan;
-    let (hot_reload, tracing) = (&plan.hot_reload, &plan.tracing);
+    let Plan { hot_reload, blacklist_path, tracing, .. } = &plan;
     let text = format!(
-        "{cores} {drain_timeout:?} {hot_reload:?} {user:?} {proxy_id} {log_level} {metrics:?} \
-         {admin:?}\n\
+        "{cores} {drain_timeout:?} {hot_reload:?} {blacklist_path:?} {user:?} {proxy_id} \
+         {log_level} {metrics:?} {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
          {clusters:#?}\n{tracing:#?}\n"
     );
@@ -420,6 +420,9 @@ trusted_proxies = ["10.0.0.0/8"]
 watch = false
 max_generations = 14
 max_age = "11s"
+
+[blacklist]
+path = "distinct.blacklist"
 
 [tracing]
 enabled = true

@@ -41,6 +41,7 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         admin: port(&document.admin),
         drain_timeout: document.drain_timeout.value.0,
         hot_reload: hot_reload(&document.hot_reload),
+        blacklist_path: document.blacklist.path.as_ref().map(|path| path.value.clone()),
         log_level: document.logging.level.value,
     }
 }

@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 use toml::de::DeTable;
 
 use super::address::{endpoint_address, loopback_address, network, socket_address};
+use super::blacklist::Blacklist;
 use super::error::{Offset, Wrong};
 use super::hot_reload::HotReload;
 use super::overrides::Source;
@@ -40,6 +41,7 @@ pub struct Document {
     pub trusted_proxies: Vec<At<Network>>,
     pub proxy_id: At<String>,
     pub hot_reload: HotReload,
+    pub blacklist: Blacklist,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub logging: Logging,
@@ -213,6 +215,7 @@ impl Document {
             trusted_proxies: root.list("trusted_proxies", network),
             proxy_id: root.value_or("proxy_id", "corelane".to_owned(), proxy_id),
             hot_reload: HotReload::read(root.section("hot_reload")),
+            blacklist: Blacklist::read(root.section("blacklist")),
             limits: Limits::read(root.section("limits")),
             timeouts: Timeouts::read(root.section("timeouts")),
             logging: Logging::read(root.section("logging")),

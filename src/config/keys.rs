@@ -225,6 +225,13 @@ const GENERAL: &[Key] = &[
         "how long after a reload exchanges may go on that began before it; 0s: to their end",
     ),
     key(
+        "blacklist.path",
+        "path",
+        Absent("none: it ends with the process"),
+        "path = \"/var/lib/corelane/blacklist\"",
+        "file in which the blacklist survives a restart; entries come by the admin port",
+    ),
+    key(
         "user",
         "name or number",
         Absent("the one who starts it"),

@@ -3,6 +3,7 @@
 //! the caller brings the text and installs the plan. Variables of the environment are read.
 
 mod address;
+mod blacklist;
 mod check;
 mod compile;
 pub mod document;

@@ -9,7 +9,8 @@ use hdrhistogram::Histogram;
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::queue::Producer;
 use crate::events::span_queue::SpanProducer;
-use crate::plan::{ClusterKey, ListenerKey, Plan};
+use crate::listener::blacklist::Blocked;
+use crate::plan::{ClusterKey, ListenerKey, Network, Plan};
 
 /// To a data core.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub enum ToShard {
     Retire(u64),
     /// From the control core: answered by `State`, with the same number.
     Report(u64),
+    /// From the control core: who may not connect from now on.
+    Blacklist(Shared<Blocked>),
     /// From the control core: answered by `Lent`.
     LendSockets,
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
@@ -69,6 +72,8 @@ pub enum ToControl {
     },
     /// This core has closed its socket of a listener that was removed.
     ListenerClosed(ListenerKey),
+    /// How often the blacklist has turned somebody away, since last time.
+    Blocked(Vec<(Network, u64)>),
     /// Duplicates of all listening sockets of this core.
     Lent(Vec<(ListenerKey, TcpListener)>),
     State {

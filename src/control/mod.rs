@@ -3,6 +3,7 @@
 //! bytes.
 
 mod access_log;
+mod blacklist;
 mod clusters;
 mod complaint;
 mod exporters;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use crate::cli::Source;
 use crate::control::access_log::Change;
+use crate::control::blacklist::Keeper;
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
 use crate::control::generations::Older;
@@ -53,6 +55,7 @@ pub(crate) struct Control {
     reloads: Reloads,
     held: RefCell<Held>,
     program: Program,
+    blacklist: Keeper,
     upgrades: Upgrades,
     /// The limit of the process.
     open_files: u64,
@@ -81,13 +84,14 @@ struct Current {
 
 impl Control {
     /// Applies what the data cores say. Called when the control core's bell was rung.
-    fn apply(&self, letter: ToControl) {
+    fn apply(self: &Rc<Self>, letter: ToControl) {
         match letter {
             ToControl::Installed { core, version } => {
                 log::debug!("core {core} has installed plan {version}");
                 self.installed[core].set(version);
             }
             ToControl::ListenerClosed(key) => self.held.borrow_mut().closed(key),
+            ToControl::Blocked(hits) => self.note_blocked(hits),
             ToControl::Lent(sockets) => self.upgrades.lent.borrow_mut().extend(sockets),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
             ToControl::Drained { core } => {
@@ -244,6 +248,19 @@ impl Control {
             Poll::Pending
         })
         .await
+    }
+
+    /// Until the next letter, or change of anything.
+    async fn changed_once(&self) {
+        let mut waited = false;
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut waited, true) {
+                return Poll::Ready(());
+            }
+            self.poll_changed(context);
+            Poll::Pending
+        })
+        .await;
     }
 
     /// The task is woken at the next letter.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::cli::Source;
 use crate::control::access_log::{self, Change};
+use crate::control::blacklist::{self, Keeper};
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
 use crate::control::exporters::{self, Exporters};
@@ -65,6 +66,7 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     drop_privileges(&plan)?;
     let log = access_log::open(&plan, None).map_err(StartError)?;
     let spans = exporters::start(&plan, &[]).map_err(StartError)?;
+    let blacklist = Keeper::load(plan.blacklist_path.as_deref(), engine::wall_clock());
     let cores = plan.cores;
     let bells =
         Bells::new(cores).map_err(|e| StartError(format!("cannot make an eventfd: {e}")))?;
@@ -79,6 +81,7 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
         plan,
         bound,
         program,
+        blacklist,
         inherited,
         log,
         spans,
@@ -126,6 +129,7 @@ struct Parts {
     plan: Plan,
     bound: Bound,
     program: Program,
+    blacklist: Keeper,
     inherited: Inherited,
     log: Change,
     spans: exporters::Change,
@@ -170,6 +174,7 @@ impl Parts {
             open_files,
             program: self.program,
             upgrades: Upgrades::default(),
+            blacklist: self.blacklist,
             clusters: RefCell::new(clusters),
             totals: RefCell::new(Totals::new(cores)),
             draining: Cell::new(false),
@@ -219,6 +224,9 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     let version = plan.version;
     drop(plan);
     let (log, _) = control.change_log(log);
+    if !control.blacklist.is_empty() {
+        control.send_blacklist();
+    }
     let spans = control.totals.borrow_mut().exporters.change(spans, cores);
     control.send_plan(bound.sockets, log, spans);
     if !control.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
@@ -231,6 +239,7 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     }
     control.change_ports(bound.metrics, bound.admin);
     inherited.ready();
+    engine::spawn(blacklist::expire(Rc::clone(&control)));
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
     let outcome = life(&control, &mut signals).await;

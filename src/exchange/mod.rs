@@ -227,6 +227,9 @@ impl Exchange {
             let chains = self.head.lines.iter().filter(chain).map(|line| line.value.of(bytes));
             self.client_address = client_address(peer, &plan.trusted_proxies, chains);
         }
+        if shard.guard.turns_away(self.client_address) {
+            return Err(Failure::Blacklisted);
+        }
         if matches!(self.head.method, Method::Trace | Method::Connect) {
             return Err(Failure::MethodRefused);
         }

@@ -14,6 +14,8 @@ pub(crate) struct Counters {
     pub(crate) handed_over: Counter,
     /// Clients that found the connection limit reached.
     pub(crate) limit_waits: Counter,
+    /// Connections of those who are blacklisted.
+    pub(crate) blocked: Counter,
     /// Those that still wait.
     pub(crate) limit_waiting: Level,
     /// Idle ones that were told to make room.
@@ -36,6 +38,7 @@ impl Counters {
             accepted: Counter::new(),
             handed_over: Counter::new(),
             limit_waits: Counter::new(),
+            blocked: Counter::new(),
             limit_waiting: Level::default(),
             recalled: Counter::new(),
             accept_errors: Counter::new(),

@@ -20,6 +20,7 @@ use crate::control::message::{Install, ShardState, ToControl, ToShard};
 use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
+use crate::listener::blacklist::Guard;
 use crate::shard::counters::Counters;
 use crate::shard::doors::{Door, Doors};
 use crate::shard::generation::{Generation, Generations};
@@ -32,6 +33,7 @@ pub(crate) struct Shard {
     pub(crate) mail: Rc<Mail>,
     pub(crate) generations: Generations,
     doors: Doors,
+    pub(crate) guard: Guard,
     /// Connections from cores that have a plan already that is still on its way here.
     early: RefCell<Vec<ToShard>>,
     /// By core; its own is `counters()`.
@@ -73,6 +75,7 @@ pub(crate) async fn run(
         mail,
         generations: Generations::default(),
         doors: Doors::default(),
+        guard: Guard::default(),
         early: RefCell::default(),
         all_counters,
         open,
@@ -111,7 +114,9 @@ impl Shard {
             return self.follow(letter);
         }
         match letter {
-            ToShard::Install(_) | ToShard::Drain { .. } | ToShard::Stop => self.follow(letter),
+            ToShard::Install(_) | ToShard::Blacklist(_) | ToShard::Drain { .. } | ToShard::Stop => {
+                self.follow(letter)
+            }
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
@@ -132,6 +137,10 @@ impl Shard {
             }
             ToShard::Retire(through) => self.retire(through),
             ToShard::Report(round) => self.report(round),
+            ToShard::Blacklist(blocked) => {
+                self.tell_blocked();
+                self.guard.install(blocked);
+            }
             ToShard::LendSockets => self.mail.to_control(ToControl::Lent(self.doors.lend())),
             ToShard::Drain { handed_over } => {
                 self.doors.hand_over(&handed_over);
@@ -198,6 +207,13 @@ impl Shard {
             generations: self.generations.states(),
         };
         self.mail.to_control(ToControl::State { core: self.mail.core(), state: Box::new(state) });
+    }
+
+    fn tell_blocked(&self) {
+        let hits = self.guard.take_hits();
+        if !hits.is_empty() {
+            self.mail.to_control(ToControl::Blocked(hits));
+        }
     }
 
     fn retire(&self, through: u64) {
@@ -295,6 +311,7 @@ async fn housekeeping(shard: Rc<Shard>) {
         engine::sleep(limits::HOUSEKEEPING_INTERVAL).await;
         shard.log.flush(shard.counters());
         shard.spans.flush(shard.counters());
+        shard.tell_blocked();
         engine::watch_connections();
         if beat.is_multiple_of(limits::POOL_SWEEP_BEATS) {
             let clusters = shard.generations.clusters();
