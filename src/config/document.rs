@@ -18,6 +18,7 @@ use super::error::{Offset, Wrong};
 use super::hot_reload::HotReload;
 use super::overrides::Source;
 use super::read::{At, Item, Reader, Section};
+use super::tracing::{RouteTracing, Tracing};
 use super::value::{
     BALANCES, CLUSTER_PROTOCOLS, FORMATS, LEVELS, LISTENER_PROTOCOLS, account, boolean, bytes,
     check_header_name, check_name, choice, content_type, header_name, header_value, integer,
@@ -44,6 +45,7 @@ pub struct Document {
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub logging: Logging,
+    pub tracing: Tracing,
     pub metrics: Port,
     pub admin: Port,
     pub listeners: Vec<Listener>,
@@ -128,6 +130,7 @@ pub struct Route {
     pub respond: Option<Respond>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    pub tracing: RouteTracing,
     pub request_headers: Edits,
     pub response_headers: Edits,
     /// `routes[0]`, for messages.
@@ -216,6 +219,7 @@ impl Document {
             limits: Limits::read(root.section("limits")),
             timeouts: Timeouts::read(root.section("timeouts")),
             logging: Logging::read(root.section("logging")),
+            tracing: Tracing::read(root.section("tracing")),
             metrics: Port::read(root.section("metrics"), METRICS_PORT, socket_address),
             admin: Port::read(root.section("admin"), ADMIN_PORT, loopback_address),
             listeners: Listener::read_all(&mut root),
@@ -364,6 +368,7 @@ impl Route {
         let none = !actions.iter().any(|key| section.has(key));
         let respond = section.optional_section("respond").map(Respond::read);
         let redirect = section.optional_section("redirect").map(Redirect::read);
+        let tracing = RouteTracing::read(&mut section);
         let request_headers = Edits::read(section.section("request_headers"));
         let response_headers = Edits::read(section.section("response_headers"));
         if several || none {
@@ -385,6 +390,7 @@ impl Route {
             timeout,
             respond,
             redirect: redirect.flatten(),
+            tracing,
             request_headers,
             response_headers,
             key,
@@ -570,7 +576,7 @@ fn clusters_by_name<S: Serializer>(clusters: &[Cluster], serializer: S) -> Resul
     map.end()
 }
 
-fn lines_by_name<S: Serializer>(
+pub(super) fn lines_by_name<S: Serializer>(
     lines: &[(At<String>, Vec<At<String>>)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

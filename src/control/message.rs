@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::queue::Producer;
+use crate::events::span_queue::SpanProducer;
 use crate::listener::blacklist::Blocked;
 use crate::plan::{ClusterKey, ListenerKey, Network, Plan};
 
@@ -105,6 +106,7 @@ pub struct Install {
     /// Those that are new. Those that the plan has no more are closed.
     pub sockets: Vec<(ListenerKey, TcpListener)>,
     pub log: LogChange,
+    pub spans: SpanChange,
 }
 
 /// Where this core's access-log lines go from now on.
@@ -113,6 +115,14 @@ pub enum LogChange {
     Same,
     Off,
     To(Producer),
+}
+
+/// Where the spans of this core's traced exchanges go from now on.
+#[derive(Debug)]
+pub enum SpanChange {
+    Same,
+    /// One for each collector. None: only headers are wanted, or nothing.
+    To(Vec<SpanProducer>),
 }
 
 #[derive(Debug)]

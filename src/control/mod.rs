@@ -6,6 +6,7 @@ mod access_log;
 mod blacklist;
 mod clusters;
 mod complaint;
+mod exporters;
 mod file_watch;
 mod generations;
 mod letters;
@@ -33,7 +34,7 @@ use crate::control::complaint::Complaint;
 use crate::control::generations::Older;
 use crate::control::letters::Letters;
 use crate::control::message::{
-    ClusterShare, EndpointShare, Install, LogChange, ToControl, ToShard,
+    ClusterShare, EndpointShare, Install, LogChange, SpanChange, ToControl, ToShard,
 };
 use crate::control::names::Watch;
 use crate::control::ports::Held;
@@ -165,9 +166,14 @@ impl Control {
         }
     }
 
-    /// The plan in force for every core, with the sockets that are new and its end of the log.
-    /// The first generation goes the way of all later ones.
-    fn send_plan(&self, sockets: Vec<(ListenerKey, Vec<TcpListener>)>, log: Vec<LogChange>) {
+    /// The plan in force for every core, with the sockets that are new and its ends of the
+    /// log and of the exporters. The first generation goes the way of all later ones.
+    fn send_plan(
+        &self,
+        sockets: Vec<(ListenerKey, Vec<TcpListener>)>,
+        log: Vec<LogChange>,
+        spans: Vec<SpanChange>,
+    ) {
         let mut by_core: Vec<Vec<(ListenerKey, TcpListener)>> =
             self.shards.iter().map(|_| Vec::new()).collect();
         for (key, sockets) in sockets {
@@ -177,13 +183,15 @@ impl Control {
                 by_core[core].push((key, socket));
             }
         }
-        for ((letters, sockets), log) in self.shards.iter().zip(by_core).zip(log) {
+        let changes = log.into_iter().zip(spans);
+        for ((letters, sockets), (log, spans)) in self.shards.iter().zip(by_core).zip(changes) {
             let install = Install {
                 plan: self.plan(),
                 clusters: self.cluster_shares(),
                 listener_keys: self.current.borrow().listener_keys.clone(),
                 sockets,
                 log,
+                spans,
             };
             letters.send(ToShard::Install(Box::new(install)));
         }

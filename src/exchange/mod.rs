@@ -8,6 +8,7 @@ pub mod failure;
 mod pace;
 pub mod record;
 pub(crate) mod relay;
+mod trace;
 pub(crate) mod upload;
 
 use std::cell::Cell;
@@ -21,6 +22,7 @@ use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
 use crate::exchange::pace::Pace;
 use crate::exchange::record::{Marks, Phase, Record, Timings};
+use crate::exchange::trace::Trace;
 use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
@@ -48,6 +50,8 @@ pub(crate) struct Exchange {
     client_address: IpAddr,
     peer_is_trusted: bool,
     route: Option<RouteId>,
+    /// `None` until the connection has a traced exchange.
+    trace: Option<Box<Trace>>,
     pub(crate) progress: Progress,
 }
 
@@ -108,7 +112,10 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
             exchange.progress.phase.set(Phase::Done);
             (ending, None)
         }
-        Err(failure) => (fail(shard, client, exchange, failure).await, Some(failure)),
+        Err(failure) => {
+            exchange.end_attempt(Some(failure));
+            (fail(shard, client, exchange, failure).await, Some(failure))
+        }
     };
     exchange.record(failure);
     ending
@@ -138,7 +145,11 @@ async fn answer(
     generation: &Generation,
 ) -> Result<Ending, Failure> {
     exchange.admit(shard, client)?;
-    let route = exchange.find_route(generation)?;
+    let route = exchange.find_route(generation);
+    if let Some(tracing) = &generation.plan.tracing {
+        exchange.begin_trace(tracing, route.as_ref().ok().copied());
+    }
+    let route = route?;
     match &route.action {
         Action::Forward(cluster) => {
             let forwarding =
@@ -180,6 +191,7 @@ impl Exchange {
             client_address: IpAddr::from([0, 0, 0, 0]),
             peer_is_trusted: false,
             route: None,
+            trace: None,
             progress: Progress::default(),
         }
     }
@@ -190,6 +202,9 @@ impl Exchange {
         self.head.clear();
         self.marks = Marks::at(engine::now());
         self.route = None;
+        if let Some(trace) = &mut self.trace {
+            trace.clear();
+        }
         self.progress = Progress::default();
     }
 
@@ -245,6 +260,8 @@ impl Exchange {
         if !std::mem::replace(&mut self.recorded, true) {
             self.generation.leave();
         }
+        self.begin_trace_late();
+        self.end_attempt(failure);
         let (shard, progress) = (&self.shard, &self.progress);
         let timings = self.marks.timings(engine::precise_now());
         let counters = shard.counters();
@@ -256,8 +273,10 @@ impl Exchange {
         if let Some(failure) = failure {
             counters.failures[failure.index()].add(1);
         }
-        if shard.log.is_enabled() {
-            shard.log.write(&self.line(timings, failure), counters);
+        if shard.log.is_enabled() || self.is_traced() {
+            let line = self.line(timings, failure);
+            shard.log.write(&line, counters);
+            self.tell_trace(&line);
         }
     }
 
@@ -272,6 +291,7 @@ impl Exchange {
         Record {
             at: engine::wall_clock(),
             request_id: self.request_id(),
+            trace_id: self.trace_id(),
             peer: self.origin.peer,
             client: self.client_address,
             listener: self.listener_name(),

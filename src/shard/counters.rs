@@ -25,6 +25,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_out: Counter,
     pub(crate) duration_micros: Counter,
     pub(crate) log_lines_dropped: Counter,
+    pub(crate) spans_dropped: Counter,
     pub(crate) failures: [Counter; Failure::COUNT],
     /// By `metrics::answer_slot`.
     pub(crate) answers: Box<[Counter]>,
@@ -45,6 +46,7 @@ impl Counters {
             bytes_out: Counter::new(),
             duration_micros: Counter::new(),
             log_lines_dropped: Counter::new(),
+            spans_dropped: Counter::new(),
             failures: [const { Counter::new() }; Failure::COUNT],
             answers: (0..ANSWER_SLOTS).map(|_| Counter::new()).collect(),
         }
@@ -63,6 +65,7 @@ impl Counters {
             bytes_out: self.bytes_out.read(),
             panics: 0,
             access_log_dropped_lines: self.log_lines_dropped.read(),
+            trace_dropped_spans: self.spans_dropped.read(),
             duration_micros: self.duration_micros.read(),
             failures: std::array::from_fn(|index| self.failures[index].read()),
             answers: self.answers.iter().map(Counter::read).collect(),

@@ -6,6 +6,7 @@ pub(crate) mod doors;
 pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
+mod spans;
 pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
@@ -25,6 +26,7 @@ use crate::shard::doors::{Door, Doors};
 use crate::shard::generation::{Generation, Generations};
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
+use crate::shard::spans::Spans;
 use crate::shard::workspace::Workspaces;
 
 pub(crate) struct Shard {
@@ -40,6 +42,7 @@ pub(crate) struct Shard {
     pub(crate) open: Shared<Level>,
     pub(crate) durations: RefCell<Histogram<u64>>,
     pub(crate) log: AccessLines,
+    pub(crate) spans: Spans,
     pub(crate) workspaces: Workspaces,
     random: Cell<u64>,
     /// A request came since housekeeping last looked.
@@ -78,6 +81,7 @@ pub(crate) async fn run(
         open,
         durations: RefCell::new(new_durations()),
         log: AccessLines::default(),
+        spans: Spans::default(),
         workspaces: Workspaces::default(),
         random: Cell::new(engine::random_seed() | 1),
         stirred: Cell::new(false),
@@ -100,6 +104,7 @@ impl Drop for Shard {
     /// After the last exchange: those that are cut when the core stops write their lines now.
     fn drop(&mut self) {
         self.log.flush(self.counters());
+        self.spans.flush(self.counters());
     }
 }
 
@@ -173,6 +178,7 @@ impl Shard {
         let generation = self.generations.install(plan, shares, install.listener_keys, &self.mail);
         let format = generation.plan.access_log.as_ref().map(|log| log.format);
         self.log.install(format, install.log, self.counters());
+        self.spans.install(install.spans, self.counters());
         let names = generation.plan.listeners.iter().map(|listener| listener.name.as_str());
         if self.doors.change(keys.into_iter().zip(names)) {
             // Those that came by a door that closes find it closing.
@@ -275,17 +281,22 @@ impl Shard {
     pub(crate) fn new_request_id(&self, id: &mut [u8; 32]) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         for half in id.chunks_exact_mut(16) {
-            let mut state = self.random.get();
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            self.random.set(state);
-            let mut mixed = state.wrapping_mul(0x2545_F491_4F6C_DD1D);
+            let mut mixed = self.random();
             for digit in half {
                 *digit = DIGITS[(mixed >> 60) as usize];
                 mixed <<= 4;
             }
         }
+    }
+
+    /// Never 0: the state never is, and the factor is odd.
+    pub(crate) fn random(&self) -> u64 {
+        let mut state = self.random.get();
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.random.set(state);
+        state.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
     pub(crate) fn record_duration(&self, duration: Duration) {
@@ -300,6 +311,7 @@ async fn housekeeping(shard: Rc<Shard>) {
         engine::sleep(limits::HOUSEKEEPING_INTERVAL).await;
         shard.log.flush(shard.counters());
         shard.tell_blocked();
+        shard.spans.flush(shard.counters());
         engine::watch_connections();
         if beat.is_multiple_of(limits::POOL_SWEEP_BEATS) {
             let clusters = shard.generations.clusters();
