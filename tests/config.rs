@@ -227,7 +227,8 @@ fn every_value_lands_in_its_own_field() {
     let plan = compile(&load(DISTINCT));
     let Plan { limits, timeouts, clusters, routes, access_log, metrics, admin, .. } = &plan;
     let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, user, .. } = &plan;
-    let Plan { hot_reload, blacklist_path, tracing, .. } = &plan;
+    let Plan { hot_reload, blacklist_path, .. } = &plan;
+    let tracing = &plan.tracing;
     let text = format!(
         "{cores} {drain_timeout:?} {hot_reload:?} {blacklist_path:?} {user:?} {proxy_id} \
          {log_level} {metrics:?} {admin:?}\n\

@@ -3,6 +3,7 @@
 //! what `conf/corelane.toml` lists.
 
 use super::error::nearest;
+use super::hot_reload_keys::HOT_RELOAD;
 use super::tracing_keys::TRACING;
 use Fallback::{Absent, Is, Required};
 
@@ -161,7 +162,7 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 2] = [GENERAL, TRACING];
+const TABLES: [&[Key]; 3] = [GENERAL, HOT_RELOAD, TRACING];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);
@@ -202,27 +203,6 @@ const GENERAL: &[Key] = &[
         Is("\"30s\""),
         "drain_timeout = \"60s\"",
         "what SIGTERM and SIGINT give running exchanges before they are cut",
-    ),
-    key(
-        "hot_reload.watch",
-        "true or false",
-        Is("true"),
-        "watch = false",
-        "whether a change of the configuration file is noticed; SIGHUP reads it in any case",
-    ),
-    key(
-        "hot_reload.max_generations",
-        "number",
-        Is("8"),
-        "max_generations = 3",
-        "configurations that may be in use at once; with more, exchanges of the oldest are cut",
-    ),
-    key(
-        "hot_reload.max_age",
-        "duration",
-        Is("\"0s\""),
-        "max_age = \"1h\"",
-        "how long after a reload exchanges may go on that began before it; 0s: to their end",
     ),
     key(
         "blacklist.path",

@@ -10,6 +10,7 @@ pub mod document;
 mod env;
 pub mod error;
 mod hot_reload;
+mod hot_reload_keys;
 pub mod keys;
 pub mod overrides;
 mod print;

@@ -65,8 +65,8 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     let bound = Held::default().bind(&mut plan, &mut inherited)?;
     drop_privileges(&plan)?;
     let log = access_log::open(&plan, None).map_err(StartError)?;
-    let spans = exporters::start(&plan, &[]).map_err(StartError)?;
     let blacklist = Keeper::load(plan.blacklist_path.as_deref(), engine::wall_clock());
+    let spans = exporters::start(&plan, &[]).map_err(StartError)?;
     let cores = plan.cores;
     let bells =
         Bells::new(cores).map_err(|e| StartError(format!("cannot make an eventfd: {e}")))?;

@@ -310,8 +310,8 @@ async fn housekeeping(shard: Rc<Shard>) {
     for beat in 1_u64.. {
         engine::sleep(limits::HOUSEKEEPING_INTERVAL).await;
         shard.log.flush(shard.counters());
-        shard.spans.flush(shard.counters());
         shard.tell_blocked();
+        shard.spans.flush(shard.counters());
         engine::watch_connections();
         if beat.is_multiple_of(limits::POOL_SWEEP_BEATS) {
             let clusters = shard.generations.clusters();
