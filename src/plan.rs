@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use crate::http::headers::HeaderEdits;
 use crate::routing;
+use crate::telemetry::trace::otlp::Service;
+use crate::telemetry::trace::{Format, Ratio};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerId(pub u16);
@@ -43,6 +45,8 @@ pub struct Plan {
     /// What `X-Proxy-ID` and `Via` call this process.
     pub proxy_id: String,
     pub access_log: Option<AccessLog>,
+    /// `None`: trace headers pass as they came.
+    pub tracing: Option<Tracing>,
     pub metrics: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
     pub admin_access: AdminAccess,
@@ -50,6 +54,8 @@ pub struct Plan {
     pub health_on_listeners: bool,
     pub drain_timeout: Duration,
     pub hot_reload: HotReload,
+    /// Where the blacklist survives a restart.
+    pub blacklist_path: Option<PathBuf>,
     /// Of the process's own log.
     pub log_level: log::LevelFilter,
     /// The configuration with its defaults filled in, as TOML: what the admin API shows.
@@ -85,6 +91,8 @@ pub struct Route {
     pub action: Action,
     /// Of the whole exchange; `None` for no limit.
     pub timeout: Option<Duration>,
+    /// The share of its traces that is recorded; `None`: tracing is off here.
+    pub tracing: Option<Ratio>,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
 }
@@ -335,4 +343,68 @@ pub enum AccessLogFormat {
     Json,
     Clf,
     Combined,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// Read: the first that is there. Written: all.
+    pub propagate: Vec<Format>,
+    /// Where a route has none of its own.
+    pub share: Ratio,
+    /// The decision of the caller counts, where there is one.
+    pub parent: bool,
+    pub trust: Trust,
+    /// Each has an exporter of its own. None: only headers are wanted.
+    pub collectors: Vec<Collector>,
+}
+
+/// Whose trace headers are believed. Those of others are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    All,
+    TrustedProxies,
+}
+
+/// Where spans go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector {
+    pub url: CollectorUrl,
+    pub spoken: Spoken,
+    pub headers: Vec<(String, Secret)>,
+    /// Of one request, from connecting to the whole answer.
+    pub timeout: Duration,
+    pub service: Service,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    OtlpProtobuf,
+    OtlpJson,
+    Zipkin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectorUrl {
+    /// Resolved by the exporter's thread.
+    pub address: Address,
+    /// As written: what `Host` says.
+    pub authority: String,
+    /// With its query.
+    pub path: String,
+}
+
+impl fmt::Display for CollectorUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.path)
+    }
+}
+
+/// Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
 }

@@ -906,15 +906,16 @@ fn a_reload_reads_the_file_and_says_what_came_of_it() {
     proxy.rewrite_config(&saying("three").replace("respond =", "\nrepsond ="));
     let refused = ask(&proxy, "POST", "/admin/reload", "", "");
     assert_eq!((refused.status, code(&refused).as_str()), (422, "INVALID_CONFIGURATION"));
-    let mistake = &json(&refused)["error"]["errors"][0];
-    assert!(mistake["key"].as_str().unwrap().ends_with("repsond"), "{mistake}");
+    let mistakes = json(&refused)["error"]["errors"].clone();
+    let is_named = |mistake: &&Value| mistake["key"] == "routes[0].repsond";
+    let mistake = mistakes.as_array().unwrap().iter().find(is_named).expect("it is named");
     assert!(mistake["line"].as_u64() > Some(1) && mistake["column"] == 1, "{mistake}");
     assert!(mistake["message"].as_str().unwrap().contains("did you mean"), "{mistake}");
     assert_eq!(says(&proxy), "two");
     let status = json(&proxy.admin_get("/admin/status"));
     let last = &status["last_reload"];
     assert_eq!((&last["outcome"], &last["trigger"]), (&json!("refused"), &json!("admin")));
-    assert!(last["errors"][0].as_str().unwrap().contains("repsond"), "{last}");
+    assert!(last["errors"].to_string().contains("repsond"), "{last}");
     assert_eq!(status["generations"][0]["version"], 2);
     assert_eq!((&status["upgrade"], &status["rules_version"]), (&json!("idle"), &json!(2)));
 }

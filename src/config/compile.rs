@@ -4,6 +4,7 @@
 use super::check::Config;
 use super::document::{Cluster, Document, Edits, Endpoint};
 use super::read::At;
+use super::tracing;
 use crate::http::headers::HeaderEdits;
 use crate::plan::{
     self, AccessLog, Action, AdminAccess, Balance, ClusterTimeouts, HotReload, Limits, Listener,
@@ -28,19 +29,21 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         }),
         listeners: listeners(document),
         router: config.router,
-        routes: document.routes.iter().zip(config.actions).map(route).collect(),
+        routes: routes(document, config.actions),
         clusters: document.clusters.iter().map(cluster).collect(),
         limits: limits(document),
         timeouts: timeouts(document),
         trusted_proxies: document.trusted_proxies.iter().map(|network| network.value).collect(),
         proxy_id: document.proxy_id.value.clone(),
         access_log,
+        tracing: tracing::compile(&document.tracing),
         metrics: port(&document.metrics),
         admin: port(&document.admin.port),
         admin_access: admin_access(document),
         health_on_listeners: document.health.on_listeners.value,
         drain_timeout: document.drain_timeout.value.0,
         hot_reload: hot_reload(&document.hot_reload),
+        blacklist_path: document.blacklist.path.as_ref().map(|path| path.value.clone()),
         log_level: document.logging.level.value,
         written: super::print(document),
     }
@@ -74,11 +77,17 @@ fn listeners(document: &Document) -> Vec<Listener> {
     document.listeners.iter().map(listener).collect()
 }
 
-fn route((route, action): (&super::document::Route, Action)) -> Route {
+fn routes(document: &Document, actions: Vec<Action>) -> Vec<Route> {
+    let routes = document.routes.iter().zip(actions);
+    routes.map(|(written, action)| route(written, action, &document.tracing)).collect()
+}
+
+fn route(route: &super::document::Route, action: Action, tracing: &tracing::Tracing) -> Route {
     Route {
         name: route.name.value.clone(),
         action,
         timeout: Some(route.timeout.value.0).filter(|timeout| !timeout.is_zero()),
+        tracing: tracing::compile_route(&route.tracing, tracing),
         request_headers: edits(&route.request_headers),
         response_headers: edits(&route.response_headers),
     }

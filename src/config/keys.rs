@@ -3,6 +3,8 @@
 //! what `conf/corelane.toml` lists.
 
 use super::error::nearest;
+use super::hot_reload_keys::HOT_RELOAD;
+use super::tracing_keys::TRACING;
 use Fallback::{Absent, Is, Required};
 
 /// One key of the configuration.
@@ -146,7 +148,7 @@ pub(super) fn pattern_of(path: &str) -> String {
     parts.join(".")
 }
 
-const fn key(
+pub(super) const fn key(
     path: &'static str,
     kind: &'static str,
     default: Fallback,
@@ -156,8 +158,38 @@ const fn key(
     Key { path, kind, default, example, doc, secret: false }
 }
 
+/// All of them.
+pub const KEYS: &[Key] = &joined::<COUNT>();
+
+/// Features with many keys have a table of their own.
+const TABLES: [&[Key]; 3] = [GENERAL, HOT_RELOAD, TRACING];
+
+const COUNT: usize = {
+    let (mut count, mut table) = (0, 0);
+    while table < TABLES.len() {
+        count += TABLES[table].len();
+        table += 1;
+    }
+    count
+};
+
+const fn joined<const N: usize>() -> [Key; N] {
+    let mut all = [GENERAL[0]; N];
+    let (mut at, mut table, mut row) = (0, 0, 0);
+    while at < N {
+        if row < TABLES[table].len() {
+            all[at] = TABLES[table][row];
+            at += 1;
+            row += 1;
+        } else {
+            (table, row) = (table + 1, 0);
+        }
+    }
+    all
+}
+
 /// In the order of `conf/corelane.toml`.
-pub const KEYS: &[Key] = &[
+const GENERAL: &[Key] = &[
     key(
         "cores",
         "integer",
@@ -173,25 +205,11 @@ pub const KEYS: &[Key] = &[
         "what SIGTERM and SIGINT give running exchanges before they are cut",
     ),
     key(
-        "hot_reload.watch",
-        "true or false",
-        Is("true"),
-        "watch = false",
-        "whether a change of the configuration file is noticed; SIGHUP reads it in any case",
-    ),
-    key(
-        "hot_reload.max_generations",
-        "number",
-        Is("8"),
-        "max_generations = 3",
-        "configurations that may be in use at once; with more, exchanges of the oldest are cut",
-    ),
-    key(
-        "hot_reload.max_age",
-        "duration",
-        Is("\"0s\""),
-        "max_age = \"1h\"",
-        "how long after a reload exchanges may go on that began before it; 0s: to their end",
+        "blacklist.path",
+        "path",
+        Absent("none: it ends with the process"),
+        "path = \"/var/lib/corelane/blacklist\"",
+        "file in which the blacklist survives a restart; entries come by the admin port",
     ),
     key(
         "user",

@@ -4,17 +4,21 @@
 
 mod address;
 mod admin;
+mod blacklist;
 mod check;
 mod compile;
 pub mod document;
 mod env;
 pub mod error;
 mod hot_reload;
+mod hot_reload_keys;
 pub mod keys;
 pub mod overrides;
 mod print;
 mod read;
 mod secret;
+pub mod tracing;
+mod tracing_keys;
 mod value;
 
 pub use address::parse_address as endpoint_address;
@@ -144,6 +148,14 @@ pub fn fuzz(bytes: &[u8]) {
             }
         }
         Err(errors) => assert!(!errors.to_string().is_empty(), "a failure says why"),
+    }
+}
+
+/// A name, as a flag has it.
+pub fn name(given: &str) -> Result<String, String> {
+    match value::check_name(given) {
+        Ok(()) => Ok(given.to_owned()),
+        Err(wrong) => Err([vec![wrong.message], wrong.notes].concat().join("; ")),
     }
 }
 

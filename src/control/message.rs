@@ -9,7 +9,9 @@ use hdrhistogram::Histogram;
 use crate::control::overrides::Admission;
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::queue::Producer;
-use crate::plan::{ClusterKey, ListenerKey, Plan};
+use crate::events::span_queue::SpanProducer;
+use crate::listener::blacklist::Blocked;
+use crate::plan::{ClusterKey, ListenerKey, Network, Plan};
 use crate::shard::connections::Connection;
 use crate::shard::rejected::Rejected;
 use crate::telemetry::health::Health;
@@ -32,6 +34,8 @@ pub enum ToShard {
     Service(Service),
     /// From the control core: what health pages on listeners say from now on.
     Health(Health),
+    /// From the control core: who may not connect from now on.
+    Blacklist(Shared<Blocked>),
     /// From the control core: answered by `Lent`.
     LendSockets,
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
@@ -121,6 +125,8 @@ pub enum ToControl {
     },
     /// This core has closed its socket of a listener that was removed.
     ListenerClosed(ListenerKey),
+    /// How often the blacklist has turned somebody away, since last time.
+    Blocked(Vec<(Network, u64)>),
     /// Duplicates of all listening sockets of this core.
     Lent(Vec<(ListenerKey, TcpListener)>),
     State {
@@ -158,6 +164,7 @@ pub struct Install {
     /// Those that are new. Those that the plan has no more are closed.
     pub sockets: Vec<(ListenerKey, TcpListener)>,
     pub log: LogChange,
+    pub spans: SpanChange,
 }
 
 /// Where this core's access-log lines go from now on.
@@ -166,6 +173,14 @@ pub enum LogChange {
     Same,
     Off,
     To(Producer),
+}
+
+/// Where the spans of this core's traced exchanges go from now on.
+#[derive(Debug)]
+pub enum SpanChange {
+    Same,
+    /// One for each collector. None: only headers are wanted, or nothing.
+    To(Vec<SpanProducer>),
 }
 
 #[derive(Debug)]

@@ -8,8 +8,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::control::Control;
-use crate::control::access_log::AccessLog;
+use crate::control::access_log::{self, AccessLog};
 use crate::control::drain::State;
+use crate::control::exporters::Exporters;
 use crate::control::message::{GenerationState, ShardState, ToShard};
 use crate::limits;
 use crate::plan::ClusterKey;
@@ -22,6 +23,7 @@ pub(crate) struct Totals {
     /// Questions asked so far. Several may be open at once: each waits for the answers to itself.
     rounds: u64,
     pub(super) log: AccessLog,
+    pub(super) exporters: Exporters,
 }
 
 struct CoreTotals {
@@ -51,7 +53,13 @@ impl Totals {
             durations: new_histogram(),
             rounds: 0,
             log: AccessLog::default(),
+            exporters: Exporters::default(),
         }
+    }
+
+    /// For the end of the process.
+    pub(super) fn take_writers(&mut self) -> (Option<access_log::Open>, Exporters) {
+        (self.log.take(), std::mem::take(&mut self.exporters))
     }
 
     fn ask(&mut self) -> u64 {
@@ -105,6 +113,7 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
     ask(control).await;
     let mut totals = control.totals.borrow_mut();
     let written = totals.log.written();
+    let exported = totals.exporters.exported();
     Snapshot {
         cores: control
             .counters
@@ -125,6 +134,8 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
         durations: totals.durations.clone(),
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
+        trace_exported_spans: exported.taken,
+        trace_failed_spans: exported.failed,
         draining: matches!(control.state(), State::Draining | State::Stopping),
         rules_version: control.plan().version,
     }

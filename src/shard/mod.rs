@@ -8,6 +8,7 @@ pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
 pub(crate) mod rejected;
+mod spans;
 pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
@@ -23,6 +24,7 @@ use crate::control::message::{
 use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
+use crate::listener::blacklist::Guard;
 use crate::shard::connections::{Connections, Seat};
 use crate::shard::counters::Counters;
 use crate::shard::doors::{Door, Doors};
@@ -30,6 +32,7 @@ use crate::shard::generation::{Generation, Generations};
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
 use crate::shard::rejected::Rejections;
+use crate::shard::spans::Spans;
 use crate::shard::workspace::Workspaces;
 use crate::telemetry::health::Health;
 
@@ -37,6 +40,7 @@ pub(crate) struct Shard {
     pub(crate) mail: Rc<Mail>,
     pub(crate) generations: Generations,
     doors: Doors,
+    pub(crate) guard: Guard,
     /// Connections from cores that have a plan already that is still on its way here.
     early: RefCell<Vec<ToShard>>,
     /// By core; its own is `counters()`.
@@ -45,6 +49,7 @@ pub(crate) struct Shard {
     pub(crate) open: Shared<Level>,
     pub(crate) durations: RefCell<Histogram<u64>>,
     pub(crate) log: AccessLines,
+    pub(crate) spans: Spans,
     pub(crate) workspaces: Workspaces,
     random: Cell<u64>,
     /// A request came since housekeeping last looked.
@@ -82,11 +87,13 @@ pub(crate) async fn run(
         mail,
         generations: Generations::default(),
         doors: Doors::default(),
+        guard: Guard::default(),
         early: RefCell::default(),
         all_counters,
         open,
         durations: RefCell::new(new_durations()),
         log: AccessLines::default(),
+        spans: Spans::default(),
         workspaces: Workspaces::default(),
         random: Cell::new(engine::random_seed() | 1),
         stirred: Cell::new(false),
@@ -112,6 +119,7 @@ impl Drop for Shard {
     /// After the last exchange: those that are cut when the core stops write their lines now.
     fn drop(&mut self) {
         self.log.flush(self.counters());
+        self.spans.flush(self.counters());
     }
 }
 
@@ -122,6 +130,7 @@ impl Shard {
         }
         match letter {
             ToShard::Install(_)
+            | ToShard::Blacklist(_)
             | ToShard::Service(_)
             | ToShard::Health(_)
             | ToShard::Drain { .. }
@@ -154,6 +163,10 @@ impl Shard {
             }
             ToShard::Health(health) => *self.health.borrow_mut() = health,
             ToShard::Service(service) => self.serve(service),
+            ToShard::Blacklist(blocked) => {
+                self.tell_blocked();
+                self.guard.install(blocked);
+            }
             ToShard::LendSockets => self.mail.to_control(ToControl::Lent(self.doors.lend())),
             ToShard::Drain { handed_over } => {
                 self.doors.hand_over(&handed_over);
@@ -191,6 +204,7 @@ impl Shard {
         let generation = self.generations.install(plan, shares, install.listener_keys, &self.mail);
         let format = generation.plan.access_log.as_ref().map(|log| log.format);
         self.log.install(format, install.log, self.counters());
+        self.spans.install(install.spans, self.counters());
         let names = generation.plan.listeners.iter().map(|listener| listener.name.as_str());
         if self.doors.change(keys.into_iter().zip(names)) {
             // Those that came by a door that closes find it closing.
@@ -242,6 +256,13 @@ impl Shard {
         self.life.service.set(service);
         if service == Service::Closing {
             engine::expire_parked();
+        }
+    }
+
+    fn tell_blocked(&self) {
+        let hits = self.guard.take_hits();
+        if !hits.is_empty() {
+            self.mail.to_control(ToControl::Blocked(hits));
         }
     }
 
@@ -310,17 +331,22 @@ impl Shard {
     pub(crate) fn new_request_id(&self, id: &mut [u8; 32]) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         for half in id.chunks_exact_mut(16) {
-            let mut state = self.random.get();
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            self.random.set(state);
-            let mut mixed = state.wrapping_mul(0x2545_F491_4F6C_DD1D);
+            let mut mixed = self.random();
             for digit in half {
                 *digit = DIGITS[(mixed >> 60) as usize];
                 mixed <<= 4;
             }
         }
+    }
+
+    /// Never 0: the state never is, and the factor is odd.
+    pub(crate) fn random(&self) -> u64 {
+        let mut state = self.random.get();
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.random.set(state);
+        state.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
     pub(crate) fn record_duration(&self, duration: Duration) {
@@ -334,6 +360,8 @@ async fn housekeeping(shard: Rc<Shard>) {
     for beat in 1_u64.. {
         engine::sleep(limits::HOUSEKEEPING_INTERVAL).await;
         shard.log.flush(shard.counters());
+        shard.tell_blocked();
+        shard.spans.flush(shard.counters());
         engine::watch_connections();
         if beat.is_multiple_of(limits::POOL_SWEEP_BEATS) {
             let clusters = shard.generations.clusters();

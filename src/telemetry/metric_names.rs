@@ -80,6 +80,16 @@ pub const ACCESS_LOG_DROPPED_TOTAL: Metric = counter(
     "tls_proxy_access_log_dropped_total",
     "Access log lines lost: the disk was too slow or could not be written.",
 );
+pub const TRACE_SPANS_EXPORTED_TOTAL: Metric =
+    counter("tls_proxy_trace_spans_exported_total", "Spans that the trace collector has taken.");
+pub const TRACE_SPANS_DROPPED_TOTAL: Metric = counter(
+    "tls_proxy_trace_spans_dropped_total",
+    "Spans lost before they were sent: the trace collector was too slow or away.",
+);
+pub const TRACE_SPANS_FAILED_TOTAL: Metric = counter(
+    "tls_proxy_trace_spans_failed_total",
+    "Spans that were sent but not taken: the trace collector refused them or did not answer.",
+);
 pub const DRAINING: Metric =
     gauge("tls_proxy_draining", "1 while the proxy finishes what it has and takes nothing new.");
 pub const RULES_VERSION: Metric =
@@ -101,7 +111,7 @@ pub const HTTP_REQUEST_DURATION_SECONDS: Metric =
     histogram("http_request_duration_seconds", "As tls_proxy_request_duration_seconds.");
 
 /// Every name, in the order of the page.
-pub const ALL: [Metric; 25] = [
+pub const ALL: [Metric; 28] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -119,6 +129,9 @@ pub const ALL: [Metric; 25] = [
     UPSTREAM_CONNECTIONS,
     ACCESS_LOG_LINES_TOTAL,
     ACCESS_LOG_DROPPED_TOTAL,
+    TRACE_SPANS_EXPORTED_TOTAL,
+    TRACE_SPANS_DROPPED_TOTAL,
+    TRACE_SPANS_FAILED_TOTAL,
     DRAINING,
     RULES_VERSION,
     CORE_CONNECTIONS,

@@ -24,6 +24,9 @@ pub struct Snapshot {
     pub access_log_lines: u64,
     /// Dropped by the publisher; those dropped by cores are in their counts.
     pub access_log_dropped_lines: u64,
+    /// Taken by the collector, and given up by the exporter.
+    pub trace_exported_spans: u64,
+    pub trace_failed_spans: u64,
     pub draining: bool,
     pub rules_version: u64,
 }
@@ -58,6 +61,7 @@ pub struct Counts {
     pub bytes_out: u64,
     pub panics: u64,
     pub access_log_dropped_lines: u64,
+    pub trace_dropped_spans: u64,
     /// The sum of all exchanges' durations.
     pub duration_micros: u64,
     /// By `Failure::index`.
@@ -79,6 +83,7 @@ impl Default for Counts {
             bytes_out: 0,
             panics: 0,
             access_log_dropped_lines: 0,
+            trace_dropped_spans: 0,
             duration_micros: 0,
             failures: [0; Failure::COUNT],
             answers: vec![0; ANSWER_SLOTS],
@@ -102,6 +107,7 @@ impl Counts {
         self.bytes_out += other.bytes_out;
         self.panics += other.panics;
         self.access_log_dropped_lines += other.access_log_dropped_lines;
+        self.trace_dropped_spans += other.trace_dropped_spans;
         self.duration_micros += other.duration_micros;
         for (sum, more) in self.failures.iter_mut().zip(&other.failures) {
             *sum += more;
@@ -170,6 +176,9 @@ pub fn render(snapshot: &Snapshot, out: &mut Vec<u8>) {
     plain(names::ACCESS_LOG_LINES_TOTAL, snapshot.access_log_lines, out);
     let dropped = snapshot.access_log_dropped_lines + merged.access_log_dropped_lines;
     plain(names::ACCESS_LOG_DROPPED_TOTAL, dropped, out);
+    plain(names::TRACE_SPANS_EXPORTED_TOTAL, snapshot.trace_exported_spans, out);
+    plain(names::TRACE_SPANS_DROPPED_TOTAL, merged.trace_dropped_spans, out);
+    plain(names::TRACE_SPANS_FAILED_TOTAL, snapshot.trace_failed_spans, out);
     plain(names::DRAINING, u64::from(snapshot.draining), out);
     plain(names::RULES_VERSION, snapshot.rules_version, out);
     cores(snapshot, out);
@@ -458,6 +467,8 @@ mod tests {
             durations,
             access_log_lines: 25,
             access_log_dropped_lines: 4,
+            trace_exported_spans: 31,
+            trace_failed_spans: 5,
             draining: false,
             rules_version: 3,
         }

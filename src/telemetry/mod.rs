@@ -9,6 +9,7 @@ pub mod metric_names;
 pub mod metrics;
 pub mod process_log;
 pub mod timestamp;
+pub mod trace;
 
 #[cfg(test)]
 #[path = "../../tests/support/snapshot.rs"]
