@@ -1,11 +1,14 @@
 //! The plan: configuration compiled for the data cores. Immutable, dense ids, no names to look up.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::http::headers::HeaderEdits;
 use crate::routing;
+pub use crate::telemetry::settings::{
+    AccessLog, AccessLogFormat, AuditLog, BodyCapture, Capturing, ErrorLog, OnFull, Rotate,
+    Sampling,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerId(pub u16);
@@ -32,11 +35,21 @@ pub struct Plan {
     /// What `X-Proxy-ID` and `Via` call this process.
     pub proxy_id: String,
     pub access_log: Option<AccessLog>,
+    /// What routes keep of their exchanges for it, each once.
+    pub captures: Vec<Capturing>,
+    pub error_log: Option<ErrorLog>,
+    pub audit_log: Option<AuditLog>,
     pub metrics: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
     pub drain_timeout: Duration,
     /// Of the process's own log.
     pub log_level: log::LevelFilter,
+}
+
+impl Plan {
+    pub fn capturing(&self, route: &Route) -> Option<&Capturing> {
+        self.captures.get(route.capture? as usize)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +66,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
+    /// Index into `Plan::captures`; `None`: the log needs no more than the line.
+    pub capture: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -178,18 +193,4 @@ impl Network {
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
         }
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessLog {
-    /// `None`: standard output.
-    pub path: Option<PathBuf>,
-    pub format: AccessLogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLogFormat {
-    Json,
-    Clf,
-    Combined,
 }

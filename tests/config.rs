@@ -95,7 +95,11 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
         "{LISTENER}[[routes]]\nname = \"a\"\ncluster = \"a\"\n\
          [[routes]]\nname = \"b\"\npaths = [\"/b\"]\nrespond = {{}}\n\
          [[routes]]\nname = \"c\"\npaths = [\"/c\"]\nredirect = {{ location = \"/\" }}\n\
-         [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n"
+         access_log = {{ request_body = {{}}, response_body = {{}} }}\n\
+         [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n\
+         [logging]\naccess = {{ {LOG}, request_body = {{}}, response_body = {{}} }}\n\
+         error = {{ {LOG} }}\naudit = {{ {LOG} }}\n",
+        LOG = "path = \"x\", rotate = {}"
     )));
     let mut shown = Vec::new();
     walk("", &toml::Value::Table(printed.parse().unwrap()), &mut shown);
@@ -110,7 +114,9 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
                 assert!(filled.any(|value| *value == default), "{}: {default}", key.path);
             }
             Fallback::Absent(_) => {
-                let optional = key.path != "routes[].cluster";
+                // a log is rotated only where it has a path
+                let written = key.path.starts_with("logging.") && key.path.ends_with(".path");
+                let optional = key.path != "routes[].cluster" && !written;
                 assert!(!optional || filled.count() == 0, "{} has a default", key.path);
             }
             Fallback::Required => {}
@@ -145,8 +151,9 @@ fn every_example_of_the_registry_loads_in_its_place() {
             "listeners[]" => frame("", example, "", "", ""),
             "routes[]" => frame("", "", example, "", ""),
             "clusters" => frame("", "", "", example, ""),
-            _ if rest.starts_with("access.") => {
-                frame("", "", "", "", &format!("[{section}.access]\n{example}\n"))
+            "logging" if rest.contains('.') => {
+                let (below, _) = rest.split_once('.').unwrap_or_default();
+                frame("", "", "", "", &format!("[{section}.{below}]\n{example}\n"))
             }
             _ => frame("", "", "", "", &format!("[{section}]\n{example}\n")),
         };
@@ -594,10 +601,11 @@ fn compile(document: &Document) -> Plan {
 fn without_router(plan: &Plan) -> String {
     let Plan { cores, listeners, routes, clusters, limits, timeouts, trusted_proxies, .. } = plan;
     let Plan { proxy_id, access_log, metrics, admin, drain_timeout, log_level, .. } = plan;
+    let Plan { captures, error_log, audit_log, .. } = plan;
     format!(
         "{cores:?} {listeners:?} {routes:?} {clusters:?} {limits:?} {timeouts:?} \
          {trusted_proxies:?} {proxy_id:?} {access_log:?} {metrics:?} {admin:?} \
-         {drain_timeout:?} {log_level:?}"
+         {drain_timeout:?} {log_level:?} {captures:?} {error_log:?} {audit_log:?}"
     )
 }
 

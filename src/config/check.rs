@@ -9,7 +9,7 @@ use super::document::{Cluster, Document, Route};
 use super::error::{Offset, Problem, Wrong};
 use super::read::At;
 use crate::limits;
-use crate::plan::{Action, ClusterId, Redirect, Respond, RouteId};
+use crate::plan::{AccessLogFormat, Action, ClusterId, Redirect, Respond, RouteId};
 use crate::routing::{Match, MatchError, Router};
 
 /// A document whose references are known to hold.
@@ -36,6 +36,7 @@ pub(super) fn check(document: &Document) -> Checked<'_> {
     let router = found.router(document);
     found.shadows(document);
     found.unused(document);
+    found.logs(document);
     let config = match (router, actions) {
         (Some(router), Some(actions)) if found.problems.is_empty() => {
             Some(Config { document, router, actions })
@@ -247,6 +248,34 @@ impl Found {
         for cluster in document.clusters.iter().filter(|c| !used.contains(named(c))) {
             let key = format!("clusters.{}", cluster.name.value);
             self.warn(cluster.name.offset, key, Wrong::new("no route leads to this cluster"));
+        }
+    }
+
+    /// What no line can show, as the format is.
+    fn logs(&mut self, document: &Document) {
+        let access = &document.logging.access;
+        if let Some(template) = &access.template
+            && access.format.value != AccessLogFormat::Template
+        {
+            let wrong = Wrong::new("this template is not used")
+                .note("expected `format = \"template\"` beside it");
+            self.warn(template.offset, "logging.access.template".to_owned(), wrong);
+        }
+        if access.format.value == AccessLogFormat::Json {
+            return;
+        }
+        for route in &document.routes {
+            let log = &route.access_log;
+            let bodies =
+                [("request_body", &log.request_body), ("response_body", &log.response_body)];
+            for (name, body) in bodies {
+                if let Some(body) = body.as_ref().filter(|body| body.enabled.value) {
+                    let wrong = Wrong::new("bodies are logged in the json format only")
+                        .note("expected `format = \"json\"` in [logging.access]");
+                    let offset = body.max.offset.or(route.offset);
+                    self.refuse(offset, format!("{}.access_log.{name}", route.key), wrong);
+                }
+            }
         }
     }
 }

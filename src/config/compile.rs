@@ -3,34 +3,38 @@
 
 use super::check::Config;
 use super::document::{Cluster, Document, Edits, Endpoint};
+use super::logging::Captures;
 use super::read::At;
 use crate::http::headers::HeaderEdits;
 use crate::plan::{
-    self, AccessLog, Action, Balance, ClusterTimeouts, Limits, Listener, Plan, PoolLimits, Route,
-    Timeouts,
+    self, Action, Balance, ClusterTimeouts, Limits, Listener, Plan, PoolLimits, Route, Timeouts,
 };
 
 /// `cpus` is how many CPUs the process may use: what `cores = 0` means.
 pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
     let document = config.document;
-    let access = &document.logging.access;
-    let access_log = access.enabled.value.then(|| AccessLog {
-        path: access.path.as_ref().map(|path| path.value.clone()),
-        format: access.format.value,
-    });
+    let mut captures = Captures::new(document);
     let port = |port: &super::document::Port| port.enabled.value.then_some(port.bind.value);
     Plan {
         version,
         cores: if document.cores.value == 0 { cpus.max(1) } else { document.cores.value },
         listeners: listeners(document),
         router: config.router,
-        routes: document.routes.iter().zip(config.actions).map(route).collect(),
+        routes: document
+            .routes
+            .iter()
+            .zip(config.actions)
+            .map(|pair| route(pair, &mut captures))
+            .collect(),
         clusters: document.clusters.iter().map(cluster).collect(),
         limits: limits(document),
         timeouts: timeouts(document),
         trusted_proxies: document.trusted_proxies.iter().map(|network| network.value).collect(),
         proxy_id: document.proxy_id.value.clone(),
-        access_log,
+        access_log: document.logging.access_log(),
+        captures: captures.all,
+        error_log: document.logging.error_log(),
+        audit_log: document.logging.audit_log(),
         metrics: port(&document.metrics),
         admin: port(&document.admin),
         drain_timeout: document.drain_timeout.value.0,
@@ -46,13 +50,14 @@ fn listeners(document: &Document) -> Vec<Listener> {
     document.listeners.iter().map(listener).collect()
 }
 
-fn route((route, action): (&super::document::Route, Action)) -> Route {
+fn route((route, action): (&super::document::Route, Action), captures: &mut Captures<'_>) -> Route {
     Route {
         name: route.name.value.clone(),
         action,
         timeout: Some(route.timeout.value.0).filter(|timeout| !timeout.is_zero()),
         request_headers: edits(&route.request_headers),
         response_headers: edits(&route.response_headers),
+        capture: captures.of(&route.access_log),
     }
 }
 

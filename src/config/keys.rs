@@ -3,6 +3,7 @@
 //! what `conf/corelane.toml` lists.
 
 use super::error::nearest;
+use super::logging_keys::LOGGING;
 use Fallback::{Absent, Is, Required};
 
 /// One key of the configuration.
@@ -116,7 +117,7 @@ pub(super) fn pattern_of(path: &str) -> String {
     parts.join(".")
 }
 
-const fn key(
+pub(super) const fn key(
     path: &'static str,
     kind: &'static str,
     default: Fallback,
@@ -126,8 +127,22 @@ const fn key(
     Key { path, kind, default, example, doc }
 }
 
+/// Those of the file, then those of the logs.
+pub const KEYS: &[Key] = &joined();
+
+const fn joined() -> [Key; GENERAL.len() + LOGGING.len()] {
+    let mut all = [GENERAL[0]; GENERAL.len() + LOGGING.len()];
+    let mut at = 0;
+    while at < all.len() {
+        let logging = at.checked_sub(GENERAL.len());
+        all[at] = if let Some(at) = logging { LOGGING[at] } else { GENERAL[at] };
+        at += 1;
+    }
+    all
+}
+
 /// In the order of `conf/corelane.toml`.
-pub const KEYS: &[Key] = &[
+const GENERAL: &[Key] = &[
     key(
         "cores",
         "integer",
@@ -451,34 +466,6 @@ pub const KEYS: &[Key] = &[
         "slowest request body, in bytes a second, after 10 seconds of grace; then 408; 0: none",
     ),
     key(
-        "logging.level",
-        "one of: off, error, warn, info, debug, trace",
-        Is("\"info\""),
-        "level = \"debug\"",
-        "of the process's own log, on standard error",
-    ),
-    key(
-        "logging.access.enabled",
-        "boolean",
-        Is("true"),
-        "enabled = false",
-        "one line per exchange",
-    ),
-    key(
-        "logging.access.path",
-        "path",
-        Absent("standard output"),
-        "path = \"/var/log/corelane/access.log\"",
-        "file that the lines go to; SIGUSR1 opens it again",
-    ),
-    key(
-        "logging.access.format",
-        "one of: json, clf, combined",
-        Is("\"json\""),
-        "format = \"combined\"",
-        "how a line looks",
-    ),
-    key(
         "metrics.enabled",
         "boolean",
         Is("true"),
@@ -515,7 +502,11 @@ mod tests {
     /// One of everything, so that every section is read.
     const EVERYTHING: &str = "
         listeners = [{}]
-        routes = [{ respond = {}, redirect = {} }]
+        routes = [{ respond = {}, redirect = {},
+            access_log = { request_body = {}, response_body = {} } }]
+        logging.access = { rotate = {}, request_body = {}, response_body = {} }
+        logging.error.rotate = {}
+        logging.audit.rotate = {}
         clusters = { any = { endpoints = [{}] } }
     ";
 

@@ -8,6 +8,8 @@ mod compile;
 pub mod document;
 pub mod error;
 pub mod keys;
+pub mod logging;
+mod logging_keys;
 mod read;
 mod value;
 

@@ -2,6 +2,7 @@
 //! merges statistics, serves metrics and admin, and takes signals. It never touches a client's
 //! bytes.
 
+mod audit;
 pub mod message;
 mod names;
 mod start;

@@ -17,13 +17,16 @@ use crate::control::{Control, ControlMail, Run, life};
 use crate::engine::{
     self, BlockingPool, Doorbell, Inbox, Level, Outbox, Placement, Shared, Signals,
 };
-use crate::events::publisher::{Publisher, PublisherHandle, Settings, Started, Stopped};
+use crate::events::publisher::{
+    Clocks, Files, Publisher, PublisherHandle, Settings, Started, Stopped,
+};
 use crate::events::queue::Producer;
 use crate::limits;
 use crate::plan::{ListenerId, Plan};
 use crate::shard::counters::Counters;
 use crate::shard::mail::{Inboxes, Mail};
 use crate::shard::{self};
+use crate::telemetry::audit_log::Event;
 
 /// Why the process does not start, in a sentence for its operator.
 #[derive(Debug)]
@@ -53,11 +56,7 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
     plan.limits.connections_max.get_or_insert(connections_for(open_files));
     warn_about(&plan);
     let bound = bind(&mut plan)?;
-    let log = start_publisher(&plan)?;
-    let (publisher, producers, publisher_thread) = match log {
-        Some(Started { handle, producers, thread }) => (Some(handle), producers, Some(thread)),
-        None => (None, Vec::new(), None),
-    };
+    let Started { handle, producers, thread: publisher_thread } = start_publisher(&plan)?;
     let cores = plan.cores;
     let bells =
         Bells::new(cores).map_err(|e| StartError(format!("cannot make an eventfd: {e}")))?;
@@ -69,7 +68,7 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
         plan,
         bound,
         producers,
-        publisher,
+        publisher: Some(handle),
         counters: all_counters,
         outboxes: post.control_outboxes,
         mail: post.control,
@@ -150,7 +149,9 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
             engine::spawn(admin::serve(Rc::clone(&control), engine::Listener::adopt(socket), page));
         }
     }
+    control.audit_process(Event::ProcessStart);
     let outcome = life(&control, &mut signals).await;
+    control.audit_process(Event::ProcessStop);
     let publisher = control.totals.borrow_mut().log.take();
     Ok((outcome, publisher))
 }
@@ -237,11 +238,11 @@ fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> StartErr
     StartError(format!("cannot listen on {address} as {name}: {error}; {cure}"))
 }
 
-fn start_publisher(plan: &Plan) -> Result<Option<Started>, StartError> {
-    let Some(log) = &plan.access_log else { return Ok(None) };
-    let settings =
-        Settings { path: log.path.clone(), cores: plan.cores, clock: engine::precise_now };
-    Publisher::start(settings).map(Some).map_err(|error| StartError(error.to_string()))
+/// It runs whatever is logged now: a reload may want more.
+fn start_publisher(plan: &Plan) -> Result<Started, StartError> {
+    let clocks = Clocks { now: engine::precise_now, wall: engine::wall_clock };
+    let settings = Settings { files: Files::of(plan), cores: plan.cores, clocks };
+    Publisher::start(settings).map_err(|error| StartError(error.to_string()))
 }
 
 struct Bells {
@@ -346,7 +347,7 @@ fn data_core<F: Future<Output = ()> + 'static>(
 fn stop(
     threads: Vec<JoinHandle<()>>,
     publisher: Option<PublisherHandle>,
-    publisher_thread: Option<JoinHandle<()>>,
+    publisher_thread: JoinHandle<()>,
 ) {
     for thread in threads {
         if thread.join().is_err() {
@@ -356,7 +357,7 @@ fn stop(
     // After the data cores' last batch.
     let Some(publisher) = publisher else { return };
     match publisher.stop(limits::PUBLISHER_STOP_TIMEOUT) {
-        Stopped::Drained(_) => drop(publisher_thread.map(JoinHandle::join)),
+        Stopped::Drained(_) => drop(publisher_thread.join()),
         Stopped::TimedOut(_) => log::error!("the access log could not be written to its end"),
     }
 }

@@ -1,18 +1,23 @@
-//! The publisher core: takes batches from the data cores and writes them out. It never slows a data
-//! core: it may block on a disk or a pipe, while the queues fill and the data cores drop and count.
+//! The publisher core: takes lines from the other cores and writes them to the log files. It never
+//! slows a data core: it may block on a disk or a pipe, while the queues fill and the data cores
+//! drop and count, or keep connections waiting where no line may be lost.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError};
+use log::LevelFilter;
 
+use crate::events::log_file::{LogFile, Outcome};
 use crate::events::queue::{self, Batch, Consumer, Order, Producer, Written};
-use crate::limits::{ACCESS_LOG_BATCHES_MAX, ACCESS_LOG_COMPLAINT_INTERVAL};
+use crate::limits::{ACCESS_LOG_BATCHES_MAX, ACCESS_LOG_RETRY_INTERVAL, AUDIT_LINES_MAX};
+use crate::plan::{AuditLog, ErrorLog, OnFull, Plan, Rotate};
+use crate::telemetry::process_log::{self, Note};
+
+pub use crate::events::log_file::Clocks;
 
 /// The publisher before it runs.
 #[derive(Debug)]
@@ -20,12 +25,40 @@ pub struct Publisher;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `None`: standard output.
-    pub path: Option<PathBuf>,
+    pub files: Files,
     /// How many producers are needed.
     pub cores: usize,
-    /// Asked when writing fails, so that complaints are rare, and for the deadline of a stop.
-    pub clock: fn() -> Instant,
+    pub clocks: Clocks,
+}
+
+/// Where lines go. What is `None` is not written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    pub access: Option<AccessFile>,
+    pub error: Option<ErrorLog>,
+    pub audit: Option<AuditLog>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessFile {
+    /// `None`: standard output.
+    pub path: Option<PathBuf>,
+    pub rotate: Option<Rotate>,
+    pub on_full: OnFull,
+}
+
+impl Files {
+    pub fn of(plan: &Plan) -> Files {
+        Files {
+            access: plan.access_log.as_ref().map(|log| AccessFile {
+                path: log.path.clone(),
+                rotate: log.rotate,
+                on_full: log.on_full,
+            }),
+            error: plan.error_log.clone(),
+            audit: plan.audit_log.clone(),
+        }
+    }
 }
 
 /// What starting gives: the control core's end, one producer for each data core, and the thread.
@@ -37,35 +70,16 @@ pub struct Started {
 }
 
 impl Publisher {
-    /// Opens the file, so that an error is told before anything runs, then starts the thread.
+    /// Opens the files, so that an error is told before anything runs, then starts the thread.
     pub fn start(settings: Settings) -> Result<Started, StartError> {
-        let sink = match settings.path {
-            None => Sink::StandardOutput,
-            Some(path) => match open(&path) {
-                Ok(file) => Sink::File { path, file: Some(file) },
-                Err(cause) => return Err(StartError::Open { path, cause }),
-            },
-        };
-        let (producers, consumers) = (0..settings.cores).map(|_| queue::pair()).unzip();
-        let (orders_in, orders_out) = crossbeam_channel::bounded(ORDERS_MAX);
-        let (written_in, written_out) = crossbeam_channel::bounded(1);
-        let worker = Worker {
-            consumers,
-            orders: orders_out,
-            written_in,
-            written_out: written_out.clone(),
-            writer: Writer::new(sink, settings.clock),
-        };
+        let Settings { files, cores, clocks } = settings;
+        let logs = Logs::open(files, clocks)?;
+        let (producers, consumers) = (0..cores).map(|_| queue::pair()).unzip();
+        let (worker, handle) = Worker::new(logs, consumers, clocks);
         let thread = thread::Builder::new()
             .name("publisher".to_owned())
             .spawn(move || worker.run())
             .map_err(StartError::Thread)?;
-        let handle = PublisherHandle {
-            orders: orders_in,
-            written: written_out,
-            last: Written::default(),
-            clock: settings.clock,
-        };
         Ok(Started { handle, producers, thread })
     }
 }
@@ -73,16 +87,16 @@ impl Publisher {
 /// Where, what, and what to do.
 #[derive(Debug)]
 pub enum StartError {
-    Open { path: PathBuf, cause: io::Error },
+    Open { log: &'static str, path: PathBuf, cause: io::Error },
     Thread(io::Error),
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Open { path, cause } => write!(
+            StartError::Open { log, path, cause } => write!(
                 f,
-                "access log: cannot open {}: {cause}; its folder must exist and be writable",
+                "{log}: cannot open {}: {cause}; its folder must exist and be writable",
                 path.display()
             ),
             StartError::Thread(cause) => {
@@ -98,9 +112,10 @@ impl std::error::Error for StartError {}
 #[derive(Debug)]
 pub struct PublisherHandle {
     orders: Sender<Order>,
+    audits: Sender<Vec<u8>>,
     written: Receiver<Written>,
     last: Written,
-    clock: fn() -> Instant,
+    clocks: Clocks,
 }
 
 /// How a stop went.
@@ -113,10 +128,21 @@ pub enum Stopped {
 }
 
 impl PublisherHandle {
-    /// Opens the file by its name again. Never blocks; an order that finds no room is lost,
+    /// Opens the files by their names again. Never blocks; an order that finds no room is lost,
     /// but then others like it wait already.
     pub fn reopen(&self) {
         drop(self.orders.try_send(Order::Reopen));
+    }
+
+    /// Writes to these files from now on; one that cannot be opened is reported, and the old one
+    /// is used further. False when the publisher is too busy to listen: try again later.
+    pub fn use_files(&self, files: Files) -> bool {
+        self.orders.try_send(Order::Use(Box::new(files))).is_ok()
+    }
+
+    /// Writes a line of the audit log, newline included. Never blocks; false when it is lost.
+    pub fn audit(&self, line: Vec<u8>) -> bool {
+        self.audits.try_send(line).is_ok()
     }
 
     /// The sums as of the publisher's last turn. Never blocks.
@@ -130,7 +156,7 @@ impl PublisherHandle {
     /// Has everything written that is queued by now. Blocks until then, at most for `timeout`:
     /// for the end of the process only, after the data cores have offered their last batch.
     pub fn stop(mut self, timeout: Duration) -> Stopped {
-        let deadline = (self.clock)() + timeout;
+        let deadline = (self.clocks.now)() + timeout;
         drop(self.orders.send_deadline(Order::Stop, deadline));
         loop {
             match self.written.recv_deadline(deadline) {
@@ -147,10 +173,13 @@ impl PublisherHandle {
 struct Worker {
     consumers: Vec<Consumer>,
     orders: Receiver<Order>,
+    audits: Receiver<Vec<u8>>,
+    /// Lines of the process's own log. `None`: another publisher of this process has them.
+    notes: Option<Receiver<Note>>,
     written_in: Sender<Written>,
     /// The other end, so that sums that nobody fetched make room for newer ones.
     written_out: Receiver<Written>,
-    writer: Writer,
+    logs: Logs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,26 +189,57 @@ enum Next {
 }
 
 impl Worker {
+    fn new(logs: Logs, consumers: Vec<Consumer>, clocks: Clocks) -> (Worker, PublisherHandle) {
+        let (orders_in, orders) = crossbeam_channel::bounded(ORDERS_MAX);
+        let (audits_in, audits) = crossbeam_channel::bounded(AUDIT_LINES_MAX);
+        let (notes_in, notes) = crossbeam_channel::bounded(AUDIT_LINES_MAX);
+        let notes = process_log::copy_to(notes_in).then_some(notes);
+        let (written_in, written_out) = crossbeam_channel::bounded(1);
+        let handle = PublisherHandle {
+            orders: orders_in,
+            audits: audits_in,
+            written: written_out.clone(),
+            last: Written::default(),
+            clocks,
+        };
+        let worker = Worker { consumers, orders, audits, notes, written_in, written_out, logs };
+        (worker, handle)
+    }
+
     fn run(mut self) {
         loop {
             self.wait();
             let next = self.obey();
             self.drain();
-            self.tell();
             if next == Next::End {
+                self.give_up();
+                self.tell();
                 return;
             }
+            self.tell();
         }
     }
 
-    /// Until a batch or an order is there.
+    /// Until a line or an order is there, or a batch that is held is to be tried again.
     fn wait(&self) {
+        let held = self.consumers.iter().any(|consumer| consumer.held.is_some());
         let mut select = Select::new();
         for consumer in &self.consumers {
-            select.recv(&consumer.batches);
+            if !held {
+                select.recv(&consumer.batches);
+                select.recv(&consumer.audit);
+            }
         }
         select.recv(&self.orders);
-        select.ready();
+        select.recv(&self.audits);
+        if let Some(notes) = &self.notes {
+            select.recv(notes);
+        }
+        if held {
+            let _ = select.ready_timeout(ACCESS_LOG_RETRY_INTERVAL);
+        } else {
+            select.ready();
+        }
     }
 
     fn obey(&mut self) -> Next {
@@ -188,7 +248,12 @@ impl Worker {
                 Ok(Order::Reopen) => {
                     // What is queued belongs before the rotation.
                     self.drain();
-                    self.writer.reopen();
+                    let held = self.consumers.iter_mut().find_map(|c| c.held.as_mut());
+                    self.logs.reopen(held);
+                }
+                Ok(Order::Use(files)) => {
+                    self.drain();
+                    self.logs.use_files(*files);
                 }
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return Next::End,
                 Err(TryRecvError::Empty) => return Next::GoOn,
@@ -199,195 +264,200 @@ impl Worker {
     /// Writes what is queued by now, one batch of each core in turn, and forgets cores that ended.
     /// As many rounds as a queue is long take all of it, and a turn ends however much comes in.
     fn drain(&mut self) {
-        let Worker { consumers, writer, .. } = self;
+        let Worker { consumers, logs, .. } = self;
+        // A batch that is written in part comes before all others.
+        for consumer in consumers.iter_mut() {
+            if let Some(batch) = consumer.held.take()
+                && logs.write(consumer, batch) == Outcome::Held
+            {
+                break;
+            }
+        }
         let mut found = true;
         for _ in 0..ACCESS_LOG_BATCHES_MAX {
-            if !found {
-                return;
+            if !found || consumers.iter().any(|consumer| consumer.held.is_some()) {
+                break;
             }
             found = false;
-            consumers.retain(|consumer| match consumer.batches.try_recv() {
-                Ok(batch) => {
-                    writer.write(&batch);
-                    consumer.give_back(batch.text);
-                    found = true;
-                    true
+            let mut held = false;
+            consumers.retain_mut(|consumer| {
+                if held {
+                    return true;
                 }
-                Err(TryRecvError::Empty) => true,
-                Err(TryRecvError::Disconnected) => false,
+                match consumer.batches.try_recv() {
+                    Ok(batch) => {
+                        held = logs.write(consumer, batch) == Outcome::Held;
+                        found = true;
+                        true
+                    }
+                    Err(TryRecvError::Empty) => true,
+                    Err(TryRecvError::Disconnected) => {
+                        consumer.audit.try_iter().for_each(|line| logs.audit(line));
+                        false
+                    }
+                }
             });
+        }
+        self.drain_lines();
+    }
+
+    /// The short lines: of the audit log and of the process's own.
+    fn drain_lines(&mut self) {
+        for consumer in &self.consumers {
+            for line in consumer.audit.try_iter().take(AUDIT_LINES_MAX) {
+                self.logs.audit(line);
+            }
+        }
+        for line in self.audits.try_iter().take(AUDIT_LINES_MAX) {
+            self.logs.audit(line);
+        }
+        if let Some(notes) = &self.notes {
+            for note in notes.try_iter().take(AUDIT_LINES_MAX) {
+                self.logs.note(note);
+            }
+        }
+    }
+
+    /// Counts what the end of the process finds unwritten.
+    fn give_up(&mut self) {
+        for consumer in &mut self.consumers {
+            let held = consumer.held.take();
+            held.into_iter()
+                .chain(consumer.batches.try_iter())
+                .for_each(|batch| self.logs.give_up(&batch));
         }
     }
 
     fn tell(&self) {
         let _ = self.written_out.try_recv();
-        let _ = self.written_in.try_send(self.writer.written);
+        let _ = self.written_in.try_send(self.logs.written());
     }
 }
 
-// --- writing --------------------------------------------------------------------------------
+// --- the files ------------------------------------------------------------------------------
 
 #[derive(Debug)]
-enum Sink {
-    StandardOutput,
-    /// `None` after an error: opened again for the next batch.
-    File {
-        path: PathBuf,
-        file: Option<File>,
-    },
+struct Logs {
+    access: Option<LogFile>,
+    error: Option<(LevelFilter, LogFile)>,
+    audit: Option<LogFile>,
+    clocks: Clocks,
+    /// Of access logs that are no longer written.
+    before: Written,
 }
 
-impl Sink {
-    /// One write, of as much as is taken.
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        match self {
-            Sink::StandardOutput => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(text)?;
-                stdout.flush()?;
-                Ok(text.len())
-            }
-            Sink::File { path, file } => {
-                let file = match file {
-                    Some(file) => file,
-                    None => file.insert(open(path)?),
-                };
-                file.write(text)
-            }
+impl Logs {
+    fn open(files: Files, clocks: Clocks) -> Result<Logs, StartError> {
+        let mut logs =
+            Logs { access: None, error: None, audit: None, clocks, before: Written::default() };
+        match logs.take_files(files) {
+            Some(error) => Err(error),
+            None => Ok(logs),
         }
     }
-}
 
-/// Appends, so that a rotation by copy and truncate works too. Logs name clients: others may not
-/// read them.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
-}
-
-#[derive(Debug)]
-struct Writer {
-    sink: Sink,
-    clock: fn() -> Instant,
-    written: Written,
-    /// The last write ended inside a line.
-    torn: bool,
-    complained: Option<Instant>,
-}
-
-impl Writer {
-    fn new(sink: Sink, clock: fn() -> Instant) -> Writer {
-        Writer { sink, clock, written: Written::default(), torn: false, complained: None }
+    fn use_files(&mut self, files: Files) {
+        if let Some(error) = self.take_files(files) {
+            log::error!("{error}; lines go where they went before");
+        }
     }
 
-    /// Writes the batch or counts what of it is lost. A file that fails is opened again next time.
-    fn write(&mut self, batch: &Batch) {
-        let (sent, result) = self.send(&batch.text);
-        let lines = match result {
-            Ok(()) => u64::from(batch.lines),
-            Err(_) => newlines(&batch.text[..sent]),
+    /// Opens what is not open yet, and closes what is not wanted; the first that cannot be opened.
+    fn take_files(&mut self, files: Files) -> Option<StartError> {
+        let clocks = self.clocks;
+        let access = files.access.map(|a| (a.path, a.rotate, a.on_full));
+        let audit = files.audit.map(|audit| (Some(audit.path), audit.rotate, OnFull::Drop));
+        let level = files.error.as_ref().map(|error| error.level);
+        let error = files.error.map(|error| (Some(error.path), error.rotate, OnFull::Drop));
+        let before = self.access.as_ref().map(|log| log.written).unwrap_or_default();
+        let (access, first) = exchange("access log", self.access.take(), access, clocks);
+        // A file that was closed takes its sums with it.
+        if access.as_ref().is_none_or(|log| log.written == Written::default()) {
+            self.before = self.before.plus(before);
+        }
+        self.access = access;
+        let old = self.error.take();
+        let (old_level, old) = old.map_or((LevelFilter::Off, None), |(l, log)| (l, Some(log)));
+        let (error, second) = exchange("error log", old, error, clocks);
+        self.error = error.map(|log| (level.unwrap_or(old_level), log));
+        let (audit, third) = exchange("audit log", self.audit.take(), audit, clocks);
+        self.audit = audit;
+        first.or(second).or(third)
+    }
+
+    /// Writes a batch and gives its buffer back, or leaves it with its consumer.
+    fn write(&mut self, consumer: &mut Consumer, mut batch: Batch) -> Outcome {
+        let outcome = match &mut self.access {
+            Some(log) => log.write(&mut batch),
+            None => Outcome::Settled,
         };
-        self.written.lines += lines;
-        self.written.bytes += sent as u64;
-        self.written.dropped_lines += u64::from(batch.lines) - lines;
-        match result {
-            Ok(()) => self.rejoice(),
-            Err(error) => {
-                if let Sink::File { file, .. } = &mut self.sink {
-                    *file = None;
-                }
-                self.complain(&error);
-            }
+        match outcome {
+            Outcome::Settled => consumer.give_back(batch.text),
+            Outcome::Held => consumer.held = Some(batch),
+        }
+        outcome
+    }
+
+    fn give_up(&mut self, batch: &Batch) {
+        if let Some(log) = &mut self.access {
+            log.give_up(batch);
         }
     }
 
-    /// How much of `text` went out, and why not all.
-    fn send(&mut self, text: &[u8]) -> (usize, io::Result<()>) {
-        if self.torn {
-            // The rest of that line is lost: what follows must not be taken for it.
-            match self.sink.write(b"\n") {
-                Ok(_) => self.torn = false,
-                Err(error) => return (0, Err(error)),
-            }
-        }
-        let mut sent = 0;
-        while sent < text.len() {
-            match self.sink.write(&text[sent..]) {
-                Ok(0) => return (sent, Err(ErrorKind::WriteZero.into())),
-                Ok(taken) => {
-                    sent += taken;
-                    self.torn = text[sent - 1] != b'\n';
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return (sent, Err(error)),
-            }
-        }
-        (sent, Ok(()))
-    }
-
-    /// A file that cannot be opened anew stays open as it is: better under the old name than lost.
-    fn reopen(&mut self) {
-        let Sink::File { path, file } = &mut self.sink else {
-            return;
-        };
-        match open(path) {
-            Ok(new) => {
-                *file = Some(new);
-                self.written.reopened += 1;
-            }
-            Err(error) => log::error!(
-                "access log: cannot open {} again: {error}; lines go to the old file",
-                path.display()
-            ),
+    fn audit(&mut self, line: Vec<u8>) {
+        if let Some(log) = &mut self.audit {
+            let _ = log.write(&mut Batch { text: line, lines: 1, ..Batch::default() });
         }
     }
 
-    fn complain(&mut self, error: &io::Error) {
-        if self.is_complaint_due((self.clock)()) {
-            log::error!(
-                "access log: cannot write {}: {error}; {} lines are lost so far; free space or \
-                 correct its permissions, writing then goes on by itself",
-                self.name(),
-                self.written.dropped_lines
-            );
+    fn note(&mut self, note: Note) {
+        if let Some((level, log)) = &mut self.error
+            && note.level <= *level
+        {
+            let _ = log.write(&mut Batch { text: note.line, lines: 1, ..Batch::default() });
         }
     }
 
-    fn is_complaint_due(&mut self, now: Instant) -> bool {
-        let interval = ACCESS_LOG_COMPLAINT_INTERVAL;
-        let due =
-            self.complained.is_none_or(|last| now.saturating_duration_since(last) >= interval);
-        if due {
-            self.complained = Some(now);
+    fn reopen(&mut self, held: Option<&mut Batch>) {
+        if let Some(log) = &mut self.access {
+            log.reopen(held);
         }
-        due
+        let others = [self.error.as_mut().map(|(_, log)| log), self.audit.as_mut()];
+        others.into_iter().flatten().for_each(|log| log.reopen(None));
     }
 
-    /// Once after complaints. A log that fails and recovers by turns is told of once per interval.
-    fn rejoice(&mut self) {
-        let Some(last) = self.complained else {
-            return;
-        };
-        let now = (self.clock)();
-        if now.saturating_duration_since(last) >= ACCESS_LOG_COMPLAINT_INTERVAL {
-            self.complained = None;
-            log::info!(
-                "access log: {} is written again, {} lines were lost",
-                self.name(),
-                self.written.dropped_lines
-            );
-        }
-    }
-
-    fn name(&self) -> String {
-        match &self.sink {
-            Sink::StandardOutput => "standard output".to_owned(),
-            Sink::File { path, .. } => path.display().to_string(),
-        }
+    fn written(&self) -> Written {
+        self.before.plus(self.access.as_ref().map(|log| log.written).unwrap_or_default())
     }
 }
 
-fn newlines(text: &[u8]) -> u64 {
-    text.iter().filter(|&&byte| byte == b'\n').count() as u64
+type Wanted = (Option<PathBuf>, Option<Rotate>, OnFull);
+
+/// The log that is wanted: the old one if it is that, or if the new one cannot be opened.
+fn exchange(
+    name: &'static str,
+    old: Option<LogFile>,
+    wanted: Option<Wanted>,
+    clocks: Clocks,
+) -> (Option<LogFile>, Option<StartError>) {
+    let Some((path, rotate, on_full)) = wanted else {
+        return (None, None);
+    };
+    let same = |log: &LogFile| log.is_at(path.as_deref().map(Path::new));
+    if let Some(mut old) = old {
+        if same(&old) {
+            old.settle(rotate, on_full);
+            return (Some(old), None);
+        }
+        return match LogFile::open(name, path, rotate, on_full, clocks) {
+            Ok(new) => (Some(new), None),
+            Err((path, cause)) => (Some(old), Some(StartError::Open { log: name, path, cause })),
+        };
+    }
+    match LogFile::open(name, path, rotate, on_full, clocks) {
+        Ok(new) => (Some(new), None),
+        Err((path, cause)) => (None, Some(StartError::Open { log: name, path, cause })),
+    }
 }
 
 /// Orders that wait for the publisher: rotations may pile up behind a slow disk.
@@ -396,48 +466,30 @@ const ORDERS_MAX: usize = 8;
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::fd::OwnedFd;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::io::Read as _;
+    use std::process::Command;
 
     use super::*;
-    use crate::events::queue::Offered;
+    use crate::events::log_file::tests::{CLOCKS, Folder};
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A folder of its own for each test, gone with it.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(test: &str) -> Folder {
-            let name = format!("corelane-publisher-{}-{test}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir_all(&path).unwrap();
-            Folder(path)
-        }
-
-        fn log(&self) -> PathBuf {
-            self.0.join("access.log")
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
-        }
+    fn files(path: &Path, on_full: OnFull) -> Files {
+        let access = AccessFile { path: Some(path.to_owned()), rotate: None, on_full };
+        Files { access: Some(access), ..Files::default() }
     }
 
     fn start(path: &Path, cores: usize) -> Started {
-        let path = Some(path.to_owned());
-        let clock = Instant::now;
-        Publisher::start(Settings { path, cores, clock }).unwrap()
+        let files = files(path, OnFull::Drop);
+        Publisher::start(Settings { files, cores, clocks: CLOCKS }).unwrap()
     }
 
-    fn offer(producer: &mut Producer, lines: &[&str]) -> Offered {
+    fn offer(producer: &mut Producer, lines: &[&str]) -> bool {
         let mut batch = producer.begin();
         for line in lines {
             batch.push(|out| out.extend_from_slice(line.as_bytes()));
         }
-        producer.offer(batch)
+        producer.offer(batch).is_ok()
     }
 
     fn stop(handle: PublisherHandle, thread: JoinHandle<()>) -> Written {
@@ -466,7 +518,7 @@ mod tests {
         for number in 0..40 {
             for producer in &mut producers {
                 let line = format!("{number}\n");
-                assert_eq!(offer(producer, &[&line, &line]), Offered::Taken);
+                assert!(offer(producer, &[&line, &line]));
             }
         }
         let written = stop(handle, thread);
@@ -474,14 +526,14 @@ mod tests {
         assert_eq!(text.lines().count(), 160);
         let bytes = text.len() as u64;
         assert_eq!(written, Written { lines: 160, bytes, dropped_lines: 0, reopened: 0 });
-        assert_eq!(offer(&mut producers[0], &["late\n"]), Offered::Dropped { lines: 1 });
+        assert!(!offer(&mut producers[0], &["late\n"]));
     }
 
     #[test]
     fn lines_reach_the_file_without_a_stop() {
         let folder = Folder::new("flush");
         let Started { mut handle, mut producers, thread } = start(&folder.log(), 1);
-        assert_eq!(offer(&mut producers[0], &["a\n"]), Offered::Taken);
+        assert!(offer(&mut producers[0], &["a\n"]));
         until(&mut handle, |written| written.lines == 1);
         assert_eq!(fs::read_to_string(folder.log()).unwrap(), "a\n");
         stop(handle, thread);
@@ -491,129 +543,97 @@ mod tests {
     fn after_a_rotation_and_reopen_lines_go_to_the_new_file() {
         let folder = Folder::new("rotate");
         let Started { mut handle, mut producers, thread } = start(&folder.log(), 1);
-        assert_eq!(offer(&mut producers[0], &["old\n"]), Offered::Taken);
+        assert!(offer(&mut producers[0], &["old\n"]));
         let rotated = folder.0.join("access.log.1");
         fs::rename(folder.log(), &rotated).unwrap();
         handle.reopen();
         until(&mut handle, |written| written.reopened == 1);
-        assert_eq!(offer(&mut producers[0], &["new\n"]), Offered::Taken);
+        assert!(offer(&mut producers[0], &["new\n"]));
         stop(handle, thread);
         assert_eq!(fs::read_to_string(rotated).unwrap(), "old\n");
         assert_eq!(fs::read_to_string(folder.log()).unwrap(), "new\n");
     }
 
     #[test]
-    fn a_log_is_appended_to_and_others_may_not_read_it() {
-        let folder = Folder::new("append");
-        for _ in 0..2 {
-            let Started { handle, mut producers, thread } = start(&folder.log(), 1);
-            assert_eq!(offer(&mut producers[0], &["a\n"]), Offered::Taken);
-            stop(handle, thread);
+    fn files_change_while_it_runs_and_sums_go_on() {
+        let folder = Folder::new("change");
+        let Started { mut handle, mut producers, thread } = start(&folder.log(), 1);
+        assert!(offer(&mut producers[0], &["old\n"]));
+        until(&mut handle, |written| written.lines == 1);
+        let broken = files(Path::new("/nonexistent/access.log"), OnFull::Drop);
+        assert!(handle.use_files(broken));
+        let new = folder.0.join("new.log");
+        let audit = folder.0.join("audit.log");
+        assert!(offer(&mut producers[0], &["still old\n"]));
+        until(&mut handle, |written| written.lines == 2);
+        let mut wanted = files(&new, OnFull::Drop);
+        wanted.audit = Some(AuditLog { path: audit.clone(), rotate: None });
+        assert!(handle.use_files(wanted));
+        while !new.exists() {
+            thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "a\na\n");
-        let mode = fs::metadata(folder.log()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o137, 0, "{mode:o}");
+        assert!(offer(&mut producers[0], &["new\n"]) && producers[0].audit(b"core\n".to_vec()));
+        assert!(handle.audit(b"control\n".to_vec()));
+        assert_eq!(stop(handle, thread).lines, 3);
+        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "old\nstill old\n");
+        assert_eq!(fs::read_to_string(new).unwrap(), "new\n");
+        assert_eq!(fs::read_to_string(audit).unwrap().lines().count(), 2);
     }
 
     #[test]
     fn a_full_disk_drops_lines_counts_them_and_stops_all_the_same() {
         let Started { handle, mut producers, thread } = start(Path::new("/dev/full"), 1);
-        assert_eq!(offer(&mut producers[0], &["a\n", "b\n"]), Offered::Taken);
-        assert_eq!(offer(&mut producers[0], &["c\n"]), Offered::Taken);
+        assert!(offer(&mut producers[0], &["a\n", "b\n"]));
+        assert!(offer(&mut producers[0], &["c\n"]));
         let written = stop(handle, thread);
         assert_eq!(written, Written { dropped_lines: 3, ..Written::default() });
     }
 
     #[test]
-    fn a_log_that_failed_is_opened_again_for_the_next_batch() {
-        let folder = Folder::new("recover");
-        let sink = Sink::File { path: folder.log(), file: Some(read_only()) };
-        let mut writer = Writer::new(sink, Instant::now);
-        let batch = Batch { text: b"a\nb\n".to_vec(), lines: 2 };
-        writer.write(&batch);
-        writer.write(&batch);
-        assert_eq!((writer.written.dropped_lines, writer.written.lines), (2, 2));
-        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "a\nb\n");
-    }
-
-    /// Every write to it fails.
-    fn read_only() -> File {
-        File::open("/dev/null").unwrap()
+    fn a_full_disk_holds_lines_that_may_not_be_lost_until_another_file_takes_them() {
+        let folder = Folder::new("held-by-full");
+        let files_now = files(Path::new("/dev/full"), OnFull::Block);
+        let settings = Settings { files: files_now, cores: 2, clocks: CLOCKS };
+        let Started { handle, mut producers, thread } = Publisher::start(settings).unwrap();
+        assert!(offer(&mut producers[0], &["a\n", "b\n"]));
+        assert!(offer(&mut producers[1], &["c\n"]));
+        assert!(handle.use_files(files(&folder.log(), OnFull::Block)));
+        let written = stop(handle, thread);
+        assert_eq!((written.lines, written.dropped_lines), (3, 0));
+        let text = fs::read_to_string(folder.log()).unwrap();
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["a", "b", "c"]);
     }
 
     #[test]
-    fn a_torn_line_is_ended_before_the_next() {
-        let folder = Folder::new("torn");
-        let sink = Sink::File { path: folder.log(), file: None };
-        let mut writer = Writer::new(sink, Instant::now);
-        let (sent, result) = writer.send(b"whole\nto");
-        assert!(result.is_ok() && sent == 8 && writer.torn);
-        writer.write(&Batch { text: b"next\n".to_vec(), lines: 1 });
-        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "whole\nto\nnext\n");
+    fn lines_that_are_held_at_the_end_of_the_process_are_counted() {
+        let settings = Settings {
+            files: files(Path::new("/dev/full"), OnFull::Block),
+            cores: 1,
+            clocks: CLOCKS,
+        };
+        let Started { handle, mut producers, thread } = Publisher::start(settings).unwrap();
+        assert!(offer(&mut producers[0], &["a\n", "b\n"]) && offer(&mut producers[0], &["c\n"]));
+        assert_eq!(stop(handle, thread).dropped_lines, 3);
     }
 
     #[test]
     fn a_folder_that_is_missing_is_an_error_with_the_path() {
-        let path = Some(PathBuf::from("/nonexistent/access.log"));
-        let error = Publisher::start(Settings { path, cores: 1, clock: Instant::now }).unwrap_err();
+        let files = files(Path::new("/nonexistent/access.log"), OnFull::Drop);
+        let error = Publisher::start(Settings { files, cores: 1, clocks: CLOCKS }).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with("access log: cannot open /nonexistent/access.log: "), "{text}");
-    }
-
-    #[test]
-    fn a_reopen_that_fails_keeps_the_old_file() {
-        let folder = Folder::new("reopen");
-        let inner = folder.0.join("inner");
-        fs::create_dir(&inner).unwrap();
-        let sink = Sink::File { path: inner.join("access.log"), file: None };
-        let mut writer = Writer::new(sink, Instant::now);
-        let batch = Batch { text: b"a\n".to_vec(), lines: 1 };
-        writer.write(&batch);
-        let moved = folder.0.join("moved");
-        fs::rename(&inner, &moved).unwrap();
-        writer.reopen();
-        writer.write(&batch);
-        assert_eq!(writer.written.lines, 2);
-        assert_eq!(fs::read_to_string(moved.join("access.log")).unwrap(), "a\na\n");
-    }
-
-    #[test]
-    fn complaints_are_rare() {
-        let mut writer = Writer::new(Sink::StandardOutput, Instant::now);
-        let now = Instant::now();
-        assert!(writer.is_complaint_due(now));
-        assert!(!writer.is_complaint_due(now + Duration::from_secs(9)));
-        assert!(writer.is_complaint_due(now + Duration::from_secs(10)));
     }
 
     #[test]
     fn a_dropped_handle_stops_the_publisher_after_what_is_queued() {
         let folder = Folder::new("dropped");
         let Started { handle, mut producers, thread } = start(&folder.log(), 1);
-        assert_eq!(offer(&mut producers[0], &["a\n"]), Offered::Taken);
+        assert!(offer(&mut producers[0], &["a\n"]));
         drop(handle);
         thread.join().unwrap();
         assert_eq!(fs::read_to_string(folder.log()).unwrap(), "a\n");
-    }
-
-    /// A publisher without its thread.
-    fn worker(sink: Sink, consumers: Vec<Consumer>) -> (Worker, PublisherHandle) {
-        let (orders_in, orders) = crossbeam_channel::bounded(ORDERS_MAX);
-        let (written_in, written_out) = crossbeam_channel::bounded(1);
-        let worker = Worker {
-            consumers,
-            orders,
-            written_in,
-            written_out: written_out.clone(),
-            writer: Writer::new(sink, Instant::now),
-        };
-        let handle = PublisherHandle {
-            orders: orders_in,
-            written: written_out,
-            last: Written::default(),
-            clock: Instant::now,
-        };
-        (worker, handle)
     }
 
     #[test]
@@ -621,28 +641,33 @@ mod tests {
         let folder = Folder::new("ended");
         let (mut first, first_out) = queue::pair();
         let (_second, second_out) = queue::pair();
-        let sink = Sink::File { path: folder.log(), file: None };
-        let (mut worker, _handle) = worker(sink, vec![first_out, second_out]);
-        assert_eq!(offer(&mut first, &["last words\n"]), Offered::Taken);
+        let logs = Logs::open(files(&folder.log(), OnFull::Drop), CLOCKS).unwrap();
+        let (mut worker, _handle) = Worker::new(logs, vec![first_out, second_out], CLOCKS);
+        assert!(offer(&mut first, &["last words\n"]));
         drop(first);
         worker.drain();
         assert_eq!(worker.consumers.len(), 1); // an ended one would wake the thread for ever
-        assert_eq!(worker.writer.written.lines, 1);
+        assert_eq!(worker.logs.written().lines, 1);
+    }
+
+    fn fifo(folder: &Folder) -> PathBuf {
+        let path = folder.0.join("fifo");
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
     }
 
     #[test]
     fn a_stuck_pipe_does_not_hold_up_the_stop() {
-        let folder = Folder::new("stuck");
-        let (reader, pipe) = io::pipe().unwrap();
-        let (mut producer, consumer) = queue::pair();
-        let sink = Sink::File { path: folder.log(), file: Some(File::from(OwnedFd::from(pipe))) };
-        let (worker, handle) = worker(sink, vec![consumer]);
-        let thread = thread::spawn(move || worker.run());
+        let folder = Folder::new("stuck-pipe");
+        let path = fifo(&folder);
+        let Started { handle, mut producers, thread } = start(&path, 1);
         let line = "x".repeat(1 << 20) + "\n"; // more than a pipe holds
-        assert_eq!(offer(&mut producer, &[&line]), Offered::Taken);
+        assert!(offer(&mut producers[0], &[&line]));
         let stopped = handle.stop(Duration::from_millis(20));
         assert!(matches!(stopped, Stopped::TimedOut(_)));
-        drop(reader); // now the write fails, and the thread ends
+        // A reader comes after all, and the thread ends.
+        let mut rest = vec![0; line.len()];
+        fs::File::open(path).unwrap().read_exact(&mut rest).unwrap();
         thread.join().unwrap();
     }
 }

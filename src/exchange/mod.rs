@@ -2,6 +2,7 @@
 //! answer, turn a failure into a reply, record.
 
 pub(crate) mod attempt;
+pub mod capture;
 pub mod client_address;
 pub mod failure;
 pub mod record;
@@ -15,6 +16,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use crate::engine;
+use crate::exchange::capture::{Capture, Capturer};
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase, Record, Timings};
@@ -67,6 +69,8 @@ pub(crate) struct Progress {
     pub(crate) uploading: Cell<bool>,
     /// The whole request has left.
     pub(crate) uploaded: Cell<bool>,
+    /// What the log wants to know beyond the line.
+    pub(crate) capturer: Capturer,
 }
 
 /// What becomes of the client's connection.
@@ -87,6 +91,7 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
         Err(failure) => (fail(shard, client, exchange, failure).await, Some(failure)),
     };
     exchange.record(failure);
+    shard.log.room(shard).await;
     ending
 }
 
@@ -105,6 +110,7 @@ pub(crate) async fn refuse(
     exchange.client_address = client.origin.peer.ip();
     fail(shard, client, exchange, failure).await;
     exchange.record(Some(failure));
+    shard.log.room(shard).await;
 }
 
 async fn answer(
@@ -204,7 +210,12 @@ impl Exchange {
         let id = generation.plan.router.find(self.head.authority.of(bytes), path);
         let id = id.ok_or(Failure::NoRoute)?;
         self.route = Some(id);
-        Ok(generation.route(id))
+        let route = generation.route(id);
+        if let Some(settings) = generation.plan.capturing(route) {
+            let captures = &self.shard.log.captures;
+            self.progress.capturer.begin(captures, settings, &self.head, bytes);
+        }
+        Ok(route)
     }
 
     /// Counts the exchange, and writes its line to the access log.
@@ -221,12 +232,30 @@ impl Exchange {
         if let Some(failure) = failure {
             counters.failures[failure.index()].add(1);
         }
-        if shard.log.is_enabled() {
-            shard.log.write(&self.line(timings, failure), counters);
+        let capture = progress.capturer.take();
+        if let Some(log) = &self.generation.plan.access_log {
+            let failed = failure.is_some() || progress.status.get() >= 500;
+            if log.sampling.takes(self.request_id(), failed, timings.total) {
+                shard.log.write(log, &self.line(timings, failure, capture.as_deref()), shard);
+            }
+        }
+        if let Some(capture) = capture {
+            shard.log.captures.give_back(capture);
+        }
+        if let Some(failure) = failure
+            && failure.is_suspicious()
+            && self.generation.plan.audit_log.is_some()
+        {
+            shard.log.audit(&self.line(timings, Some(failure), None), failure, shard);
         }
     }
 
-    fn line<'a>(&'a self, timings: Timings, failure: Option<Failure>) -> Record<'a> {
+    fn line<'a>(
+        &'a self,
+        timings: Timings,
+        failure: Option<Failure>,
+        capture: Option<&'a Capture>,
+    ) -> Record<'a> {
         let (bytes, progress) = (self.input.head(), &self.progress);
         let route = self.route.map(|id| self.generation.route(id));
         let cluster = route.and_then(|route| match &route.action {
@@ -258,6 +287,8 @@ impl Exchange {
             reused: progress.reused.get(),
             failure,
             phase: progress.phase.get(),
+            request_lines: (&self.head.lines, bytes),
+            capture: route.and_then(|route| self.generation.plan.capturing(route)).zip(capture),
         }
     }
 
@@ -289,6 +320,7 @@ impl Exchange {
         let (_, unused) = self.input.split();
         match decoder.decode(unused) {
             Ok(decoded) if decoded.end => {
+                self.progress.note_request_body(decoded.of(unused));
                 self.input.consume(decoded.consumed);
                 let received = self.progress.received.get() + decoded.consumed as u64;
                 self.progress.received.set(received);
@@ -350,6 +382,11 @@ async fn reply(
     };
     let mut work = shard.workspaces.take();
     reply.encode(&sending, &mut work.out);
+    if let Some(id) = exchange.route {
+        let settings = plan.capturing(exchange.generation.route(id));
+        exchange.progress.note_response_head(settings, &work.out);
+        exchange.progress.note_response_body(reply.sent_body(&sending));
+    }
     exchange.progress.status.set(reply.status);
     exchange.progress.head_sent.set(true);
     let parts = [&work.out[..], b"", b""];

@@ -160,6 +160,7 @@ impl Download<'_> {
         let framing = self.framing_for_client(&work.head);
         let keep = self.keep_for_client(framing);
         self.encode(&mut work, &buffer, framing, keep, &self.route.response_headers);
+        self.progress.note_response_head(self.plan.capturing(self.route), &work.out);
         self.progress.status.set(work.head.status);
         self.progress.phase.set(Phase::ResponseBody);
         let mut decoder = Decoder::new(work.head.framing);
@@ -192,6 +193,7 @@ impl Download<'_> {
             frame(decoded.data, decoded.end, trailers, out, tail);
         }
         let mut data = decoded.of(received);
+        self.progress.note_response_body(data);
         if data.len() <= limits::COALESCE_BYTES_MAX {
             // One plain send is cheaper than gathering, for as much as is copied in no time.
             out.extend_from_slice(data);

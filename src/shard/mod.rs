@@ -18,7 +18,7 @@ use crate::control::message::{Install, ShardState, ToControl, ToShard};
 use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
-use crate::plan::ListenerId;
+use crate::plan::{ListenerId, OnFull};
 use crate::shard::counters::Counters;
 use crate::shard::generation::Generation;
 use crate::shard::log::AccessLines;
@@ -61,6 +61,7 @@ pub(crate) async fn run(
     all_counters: Vec<Shared<Counters>>,
     open: Shared<Level>,
 ) {
+    let cores = all_counters.len();
     let shard = Rc::new(Shard {
         mail,
         generation: RefCell::new(None),
@@ -68,7 +69,7 @@ pub(crate) async fn run(
         all_counters,
         open,
         durations: RefCell::new(new_durations()),
-        log: AccessLines::default(),
+        log: AccessLines::new(cores),
         workspaces: Workspaces::default(),
         random: Cell::new(engine::random_seed() | 1),
         stirred: Cell::new(false),
@@ -90,7 +91,7 @@ pub(crate) async fn run(
 impl Drop for Shard {
     /// After the last exchange: those that are cut when the core stops write their lines now.
     fn drop(&mut self) {
-        self.log.flush(self.counters());
+        self.log.finish(self.counters());
     }
 }
 
@@ -134,8 +135,8 @@ impl Shard {
     fn install(self: &Rc<Self>, install: Install) {
         let version = install.plan.version;
         let generation = Rc::new(Generation::new(install.plan, install.clusters, &self.mail));
-        let format = generation.plan.access_log.as_ref().map(|log| log.format);
-        self.log.install(format.zip(install.log));
+        let on_full = generation.plan.access_log.as_ref().map_or(OnFull::Drop, |log| log.on_full);
+        self.log.install(on_full, install.log, self.all_counters.len());
         *self.generation.borrow_mut() = Some(generation);
         for (id, socket) in install.listeners {
             engine::spawn(listener::accept(Rc::clone(self), id, engine::Listener::adopt(socket)));
