@@ -232,10 +232,11 @@ fn every_value_lands_in_its_own_field() {
     let plan = compile(&load(DISTINCT));
     let Plan { limits, timeouts, clusters, routes, access_log, metrics, admin, .. } = &plan;
     let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, .. } = &plan;
+    let Plan { error_log, audit_log, .. } = &plan;
     let text = format!(
         "{cores} {drain_timeout:?} {proxy_id} {log_level} {metrics:?} {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
-         {clusters:#?}\n"
+         {clusters:#?}\n{error_log:#?}\n{audit_log:#?}\n"
     );
     support::snapshot("config/plan.txt", &text);
 }
@@ -433,7 +434,18 @@ min_body_rate = 1006
 
 [logging]
 level = "debug"
-access = { path = "distinct.log", format = "clf" }
+redact = { headers = ["x-distinct"], query = ["distinct"], defaults = false }
+error = { path = "error.log", level = "error", rotate = { max_size = "64MB", max_backups = 4 } }
+audit = { path = "audit.log", rotate = { max_age = "2d" } }
+
+[logging.access]
+path = "distinct.log"
+format = "template"
+template = "{status} {header.x-a}"
+sample = 0.5
+slow = "7s"
+on_full = "block"
+rotate = { compress = false, max_backups = 5 }
 
 [metrics]
 bind = "127.0.0.1:1"

@@ -38,8 +38,8 @@ pub const QUERY_KEYS: [&str; 12] = [
 /// Names whose values are hidden, in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Redact {
-    headers: Vec<Box<[u8]>>,
-    query: Vec<Box<[u8]>>,
+    headers: Vec<String>,
+    query: Vec<String>,
     /// Bit n: some query key has n bytes. Most keys are told apart by this alone.
     lengths: u64,
 }
@@ -49,15 +49,15 @@ impl Redact {
         headers: impl Iterator<Item = &'n str>,
         query: impl Iterator<Item = &'n str>,
     ) -> Redact {
-        let lower = |name: &str| name.to_ascii_lowercase().into_bytes().into_boxed_slice();
-        let query: Vec<Box<[u8]>> =
+        let lower = str::to_ascii_lowercase;
+        let query: Vec<String> =
             query.filter(|name| name.len() <= KEY_BYTES_MAX).map(lower).collect();
         let lengths = query.iter().fold(0, |bits, name| bits | 1 << name.len());
         Redact { headers: headers.map(lower).collect(), query, lengths }
     }
 
     pub fn hides_header(&self, name: &[u8]) -> bool {
-        self.headers.iter().any(|hidden| hidden.eq_ignore_ascii_case(name))
+        self.headers.iter().any(|hidden| hidden.as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// A request target or a Referer, its query's secrets hidden; written to `scratch` only when it
@@ -127,7 +127,7 @@ impl Redact {
     fn lists(&self, key: &[u8]) -> bool {
         key.len() <= KEY_BYTES_MAX
             && self.lengths & 1 << key.len() != 0
-            && self.query.iter().any(|hidden| hidden.eq_ignore_ascii_case(key))
+            && self.query.iter().any(|hidden| hidden.as_bytes().eq_ignore_ascii_case(key))
     }
 }
 
