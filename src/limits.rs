@@ -34,6 +34,11 @@ pub const RELAY_BYTES: usize = 32 * 1024;
 pub const BULK_BYTES: usize = 256 * 1024;
 /// A body is long after so many bytes. Below, smaller reads measured better.
 pub const BULK_AFTER: u64 = 2 * 1024 * 1024;
+/// Most bytes that one splice of a long body takes out of a socket: they stay in the kernel, in
+/// pages that count as the socket's, until the other side takes them.
+pub const SPLICE_BYTES_MAX: usize = 256 * 1024;
+/// Empty pipes that a core keeps for the next long body. More are closed.
+pub const PIPES_KEPT: usize = 32;
 /// A request of at most so many bytes is copied while its exchange waits, and gives its buffer
 /// back.
 pub const INPUT_COPY_BYTES_MAX: usize = 4096;
@@ -101,6 +106,8 @@ pub const LOG_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 pub const CAPTURED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Longest body that a log may be told to show. Larger is refused: a log is no store.
 pub const LOGGED_BODY_BYTES_CEILING: u64 = 1024 * 1024;
+/// Nobody sees the bytes of a long body behind its beginning.
+const _: () = assert!(LOGGED_BODY_BYTES_CEILING < BULK_AFTER);
 /// What of a body is logged. Default of `logging.access.request_body.max`.
 pub const LOGGED_BODY_BYTES: u64 = 64 * 1024;
 /// Captures that a core keeps for its next exchanges.

@@ -191,6 +191,19 @@ impl Progress {
         }
     }
 
+    /// More of a body that was carried by unread: its beginning is kept, or it is not wanted.
+    pub(crate) fn request_carried(&self, count: usize) {
+        if let Some(capture) = self.capturer.capture.borrow_mut().as_deref_mut() {
+            capture.request.total += count as u64;
+        }
+    }
+
+    pub(crate) fn response_carried(&self, count: usize) {
+        if let Some(capture) = self.capturer.capture.borrow_mut().as_deref_mut() {
+            capture.response.total += count as u64;
+        }
+    }
+
     pub(crate) fn note_response_body(&self, data: &[u8]) {
         if let Some(capture) = self.capturer.capture.borrow_mut().as_deref_mut() {
             capture.response.push(data, self.capturer.cores.get());

@@ -3,6 +3,7 @@
 
 pub(crate) mod attempt;
 pub mod capture;
+mod carry;
 pub mod client_address;
 pub mod failure;
 pub mod record;
