@@ -159,7 +159,8 @@ fn a_request_on_a_kept_connection_allocates_nothing() {
     let address = start(&format!(
         "cores = 1\n\
          [[listeners]]\nname = \"edge\"\nbind = \"127.0.0.1:0\"\n\n\
-         [logging.access]\nenabled = true\npath = \"/dev/null\"\n\n\
+         [logging.access]\npath = \"/dev/null\"\nrequest_headers = [\"cookie\"]\n\
+         response_headers = [\"content-type\"]\n\n\
          [[routes]]\nname = \"own\"\npaths = [\"/own\"]\n\
          respond = {{ status = 200, body = \"hi\" }}\n\n\
          [[routes]]\nname = \"all\"\npaths = [\"/*\"]\ncluster = \"origin\"\n\
@@ -171,6 +172,7 @@ fn a_request_on_a_kept_connection_allocates_nothing() {
     let get = |path: &str| {
         format!(
             "GET {path} HTTP/1.1\r\nHost: test\r\nUser-Agent: a client\r\nAccept: */*\r\n\
+             Referer: http://from/?a=b&token=c\r\n\
              X-B: 2\r\nCookie: a=b; c=d\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"
         )
     };

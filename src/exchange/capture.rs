@@ -69,9 +69,10 @@ impl Body {
     fn begin(&mut self, settings: Option<&BodyCapture>, content_type: &[u8]) {
         let settings = settings.filter(|settings| settings.takes(content_type));
         self.max = settings.map_or(0, |settings| settings.bytes_max);
-        let media = media_type(content_type).to_ascii_lowercase();
-        self.is_json = media.ends_with(b"/json") || media.ends_with(b"+json");
-        self.is_form = media == b"application/x-www-form-urlencoded";
+        let media = media_type(content_type);
+        let end = &media[media.len().saturating_sub(b"+json".len())..];
+        self.is_json = [b"+json", b"/json"].iter().any(|json| end.eq_ignore_ascii_case(*json));
+        self.is_form = media.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
     }
 
     fn push(&mut self, data: &[u8], cores: usize) {
@@ -114,6 +115,7 @@ impl Drop for Body {
 /// A core's captures that are not in use, so that an exchange allocates none.
 #[derive(Debug)]
 pub(crate) struct Captures {
+    #[expect(clippy::vec_box, reason = "an exchange holds one as a box, and gives that box back")]
     free: RefCell<Vec<Box<Capture>>>,
     held: Held,
     cores: usize,

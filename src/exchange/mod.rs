@@ -236,7 +236,7 @@ impl Exchange {
         let capture = progress.capturer.take();
         if let Some(log) = &self.generation.plan.access_log {
             let failed = failure.is_some() || progress.status.get() >= 500;
-            if log.sampling.takes(self.request_id(), failed, timings.total) {
+            if log.sampling.takes(|| self.request_id(), failed, timings.total) {
                 shard.log.write(log, &self.line(timings, failure, capture.as_deref()), shard);
             }
         }

@@ -83,11 +83,16 @@ impl Sampling {
     }
 
     /// Whether an exchange has its line. The same request id gives the same answer everywhere.
-    pub fn takes(&self, request_id: &[u8], failed: bool, total: Duration) -> bool {
+    pub fn takes<'a>(
+        &self,
+        request_id: impl FnOnce() -> &'a [u8],
+        failed: bool,
+        total: Duration,
+    ) -> bool {
         if self.threshold == u64::MAX || (!self.failures && (failed || total >= self.slow)) {
             return true;
         }
-        self.threshold > 0 && hash(request_id) <= self.threshold
+        self.threshold > 0 && hash(request_id()) <= self.threshold
     }
 }
 
@@ -168,8 +173,10 @@ mod tests {
     fn the_share_of_lines_is_what_was_asked_for() {
         for share in [0.0, 0.01, 0.1, 0.5, 1.0] {
             let sampling = sampling(share);
-            let takes =
-                |id: &u32| sampling.takes(format!("{id:032x}").as_bytes(), false, Duration::ZERO);
+            let takes = |id: &u32| {
+                let id = format!("{id:032x}");
+                sampling.takes(|| id.as_bytes(), false, Duration::ZERO)
+            };
             let taken = (0..100_000_u32).filter(takes).count() as f64;
             assert!((taken - share * 100_000.0).abs() <= 500.0, "{share}: {taken}");
         }
@@ -178,12 +185,12 @@ mod tests {
     #[test]
     fn failures_and_slow_exchanges_always_have_their_lines_unless_told_otherwise() {
         let none = sampling(0.0);
-        assert!(none.takes(b"id", true, Duration::ZERO));
-        assert!(none.takes(b"id", false, Duration::from_secs(1)));
-        assert!(!none.takes(b"id", false, Duration::from_millis(999)));
+        assert!(none.takes(|| b"id", true, Duration::ZERO));
+        assert!(none.takes(|| b"id", false, Duration::from_secs(1)));
+        assert!(!none.takes(|| b"id", false, Duration::from_millis(999)));
         let all_alike = Sampling { failures: true, ..none };
-        assert!(!all_alike.takes(b"id", true, Duration::from_secs(9)));
-        assert!(Sampling::ALL.takes(b"id", false, Duration::ZERO));
+        assert!(!all_alike.takes(|| b"id", true, Duration::from_secs(9)));
+        assert!(Sampling::ALL.takes(|| b"id", false, Duration::ZERO));
     }
 
     #[test]
