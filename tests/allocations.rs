@@ -157,7 +157,7 @@ fn a_request_on_a_kept_connection_allocates_nothing() {
         .on("GET /chunked", Respond::bytes(vec![b'x'; 10_000]).chunked(1000))
         .on("POST /upload", Respond::text("thanks"));
     let address = start(&format!(
-        "cores = 1\n\
+        "cores = 1\nmetrics = {{ enabled = false }}\nadmin = {{ enabled = false }}\n\
          [[listeners]]\nname = \"edge\"\nbind = \"127.0.0.1:0\"\n\n\
          [logging.access]\npath = \"/dev/null\"\nrequest_headers = [\"cookie\"]\n\
          response_headers = [\"content-type\"]\n\n\

@@ -175,7 +175,8 @@ pub(super) const LOGGING: &[Key] = &[
         "boolean",
         Is("true"),
         "defaults = false",
-        "hide the usual secrets: Authorization, cookies, API keys; token, password and the like in queries",
+        "hide the usual secrets: Authorization, cookies, API keys; token, password and the like \
+         in queries",
     ),
     key(
         "logging.redact.headers",
@@ -280,7 +281,8 @@ pub(super) const LOGGING: &[Key] = &[
         "size",
         Is("65536"),
         "access_log = { request_body = { max = \"1KB\" } }",
-        "the most that is shown of one request body of this route instead of `logging.access.request_body`",
+        "the most that is shown of one request body of this route instead of \
+         `logging.access.request_body`",
     ),
     key(
         "routes[].access_log.request_body.content_types",
@@ -294,7 +296,8 @@ pub(super) const LOGGING: &[Key] = &[
         "list of JSON paths",
         Is("[]"),
         "access_log = { request_body = { redact = [\"card\"] } }",
-        "members that are hidden in request bodies of this route instead of `logging.access.request_body`",
+        "members that are hidden in request bodies of this route instead of \
+         `logging.access.request_body`",
     ),
     key(
         "routes[].access_log.response_body.enabled",
@@ -308,7 +311,8 @@ pub(super) const LOGGING: &[Key] = &[
         "size",
         Is("65536"),
         "access_log = { response_body = { max = \"1KB\" } }",
-        "the most that is shown of one response body of this route instead of `logging.access.response_body`",
+        "the most that is shown of one response body of this route instead of \
+         `logging.access.response_body`",
     ),
     key(
         "routes[].access_log.response_body.content_types",
@@ -322,6 +326,7 @@ pub(super) const LOGGING: &[Key] = &[
         "list of JSON paths",
         Is("[]"),
         "access_log = { response_body = { redact = [\"card\"] } }",
-        "members that are hidden in response bodies of this route instead of `logging.access.response_body`",
+        "members that are hidden in response bodies of this route instead of \
+         `logging.access.response_body`",
     ),
 ];

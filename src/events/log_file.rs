@@ -368,48 +368,11 @@ fn newlines(text: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
+    use super::scratch::{CLOCKS, Folder};
     use super::*;
-
-    /// A folder of its own for each test, gone with it.
-    pub(in crate::events) struct Folder(pub(in crate::events) PathBuf);
-
-    impl Folder {
-        pub(in crate::events) fn new(test: &str) -> Folder {
-            let name = format!("corelane-log-{}-{test}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir_all(&path).unwrap();
-            Folder(path)
-        }
-
-        pub(in crate::events) fn log(&self) -> PathBuf {
-            self.0.join("access.log")
-        }
-
-        fn text(&self) -> String {
-            fs::read_to_string(self.log()).unwrap()
-        }
-
-        /// What was put aside, oldest first.
-        fn rotated(&self) -> Vec<String> {
-            let mut paths: Vec<PathBuf> =
-                fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect();
-            paths.retain(|path| *path != self.log());
-            paths.sort();
-            paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
-        }
-    }
-
-    pub(in crate::events) const CLOCKS: Clocks =
-        Clocks { now: Instant::now, wall: SystemTime::now };
 
     fn log(path: PathBuf) -> LogFile {
         LogFile::open("access log", Some(path), None, OnFull::Drop, CLOCKS).unwrap()
@@ -568,4 +531,51 @@ pub(super) mod tests {
         write(&mut log, "b\n");
         assert!(log.stuck.is_none() && Path::new("/dev/null").exists());
     }
+}
+
+/// What the tests of all logs need.
+#[cfg(test)]
+pub(super) mod scratch {
+    use std::fs;
+    use std::path::PathBuf;
+    use std::time::{Instant, SystemTime};
+
+    use super::Clocks;
+
+    /// A folder of its own for each test, gone with it.
+    pub(crate) struct Folder(pub(crate) PathBuf);
+
+    impl Folder {
+        pub(crate) fn new(test: &str) -> Folder {
+            let name = format!("corelane-log-{}-{test}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir_all(&path).unwrap();
+            Folder(path)
+        }
+
+        pub(crate) fn log(&self) -> PathBuf {
+            self.0.join("access.log")
+        }
+
+        pub(crate) fn text(&self) -> String {
+            fs::read_to_string(self.log()).unwrap()
+        }
+
+        /// What was put aside, oldest first.
+        pub(crate) fn rotated(&self) -> Vec<String> {
+            let mut paths: Vec<PathBuf> =
+                fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+            paths.retain(|path| *path != self.log());
+            paths.sort();
+            paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    pub(crate) const CLOCKS: Clocks = Clocks { now: Instant::now, wall: SystemTime::now };
 }

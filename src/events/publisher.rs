@@ -470,7 +470,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::events::log_file::tests::{CLOCKS, Folder};
+    use crate::events::log_file::scratch::{CLOCKS, Folder};
 
     const LONG: Duration = Duration::from_secs(60);
 

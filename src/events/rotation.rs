@@ -1,7 +1,8 @@
 //! Log files that were put aside: their names, how many are kept, their compression. A rotated file
-//! is named after the moment of its rotation, `access.log.20261121T135300.123Z`, so that nothing is
-//! ever renamed twice and names sort by age. Compressing and deleting happen on a thread of their
-//! own, which looks at the folder and not at a list: what a crash left behind is done the next time.
+//! is named after the moment of its rotation, `access.log.20261121T135300.123Z`, so that nothing
+//! is ever renamed twice and names sort by age. Compressing and deleting happen on a thread of
+//! their own, which looks at the folder and not at a list: what a crash left behind is done the
+//! next time.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -149,7 +150,8 @@ fn keep(path: &Path, rotate: Rotate) -> io::Result<()> {
     for backup in backups(path)? {
         if !is_compressed(&backup) {
             compress(&backup)?;
-            // Rotations went on meanwhile: the disk must not fill with what is to be deleted anyway.
+            // Rotations went on meanwhile: the disk must not fill with what is to be
+            // deleted anyway.
             prune(path, rotate.backups_max)?;
         }
     }
@@ -202,7 +204,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::events::log_file::tests::Folder;
+    use crate::events::log_file::scratch::Folder;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_767_323_045 + seconds)
