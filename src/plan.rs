@@ -25,6 +25,8 @@ pub struct Plan {
     /// Counts up with every plan that was accepted: `tls_proxy_rules_version`.
     pub version: u64,
     pub cores: usize,
+    /// Whom the process becomes once its sockets are bound.
+    pub user: Option<User>,
     pub listeners: Vec<Listener>,
     pub router: routing::Router,
     pub routes: Vec<Route>,
@@ -50,6 +52,13 @@ impl Plan {
     pub fn capturing(&self, route: &Route) -> Option<&Capturing> {
         self.captures.get(route.capture? as usize)
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    /// `None`: the user's own.
+    pub group: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +176,7 @@ pub struct Timeouts {
     pub idle: Duration,
     pub read: Duration,
     pub write: Duration,
-    /// Bytes a second; 0: none.
+    /// Of bodies both ways, in bytes a second; 0: none.
     pub body_rate_min: u64,
 }
 

@@ -152,7 +152,7 @@ impl Upload {
             }
             progress.request_carried(taken);
             carrier
-                .give(upstream, plan.timeouts.write)
+                .give(upstream, plan.timeouts.write, |_| true)
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
             turns += 1;
