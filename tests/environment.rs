@@ -126,6 +126,7 @@ fn a_wrong_variable_is_an_error_with_its_name() {
         ("PROXY_PORT", "http", "environment: PROXY_PORT: expected an integer"),
         ("PROXY_HOST", "localhost", "environment: PROXY_HOST: `localhost` is not an IP address"),
         ("LOG_LEVEL", "loud", "environment: LOG_LEVEL: there is no log level `loud`"),
+        ("LOG_FORMAT", "template", "this key is missing, and the format is `template`"),
         ("LOG_FORMAT", "xml", "environment: LOG_FORMAT: there is no access log format `xml`"),
         ("BACKEND_TIMEOUT", "30", "environment: BACKEND_TIMEOUT: 30 has no unit"),
         ("DEFAULT_BACKEND", "https://a:1", "environment: DEFAULT_BACKEND: `https://a:1` is no"),

@@ -137,26 +137,9 @@ impl AccessLog {
             response_body: section.optional_section("response_body").map(Body::read),
             rotate: Rotate::read(&mut section),
         };
-        let format = log.format.value;
-        if format == AccessLogFormat::Template && !section.has("template") {
-            let expected = "a line such as \"{client_ip} {method} {path} {status}\"";
-            section.missing("template", expected);
-        }
-        if format != AccessLogFormat::Json {
-            for key in ["request_headers", "response_headers", "request_body", "response_body"] {
-                if section.has(key) && !section.is_empty_list(key) {
-                    section.refuse_key(key, section.offset_of(key), only_in_json());
-                }
-            }
-        }
         section.finish();
         log
     }
-}
-
-fn only_in_json() -> Wrong {
-    Wrong::new("this is logged in the json format only")
-        .note("expected `format = \"json\"`; a template shows headers as {header.NAME}")
 }
 
 /// What is slow when nothing is said of it.

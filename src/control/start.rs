@@ -161,6 +161,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
     // waiting.
     control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.all_resolved()).await;
     announce(&control, &bound);
+    control.audit_process(Event::ProcessStart);
     install(&control, bound.listeners, producers);
     if !control.until(limits::INSTALL_TIMEOUT, |c| c.installed.get() == c.shards.len()).await {
         let reason = control.failed.borrow_mut().take();
@@ -174,7 +175,6 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
             engine::spawn(admin::serve(Rc::clone(&control), engine::Listener::adopt(socket), page));
         }
     }
-    control.audit_process(Event::ProcessStart);
     let outcome = life(&control, &mut signals).await;
     control.audit_process(Event::ProcessStop);
     let publisher = control.totals.borrow_mut().log.take();

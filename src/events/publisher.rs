@@ -301,15 +301,16 @@ impl Worker {
         self.drain_lines();
     }
 
-    /// The short lines: of the audit log and of the process's own.
+    /// The short lines: of the audit log and of the process's own. What the control core says comes
+    /// first: the start of the process precedes what a data core sees.
     fn drain_lines(&mut self) {
+        for line in self.audits.try_iter().take(AUDIT_LINES_MAX) {
+            self.logs.audit(line);
+        }
         for consumer in &self.consumers {
             for line in consumer.audit.try_iter().take(AUDIT_LINES_MAX) {
                 self.logs.audit(line);
             }
-        }
-        for line in self.audits.try_iter().take(AUDIT_LINES_MAX) {
-            self.logs.audit(line);
         }
         if let Some(notes) = &self.notes {
             for note in notes.try_iter().take(AUDIT_LINES_MAX) {
