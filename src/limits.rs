@@ -166,6 +166,8 @@ pub const MAILBOX_MESSAGES: usize = 4096;
 pub const LETTER_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Threads that do blocking work for the control core (names, files).
 pub const BLOCKING_THREADS: usize = 4;
+/// How much they give way to the cores: a tenth of the CPU time where there is too little.
+pub const BLOCKING_NICE: i32 = 10;
 /// A client connection that has been quiet for this long gives its working memory back.
 pub const PARK_AFTER: Duration = Duration::from_millis(500);
 /// How often a core that waits for connections itself still gives one to another core that waits.
@@ -265,6 +267,31 @@ pub const CORE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CORE_STOP_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// How long the end of the process waits for the access log to be written.
 pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+// --- reload --------------------------------------------------------------------------------
+
+/// Generations that may be alive at once, the newest included. With more, the exchanges of the
+/// oldest are ended. Default of `hot_reload.max_generations`: eight reloads within the life of a
+/// long stream are an accident of automation, and each generation holds a whole plan.
+pub const GENERATIONS_MAX: usize = 8;
+/// What `hot_reload.max_generations` may be raised to.
+pub const GENERATIONS_CEILING: usize = 1000;
+/// How often old generations are looked at, while there are any: for their age, and to free them.
+pub const GENERATIONS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the configuration file must be quiet after a change before it is read: whoever writes
+/// it may not be done.
+pub const RELOAD_DEBOUNCE: Duration = Duration::from_millis(200);
+/// A file that never becomes quiet is read after this.
+pub const RELOAD_DEBOUNCE_MAX: Duration = Duration::from_secs(2);
+/// How often a configuration file that is gone, or cannot be watched, is looked for.
+pub const RELOAD_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Reloads that wait for the one that runs; those that would read the same file wait together.
+/// More are refused.
+pub const RELOADS_QUEUED_MAX: usize = 16;
+/// Configurations that were applied and are remembered, to go back to. The oldest are forgotten.
+pub const RELOAD_HISTORY_MAX: usize = 10;
+/// Symbolic links that are followed to the configuration file, as the kernel does.
+pub const RELOAD_LINKS_MAX: usize = 40;
 
 // --- admin ---------------------------------------------------------------------------------
 

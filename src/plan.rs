@@ -16,6 +16,13 @@ pub struct ListenerId(pub u16);
 pub struct RouteId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterId(pub u32);
+/// A cluster for as long as it has its name, whatever its place in a plan: what cores call it among
+/// themselves, since they may be at different plans for a moment. Never given out twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClusterKey(pub u32);
+/// A listening socket for as long as it is open; likewise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerKey(pub u32);
 /// Index into `Cluster::endpoints`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointId(pub u32);
@@ -44,6 +51,7 @@ pub struct Plan {
     pub metrics: Option<SocketAddr>,
     pub admin: Option<SocketAddr>,
     pub drain_timeout: Duration,
+    pub hot_reload: HotReload,
     /// Of the process's own log.
     pub log_level: log::LevelFilter,
 }
@@ -52,6 +60,16 @@ impl Plan {
     pub fn capturing(&self, route: &Route) -> Option<&Capturing> {
         self.captures.get(route.capture? as usize)
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotReload {
+    /// A file that changes is read again.
+    pub watch: bool,
+    /// Most generations that are alive, the newest included.
+    pub generations_max: usize,
+    /// How long after a reload exchanges may go on that began before it; `None`: to their end.
+    pub age_max: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -110,6 +110,7 @@ fn flags_go_before_the_environment_and_that_before_the_file() {
     has(&text, "read = \"1500ms\" ", "# flag --timeout-ms");
     has(&text, "drain_timeout = \"9s\" ", "# flag --drain-timeout-seconds");
     has(&text, "path = \"/tmp/logs/access.log\" ", "# flag --log-path");
+    has(&text, "path = \"/tmp/logs/error.log\" ", "# flag --log-path");
     has(&text, "bind = \"127.0.0.1:1\" ", "# flag --metrics-port");
     has(&text, "bind = \"127.0.0.1:2\" ", "# flag --admin-port");
 

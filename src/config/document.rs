@@ -36,6 +36,7 @@ pub struct Document {
     pub group: Option<At<String>>,
     pub trusted_proxies: Vec<At<Network>>,
     pub proxy_id: At<String>,
+    pub hot_reload: HotReload,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub logging: Logging,
@@ -56,6 +57,14 @@ pub struct Document {
     /// What they asked for in vain.
     #[serde(skip)]
     pub(super) without_effect: Vec<(Source, Wrong)>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct HotReload {
+    pub watch: At<bool>,
+    pub max_generations: At<usize>,
+    /// 0: none.
+    pub max_age: At<Time>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -178,6 +187,11 @@ pub struct ClusterTimeouts {
 }
 
 impl Document {
+    /// The text that it was read from.
+    pub fn text(&self) -> &str {
+        &self.source
+    }
+
     /// What could be read; `reader` has what could not.
     pub(super) fn read(reader: &Reader, tree: &DeTable<'_>, path: &str, source: &str) -> Document {
         let mut root = reader.root(tree);
@@ -188,6 +202,7 @@ impl Document {
             group: root.value("group", account),
             trusted_proxies: root.list("trusted_proxies", network),
             proxy_id: root.value_or("proxy_id", "corelane".to_owned(), proxy_id),
+            hot_reload: HotReload::read(root.section("hot_reload")),
             limits: Limits::read(root.section("limits")),
             timeouts: Timeouts::read(root.section("timeouts")),
             logging: Logging::read(root.section("logging")),
@@ -214,6 +229,22 @@ impl Document {
 
 const METRICS_PORT: u16 = 9090;
 const ADMIN_PORT: u16 = 9091;
+
+impl HotReload {
+    fn read(mut section: Section<'_>) -> HotReload {
+        let hot_reload = HotReload {
+            watch: section.value_or("watch", true, boolean),
+            max_generations: section.value_or(
+                "max_generations",
+                limits::GENERATIONS_MAX,
+                integer(1..=limits::GENERATIONS_CEILING as u64),
+            ),
+            max_age: section.value_or("max_age", Time(Duration::ZERO), time_or_none),
+        };
+        section.finish();
+        hot_reload
+    }
+}
 
 impl Limits {
     fn read(mut section: Section<'_>) -> Limits {

@@ -84,6 +84,13 @@ pub fn decode<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, Errors> {
     })
 }
 
+/// What is said of a file that gives no text.
+pub fn unreadable(path: &str, error: &std::io::Error) -> Errors {
+    let wrong =
+        Wrong::new(format!("cannot be read: {error}")).note("expected a configuration file");
+    Errors::new(path, "", vec![Problem { offset: None, key: String::new(), wrong }])
+}
+
 /// Compiles a document. `cpus` is how many CPUs the process may use: what `cores = 0` means.
 /// Fails only if the document was changed after [`load`] (by flags of the command line).
 pub fn compile(document: &Document, version: u64, cpus: usize) -> Result<Plan, Errors> {

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::queue::Producer;
-use crate::plan::{ClusterId, ListenerId, Plan};
+use crate::plan::{ClusterKey, ListenerKey, Plan};
 
 /// To a data core.
 #[derive(Debug)]
@@ -16,7 +16,9 @@ pub enum ToShard {
     /// From the control core: take this generation. Answered by `Installed`.
     Install(Box<Install>),
     /// From the control core: a cluster's names have new addresses.
-    Endpoints(ClusterId, Vec<EndpointShare>),
+    Endpoints(ClusterKey, Vec<EndpointShare>),
+    /// From the control core: end the exchanges of all generations up to this version.
+    Retire(u64),
     /// From the control core: answered by `State`, with the same number.
     Report(u64),
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
@@ -24,14 +26,14 @@ pub enum ToShard {
     /// From the control core: end now, whatever runs.
     Stop,
     /// From another data core, which has more connections: nothing was read from it yet.
-    Connection(ListenerId, OwnedFd, SocketAddr),
+    Connection(ListenerKey, OwnedFd, SocketAddr),
     /// From another data core: a client waits there, for want of what idle ones hold. Who has none
     /// to close passes it on.
     MakeRoom(Room),
     /// From another data core: a connection slot of this cluster may be free.
-    SlotFree(ClusterId),
+    SlotFree(ClusterKey),
     /// From another data core: exchanges wait there for a slot that an idle connection here holds.
-    Recall(ClusterId),
+    Recall(ClusterKey),
 }
 
 /// Room for a client, made by closing an idle one.
@@ -59,6 +61,8 @@ pub enum ToControl {
         core: usize,
         version: u64,
     },
+    /// This core has closed its socket of a listener that was removed.
+    ListenerClosed(ListenerKey),
     State {
         core: usize,
         state: Box<ShardState>,
@@ -84,12 +88,17 @@ pub struct Install {
     pub plan: Shared<Plan>,
     /// By `ClusterId`.
     pub clusters: Vec<ClusterShare>,
-    pub listeners: Vec<(ListenerId, TcpListener)>,
+    /// Of every listener of the plan, in its order.
+    pub listener_keys: Vec<ListenerKey>,
+    /// Those that are new. Those that the plan has no more are closed.
+    pub sockets: Vec<(ListenerKey, TcpListener)>,
+    /// With the first generation only: the publisher finds the files of all others.
     pub log: Option<Producer>,
 }
 
 #[derive(Debug)]
 pub struct ClusterShare {
+    pub key: ClusterKey,
     /// Exchanges of the whole process that wait for a connection.
     pub waiting: Shared<Level>,
     pub endpoints: Vec<EndpointShare>,
@@ -111,6 +120,16 @@ pub struct ShardState {
     pub round: u64,
     pub core: CoreState,
     pub durations: Histogram<u64>,
-    /// Open upstream connections, by cluster.
-    pub upstream_connections: Vec<u64>,
+    /// Open upstream connections of every cluster that is alive here.
+    pub upstream_connections: Vec<(ClusterKey, u64)>,
+    /// Newest first.
+    pub generations: Vec<GenerationState>,
+}
+
+/// A generation that is alive on one core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerationState {
+    pub version: u64,
+    /// That began with it and go on.
+    pub exchanges: u64,
 }

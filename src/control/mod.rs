@@ -3,57 +3,73 @@
 //! bytes.
 
 mod audit;
+mod clusters;
 mod complaint;
+mod file_watch;
+mod generations;
 mod letters;
 pub mod message;
 mod names;
+mod ports;
+pub(crate) mod reload;
 mod start;
 pub(crate) mod stats;
 
 pub use start::{StartError, run};
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::cli::Source;
+use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
+use crate::control::generations::Older;
 use crate::control::letters::Letters;
-use crate::control::message::{ClusterShare, EndpointShare, ToControl, ToShard};
+use crate::control::message::{ClusterShare, EndpointShare, Install, ToControl, ToShard};
 use crate::control::names::Watch;
+use crate::control::ports::Held;
+use crate::control::reload::{Reloads, Trigger};
 use crate::control::stats::Totals;
 use crate::discovery::NamedAddress;
-use crate::engine::{self, Inbox, Level, Permits, Shared, Signal, Signals};
+use crate::engine::{self, Inbox, Shared, Signal, Signals};
+use crate::events::queue::Producer;
 use crate::limits;
-use crate::plan::{ClusterId, Plan};
+use crate::plan::{self, ClusterKey, ListenerKey, Plan};
 use crate::shard::counters::Counters;
 
 /// What the control core's tasks share.
 pub(crate) struct Control {
-    pub(crate) plan: Shared<Plan>,
+    source: Source,
+    current: RefCell<Current>,
+    older: Older,
+    reloads: Reloads,
+    held: RefCell<Held>,
+    /// The limit of the process.
+    open_files: u64,
     shards: Vec<Letters>,
     pub(crate) counters: Vec<Shared<Counters>>,
-    waiting: Vec<Shared<Level>>,
-    permits: RefCell<HashMap<(u32, SocketAddr), Shared<Permits>>>,
+    clusters: RefCell<Clusters>,
     watch: Watch,
     pub(crate) totals: RefCell<Totals>,
     pub(crate) draining: Cell<bool>,
     /// By core.
     drained: Vec<Cell<bool>>,
-    installed: Cell<usize>,
+    /// By core: the version that it said it has.
+    installed: Vec<Cell<u64>>,
     failed: RefCell<Option<String>>,
     changed: RefCell<Vec<Waker>>,
     full: Complaint,
     cannot_accept: Complaint,
 }
 
-/// Drops what belongs to addresses that no core has any more, neither in its list nor as a
-/// connection, nor is about to get. An address that goes with this change is dropped by a later
-/// one: were it dropped before all cores let go, it could come back with a second count.
-fn forget_unused(permits: &mut HashMap<(u32, SocketAddr), Shared<Permits>>) {
-    permits.retain(|_, permits| !permits.is_last());
+/// The plan in force, and the keys of what it names, in its order.
+struct Current {
+    plan: Shared<Plan>,
+    cluster_keys: Vec<ClusterKey>,
+    listener_keys: Vec<ListenerKey>,
 }
 
 impl Control {
@@ -62,8 +78,9 @@ impl Control {
         match letter {
             ToControl::Installed { core, version } => {
                 log::debug!("core {core} has installed plan {version}");
-                self.installed.set(self.installed.get() + 1);
+                self.installed[core].set(version);
             }
+            ToControl::ListenerClosed(key) => self.held.borrow_mut().closed(key),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
             ToControl::Drained { core } => {
                 log::debug!("core {core} has drained");
@@ -84,19 +101,30 @@ impl Control {
         }
     }
 
+    /// The plan in force.
+    pub(crate) fn plan(&self) -> Shared<Plan> {
+        self.current.borrow().plan.share()
+    }
+
+    fn has_installed(&self, version: u64) -> bool {
+        self.installed.iter().all(|installed| installed.get() >= version)
+    }
+
     fn are_letters_sent(&self) -> bool {
         self.shards.iter().all(Letters::are_sent)
     }
 
     /// The addresses of one cluster as they are known now, once for one core.
-    fn endpoints(&self, id: ClusterId) -> Vec<EndpointShare> {
-        let cluster = &self.plan.clusters[id.0 as usize];
+    fn endpoints(&self, key: ClusterKey, cluster: &plan::Cluster) -> Vec<EndpointShare> {
+        let cores = self.shards.len();
+        let mut clusters = self.clusters.borrow_mut();
         let mut shares: Vec<EndpointShare> = Vec::new();
         for endpoint in &cluster.endpoints {
             for address in self.watch.addresses(&endpoint.address) {
                 // Two names may lead to one address: it is one endpoint.
                 if shares.iter().all(|share| share.address != address) {
-                    let permits = self.permits(id, address);
+                    let max = cluster.pool.connections_max;
+                    let permits = max.map(|max| clusters.permits(key, address, max, cores));
                     shares.push(EndpointShare { address, weight: endpoint.weight, permits });
                 }
             }
@@ -104,32 +132,50 @@ impl Control {
         shares
     }
 
-    fn permits(&self, id: ClusterId, address: SocketAddr) -> Option<Shared<Permits>> {
-        let max = self.plan.clusters[id.0 as usize].pool.connections_max?;
-        let mut permits = self.permits.borrow_mut();
-        let entry = permits.entry((id.0, address));
-        let cores = self.shards.len();
-        Some(entry.or_insert_with(|| Shared::new(Permits::new(max, cores))).share())
-    }
-
     fn cluster_shares(&self) -> Vec<ClusterShare> {
-        let ids = (0..self.plan.clusters.len()).map(|id| ClusterId(id as u32));
-        ids.map(|id| ClusterShare {
-            waiting: self.waiting[id.0 as usize].share(),
-            endpoints: self.endpoints(id),
-        })
-        .collect()
+        let current = self.current.borrow();
+        let named = current.plan.clusters.iter().zip(&current.cluster_keys);
+        named
+            .map(|(cluster, &key)| {
+                let waiting = self.clusters.borrow().waiting(&cluster.name);
+                ClusterShare { key, waiting, endpoints: self.endpoints(key, cluster) }
+            })
+            .collect()
     }
 
     /// Tells the data cores of a name that leads elsewhere now.
     fn name_changed(&self, name: &NamedAddress) {
-        forget_unused(&mut self.permits.borrow_mut());
-        for (id, cluster) in self.plan.clusters.iter().enumerate() {
+        self.clusters.borrow_mut().forget_unused_permits();
+        let current = self.current.borrow();
+        for (cluster, &key) in current.plan.clusters.iter().zip(&current.cluster_keys) {
             if names::leads_to(&cluster.endpoints, name) {
-                let id = ClusterId(id as u32);
-                self.to_shards(|| ToShard::Endpoints(id, self.endpoints(id)));
+                self.to_shards(|| ToShard::Endpoints(key, self.endpoints(key, cluster)));
             }
         }
+    }
+
+    /// The plan in force for every core, with the sockets that are new; the first one with its end
+    /// of the log, by core.
+    fn send_plan(&self, sockets: Vec<(ListenerKey, Vec<TcpListener>)>, log: Vec<Producer>) {
+        let mut by_core: Vec<Vec<(ListenerKey, TcpListener)>> =
+            self.shards.iter().map(|_| Vec::new()).collect();
+        for (key, sockets) in sockets {
+            for (own, socket) in by_core.iter_mut().zip(sockets) {
+                own.push((key, socket));
+            }
+        }
+        let mut log = log.into_iter();
+        for (letters, sockets) in self.shards.iter().zip(by_core) {
+            let install = Install {
+                plan: self.plan(),
+                clusters: self.cluster_shares(),
+                listener_keys: self.current.borrow().listener_keys.clone(),
+                sockets,
+                log: log.next(),
+            };
+            letters.send(ToShard::Install(Box::new(install)));
+        }
+        self.wake(); // whoever delivers later what found no room
     }
 
     /// Waits for what letters bring about; false when that takes longer than `limit`, or a core
@@ -195,11 +241,12 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
         match first(signals.next(), control.failure()).await {
             Either::First(Ok(Signal::Stop)) => break,
             Either::First(Ok(Signal::Reopen)) => {
-                if let Some(log) = &control.totals.borrow().log {
-                    log.reopen();
+                if let Some(publisher) = &control.totals.borrow().log {
+                    publisher.reopen();
                 }
             }
-            Either::First(Ok(signal @ (Signal::Reload | Signal::Upgrade))) => {
+            Either::First(Ok(Signal::Reload)) => reload(Rc::clone(control)),
+            Either::First(Ok(signal @ Signal::Upgrade)) => {
                 log::warn!("signal {signal:?} is not acted on by this version");
             }
             Either::First(Err(error)) => log::error!("cannot read signals: {error}"),
@@ -209,7 +256,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
             }
         }
     }
-    let timeout = control.plan.drain_timeout;
+    let timeout = control.plan().drain_timeout;
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
     control.draining.set(true);
     control.to_shards(|| ToShard::Drain);
@@ -225,9 +272,27 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     }
 }
 
+/// SIGHUP. What comes of it is logged.
+fn reload(control: Rc<Control>) {
+    engine::spawn(async move {
+        if let (Err(refused), None) = (control.reload(Trigger::Signal).await, control.source.file())
+        {
+            log::warn!("SIGHUP: {refused}");
+        }
+    });
+}
+
 /// A second request to stop: whoever sends it does not want to wait.
 async fn again(signals: &mut Signals) {
-    while !matches!(signals.next().await, Ok(Signal::Stop)) {}
+    loop {
+        match signals.next().await {
+            Ok(Signal::Stop) => return,
+            Ok(signal @ (Signal::Reload | Signal::Upgrade)) => {
+                log::warn!("signal {signal:?} is refused: the process is draining");
+            }
+            Ok(Signal::Reopen) | Err(_) => {}
+        }
+    }
 }
 
 enum Either<A, B> {
@@ -250,21 +315,4 @@ async fn first<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> 
 /// The control core's ends of its mailboxes.
 struct ControlMail {
     inboxes: Vec<Inbox<ToControl>>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_of_an_address_are_forgotten_once_nobody_can_hold_one() {
-        let key = (0, SocketAddr::from(([127, 0, 0, 1], 80)));
-        let mut permits = HashMap::from([(key, Shared::new(Permits::new(1, 1)))]);
-        let endpoint = permits[&key].share();
-        forget_unused(&mut permits);
-        assert_eq!(permits.len(), 1, "a core has it");
-        drop(endpoint);
-        forget_unused(&mut permits);
-        assert!(permits.is_empty());
-    }
 }

@@ -1,15 +1,17 @@
 //! Statistics of all cores, merged when somebody asks: counters are read where they are, histograms
 //! are handed over by the cores.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use crate::control::Control;
-use crate::control::message::{ShardState, ToShard};
+use crate::control::message::{GenerationState, ShardState, ToShard};
+use crate::events::publisher::PublisherHandle;
 use crate::limits;
-use crate::plan::Plan;
+use crate::plan::ClusterKey;
 use crate::telemetry::metrics::{Cluster, Core, Snapshot, new_histogram};
 
 /// What the cores have reported, summed since the start.
@@ -18,7 +20,8 @@ pub(crate) struct Totals {
     durations: Histogram<u64>,
     /// Questions asked so far. Several may be open at once: each waits for the answers to itself.
     rounds: u64,
-    pub(crate) log: Option<crate::events::publisher::PublisherHandle>,
+    /// `None` once the process ends.
+    pub(super) log: Option<PublisherHandle>,
 }
 
 struct CoreTotals {
@@ -28,14 +31,12 @@ struct CoreTotals {
     panics: u64,
     lag: Histogram<u64>,
     lag_micros: u64,
-    upstream_connections: Vec<u64>,
+    upstream_connections: Vec<(ClusterKey, u64)>,
+    generations: Vec<GenerationState>,
 }
 
 impl Totals {
-    pub(super) fn new(
-        cores: usize,
-        log: Option<crate::events::publisher::PublisherHandle>,
-    ) -> Totals {
+    pub(super) fn new(cores: usize, log: Option<PublisherHandle>) -> Totals {
         let core = || CoreTotals {
             answered: 0,
             busy: Duration::ZERO,
@@ -43,6 +44,7 @@ impl Totals {
             lag: new_histogram(),
             lag_micros: 0,
             upstream_connections: Vec::new(),
+            generations: Vec::new(),
         };
         Totals {
             cores: (0..cores).map(|_| core()).collect(),
@@ -68,9 +70,19 @@ impl Totals {
         totals.panics = state.core.panics;
         totals.lag_micros += sum(&state.core.lag);
         totals.upstream_connections = state.upstream_connections;
+        totals.generations = state.generations;
         // Ours reach as far as theirs do, so nothing can be out of range.
         totals.lag.add(&state.core.lag).expect("its bounds are within ours");
         self.durations.add(&state.durations).expect("its bounds are within ours");
+    }
+
+    /// Exchanges by the version that they began with.
+    pub(super) fn exchanges(&self) -> BTreeMap<u64, u64> {
+        let mut exchanges = BTreeMap::new();
+        for generation in self.cores.iter().flat_map(|core| &core.generations) {
+            *exchanges.entry(generation.version).or_default() += generation.exchanges;
+        }
+        exchanges
     }
 }
 
@@ -78,16 +90,21 @@ fn sum(histogram: &Histogram<u64>) -> u64 {
     histogram.iter_recorded().map(|v| v.value_iterated_to() * v.count_at_value()).sum()
 }
 
-/// Asks every core, waits for the answers as long as a scraper would, and takes what is there.
-pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
+/// Asks every core, and waits for the answers as long as a scraper would.
+pub(super) async fn ask(control: &Rc<Control>) {
     let round = control.totals.borrow_mut().ask();
     control.to_shards(|| ToShard::Report(round));
     let answered = |control: &Control| control.totals.borrow().have_answered(round);
     if !control.until(limits::REPORT_TIMEOUT, answered).await {
         log::warn!("a core is too busy to report: some of its figures are older than asked for");
     }
+}
+
+/// Everything as it is now, as far as the cores have answered.
+pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
+    ask(control).await;
     let mut totals = control.totals.borrow_mut();
-    let written = totals.log.as_mut().map(|log| log.written()).unwrap_or_default();
+    let written = totals.log.as_mut().map(PublisherHandle::written).unwrap_or_default();
     Snapshot {
         cores: control
             .counters
@@ -104,23 +121,27 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
                 }
             })
             .collect(),
-        clusters: clusters(&control.plan, &totals),
+        clusters: clusters(control, &totals),
         durations: totals.durations.clone(),
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
         draining: control.draining.get(),
-        rules_version: control.plan.version,
+        rules_version: control.plan().version,
     }
 }
 
-fn clusters(plan: &Plan, totals: &Totals) -> Vec<Cluster> {
-    let connections = |id: usize| {
-        totals.cores.iter().filter_map(|core| core.upstream_connections.get(id)).sum::<u64>()
-    };
-    plan.clusters
-        .iter()
-        .enumerate()
-        .map(|(id, cluster)| Cluster { name: cluster.name.clone(), connections: connections(id) })
+fn clusters(control: &Control, totals: &Totals) -> Vec<Cluster> {
+    let mut connections: BTreeMap<ClusterKey, u64> = BTreeMap::new();
+    for (key, count) in totals.cores.iter().flat_map(|core| &core.upstream_connections) {
+        *connections.entry(*key).or_default() += count;
+    }
+    let current = control.current.borrow();
+    let named = current.plan.clusters.iter().zip(&current.cluster_keys);
+    named
+        .map(|(cluster, key)| Cluster {
+            name: cluster.name.clone(),
+            connections: connections.get(key).copied().unwrap_or_default(),
+        })
         .collect()
 }
 
@@ -134,7 +155,13 @@ mod tests {
         durations.record(5).expect("it is within the bounds");
         let (lag, cpu) = (new_histogram(), Duration::from_secs(round));
         let core = CoreState { descriptors: 0, timers: 0, buffers: 0, panics: 0, lag, cpu };
-        ShardState { round, core, durations, upstream_connections: vec![round] }
+        ShardState {
+            round,
+            core,
+            durations,
+            upstream_connections: Vec::new(),
+            generations: Vec::new(),
+        }
     }
 
     #[test]

@@ -80,8 +80,6 @@ impl LogFile {
     pub(super) fn open(
         name: &'static str,
         path: Option<PathBuf>,
-        rotate: Option<Rotate>,
-        on_full: OnFull,
         clocks: Clocks,
     ) -> Result<LogFile, (PathBuf, io::Error)> {
         let sink = match path {
@@ -91,9 +89,7 @@ impl LogFile {
                 Err(error) => return Err((path, error)),
             },
         };
-        let mut log = LogFile::of(name, sink, clocks);
-        log.settle(rotate, on_full);
-        Ok(log)
+        Ok(LogFile::of(name, sink, clocks))
     }
 
     fn of(name: &'static str, sink: Sink, clocks: Clocks) -> LogFile {
@@ -225,9 +221,7 @@ impl LogFile {
                 self.torn = false;
                 self.written.reopened += 1;
                 if let Some(batch) = held {
-                    // A line that was cut is written whole to the new file.
-                    let newline = batch.text[..batch.sent].iter().rposition(|&byte| byte == b'\n');
-                    batch.sent = newline.map_or(0, |at| at + 1);
+                    batch.back_to_line();
                 }
             }
             Err(error) => log::error!(
@@ -375,7 +369,7 @@ mod tests {
     use super::*;
 
     fn log(path: PathBuf) -> LogFile {
-        LogFile::open("access log", Some(path), None, OnFull::Drop, CLOCKS).unwrap()
+        LogFile::open("access log", Some(path), CLOCKS).unwrap()
     }
 
     fn batch(text: &str) -> Batch {
@@ -477,7 +471,9 @@ mod tests {
 
     fn rotating(path: PathBuf, bytes_max: u64, age_max: Duration) -> LogFile {
         let rotate = Rotate { bytes_max, age_max, backups_max: 5, compress: false };
-        LogFile::open("access log", Some(path), Some(rotate), OnFull::Drop, CLOCKS).unwrap()
+        let mut log = log(path);
+        log.settle(Some(rotate), OnFull::Drop);
+        log
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The publisher core: takes lines from the other cores and writes them to the log files. It never
 //! slows a data core: it may block on a disk or a pipe, while the queues fill and the data cores
-//! drop and count, or keep connections waiting where no line may be lost.
+//! drop and count, or keep connections waiting where no line may be lost. After a reload, exchanges
+//! that began before it are told of in the access log of their own plan, which stays open until the
+//! last of them has ended.
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -59,6 +61,34 @@ impl Files {
             audit: plan.audit_log.clone(),
         }
     }
+
+    /// Opens what is not open as part of `open`. May block.
+    pub fn open(self, open: &Files, clocks: Clocks) -> Result<Opened, StartError> {
+        let path = |files: &Files| files.access.as_ref().map(|log| log.path.clone());
+        let error = |files: &Files| files.error.as_ref().map(|log| Some(log.path.clone()));
+        let audit = |files: &Files| files.audit.as_ref().map(|log| Some(log.path.clone()));
+        let new = |name, wanted: Option<Option<PathBuf>>, now| match wanted {
+            Some(path) if Some(&path) != now => LogFile::open(name, path, clocks)
+                .map(Some)
+                .map_err(|(path, cause)| StartError::Open { log: name, path, cause }),
+            Some(_) | None => Ok(None),
+        };
+        Ok(Opened {
+            access: new("access log", path(&self), path(open).as_ref())?,
+            error: new("error log", error(&self), error(open).as_ref())?,
+            audit: new("audit log", audit(&self), audit(open).as_ref())?,
+            files: self,
+        })
+    }
+}
+
+/// Nothing can fail any more: what was not open is.
+#[derive(Debug)]
+pub struct Opened {
+    files: Files,
+    access: Option<LogFile>,
+    error: Option<LogFile>,
+    audit: Option<LogFile>,
 }
 
 /// What starting gives: the control core's end, one producer for each data core, and the thread.
@@ -73,7 +103,7 @@ impl Publisher {
     /// Opens the files, so that an error is told before anything runs, then starts the thread.
     pub fn start(settings: Settings) -> Result<Started, StartError> {
         let Settings { files, cores, clocks } = settings;
-        let logs = Logs::open(files, clocks)?;
+        let logs = Logs::new(files.open(&Files::default(), clocks)?);
         let (producers, consumers) = (0..cores).map(|_| queue::pair()).unzip();
         let (worker, handle) = Worker::new(logs, consumers, clocks);
         let thread = thread::Builder::new()
@@ -134,10 +164,22 @@ impl PublisherHandle {
         drop(self.orders.try_send(Order::Reopen));
     }
 
-    /// Writes to these files from now on; one that cannot be opened is reported, and the old one
-    /// is used further. False when the publisher is too busy to listen: try again later.
-    pub fn use_files(&self, files: Files) -> bool {
-        self.orders.try_send(Order::Use(Box::new(files))).is_ok()
+    /// Writes access-log lines of generation `version` and later ones to these files, and all
+    /// others from now on. Comes back when the publisher is too busy to listen: try again later.
+    pub fn use_files(&self, version: u64, files: Box<Opened>) -> Result<(), Box<Opened>> {
+        match self.orders.try_send(Order::Use(version, files)) {
+            Ok(()) => Ok(()),
+            Err(error) => match error.into_inner() {
+                Order::Use(_, files) => Err(files),
+                Order::Reopen | Order::Forget(_) | Order::Stop => unreachable!("it was sent"),
+            },
+        }
+    }
+
+    /// Generations before `oldest` write no more, and what they have written is queued: closes
+    /// files that only they had. False when the publisher is too busy to listen.
+    pub fn forget(&self, oldest: u64) -> bool {
+        self.orders.try_send(Order::Forget(oldest)).is_ok()
     }
 
     /// Writes a line of the audit log, newline included. Never blocks; false when it is lost.
@@ -251,9 +293,13 @@ impl Worker {
                     let held = self.consumers.iter_mut().find_map(|c| c.held.as_mut());
                     self.logs.reopen(held);
                 }
-                Ok(Order::Use(files)) => {
+                Ok(Order::Use(version, files)) => {
                     self.drain();
-                    self.logs.use_files(*files);
+                    self.logs.use_files(version, *files);
+                }
+                Ok(Order::Forget(oldest)) => {
+                    self.drain();
+                    self.logs.forget(oldest);
                 }
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return Next::End,
                 Err(TryRecvError::Empty) => return Next::GoOn,
@@ -339,59 +385,86 @@ impl Worker {
 
 #[derive(Debug)]
 struct Logs {
-    access: Option<LogFile>,
+    /// The newest plan's last.
+    access: Vec<AccessLog>,
     error: Option<(LevelFilter, LogFile)>,
     audit: Option<LogFile>,
-    clocks: Clocks,
     /// Of access logs that are no longer written.
     before: Written,
 }
 
+#[derive(Debug)]
+struct AccessLog {
+    /// Each generation's lines go to the log with the last of these that is not after it.
+    since: Vec<u64>,
+    /// `None`: there was none.
+    file: Option<LogFile>,
+}
+
 impl Logs {
-    fn open(files: Files, clocks: Clocks) -> Result<Logs, StartError> {
-        let mut logs =
-            Logs { access: None, error: None, audit: None, clocks, before: Written::default() };
-        match logs.take_files(files) {
-            Some(error) => Err(error),
-            None => Ok(logs),
+    fn new(files: Opened) -> Logs {
+        let before = Written::default();
+        let mut logs = Logs { access: Vec::new(), error: None, audit: None, before };
+        logs.use_files(0, files);
+        logs
+    }
+
+    fn use_files(&mut self, version: u64, new: Opened) {
+        let path = new.files.access.as_ref().map(|access| access.path.as_deref());
+        let is_wanted = |log: &AccessLog| match (&log.file, path) {
+            (Some(file), Some(path)) => file.is_at(path),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        // An older generation may have brought it: then it is open, whatever the newest has.
+        let mut log = match self.access.iter().position(is_wanted) {
+            Some(index) => self.access.remove(index),
+            None => AccessLog { since: Vec::new(), file: new.access },
+        };
+        log.since.push(version);
+        if let (Some(file), Some(access)) = (&mut log.file, &new.files.access) {
+            file.settle(access.rotate, access.on_full);
+        }
+        self.access.push(log);
+        let error = new.error.or(self.error.take().map(|(_, file)| file));
+        self.error = new.files.error.zip(error).map(|(error, mut file)| {
+            file.settle(error.rotate, OnFull::Drop);
+            (error.level, file)
+        });
+        let audit = new.audit.or(self.audit.take());
+        self.audit = new.files.audit.zip(audit).map(|(audit, mut file)| {
+            file.settle(audit.rotate, OnFull::Drop);
+            file
+        });
+    }
+
+    fn forget(&mut self, oldest: u64) {
+        let all = self.access.iter().flat_map(|log| &log.since);
+        let Some(first) = all.copied().filter(|&since| since <= oldest).max() else { return };
+        self.access.iter_mut().for_each(|log| log.since.retain(|&since| since >= first));
+        for closed in self.access.extract_if(.., |log| log.since.is_empty()) {
+            self.before = self.before.plus(closed.written());
         }
     }
 
-    fn use_files(&mut self, files: Files) {
-        if let Some(error) = self.take_files(files) {
-            log::error!("{error}; lines go where they went before");
-        }
-    }
-
-    /// Opens what is not open yet, and closes what is not wanted; the first that cannot be opened.
-    fn take_files(&mut self, files: Files) -> Option<StartError> {
-        let clocks = self.clocks;
-        let access = files.access.map(|a| (a.path, a.rotate, a.on_full));
-        let audit = files.audit.map(|audit| (Some(audit.path), audit.rotate, OnFull::Drop));
-        let level = files.error.as_ref().map(|error| error.level);
-        let error = files.error.map(|error| (Some(error.path), error.rotate, OnFull::Drop));
-        let before = self.access.as_ref().map(|log| log.written).unwrap_or_default();
-        let (access, first) = exchange("access log", self.access.take(), access, clocks);
-        // A file that was closed takes its sums with it.
-        if access.as_ref().is_none_or(|log| log.written == Written::default()) {
-            self.before = self.before.plus(before);
-        }
-        self.access = access;
-        let old = self.error.take();
-        let (old_level, old) = old.map_or((LevelFilter::Off, None), |(l, log)| (l, Some(log)));
-        let (error, second) = exchange("error log", old, error, clocks);
-        self.error = error.map(|log| (level.unwrap_or(old_level), log));
-        let (audit, third) = exchange("audit log", self.audit.take(), audit, clocks);
-        self.audit = audit;
-        first.or(second).or(third)
+    /// Which access log a generation's lines go to. A line that comes too late for its own goes to
+    /// the newest.
+    fn index(&self, version: u64) -> usize {
+        let of = |log: &AccessLog| log.since.iter().copied().filter(|&s| s <= version).max();
+        let logs = self.access.iter().enumerate();
+        logs.max_by_key(|(_, log)| of(log)).map_or(0, |(index, _)| index)
     }
 
     /// Writes a batch and gives its buffer back, or leaves it with its consumer.
     fn write(&mut self, consumer: &mut Consumer, mut batch: Batch) -> Outcome {
-        let outcome = match &mut self.access {
-            Some(log) => log.write(&mut batch),
-            None => Outcome::Settled,
-        };
+        let index = self.index(batch.version);
+        let mut outcome = self.write_to(index, &mut batch);
+        let newest = self.access.len() - 1;
+        if outcome == Outcome::Held && index != newest && self.access[newest].file.is_some() {
+            // A reload is the way out for who waits for a log that has no room.
+            batch.back_to_line();
+            outcome = self.write_to(newest, &mut batch);
+        }
         match outcome {
             Outcome::Settled => consumer.give_back(batch.text),
             Outcome::Held => consumer.held = Some(batch),
@@ -399,9 +472,20 @@ impl Logs {
         outcome
     }
 
+    fn write_to(&mut self, index: usize, batch: &mut Batch) -> Outcome {
+        match &mut self.access[index].file {
+            Some(file) => file.write(batch),
+            None => {
+                self.before.dropped_lines += u64::from(batch.lines);
+                Outcome::Settled
+            }
+        }
+    }
+
     fn give_up(&mut self, batch: &Batch) {
-        if let Some(log) = &mut self.access {
-            log.give_up(batch);
+        let index = self.index(batch.version);
+        if let Some(file) = &mut self.access[index].file {
+            file.give_up(batch);
         }
     }
 
@@ -419,45 +503,25 @@ impl Logs {
         }
     }
 
-    fn reopen(&mut self, held: Option<&mut Batch>) {
-        if let Some(log) = &mut self.access {
-            log.reopen(held);
+    fn reopen(&mut self, mut held: Option<&mut Batch>) {
+        let holding = held.as_ref().map(|batch| self.index(batch.version));
+        for (index, log) in self.access.iter_mut().enumerate() {
+            if let Some(file) = &mut log.file {
+                file.reopen(if holding == Some(index) { held.take() } else { None });
+            }
         }
         let others = [self.error.as_mut().map(|(_, log)| log), self.audit.as_mut()];
         others.into_iter().flatten().for_each(|log| log.reopen(None));
     }
 
     fn written(&self) -> Written {
-        self.before.plus(self.access.as_ref().map(|log| log.written).unwrap_or_default())
+        self.access.iter().fold(self.before, |sum, log| sum.plus(log.written()))
     }
 }
 
-type Wanted = (Option<PathBuf>, Option<Rotate>, OnFull);
-
-/// The log that is wanted: the old one if it is that, or if the new one cannot be opened.
-fn exchange(
-    name: &'static str,
-    old: Option<LogFile>,
-    wanted: Option<Wanted>,
-    clocks: Clocks,
-) -> (Option<LogFile>, Option<StartError>) {
-    let Some((path, rotate, on_full)) = wanted else {
-        return (None, None);
-    };
-    let same = |log: &LogFile| log.is_at(path.as_deref().map(Path::new));
-    if let Some(mut old) = old {
-        if same(&old) {
-            old.settle(rotate, on_full);
-            return (Some(old), None);
-        }
-        return match LogFile::open(name, path, rotate, on_full, clocks) {
-            Ok(new) => (Some(new), None),
-            Err((path, cause)) => (Some(old), Some(StartError::Open { log: name, path, cause })),
-        };
-    }
-    match LogFile::open(name, path, rotate, on_full, clocks) {
-        Ok(new) => (Some(new), None),
-        Err((path, cause)) => (None, Some(StartError::Open { log: name, path, cause })),
+impl AccessLog {
+    fn written(&self) -> Written {
+        self.file.as_ref().map(|file| file.written).unwrap_or_default()
     }
 }
 
@@ -468,6 +532,7 @@ const ORDERS_MAX: usize = 8;
 mod tests {
     use std::fs;
     use std::io::Read as _;
+    use std::path::Path;
     use std::process::Command;
 
     use super::*;
@@ -486,7 +551,16 @@ mod tests {
     }
 
     fn offer(producer: &mut Producer, lines: &[&str]) -> bool {
-        let mut batch = producer.begin();
+        offer_of(1, producer, lines)
+    }
+
+    fn change(handle: &PublisherHandle, version: u64, wanted: Files, now: &Files) {
+        let opened = Box::new(wanted.open(now, CLOCKS).unwrap());
+        assert!(handle.use_files(version, opened).is_ok());
+    }
+
+    fn offer_of(version: u64, producer: &mut Producer, lines: &[&str]) -> bool {
+        let mut batch = producer.begin(version);
         for line in lines {
             batch.push(|out| out.extend_from_slice(line.as_bytes()));
         }
@@ -561,24 +635,41 @@ mod tests {
         let Started { mut handle, mut producers, thread } = start(&folder.log(), 1);
         assert!(offer(&mut producers[0], &["old\n"]));
         until(&mut handle, |written| written.lines == 1);
-        let broken = files(Path::new("/nonexistent/access.log"), OnFull::Drop);
-        assert!(handle.use_files(broken));
         let new = folder.0.join("new.log");
         let audit = folder.0.join("audit.log");
-        assert!(offer(&mut producers[0], &["still old\n"]));
-        until(&mut handle, |written| written.lines == 2);
+        let now = files(&folder.log(), OnFull::Drop);
         let mut wanted = files(&new, OnFull::Drop);
         wanted.audit = Some(AuditLog { path: audit.clone(), rotate: None });
-        assert!(handle.use_files(wanted));
-        while !new.exists() {
-            thread::sleep(Duration::from_millis(1));
-        }
-        assert!(offer(&mut producers[0], &["new\n"]) && producers[0].audit(b"core\n".to_vec()));
-        assert!(handle.audit(b"control\n".to_vec()));
-        assert_eq!(stop(handle, thread).lines, 3);
-        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "old\nstill old\n");
-        assert_eq!(fs::read_to_string(new).unwrap(), "new\n");
+        change(&handle, 2, wanted.clone(), &now);
+        assert!(offer(&mut producers[0], &["still old\n"]));
+        assert!(offer_of(2, &mut producers[0], &["new\n"]));
+        assert!(producers[0].audit(b"core\n".to_vec()) && handle.audit(b"control\n".to_vec()));
+        until(&mut handle, |written| written.lines == 3);
+        assert!(handle.forget(2));
+        assert!(offer(&mut producers[0], &["late\n"]));
+        // Back to the first, and then there is none.
+        change(&handle, 3, files(&folder.log(), OnFull::Drop), &wanted);
+        change(&handle, 4, Files::default(), &now);
+        assert!(offer_of(3, &mut producers[0], &["back\n"]));
+        assert_eq!(stop(handle, thread).lines, 5);
+        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "old\nstill old\nback\n");
+        assert_eq!(fs::read_to_string(new).unwrap(), "new\nlate\n");
         assert_eq!(fs::read_to_string(audit).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn a_log_that_is_wanted_again_while_old_exchanges_write_it_is_opened_once() {
+        let folder = Folder::new("again");
+        let [a, b] = [folder.log(), folder.0.join("b.log")].map(|path| files(&path, OnFull::Drop));
+        let mut logs = Logs::new(a.clone().open(&Files::default(), CLOCKS).unwrap());
+        logs.use_files(2, b.clone().open(&a, CLOCKS).unwrap());
+        logs.use_files(3, a.clone().open(&b, CLOCKS).unwrap());
+        assert_eq!(logs.access.len(), 2);
+        assert_eq!([1, 2, 3, 4].map(|version| logs.index(version)), [1, 0, 1, 1]);
+        logs.forget(2);
+        assert_eq!([2, 3].map(|version| logs.index(version)), [0, 1]);
+        logs.forget(3);
+        assert_eq!((logs.access.len(), logs.index(3)), (1, 0));
     }
 
     #[test]
@@ -594,11 +685,11 @@ mod tests {
     fn a_full_disk_holds_lines_that_may_not_be_lost_until_another_file_takes_them() {
         let folder = Folder::new("held-by-full");
         let files_now = files(Path::new("/dev/full"), OnFull::Block);
-        let settings = Settings { files: files_now, cores: 2, clocks: CLOCKS };
+        let settings = Settings { files: files_now.clone(), cores: 2, clocks: CLOCKS };
         let Started { handle, mut producers, thread } = Publisher::start(settings).unwrap();
         assert!(offer(&mut producers[0], &["a\n", "b\n"]));
         assert!(offer(&mut producers[1], &["c\n"]));
-        assert!(handle.use_files(files(&folder.log(), OnFull::Block)));
+        change(&handle, 2, files(&folder.log(), OnFull::Block), &files_now);
         let written = stop(handle, thread);
         assert_eq!((written.lines, written.dropped_lines), (3, 0));
         let text = fs::read_to_string(folder.log()).unwrap();
@@ -642,7 +733,8 @@ mod tests {
         let folder = Folder::new("ended");
         let (mut first, first_out) = queue::pair();
         let (_second, second_out) = queue::pair();
-        let logs = Logs::open(files(&folder.log(), OnFull::Drop), CLOCKS).unwrap();
+        let opened = files(&folder.log(), OnFull::Drop).open(&Files::default(), CLOCKS);
+        let logs = Logs::new(opened.unwrap());
         let (mut worker, _handle) = Worker::new(logs, vec![first_out, second_out], CLOCKS);
         assert!(offer(&mut first, &["last words\n"]));
         drop(first);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, TrySendError};
 
-use crate::events::publisher::Files;
+use crate::events::publisher::Opened;
 use crate::limits::{
     ACCESS_LOG_BATCH_BYTES, ACCESS_LOG_BATCHES_MAX, ACCESS_LOG_QUEUE_BYTES_MAX, AUDIT_LINES_MAX,
 };
@@ -16,8 +16,10 @@ use crate::limits::{
 pub(crate) enum Order {
     /// Open the files by their names again: they were rotated away (SIGUSR1).
     Reopen,
-    /// Write to these files from now on.
-    Use(Box<Files>),
+    /// Write to these files from this generation on.
+    Use(u64, Box<Opened>),
+    /// Generations before this one have written their last line.
+    Forget(u64),
     /// Write what is queued by now, then end.
     Stop,
 }
@@ -49,6 +51,8 @@ impl Written {
 pub struct Batch {
     pub(crate) text: Vec<u8>,
     pub(crate) lines: u32,
+    /// Of the plan that says where they go.
+    pub(crate) version: u64,
     /// Bytes that are written already.
     pub(crate) sent: usize,
     /// Lines that found no room before this batch did.
@@ -61,6 +65,12 @@ impl Batch {
         encode(&mut self.text);
         self.lines += 1;
         debug_assert!(self.text.ends_with(b"\n"));
+    }
+
+    /// What was cut is to be written whole, to another file.
+    pub(crate) fn back_to_line(&mut self) {
+        let newline = self.text[..self.sent].iter().rposition(|&byte| byte == b'\n');
+        self.sent = newline.map_or(0, |at| at + 1);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -89,11 +99,11 @@ pub struct Producer {
 
 impl Producer {
     /// An empty batch, in a buffer that was used before if there is one.
-    pub fn begin(&mut self) -> Batch {
+    pub fn begin(&mut self, version: u64) -> Batch {
         self.collect();
         let text = self.spares.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES));
         debug_assert!(text.is_empty());
-        Batch { text, ..Batch::default() }
+        Batch { text, version, ..Batch::default() }
     }
 
     /// Never blocks. A batch that finds no room comes back: [`Producer::drop`] it, or try again. An
@@ -202,7 +212,7 @@ mod tests {
     use super::*;
 
     fn batch(producer: &mut Producer, lines: u32) -> Batch {
-        let mut batch = producer.begin();
+        let mut batch = producer.begin(1);
         for _ in 0..lines {
             batch.push(|out| out.extend_from_slice(b"line\n"));
         }
@@ -229,7 +239,7 @@ mod tests {
     fn a_queue_is_full_of_bytes_as_well_and_always_takes_one_batch() {
         let (mut producer, consumer) = pair();
         let large = |producer: &mut Producer| {
-            let mut batch = producer.begin();
+            let mut batch = producer.begin(1);
             batch.push(|out| out.extend_from_slice(&[b'\n'; ACCESS_LOG_QUEUE_BYTES_MAX]));
             batch
         };
@@ -264,7 +274,7 @@ mod tests {
         drop(consumer);
         let refused = producer.offer(second).unwrap_err();
         producer.drop(refused);
-        assert_eq!(producer.begin().text.as_ptr(), address);
+        assert_eq!(producer.begin(1).text.as_ptr(), address);
     }
 
     #[test]
@@ -274,7 +284,7 @@ mod tests {
         let mut buffer = Vec::with_capacity(3 * BUFFER_BYTES);
         buffer.extend_from_slice(b"line\n");
         consumer.give_back(buffer);
-        assert!(producer.begin().text.capacity() < 3 * BUFFER_BYTES);
+        assert!(producer.begin(1).text.capacity() < 3 * BUFFER_BYTES);
         assert_eq!(producer.queued, 0);
     }
 }

@@ -2,7 +2,8 @@
 //! when it is full or `ACCESS_LOG_BATCH_AGE_MAX` old. When the publisher has no room, lines are
 //! dropped and counted; or, with `on_full = "block"`, the batch grows and every connection that has
 //! added a line waits before it goes on, so that it grows by one line per connection at most. The
-//! core itself never waits.
+//! core itself never waits. Each generation has a batch of its own while it has lines: the publisher
+//! writes it where that generation's plan says.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -32,7 +33,8 @@ pub(crate) struct AccessLines {
 
 struct Lines {
     producer: Producer,
-    batch: Batch,
+    /// At most one for each generation, none of them empty.
+    batches: Vec<Batch>,
     on_full: OnFull,
     scratch: Vec<u8>,
     pace: Pace,
@@ -60,21 +62,22 @@ impl AccessLines {
     /// A generation without a producer goes on with the one that there is.
     pub(crate) fn install(&self, on_full: OnFull, producer: Option<Producer>, cores: usize) {
         let mut lines = self.lines.borrow_mut();
-        if let Some(mut producer) = producer {
-            let batch = producer.begin();
+        if let Some(producer) = producer {
             let per_second = (limits::AUDIT_EVENTS_PER_SECOND / cores.max(1)).max(1);
             let pace = Pace { per_second, second: None, told: 0, untold: 0 };
-            *lines = Some(Lines { producer, batch, on_full, scratch: Vec::new(), pace });
+            *lines =
+                Some(Lines { producer, batches: Vec::new(), on_full, scratch: Vec::new(), pace });
         } else if let Some(lines) = lines.as_mut() {
             lines.on_full = on_full;
         }
     }
 
-    pub(crate) fn write(&self, log: &AccessLog, record: &Record<'_>, shard: &Shard) {
+    /// `version` is that of the plan that `log` is from.
+    pub(crate) fn write(&self, log: &AccessLog, version: u64, record: &Record<'_>, shard: &Shard) {
         if let Some(lines) = self.lines.borrow_mut().as_mut() {
-            let Lines { batch, scratch, .. } = lines;
+            let (batch, scratch) = lines.batch(version);
             batch.push(|out| access_log::encode(log, record, scratch, out));
-            if lines.batch.is_full() {
+            if batch.is_full() {
                 self.settle(lines.offer(shard.counters()));
             }
         }
@@ -93,11 +96,10 @@ impl AccessLines {
                 OnFull::Drop => Duration::ZERO,
                 OnFull::Block => limits::ACCESS_LOG_LAST_WAIT,
             };
-            let batch = std::mem::take(&mut lines.batch);
-            if !batch.is_empty()
-                && let Err(batch) = lines.producer.offer_last(batch, patience)
-            {
-                counters.log_lines_dropped.add(lines.producer.drop(batch));
+            for batch in std::mem::take(&mut lines.batches) {
+                if let Err(batch) = lines.producer.offer_last(batch, patience) {
+                    counters.log_lines_dropped.add(lines.producer.drop(batch));
+                }
             }
         }
     }
@@ -167,23 +169,32 @@ enum Offered {
 }
 
 impl Lines {
+    /// Where lines of this generation are collected, and room to encode them.
+    fn batch(&mut self, version: u64) -> (&mut Batch, &mut Vec<u8>) {
+        let known = self.batches.iter().position(|batch| batch.version == version);
+        let index = known.unwrap_or_else(|| {
+            self.batches.push(self.producer.begin(version));
+            self.batches.len() - 1
+        });
+        (&mut self.batches[index], &mut self.scratch)
+    }
+
     fn offer(&mut self, counters: &Counters) -> Offered {
-        if self.batch.is_empty() {
-            return Offered::Settled;
-        }
-        let batch = std::mem::take(&mut self.batch);
-        match (self.producer.offer(batch), self.on_full) {
-            (Ok(()), _) => {}
-            (Err(batch), OnFull::Block) => {
-                self.batch = batch;
-                return Offered::Waits;
+        let mut waiting = 0;
+        while waiting < self.batches.len() {
+            let batch = self.batches.swap_remove(waiting);
+            match (self.producer.offer(batch), self.on_full) {
+                (Ok(()), _) => {}
+                (Err(batch), OnFull::Block) => {
+                    self.batches.insert(waiting, batch);
+                    waiting += 1;
+                }
+                (Err(batch), OnFull::Drop) => {
+                    counters.log_lines_dropped.add(self.producer.drop(batch));
+                }
             }
-            (Err(batch), OnFull::Drop) => {
-                counters.log_lines_dropped.add(self.producer.drop(batch));
-            }
         }
-        self.batch = self.producer.begin();
-        Offered::Settled
+        if waiting == 0 { Offered::Settled } else { Offered::Waits }
     }
 }
 

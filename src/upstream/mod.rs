@@ -2,4 +2,5 @@
 //! queue when there is none.
 
 pub(crate) mod connect;
+mod endpoints;
 pub(crate) mod pool;

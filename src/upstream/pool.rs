@@ -10,20 +10,20 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::balancing::RoundRobin;
 use crate::control::message::{ClusterShare, EndpointShare, ToShard};
-use crate::engine::{self, Level, Permits, Shared, Socket};
+use crate::engine::{self, Level, Shared, Socket};
 use crate::exchange::failure::Failure;
 use crate::limits;
-use crate::plan::{self, ClusterId, ClusterTimeouts, PoolLimits};
+use crate::plan::{ClusterKey, PoolLimits};
 use crate::shard::mail::Mail;
 use crate::upstream::connect::connect;
+use crate::upstream::endpoints::{Endpoint, Endpoints, Kept};
 
 /// A cluster as one core sees it.
 pub(crate) struct Cluster {
-    id: ClusterId,
-    limits: PoolLimits,
-    pub(crate) timeouts: ClusterTimeouts,
+    key: ClusterKey,
+    /// Of the newest generation.
+    limits: Cell<PoolLimits>,
     mail: Rc<Mail>,
     endpoints: RefCell<Endpoints>,
     /// No longer in the cluster, but with connections that exchanges still use.
@@ -33,27 +33,6 @@ pub(crate) struct Cluster {
     waiting: Shared<Level>,
     /// When this core last gave a slot away although it had waiters of its own.
     yielded: Cell<Option<Instant>>,
-}
-
-struct Endpoints {
-    list: Vec<Rc<Endpoint>>,
-    weights: Vec<u32>,
-    turn: RoundRobin,
-}
-
-pub(crate) struct Endpoint {
-    pub(crate) address: SocketAddr,
-    idle: RefCell<Vec<Kept>>,
-    open: Cell<u32>,
-    permits: Option<Shared<Permits>>,
-    /// No longer part of the cluster: connections close when their exchange ends.
-    removed: Cell<bool>,
-}
-
-/// An idle connection in the pool.
-struct Kept {
-    socket: Socket,
-    until: Instant,
 }
 
 /// A connection lent to one exchange. Dropped: it is closed. `keep` puts it into the pool.
@@ -105,16 +84,10 @@ enum Choice {
 }
 
 impl Cluster {
-    pub(crate) fn new(
-        id: ClusterId,
-        plan: &plan::Cluster,
-        share: ClusterShare,
-        mail: Rc<Mail>,
-    ) -> Rc<Cluster> {
+    pub(crate) fn new(limits: PoolLimits, share: ClusterShare, mail: Rc<Mail>) -> Rc<Cluster> {
         Rc::new(Cluster {
-            id,
-            limits: plan.pool,
-            timeouts: plan.timeouts,
+            key: share.key,
+            limits: Cell::new(limits),
             endpoints: RefCell::new(Endpoints::new(share.endpoints, &[], mail.core())),
             leaving: RefCell::default(),
             mail,
@@ -124,12 +97,33 @@ impl Cluster {
         })
     }
 
+    /// The cluster of a new generation: connections, waiting exchanges and the turn among its
+    /// endpoints go on.
+    pub(crate) fn reconfigure(&self, limits: PoolLimits, shares: Vec<EndpointShare>) {
+        self.limits.set(limits);
+        self.replace_endpoints(shares);
+    }
+
+    /// No generation to come has it: what is idle is closed, the rest when its exchange ends.
+    pub(crate) fn retire(&self) {
+        let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
+        for endpoint in endpoints {
+            endpoint.removed.set(true);
+            self.close_idle(&endpoint, usize::MAX);
+        }
+    }
+
     /// Takes over new addresses; connections to those that stay are kept.
     pub(crate) fn replace_endpoints(&self, shares: Vec<EndpointShare>) {
+        if self.endpoints.borrow().are(&shares) {
+            // Nothing moved but perhaps a maximum.
+            return self.close_surplus();
+        }
         // An address may leave and come back: what this core wants of it must not outlast the list.
         self.ask_no_more();
         let old = std::mem::take(&mut self.endpoints.borrow_mut().list);
-        let new = Endpoints::new(shares, &old, self.mail.core());
+        let next = self.endpoints.borrow().turn.position();
+        let new = Endpoints::new(shares, &old, next);
         let dropped: Vec<_> =
             old.into_iter().filter(|o| !new.list.iter().any(|n| Rc::ptr_eq(n, o))).collect();
         *self.endpoints.borrow_mut() = new;
@@ -145,6 +139,19 @@ impl Cluster {
         }
         // After asking: a slot given back before that was announced to nobody.
         self.wake_first();
+        self.close_surplus();
+    }
+
+    /// A maximum that was lowered: idle connections beyond it go first.
+    fn close_surplus(&self) {
+        let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
+        for endpoint in endpoints {
+            while endpoint.is_beyond() && !endpoint.idle.borrow().is_empty() {
+                self.close_idle(&endpoint, 1);
+            }
+        }
+        // And one that was raised has room.
+        self.wake_first();
     }
 
     /// A connection to an endpoint: a kept one, a new one, or the first that becomes free in time.
@@ -153,6 +160,7 @@ impl Cluster {
         self: &Rc<Self>,
         wanted: Wanted,
         refused: &[SocketAddr],
+        connect_timeout: Duration,
         admitted: impl FnOnce(Instant),
     ) -> Result<Lease, (Failure, Option<SocketAddr>)> {
         let choice = if self.waiters.borrow().is_empty() {
@@ -169,7 +177,7 @@ impl Cluster {
             Choice::Kept(lease) => Ok(lease),
             Choice::Open(slot) => {
                 let address = slot.endpoint.address;
-                match connect(address, self.timeouts.connect).await {
+                match connect(address, connect_timeout).await {
                     Ok(socket) => Ok(Lease { socket: Some(socket), slot, reused: false }),
                     Err(failure) => Err((failure, Some(address))),
                 }
@@ -221,7 +229,8 @@ impl Cluster {
     }
 
     fn has_room(&self, endpoint: &Endpoint) -> bool {
-        let Some(permits) = &endpoint.permits else { return true };
+        let permits = endpoint.permits.borrow();
+        let Some(permits) = permits.as_ref() else { return true };
         !endpoint.idle.borrow().is_empty() || permits.has_room()
     }
 
@@ -231,7 +240,7 @@ impl Cluster {
         refused: &[SocketAddr],
     ) -> Result<Choice, Failure> {
         let place = Place::take(self).ok_or(Failure::PoolFull)?;
-        let mut late = std::pin::pin!(engine::sleep(self.limits.queue_timeout));
+        let mut late = std::pin::pin!(engine::sleep(self.limits.get().queue_timeout));
         let mut look = std::pin::pin!(engine::sleep(limits::SLOT_LOOK_INTERVAL));
         std::future::poll_fn(|context| {
             loop {
@@ -256,18 +265,14 @@ impl Cluster {
     /// Tells the process that exchanges wait here, and asks the other cores for a slot.
     fn ask_others(&self) {
         for endpoint in &self.endpoints.borrow().list {
-            if let Some(permits) = &endpoint.permits {
-                permits.want(self.mail.core(), true);
-            }
+            endpoint.want(self.mail.core(), true);
         }
-        self.mail.to_all_others(|| ToShard::Recall(self.id));
+        self.mail.to_all_others(|| ToShard::Recall(self.key));
     }
 
     fn ask_no_more(&self) {
         for endpoint in &self.endpoints.borrow().list {
-            if let Some(permits) = &endpoint.permits {
-                permits.want(self.mail.core(), false);
-            }
+            endpoint.want(self.mail.core(), false);
         }
     }
 
@@ -275,11 +280,7 @@ impl Cluster {
     pub(crate) fn recall(&self) {
         let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
         for endpoint in endpoints {
-            let wanted = endpoint
-                .permits
-                .as_ref()
-                .is_some_and(|p| p.wanted_by_another(self.mail.core()).is_some());
-            if wanted {
+            if endpoint.wanted_by_another(self.mail.core()).is_some() {
                 self.close_idle(&endpoint, 1);
             }
         }
@@ -314,10 +315,12 @@ impl Cluster {
         if endpoint.removed.get() {
             self.leaving.borrow_mut().retain(|leaving| leaving.open.get() > 0);
         }
-        let Some(permits) = &endpoint.permits else { return };
-        permits.give();
-        if let Some(core) = permits.wanted_by_another(self.mail.core()) {
-            self.mail.to(core, ToShard::SlotFree(self.id));
+        match endpoint.permits.borrow().as_ref() {
+            Some(permits) => permits.give(),
+            None => return,
+        }
+        if let Some(core) = endpoint.wanted_by_another(self.mail.core()) {
+            self.mail.to(core, ToShard::SlotFree(self.key));
         }
         self.wake_first();
     }
@@ -326,10 +329,7 @@ impl Cluster {
     /// waits. With waiters here too, that is done at most every few milliseconds: connections must
     /// not be closed and opened for each request, and no core may starve.
     fn owes_others(&self, endpoint: &Endpoint, now: Instant) -> bool {
-        let wanted = endpoint
-            .permits
-            .as_ref()
-            .is_some_and(|p| p.wanted_by_another(self.mail.core()).is_some());
+        let wanted = endpoint.wanted_by_another(self.mail.core()).is_some();
         if !wanted || self.waiters.borrow().is_empty() {
             return wanted;
         }
@@ -356,11 +356,10 @@ impl Cluster {
             return;
         }
         for endpoint in &self.endpoints.borrow().list {
-            if let Some(permits) = &endpoint.permits
-                && permits.has_room()
-                && let Some(core) = permits.wanted_by_another(self.mail.core())
+            if endpoint.permits.borrow().as_ref().is_some_and(|permits| permits.has_room())
+                && let Some(core) = endpoint.wanted_by_another(self.mail.core())
             {
-                self.mail.to(core, ToShard::SlotFree(self.id));
+                self.mail.to(core, ToShard::SlotFree(self.key));
             }
         }
     }
@@ -396,6 +395,10 @@ impl Cluster {
         }
     }
 
+    pub(crate) fn key(&self) -> ClusterKey {
+        self.key
+    }
+
     pub(crate) fn open_connections(&self) -> u64 {
         let (endpoints, leaving) = (self.endpoints.borrow(), self.leaving.borrow());
         let all = endpoints.list.iter().chain(leaving.iter());
@@ -403,48 +406,10 @@ impl Cluster {
     }
 }
 
-impl Endpoints {
-    fn new(shares: Vec<EndpointShare>, old: &[Rc<Endpoint>], core: usize) -> Endpoints {
-        let weights: Vec<u32> = shares.iter().map(|share| share.weight).collect();
-        let list = shares
-            .into_iter()
-            .map(|share| {
-                old.iter()
-                    .find(|o| o.address == share.address)
-                    .map_or_else(|| Endpoint::new(share), Rc::clone)
-            })
-            .collect();
-        let turn = RoundRobin::new(&weights, core);
-        Endpoints { list, weights, turn }
-    }
-
-    fn has_another(&self, refused: &[SocketAddr]) -> bool {
-        let mut weighted = self.list.iter().zip(&self.weights);
-        weighted.any(|(endpoint, &weight)| weight > 0 && !refused.contains(&endpoint.address))
-    }
-}
-
-impl Endpoint {
-    fn new(share: EndpointShare) -> Rc<Endpoint> {
-        Rc::new(Endpoint {
-            address: share.address,
-            idle: RefCell::default(),
-            open: Cell::new(0),
-            permits: share.permits,
-            removed: Cell::new(false),
-        })
-    }
-
-    /// A slot of the process, for a new connection.
-    fn try_take(&self) -> bool {
-        self.permits.as_ref().is_none_or(|permits| permits.try_take())
-    }
-}
-
-impl Kept {
-    /// A FIN, or bytes nobody asked for, make it useless.
-    fn is_usable(&self, now: Instant) -> bool {
-        now < self.until && self.socket.is_silent()
+impl Drop for Cluster {
+    /// The last exchange of a generation that had it has ended: slots of the process go back.
+    fn drop(&mut self) {
+        self.retire();
     }
 }
 
@@ -461,10 +426,14 @@ impl Lease {
     pub(crate) fn keep(mut self, promised: Option<Duration>) {
         let now = engine::now();
         let Slot { cluster, endpoint, .. } = &self.slot;
-        let limit = cluster.limits.idle_timeout;
+        let limit = cluster.limits.get().idle_timeout;
         // A second before the endpoint's own clock runs out: its FIN must not cross our request.
         let idle = promised.map_or(limit, |p| limit.min(p.saturating_sub(Duration::from_secs(1))));
-        if endpoint.removed.get() || idle.is_zero() || cluster.owes_others(endpoint, now) {
+        if endpoint.removed.get()
+            || idle.is_zero()
+            || endpoint.is_beyond()
+            || cluster.owes_others(endpoint, now)
+        {
             return;
         }
         let socket = self.socket.take().expect("a lease has its socket until it is kept");
@@ -507,7 +476,7 @@ impl<'a> Place<'a> {
     /// `None`: as many wait already, in the whole process, as may.
     fn take(cluster: &'a Rc<Cluster>) -> Option<Place<'a>> {
         // Counted first and looked at then: two cores cannot both find the last place.
-        if cluster.waiting.add(1) > i64::from(cluster.limits.queue_max) {
+        if cluster.waiting.add(1) > i64::from(cluster.limits.get().queue_max) {
             cluster.waiting.add(-1);
             return None;
         }
@@ -559,7 +528,7 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Doorbell, Inbox, Placement, mailbox};
+    use crate::engine::{Doorbell, Inbox, Permits, Placement, mailbox};
 
     /// Runs `main` as a core of its own: the pool needs a clock and timers.
     fn on_a_core<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + Send + 'static) {
@@ -591,20 +560,15 @@ mod tests {
         let (to_control, control) = mailbox(Doorbell::new().unwrap());
         let mail = Rc::new(Mail::new(0, vec![None, Some(to_other)], to_control));
         let second = Duration::from_secs(1);
-        let plan = plan::Cluster {
-            name: "a".to_owned(),
-            endpoints: Vec::new(),
-            balance: plan::Balance::RoundRobin,
-            pool: PoolLimits {
-                connections_max: Some(1),
-                queue_max,
-                queue_timeout: 30 * second,
-                idle_timeout: 60 * second,
-            },
-            timeouts: ClusterTimeouts { connect: second, first_byte: second, read: second },
+        let limits = PoolLimits {
+            connections_max: Some(1),
+            queue_max,
+            queue_timeout: 30 * second,
+            idle_timeout: 60 * second,
         };
-        let share = ClusterShare { waiting: Shared::new(Level::default()), endpoints };
-        (Cluster::new(ClusterId(0), &plan, share, mail), other, control)
+        let key = ClusterKey(0);
+        let share = ClusterShare { key, waiting: Shared::new(Level::default()), endpoints };
+        (Cluster::new(limits, share, mail), other, control)
     }
 
     #[test]

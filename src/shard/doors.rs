@@ -1,0 +1,113 @@
+//! A core's listeners, open and closing. A connection knows the door that it came by: once that is
+//! closed, the connection ends after the exchange it is in.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use crate::plan::ListenerKey;
+
+pub(crate) struct Door {
+    pub(crate) key: ListenerKey,
+    /// What the listener was called when it was opened.
+    pub(crate) name: String,
+    closing: Cell<bool>,
+    /// The accept loop.
+    accepting: Cell<Option<Waker>>,
+}
+
+impl Door {
+    fn new(key: ListenerKey, name: &str) -> Rc<Door> {
+        let name = name.to_owned();
+        Rc::new(Door { key, name, closing: Cell::new(false), accepting: Cell::new(None) })
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// The task that accepts here is woken when the door closes.
+    pub(crate) fn tell_when_closing(&self, context: &Context<'_>) {
+        self.accepting.set(Some(context.waker().clone()));
+    }
+
+    fn close(&self) {
+        self.closing.set(true);
+        if let Some(waker) = self.accepting.take() {
+            waker.wake();
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Doors {
+    open: RefCell<Vec<Rc<Door>>>,
+    /// Closed by the last install: a connection from another core may still be on its way.
+    closing: RefCell<Vec<Rc<Door>>>,
+}
+
+impl Doors {
+    /// Opens and closes what a new plan has more and less. True: some door closes.
+    pub(crate) fn change<'p>(&self, wanted: impl Iterator<Item = (ListenerKey, &'p str)>) -> bool {
+        let mut open = self.open.borrow_mut();
+        let mut before = std::mem::take(&mut *open);
+        for (key, name) in wanted {
+            let known = before.iter().position(|door| door.key == key);
+            open.push(known.map_or_else(|| Door::new(key, name), |at| before.swap_remove(at)));
+        }
+        drop(open);
+        before.iter().for_each(|door| door.close());
+        let closes = !before.is_empty();
+        *self.closing.borrow_mut() = before;
+        closes
+    }
+
+    /// `None`: no plan that was installed here has had it lately.
+    pub(crate) fn find(&self, key: ListenerKey) -> Option<Rc<Door>> {
+        let (open, closing) = (self.open.borrow(), self.closing.borrow());
+        open.iter().chain(closing.iter()).find(|door| door.key == key).map(Rc::clone)
+    }
+
+    /// For a connection whose listener nobody here knows any more: served like those that came by a
+    /// door that closes.
+    pub(crate) fn closed(key: ListenerKey) -> Rc<Door> {
+        let door = Door::new(key, "");
+        door.close();
+        door
+    }
+
+    /// Keys are given out in order: this one was not known to any plan that came here.
+    pub(crate) fn is_to_come(&self, key: ListenerKey) -> bool {
+        let (open, closing) = (self.open.borrow(), self.closing.borrow());
+        open.iter().chain(closing.iter()).all(|door| door.key < key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ListenerKey = ListenerKey(1);
+    const B: ListenerKey = ListenerKey(2);
+
+    #[test]
+    fn a_door_that_stays_is_the_same_and_one_that_goes_closes() {
+        let doors = Doors::default();
+        assert!(!doors.change([(A, "a"), (B, "b")].into_iter()));
+        let (a, b) = (doors.find(A).unwrap(), doors.find(B).unwrap());
+        assert!(doors.change([(B, "other")].into_iter()));
+        assert!(a.is_closing() && !b.is_closing());
+        assert!(Rc::ptr_eq(&doors.find(B).unwrap(), &b));
+        assert!(Rc::ptr_eq(&doors.find(A).unwrap(), &a), "a connection may be on its way to it");
+        assert!(!doors.change([(B, "other")].into_iter()));
+        assert!(doors.find(A).is_none());
+    }
+
+    #[test]
+    fn a_key_above_all_others_is_of_a_plan_to_come() {
+        let doors = Doors::default();
+        doors.change([(A, "a")].into_iter());
+        assert!(doors.is_to_come(B) && !doors.is_to_come(A));
+        assert!(Doors::closed(A).is_closing());
+    }
+}
