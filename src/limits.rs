@@ -212,6 +212,9 @@ pub const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Endpoints that are tried for one request when connecting fails. Nothing was sent to any of them.
 pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
+/// Most entries of the blacklist. More are refused.
+pub const BLACKLIST_ENTRIES_MAX: usize = 100_000;
+
 // --- names ---------------------------------------------------------------------------------
 
 /// A shorter TTL counts as this, so that a TTL of 0 does not become a stream of queries.
@@ -260,6 +263,21 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 pub const FIRST_NAMES_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a data core may take to install a plan at the start. Then the start has failed.
 pub const INSTALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Descriptors that one message between an old and a new process carries; the kernel takes 253.
+/// More go in several.
+pub const DESCRIPTORS_PER_MESSAGE: usize = 200;
+/// How long a new process may take until it serves: names may have to be resolved first. Then it is
+/// ended, and the old one goes on.
+pub const UPGRADE_READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long either side of an upgrade may take to pass the sockets on.
+pub const UPGRADE_SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long clients of a process that was replaced may be between two requests: their next one is
+/// answered, and the answer says that the connection closes. Then they are closed.
+pub const UPGRADE_IDLE_GRACE: Duration = Duration::from_secs(5);
+/// Largest description of the sockets of an upgrade. Larger is refused: it is none of ours.
+pub const UPGRADE_MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most sockets that an upgrade passes on.
+pub const UPGRADE_SOCKETS_MAX: usize = LISTENERS_MAX * CORES_MAX + 2;
 /// How long a data core may take to end once it is told to. Then the process ends without it, and
 /// says that it failed.
 pub const CORE_STOP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -248,6 +248,7 @@ fn flags_and_variables_decide_where_it_listens_and_logs() {
     let logged = || logs.path().join("access.log").exists() && logs.read("access.log").len() > 1;
     assert!(eventually(logged), "{}", proxy.log());
     assert!(logs.read("access.log").contains("\"GET /x HTTP/1.1\" 200"));
+    assert!(logs.path().join("error.log").exists());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -286,6 +287,175 @@ fn usr1_opens_every_log_again() {
     assert_eq!(lines(&proxy, 1).len(), 1);
     assert_eq!(lines_of(&path("audit.log"), 1).len(), 1);
     assert_eq!(lines_of(&path("access.log.old"), 1).len(), 1);
+}
+
+// --- reloads ---------------------------------------------------------------------------------
+
+/// Writes the file, has it read, and waits until `ended` is logged once more.
+fn reload(proxy: &Proxy, toml: &str, ended: &str) {
+    let count = || proxy.log().matches(ended).count();
+    let before = count();
+    proxy.rewrite_config(toml);
+    proxy.signal("HUP");
+    assert!(eventually(|| count() > before), "{}", proxy.log());
+}
+
+const LOADED: &str = "hot_reload.watch = false\n";
+
+/// Two cores, both with lines.
+fn loaded(origin: &Origin, logging: &str) -> String {
+    let toml = through(origin, "", logging).replacen("cores = 1", "cores = 2", 1);
+    format!("{LOADED}{toml}")
+}
+
+/// All logs in `name`, lines as `access` says.
+fn logs_in(name: &str, access: &str) -> String {
+    format!(
+        "[logging.access]\npath = \"{name}-access.log\"\n{access}\n\
+         [logging.error]\npath = \"{name}-error.log\"\nlevel = \"info\"\n\
+         [logging.audit]\npath = \"{name}-audit.log\"\n"
+    )
+}
+
+#[test]
+fn reloads_change_every_log_under_load_and_no_line_is_lost_or_doubled() {
+    let origin = Origin::start();
+    let looks = [
+        logs_in("a", "format = \"json\""),
+        logs_in("b", "format = \"template\"\ntemplate = \"T {query}\""),
+        logs_in("b", "format = \"template\"\ntemplate = \"U {query}\""),
+        logs_in("c", "format = \"clf\"\n[logging.redact]\nquery = [\"n\"]"),
+        logs_in("a", "format = \"combined\""),
+    ];
+    let proxy = Proxy::start(&loaded(&origin, &looks[0]));
+    let (stop, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let client = || {
+        let mut client = proxy.client();
+        for number in 0.. {
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if number % 7 == 0 {
+                client = proxy.client();
+            }
+            let id = sent.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(client.get(&format!("/own?n={id}.")).status, 204);
+        }
+    };
+    thread::scope(|scope| {
+        (0..4).for_each(|_| drop(scope.spawn(client)));
+        for look in looks.iter().cycle().skip(1).take(2 * looks.len()) {
+            let before = sent.load(Ordering::Relaxed);
+            reload(&proxy, &loaded(&origin, look), "reloaded (SIGHUP)");
+            assert!(eventually(|| sent.load(Ordering::Relaxed) > before + 20));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let sent = sent.load(Ordering::Relaxed);
+    let written = || proxy.metric("tls_proxy_access_log_lines_total");
+    assert!(eventually(|| written() == Some(sent as f64)), "{sent} {:?}", written());
+    let read = |name: &str| lines_of(&proxy.directory().join(name), 1);
+    let [a, b, c] = ["a", "b", "c"].map(|name| read(&format!("{name}-access.log")));
+    assert_eq!(a.len() + b.len() + c.len(), sent);
+    // Each line is as the plan says that names its file.
+    assert!(a.iter().all(|line| line.starts_with('{') || line.ends_with("\"-\" \"-\"")), "{a:#?}");
+    assert!(b.iter().all(|line| line.starts_with("T ?n=") || line.starts_with("U ?n=")), "{b:#?}");
+    assert!(c.iter().all(|line| line.contains("/own?n=[redacted] ")), "{c:#?}");
+    let number = |line: &String| {
+        let (_, rest) = line.split_once("n=").expect("every line has one");
+        rest.split_once('.').expect("it ends").0.parse::<usize>().expect("a number")
+    };
+    let mut numbers: Vec<usize> = a.iter().chain(&b).map(number).collect();
+    numbers.sort_unstable();
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "a line was doubled");
+    // What reloads did is told of in the log that they brought.
+    let audited: usize = ["a", "b", "c"]
+        .iter()
+        .flat_map(|name| read(&format!("{name}-audit.log")))
+        .filter(|line| {
+            let record = Json::parse(line);
+            record.text("event") == "config_change"
+                && (record.text("actor"), record.text("outcome")) == ("SIGHUP", "done")
+        })
+        .count();
+    assert_eq!(audited, 2 * looks.len());
+    assert!(read("b-error.log").iter().any(|line| line.contains("reloaded (SIGHUP)")));
+}
+
+#[test]
+fn an_exchange_that_began_before_a_reload_has_its_line_where_its_own_plan_says() {
+    let origin = Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_secs(2)));
+    let proxy = Proxy::start(&loaded(&origin, &logs_in("old", "format = \"json\"")));
+    let mut slow = proxy.client();
+    slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_for_requests(1);
+    let new = loaded(&origin, &logs_in("new", "format = \"clf\""));
+    reload(&proxy, &new, "reloaded (SIGHUP)");
+    assert_eq!(proxy.client().get("/own").status, 204);
+    let path = |name: &str| proxy.directory().join(name);
+    assert!(lines_of(&path("new-access.log"), 1)[0].contains("\"GET /own HTTP/1.1\" 204"));
+    assert_eq!(slow.read_response().text(), "x");
+    let line = &lines_of(&path("old-access.log"), 1)[0];
+    assert_eq!(Json::parse(line).text("url"), "/slow");
+    // Then nobody writes there any more, and it is closed.
+    let is_open = |name: &str| {
+        let files = fs::read_dir(format!("/proc/{}/fd", proxy.pid())).expect("it runs");
+        files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|at| at == path(name)))
+    };
+    assert!(eventually(|| !is_open("old-access.log")));
+    assert!(is_open("new-access.log"));
+    assert_eq!(proxy.metric("tls_proxy_access_log_lines_total"), Some(2.0));
+    // An old log that is not written is not made anew either.
+    for name in ["old-access.log", "new-access.log", "new-error.log", "new-audit.log"] {
+        fs::rename(path(name), path(&format!("{name}.1"))).unwrap();
+    }
+    proxy.signal("USR1");
+    let all = || ["access", "error", "audit"].map(|log| path(&format!("new-{log}.log")).exists());
+    assert!(eventually(|| all() == [true; 3]), "{:?}", all());
+    assert_eq!(proxy.client().get("/own").status, 204);
+    assert_eq!(lines_of(&path("new-access.log"), 1).len(), 1);
+    assert!(!path("old-access.log").exists());
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_refuses_the_reload_and_all_old_ones_go_on() {
+    let origin = Origin::start();
+    let old = logs_in("old", "format = \"clf\"");
+    let proxy = Proxy::start(&loaded(&origin, &old));
+    for log in ["access", "error", "audit"] {
+        let missing = format!("/nonexistent/{log}.log");
+        let new = logs_in("new", "").replace(&format!("new-{log}.log"), &missing);
+        reload(&proxy, &loaded(&origin, &new), "reload refused (SIGHUP)");
+        proxy.wait_for_log(&format!("{log} log: cannot open {missing}: No such file"));
+    }
+    assert_eq!(proxy.client().get("/own").status, 204);
+    let path = |name: &str| proxy.directory().join(name);
+    assert_eq!(lines_of(&path("old-access.log"), 1).len(), 1);
+    let audit = lines_of(&path("old-audit.log"), 4);
+    let failed = audit.iter().map(|line| Json::parse(line)).filter(|record| {
+        record.text("event") == "config_change"
+            && record.text("outcome") == "failed"
+            && record.text("detail").contains("cannot open /nonexistent/")
+    });
+    assert_eq!(failed.count(), 3, "{audit:#?}");
+    assert_eq!(proxy.metric("tls_proxy_rules_version"), Some(1.0));
+}
+
+#[test]
+fn a_reload_turns_the_log_off_and_on_again() {
+    let origin = Origin::start();
+    let on = "[logging.access]\npath = \"access.log\"\n";
+    let off = "[logging.access]\nenabled = false\n";
+    let proxy = Proxy::start(&loaded(&origin, on));
+    for look in [off, on, "[logging.access]\npath = \"access.log\"\nsample = 0.0\n"] {
+        assert_eq!(proxy.client().get("/own").status, 204);
+        reload(&proxy, &loaded(&origin, look), "reloaded (SIGHUP)");
+    }
+    assert_eq!(proxy.client().get("/own").status, 204);
+    proxy.client().send("GET /../.. HTTP/1.1\r\nHost: a\r\n\r\n");
+    let lines = lines(&proxy, 3);
+    assert_eq!(lines.len(), 3, "{lines:#?}");
+    assert_eq!(proxy.metric("tls_proxy_access_log_dropped_total"), Some(0.0));
 }
 
 /// A pipe as a log: it holds 64 KiB, and then its reader decides how fast the log is.

@@ -48,7 +48,7 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
     }
 }
 
-fn hot_reload(hot_reload: &super::document::HotReload) -> HotReload {
+fn hot_reload(hot_reload: &super::hot_reload::HotReload) -> HotReload {
     HotReload {
         watch: hot_reload.watch.value,
         generations_max: hot_reload.max_generations.value,

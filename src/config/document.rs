@@ -12,6 +12,7 @@ use toml::de::DeTable;
 
 use super::address::{endpoint_address, loopback_address, network, socket_address};
 use super::error::{Offset, Wrong};
+use super::hot_reload::HotReload;
 use super::logging::{Logging, RouteLog};
 use super::overrides::Source;
 use super::read::{At, Item, Reader, Section};
@@ -57,14 +58,6 @@ pub struct Document {
     /// What they asked for in vain.
     #[serde(skip)]
     pub(super) without_effect: Vec<(Source, Wrong)>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct HotReload {
-    pub watch: At<bool>,
-    pub max_generations: At<usize>,
-    /// 0: none.
-    pub max_age: At<Time>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -229,22 +222,6 @@ impl Document {
 
 const METRICS_PORT: u16 = 9090;
 const ADMIN_PORT: u16 = 9091;
-
-impl HotReload {
-    fn read(mut section: Section<'_>) -> HotReload {
-        let hot_reload = HotReload {
-            watch: section.value_or("watch", true, boolean),
-            max_generations: section.value_or(
-                "max_generations",
-                limits::GENERATIONS_MAX,
-                integer(1..=limits::GENERATIONS_CEILING as u64),
-            ),
-            max_age: section.value_or("max_age", Time(Duration::ZERO), time_or_none),
-        };
-        section.finish();
-        hot_reload
-    }
-}
 
 impl Limits {
     fn read(mut section: Section<'_>) -> Limits {

@@ -8,6 +8,7 @@ mod compile;
 pub mod document;
 mod env;
 pub mod error;
+mod hot_reload;
 pub mod keys;
 pub mod logging;
 mod logging_keys;

@@ -57,7 +57,8 @@ fn keep(kept: &mut VecDeque<ToShard>, letter: ToShard) {
             .retain(|older| !matches!(older, ToShard::Endpoints(theirs, _) if theirs == cluster)),
         ToShard::Retire(_) => kept.retain(|older| !matches!(older, ToShard::Retire(_))),
         ToShard::Install(_)
-        | ToShard::Drain
+        | ToShard::LendSockets
+        | ToShard::Drain { .. }
         | ToShard::Stop
         | ToShard::Connection(..)
         | ToShard::MakeRoom(_)
@@ -108,7 +109,7 @@ mod tests {
     fn a_full_mailbox_loses_no_letter_and_keeps_their_order() {
         let (letters, inbox) = full_mailbox();
         letters.send(ToShard::Endpoints(ClusterKey(1), Vec::new()));
-        letters.send(ToShard::Drain);
+        letters.send(ToShard::Drain { handed_over: Vec::new() });
         letters.send_kept();
         assert!(!letters.are_sent(), "there is still no room");
         for _ in 0..2 {
@@ -121,7 +122,10 @@ mod tests {
         assert!(inbox.take().is_some());
         letters.send_kept();
         assert!(letters.are_sent());
-        assert_eq!(rest(&inbox), ["Endpoints(ClusterKey(1), [])", "Drain", "Stop"]);
+        assert_eq!(
+            rest(&inbox),
+            ["Endpoints(ClusterKey(1), [])", "Drain { handed_over: [] }", "Stop"]
+        );
     }
 
     #[test]

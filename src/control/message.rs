@@ -21,8 +21,13 @@ pub enum ToShard {
     Retire(u64),
     /// From the control core: answered by `State`, with the same number.
     Report(u64),
+    /// From the control core: answered by `Lent`.
+    LendSockets,
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
-    Drain,
+    Drain {
+        /// Another process accepts from these now: what is queued there is its own.
+        handed_over: Vec<ListenerKey>,
+    },
     /// From the control core: end now, whatever runs.
     Stop,
     /// From another data core, which has more connections: nothing was read from it yet.
@@ -63,6 +68,8 @@ pub enum ToControl {
     },
     /// This core has closed its socket of a listener that was removed.
     ListenerClosed(ListenerKey),
+    /// Duplicates of all listening sockets of this core.
+    Lent(Vec<(ListenerKey, TcpListener)>),
     State {
         core: usize,
         state: Box<ShardState>,

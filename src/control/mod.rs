@@ -14,6 +14,7 @@ mod ports;
 pub(crate) mod reload;
 mod start;
 pub(crate) mod stats;
+mod upgrade;
 
 pub use start::{StartError, run};
 
@@ -33,6 +34,7 @@ use crate::control::names::Watch;
 use crate::control::ports::Held;
 use crate::control::reload::{Reloads, Trigger};
 use crate::control::stats::Totals;
+use crate::control::upgrade::{Program, Upgrades};
 use crate::discovery::NamedAddress;
 use crate::engine::{self, Inbox, Shared, Signal, Signals};
 use crate::events::queue::Producer;
@@ -47,6 +49,8 @@ pub(crate) struct Control {
     older: Older,
     reloads: Reloads,
     held: RefCell<Held>,
+    program: Program,
+    upgrades: Upgrades,
     /// The limit of the process.
     open_files: u64,
     shards: Vec<Letters>,
@@ -81,6 +85,7 @@ impl Control {
                 self.installed[core].set(version);
             }
             ToControl::ListenerClosed(key) => self.held.borrow_mut().closed(key),
+            ToControl::Lent(sockets) => self.upgrades.lent.borrow_mut().extend(sockets),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
             ToControl::Drained { core } => {
                 log::debug!("core {core} has drained");
@@ -160,8 +165,10 @@ impl Control {
         let mut by_core: Vec<Vec<(ListenerKey, TcpListener)>> =
             self.shards.iter().map(|_| Vec::new()).collect();
         for (key, sockets) in sockets {
-            for (own, socket) in by_core.iter_mut().zip(sockets) {
-                own.push((key, socket));
+            // A process before this one may have had more cores: none of its queues is left out.
+            for (index, socket) in sockets.into_iter().enumerate() {
+                let core = index % by_core.len();
+                by_core[core].push((key, socket));
             }
         }
         let mut log = log.into_iter();
@@ -201,11 +208,14 @@ impl Control {
         self.drained.iter().all(Cell::get) && open == 0
     }
 
-    /// Until a core says that it has failed.
-    async fn failure(&self) -> String {
+    /// Until a core says that it has failed, or another process has taken over.
+    async fn end(&self) -> End {
         std::future::poll_fn(|context| {
             if let Some(reason) = self.failed.borrow_mut().take() {
-                return Poll::Ready(reason);
+                return Poll::Ready(End::Failed(reason));
+            }
+            if let Some(keys) = self.upgrades.handed_over() {
+                return Poll::Ready(End::HandedOver(keys));
             }
             self.poll_changed(context);
             Poll::Pending
@@ -227,6 +237,13 @@ impl Control {
     }
 }
 
+/// Why a run ends that nobody has asked to stop.
+enum End {
+    Failed(String),
+    /// Another process accepts from these listeners now.
+    HandedOver(Vec<ListenerKey>),
+}
+
 /// How a run ended.
 enum Run {
     Drained,
@@ -237,29 +254,31 @@ enum Run {
 
 /// From the first signal that says so: stop accepting, let exchanges finish, stop the data cores.
 async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
-    loop {
-        match first(signals.next(), control.failure()).await {
-            Either::First(Ok(Signal::Stop)) => break,
+    let handed_over = loop {
+        match first(signals.next(), control.end()).await {
+            Either::First(Ok(Signal::Stop)) => break Vec::new(),
             Either::First(Ok(Signal::Reopen)) => {
                 if let Some(publisher) = &control.totals.borrow().log {
                     publisher.reopen();
                 }
             }
             Either::First(Ok(Signal::Reload)) => reload(Rc::clone(control)),
-            Either::First(Ok(signal @ Signal::Upgrade)) => {
-                log::warn!("signal {signal:?} is not acted on by this version");
-            }
+            Either::First(Ok(Signal::Upgrade)) => upgrade(Rc::clone(control)),
             Either::First(Err(error)) => log::error!("cannot read signals: {error}"),
-            Either::Second(reason) => {
+            Either::Second(End::HandedOver(keys)) => {
+                control.reloads.end_ports();
+                break keys;
+            }
+            Either::Second(End::Failed(reason)) => {
                 control.to_shards(|| ToShard::Stop);
                 return Run::Failed(reason);
             }
         }
-    }
+    };
     let timeout = control.plan().drain_timeout;
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
     control.draining.set(true);
-    control.to_shards(|| ToShard::Drain);
+    control.to_shards(|| ToShard::Drain { handed_over: handed_over.clone() });
     let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;
     control.to_shards(|| ToShard::Stop);
     control.until(limits::CORE_STOP_TIMEOUT, Control::are_letters_sent).await;
@@ -280,6 +299,11 @@ fn reload(control: Rc<Control>) {
             log::warn!("SIGHUP: {refused}");
         }
     });
+}
+
+/// SIGUSR2. What comes of it is logged.
+fn upgrade(control: Rc<Control>) {
+    engine::spawn(async move { drop(control.upgrade().await) });
 }
 
 /// A second request to stop: whoever sends it does not want to wait.

@@ -9,9 +9,10 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use crate::control::start::StartError;
+use crate::control::upgrade::{Described, Inherited, Use};
 use crate::engine;
 use crate::limits;
-use crate::plan::{ListenerKey, Plan};
+use crate::plan::{Listener, ListenerKey, Plan};
 
 /// What is bound already. A copy goes where binding is done.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +32,7 @@ struct HeldListener {
     /// As configured.
     wanted: SocketAddr,
     bound: SocketAddr,
+    sockets: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +62,11 @@ pub(super) enum PortChange {
 impl Held {
     /// Binds what `plan` has more, one socket per core. Port 0 is chosen by the kernel once, shared
     /// by the cores, and kept for as long as the listener has its name; the plan is told.
-    pub(super) fn bind(&self, plan: &mut Plan) -> Result<Bound, StartError> {
+    pub(super) fn bind(
+        &self,
+        plan: &mut Plan,
+        inherited: &mut Inherited,
+    ) -> Result<Bound, StartError> {
         let mut next = Held { listeners: Vec::new(), ..self.clone() };
         let (mut keys, mut sockets) = (Vec::new(), Vec::new());
         for listener in &mut plan.listeners {
@@ -71,18 +77,19 @@ impl Held {
                 next.listeners.push(HeldListener { name: listener.name.clone(), ..known.clone() });
                 continue;
             }
-            let by_core = self.listen(&listener.name, &mut listener.bind, plan.cores)?;
+            let by_core = self.listen(listener, plan.cores, inherited)?;
             next.given += 1;
             let key = ListenerKey(next.given);
             keys.push(key);
-            sockets.push((key, by_core));
             let (name, bound) = (listener.name.clone(), listener.bind);
-            next.listeners.push(HeldListener { key, name, wanted, bound });
+            let count = by_core.len();
+            next.listeners.push(HeldListener { key, name, wanted, bound, sockets: count });
+            sockets.push((key, by_core));
         }
-        let metrics = self.port("metrics", self.metrics, plan.metrics, &mut next.metrics)?;
-        let admin = self.port("admin", self.admin, plan.admin, &mut next.admin)?;
+        let metrics = self.port(Use::Metrics, plan.metrics, &mut next.metrics, inherited)?;
+        let admin = self.port(Use::Admin, plan.admin, &mut next.admin, inherited)?;
         for gone in self.listeners.iter().filter(|known| !keys.contains(&known.key)) {
-            next.closing.push((gone.key, gone.bound, plan.cores));
+            next.closing.push((gone.key, gone.bound, gone.sockets));
         }
         Ok(Bound { held: next, keys, sockets, metrics, admin })
     }
@@ -96,27 +103,35 @@ impl Held {
 
     fn listen(
         &self,
-        name: &str,
-        address: &mut SocketAddr,
+        listener: &mut Listener,
         cores: usize,
+        inherited: &mut Inherited,
     ) -> Result<Vec<TcpListener>, StartError> {
-        self.claim(name, *address)?;
-        let mut by_core = Vec::new();
-        for _ in 0..cores {
-            let socket = listen(name, *address)?;
-            *address = socket.local_addr().unwrap_or(*address);
-            by_core.push(socket);
+        let name = &listener.name;
+        let mut sockets = Vec::new();
+        match inherited.take(Use::Listener, name, listener.bind) {
+            Some((bound, taken)) => (listener.bind, sockets) = (bound, taken),
+            None => self.claim(name, listener.bind)?,
         }
-        Ok(by_core)
+        while sockets.len() < cores {
+            let socket = listen(name, listener.bind)?;
+            listener.bind = socket.local_addr().unwrap_or(listener.bind);
+            sockets.push(socket);
+        }
+        Ok(sockets)
     }
 
     fn port(
         &self,
-        name: &str,
-        held: Option<HeldPort>,
+        role: Use,
         wanted: Option<SocketAddr>,
         next: &mut Option<HeldPort>,
+        inherited: &mut Inherited,
     ) -> Result<PortChange, StartError> {
+        let (held, name) = match role {
+            Use::Admin => (self.admin, "admin"),
+            Use::Metrics | Use::Listener => (self.metrics, "metrics"),
+        };
         match (held, wanted) {
             (None, None) => Ok(PortChange::Same),
             (Some(held), Some(wanted)) if held.wanted == wanted => Ok(PortChange::Same),
@@ -125,12 +140,41 @@ impl Held {
                 Ok(PortChange::Off)
             }
             (Some(_) | None, Some(wanted)) => {
-                self.claim(name, wanted)?;
-                let socket = listen(name, wanted)?;
+                let taken = inherited.take(role, name, wanted);
+                let socket = match taken.and_then(|(_, mut sockets)| sockets.pop()) {
+                    Some(socket) => socket,
+                    None => {
+                        self.claim(name, wanted)?;
+                        listen(name, wanted)?
+                    }
+                };
                 *next = Some(HeldPort { wanted, bound: socket.local_addr().unwrap_or(wanted) });
                 Ok(PortChange::To(socket))
             }
         }
+    }
+
+    /// Of all listeners.
+    pub(super) fn listening_sockets(&self) -> usize {
+        self.listeners.iter().map(|listener| listener.sockets).sum()
+    }
+
+    /// What a new process is told of a listener's socket.
+    pub(super) fn describe(&self, key: ListenerKey) -> Option<Described> {
+        let known = self.listeners.iter().find(|known| known.key == key)?;
+        let HeldListener { name, wanted, bound, .. } = known.clone();
+        Some(Described { role: Use::Listener, name, wanted, bound, key: key.0 })
+    }
+
+    /// And of those of the control core.
+    pub(super) fn describe_own(&self, role: Use) -> Option<Described> {
+        let (held, name) = match role {
+            Use::Metrics => (self.metrics?, "metrics"),
+            Use::Admin => (self.admin?, "admin"),
+            Use::Listener => return None,
+        };
+        let HeldPort { wanted, bound } = held;
+        Some(Described { role, name: name.to_owned(), wanted, bound, key: 0 })
     }
 
     /// Without SO_REUSEPORT: with it, another process of the same user would silently share the

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -15,6 +16,7 @@ use crate::admin::{self, Page};
 use crate::cli::Source;
 use crate::config;
 use crate::control::ports::{Bound, Ending, Held, PortChange};
+use crate::control::upgrade::{Described, Inherited, Use};
 use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
 use crate::events::publisher::{Files, Opened};
@@ -124,6 +126,14 @@ struct Job {
 /// `None` until it is there.
 type Outcome = Rc<RefCell<Option<Result<Report, Refused>>>>;
 
+/// A port that the control core serves itself.
+#[derive(Default)]
+struct OwnPort {
+    ending: Ending,
+    /// For a process that may take over.
+    socket: Option<TcpListener>,
+}
+
 pub(super) struct Reloads {
     queue: RefCell<VecDeque<Job>>,
     running: Cell<bool>,
@@ -131,8 +141,8 @@ pub(super) struct Reloads {
     history: RefCell<VecDeque<Applied>>,
     /// Of the file as it was read last, good or bad.
     read: Cell<u64>,
-    metrics: RefCell<Ending>,
-    admin: RefCell<Ending>,
+    metrics: RefCell<OwnPort>,
+    admin: RefCell<OwnPort>,
 }
 
 impl Reloads {
@@ -149,6 +159,22 @@ impl Reloads {
         };
         reloads.remember(version, Trigger::Start, Rc::from(text));
         reloads
+    }
+
+    /// Metrics and admin are another process's from now on.
+    pub(super) fn end_ports(&self) {
+        for port in [&self.metrics, &self.admin] {
+            port.take().ending.end();
+        }
+    }
+
+    pub(super) fn own_sockets(&self, held: &Held) -> Vec<(Described, TcpListener)> {
+        let ports = [(Use::Metrics, &self.metrics), (Use::Admin, &self.admin)];
+        let duplicate = |(role, port): (Use, &RefCell<OwnPort>)| {
+            let socket = port.borrow().socket.as_ref()?.try_clone().ok()?;
+            Some((held.describe_own(role)?, socket))
+        };
+        ports.into_iter().filter_map(duplicate).collect()
     }
 
     fn remember(&self, version: u64, trigger: Trigger, text: Rc<str>) {
@@ -453,13 +479,15 @@ impl Control {
             (metrics, &self.reloads.metrics, Page::Metrics),
             (admin, &self.reloads.admin, Page::Admin),
         ];
-        for (change, ending, page) in ports {
+        for (change, port, page) in ports {
             match change {
                 PortChange::Same => {}
-                PortChange::Off => ending.borrow().end(),
+                PortChange::Off => port.take().ending.end(),
                 PortChange::To(socket) => {
-                    ending.replace(Ending::default()).end();
-                    let (control, ending) = (Rc::clone(self), ending.borrow().clone());
+                    let ending = Ending::default();
+                    let new = OwnPort { ending: ending.clone(), socket: socket.try_clone().ok() };
+                    port.replace(new).ending.end();
+                    let control = Rc::clone(self);
                     engine::spawn(async move {
                         let listener = engine::Listener::adopt(socket);
                         let serving = admin::serve(control, listener, page);
@@ -504,8 +532,10 @@ fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refuse
         plan.user.clone_from(&ground.user);
     }
     start::complete(&mut plan, ground.open_files);
-    let bound =
-        ground.held.bind(&mut plan).map_err(|error| Refused::Impossible(error.to_string()))?;
+    let bound = ground
+        .held
+        .bind(&mut plan, &mut Inherited::default())
+        .map_err(|error| Refused::Impossible(error.to_string()))?;
     let logs = Files::of(&plan)
         .open(&ground.logs, start::CLOCKS)
         .map_err(|error| Refused::Impossible(error.to_string()))?;

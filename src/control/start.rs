@@ -19,6 +19,7 @@ use crate::control::names::{self, Watch};
 use crate::control::ports::{Bound, Held};
 use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
+use crate::control::upgrade::{Inherited, Program, Upgrades};
 use crate::control::{Control, ControlMail, Current, Run, life};
 use crate::engine::{
     self, BlockingPool, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals,
@@ -58,9 +59,12 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     let open_files = engine::raise_open_files();
     engine::probe().map_err(StartError)?;
     Signals::block().map_err(|e| StartError(format!("cannot block signals: {e}")))?;
+    let program =
+        Program::current().map_err(|e| StartError(format!("cannot find its own program: {e}")))?;
+    let mut inherited = Inherited::receive()?;
     warn_about(&plan, open_files);
     complete(&mut plan, open_files);
-    let bound = Held::default().bind(&mut plan)?;
+    let bound = Held::default().bind(&mut plan, &mut inherited)?;
     drop_privileges(&plan)?;
     let Started { handle, producers, thread: publisher_thread } = start_publisher(&plan)?;
     let cores = plan.cores;
@@ -76,6 +80,8 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
         open_files,
         plan,
         bound,
+        program,
+        inherited,
         producers,
         publisher: handle,
         counters: all_counters,
@@ -121,6 +127,8 @@ struct Parts {
     open_files: u64,
     plan: Plan,
     bound: Bound,
+    program: Program,
+    inherited: Inherited,
     producers: Vec<Producer>,
     publisher: PublisherHandle,
     counters: Vec<Shared<Counters>>,
@@ -129,10 +137,17 @@ struct Parts {
     bell: Doorbell,
 }
 
+/// What the first plan needs beside it.
+struct First {
+    bound: Bound,
+    producers: Vec<Producer>,
+    inherited: Inherited,
+}
+
 impl Parts {
     /// The control core with its first plan, which no data core has yet.
-    fn into_control(self) -> Result<(Rc<Control>, Bound, Vec<Producer>, ControlMail), StartError> {
-        let Parts { reloads, source, open_files, plan, mut bound, producers, .. } = self;
+    fn into_control(self) -> Result<(Rc<Control>, First, ControlMail), StartError> {
+        let Parts { reloads, source, open_files, plan, mut bound, producers, inherited, .. } = self;
         let pool = BlockingPool::start(self.bell)
             .map_err(|e| StartError(format!("cannot start threads: {e}")))?;
         let mut clusters = Clusters::default();
@@ -150,6 +165,8 @@ impl Parts {
             reloads,
             held: RefCell::new(bound.take_held(&Held::default())),
             open_files,
+            program: self.program,
+            upgrades: Upgrades::default(),
             clusters: RefCell::new(clusters),
             totals: RefCell::new(Totals::new(cores, Some(self.publisher))),
             draining: Cell::new(false),
@@ -167,13 +184,13 @@ impl Parts {
             cannot_accept: Complaint::default(),
             counters: self.counters,
         };
-        Ok((Rc::new(control), bound, producers, self.mail))
+        Ok((Rc::new(control), First { bound, producers, inherited }, self.mail))
     }
 }
 
 /// The control core's main task: the first generation, then signals, until the end.
 async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), StartError> {
-    let (control, bound, producers, mail) = parts.into_control()?;
+    let (control, First { bound, producers, inherited }, mail) = parts.into_control()?;
     let applying = Rc::clone(&control);
     engine::on_bell(move || {
         applying.watch.collect();
@@ -208,6 +225,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
         return Ok((Run::Failed(reason), control.totals.borrow_mut().log.take()));
     }
     control.change_ports(bound.metrics, bound.admin);
+    inherited.ready();
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
     let outcome = life(&control, &mut signals).await;

@@ -6,6 +6,7 @@ mod blocking;
 mod buffer;
 mod connections;
 mod doorbell;
+mod handover;
 mod host;
 mod io;
 mod listener;
@@ -28,6 +29,7 @@ pub use blocking::Pool as BlockingPool;
 pub use buffer::Buf;
 pub use connections::{expire_parked, recall_parked, wake_all, watch_connections};
 pub use doorbell::Doorbell;
+pub use handover::{receive_descriptors, send_descriptors};
 pub use host::{
     CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, now, on_bell, precise_now, run,
     sleep, spawn, trim_buffers, wall_clock, yield_now,

@@ -78,7 +78,7 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
 async fn until_ready(shard: &Shard, client: &Client) -> io::Result<()> {
     let mut ready = std::pin::pin!(client.socket.ready(Side::Read));
     std::future::poll_fn(|context| {
-        if client.origin.is_closing(shard) {
+        if client.origin.ends_idle(shard) {
             return Poll::Ready(Ok(()));
         }
         ready.as_mut().poll(context)
@@ -99,7 +99,7 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
         }
         match read_head(shard, client, &mut exchange, before).await {
             Arrival::Head => before = Before::Something,
-            Arrival::Quiet if client.origin.is_closing(shard) => return Pause::Over,
+            Arrival::Quiet if client.origin.ends_idle(shard) => return Pause::Over,
             Arrival::Quiet => return Pause::Quiet,
             Arrival::Gone => return Pause::Over,
             Arrival::Refused(failure) => {
@@ -143,7 +143,7 @@ async fn read_head(
     let mut started = !exchange.input.unused().is_empty();
     let patience = match before {
         _ if started => timeouts.header,
-        Before::Something if client.origin.is_closing(shard) => Duration::ZERO,
+        Before::Something if client.origin.ends_idle(shard) => Duration::ZERO,
         Before::Nothing | Before::Something => limits::PARK_AFTER.min(timeouts.idle),
     };
     client.socket.set_deadline(Side::Read, Some(patience));

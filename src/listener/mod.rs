@@ -2,6 +2,7 @@
 //! cores.
 
 mod balance;
+pub(crate) mod blacklist;
 pub(crate) mod limit;
 
 use std::io;
@@ -21,9 +22,15 @@ use crate::shard::{Counted, Life, Origin, Shard};
 /// then those still queued in the kernel, and closes it.
 pub(crate) async fn accept(shard: Rc<Shard>, door: Rc<Door>, mut listener: Listener) {
     let session = Life::enter(&shard);
+    match listener.duplicate() {
+        Ok(spare) => door.keep_spare(spare),
+        Err(error) => log::warn!("this process cannot be upgraded: {error}"),
+    }
     let mut in_hand = None;
     until_closing(&shard, &door, take(&shard, &door, &mut listener, &mut in_hand)).await;
-    for socket in in_hand.into_iter().chain(listener.last().await) {
+    door.drop_spares();
+    let last = if door.is_handed_over() { listener.leave().await } else { listener.last().await };
+    for socket in in_hand.into_iter().chain(last) {
         // They were let in before the end was known: the limit does not turn them away now.
         shard.open.add(1);
         admit(&shard, &door, socket);

@@ -2,6 +2,7 @@
 //! closed, the connection ends after the exchange it is in.
 
 use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -12,6 +13,10 @@ pub(crate) struct Door {
     /// What the listener was called when it was opened.
     pub(crate) name: String,
     closing: Cell<bool>,
+    /// Another process goes on with what is queued there.
+    handed_over: Cell<bool>,
+    /// Its sockets once more, for a process that may take over.
+    spare: RefCell<Vec<TcpListener>>,
     /// The accept loop.
     accepting: Cell<Option<Waker>>,
 }
@@ -19,11 +24,31 @@ pub(crate) struct Door {
 impl Door {
     fn new(key: ListenerKey, name: &str) -> Rc<Door> {
         let name = name.to_owned();
-        Rc::new(Door { key, name, closing: Cell::new(false), accepting: Cell::new(None) })
+        Rc::new(Door {
+            key,
+            name,
+            closing: Cell::new(false),
+            handed_over: Cell::new(false),
+            spare: RefCell::default(),
+            accepting: Cell::new(None),
+        })
     }
 
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.get()
+    }
+
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over.get()
+    }
+
+    pub(crate) fn keep_spare(&self, socket: TcpListener) {
+        self.spare.borrow_mut().push(socket);
+    }
+
+    /// Before the last handle on a socket is closed: these would keep its queue open.
+    pub(crate) fn drop_spares(&self) {
+        self.spare.borrow_mut().clear();
     }
 
     /// The task that accepts here is woken when the door closes.
@@ -60,6 +85,22 @@ impl Doors {
         let closes = !before.is_empty();
         *self.closing.borrow_mut() = before;
         closes
+    }
+
+    /// Every socket once more, for another process.
+    pub(crate) fn lend(&self) -> Vec<(ListenerKey, TcpListener)> {
+        let mut lent = Vec::new();
+        for door in self.open.borrow().iter() {
+            let spare = door.spare.borrow();
+            lent.extend(spare.iter().filter_map(|s| Some((door.key, s.try_clone().ok()?))));
+        }
+        lent
+    }
+
+    pub(crate) fn hand_over(&self, keys: &[ListenerKey]) {
+        for door in self.open.borrow().iter() {
+            door.handed_over.set(keys.contains(&door.key));
+        }
     }
 
     /// `None`: no plan that was installed here has had it lately.

@@ -51,6 +51,9 @@ pub(crate) struct Shard {
 #[derive(Default)]
 pub(crate) struct Life {
     draining: Cell<bool>,
+    /// Clients that are between two requests get the time to ask once more: only an answer can tell
+    /// them to close without crossing their next request.
+    patient: Cell<bool>,
     stopped: Cell<bool>,
     /// Connections and the listeners' accept loops.
     sessions: Cell<usize>,
@@ -105,13 +108,14 @@ impl Shard {
             return self.follow(letter);
         }
         match letter {
-            ToShard::Install(_) | ToShard::Drain | ToShard::Stop => self.follow(letter),
+            ToShard::Install(_) | ToShard::Drain { .. } | ToShard::Stop => self.follow(letter),
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
             | ToShard::Retire(_)
             | ToShard::Report(_)
             | ToShard::MakeRoom(_)
+            | ToShard::LendSockets
             | ToShard::SlotFree(_)
             | ToShard::Recall(_) => {}
         }
@@ -125,7 +129,11 @@ impl Shard {
             }
             ToShard::Retire(through) => self.retire(through),
             ToShard::Report(round) => self.report(round),
-            ToShard::Drain => self.drain(),
+            ToShard::LendSockets => self.mail.to_control(ToControl::Lent(self.doors.lend())),
+            ToShard::Drain { handed_over } => {
+                self.doors.hand_over(&handed_over);
+                self.drain(!handed_over.is_empty());
+            }
             ToShard::Stop => self.life.stop(),
             ToShard::Connection(key, fd, peer) => {
                 let door = match self.doors.find(key) {
@@ -196,9 +204,19 @@ impl Shard {
         }
     }
 
-    fn drain(self: &Rc<Self>) {
+    fn drain(self: &Rc<Self>, patient: bool) {
+        self.life.patient.set(patient);
         self.life.drain();
-        engine::expire_parked();
+        if patient {
+            let shard = Rc::clone(self);
+            engine::spawn(async move {
+                engine::sleep(limits::UPGRADE_IDLE_GRACE).await;
+                shard.life.patient.set(false);
+                engine::expire_parked();
+            });
+        } else {
+            engine::expire_parked();
+        }
         self.tell_when_empty();
     }
 
@@ -390,6 +408,11 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// The connection ends now if it is between two requests.
+    pub(crate) fn ends_idle(&self, shard: &Shard) -> bool {
+        (shard.life.is_draining() && !shard.life.patient.get()) || self.door.is_closing()
+    }
+
     /// The connection ends after the exchange that it is in.
     pub(crate) fn is_closing(&self, shard: &Shard) -> bool {
         shard.life.is_draining() || self.door.is_closing()
