@@ -79,7 +79,7 @@ impl Control {
         stats::ask(self).await;
         self.free_unused_plans();
         let exchanges = self.totals.borrow().exchanges();
-        self.forget_logs(&exchanges);
+        self.forget_logs();
         let limits = self.plan().hot_reload;
         let now = engine::now();
         let live = self.older.live(&exchanges, now);
@@ -99,12 +99,10 @@ impl Control {
     }
 
     /// The access log of a plan stays open until its last exchange has its line.
-    fn forget_logs(&self, exchanges: &BTreeMap<u64, u64>) {
-        let mut busy = exchanges.iter().filter(|(_, count)| **count > 0);
-        let newest = self.plan().version;
-        let oldest = busy.next().map_or(newest, |(&version, _)| version.min(newest));
-        if let Some(publisher) = &self.totals.borrow().log
-            && !publisher.forget(oldest)
+    fn forget_logs(&self) {
+        let totals = self.totals.borrow();
+        if let Some(publisher) = &totals.log
+            && !publisher.forget(totals.oldest_writing())
         {
             log::debug!("the publisher is busy: old logs stay open until the next reload");
         }

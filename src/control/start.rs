@@ -236,7 +236,8 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
 
 /// It runs whatever is logged now: a reload may want more.
 fn start_publisher(plan: &Plan) -> Result<Started, StartError> {
-    let settings = Settings { files: Files::of(plan), cores: plan.cores, clocks: CLOCKS };
+    let (files, version) = (Files::of(plan), plan.version);
+    let settings = Settings { files, version, cores: plan.cores, clocks: CLOCKS };
     Publisher::start(settings).map_err(|error| StartError(error.to_string()))
 }
 

@@ -76,6 +76,17 @@ impl Totals {
         self.durations.add(&state.durations).expect("its bounds are within ours");
     }
 
+    /// The oldest generation that may still have lines for the access log: one with exchanges, or
+    /// one that is the newest that some core has said to have.
+    pub(super) fn oldest_writing(&self) -> u64 {
+        let of_core = |core: &CoreTotals| {
+            let (newest, older) = core.generations.split_first()?;
+            let busy = older.iter().filter(|generation| generation.exchanges > 0);
+            busy.chain([newest]).map(|generation| generation.version).min()
+        };
+        self.cores.iter().map(|core| of_core(core).unwrap_or_default()).min().unwrap_or_default()
+    }
+
     /// Exchanges by the version that they began with.
     pub(super) fn exchanges(&self) -> BTreeMap<u64, u64> {
         let mut exchanges = BTreeMap::new();

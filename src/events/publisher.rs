@@ -28,6 +28,8 @@ pub struct Publisher;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub files: Files,
+    /// Of the plan that they are from.
+    pub version: u64,
     /// How many producers are needed.
     pub cores: usize,
     pub clocks: Clocks,
@@ -102,8 +104,8 @@ pub struct Started {
 impl Publisher {
     /// Opens the files, so that an error is told before anything runs, then starts the thread.
     pub fn start(settings: Settings) -> Result<Started, StartError> {
-        let Settings { files, cores, clocks } = settings;
-        let logs = Logs::new(files.open(&Files::default(), clocks)?);
+        let Settings { files, version, cores, clocks } = settings;
+        let logs = Logs::new(version, files.open(&Files::default(), clocks)?);
         let (producers, consumers) = (0..cores).map(|_| queue::pair()).unzip();
         let (worker, handle) = Worker::new(logs, consumers, clocks);
         let thread = thread::Builder::new()
@@ -402,10 +404,10 @@ struct AccessLog {
 }
 
 impl Logs {
-    fn new(files: Opened) -> Logs {
+    fn new(version: u64, files: Opened) -> Logs {
         let before = Written::default();
         let mut logs = Logs { access: Vec::new(), error: None, audit: None, before };
-        logs.use_files(0, files);
+        logs.use_files(version, files);
         logs
     }
 
@@ -457,6 +459,12 @@ impl Logs {
 
     /// Writes a batch and gives its buffer back, or leaves it with its consumer.
     fn write(&mut self, consumer: &mut Consumer, mut batch: Batch) -> Outcome {
+        let newest = self.access.last().and_then(|log| log.since.last());
+        if newest.is_some_and(|&newest| batch.version > newest) {
+            // It has overtaken the order that brings its file.
+            consumer.held = Some(batch);
+            return Outcome::Held;
+        }
         let index = self.index(batch.version);
         let mut outcome = self.write_to(index, &mut batch);
         let newest = self.access.len() - 1;
@@ -547,7 +555,7 @@ mod tests {
 
     fn start(path: &Path, cores: usize) -> Started {
         let files = files(path, OnFull::Drop);
-        Publisher::start(Settings { files, cores, clocks: CLOCKS }).unwrap()
+        Publisher::start(Settings { files, version: 1, cores, clocks: CLOCKS }).unwrap()
     }
 
     fn offer(producer: &mut Producer, lines: &[&str]) -> bool {
@@ -658,10 +666,25 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_that_overtakes_the_order_of_its_file_waits_for_it() {
+        let folder = Folder::new("overtakes");
+        let now = files(&folder.log(), OnFull::Drop);
+        let logs = Logs::new(1, now.clone().open(&Files::default(), CLOCKS).unwrap());
+        let (mut producer, consumer) = queue::pair();
+        let (mut worker, _handle) = Worker::new(logs, vec![consumer], CLOCKS);
+        assert!(offer_of(2, &mut producer, &["new\n"]));
+        worker.drain();
+        let new = folder.0.join("new.log");
+        worker.logs.use_files(2, files(&new, OnFull::Drop).open(&now, CLOCKS).unwrap());
+        worker.drain();
+        assert_eq!((folder.text(), fs::read_to_string(new).unwrap()), ("".into(), "new\n".into()));
+    }
+
+    #[test]
     fn a_log_that_is_wanted_again_while_old_exchanges_write_it_is_opened_once() {
         let folder = Folder::new("again");
         let [a, b] = [folder.log(), folder.0.join("b.log")].map(|path| files(&path, OnFull::Drop));
-        let mut logs = Logs::new(a.clone().open(&Files::default(), CLOCKS).unwrap());
+        let mut logs = Logs::new(1, a.clone().open(&Files::default(), CLOCKS).unwrap());
         logs.use_files(2, b.clone().open(&a, CLOCKS).unwrap());
         logs.use_files(3, a.clone().open(&b, CLOCKS).unwrap());
         assert_eq!(logs.access.len(), 2);
@@ -685,7 +708,7 @@ mod tests {
     fn a_full_disk_holds_lines_that_may_not_be_lost_until_another_file_takes_them() {
         let folder = Folder::new("held-by-full");
         let files_now = files(Path::new("/dev/full"), OnFull::Block);
-        let settings = Settings { files: files_now.clone(), cores: 2, clocks: CLOCKS };
+        let settings = Settings { files: files_now.clone(), version: 1, cores: 2, clocks: CLOCKS };
         let Started { handle, mut producers, thread } = Publisher::start(settings).unwrap();
         assert!(offer(&mut producers[0], &["a\n", "b\n"]));
         assert!(offer(&mut producers[1], &["c\n"]));
@@ -702,6 +725,7 @@ mod tests {
     fn lines_that_are_held_at_the_end_of_the_process_are_counted() {
         let settings = Settings {
             files: files(Path::new("/dev/full"), OnFull::Block),
+            version: 1,
             cores: 1,
             clocks: CLOCKS,
         };
@@ -713,7 +737,8 @@ mod tests {
     #[test]
     fn a_folder_that_is_missing_is_an_error_with_the_path() {
         let files = files(Path::new("/nonexistent/access.log"), OnFull::Drop);
-        let error = Publisher::start(Settings { files, cores: 1, clocks: CLOCKS }).unwrap_err();
+        let error =
+            Publisher::start(Settings { files, version: 1, cores: 1, clocks: CLOCKS }).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with("access log: cannot open /nonexistent/access.log: "), "{text}");
     }
@@ -734,7 +759,7 @@ mod tests {
         let (mut first, first_out) = queue::pair();
         let (_second, second_out) = queue::pair();
         let opened = files(&folder.log(), OnFull::Drop).open(&Files::default(), CLOCKS);
-        let logs = Logs::new(opened.unwrap());
+        let logs = Logs::new(1, opened.unwrap());
         let (mut worker, _handle) = Worker::new(logs, vec![first_out, second_out], CLOCKS);
         assert!(offer(&mut first, &["last words\n"]));
         drop(first);
