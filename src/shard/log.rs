@@ -2,8 +2,8 @@
 //! when it is full or `ACCESS_LOG_BATCH_AGE_MAX` old. When the publisher has no room, lines are
 //! dropped and counted; or, with `on_full = "block"`, the batch grows and every connection that has
 //! added a line waits before it goes on, so that it grows by one line per connection at most. The
-//! core itself never waits. Each generation has a batch of its own while it has lines: the publisher
-//! writes it where that generation's plan says.
+//! core itself never waits. Each generation has a batch of its own while it has lines: the
+//! publisher writes it where that generation's plan says.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
