@@ -651,8 +651,8 @@ mod tests {
         change(&handle, 2, wanted.clone(), &now);
         assert!(offer(&mut producers[0], &["still old\n"]));
         assert!(offer_of(2, &mut producers[0], &["new\n"]));
-        assert!(producers[0].audit(b"core\n".to_vec()) && handle.audit(b"control\n".to_vec()));
         until(&mut handle, |written| written.lines == 3);
+        assert!(producers[0].audit(b"core\n".to_vec()) && handle.audit(b"control\n".to_vec()));
         assert!(handle.forget(2));
         // Back to the first, and then there is none.
         change(&handle, 3, files(&folder.log(), OnFull::Drop), &wanted);
