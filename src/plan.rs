@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use crate::http::headers::HeaderEdits;
 use crate::routing;
+pub use crate::telemetry::settings::{
+    AccessLog, AccessLogFormat, AuditLog, BodyCapture, Capturing, ErrorLog, OnFull, Rotate,
+    Sampling,
+};
 use crate::telemetry::trace::otlp::Service;
 use crate::telemetry::trace::{Format, Ratio};
 
@@ -45,6 +49,10 @@ pub struct Plan {
     /// What `X-Proxy-ID` and `Via` call this process.
     pub proxy_id: String,
     pub access_log: Option<AccessLog>,
+    /// What routes keep of their exchanges for it, each once.
+    pub captures: Vec<Capturing>,
+    pub error_log: Option<ErrorLog>,
+    pub audit_log: Option<AuditLog>,
     /// `None`: trace headers pass as they came.
     pub tracing: Option<Tracing>,
     pub metrics: Option<SocketAddr>,
@@ -60,6 +68,12 @@ pub struct Plan {
     pub log_level: log::LevelFilter,
     /// The configuration with its defaults filled in, as TOML: what the admin API shows.
     pub written: String,
+}
+
+impl Plan {
+    pub fn capturing(&self, route: &Route) -> Option<&Capturing> {
+        self.captures.get(route.capture? as usize)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +109,8 @@ pub struct Route {
     pub tracing: Option<Ratio>,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
+    /// Index into `Plan::captures`; `None`: the log needs no more than the line.
+    pub capture: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -329,20 +345,6 @@ impl Role {
             Role::Admin => "admin",
         }
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessLog {
-    /// `None`: standard output.
-    pub path: Option<PathBuf>,
-    pub format: AccessLogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLogFormat {
-    Json,
-    Clf,
-    Combined,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -50,6 +50,12 @@ fn hide(table: &mut Table) {
             }
         }
     }
+    // Whatever their names: they are there to authenticate.
+    let otlp = table.get_mut("tracing").and_then(|tracing| tracing.get_mut("otlp"));
+    let headers = otlp.and_then(|otlp| otlp.get_mut("headers")).and_then(Value::as_table_mut);
+    for (_, value) in headers.into_iter().flatten() {
+        *value = Value::String(HIDDEN.to_owned());
+    }
     let routes = table.get_mut("routes").and_then(Value::as_array_mut);
     for route in routes.into_iter().flatten() {
         for (side, kind) in [
@@ -84,6 +90,7 @@ mod tests {
     #[test]
     fn secrets_are_hidden_wherever_they_stand() {
         let text = "[admin]\ntokens = [{ name = \"ci\", sha256 = \"SECRET\" }, { token = \"SECRET\" }]\n\
+                    [tracing.otlp.headers]\nx-team = \"SECRET\"\n\
                     [[routes]]\nname = \"r\"\n[routes.request_headers.set]\n\
                     Authorization = \"SECRET\"\nX-Env = \"prod\"\n\
                     [routes.response_headers.add]\nSet-Cookie = [\"SECRET\", \"SECRET\"]\n";

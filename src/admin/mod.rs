@@ -237,7 +237,8 @@ impl Request<'_> {
             };
             let (method, path) = (method.as_str(), path.as_str());
             let peer = self.peer;
-            audit::audit(&audit::Record { who: &who, peer, method, path, status, changed });
+            let record = audit::Record { who: &who, peer, method, path, status, changed };
+            audit::audit(self.control, &record);
         }
         result
     }

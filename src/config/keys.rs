@@ -4,6 +4,7 @@
 
 use super::error::nearest;
 use super::hot_reload_keys::HOT_RELOAD;
+use super::logging_keys::LOGGING;
 use super::tracing_keys::TRACING;
 use Fallback::{Absent, Is, Required};
 
@@ -162,7 +163,7 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 3] = [GENERAL, HOT_RELOAD, TRACING];
+const TABLES: [&[Key]; 4] = [GENERAL, HOT_RELOAD, LOGGING, TRACING];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);
@@ -534,34 +535,6 @@ const GENERAL: &[Key] = &[
         "slowest body up or down, in bytes a second, after 10 s of grace; then 408 or cut; 0: none",
     ),
     key(
-        "logging.level",
-        "one of: off, error, warn, info, debug, trace",
-        Is("\"info\""),
-        "level = \"debug\"",
-        "of the process's own log, on standard error",
-    ),
-    key(
-        "logging.access.enabled",
-        "boolean",
-        Is("true"),
-        "enabled = false",
-        "one line per exchange",
-    ),
-    key(
-        "logging.access.path",
-        "path",
-        Absent("standard output"),
-        "path = \"/var/log/corelane/access.log\"",
-        "file that the lines go to; SIGUSR1 opens it again",
-    ),
-    key(
-        "logging.access.format",
-        "one of: json, clf, combined",
-        Is("\"json\""),
-        "format = \"combined\"",
-        "how a line looks",
-    ),
-    key(
         "metrics.enabled",
         "boolean",
         Is("true"),
@@ -650,7 +623,11 @@ mod tests {
     /// One of everything, so that every section is read.
     const EVERYTHING: &str = "
         listeners = [{}]
-        routes = [{ respond = {}, redirect = {} }]
+        routes = [{ respond = {}, redirect = {},
+            access_log = { request_body = {}, response_body = {} } }]
+        logging.access = { rotate = {}, request_body = {}, response_body = {} }
+        logging.error.rotate = {}
+        logging.audit.rotate = {}
         clusters = { any = { endpoints = [{}] } }
         admin = { tokens = [{}] }
     ";

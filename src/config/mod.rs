@@ -13,6 +13,8 @@ pub mod error;
 mod hot_reload;
 mod hot_reload_keys;
 pub mod keys;
+pub mod logging;
+mod logging_keys;
 pub mod overrides;
 mod print;
 mod read;

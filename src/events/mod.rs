@@ -2,6 +2,8 @@
 
 mod collector;
 pub(crate) mod exporter;
+mod log_file;
 pub mod publisher;
 pub mod queue;
+mod rotation;
 pub mod span_queue;

@@ -2,6 +2,7 @@
 //! answer, turn a failure into a reply, record.
 
 pub(crate) mod attempt;
+pub mod capture;
 mod carry;
 pub mod client_address;
 pub mod failure;
@@ -18,6 +19,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use crate::engine;
+use crate::exchange::capture::{Capture, Capturer};
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
 use crate::exchange::pace::Pace;
@@ -78,6 +80,8 @@ pub(crate) struct Progress {
     pub(crate) upload: Cell<Uploading>,
     /// Of the response, as the client gets it.
     pub(crate) framing: Cell<Framing>,
+    /// What the log wants to know beyond the line.
+    pub(crate) capturer: Capturer,
 }
 
 /// How far a request has come on its way to the upstream.
@@ -121,6 +125,7 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
         }
     };
     exchange.record(failure);
+    shard.log.room(shard).await;
     ending
 }
 
@@ -139,6 +144,7 @@ pub(crate) async fn refuse(
     exchange.client_address = client.origin.peer.ip();
     fail(shard, client, exchange, failure).await;
     exchange.record(Some(failure));
+    shard.log.room(shard).await;
 }
 
 async fn answer(
@@ -265,7 +271,12 @@ impl Exchange {
         let id = generation.plan.router.find(self.head.authority.of(bytes), path);
         let id = id.ok_or(Failure::NoRoute)?;
         self.route = Some(id);
-        Ok(generation.route(id))
+        let route = generation.route(id);
+        if let Some(settings) = generation.plan.capturing(route) {
+            let captures = &self.shard.log.captures;
+            self.progress.capturer.begin(captures, settings, &self.head, bytes);
+        }
+        Ok(route)
     }
 
     /// A final response has begun, ours or the upstream's.
@@ -297,10 +308,25 @@ impl Exchange {
                 self.remember(failure);
             }
         }
-        if shard.log.is_enabled() || self.is_traced() {
-            let line = self.line(timings, failure);
-            shard.log.write(&line, counters);
-            self.tell_trace(&line);
+        let capture = progress.capturer.take();
+        if let Some(log) = &self.generation.plan.access_log {
+            let failed = failure.is_some() || progress.status.get() >= 500;
+            if log.sampling.takes(|| self.request_id(), failed, timings.total) {
+                let line = self.line(timings, failure, capture.as_deref());
+                shard.log.write(log, self.generation.plan.version, &line, shard);
+            }
+        }
+        if self.is_traced() {
+            self.tell_trace(&self.line(timings, failure, None));
+        }
+        if let Some(capture) = capture {
+            shard.log.captures.give_back(capture);
+        }
+        if let Some(failure) = failure
+            && failure.is_suspicious()
+            && self.generation.plan.audit_log.is_some()
+        {
+            shard.log.audit(&self.line(timings, Some(failure), None), failure, shard);
         }
     }
 
@@ -320,7 +346,12 @@ impl Exchange {
         });
     }
 
-    fn line<'a>(&'a self, timings: Timings, failure: Option<Failure>) -> Record<'a> {
+    fn line<'a>(
+        &'a self,
+        timings: Timings,
+        failure: Option<Failure>,
+        capture: Option<&'a Capture>,
+    ) -> Record<'a> {
         let (bytes, progress) = (self.input.head(), &self.progress);
         let route = self.route.map(|id| self.generation.route(id));
         let cluster = route.and_then(|route| match &route.action {
@@ -353,6 +384,8 @@ impl Exchange {
             reused: progress.reused.get(),
             failure,
             phase: progress.phase.get(),
+            request_lines: (&self.head.lines, bytes),
+            capture: route.and_then(|route| self.generation.plan.capturing(route)).zip(capture),
         }
     }
 
@@ -393,6 +426,7 @@ impl Exchange {
         let (_, unused) = self.input.split();
         match decoder.decode(unused) {
             Ok(decoded) if decoded.end => {
+                self.progress.note_request_body(decoded.of(unused));
                 self.input.consume(decoded.consumed);
                 let received = self.progress.received.get() + decoded.consumed as u64;
                 self.progress.received.set(received);
@@ -454,6 +488,11 @@ async fn reply(
     };
     let mut work = shard.workspaces.take();
     reply.encode(&sending, &mut work.out);
+    if let Some(id) = exchange.route {
+        let settings = plan.capturing(exchange.generation.route(id));
+        exchange.progress.note_response_head(settings, &work.out);
+        exchange.progress.note_response_body(reply.sent_body(&sending));
+    }
     exchange.progress.status.set(reply.status);
     exchange.progress.head_sent.set(true);
     let parts = [&work.out[..], b"", b""];
