@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc;
 use std::{env, fs, thread};
@@ -254,7 +255,8 @@ fn schemathesis_finds_no_difference_between_document_and_server() {
         .args(["60"])
         .arg(schemathesis)
         .args(["run", &url, "--max-examples", "15", "--seed", "1", "--no-color"])
-        .args(["--exclude-path", "/admin/upgrade"])
+        // An upgrade would end what is tested; few texts are a configuration: both have their own.
+        .args(["--exclude-path", "/admin/upgrade", "--exclude-operation-id", "put_admin_config"])
         .current_dir(proxy.directory())
         .output()
         .expect("coreutils are installed");
@@ -891,10 +893,10 @@ fn says(proxy: &Proxy) -> String {
 }
 
 fn file(proxy: &Proxy) -> String {
-    let files = fs::read_dir(proxy.directory()).unwrap().map(|entry| entry.unwrap().path());
-    let mut configurations =
-        files.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
-    fs::read_to_string(configurations.next().expect("there is a file")).unwrap()
+    let files = fs::read_dir(proxy.directory()).expect("it has a directory").flatten();
+    let is_toml = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "toml");
+    let configuration = files.map(|entry| entry.path()).find(is_toml).expect("there is a file");
+    fs::read_to_string(configuration).expect("it is text")
 }
 
 #[test]
@@ -1163,7 +1165,7 @@ fn weights_change_while_it_runs_and_go_back() {
     assert_eq!(answers.iter().filter(|text| *text == "a").count(), 30);
     let shown = endpoint(&proxy, 0);
     assert_eq!((&shown["weight"], &shown["configured_weight"]), (&json!(3), &json!(1)));
-    for bad in ["{\"weight\":65536}", "{\"weight\":-1}", "{}", "{\"weight\":\"1\"}"] {
+    for bad in ["{\"weight\":65536}", "{\"weight\":-1}", "{}", "{\"weight\":0.5}"] {
         assert_eq!(ask(&proxy, "PUT", &path, JSON, bad).status, 400, "{bad}");
     }
     assert_eq!(ask(&proxy, "PUT", &path, JSON, "{\"weight\":0}").status, 200);

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize as _, Deserializer, Serialize};
+use serde_json::Number;
 
 use crate::admin::api::{JSON, Kind, Parameter, unescaped};
 use crate::admin::refusal::Refusal;
@@ -94,6 +95,15 @@ impl Call {
 /// For a member that may be left out, but not be null.
 pub(super) fn given<'d, D: Deserializer<'d>>(reader: D) -> Result<Option<String>, D::Error> {
     String::deserialize(reader).map(Some)
+}
+
+/// A whole number as JSON Schema has it: `1.0` is one.
+pub(super) fn whole<'d, D: Deserializer<'d>>(reader: D) -> Result<u64, D::Error> {
+    let number = Number::deserialize(reader)?;
+    let exact = |number: f64| number.fract() == 0.0 && (0.0..=9e15).contains(&number);
+    let from_float = || number.as_f64().filter(|number| exact(*number)).map(|n| n as u64);
+    let expected = "expected a whole number, not below 0";
+    number.as_u64().or_else(from_float).ok_or_else(|| D::Error::custom(expected))
 }
 
 const MESSAGE_CHARS_MAX: usize = 300;

@@ -6,13 +6,14 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::api::{Kind, Parameter};
-use crate::admin::call::{Answer, Call};
+use crate::admin::call::{Answer, Call, whole};
 use crate::admin::config;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::status::moment;
 use crate::control::Control;
-use crate::control::reload::{Applied, Refused, Report, Trigger};
+use crate::control::history::Applied;
+use crate::control::reload::{Refused, Report, Trigger};
 
 pub(super) const RELOADED: Shape =
     Shape::Object(&[("version", Shape::Whole), ("warnings", Shape::List(&Shape::Text))]);
@@ -84,6 +85,7 @@ struct Entry {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RollbackBody {
+    #[serde(deserialize_with = "whole")]
     version: u64,
 }
 

@@ -40,7 +40,7 @@ fn wants_toml(accept: &str) -> bool {
     known.next() == Some(TOML)
 }
 
-/// Tokens, and digests of them, which could be guessed from, and header values that are secrets by name.
+/// Tokens, digests that they could be guessed from, and header values that are secrets by name.
 fn hide(table: &mut Table) {
     let tokens = table.get_mut("admin").and_then(|admin| admin.get_mut("tokens"));
     for token in tokens.and_then(Value::as_array_mut).into_iter().flatten() {
@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn secrets_are_hidden_wherever_they_stand() {
-        let text = "[admin]\ntokens = [{ name = \"ci\", sha256 = \"SECRET\" }, { token = \"SECRET\" }]\n\
+        let text = "[admin]\ntokens = [{ name = \"ci\", sha256 = \"SECRET\" }, \
+                    { token = \"SECRET\" }]\n\
                     [tracing.otlp.headers]\nx-team = \"SECRET\"\n\
                     [[routes]]\nname = \"r\"\n[routes.request_headers.set]\n\
                     Authorization = \"SECRET\"\nX-Env = \"prod\"\n\

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Deserializer};
 
-use crate::admin::call::{Answer, Call, given};
+use crate::admin::call::{Answer, Call, given, whole};
 use crate::admin::clusters;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
@@ -29,13 +29,17 @@ struct Body {
 struct WeightBody {
     /// `None`, which has to be said: as configured.
     #[serde(deserialize_with = "or_null")]
-    weight: Option<u32>,
+    weight: Option<u64>,
 }
 
 /// A member that may be null, but not be left out.
-fn or_null<'d, D: Deserializer<'d>>(reader: D) -> Result<Option<u32>, D::Error> {
-    Option::deserialize(reader)
+fn or_null<'d, D: Deserializer<'d>>(reader: D) -> Result<Option<u64>, D::Error> {
+    let number = Option::<Whole>::deserialize(reader)?;
+    Ok(number.map(|Whole(number)| number))
 }
+
+#[derive(Deserialize)]
+struct Whole(#[serde(deserialize_with = "whole")] u64);
 
 pub(super) async fn admit(
     control: &Rc<Control>,
@@ -55,10 +59,10 @@ pub(super) async fn admit(
 
 pub(super) async fn weigh(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
     let WeightBody { weight } = call.json()?;
-    if weight.is_some_and(|weight| weight > limits::WEIGHT_MAX) {
-        let max = limits::WEIGHT_MAX;
-        return Err(Refusal::Invalid(format!("body: weight: expected at most {max}, or null")));
-    }
+    let max = limits::WEIGHT_MAX;
+    let known = weight.map(|weight| u32::try_from(weight).ok().filter(|weight| *weight <= max));
+    let too_large = || Refusal::Invalid(format!("body: weight: expected at most {max}, or null"));
+    let weight = known.map(|weight| weight.ok_or_else(too_large)).transpose()?;
     let what = match weight {
         Some(weight) => format!("weight {weight} by {}", call.who),
         None => format!("weight as configured by {}", call.who),

@@ -2,6 +2,7 @@
 //! table; tests hold it equal to what [`super::document`] reads, what `print-config` shows and
 //! what `conf/corelane.toml` lists.
 
+use super::admin_keys::ADMIN;
 use super::error::nearest;
 use super::hot_reload_keys::HOT_RELOAD;
 use super::logging_keys::LOGGING;
@@ -163,7 +164,7 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 4] = [GENERAL, HOT_RELOAD, LOGGING, TRACING];
+const TABLES: [&[Key]; 5] = [GENERAL, ADMIN, HOT_RELOAD, LOGGING, TRACING];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);
@@ -547,65 +548,6 @@ const GENERAL: &[Key] = &[
         Is("\"127.0.0.1:9090\""),
         "bind = \"0.0.0.0:9090\"",
         "where metrics are served",
-    ),
-    key("admin.enabled", "boolean", Is("true"), "enabled = false", "serve the admin API"),
-    key(
-        "admin.bind",
-        "address",
-        Is("\"127.0.0.1:9091\""),
-        "bind = \"127.0.0.1:7000\"",
-        "where the admin API is served; anything but loopback needs tokens",
-    ),
-    key(
-        "admin.hosts",
-        "list of host names",
-        Is("[]"),
-        "hosts = [\"admin.internal\"]",
-        "names by which the admin API may be asked for, besides loopback and the bind address",
-    ),
-    key(
-        "admin.tokens[].name",
-        "name",
-        Required,
-        "tokens = [{ name = \"ci\", role = \"operator\", token = \"at-least-16-characters\" }]",
-        "what the audit log calls who has this token",
-    ),
-    key(
-        "admin.tokens[].role",
-        "one of: viewer, operator, admin",
-        Required,
-        "tokens = [{ name = \"ci\", role = \"viewer\", token_file = \"/run/secrets/ci\" }]",
-        "viewer looks, operator drains and sets log levels too, admin may do everything",
-    ),
-    key(
-        "admin.tokens[].token",
-        "string",
-        Absent("one of token, token_file, sha256 is needed"),
-        "tokens = [{ name = \"ci\", role = \"viewer\", token = \"at-least-16-characters\" }]",
-        "the token, 16 characters or more; ${NAME} takes it from the environment",
-    )
-    .secret(),
-    key(
-        "admin.tokens[].token_file",
-        "path",
-        Absent("one of token, token_file, sha256 is needed"),
-        "tokens = [{ name = \"ci\", role = \"viewer\", token_file = \"/run/secrets/ci\" }]",
-        "file that holds the token; read at start and at every reload",
-    ),
-    key(
-        "admin.tokens[].sha256",
-        "64 hexadecimal digits",
-        Absent("one of token, token_file, sha256 is needed"),
-        "tokens = [{ name = \"ci\", role = \"viewer\", sha256 = \"9f9f5111f7b27a781f1f1ddde5ebc2dd\
-         2b796bfc7365c9c28b548e564176929f\" }]",
-        "SHA-256 of the token: `printf %s TOKEN | sha256sum`",
-    ),
-    key(
-        "health.on_listeners",
-        "boolean",
-        Is("false"),
-        "on_listeners = true",
-        "answer /health, /health/liveness, /health/readiness and /health/startup on listeners too",
     ),
 ];
 

@@ -4,6 +4,7 @@
 
 mod address;
 mod admin;
+mod admin_keys;
 mod blacklist;
 mod check;
 mod compile;

@@ -12,6 +12,7 @@ mod exporters;
 mod file_watch;
 pub(crate) mod generations;
 mod health;
+pub(crate) mod history;
 mod inquiry;
 mod letters;
 pub mod message;

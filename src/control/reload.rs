@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::TcpListener;
-use std::path::Path;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -15,8 +14,8 @@ use std::time::{Duration, SystemTime};
 use crate::admin::{self, Port};
 use crate::cli::Source;
 use crate::config;
-use crate::control::config_file::Beside;
 use crate::control::exporters;
+use crate::control::history::Applied;
 use crate::control::ports::{Bound, Ending, Held, PortChange};
 use crate::control::upgrade::{Described, Inherited, Use};
 use crate::control::{Control, Current, names, start};
@@ -42,7 +41,7 @@ pub(crate) enum Trigger {
 
 impl Trigger {
     /// What messages call the text that came with it.
-    fn name(self, source: &Source) -> String {
+    pub(super) fn name(self, source: &Source) -> String {
         match self {
             Trigger::Start | Trigger::Signal | Trigger::Watch => source.name(),
             Trigger::Admin => "(admin)".to_owned(),
@@ -104,22 +103,6 @@ pub(crate) struct LastReload {
     pub(crate) outcome: Result<Report, Refused>,
 }
 
-/// A configuration that was put in force.
-#[derive(Clone, Debug)]
-pub(crate) struct Applied {
-    pub(crate) version: u64,
-    pub(crate) at: SystemTime,
-    pub(crate) trigger: Trigger,
-    pub(crate) text: Rc<str>,
-}
-
-impl Applied {
-    /// Tells texts apart (FNV-1a, 64 bits); no protection against forgery.
-    pub(crate) fn hash(&self) -> u64 {
-        hash(&self.text)
-    }
-}
-
 pub(super) fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -127,7 +110,7 @@ pub(super) fn hash(text: &str) -> u64 {
 }
 
 #[derive(Clone)]
-enum Wanted {
+pub(super) enum Wanted {
     /// What the file says now.
     File,
     /// The same, if the file does not say what was read last.
@@ -159,9 +142,9 @@ pub(super) struct Reloads {
     queue: RefCell<VecDeque<Job>>,
     running: Cell<bool>,
     last: RefCell<Option<LastReload>>,
-    history: RefCell<VecDeque<Applied>>,
+    pub(super) history: RefCell<VecDeque<Applied>>,
     /// Of the file as it was read last, good or bad.
-    read: Cell<u64>,
+    pub(super) read: Cell<u64>,
     metrics: RefCell<OwnPort>,
     admin: RefCell<OwnPort>,
 }
@@ -276,107 +259,13 @@ impl Control {
         drop(self.perform(Wanted::ChangedFile, Trigger::Watch, None).await);
     }
 
-    /// Puts a text in force that did not come from the file. The file stays as it is.
-    pub(crate) async fn apply_text(
-        self: &Rc<Self>,
-        text: String,
-        over: Option<u64>,
-    ) -> Result<Report, Refused> {
-        self.perform(Wanted::Text(Rc::from(text)), Trigger::Admin, over).await
-    }
-
-    /// The same, and the file says so from now on.
-    pub(crate) async fn apply_and_write(
-        self: &Rc<Self>,
-        text: String,
-        over: Option<u64>,
-    ) -> Result<Report, Refused> {
-        let Some(file) = self.source.file().map(Path::to_owned) else {
-            let name = self.source.name();
-            return Err(Refused::Impossible(format!(
-                "the configuration is {name}: there is no file to write; \
-                 leave `persist` out, or start with --config FILE"
-            )));
-        };
-        let lost = || Refused::Impossible("writing the file panicked: this is a bug".to_owned());
-        let copy = text.clone();
-        let written = self.watch.pool().run(move || Beside::write(&file, &copy)).await;
-        let beside = written.ok_or_else(lost)?.map_err(Refused::Impossible)?;
-        let read = hash(&text);
-        let result = self.apply_text(text, over).await;
-        // Whoever watches the file finds what is in force already.
-        let before = self.reloads.read.get();
-        if result.is_ok() {
-            self.reloads.read.set(read);
-        }
-        let fails = result.is_err();
-        let placing = self.watch.pool().run(move || match fails {
-            true => {
-                drop(beside);
-                Ok(())
-            }
-            false => beside.put_in_place(),
-        });
-        let report = result.map(|report| (report, placing));
-        let (report, placing) = report?;
-        if let Err(reason) = placing.await.ok_or_else(lost)? {
-            self.reloads.read.set(before);
-            return Err(Refused::Impossible(reason));
-        }
-        Ok(report)
-    }
-
-    /// What `corelane check` would say of this text for this process; nothing is changed.
-    pub(crate) async fn check_text(self: &Rc<Self>, text: String) -> Result<Vec<String>, Refused> {
-        let (source, version) = (self.source.clone(), self.plan().version + 1);
-        let checking = self.watch.pool().run(move || {
-            let name = Trigger::Admin.name(&source);
-            compile(&source, &name, &text, version).map(|(_, warnings)| warnings)
-        });
-        let panicked = || Refused::Impossible("checking it panicked: this is a bug".to_owned());
-        checking.await.ok_or_else(panicked)?
-    }
-
-    /// The text that is in force.
-    pub(crate) fn running(&self) -> Applied {
-        let history = self.reloads.history.borrow();
-        history.back().expect("the first one is there from the start").clone()
-    }
-
-    /// `None`: the process has no configuration file.
-    pub(crate) fn file_name(&self) -> Option<String> {
-        self.source.file().map(|file| file.display().to_string())
-    }
-
-    /// Back to a configuration of the history.
-    pub(crate) async fn rollback(self: &Rc<Self>, version: u64) -> Result<Report, Refused> {
-        let text = {
-            let history = self.reloads.history.borrow();
-            history.iter().find(|old| old.version == version).map(|old| Rc::clone(&old.text))
-        };
-        let Some(text) = text else {
-            let known: Vec<String> =
-                self.history().iter().map(|old| old.version.to_string()).collect();
-            return Err(Refused::Impossible(format!(
-                "version {version} is not remembered; those that are: {}",
-                known.join(", ")
-            )));
-        };
-        self.perform(Wanted::Text(text), Trigger::Rollback(version), None).await
-    }
-
-    /// What was put in force lately, oldest first.
-    pub(crate) fn history(&self) -> Vec<Applied> {
-        self.reloads.history.borrow().iter().cloned().collect()
-    }
-
     /// How the last try went; `None` before the first.
     pub(crate) fn last_reload(&self) -> Option<LastReload> {
         self.reloads.last.borrow().clone()
     }
 
     /// Waits for its turn and its end. Dropping this takes nothing back.
-    async fn perform(
+    pub(super) async fn perform(
         self: &Rc<Self>,
         wanted: Wanted,
         trigger: Trigger,
@@ -616,7 +505,7 @@ async fn work(control: Rc<Control>) {
     control.reloads.running.set(false);
 }
 
-fn compile(
+pub(super) fn compile(
     source: &Source,
     name: &str,
     text: &str,
