@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use hdrhistogram::Histogram;
 
 use crate::engine::{CoreState, Level, Permits, Shared};
+use crate::events::bus::{Event, Kinds};
 use crate::events::queue::Producer;
 use crate::events::span_queue::SpanProducer;
 use crate::listener::blacklist::Blocked;
@@ -23,6 +24,8 @@ pub enum ToShard {
     Retire(u64),
     /// From the control core: answered by `State`, with the same number.
     Report(u64),
+    /// From the control core: which events somebody wants now.
+    WantEvents(Kinds),
     /// From the control core: who may not connect from now on.
     Blacklist(Shared<Blocked>),
     /// From the control core: answered by `Lent`.
@@ -72,6 +75,11 @@ pub enum ToControl {
     },
     /// This core has closed its socket of a listener that was removed.
     ListenerClosed(ListenerKey),
+    /// What has happened, and how many events were lost before.
+    Events {
+        events: Vec<Event>,
+        lost: u64,
+    },
     /// How often the blacklist has turned somebody away, since last time.
     Blocked(Vec<(Network, u64)>),
     /// Duplicates of all listening sockets of this core.

@@ -6,6 +6,7 @@ mod access_log;
 mod blacklist;
 mod clusters;
 mod complaint;
+mod events;
 mod exporters;
 mod file_watch;
 mod generations;
@@ -43,6 +44,7 @@ use crate::control::stats::Totals;
 use crate::control::upgrade::{Program, Upgrades};
 use crate::discovery::NamedAddress;
 use crate::engine::{self, Inbox, Shared, Signal, Signals};
+use crate::events::bus::{Bus, Kinds};
 use crate::limits;
 use crate::plan::{self, ClusterKey, ListenerKey, Plan};
 use crate::shard::counters::Counters;
@@ -56,6 +58,9 @@ pub(crate) struct Control {
     held: RefCell<Held>,
     program: Program,
     blacklist: Keeper,
+    pub(crate) bus: Bus,
+    /// What the data cores make.
+    wanted_events: Cell<Kinds>,
     upgrades: Upgrades,
     /// The limit of the process.
     open_files: u64,
@@ -91,6 +96,7 @@ impl Control {
                 self.installed[core].set(version);
             }
             ToControl::ListenerClosed(key) => self.held.borrow_mut().closed(key),
+            ToControl::Events { events, lost } => self.take_events(events, lost),
             ToControl::Blocked(hits) => self.note_blocked(hits),
             ToControl::Lent(sockets) => self.upgrades.lent.borrow_mut().extend(sockets),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
@@ -316,6 +322,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     let timeout = control.plan().drain_timeout;
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
     control.draining.set(true);
+    control.tell_health("process", "draining", "it was asked to stop");
     control.to_shards(|| ToShard::Drain { handed_over: handed_over.clone() });
     let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;
     control.to_shards(|| ToShard::Stop);

@@ -27,6 +27,7 @@ use crate::control::{Control, ControlMail, Current, Run, life};
 use crate::engine::{
     self, BlockingPool, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals,
 };
+use crate::events::bus::{Bus, Kinds};
 use crate::limits;
 use crate::plan::Plan;
 use crate::shard::counters::Counters;
@@ -175,6 +176,8 @@ impl Parts {
             program: self.program,
             upgrades: Upgrades::default(),
             blacklist: self.blacklist,
+            bus: Bus::default(),
+            wanted_events: Cell::new(Kinds::NONE),
             clusters: RefCell::new(clusters),
             totals: RefCell::new(Totals::new(cores)),
             draining: Cell::new(false),

@@ -18,6 +18,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use crate::engine;
+use crate::events::bus::{self, Event, Kinds};
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
 use crate::exchange::pace::Pace;
@@ -273,8 +274,12 @@ impl Exchange {
         if let Some(failure) = failure {
             counters.failures[failure.index()].add(1);
         }
-        if shard.log.is_enabled() || self.is_traced() {
+        let wanted = shard.events.wants(Kinds::REQUEST.and(Kinds::FAILURE));
+        if shard.log.is_enabled() || self.is_traced() || wanted {
             let line = self.line(timings, failure);
+            if wanted {
+                tell(shard, &line);
+            }
             shard.log.write(&line, counters);
             self.tell_trace(&line);
         }
@@ -372,6 +377,20 @@ fn request_id<'a>(
 ) -> &'a [u8] {
     let theirs = head.value(bytes, HeaderId::XRequestId);
     theirs.filter(|id| peer_is_trusted && !id.is_empty()).unwrap_or(ours)
+}
+
+/// Makes the events that somebody wants.
+fn tell(shard: &Shard, record: &Record<'_>) {
+    if shard.events.wants(Kinds::REQUEST) {
+        let request = Box::new(bus::Request::of(record));
+        shard.events.tell(&shard.mail, Event::Request(request));
+    }
+    if let Some(failure) = record.failure
+        && shard.events.wants(Kinds::FAILURE)
+    {
+        let failed = Box::new(bus::Failed::of(record, failure));
+        shard.events.tell(&shard.mail, Event::Failure(failed));
+    }
 }
 
 impl Drop for Exchange {

@@ -3,6 +3,7 @@
 
 pub(crate) mod counters;
 pub(crate) mod doors;
+pub(crate) mod events;
 pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
@@ -23,6 +24,7 @@ use crate::listener;
 use crate::listener::blacklist::Guard;
 use crate::shard::counters::Counters;
 use crate::shard::doors::{Door, Doors};
+use crate::shard::events::Events;
 use crate::shard::generation::{Generation, Generations};
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
@@ -34,6 +36,7 @@ pub(crate) struct Shard {
     pub(crate) generations: Generations,
     doors: Doors,
     pub(crate) guard: Guard,
+    pub(crate) events: Events,
     /// Connections from cores that have a plan already that is still on its way here.
     early: RefCell<Vec<ToShard>>,
     /// By core; its own is `counters()`.
@@ -76,6 +79,7 @@ pub(crate) async fn run(
         generations: Generations::default(),
         doors: Doors::default(),
         guard: Guard::default(),
+        events: Events::default(),
         early: RefCell::default(),
         all_counters,
         open,
@@ -114,9 +118,11 @@ impl Shard {
             return self.follow(letter);
         }
         match letter {
-            ToShard::Install(_) | ToShard::Blacklist(_) | ToShard::Drain { .. } | ToShard::Stop => {
-                self.follow(letter)
-            }
+            ToShard::Install(_)
+            | ToShard::Blacklist(_)
+            | ToShard::WantEvents(_)
+            | ToShard::Drain { .. }
+            | ToShard::Stop => self.follow(letter),
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
@@ -137,6 +143,7 @@ impl Shard {
             }
             ToShard::Retire(through) => self.retire(through),
             ToShard::Report(round) => self.report(round),
+            ToShard::WantEvents(kinds) => self.events.want(kinds),
             ToShard::Blacklist(blocked) => {
                 self.tell_blocked();
                 self.guard.install(blocked);
@@ -243,6 +250,7 @@ impl Shard {
         engine::spawn(async move {
             shard.life.until_empty().await;
             shard.log.flush(shard.counters());
+            shard.events.flush(&shard.mail);
             shard.mail.to_control(ToControl::Drained { core: shard.mail.core() });
         });
     }
@@ -311,6 +319,7 @@ async fn housekeeping(shard: Rc<Shard>) {
         engine::sleep(limits::HOUSEKEEPING_INTERVAL).await;
         shard.log.flush(shard.counters());
         shard.tell_blocked();
+        shard.events.flush(&shard.mail);
         shard.spans.flush(shard.counters());
         engine::watch_connections();
         if beat.is_multiple_of(limits::POOL_SWEEP_BEATS) {
