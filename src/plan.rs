@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use crate::http::headers::HeaderEdits;
 use crate::routing;
+pub use crate::telemetry::settings::{
+    AccessLog, AccessLogFormat, AuditLog, BodyCapture, Capturing, ErrorLog, OnFull, Rotate,
+    Sampling,
+};
 use crate::telemetry::trace::otlp::Service;
 use crate::telemetry::trace::{Format, Ratio};
 
@@ -45,6 +49,10 @@ pub struct Plan {
     /// What `X-Proxy-ID` and `Via` call this process.
     pub proxy_id: String,
     pub access_log: Option<AccessLog>,
+    /// What routes keep of their exchanges for it, each once.
+    pub captures: Vec<Capturing>,
+    pub error_log: Option<ErrorLog>,
+    pub audit_log: Option<AuditLog>,
     /// `None`: trace headers pass as they came.
     pub tracing: Option<Tracing>,
     pub metrics: Option<SocketAddr>,
@@ -55,6 +63,12 @@ pub struct Plan {
     pub blacklist_path: Option<PathBuf>,
     /// Of the process's own log.
     pub log_level: log::LevelFilter,
+}
+
+impl Plan {
+    pub fn capturing(&self, route: &Route) -> Option<&Capturing> {
+        self.captures.get(route.capture? as usize)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +104,8 @@ pub struct Route {
     pub tracing: Option<Ratio>,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
+    /// Index into `Plan::captures`; `None`: the log needs no more than the line.
+    pub capture: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -287,20 +303,6 @@ impl Network {
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
         }
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessLog {
-    /// `None`: standard output.
-    pub path: Option<PathBuf>,
-    pub format: AccessLogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLogFormat {
-    Json,
-    Clf,
-    Combined,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

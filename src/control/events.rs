@@ -6,11 +6,12 @@ use crate::control::Control;
 use crate::control::message::ToShard;
 use crate::control::reload::{Refused, Report, Trigger};
 use crate::engine;
-use crate::events::bus::{Event, Health, Kinds, Reload, Subscription};
+use crate::events::bus::{Audit, Event, Health, Kinds, Reload, Subscription};
+use crate::telemetry::audit_log::Record;
 
 impl Control {
     /// Everything of these kinds that happens from now on; up to `most` may wait.
-    #[cfg_attr(not(test), expect(dead_code, reason = "sinks and the admin port subscribe"))]
+    #[expect(dead_code, reason = "sinks and the admin port subscribe")]
     pub(crate) fn subscribe(&self, kinds: Kinds, most: usize) -> Subscription {
         let subscription = self.bus.subscribe(kinds, most);
         self.want_events();
@@ -40,6 +41,16 @@ impl Control {
             trigger: trigger.to_string(),
             version: outcome.as_ref().map_or(self.plan().version, |report| report.version),
             refused: outcome.as_ref().err().map(Refused::to_string),
+        }));
+    }
+
+    pub(super) fn tell_audit(&self, record: &Record<'_>) {
+        self.bus.publish(Event::Audit(Audit {
+            timestamp: record.at,
+            who: record.actor.to_owned(),
+            action: record.event.label().to_owned(),
+            target: record.target.to_owned(),
+            outcome: record.outcome.label().to_owned(),
         }));
     }
 

@@ -113,16 +113,9 @@ pub struct Install {
     pub listener_keys: Vec<ListenerKey>,
     /// Those that are new. Those that the plan has no more are closed.
     pub sockets: Vec<(ListenerKey, TcpListener)>,
-    pub log: LogChange,
+    /// With the first generation only: the publisher finds the files of all others.
+    pub log: Option<Producer>,
     pub spans: SpanChange,
-}
-
-/// Where this core's access-log lines go from now on.
-#[derive(Debug)]
-pub enum LogChange {
-    Same,
-    Off,
-    To(Producer),
 }
 
 /// Where the spans of this core's traced exchanges go from now on.

@@ -152,6 +152,7 @@ pub struct Audit {
     pub timestamp: SystemTime,
     pub who: String,
     pub action: String,
+    pub target: String,
     pub outcome: String,
 }
 
@@ -225,7 +226,7 @@ fn milliseconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error
 
 /// The control core's side: who subscribes to what.
 #[derive(Default)]
-pub(crate) struct Bus {
+pub struct Bus {
     subscribers: RefCell<Vec<Rc<Inbox>>>,
 }
 
@@ -237,13 +238,12 @@ struct Inbox {
     waker: Cell<Option<Waker>>,
 }
 
-#[cfg_attr(not(test), expect(dead_code))]
 /// One subscriber's end. Dropped: it subscribes no more, as the bus finds at its next event.
-pub(crate) struct Subscription(Rc<Inbox>);
+pub struct Subscription(Rc<Inbox>);
 
 /// What a subscriber gets.
 #[derive(Clone, Debug)]
-pub(crate) enum Received {
+pub enum Received {
     Event(Rc<Event>),
     /// So many were lost before the next one: it was too slow.
     Lost(u64),
@@ -251,7 +251,7 @@ pub(crate) enum Received {
 
 impl Bus {
     /// `most`: events that may wait for the subscriber.
-    pub(crate) fn subscribe(&self, kinds: Kinds, most: usize) -> Subscription {
+    pub fn subscribe(&self, kinds: Kinds, most: usize) -> Subscription {
         let inbox = Rc::new(Inbox {
             kinds,
             most,
@@ -264,13 +264,13 @@ impl Bus {
     }
 
     /// What is worth making.
-    pub(crate) fn wanted(&self) -> Kinds {
+    pub fn wanted(&self) -> Kinds {
         self.forget_gone();
         let subscribers = self.subscribers.borrow();
         subscribers.iter().fold(Kinds::NONE, |all, inbox| all.and(inbox.kinds))
     }
 
-    pub(crate) fn publish(&self, event: Event) {
+    pub fn publish(&self, event: Event) {
         self.forget_gone();
         let (kind, event) = (event.kind(), Rc::new(event));
         for inbox in self.subscribers.borrow().iter().filter(|inbox| inbox.kinds.has(kind)) {
@@ -279,7 +279,7 @@ impl Bus {
     }
 
     /// Events that a core could not keep.
-    pub(crate) fn note_lost(&self, count: u64) {
+    pub fn note_lost(&self, count: u64) {
         for inbox in self.subscribers.borrow().iter() {
             inbox.lost.set(inbox.lost.get() + count);
         }
@@ -306,7 +306,7 @@ impl Inbox {
 }
 
 impl Subscription {
-    pub(crate) async fn next(&self) -> Received {
+    pub async fn next(&self) -> Received {
         std::future::poll_fn(|context| {
             let lost = self.0.lost.take();
             if lost > 0 {

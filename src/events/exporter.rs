@@ -334,10 +334,10 @@ impl Worker {
 }
 
 fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it was silent too long".to_owned(),
-        _ => error.to_string(),
+    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        return "it was silent too long".to_owned();
     }
+    error.to_string()
 }
 
 /// Up to a tenth: many proxies must not come back to a collector at the same moment.

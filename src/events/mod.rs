@@ -4,6 +4,8 @@
 pub mod bus;
 mod collector;
 pub(crate) mod exporter;
+mod log_file;
 pub mod publisher;
 pub mod queue;
+mod rotation;
 pub mod span_queue;

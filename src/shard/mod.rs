@@ -22,6 +22,7 @@ use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
 use crate::listener::blacklist::Guard;
+use crate::plan::OnFull;
 use crate::shard::counters::Counters;
 use crate::shard::doors::{Door, Doors};
 use crate::shard::events::Events;
@@ -74,6 +75,7 @@ pub(crate) async fn run(
     all_counters: Vec<Shared<Counters>>,
     open: Shared<Level>,
 ) {
+    let cores = all_counters.len();
     let shard = Rc::new(Shard {
         mail,
         generations: Generations::default(),
@@ -84,7 +86,7 @@ pub(crate) async fn run(
         all_counters,
         open,
         durations: RefCell::new(new_durations()),
-        log: AccessLines::default(),
+        log: AccessLines::new(cores),
         spans: Spans::default(),
         workspaces: Workspaces::default(),
         random: Cell::new(engine::random_seed() | 1),
@@ -107,7 +109,7 @@ pub(crate) async fn run(
 impl Drop for Shard {
     /// After the last exchange: those that are cut when the core stops write their lines now.
     fn drop(&mut self) {
-        self.log.flush(self.counters());
+        self.log.finish(self.counters());
         self.spans.flush(self.counters());
     }
 }
@@ -183,8 +185,8 @@ impl Shard {
         let keys = install.listener_keys.clone();
         let (plan, shares) = (install.plan, install.clusters);
         let generation = self.generations.install(plan, shares, install.listener_keys, &self.mail);
-        let format = generation.plan.access_log.as_ref().map(|log| log.format);
-        self.log.install(format, install.log, self.counters());
+        let on_full = generation.plan.access_log.as_ref().map_or(OnFull::Drop, |log| log.on_full);
+        self.log.install(on_full, install.log, self.all_counters.len());
         self.spans.install(install.spans, self.counters());
         let names = generation.plan.listeners.iter().map(|listener| listener.name.as_str());
         if self.doors.change(keys.into_iter().zip(names)) {
@@ -201,6 +203,8 @@ impl Shard {
     }
 
     fn report(&self, round: u64) {
+        // The log of a generation that has no exchanges any more is closed.
+        self.log.flush(self.counters());
         let state = ShardState {
             round,
             core: engine::core_state(),
