@@ -252,6 +252,10 @@ pub const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Endpoints that are tried for one request when connecting fails. Nothing was sent to any of them.
 pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
+/// Events that a core gathers before it sends them, when housekeeping does not come first.
+pub const EVENT_BATCH_MAX: usize = 64;
+/// Events that may wait for one subscriber. It loses those beyond, and is told how many.
+pub const SUBSCRIBER_EVENTS_MAX: usize = 10_000;
 /// Most entries of the blacklist. More are refused.
 pub const BLACKLIST_ENTRIES_MAX: usize = 100_000;
 /// How often the log tells whom the blacklist has turned away, with how often it did.

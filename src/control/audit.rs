@@ -11,6 +11,7 @@ impl Control {
     pub(crate) fn audit(&self, record: &Record<'_>) {
         let mut line = Vec::new();
         record.encode(&mut line);
+        self.tell_audit(record);
         let lost = match &self.totals.borrow().log {
             Some(publisher) if self.plan().audit_log.is_some() => !publisher.audit(line.clone()),
             Some(_) | None => true,

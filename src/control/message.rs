@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 
 use crate::control::overrides::Admission;
 use crate::engine::{CoreState, Level, Permits, Shared};
+use crate::events::bus::{Event, Kinds};
 use crate::events::queue::Producer;
 use crate::events::span_queue::SpanProducer;
 use crate::listener::blacklist::Blocked;
@@ -34,6 +35,8 @@ pub enum ToShard {
     Service(Service),
     /// From the control core: what health pages on listeners say from now on.
     Health(Health),
+    /// From the control core: which events somebody wants now.
+    WantEvents(Kinds),
     /// From the control core: who may not connect from now on.
     Blacklist(Shared<Blocked>),
     /// From the control core: answered by `Lent`.
@@ -125,6 +128,11 @@ pub enum ToControl {
     },
     /// This core has closed its socket of a listener that was removed.
     ListenerClosed(ListenerKey),
+    /// What has happened, and how many events were lost before.
+    Events {
+        events: Vec<Event>,
+        lost: u64,
+    },
     /// How often the blacklist has turned somebody away, since last time.
     Blocked(Vec<(Network, u64)>),
     /// Duplicates of all listening sockets of this core.

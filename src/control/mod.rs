@@ -8,6 +8,7 @@ mod clusters;
 mod complaint;
 mod config_file;
 pub(crate) mod drain;
+mod events;
 mod exporters;
 mod file_watch;
 pub(crate) mod generations;
@@ -51,6 +52,7 @@ use crate::control::stats::Totals;
 use crate::control::upgrade::{Program, Upgrades};
 use crate::discovery::NamedAddress;
 use crate::engine::{self, Inbox, Shared, Signal, Signals};
+use crate::events::bus::{Bus, Kinds};
 use crate::events::queue::Producer;
 use crate::limits;
 use crate::plan::{self, Address, ClusterKey, ListenerKey, Plan};
@@ -65,6 +67,9 @@ pub(crate) struct Control {
     held: RefCell<Held>,
     program: Program,
     blacklist: Keeper,
+    pub(crate) bus: Bus,
+    /// What the data cores make.
+    wanted_events: Cell<Kinds>,
     upgrades: Upgrades,
     /// The limit of the process.
     open_files: u64,
@@ -116,6 +121,7 @@ impl Control {
                 self.installed[core].set(version);
             }
             ToControl::ListenerClosed(key) => self.held.borrow_mut().closed(key),
+            ToControl::Events { events, lost } => self.take_events(events, lost),
             ToControl::Blocked(hits) => self.note_blocked(hits),
             ToControl::Lent(sockets) => self.upgrades.lent.borrow_mut().extend(sockets),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
@@ -364,6 +370,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
     control.draining.set(true);
     control.publish_health();
+    control.tell_health("process", "draining", "it was asked to stop");
     control.to_shards(|| ToShard::Drain { handed_over: handed_over.clone() });
     let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;
     control.to_shards(|| ToShard::Stop);

@@ -313,6 +313,7 @@ impl Control {
                 refused.to_string().lines().for_each(|line| log::error!("{line}"));
             }
         }
+        self.tell_reload(trigger, &outcome);
         self.audit_reload(trigger, before, &outcome);
         let last = LastReload { at, trigger, duration, outcome: outcome.clone() };
         *self.reloads.last.borrow_mut() = Some(last);

@@ -28,6 +28,7 @@ use crate::control::{Control, ControlMail, Current, Run, life};
 use crate::engine::{
     self, BlockingPool, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals,
 };
+use crate::events::bus::{Bus, Kinds};
 use crate::events::publisher::{
     Clocks, Files, Publisher, PublisherHandle, Settings, Started, Stopped,
 };
@@ -183,6 +184,8 @@ impl Parts {
             program: self.program,
             upgrades: Upgrades::default(),
             blacklist: self.blacklist,
+            bus: Bus::default(),
+            wanted_events: Cell::new(Kinds::NONE),
             clusters: RefCell::new(clusters),
             totals: RefCell::new(Totals::new(cores, Some(self.publisher))),
             draining: Cell::new(false),

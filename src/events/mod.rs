@@ -1,5 +1,7 @@
-//! Facts for the outside: the publisher core, and beside it the exporter of traces.
+//! Facts: the bus that carries them inside the process, and for the outside the publisher core and
+//! beside it the exporter of traces.
 
+pub mod bus;
 mod collector;
 pub(crate) mod exporter;
 mod log_file;

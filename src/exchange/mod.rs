@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use crate::engine;
+use crate::events::bus::{self, Event, Kinds};
 use crate::exchange::capture::{Capture, Capturer};
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
@@ -316,8 +317,13 @@ impl Exchange {
                 shard.log.write(log, self.generation.plan.version, &line, shard);
             }
         }
-        if self.is_traced() {
-            self.tell_trace(&self.line(timings, failure, None));
+        let wanted = shard.events.wants(Kinds::REQUEST.and(Kinds::FAILURE));
+        if wanted || self.is_traced() {
+            let line = self.line(timings, failure, None);
+            if wanted {
+                tell(shard, &line);
+            }
+            self.tell_trace(&line);
         }
         if let Some(capture) = capture {
             shard.log.captures.give_back(capture);
@@ -446,6 +452,20 @@ fn request_id<'a>(
 ) -> &'a [u8] {
     let theirs = head.value(bytes, HeaderId::XRequestId);
     theirs.filter(|id| peer_is_trusted && !id.is_empty()).unwrap_or(ours)
+}
+
+/// Makes the events that somebody wants.
+fn tell(shard: &Shard, record: &Record<'_>) {
+    if shard.events.wants(Kinds::REQUEST) {
+        let request = Box::new(bus::Request::of(record));
+        shard.events.tell(&shard.mail, Event::Request(request));
+    }
+    if let Some(failure) = record.failure
+        && shard.events.wants(Kinds::FAILURE)
+    {
+        let failed = Box::new(bus::Failed::of(record, failure));
+        shard.events.tell(&shard.mail, Event::Failure(failed));
+    }
 }
 
 impl Drop for Exchange {

@@ -17,6 +17,7 @@ use crate::limits;
 use crate::listener::limit::{Told, Waiting};
 use crate::shard::connections::Seated;
 use crate::shard::doors::Door;
+use crate::shard::events;
 use crate::shard::{Counted, Life, Shard};
 
 /// Takes connections from one listening socket until the core drains or the listener is removed;
@@ -117,8 +118,9 @@ fn serve(shard: Rc<Shard>, counted: Counted, door: Rc<Door>, peer: SocketAddr, s
     engine::spawn(async move {
         let session = Life::enter(&shard);
         let seated = Seated::new(&shard, door, peer);
+        let told = events::connection_opened(&shard, &seated.origin);
         http1::server::serve(&shard, seated.origin.clone(), socket).await;
-        drop((counted, session, seated));
+        drop((told, counted, session, seated));
     });
 }
 

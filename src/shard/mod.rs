@@ -4,6 +4,7 @@
 pub(crate) mod connections;
 pub(crate) mod counters;
 pub(crate) mod doors;
+pub(crate) mod events;
 pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
@@ -29,6 +30,7 @@ use crate::plan::OnFull;
 use crate::shard::connections::{Connections, Seat};
 use crate::shard::counters::Counters;
 use crate::shard::doors::{Door, Doors};
+use crate::shard::events::Events;
 use crate::shard::generation::{Generation, Generations};
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
@@ -42,6 +44,7 @@ pub(crate) struct Shard {
     pub(crate) generations: Generations,
     doors: Doors,
     pub(crate) guard: Guard,
+    pub(crate) events: Events,
     /// Connections from cores that have a plan already that is still on its way here.
     early: RefCell<Vec<ToShard>>,
     /// By core; its own is `counters()`.
@@ -90,6 +93,7 @@ pub(crate) async fn run(
         generations: Generations::default(),
         doors: Doors::default(),
         guard: Guard::default(),
+        events: Events::default(),
         early: RefCell::default(),
         all_counters,
         open,
@@ -135,6 +139,7 @@ impl Shard {
             | ToShard::Blacklist(_)
             | ToShard::Service(_)
             | ToShard::Health(_)
+            | ToShard::WantEvents(_)
             | ToShard::Drain { .. }
             | ToShard::Stop => self.follow(letter),
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
@@ -165,6 +170,7 @@ impl Shard {
             }
             ToShard::Health(health) => *self.health.borrow_mut() = health,
             ToShard::Service(service) => self.serve(service),
+            ToShard::WantEvents(kinds) => self.events.want(kinds),
             ToShard::Blacklist(blocked) => {
                 self.tell_blocked();
                 self.guard.install(blocked);
@@ -297,6 +303,7 @@ impl Shard {
         engine::spawn(async move {
             shard.life.until_empty().await;
             shard.log.flush(shard.counters());
+            shard.events.flush(&shard.mail);
             shard.mail.to_control(ToControl::Drained { core: shard.mail.core() });
         });
     }
@@ -365,6 +372,7 @@ async fn housekeeping(shard: Rc<Shard>) {
         engine::sleep(limits::HOUSEKEEPING_INTERVAL).await;
         shard.log.flush(shard.counters());
         shard.tell_blocked();
+        shard.events.flush(&shard.mail);
         shard.spans.flush(shard.counters());
         engine::watch_connections();
         if beat.is_multiple_of(limits::POOL_SWEEP_BEATS) {
