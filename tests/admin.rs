@@ -543,18 +543,23 @@ fn every_change_and_every_try_is_in_the_audit_log() {
     ask(&proxy, "POST", "/admin/resume", &bearer(VIEWER), "");
     ask(&proxy, "POST", "/admin/resume", &bearer("wrong"), "");
     ask(&proxy, "GET", "/admin/status", &bearer(VIEWER), "");
-    let audit = || -> Vec<String> {
+    let audit = || -> Vec<Value> {
         let log = proxy.log();
-        let lines = log.lines().filter(|line| line.contains(" audit: "));
-        lines.map(|line| line.split(" audit: ").nth(1).unwrap().to_owned()).collect()
+        let lines = log.lines().filter_map(|line| line.split_once(" audit: "));
+        lines.map(|(_, line)| serde_json::from_str(line).expect("it is JSON")).collect()
     };
     assert!(eventually(|| audit().len() == 3), "{}", proxy.log());
-    let lines = audit();
-    assert!(lines[0].starts_with("POST /admin/drain by ci from 127.0.0.1:"), "{}", lines[0]);
-    assert!(lines[0].contains(": 200 out of service"), "{}", lines[0]);
-    assert!(lines[1].starts_with("POST /admin/resume by looker from"), "{}", lines[1]);
-    assert!(lines[1].trim_end().ends_with(": 403"), "{}", lines[1]);
-    assert!(lines[2].starts_with("POST /admin/resume by nobody known from"), "{}", lines[2]);
+    let (lines, drained) = (audit(), "200 out of service, connections close after 3600s");
+    let expected = [
+        ("admin_change", "done", json!("ci"), "POST /admin/drain", drained),
+        ("auth_failure", "denied", json!("looker"), "POST /admin/resume", "403"),
+        ("auth_failure", "denied", Value::Null, "POST /admin/resume", "401"),
+    ];
+    for (line, (event, outcome, actor, action, detail)) in lines.iter().zip(expected) {
+        assert_eq!((&line["event"], &line["outcome"]), (&json!(event), &json!(outcome)), "{line}");
+        assert_eq!((&line["actor"], &line["peer_ip"]), (&actor, &json!("127.0.0.1")), "{line}");
+        assert_eq!((&line["action"], &line["detail"]), (&json!(action), &json!(detail)), "{line}");
+    }
 }
 
 // --- draining --------------------------------------------------------------------------------
@@ -942,7 +947,7 @@ fn a_configuration_that_is_put_is_in_memory_unless_it_is_to_be_written() {
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".new"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
-    assert!(proxy.log().contains("PUT /admin/config by loopback"), "{}", proxy.log());
+    assert!(proxy.log().contains("\"action\":\"PUT /admin/config\""), "{}", proxy.log());
 }
 
 #[test]
@@ -1117,6 +1122,8 @@ fn an_endpoint_that_is_drained_gets_nothing_new_from_any_of_16_cores() {
         proxy.metric("tls_proxy_failures_total{reason=\"endpoints_drained\",side=\"upstream\"}")
             > Some(0.0)
     );
+    let (status, page) = readiness(&proxy);
+    assert_eq!((status, &page["checks"]["backends"][0]["status"]), (503, &json!("drained")));
     // No connection is kept to the one in maintenance.
     assert_eq!(endpoint(&proxy, 1)["connections"], 0);
     for endpoint in [&a, &b] {

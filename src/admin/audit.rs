@@ -22,20 +22,11 @@ pub(crate) struct Record<'a> {
 
 pub(crate) fn audit(control: &Control, record: &Record<'_>) {
     let Record { who, peer, method, path, status, changed } = record;
-    log::info!(
-        target: "audit",
-        "{method} {path} by {} from {peer}: {status} {changed}",
-        if who.is_empty() { "nobody known" } else { who },
-    );
-    if control.plan().audit_log.is_none() {
-        return;
-    }
     let (event, outcome) = match status {
         401 | 403 | 421 => (Event::AuthFailure, Outcome::Denied),
         200..300 => (Event::AdminChange, Outcome::Done),
         _ => (Event::AdminChange, Outcome::Failed),
     };
-    let status_text = format!("status {status}");
     control.audit(&Line {
         at: engine::wall_clock(),
         event,
@@ -44,6 +35,6 @@ pub(crate) fn audit(control: &Control, record: &Record<'_>) {
         peer: Some(peer.ip()),
         action: &format!("{method} {path}"),
         target: "",
-        detail: if changed.is_empty() { &status_text } else { changed },
+        detail: format!("{status} {changed}").trim_end(),
     });
 }

@@ -23,7 +23,7 @@ const CHECKS: Shape = Shape::Object(&[
 const BACKEND: Shape = Shape::Object(&[
     ("url", Shape::Text),
     ("cluster", Shape::Text),
-    ("status", Shape::Word(&["ready", "unresolved"])),
+    ("status", Shape::Word(&["ready", "unresolved", "drained"])),
 ]);
 const LIVENESS: Shape =
     Shape::Object(&[("status", Shape::Word(&["ok"])), ("timestamp", Shape::Moment)]);

@@ -1,17 +1,22 @@
 //! Whether the process is ready for new clients, decided from its own state: what it was told, and
 //! whether its clusters have addresses. Data cores that answer health pages are told of changes.
 
+use std::net::SocketAddr;
+
 use crate::control::Control;
 use crate::control::drain::State;
 use crate::control::message::ToShard;
+use crate::control::overrides::Admission;
 use crate::limits;
 use crate::plan::Address;
 use crate::telemetry::health::Health;
 use crate::telemetry::json;
 
+const READY: &str = "ready";
+
 impl Control {
-    /// Not ready: out of service, or no cluster has a single address. One cluster without any is no
-    /// reason to take the others away from their clients.
+    /// Not ready: out of service, or no cluster has a single address that takes exchanges. One
+    /// cluster without any is no reason to take the others away from their clients.
     pub(crate) fn health(&self) -> Health {
         let state = self.state();
         let mut checks = Vec::new();
@@ -29,10 +34,10 @@ impl Control {
         for cluster in &self.plan().clusters {
             for endpoint in &cluster.endpoints {
                 known += 1;
-                let found = !self.watch.addresses(&endpoint.address).is_empty();
-                ready += usize::from(found);
+                let status = self.backend_status(&cluster.name, &endpoint.address);
+                ready += usize::from(status == READY);
                 if shown < limits::HEALTH_BACKENDS_MAX {
-                    backend(&cluster.name, &endpoint.address, found, shown > 0, &mut checks);
+                    backend(&cluster.name, &endpoint.address, status, shown > 0, &mut checks);
                     shown += 1;
                 }
             }
@@ -40,6 +45,20 @@ impl Control {
         checks.push(b']');
         let reachable = known == 0 || ready > 0;
         Health { ready: state == State::Running && reachable, checks }
+    }
+
+    /// One address that takes exchanges is enough.
+    fn backend_status(&self, cluster: &str, address: &Address) -> &'static str {
+        let addresses = self.watch.addresses(address);
+        let takes = |found: &SocketAddr| {
+            let said = self.override_of(cluster, address, Some(*found));
+            said.is_none_or(|said| said.admission == Admission::Ready)
+        };
+        match (addresses.is_empty(), addresses.iter().any(takes)) {
+            (true, _) => "unresolved",
+            (false, true) => READY,
+            (false, false) => "drained",
+        }
     }
 
     /// To be called when anything that it says may have changed.
@@ -51,7 +70,7 @@ impl Control {
     }
 }
 
-fn backend(cluster: &str, address: &Address, found: bool, comma: bool, out: &mut Vec<u8>) {
+fn backend(cluster: &str, address: &Address, status: &str, comma: bool, out: &mut Vec<u8>) {
     if comma {
         out.push(b',');
     }
@@ -67,6 +86,6 @@ fn backend(cluster: &str, address: &Address, found: bool, comma: bool, out: &mut
     json::string(cluster.as_bytes(), out);
     out.push(b',');
     json::name("status", out);
-    json::string(if found { b"ready" } else { b"unresolved" }, out);
+    json::string(status.as_bytes(), out);
     out.push(b'}');
 }

@@ -1,6 +1,7 @@
 //! Configurations as texts: those that were in force, and those that come from the admin API
 //! instead of the file.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -22,6 +23,21 @@ impl Applied {
     /// Tells texts apart (FNV-1a, 64 bits); no protection against forgery.
     pub(crate) fn hash(&self) -> u64 {
         hash(&self.text)
+    }
+}
+
+/// One at a time: the file must end with the text that was put in force last.
+struct Writing<'a>(&'a Cell<bool>);
+
+impl Writing<'_> {
+    fn begin(running: &Cell<bool>) -> Option<Writing<'_>> {
+        (!running.replace(true)).then_some(Writing(running))
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }
 
@@ -47,6 +63,11 @@ impl Control {
                 "the configuration is {name}: there is no file to write; \
                  leave `persist` out, or start with --config FILE"
             )));
+        };
+        let Some(_writing) = Writing::begin(&self.reloads.writing) else {
+            return Err(Refused::Impossible(
+                "another configuration is being written; try again when that is done".to_owned(),
+            ));
         };
         let lost = || Refused::Impossible("writing the file panicked: this is a bug".to_owned());
         let copy = text.clone();

@@ -168,6 +168,8 @@ impl Control {
                 self.to_shards(|| ToShard::Endpoints(key, self.endpoints(key, known)));
             }
         }
+        drop(current);
+        self.publish_health();
     }
 }
 

@@ -145,6 +145,8 @@ pub(super) struct Reloads {
     pub(super) history: RefCell<VecDeque<Applied>>,
     /// Of the file as it was read last, good or bad.
     pub(super) read: Cell<u64>,
+    /// A text from the admin API is on its way into the file.
+    pub(super) writing: Cell<bool>,
     metrics: RefCell<OwnPort>,
     admin: RefCell<OwnPort>,
 }
@@ -158,6 +160,7 @@ impl Reloads {
             last: RefCell::new(None),
             history: RefCell::default(),
             read: Cell::new(hash(text)),
+            writing: Cell::new(false),
             metrics: RefCell::default(),
             admin: RefCell::default(),
         };
