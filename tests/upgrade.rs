@@ -244,7 +244,8 @@ fn the_upgrade_command_says_which_process_serves() {
     let pid = text.strip_prefix("process ").and_then(|rest| rest.split(' ').next()?.parse().ok());
     successors.0.extend(pid);
     assert_eq!(code, Some(0), "{text}{}", proxy.log());
-    assert_eq!(pids(&proxy.log()), [pid.expect("it says which")]);
+    let pid = pid.expect("it says which");
+    assert!(eventually(|| pids(&proxy.log()) == [pid]), "{}", proxy.log());
     assert_eq!(proxy.client().get("/ok").status, 200);
 }
 
