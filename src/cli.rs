@@ -13,6 +13,7 @@ use log::LevelFilter;
 use crate::config::document::{Port, Time};
 use crate::config::{self, At, Document, keys};
 use crate::limits;
+use crate::telemetry::metric_names;
 
 /// Exit code of a configuration or an argument that is wrong.
 pub const EXIT_USAGE: u8 = 2;
@@ -155,7 +156,7 @@ impl Flags {
                 section.bind = At::unplaced(SocketAddr::new(section.bind.value.ip(), port));
             }
         };
-        port(&mut document.metrics, self.metrics_port);
+        port(&mut document.metrics.port, self.metrics_port);
         port(&mut document.admin, self.admin_port);
         config::verify(&document).map_err(refused)?;
         Ok(document)
@@ -192,11 +193,17 @@ pub fn explain(key: Option<&str>) -> Output {
     let Some(key) = key else {
         return Output { out: keys::explain_all(), ..Output::default() };
     };
+    if key == METRIC_NAMES {
+        return Output { out: metric_names::explain(), ..Output::default() };
+    }
     match keys::explain(key) {
         Ok(out) => Output { out, ..Output::default() },
         Err(err) => Output { err, code: EXIT_USAGE, ..Output::default() },
     }
 }
+
+/// No key, but what operators look for beside the keys of `metrics`.
+const METRIC_NAMES: &str = "metrics.names";
 
 pub fn version() -> Output {
     let commit = option_env!("CORELANE_COMMIT").map(|c| format!(" ({c})")).unwrap_or_default();

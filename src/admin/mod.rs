@@ -1,6 +1,8 @@
 //! The operators' HTTP on the control core: metrics on one port, admin on another. Small on
 //! purpose: GET and HEAD, no request bodies.
 
+mod metrics_page;
+
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -67,6 +69,18 @@ async fn connection(control: &Rc<Control>, socket: &Socket, page: Page) {
         } else {
             head.keep
         };
+        if page == Page::Metrics
+            && failure.is_none()
+            && metrics_page::is_asked(control, &head, &buffer)
+        {
+            let served = metrics_page::serve(control, socket, &head, &buffer, keep).await;
+            if served.is_err() || keep == Keep::Close {
+                return;
+            }
+            buffer.copy_within(head.bytes..end, 0);
+            end -= head.bytes;
+            continue;
+        }
         let request_id = b"admin";
         let reply = match failure {
             None => answer(control, page, &head, &buffer).await,
@@ -143,7 +157,7 @@ async fn answer(
 ) -> Result<Reply<'static>, Failure> {
     let path = head.path.of(bytes);
     let known = match page {
-        Page::Metrics => path == b"/metrics",
+        Page::Metrics => metrics_page::is_path(control, head, bytes),
         Page::Admin => path == b"/admin/cores",
     };
     if !known {
@@ -152,14 +166,7 @@ async fn answer(
     if !matches!(head.method, Method::Get | Method::Head) {
         return Err(Failure::MethodRefused);
     }
-    let snapshot = stats::snapshot(control).await;
-    let (content_type, body) = match page {
-        Page::Metrics => {
-            let mut page = Vec::new();
-            metrics::render(&snapshot, &mut page);
-            ("text/plain; version=0.0.4; charset=utf-8", page)
-        }
-        Page::Admin => ("application/json", metrics::cores_json(&snapshot).into_bytes()),
-    };
+    let body = metrics::cores_json(&stats::snapshot(control).await).into_bytes();
+    let content_type = "application/json";
     Ok(Reply { status: 200, content_type, body: Cow::Owned(body), extra: Extra::None })
 }

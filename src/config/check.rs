@@ -76,7 +76,7 @@ impl Found {
             let key = format!("{}.bind", listener.key);
             self.bind(&mut bound, Bound::new(&listener.bind, key), same);
         }
-        for (name, port) in [("metrics", &document.metrics), ("admin", &document.admin)] {
+        for (name, port) in [("metrics", &document.metrics.port), ("admin", &document.admin)] {
             if port.enabled.value {
                 self.bind(&mut bound, Bound::new(&port.bind, format!("{name}.bind")), overlap);
             }

@@ -14,6 +14,7 @@ use toml::de::DeTable;
 
 use super::address::{endpoint_address, loopback_address, network, socket_address};
 use super::error::{Offset, Wrong};
+use super::metrics::Metrics;
 use super::read::{At, Item, Reader, Section};
 use super::value::{
     BALANCES, CLUSTER_PROTOCOLS, FORMATS, LEVELS, LISTENER_PROTOCOLS, boolean, bytes,
@@ -35,7 +36,7 @@ pub struct Document {
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub logging: Logging,
-    pub metrics: Port,
+    pub metrics: Metrics,
     pub admin: Port,
     pub listeners: Vec<Listener>,
     pub routes: Vec<Route>,
@@ -81,7 +82,7 @@ pub struct AccessLog {
     pub format: At<AccessLogFormat>,
 }
 
-/// `[metrics]` and `[admin]`.
+/// `[admin]`, and the part of `[metrics]` that is like it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Port {
     pub enabled: At<bool>,
@@ -192,8 +193,8 @@ impl Document {
             limits: Limits::read(root.section("limits")),
             timeouts: Timeouts::read(root.section("timeouts")),
             logging: Logging::read(root.section("logging")),
-            metrics: Port::read(root.section("metrics"), METRICS_PORT, socket_address),
-            admin: Port::read(root.section("admin"), ADMIN_PORT, loopback_address),
+            metrics: Metrics::read(root.section("metrics")),
+            admin: Port::read_all(root.section("admin"), ADMIN_PORT, loopback_address),
             listeners: Listener::read_all(&mut root),
             routes: root.sections("routes").into_iter().map(Route::read).collect(),
             clusters: root.entries("clusters").into_iter().filter_map(Cluster::read).collect(),
@@ -205,7 +206,6 @@ impl Document {
     }
 }
 
-const METRICS_PORT: u16 = 9090;
 const ADMIN_PORT: u16 = 9091;
 
 impl Limits {
@@ -275,18 +275,26 @@ impl Logging {
 }
 
 impl Port {
-    fn read(
+    fn read_all(
         mut section: Section<'_>,
         port: u16,
         address: impl Fn(&toml::de::DeValue<'_>) -> Result<SocketAddr, Wrong>,
     ) -> Port {
-        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let port = Port {
-            enabled: section.value_or("enabled", true, boolean),
-            bind: section.value_or("bind", default, address),
-        };
+        let port = Port::read(&mut section, port, address);
         section.finish();
         port
+    }
+
+    pub(super) fn read(
+        section: &mut Section<'_>,
+        port: u16,
+        address: impl Fn(&toml::de::DeValue<'_>) -> Result<SocketAddr, Wrong>,
+    ) -> Port {
+        let default = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Port {
+            enabled: section.value_or("enabled", true, boolean),
+            bind: section.value_or("bind", default, address),
+        }
     }
 }
 

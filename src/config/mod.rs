@@ -8,6 +8,7 @@ mod compile;
 pub mod document;
 pub mod error;
 pub mod keys;
+mod metrics;
 mod read;
 mod value;
 

@@ -3,11 +3,10 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
-use hdrhistogram::Histogram;
-
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::queue::Producer;
 use crate::plan::{ClusterId, ListenerId, Plan};
+use crate::shard::series::{ClusterCells, EndpointCells, SeriesShare};
 
 /// To a data core.
 #[derive(Debug)]
@@ -58,6 +57,7 @@ pub struct Install {
     pub plan: Shared<Plan>,
     /// By `ClusterId`.
     pub clusters: Vec<ClusterShare>,
+    pub series: SeriesShare,
     pub listeners: Vec<(ListenerId, TcpListener)>,
     pub log: Option<Producer>,
 }
@@ -66,6 +66,7 @@ pub struct Install {
 pub struct ClusterShare {
     /// Exchanges of the whole process that wait for a connection.
     pub waiting: Shared<Level>,
+    pub(crate) series: Shared<ClusterCells>,
     pub endpoints: Vec<EndpointShare>,
 }
 
@@ -76,13 +77,11 @@ pub struct EndpointShare {
     pub weight: u32,
     /// `None`: no maximum.
     pub permits: Option<Shared<Permits>>,
+    pub(crate) series: Shared<EndpointCells>,
 }
 
-/// What a core hands over when asked: its machine, and durations in microseconds since last time.
+/// What a core hands over when asked: its machine. What it counts is read where it is.
 #[derive(Debug)]
 pub struct ShardState {
     pub core: CoreState,
-    pub durations: Histogram<u64>,
-    /// Open upstream connections, by cluster.
-    pub upstream_connections: Vec<u64>,
 }

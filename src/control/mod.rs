@@ -4,6 +4,7 @@
 
 pub mod message;
 mod names;
+pub(crate) mod registry;
 mod start;
 pub(crate) mod stats;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use crate::control::message::{ClusterShare, EndpointShare, ToControl, ToShard};
 use crate::control::names::Watch;
+use crate::control::registry::Registry;
 use crate::control::stats::Totals;
 use crate::engine::{self, Inbox, Level, Outbox, Permits, Shared, Signal, Signals};
 use crate::plan::{Address, ClusterId, Plan};
@@ -32,6 +34,7 @@ pub(crate) struct Control {
     permits: RefCell<HashMap<(u32, SocketAddr), Shared<Permits>>>,
     watch: Watch,
     pub(crate) totals: RefCell<Totals>,
+    pub(crate) registry: Registry,
     pub(crate) draining: Cell<bool>,
     /// By core.
     drained: Vec<Cell<bool>>,
@@ -67,23 +70,33 @@ impl Control {
     }
 
     pub(crate) fn to_shards(&self, letter: impl Fn() -> ToShard) {
+        self.to_each_shard(|_| letter());
+    }
+
+    /// A letter of its own for each core.
+    fn to_each_shard(&self, letter: impl Fn(usize) -> ToShard) {
         for (core, outbox) in self.shards.iter().enumerate() {
-            if outbox.put(letter()).is_err() {
+            if outbox.put(letter(core)).is_err() {
                 log::error!("core {core} does not take its mail");
             }
         }
     }
 
-    /// The addresses of one cluster as they are known now, once for one core.
-    fn endpoints(&self, id: ClusterId) -> Vec<EndpointShare> {
+    /// The addresses of one cluster as they are known now, for one core.
+    fn endpoints(&self, id: ClusterId, core: usize) -> Vec<EndpointShare> {
         let cluster = &self.plan.clusters[id.0 as usize];
+        if core == 0 {
+            self.registry.renew(&cluster.name);
+        }
         let mut shares: Vec<EndpointShare> = Vec::new();
         for endpoint in &cluster.endpoints {
             for address in self.watch.addresses(&endpoint.address) {
                 // Two names may lead to one address: it is one endpoint.
                 if shares.iter().all(|share| share.address != address) {
                     let permits = self.permits(id, address);
-                    shares.push(EndpointShare { address, weight: endpoint.weight, permits });
+                    let series = self.registry.endpoint(&cluster.name, address, core);
+                    let weight = endpoint.weight;
+                    shares.push(EndpointShare { address, weight, permits, series });
                 }
             }
         }
@@ -98,11 +111,12 @@ impl Control {
         Some(entry.or_insert_with(|| Shared::new(Permits::new(max, cores))).share())
     }
 
-    fn cluster_shares(&self) -> Vec<ClusterShare> {
+    fn cluster_shares(&self, core: usize) -> Vec<ClusterShare> {
         let ids = (0..self.plan.clusters.len()).map(|id| ClusterId(id as u32));
         ids.map(|id| ClusterShare {
             waiting: self.waiting[id.0 as usize].share(),
-            endpoints: self.endpoints(id),
+            series: self.registry.cluster(id, core),
+            endpoints: self.endpoints(id, core),
         })
         .collect()
     }
@@ -110,10 +124,11 @@ impl Control {
     /// Tells the data cores of names that lead elsewhere now.
     fn names_changed(&self) {
         forget_unused(&mut self.permits.borrow_mut());
+        self.registry.forget_unused();
         for (id, cluster) in self.plan.clusters.iter().enumerate() {
             if cluster.endpoints.iter().any(|e| matches!(e.address, Address::Name(..))) {
                 let id = ClusterId(id as u32);
-                self.to_shards(|| ToShard::Endpoints(id, self.endpoints(id)));
+                self.to_each_shard(|core| ToShard::Endpoints(id, self.endpoints(id, core)));
             }
         }
     }

@@ -12,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use crate::admin::{self, Page};
 use crate::control::message::{Install, ToControl, ToShard};
 use crate::control::names::{self, Watch};
+use crate::control::registry::Registry;
 use crate::control::stats::Totals;
 use crate::control::{Control, ControlMail, Run, life};
 use crate::engine::{
@@ -112,6 +113,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
         permits: RefCell::new(HashMap::new()),
         totals: RefCell::new(Totals::new(counters.len(), publisher)),
         draining: Cell::new(false),
+        registry: Registry::new(&plan, counters.len()),
         drained: counters.iter().map(|_| Cell::new(false)).collect(),
         installed: Cell::new(0),
         failed: RefCell::new(None),
@@ -168,7 +170,8 @@ fn install(control: &Control, listeners: Vec<Vec<TcpListener>>, producers: Vec<P
     for (core, listeners) in sockets.into_iter().enumerate() {
         let install = Install {
             plan: control.plan.share(),
-            clusters: control.cluster_shares(),
+            clusters: control.cluster_shares(core),
+            series: control.registry.share(&control.plan, core),
             listeners,
             log: producers.next(),
         };

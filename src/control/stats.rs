@@ -1,20 +1,20 @@
-//! Statistics of all cores, merged when somebody asks: counters are read where they are, histograms
-//! are handed over by the cores.
+//! Statistics of all cores, merged when somebody asks: counters are read where they are, what a core
+//! knows of its machine is handed over.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 
 use crate::control::Control;
 use crate::control::message::{ShardState, ToShard};
-use crate::plan::Plan;
-use crate::telemetry::metrics::{Cluster, Core, Snapshot, new_histogram};
+use crate::engine;
+use crate::telemetry::metrics::{Core, Snapshot, new_histogram};
 
 /// What the cores have reported, summed since the start.
 pub(crate) struct Totals {
     cores: Vec<CoreTotals>,
-    durations: Histogram<u64>,
+    started: SystemTime,
     /// Reports that came for the current question.
     answers: usize,
     pub(crate) log: Option<crate::events::publisher::PublisherHandle>,
@@ -25,7 +25,6 @@ struct CoreTotals {
     panics: u64,
     lag: Histogram<u64>,
     lag_micros: u64,
-    upstream_connections: Vec<u64>,
 }
 
 impl Totals {
@@ -33,16 +32,11 @@ impl Totals {
         cores: usize,
         log: Option<crate::events::publisher::PublisherHandle>,
     ) -> Totals {
-        let core = || CoreTotals {
-            busy: Duration::ZERO,
-            panics: 0,
-            lag: new_histogram(),
-            lag_micros: 0,
-            upstream_connections: Vec::new(),
-        };
+        let core =
+            || CoreTotals { busy: Duration::ZERO, panics: 0, lag: new_histogram(), lag_micros: 0 };
         Totals {
             cores: (0..cores).map(|_| core()).collect(),
-            durations: new_histogram(),
+            started: engine::wall_clock(),
             answers: 0,
             log,
         }
@@ -54,10 +48,8 @@ impl Totals {
         totals.busy = state.core.cpu;
         totals.panics = state.core.panics;
         totals.lag_micros += sum(&state.core.lag);
-        totals.upstream_connections = state.upstream_connections;
         // Ours reach as far as theirs do, so nothing can be out of range.
         totals.lag.add(&state.core.lag).expect("its bounds are within ours");
-        self.durations.add(&state.durations).expect("its bounds are within ours");
     }
 }
 
@@ -89,22 +81,11 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
                 }
             })
             .collect(),
-        clusters: clusters(&control.plan, &totals),
-        durations: totals.durations.clone(),
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
         draining: control.draining.get(),
         rules_version: control.plan.version,
+        usage: engine::usage(),
+        started: totals.started,
     }
-}
-
-fn clusters(plan: &Plan, totals: &Totals) -> Vec<Cluster> {
-    let connections = |id: usize| {
-        totals.cores.iter().filter_map(|core| core.upstream_connections.get(id)).sum::<u64>()
-    };
-    plan.clusters
-        .iter()
-        .enumerate()
-        .map(|(id, cluster)| Cluster { name: cluster.name.clone(), connections: connections(id) })
-        .collect()
 }

@@ -31,7 +31,7 @@ pub use io::{Descriptor, Side};
 pub use listener::Listener;
 pub use mailbox::{Inbox, Outbox, mailbox};
 pub use probe::probe;
-pub use process::{Signal, Signals, cpus, raise_open_files, random_seed};
+pub use process::{Signal, Signals, Usage, cpus, raise_open_files, random_seed, usage};
 pub use shared::{Counter, Level, Permits, Shared};
 pub use sockaddr::{is_free, listen};
 pub use socket::{SendError, Socket};

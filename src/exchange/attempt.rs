@@ -78,6 +78,7 @@ async fn acquire(
             Ok(lease) => {
                 progress.reused.set(lease.reused);
                 progress.endpoint.set(Some(lease.address()));
+                exchange.endpoint = Some(Rc::clone(lease.endpoint()));
                 marks.connected = Some(crate::engine::now());
                 return Ok(lease);
             }

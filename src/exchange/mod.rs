@@ -3,6 +3,7 @@
 
 pub(crate) mod attempt;
 pub mod client_address;
+mod count;
 pub mod failure;
 pub mod record;
 pub(crate) mod relay;
@@ -27,7 +28,7 @@ use crate::plan::{Action, Route, RouteId};
 use crate::routing;
 use crate::shard::generation::Generation;
 use crate::shard::{Origin, Shard};
-use crate::telemetry::metrics::answer_slot;
+use crate::upstream::pool::Endpoint;
 
 /// A request on its way. One per connection, used again for each request, so that it allocates
 /// once.
@@ -45,6 +46,8 @@ pub(crate) struct Exchange {
     client_address: IpAddr,
     peer_is_trusted: bool,
     route: Option<RouteId>,
+    /// That it used last.
+    endpoint: Option<Rc<Endpoint>>,
     pub(crate) progress: Progress,
 }
 
@@ -156,6 +159,7 @@ impl Exchange {
             client_address: IpAddr::from([0, 0, 0, 0]),
             peer_is_trusted: false,
             route: None,
+            endpoint: None,
             progress: Progress::default(),
         }
     }
@@ -166,6 +170,7 @@ impl Exchange {
         self.head.clear();
         self.marks = Marks::at(engine::now());
         self.route = None;
+        self.endpoint = None;
         self.progress = Progress::default();
     }
 
@@ -210,19 +215,11 @@ impl Exchange {
     /// Counts the exchange, and writes its line to the access log.
     fn record(&mut self, failure: Option<Failure>) {
         self.recorded = true;
-        let (shard, progress) = (&self.shard, &self.progress);
+        let shard = &self.shard;
         let timings = self.marks.timings(engine::precise_now());
-        let counters = shard.counters();
-        counters.answers[answer_slot(self.head.method, progress.status.get())].add(1);
-        counters.bytes_in.add(progress.received.get());
-        counters.bytes_out.add(progress.sent.get());
-        counters.duration_micros.add(timings.total.as_micros() as u64);
-        shard.record_duration(timings.total);
-        if let Some(failure) = failure {
-            counters.failures[failure.index()].add(1);
-        }
+        count::count(self, &timings, failure);
         if shard.log.is_enabled() {
-            shard.log.write(&self.line(timings, failure), counters);
+            shard.log.write(&self.line(timings, failure), shard.counters());
         }
     }
 

@@ -56,13 +56,14 @@ async fn take(
 
 /// A connection that another core has accepted for us, and counted here already.
 pub(crate) fn take_over(shard: Rc<Shard>, id: ListenerId, socket: Socket, peer: SocketAddr) {
-    let counted = Counted::new(&shard, true);
+    let counted = Counted::new(&shard, id, true);
     serve(shard, counted, Origin { listener: id, peer }, socket);
 }
 
 /// Its place among the process's connections is taken.
 fn admit(shard: &Rc<Shard>, id: ListenerId, socket: Socket) {
     shard.counters().accepted.add(1);
+    shard.generation().series.listener(id).accepted.add(1);
     // Gone already: nothing to serve.
     let Ok(peer) = socket.peer_address() else {
         shard.open.add(-1);
@@ -75,7 +76,7 @@ fn admit(shard: &Rc<Shard>, id: ListenerId, socket: Socket) {
             return hand_over(shard, core, id, socket, peer);
         }
     }
-    let counted = Counted::new(shard, false);
+    let counted = Counted::new(shard, id, false);
     serve(Rc::clone(shard), counted, Origin { listener: id, peer }, socket);
 }
 
@@ -89,7 +90,7 @@ fn hand_over(shard: &Rc<Shard>, core: usize, id: ListenerId, socket: Socket, pee
         Ok(()) => shard.counters().handed_over.add(1),
         Err(ToShard::Connection(id, fd, peer)) => {
             shard.all_counters[core].connections.add(-1);
-            let counted = Counted::new(shard, false);
+            let counted = Counted::new(shard, id, false);
             serve(Rc::clone(shard), counted, Origin { listener: id, peer }, Socket::adopt(fd));
         }
         Err(_) => unreachable!("a letter comes back as it was"),

@@ -7,10 +7,12 @@ use crate::control::message::ClusterShare;
 use crate::engine::Shared;
 use crate::plan::{self, ClusterId, ListenerId, Plan, RouteId};
 use crate::shard::mail::Mail;
+use crate::shard::series::{Series, SeriesShare};
 use crate::upstream::pool::Cluster;
 
 pub(crate) struct Generation {
     pub(crate) plan: Shared<Plan>,
+    pub(crate) series: Series,
     clusters: Vec<Rc<Cluster>>,
 }
 
@@ -18,6 +20,7 @@ impl Generation {
     pub(crate) fn new(
         plan: Shared<Plan>,
         shares: Vec<ClusterShare>,
+        series: SeriesShare,
         mail: &Rc<Mail>,
     ) -> Generation {
         let clusters = plan
@@ -29,7 +32,7 @@ impl Generation {
                 Cluster::new(ClusterId(id as u32), cluster, share, Rc::clone(mail))
             })
             .collect();
-        Generation { plan, clusters }
+        Generation { plan, series: Series::new(series), clusters }
     }
 
     pub(crate) fn cluster(&self, id: ClusterId) -> &Rc<Cluster> {

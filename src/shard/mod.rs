@@ -5,14 +5,12 @@ pub(crate) mod counters;
 pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
+pub(crate) mod series;
 pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-
-use hdrhistogram::Histogram;
 
 use crate::control::message::{Install, ShardState, ToControl, ToShard};
 use crate::engine::{self, Level, Shared};
@@ -23,6 +21,7 @@ use crate::shard::counters::Counters;
 use crate::shard::generation::Generation;
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
+use crate::shard::series::ListenerCells;
 use crate::shard::workspace::Workspaces;
 
 pub(crate) struct Shard {
@@ -34,7 +33,6 @@ pub(crate) struct Shard {
     pub(crate) all_counters: Vec<Shared<Counters>>,
     /// Client connections of the whole process: what its limit is compared with.
     pub(crate) open: Shared<Level>,
-    pub(crate) durations: RefCell<Histogram<u64>>,
     pub(crate) log: AccessLines,
     pub(crate) workspaces: Workspaces,
     random: Cell<u64>,
@@ -67,7 +65,6 @@ pub(crate) async fn run(
         early: RefCell::default(),
         all_counters,
         open,
-        durations: RefCell::new(new_durations()),
         log: AccessLines::default(),
         workspaces: Workspaces::default(),
         random: Cell::new(engine::random_seed() | 1),
@@ -133,7 +130,8 @@ impl Shard {
 
     fn install(self: &Rc<Self>, install: Install) {
         let version = install.plan.version;
-        let generation = Rc::new(Generation::new(install.plan, install.clusters, &self.mail));
+        let generation =
+            Rc::new(Generation::new(install.plan, install.clusters, install.series, &self.mail));
         let format = generation.plan.access_log.as_ref().map(|log| log.format);
         self.log.install(format.zip(install.log));
         *self.generation.borrow_mut() = Some(generation);
@@ -145,16 +143,7 @@ impl Shard {
     }
 
     fn report(&self) {
-        let state = ShardState {
-            core: engine::core_state(),
-            durations: self.durations.replace(new_durations()),
-            upstream_connections: self
-                .generation()
-                .clusters()
-                .iter()
-                .map(|c| c.open_connections())
-                .collect(),
-        };
+        let state = ShardState { core: engine::core_state() };
         self.mail.to_control(ToControl::State { core: self.mail.core(), state: Box::new(state) });
     }
 
@@ -220,10 +209,6 @@ impl Shard {
             }
         }
     }
-
-    pub(crate) fn record_duration(&self, duration: Duration) {
-        self.durations.borrow_mut().saturating_record(duration.as_micros() as u64);
-    }
 }
 
 /// What a core does every now and then, as long as there is anything to do.
@@ -249,10 +234,6 @@ async fn housekeeping(shard: Rc<Shard>) {
             quiet = 0;
         }
     }
-}
-
-fn new_durations() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 3_600_000_000, 2).expect("the bounds are in order")
 }
 
 impl Life {
@@ -327,20 +308,24 @@ impl Drop for Session {
 /// was taken before; dropping this gives it back.
 pub(crate) struct Counted {
     shard: Rc<Shard>,
+    listener: Rc<Shared<ListenerCells>>,
 }
 
 impl Counted {
     /// `already`: another core has counted it here when it handed it over.
-    pub(crate) fn new(shard: &Rc<Shard>, already: bool) -> Counted {
+    pub(crate) fn new(shard: &Rc<Shard>, id: ListenerId, already: bool) -> Counted {
+        let listener = Rc::clone(shard.generation().series.listener(id));
+        listener.open.add(1);
         if !already {
             shard.counters().connections.add(1);
         }
-        Counted { shard: Rc::clone(shard) }
+        Counted { shard: Rc::clone(shard), listener }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        self.listener.open.sub(1);
         self.shard.counters().connections.add(-1);
         self.shard.open.add(-1);
     }

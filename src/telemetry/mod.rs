@@ -2,9 +2,11 @@
 
 pub mod access_log;
 pub mod decimal;
+pub(crate) mod exposition;
 pub mod json;
 pub mod metric_names;
 pub mod metrics;
+pub(crate) mod metrics_page;
 pub mod process_log;
 pub mod timestamp;
 

@@ -17,6 +17,7 @@ use crate::exchange::failure::Failure;
 use crate::limits;
 use crate::plan::{self, ClusterId, ClusterTimeouts, PoolLimits};
 use crate::shard::mail::Mail;
+use crate::shard::series::{ClusterCells, EndpointCells};
 use crate::upstream::connect::connect;
 
 /// A cluster as one core sees it.
@@ -29,6 +30,7 @@ pub(crate) struct Cluster {
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
     /// Of the whole process.
     waiting: Shared<Level>,
+    series: Shared<ClusterCells>,
     /// When this core last gave a slot away although it had waiters of its own.
     yielded: Cell<Option<Instant>>,
 }
@@ -43,6 +45,7 @@ pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
     idle: RefCell<Vec<Kept>>,
     open: Cell<u32>,
+    series: Shared<EndpointCells>,
     permits: Option<Shared<Permits>>,
     /// No longer part of the cluster: connections close when their exchange ends.
     removed: Cell<bool>,
@@ -117,6 +120,7 @@ impl Cluster {
             mail,
             waiters: RefCell::default(),
             waiting: share.waiting,
+            series: share.series,
             yielded: Cell::new(None),
         })
     }
@@ -160,12 +164,21 @@ impl Cluster {
         };
         admitted(engine::now());
         match choice {
-            Choice::Kept(lease) => Ok(lease),
+            Choice::Kept(lease) => {
+                self.series.reused.add(1);
+                Ok(lease)
+            }
             Choice::Open(slot) => {
                 let address = slot.endpoint.address;
                 match connect(address, self.timeouts.connect).await {
-                    Ok(socket) => Ok(Lease { socket: Some(socket), slot, reused: false }),
-                    Err(failure) => Err((failure, Some(address))),
+                    Ok(socket) => {
+                        self.series.opened.add(1);
+                        Ok(Lease { socket: Some(socket), slot, reused: false })
+                    }
+                    Err(failure) => {
+                        slot.endpoint.series.connect_failures.add(1);
+                        Err((failure, Some(address)))
+                    }
                 }
             }
             Choice::None | Choice::Full => Err((self.nobody(), None)),
@@ -211,6 +224,8 @@ impl Cluster {
             return Choice::Full;
         }
         endpoint.open.set(endpoint.open.get() + 1);
+        endpoint.series.open.add(1);
+        self.series.open.add(1);
         Choice::Open(Slot { cluster: Rc::clone(self), endpoint, held: true })
     }
 
@@ -305,6 +320,8 @@ impl Cluster {
     /// A connection of `endpoint` is closed: its slot goes back to the process, and to who waits.
     fn give_slot(&self, endpoint: &Endpoint) {
         endpoint.open.set(endpoint.open.get() - 1);
+        endpoint.series.open.sub(1);
+        self.series.open.sub(1);
         let Some(permits) = &endpoint.permits else { return };
         permits.give();
         if let Some(core) = permits.wanted_by_another(self.mail.core()) {
@@ -392,6 +409,12 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    pub(crate) fn series(&self) -> &ClusterCells {
+        &self.series
+    }
+}
+
 impl Endpoints {
     fn new(shares: Vec<EndpointShare>, old: &[Rc<Endpoint>], core: usize) -> Endpoints {
         let weights: Vec<u32> = shares.iter().map(|share| share.weight).collect();
@@ -419,9 +442,14 @@ impl Endpoint {
             address: share.address,
             idle: RefCell::default(),
             open: Cell::new(0),
+            series: share.series,
             permits: share.permits,
             removed: Cell::new(false),
         })
+    }
+
+    pub(crate) fn series(&self) -> &EndpointCells {
+        &self.series
     }
 
     /// A slot of the process, for a new connection.
@@ -444,6 +472,10 @@ impl Lease {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.slot.endpoint.address
+    }
+
+    pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
+        &self.slot.endpoint
     }
 
     /// Back into the pool: the exchange has ended cleanly. `idle` is what the endpoint promised.
@@ -500,6 +532,7 @@ impl<'a> Place<'a> {
             cluster.waiting.add(-1);
             return None;
         }
+        cluster.series.waiting.add(1);
         let waiter = Rc::new(Waiter::default());
         waiter.may_look.set(cluster.waiters.borrow().iter().all(|w| w.picky.get()));
         cluster.waiters.borrow_mut().push_back(Rc::clone(&waiter));
@@ -535,6 +568,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.cluster.waiters.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
         self.cluster.waiting.add(-1);
+        self.cluster.series.waiting.sub(1);
         if self.cluster.waiters.borrow().is_empty() {
             self.cluster.ask_no_more();
             self.cluster.pass_on();
@@ -563,7 +597,12 @@ mod tests {
     }
 
     fn share(port: u16, permits: Option<&Shared<Permits>>) -> EndpointShare {
-        EndpointShare { address: address(port), weight: 1, permits: permits.map(Shared::share) }
+        EndpointShare {
+            address: address(port),
+            weight: 1,
+            permits: permits.map(Shared::share),
+            series: Shared::new(EndpointCells::default()),
+        }
     }
 
     /// One slot, of two cores.
@@ -592,7 +631,11 @@ mod tests {
             },
             timeouts: ClusterTimeouts { connect: second, first_byte: second, read: second },
         };
-        let share = ClusterShare { waiting: Shared::new(Level::default()), endpoints };
+        let share = ClusterShare {
+            waiting: Shared::new(Level::default()),
+            series: Shared::new(ClusterCells::default()),
+            endpoints,
+        };
         (Cluster::new(ClusterId(0), &plan, share, mail), other, control)
     }
 
@@ -688,6 +731,7 @@ mod tests {
         let endpoint = Rc::clone(&cluster.endpoints.borrow().list[0]);
         assert!(endpoint.try_take());
         endpoint.open.set(endpoint.open.get() + 1);
+        endpoint.series.open.add(1);
         let until = engine::now() + Duration::from_secs(60);
         endpoint.idle.borrow_mut().push(Kept { socket: Socket::adopt(ours.into()), until });
         listener.accept().unwrap().0
