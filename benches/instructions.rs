@@ -55,6 +55,7 @@ fn main() {
         "encode_request_small" => encode_request(SMALL_REQUEST, iterations),
         "encode_response" => encode_response(iterations),
         "decode_chunked" => decode_chunked(iterations),
+        "count_exchange" => corelane::exchange::count::rehearse(iterations),
         // `cargo bench` and `cargo test` call every bench without a case.
         _ => {}
     }

@@ -1,5 +1,5 @@
-//! Statistics of all cores, merged when somebody asks: counters are read where they are, what a core
-//! knows of its machine is handed over.
+//! Statistics of all cores, merged when somebody asks: counters are read where they are, what a
+//! core knows of its machine is handed over.
 
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};

@@ -3,7 +3,7 @@
 
 pub(crate) mod attempt;
 pub mod client_address;
-mod count;
+pub mod count;
 pub mod failure;
 pub mod record;
 pub(crate) mod relay;

@@ -145,8 +145,8 @@ impl Proxy {
         self.client_of("metrics").get("/metrics").text().to_owned()
     }
 
-    /// The value of one series on the metrics page, labels included in `series`. A name alone is the
-    /// sum of its series.
+    /// The value of one series on the metrics page, labels included in `series`. A name alone is
+    /// the sum of its series.
     pub fn metric(&self, series: &str) -> Option<f64> {
         sum_of(&self.metrics(), series)
     }
