@@ -36,7 +36,8 @@
 //! [`listener`] accepts, evens out between cores → [`http1::server`] reads a head
 //! ([`http1::parse`]) → [`exchange::run`]: admit, route ([`routing`]), then a reply of our own or
 //! [`exchange::attempt`]: a connection from [`upstream::pool`], the head rewritten
-//! ([`http1::encode`]), [`exchange::relay`] up and down → recorded once: counters, access log.
+//! ([`http1::encode`]), [`exchange::relay`] up and down (a long body unread, through a pipe) →
+//! recorded once: counters, access log.
 //!
 //! # Where this departs from the first design, and why
 //!

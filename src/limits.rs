@@ -34,6 +34,11 @@ pub const RELAY_BYTES: usize = 32 * 1024;
 pub const BULK_BYTES: usize = 256 * 1024;
 /// A body is long after so many bytes. Below, smaller reads measured better.
 pub const BULK_AFTER: u64 = 2 * 1024 * 1024;
+/// Most bytes that one splice of a long body takes out of a socket: they stay in the kernel, in
+/// pages that count as the socket's, until the other side takes them.
+pub const SPLICE_BYTES_MAX: usize = 256 * 1024;
+/// Empty pipes that a core keeps for the next long body. More are closed.
+pub const PIPES_KEPT: usize = 32;
 /// A request of at most so many bytes is copied while its exchange waits, and gives its buffer
 /// back.
 pub const INPUT_COPY_BYTES_MAX: usize = 4096;

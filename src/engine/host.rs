@@ -18,6 +18,7 @@ use hdrhistogram::Histogram;
 
 use crate::engine::buffer::{Buf, Pool};
 use crate::engine::doorbell::{Doorbell, Sleeper};
+use crate::engine::pipe::Pipes;
 use crate::engine::probe;
 use crate::engine::ring::{Completion, Entered, Ring};
 use crate::engine::slots::{self as descriptors, Slots};
@@ -31,6 +32,7 @@ pub(super) struct Machine {
     pub(super) wheel: RefCell<Wheel>,
     buffers: Rc<Pool>,
     bulk_buffers: Rc<Pool>,
+    pub(super) pipes: Rc<Pipes>,
     sleepers: RefCell<Sleepers>,
     doorbell: Doorbell,
     /// Called once a turn when the doorbell was rung: the one point where messages are applied.
@@ -146,6 +148,7 @@ impl Machine {
             wheel: RefCell::new(Wheel::new()),
             buffers: Pool::new(limits::BUFFER_BYTES, cfg!(debug_assertions)),
             bulk_buffers: Pool::new(limits::BULK_BYTES, cfg!(debug_assertions)),
+            pipes: Rc::default(),
             sleepers: RefCell::default(),
             doorbell,
             on_bell: RefCell::new(None),

@@ -9,6 +9,7 @@ mod host;
 mod io;
 mod listener;
 mod mailbox;
+mod pipe;
 mod probe;
 mod process;
 mod ring;
@@ -30,6 +31,7 @@ pub use host::{
 pub use io::{Descriptor, Side};
 pub use listener::Listener;
 pub use mailbox::{Inbox, Outbox, mailbox};
+pub use pipe::Pipe;
 pub use probe::probe;
 pub use process::{Signal, Signals, Usage, cpus, raise_open_files, random_seed, usage};
 pub use shared::{Counter, Level, Permits, Shared};

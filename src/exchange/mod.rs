@@ -2,6 +2,7 @@
 //! answer, turn a failure into a reply, record.
 
 pub(crate) mod attempt;
+mod carry;
 pub mod client_address;
 pub mod count;
 pub mod failure;

@@ -6,13 +6,14 @@ use std::io;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::engine::{self, Side, Socket};
+use crate::engine::{self, SendError, Side, Socket};
 use crate::exchange::Progress;
+use crate::exchange::carry::Carrier;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
 use crate::http::head::{Framing, Keep, Method, ResponseHead, Version};
 use crate::http::headers::HeaderEdits;
-use crate::http1::body::Decoder;
+use crate::http1::body::{Decoder, Left};
 use crate::http1::encode;
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::http1::server::Client;
@@ -223,6 +224,13 @@ impl Download<'_> {
     ) -> Result<(), Failure> {
         let mut turns = 0;
         loop {
+            if self.progress.body_sent.get() >= limits::BULK_AFTER
+                && let Some(left) = decoder.left()
+                && framing != Framing::Chunked
+            {
+                drop(buffer);
+                return self.carry(left).await;
+            }
             self.upstream.set_deadline(Side::Read, Some(self.timeouts.read));
             if self.upstream.is_quiet() || buffer.len() < self.buffer_bytes() {
                 drop(buffer);
@@ -243,6 +251,31 @@ impl Download<'_> {
                 engine::yield_now().await;
             }
         }
+    }
+
+    /// The rest of a long body that nobody need look at.
+    async fn carry(&self, left: Left) -> Result<(), Failure> {
+        let mut carrier = Carrier::new();
+        let (mut left, mut turns) = (left, 0);
+        while left != Left::Bytes(0) {
+            self.upstream.set_deadline(Side::Read, Some(self.timeouts.read));
+            let taken = carrier.take(self.upstream, left.most()).await;
+            let taken = taken.map_err(|error| body_failure(&error))?;
+            match left {
+                Left::Bytes(_) if taken == 0 => return Err(Failure::UpstreamBodyCut),
+                Left::All if taken == 0 => return Ok(()),
+                Left::Bytes(bytes) => left = Left::Bytes(bytes - taken as u64),
+                Left::All => {}
+            }
+            let given = carrier.give(&self.client.socket, self.plan.timeouts.write).await;
+            note_sent(given, taken, self.progress)?;
+            self.progress.body_sent.set(self.progress.body_sent.get() + taken as u64);
+            turns += 1;
+            if turns % limits::IO_PER_TURN == 0 {
+                engine::yield_now().await;
+            }
+        }
+        Ok(())
     }
 
     fn buffer(&self) -> engine::Buf {
@@ -319,8 +352,17 @@ pub(super) async fn send_to_client(
     progress: &Progress,
 ) -> Result<(), Failure> {
     let sent = client.socket.send(parts, patience).await;
+    note_sent(sent, parts.iter().map(|part| part.len()).sum(), progress)
+}
+
+/// Counts what the client has taken of `total` bytes.
+fn note_sent(
+    sent: Result<(), SendError>,
+    total: usize,
+    progress: &Progress,
+) -> Result<(), Failure> {
     let count = match &sent {
-        Ok(()) => parts.iter().map(|part| part.len()).sum(),
+        Ok(()) => total,
         Err(error) => error.sent,
     };
     progress.sent.set(progress.sent.get() + count as u64);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{self, SendError, Side, Socket};
 use crate::exchange::Progress;
+use crate::exchange::carry::Carrier;
 use crate::exchange::failure::Failure;
 use crate::exchange::relay::frame;
 use crate::http::head::{Framing, RequestHead};
@@ -116,16 +117,16 @@ impl Upload {
                 engine::yield_now().await;
             }
         }
-        self.bulk(client, upstream, plan, progress).await
+        self.carry(client, upstream, plan, progress).await
     }
 
-    /// A long body of known length goes on in large buffers. (A chunked one does not: what follows
-    /// it in a buffer would be the next request's.)
+    /// A long body of known length goes on unread. (A chunked one does not: where it ends is found
+    /// by reading it.)
     fn is_long(&self) -> bool {
         matches!(self.framing, Framing::Length(_)) && self.received >= limits::BULK_AFTER
     }
 
-    async fn bulk(
+    async fn carry(
         &mut self,
         client: &Client,
         upstream: &Socket,
@@ -133,36 +134,27 @@ impl Upload {
         progress: &Progress,
     ) -> Result<(), UploadFailure> {
         let Framing::Length(length) = self.framing else { unreachable!("only those are long") };
+        let mut carrier = Carrier::new();
         let mut turns = 0;
-        loop {
+        while self.received < length {
             let asked = engine::now();
             client.socket.set_deadline(Side::Read, Some(plan.timeouts.read));
-            let mut buffer = match client.socket.ready(Side::Read).await {
-                Ok(()) => engine::bulk_buffer(),
-                Err(error) => return Err(UploadFailure::Client(client_read_failure(&error))),
-            };
-            let left = usize::try_from(length - self.received).unwrap_or(usize::MAX);
-            let room = buffer.len().min(left);
-            let received = client.socket.recv(&mut buffer[..room]).await;
-            let received = self.note(received, asked, progress).map_err(UploadFailure::Client)?;
-            let decoded = self.decoder.decode(&mut buffer[..received]);
-            let end = decoded.is_ok_and(|decoded| decoded.end);
-            self.received += received as u64;
-            if !end && self.is_too_slow(plan.timeouts.body_rate_min) {
+            let taken = carrier.take(&client.socket, length - self.received).await;
+            let taken = self.note(taken, asked, progress).map_err(UploadFailure::Client)?;
+            self.received += taken as u64;
+            if self.received < length && self.is_too_slow(plan.timeouts.body_rate_min) {
                 return Err(UploadFailure::Client(Failure::BodyTooSlow));
             }
-            upstream
-                .send(&[&buffer[..received], b"", b""], plan.timeouts.write)
+            carrier
+                .give(upstream, plan.timeouts.write)
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
-            if end {
-                return Ok(());
-            }
             turns += 1;
             if turns % limits::IO_PER_TURN == 0 {
                 engine::yield_now().await;
             }
         }
+        Ok(())
     }
 
     async fn receive(

@@ -24,6 +24,24 @@ impl Decoded {
     }
 }
 
+/// How much of a body is still to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    Bytes(u64),
+    /// All that comes until the connection closes.
+    All,
+}
+
+impl Left {
+    /// Most bytes that may be read now.
+    pub fn most(self) -> u64 {
+        match self {
+            Left::Bytes(bytes) => bytes,
+            Left::All => u64::MAX,
+        }
+    }
+}
+
 /// Why a body is refused. Whoever sent it gets no second message on that connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MalformedBody {
@@ -134,6 +152,25 @@ impl Decoder {
             overhead: 0,
             trailers: Vec::new(),
             trailer_line: 0,
+        }
+    }
+
+    /// `None` for a body whose end is found only by reading it.
+    pub fn left(&self) -> Option<Left> {
+        match self.state {
+            State::Length(bytes) => Some(Left::Bytes(bytes)),
+            State::UntilClose => Some(Left::All),
+            State::Finished => Some(Left::Bytes(0)),
+            State::Size { .. }
+            | State::SizeSpace { .. }
+            | State::Extension { .. }
+            | State::SizeLf { .. }
+            | State::Data(_)
+            | State::DataCr
+            | State::DataLf
+            | State::TrailerStart
+            | State::Trailer
+            | State::FinalLf => None,
         }
     }
 
