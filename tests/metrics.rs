@@ -245,6 +245,21 @@ fn a_thousand_routes_on_four_cores_are_complete_while_traffic_runs() {
 }
 
 #[test]
+fn scraping_a_thousand_routes_costs_the_data_cores_next_to_nothing() {
+    let proxy = Proxy::start(&a_thousand_routes(&Origin::start(), ""));
+    let cpu = || {
+        let page = proxy.metrics();
+        let sum = |name: &str| sum_of(&page, name).unwrap_or_else(|| panic!("no {name}"));
+        (sum("tls_proxy_core_busy_seconds_total"), sum("process_cpu_seconds_total"))
+    };
+    let before = cpu();
+    (0..5).for_each(|_| drop(proxy.metrics()));
+    let after = cpu();
+    let (data_cores, process) = (after.0 - before.0, after.1 - before.1);
+    assert!(data_cores < process / 20.0, "{data_cores} s of {process} s");
+}
+
+#[test]
 fn series_beyond_the_bound_are_summed_under_other() {
     let origin = Origin::start().on("GET /r999", Respond::text("last"));
     let proxy = Proxy::start(&a_thousand_routes(&origin, ", max_series = 5000"));
