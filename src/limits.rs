@@ -40,8 +40,11 @@ pub const SPLICE_BYTES_MAX: usize = 256 * 1024;
 /// Empty pipes that a core keeps for the next long body. More are closed.
 pub const PIPES_KEPT: usize = 32;
 /// A request of at most so many bytes is copied while its exchange waits, and gives its buffer
-/// back.
+/// back. So does every head that has not come whole yet.
 pub const INPUT_COPY_BYTES_MAX: usize = 4096;
+/// What is copied gets room in multiples of this, so that a head which comes byte by byte is not
+/// allocated anew for each.
+pub const INPUT_COPY_STEP: usize = 1024;
 
 const _: () = assert!(HEADER_BYTES_MAX <= BUFFER_BYTES / 2);
 const _: () = assert!(URL_BYTES_MAX < HEADER_BYTES_MAX);
@@ -120,6 +123,8 @@ pub const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Messages waiting between two cores. A sender that finds the queue full gets its
 /// letter back.
 pub const MAILBOX_MESSAGES: usize = 4096;
+/// How soon the control core tries again to give a data core a letter that found its box full.
+pub const LETTER_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Threads that do blocking work for the control core (names, files).
 pub const BLOCKING_THREADS: usize = 4;
 /// A client connection that has been quiet for this long gives its working memory back.
@@ -142,8 +147,22 @@ pub const QUIET_BEATS: u32 = 4;
 pub const ROUTE_PATTERNS_MAX: usize = 1_000_000;
 /// Longest path pattern of a route. Longer is a configuration error.
 pub const PATH_PATTERN_BYTES_MAX: usize = 2048;
-/// How soon a listener that is at the connection limit looks again.
+/// How often the log says that a limit keeps clients waiting, or that none can be accepted.
+pub const SHORTAGE_COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a core tells the control core so.
+pub const SHORTAGE_LETTER_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon a listener looks again for which the kernel has no descriptor or memory.
+pub const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// How soon a listener that is at the connection limit, with a client waiting, first looks again:
+/// about as long as another core takes to close an idle connection. Doubled with every further
+/// look.
+pub const FULL_RETRY_INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// How soon it looks again in the end.
 pub const FULL_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// At the connection limit a core closes this part of its idle client connections for a new one,
+/// and one at least: looking for those that were idle longest must not cost more for each than
+/// serving it.
+pub const RECALLED_PART: usize = 64;
 /// How long a connection that is being closed may be quiet while it is still read, so that our last
 /// answer arrives.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
@@ -200,6 +219,11 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 pub const FIRST_NAMES_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a data core may take to install a plan at the start. Then the start has failed.
 pub const INSTALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a data core may take to end once it is told to. Then the process ends without it, and
+/// says that it failed.
+pub const CORE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the end of the process looks whether the data cores have ended.
+pub const CORE_STOP_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// How long the end of the process waits for the access log to be written.
 pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -207,6 +231,8 @@ pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections to each of the admin and metrics ports. More wait in the kernel's queue.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// How long a scrape waits for the reports of all cores. Then it takes what they reported last.
+pub const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an admin client may take for a request, and be idle.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 

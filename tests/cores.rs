@@ -187,6 +187,27 @@ fn everything_that_is_bound_is_announced_by_address_and_name() {
 }
 
 #[test]
+fn all_of_ipv4_and_all_of_ipv6_may_have_the_same_port() {
+    let free = TcpListener::bind("0.0.0.0:0").expect("the kernel has a free port");
+    let port = free.local_addr().expect("a bound socket has an address").port();
+    let listener = |name, ip| format!("[[listeners]]\nname = \"{name}\"\nbind = \"{ip}:{port}\"\n");
+    let own = "metrics = { bind = \"127.0.0.1:0\" }\nadmin = { bind = \"127.0.0.1:0\" }\n";
+    let (v4, v6) = (listener("v4", "0.0.0.0"), listener("v6", "[::]"));
+    drop(free);
+    for both in [format!("{v4}{v6}"), format!("{v6}{v4}")] {
+        let _proxy = Proxy::start(&format!("cores = 2\n{own}{both}{RESPOND}"));
+        for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+            let mut client = RawClient::connect(address.parse().expect("an address"));
+            assert_eq!(client.get("/").text(), "hi", "{address}");
+        }
+    }
+    // Alone, the one of IPv6 takes nothing of IPv4.
+    let proxy = Proxy::start(&format!("{own}{v6}{RESPOND}"));
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+    assert_eq!(proxy.client_of("v6").get("/").text(), "hi");
+}
+
+#[test]
 fn an_address_in_use_ends_the_start_and_the_message_says_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
     let address = taken.local_addr().expect("a bound socket has an address");
@@ -207,6 +228,47 @@ fn an_address_in_use_ends_the_start_and_the_message_says_what_to_do() {
         assert!(stderr.contains(&expected), "{stderr}");
         assert!(stderr.contains("stop it or choose another port"), "{stderr}");
     }
+}
+
+fn total(page: &str, series: &str) -> u64 {
+    let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {series} in {page}"))
+}
+
+#[test]
+fn scrapes_at_the_same_time_all_get_the_figures_of_every_core() {
+    const CORES: usize = 8;
+    const SCRAPERS: usize = 16;
+    let proxy = Proxy::start(&with_cores(CORES, RESPOND));
+    let done = "tls_proxy_request_duration_seconds_count";
+    // Before, each scraper makes a request: what it asks for then must have that one.
+    let scrape = || {
+        let mut most = [0; 2];
+        for _ in 0..10 {
+            let before = total(&proxy.metrics(), done);
+            assert_eq!(proxy.client().get("/").text(), "hi");
+            let page = proxy.metrics();
+            assert!(total(&page, done) > before, "its own request is missing");
+            for (series, most) in [done, "tls_proxy_requests_total"].iter().zip(&mut most) {
+                let now = total(&page, series);
+                assert!(now >= *most, "{series} went from {most} to {now}");
+                *most = now;
+            }
+            for core in 0..CORES {
+                total(&page, &format!("tls_proxy_core_requests_total{{core=\"{core}\"}}"));
+            }
+            let cores = Json::parse(proxy.admin_get("/admin/cores").text());
+            assert_eq!(cores.list("cores").len(), CORES);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..SCRAPERS {
+            scope.spawn(scrape);
+        }
+    });
+    let page = proxy.metrics();
+    assert_eq!(total(&page, done), (SCRAPERS * 10) as u64);
+    assert!(!proxy.log().contains("too busy"), "{}", proxy.log());
 }
 
 /// CPU time and context switches of all threads.

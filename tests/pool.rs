@@ -386,23 +386,6 @@ fn the_connection_limit_is_the_processs_and_the_rest_waits() {
     assert!(serving.most() > MAX / 2, "only {} were", serving.most());
 }
 
-#[test]
-fn at_the_connection_limit_kept_connections_are_served_and_others_wait_for_their_end() {
-    let limits = "[limits]\nmax_concurrent_connections = 2\n";
-    let route = "[[routes]]\nname = \"all\"\nrespond = { status = 200, body = \"hi\" }\n";
-    let toml = edge(&format!("{limits}{route}")).replacen("cores = 1", "cores = 4", 1);
-    let proxy = Proxy::start(&toml);
-    let (mut first, mut second) = (proxy.client(), proxy.client());
-    assert_eq!((first.get("/").text(), second.get("/").text()), ("hi", "hi"));
-    let mut third = proxy.client();
-    third.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(third.is_quiet_for(Duration::from_millis(200)));
-    assert_eq!(first.get("/").text(), "hi");
-    first.close();
-    assert_eq!(third.read_response().text(), "hi");
-    assert_eq!(second.get("/").text(), "hi");
-}
-
 /// Origins that say who they are.
 fn named(names: &[&str]) -> Vec<Origin> {
     names.iter().map(|name| Origin::start().on("GET /", Respond::text(name))).collect()

@@ -91,6 +91,32 @@ fn five_thousand_slow_clients_cost_little_and_do_not_disturb_the_others() {
 }
 
 #[test]
+fn a_large_head_that_comes_slowly_costs_what_it_has_and_not_a_whole_buffer() {
+    let count = affordable(2_000);
+    let proxy = Proxy::start(&edge(&format!("[timeouts]\nheader = \"60s\"\n{RESPOND}")));
+    slowest(&proxy, 100);
+    let before = proxy.rss_kb();
+    let mut slow = connect_many(proxy.address("edge"), count);
+    let line = format!("X-Long: {}\r\n", "a".repeat(2_500));
+    for part in ["GET / HTTP/1.1\r\nHost: a\r\n", &line, &line] {
+        for stream in &mut slow {
+            stream.write_all(part.as_bytes()).expect("it is still open");
+        }
+        slowest(&proxy, 50);
+    }
+    let held = proxy.rss_kb().saturating_sub(before);
+    println!("{count} heads of 5 KiB hold {held} KiB");
+    assert!(held < count as u64 * 16 + NOISE_KB, "{held} KiB for {count} heads of 5 KiB");
+    for stream in slow.iter_mut().take(10) {
+        stream.write_all(b"\r\n").expect("it is still open");
+        let answer = support::Response::read(stream, &mut Vec::new(), "GET").expect("an answer");
+        assert_eq!(answer.text(), "hi");
+    }
+    drop(slow);
+    assert!(eventually(|| proxy.metric("tls_proxy_connections_active") == Some(0.0)));
+}
+
+#[test]
 fn a_slow_head_is_answered_with_408_and_its_connection_ends() {
     let proxy = Proxy::start(&edge(&format!("[timeouts]\nheader = \"200ms\"\n{RESPOND}")));
     let mut clients: Vec<_> = (0..200).map(|_| proxy.client()).collect();

@@ -303,7 +303,8 @@ fn same(a: SocketAddr, b: SocketAddr) -> bool {
 /// Whether a connection to one could have been meant for the other.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let any = a.ip().is_unspecified() || b.ip().is_unspecified();
-    a.port() == b.port() && a.port() != 0 && (any || a.ip() == b.ip())
+    let family = a.is_ipv4() == b.is_ipv4(); // an IPv6 socket takes IPv6 only
+    a.port() == b.port() && a.port() != 0 && family && (any || a.ip() == b.ip())
 }
 
 #[cfg(test)]
@@ -345,6 +346,8 @@ mod tests {
         assert!(overlap(at("0.0.0.0:80"), at("127.0.0.1:80")));
         assert!(!overlap(at("127.0.0.2:80"), at("127.0.0.1:80")));
         assert!(!overlap(at("127.0.0.1:0"), at("127.0.0.1:0")));
+        assert!(!overlap(at("0.0.0.0:80"), at("[::]:80")));
+        assert!(overlap(at("[::1]:80"), at("[::]:80")));
         assert!(!same(at("127.0.0.1:0"), at("127.0.0.1:0")));
         assert!(!same(at("0.0.0.0:80"), at("127.0.0.1:80")));
     }

@@ -168,7 +168,7 @@ pub const KEYS: &[Key] = &[
         "address",
         Required,
         "bind = \"0.0.0.0:8080\"",
-        "IP address and port to listen on; port 0 lets the kernel choose",
+        "IP address and port; 0: one of the kernel; [::] is IPv6 only, 0.0.0.0 beside it is IPv4",
     ),
     key(
         "listeners[].protocol",
@@ -413,7 +413,7 @@ pub const KEYS: &[Key] = &[
         "integer",
         Is("0"),
         "max_concurrent_connections = 50000",
-        "most open client connections; more wait in the backlog; 0: from the open-file limit",
+        "most open client connections; then idle ones make room or new ones wait; 0: by open files",
     ),
     key(
         "timeouts.header",

@@ -1,5 +1,6 @@
 //! Everything that cores say to each other. What is not here is not shared.
 
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
@@ -15,18 +16,39 @@ pub enum ToShard {
     Install(Box<Install>),
     /// From the control core: a cluster's names have new addresses.
     Endpoints(ClusterId, Vec<EndpointShare>),
-    /// From the control core: answered by `State`.
-    Report,
+    /// From the control core: answered by `State`, with the same number.
+    Report(u64),
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
     Drain,
     /// From the control core: end now, whatever runs.
     Stop,
     /// From another data core, which has more connections: nothing was read from it yet.
     Connection(ListenerId, OwnedFd, SocketAddr),
+    /// From another data core: a client waits there, for want of what idle ones hold. Who has none
+    /// to close passes it on.
+    MakeRoom(Room),
     /// From another data core: a connection slot of this cluster may be free.
     SlotFree(ClusterId),
     /// From another data core: exchanges wait there for a slot that an idle connection here holds.
     Recall(ClusterId),
+}
+
+/// Room for a client, made by closing an idle one.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// The core where it waits.
+    pub wanted_by: usize,
+    pub shortage: Shortage,
+    /// Nobody has one that is parked for long: those that have just had an answer go as well.
+    pub briefly_too: bool,
+}
+
+/// What there is too little of for another client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// Of `limits.max_concurrent_connections`.
+    Connections,
+    Descriptors,
 }
 
 /// To the control core.
@@ -44,6 +66,10 @@ pub enum ToControl {
     Drained {
         core: usize,
     },
+    /// Clients wait for room in `limits.max_concurrent_connections`. Said about once a second.
+    Full,
+    /// The kernel has nothing to accept connections with. Said about once a second.
+    CannotAccept(io::Error),
     /// Its engine could not be started, or ended by an error.
     Failed {
         core: usize,
@@ -83,5 +109,7 @@ pub struct EndpointShare {
 /// What a core hands over when asked: its machine. What it counts is read where it is.
 #[derive(Debug)]
 pub struct ShardState {
+    /// Of the `Report` that this answers.
+    pub round: u64,
     pub core: CoreState,
 }

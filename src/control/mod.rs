@@ -2,6 +2,8 @@
 //! merges statistics, serves metrics and admin, and takes signals. It never touches a client's
 //! bytes.
 
+mod complaint;
+mod letters;
 pub mod message;
 mod names;
 pub(crate) mod registry;
@@ -17,18 +19,22 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::control::complaint::Complaint;
+use crate::control::letters::Letters;
 use crate::control::message::{ClusterShare, EndpointShare, ToControl, ToShard};
 use crate::control::names::Watch;
 use crate::control::registry::Registry;
 use crate::control::stats::Totals;
-use crate::engine::{self, Inbox, Level, Outbox, Permits, Shared, Signal, Signals};
-use crate::plan::{Address, ClusterId, Plan};
+use crate::discovery::NamedAddress;
+use crate::engine::{self, Inbox, Level, Permits, Shared, Signal, Signals};
+use crate::limits;
+use crate::plan::{ClusterId, Plan};
 use crate::shard::counters::Counters;
 
 /// What the control core's tasks share.
 pub(crate) struct Control {
     pub(crate) plan: Shared<Plan>,
-    shards: Vec<Outbox<ToShard>>,
+    shards: Vec<Letters>,
     pub(crate) counters: Vec<Shared<Counters>>,
     waiting: Vec<Shared<Level>>,
     permits: RefCell<HashMap<(u32, SocketAddr), Shared<Permits>>>,
@@ -41,6 +47,8 @@ pub(crate) struct Control {
     installed: Cell<usize>,
     failed: RefCell<Option<String>>,
     changed: RefCell<Vec<Waker>>,
+    full: Complaint,
+    cannot_accept: Complaint,
 }
 
 /// Drops what belongs to addresses that no core has any more, neither in its list nor as a
@@ -63,6 +71,8 @@ impl Control {
                 log::debug!("core {core} has drained");
                 self.drained[core].set(true);
             }
+            ToControl::Full => self.complain_of_limit(),
+            ToControl::CannotAccept(error) => self.complain_of_accept(&error),
             ToControl::Failed { core, reason } => {
                 *self.failed.borrow_mut() = Some(format!("core {core} cannot run: {reason}"));
             }
@@ -75,11 +85,16 @@ impl Control {
 
     /// A letter of its own for each core.
     fn to_each_shard(&self, letter: impl Fn(usize) -> ToShard) {
-        for (core, outbox) in self.shards.iter().enumerate() {
-            if outbox.put(letter(core)).is_err() {
-                log::error!("core {core} does not take its mail");
-            }
+        for (core, letters) in self.shards.iter().enumerate() {
+            letters.send(letter(core));
         }
+        if !self.are_letters_sent() {
+            self.wake(); // whoever delivers them later
+        }
+    }
+
+    fn are_letters_sent(&self) -> bool {
+        self.shards.iter().all(Letters::are_sent)
     }
 
     /// The addresses of one cluster as they are known now, for one core.
@@ -121,12 +136,12 @@ impl Control {
         .collect()
     }
 
-    /// Tells the data cores of names that lead elsewhere now.
-    fn names_changed(&self) {
+    /// Tells the data cores of a name that leads elsewhere now.
+    fn name_changed(&self, name: &NamedAddress) {
         forget_unused(&mut self.permits.borrow_mut());
         self.registry.forget_unused();
         for (id, cluster) in self.plan.clusters.iter().enumerate() {
-            if cluster.endpoints.iter().any(|e| matches!(e.address, Address::Name(..))) {
+            if names::leads_to(&cluster.endpoints, name) {
                 let id = ClusterId(id as u32);
                 self.to_each_shard(|core| ToShard::Endpoints(id, self.endpoints(id, core)));
             }
@@ -216,6 +231,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     control.to_shards(|| ToShard::Drain);
     let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;
     control.to_shards(|| ToShard::Stop);
+    control.until(limits::CORE_STOP_TIMEOUT, Control::are_letters_sent).await;
     if let Some(reason) = control.failed.borrow_mut().take() {
         return Run::Failed(reason);
     }

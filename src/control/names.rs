@@ -11,7 +11,7 @@ use crate::control::Control;
 use crate::discovery::dns::Resolver;
 use crate::discovery::{Change, NamedAddress, Names};
 use crate::engine::{self, BlockingPool, Sleep};
-use crate::plan::{Address, Plan};
+use crate::plan::{Address, Endpoint, Plan};
 
 pub(super) struct Watch {
     names: RefCell<Names>,
@@ -49,6 +49,14 @@ fn named(address: &Address) -> Option<NamedAddress> {
         Address::Ip(_) => None,
         Address::Name(name, port) => Some(NamedAddress { name: name.clone(), port: *port }),
     }
+}
+
+/// Whether these endpoints of a cluster change with that name.
+pub(super) fn leads_to(endpoints: &[Endpoint], name: &NamedAddress) -> bool {
+    endpoints.iter().any(|endpoint| match &endpoint.address {
+        Address::Ip(_) => false,
+        Address::Name(theirs, port) => (theirs, *port) == (&name.name, name.port),
+    })
 }
 
 impl Control {
@@ -98,8 +106,30 @@ async fn resolve(control: Rc<Control>, wanted: NamedAddress) {
         Change::Same => {}
         Change::New(addresses) => {
             log::info!("{} is at {addresses:?}", wanted.name);
-            control.names_changed();
+            control.name_changed(&wanted);
         }
     }
     control.wake(); // the next one may be due earlier now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_clusters_with_the_name_that_changed_are_told() {
+        let named = |name: &str, port| Address::Name(name.to_owned(), port);
+        let endpoints = |addresses: Vec<Address>| -> Vec<Endpoint> {
+            addresses
+                .into_iter()
+                .map(|address| Endpoint { address, weight: 1, zone: None })
+                .collect()
+        };
+        let changed = NamedAddress { name: "a.test".to_owned(), port: 80 };
+        let ip = Address::Ip(SocketAddr::from(([127, 0, 0, 1], 80)));
+        assert!(leads_to(&endpoints(vec![ip.clone(), named("a.test", 80)]), &changed));
+        for other in [ip, named("b.test", 80), named("a.test", 81)] {
+            assert!(!leads_to(&endpoints(vec![other]), &changed));
+        }
+    }
 }

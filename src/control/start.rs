@@ -8,8 +8,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::admin::{self, Page};
+use crate::control::complaint::Complaint;
+use crate::control::letters::{self, Letters};
 use crate::control::message::{Install, ToControl, ToShard};
 use crate::control::names::{self, Watch};
 use crate::control::registry::Registry;
@@ -51,8 +54,8 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
     let open_files = engine::raise_open_files();
     engine::probe().map_err(StartError)?;
     Signals::block().map_err(|e| StartError(format!("cannot block signals: {e}")))?;
+    warn_about(&plan, open_files);
     plan.limits.connections_max.get_or_insert(connections_for(open_files));
-    warn_about(&plan);
     let bound = bind(&mut plan)?;
     let log = start_publisher(&plan)?;
     let (publisher, producers, publisher_thread) = match log {
@@ -79,8 +82,15 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
     let ended = engine::run(Placement::Anywhere, bells.control, move || supervise(parts))
         .map_err(|e| StartError(format!("the control core cannot run: {e}")))?;
     let (outcome, publisher) = ended?;
-    stop(threads, publisher, publisher_thread);
+    let stuck = stop(threads, publisher, publisher_thread);
     match outcome {
+        Run::Drained | Run::Cut if !stuck.is_empty() => {
+            return Err(StartError(format!(
+                "{} did not stop in {:?}: the process ends without, please report it",
+                stuck.join(", "),
+                limits::CORE_STOP_TIMEOUT
+            )));
+        }
         Run::Drained => log::info!("drained, bye"),
         Run::Cut => log::warn!(
             "drain_timeout is over, or a second signal came: the remaining connections were cut"
@@ -118,7 +128,9 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
         installed: Cell::new(0),
         failed: RefCell::new(None),
         changed: RefCell::default(),
-        shards: outboxes,
+        full: Complaint::default(),
+        cannot_accept: Complaint::default(),
+        shards: outboxes.into_iter().enumerate().map(|(n, to)| Letters::new(n, to)).collect(),
         counters,
         plan,
     });
@@ -135,6 +147,7 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
     let mut signals =
         Signals::open().map_err(|e| StartError(format!("cannot open signalfd: {e}")))?;
     engine::spawn(names::keep_resolved(Rc::clone(&control)));
+    engine::spawn(letters::deliver_kept(Rc::clone(&control)));
     // Names get a moment, so that the first requests find addresses; then traffic is not kept
     // waiting.
     control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.all_resolved()).await;
@@ -175,9 +188,7 @@ fn install(control: &Control, listeners: Vec<Vec<TcpListener>>, producers: Vec<P
             listeners,
             log: producers.next(),
         };
-        if control.shards[core].put(ToShard::Install(Box::new(install))).is_err() {
-            log::error!("core {core} does not take its mail");
-        }
+        control.shards[core].send(ToShard::Install(Box::new(install)));
     }
 }
 
@@ -350,17 +361,31 @@ fn stop(
     threads: Vec<JoinHandle<()>>,
     publisher: Option<PublisherHandle>,
     publisher_thread: Option<JoinHandle<()>>,
-) {
-    for thread in threads {
-        if thread.join().is_err() {
-            log::error!("a data core ended with a panic");
-        }
-    }
+) -> Vec<String> {
+    let stuck = join(threads, limits::CORE_STOP_TIMEOUT);
     // After the data cores' last batch.
-    let Some(publisher) = publisher else { return };
+    let Some(publisher) = publisher else { return stuck };
     match publisher.stop(limits::PUBLISHER_STOP_TIMEOUT) {
         Stopped::Drained(_) => drop(publisher_thread.map(JoinHandle::join)),
         Stopped::TimedOut(_) => log::error!("the access log could not be written to its end"),
+    }
+    stuck
+}
+
+/// The names of those that have not ended by then: they are left behind.
+fn join(mut threads: Vec<JoinHandle<()>>, limit: Duration) -> Vec<String> {
+    let end = engine::precise_now() + limit;
+    loop {
+        for thread in threads.extract_if(.., |thread| thread.is_finished()) {
+            if thread.join().is_err() {
+                log::error!("a data core ended with a panic");
+            }
+        }
+        if threads.is_empty() || engine::precise_now() >= end {
+            let name = |thread: JoinHandle<()>| thread.thread().name().map(str::to_owned);
+            return threads.into_iter().map(|thread| name(thread).unwrap_or_default()).collect();
+        }
+        thread::sleep(limits::CORE_STOP_LOOK_INTERVAL);
     }
 }
 
@@ -370,7 +395,15 @@ fn connections_for(open_files: u64) -> u32 {
     u32::try_from(spare).unwrap_or(u32::MAX).max(16)
 }
 
-fn warn_about(plan: &Plan) {
+fn warn_about(plan: &Plan, open_files: u64) {
+    if let Some(max) = plan.limits.connections_max
+        && u64::from(max) > open_files.saturating_sub(limits::DESCRIPTORS_RESERVED)
+    {
+        log::warn!(
+            "`limits.max_concurrent_connections` is {max}, but this process may open only \
+             {open_files} files: raise the open-file limit (LimitNOFILE=, ulimit -n)"
+        );
+    }
     let cpus = engine::cpus().len();
     if plan.cores > cpus {
         let plural = if cpus == 1 { "" } else { "s" };
@@ -380,9 +413,21 @@ fn warn_about(plan: &Plan) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    #[test]
+    fn a_core_that_never_stops_is_left_behind_and_named() {
+        let named = |name: &str| thread::Builder::new().name(name.to_owned());
+        let (let_it_go, waits) = std::sync::mpsc::channel::<()>();
+        let ends = named("core-0").spawn(|| {}).unwrap();
+        let hangs = named("core-1").spawn(move || assert!(waits.recv().is_err())).unwrap();
+        assert_eq!(join(vec![ends, hangs], Duration::from_millis(50)), ["core-1"]);
+        drop(let_it_go);
+        assert_eq!(
+            join(vec![named("core-2").spawn(|| {}).unwrap()], limits::CORE_STOP_TIMEOUT),
+            [""; 0]
+        );
+    }
 
     #[test]
     fn the_connection_limit_follows_the_open_file_limit() {

@@ -9,18 +9,21 @@ use hdrhistogram::Histogram;
 use crate::control::Control;
 use crate::control::message::{ShardState, ToShard};
 use crate::engine;
+use crate::limits;
 use crate::telemetry::metrics::{Core, Snapshot, new_histogram};
 
 /// What the cores have reported, summed since the start.
 pub(crate) struct Totals {
     cores: Vec<CoreTotals>,
     started: SystemTime,
-    /// Reports that came for the current question.
-    answers: usize,
+    /// Questions asked so far. Several may be open at once: each waits for the answers to itself.
+    rounds: u64,
     pub(crate) log: Option<crate::events::publisher::PublisherHandle>,
 }
 
 struct CoreTotals {
+    /// The last question that it answered; it answers them in order.
+    answered: u64,
     busy: Duration,
     panics: u64,
     lag: Histogram<u64>,
@@ -32,19 +35,33 @@ impl Totals {
         cores: usize,
         log: Option<crate::events::publisher::PublisherHandle>,
     ) -> Totals {
-        let core =
-            || CoreTotals { busy: Duration::ZERO, panics: 0, lag: new_histogram(), lag_micros: 0 };
+        let core = || CoreTotals {
+            answered: 0,
+            busy: Duration::ZERO,
+            panics: 0,
+            lag: new_histogram(),
+            lag_micros: 0,
+        };
         Totals {
             cores: (0..cores).map(|_| core()).collect(),
             started: engine::wall_clock(),
-            answers: 0,
+            rounds: 0,
             log,
         }
     }
 
+    fn ask(&mut self) -> u64 {
+        self.rounds += 1;
+        self.rounds
+    }
+
+    fn have_answered(&self, round: u64) -> bool {
+        self.cores.iter().all(|core| core.answered >= round)
+    }
+
     pub(super) fn add(&mut self, core: usize, state: ShardState) {
-        self.answers += 1;
         let totals = &mut self.cores[core];
+        totals.answered = state.round;
         totals.busy = state.core.cpu;
         totals.panics = state.core.panics;
         totals.lag_micros += sum(&state.core.lag);
@@ -59,10 +76,12 @@ fn sum(histogram: &Histogram<u64>) -> u64 {
 
 /// Asks every core, waits for the answers as long as a scraper would, and takes what is there.
 pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
-    control.totals.borrow_mut().answers = 0;
-    control.to_shards(|| ToShard::Report);
-    let cores = control.counters.len();
-    control.until(Duration::from_secs(1), |c| c.totals.borrow().answers >= cores).await;
+    let round = control.totals.borrow_mut().ask();
+    control.to_shards(|| ToShard::Report(round));
+    let answered = |control: &Control| control.totals.borrow().have_answered(round);
+    if !control.until(limits::REPORT_TIMEOUT, answered).await {
+        log::warn!("a core is too busy to report: some of its figures are older than asked for");
+    }
     let mut totals = control.totals.borrow_mut();
     let written = totals.log.as_mut().map(|log| log.written()).unwrap_or_default();
     Snapshot {
@@ -87,5 +106,34 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
         rules_version: control.plan.version,
         usage: engine::usage(),
         started: totals.started,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::CoreState;
+
+    fn answer(round: u64) -> ShardState {
+        let (mut lag, cpu) = (new_histogram(), Duration::from_secs(round));
+        lag.record(5).expect("it is within the bounds");
+        let core = CoreState { descriptors: 0, timers: 0, buffers: 0, panics: 0, lag, cpu };
+        ShardState { round, core }
+    }
+
+    #[test]
+    fn answers_to_an_earlier_question_are_not_taken_for_those_to_a_later_one() {
+        let mut totals = Totals::new(2, None);
+        let (first, second) = (totals.ask(), totals.ask());
+        totals.add(0, answer(first));
+        totals.add(0, answer(second));
+        assert!(!totals.have_answered(first), "core 1 has said nothing yet");
+        totals.add(1, answer(first));
+        assert!(totals.have_answered(first));
+        assert!(!totals.have_answered(second));
+        totals.add(1, answer(second));
+        assert!(totals.have_answered(second));
+        let kept: u64 = totals.cores.iter().map(|core| core.lag.len()).sum();
+        assert_eq!(kept, 4, "what each answer brings is kept");
     }
 }

@@ -416,6 +416,16 @@ pub fn expire_parked() {
     wake.into_iter().for_each(Waker::wake);
 }
 
+/// Tells the connections that have been between two requests for longest to end. Returns how many
+/// were told, `None` when there are none; while some are about to end, no others are told.
+pub fn recall_parked(briefly_too: bool) -> Option<usize> {
+    let mut wake = Vec::new();
+    let told =
+        Machine::with(|machine| machine.slots.borrow_mut().recall_parked(briefly_too, &mut wake));
+    wake.into_iter().for_each(Waker::wake);
+    told
+}
+
 /// Looks after connections whose exchange takes long, so that it ends when they break.
 pub fn watch_connections() {
     Machine::with(|machine| {

@@ -26,7 +26,8 @@ pub use buffer::Buf;
 pub use doorbell::Doorbell;
 pub use host::{
     CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, expire_parked, now, on_bell,
-    precise_now, run, sleep, spawn, trim_buffers, wall_clock, watch_connections, yield_now,
+    precise_now, recall_parked, run, sleep, spawn, trim_buffers, wall_clock, watch_connections,
+    yield_now,
 };
 pub use io::{Descriptor, Side};
 pub use listener::Listener;
@@ -35,5 +36,6 @@ pub use pipe::Pipe;
 pub use probe::probe;
 pub use process::{Signal, Signals, Usage, cpus, raise_open_files, random_seed, usage};
 pub use shared::{Counter, Level, Permits, Shared};
+pub use slots::Parked;
 pub use sockaddr::{is_free, listen};
 pub use socket::{SendError, Socket};

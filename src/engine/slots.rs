@@ -49,10 +49,21 @@ pub(super) struct Slot {
     /// For listeners: what multishot accept has brought.
     #[expect(clippy::box_collection, reason = "8 bytes, not 32, in slots that do not listen")]
     pub(super) accepted: Option<Box<VecDeque<i32>>>,
-    /// A connection between two requests: it may be closed at any time.
-    pub(super) parked: bool,
+    pub(super) parked: Parked,
     /// Not polled, but somebody wants to be told when the connection breaks.
     pub(super) watched: bool,
+}
+
+/// A connection between two requests may be closed at any time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Parked {
+    #[default]
+    No,
+    /// For less than `PARK_AFTER`, so for less long than all that are parked for long.
+    Briefly,
+    Long,
+    /// It was told to make room for another, and has not gone yet.
+    Recalled,
 }
 
 impl Slot {
@@ -61,6 +72,13 @@ impl Slot {
             (0, other) | (other, 0) => other,
             (read, write) => read.min(write),
         }
+    }
+
+    /// As if the time to read were over; what has arrived is read before that.
+    fn end_wait(&mut self, wake: &mut Vec<Waker>) {
+        self.timed_out |= READ;
+        self.ready |= READ;
+        wake.extend(self.reader.take());
     }
 
     pub(super) fn close_accepted(&mut self) {
@@ -110,7 +128,7 @@ impl Slots {
             slot.state = State::Fresh;
             slot.ready = ready;
             slot.timed_out = 0;
-            slot.parked = false;
+            slot.parked = Parked::No;
             slot.watched = false;
             return index;
         }
@@ -128,7 +146,7 @@ impl Slots {
             timer: None,
             timer_tick: 0,
             accepted: None,
-            parked: false,
+            parked: Parked::No,
             watched: false,
         });
         self.slots.len() as u32 - 1
@@ -284,11 +302,43 @@ impl Slots {
     /// Ends the waits of all parked connections, as if their time were over. What has arrived is
     /// read before that, also when the ring has not told of it yet.
     pub(super) fn expire_parked(&mut self, wake: &mut Vec<Waker>) {
-        for slot in self.slots.iter_mut().filter(|slot| slot.parked && slot.state != State::Free) {
-            slot.timed_out |= READ;
-            slot.ready |= READ;
-            wake.extend(slot.reader.take());
+        let parked = |slot: &&mut Slot| slot.parked != Parked::No && slot.state != State::Free;
+        for slot in self.slots.iter_mut().filter(parked) {
+            slot.end_wait(wake);
         }
+    }
+
+    /// Ends the waits of the connections that are parked longest: of so many that looking for them
+    /// costs little for each. Returns how many were told, `None` when there are none; while some
+    /// are about to go, no others are told.
+    pub(super) fn recall_parked(
+        &mut self,
+        briefly_too: bool,
+        wake: &mut Vec<Waker>,
+    ) -> Option<usize> {
+        let mut parked = Vec::new();
+        let mut going = false;
+        for (index, slot) in self.slots.iter().enumerate() {
+            match slot.parked {
+                _ if matches!(slot.state, State::Free | State::Closing) => {}
+                Parked::No => {}
+                Parked::Recalled => going = true,
+                // The time they are given is the same, so the first to end began first.
+                Parked::Briefly if !briefly_too => {}
+                Parked::Briefly => parked.push((true, slot.read_deadline, index)),
+                Parked::Long => parked.push((false, slot.read_deadline, index)),
+            }
+        }
+        if going || parked.is_empty() {
+            return going.then_some(0);
+        }
+        let count = (parked.len() / limits::RECALLED_PART).max(1);
+        parked.select_nth_unstable(count - 1);
+        for &(_, _, index) in &parked[..count] {
+            self.slots[index].parked = Parked::Recalled;
+            self.slots[index].end_wait(wake);
+        }
+        Some(count)
     }
 
     /// Has those polled that are watched by now: most were done before that cost anything.
@@ -342,5 +392,49 @@ mod tests {
         slots.slots[index as usize].generation = 0x00FF_FFFF;
         slots.release(index);
         assert_eq!(slots.slots[index as usize].generation, 0);
+    }
+
+    fn parked(slots: &mut Slots, parked: Parked, read_deadline: u64) -> usize {
+        let index = slots.insert(-1, 0) as usize;
+        slots.slots[index].parked = parked;
+        slots.slots[index].read_deadline = read_deadline;
+        index
+    }
+
+    #[test]
+    fn those_parked_longest_make_room_and_no_others_until_they_have_gone() {
+        let mut slots = Slots::default();
+        let busy = parked(&mut slots, Parked::No, 1);
+        let brief = parked(&mut slots, Parked::Briefly, 2);
+        let later = parked(&mut slots, Parked::Long, 9);
+        let first = parked(&mut slots, Parked::Long, 8);
+        let recalled = |slots: &Slots| -> Vec<usize> {
+            let all = 0..slots.slots.len();
+            all.filter(|&index| slots.slots[index].parked == Parked::Recalled).collect()
+        };
+        for (next, briefly_too) in [(first, true), (later, false), (brief, true)] {
+            if next == brief {
+                assert_eq!(slots.recall_parked(false, &mut Vec::new()), None);
+            }
+            assert_eq!(slots.recall_parked(briefly_too, &mut Vec::new()), Some(1));
+            assert_eq!(slots.recall_parked(true, &mut Vec::new()), Some(0), "one is going");
+            assert_eq!(recalled(&slots), [next]);
+            assert_eq!(slots.slots[next].ready & slots.slots[next].timed_out, READ);
+            slots.slots[next].parked = Parked::No; // its task does so as it goes
+            slots.release(next as u32);
+        }
+        assert_eq!(slots.recall_parked(true, &mut Vec::new()), None);
+        assert_eq!(slots.slots[busy].ready, 0);
+    }
+
+    #[test]
+    fn of_many_that_are_parked_a_part_makes_room_at_once() {
+        let mut slots = Slots::default();
+        for deadline in 1..=10 * limits::RECALLED_PART as u64 {
+            parked(&mut slots, Parked::Long, deadline);
+        }
+        assert_eq!(slots.recall_parked(false, &mut Vec::new()), Some(10));
+        assert!(slots.slots[..10].iter().all(|slot| slot.parked == Parked::Recalled));
+        assert!(slots.slots[10..].iter().all(|slot| slot.parked == Parked::Long));
     }
 }

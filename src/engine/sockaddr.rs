@@ -49,8 +49,7 @@ pub(super) fn connect_error(fd: RawFd) -> io::Result<()> {
 /// A listening socket of its own queue: several may share the address (SO_REUSEPORT). Accepted
 /// sockets inherit TCP_NODELAY.
 pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
-    let fd = stream_socket(address)?;
-    set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    let fd = listening_socket(address)?;
     set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     let (storage, length) = to_raw(address);
     // SAFETY: `storage` holds an address of `length` bytes, and the kernel copies it during the
@@ -59,6 +58,18 @@ pub fn listen(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     // SAFETY: a plain call.
     check(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
     Ok(TcpListener::from(fd))
+}
+
+/// An IPv6 address takes IPv6 only, whatever the machine's default (net.ipv6.bindv6only): `[::]`
+/// and `0.0.0.0` are two addresses, and may have the same port.
+fn listening_socket(address: SocketAddr) -> io::Result<OwnedFd> {
+    let fd = stream_socket(address)?;
+    set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    let mapped = |v6: &SocketAddrV6| v6.ip().to_ipv4_mapped().is_some();
+    if matches!(address, SocketAddr::V6(v6) if !mapped(&v6)) {
+        set_option(fd.as_raw_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+    }
+    Ok(fd)
 }
 
 /// The listening socket takes no new connections from now on, and finishes those whose handshake
@@ -96,8 +107,7 @@ pub(super) fn drop_new_connections(fd: RawFd) -> io::Result<()> {
 /// Whether nobody listens there yet. Asked without SO_REUSEPORT: with it, two processes of one user
 /// would share the address without a word.
 pub fn is_free(address: SocketAddr) -> io::Result<()> {
-    let fd = stream_socket(address)?;
-    set_option(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    let fd = listening_socket(address)?;
     let (storage, length) = to_raw(address);
     // SAFETY: `storage` holds an address of `length` bytes, and the kernel copies it during the
     // call.

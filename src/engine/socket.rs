@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::engine::io::{Descriptor, Side, check};
-use crate::engine::slots::{READ, WRITE};
+use crate::engine::slots::{Parked, READ, WRITE};
 use crate::engine::sockaddr;
 
 /// A connected TCP socket.
@@ -151,9 +151,11 @@ impl Socket {
         check(peeked).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Says whether the connection is between two requests: then a drain may end its wait.
-    pub fn set_parked(&self, parked: bool) {
-        self.0.machine.slots.borrow_mut().slots[self.0.index as usize].parked = parked;
+    /// Says whether the connection is between two requests: then a drain, or a client that needs
+    /// the place, may end its wait. Returns what it was until now.
+    pub fn set_parked(&self, parked: Parked) -> Parked {
+        let mut slots = self.0.machine.slots.borrow_mut();
+        std::mem::replace(&mut slots.slots[self.0.index as usize].parked, parked)
     }
 
     pub fn poll_broken(&self, context: &Context<'_>) -> Poll<()> {

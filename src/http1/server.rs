@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::engine::{self, Buf, Side, Socket};
+use crate::engine::{self, Buf, Parked, Side, Socket};
 use crate::exchange::failure::Failure;
 use crate::exchange::{self, Ending, Exchange};
 use crate::http1::parse::{self, HeadLimits, Parsed};
@@ -65,10 +65,11 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
         let idle = shard.generation().plan.timeouts.idle;
         let left = idle.saturating_sub(limits::PARK_AFTER); // it was quiet that long already
         client.socket.set_deadline(Side::Read, Some(left));
-        client.socket.set_parked(true);
+        client.socket.set_parked(Parked::Long);
         let ready = client.socket.ready(Side::Read).await;
-        client.socket.set_parked(false);
-        if ready.is_err() {
+        let recalled = client.socket.set_parked(Parked::No) == Parked::Recalled;
+        // A request that came meanwhile is served: who was recalled is only closed between two.
+        if ready.is_err() || (recalled && client.socket.is_silent()) {
             return;
         }
     }
@@ -147,7 +148,7 @@ async fn read_head(
             }
         }
         let parks = !started && before == Before::Something;
-        match receive(client, &mut exchange.input, started, parks).await {
+        match receive(client, &mut exchange.input, parks).await {
             Ok(0) => return Arrival::Gone,
             Ok(_) if started => {}
             Ok(_) => {
@@ -162,17 +163,15 @@ async fn read_head(
     }
 }
 
-/// Before the first byte the connection is parked: a drain may end the wait.
-async fn receive(
-    client: &Client,
-    input: &mut Input,
-    started: bool,
-    parks: bool,
-) -> io::Result<usize> {
-    client.socket.set_parked(parks && !started);
+/// Before the first byte the connection is parked: a drain may end the wait, and so may a client
+/// that needs the place; then it is as if this one had left.
+async fn receive(client: &Client, input: &mut Input, parks: bool) -> io::Result<usize> {
+    client.socket.set_parked(if parks { Parked::Briefly } else { Parked::No });
     let received = input.receive(&client.socket).await;
-    client.socket.set_parked(false);
-    received
+    match client.socket.set_parked(Parked::No) {
+        Parked::Recalled if received.is_err() => Ok(0),
+        Parked::No | Parked::Briefly | Parked::Long | Parked::Recalled => received,
+    }
 }
 
 /// Closing with bytes of the peer unread makes the kernel send a reset, which may overtake our
@@ -239,10 +238,14 @@ impl Input {
 
     /// Gives the buffer back while the exchange waits, when that is worth it.
     pub(crate) fn settle(&mut self) {
-        if self.end <= limits::INPUT_COPY_BYTES_MAX
+        // A head that is not complete has no exchange that would miss the buffer, however large it
+        // is: its limit is the bound.
+        if (self.head_end == 0 || self.end <= limits::INPUT_COPY_BYTES_MAX)
             && let Some(buffer) = self.buffer.take()
         {
             self.copy.clear();
+            // Exactly, but for a little: doubling would cost what giving the buffer back saves.
+            self.copy.reserve_exact(self.end.next_multiple_of(limits::INPUT_COPY_STEP));
             self.copy.extend_from_slice(&buffer[..self.end]);
         }
     }
@@ -283,6 +286,9 @@ impl Input {
         if self.next == self.end {
             self.buffer = None;
             self.end = 0;
+            if self.copy.capacity() > limits::INPUT_COPY_BYTES_MAX {
+                self.copy = Vec::new(); // of a large head that came slowly
+            }
         } else {
             let (next, end) = (self.next, self.end);
             let bytes = self.buffer.as_deref_mut().unwrap_or(&mut self.copy);

@@ -2,17 +2,18 @@
 //! cores.
 
 mod balance;
+pub(crate) mod limit;
 
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
 
-use crate::control::message::ToShard;
+use crate::control::message::{Room, Shortage, ToControl, ToShard};
 use crate::engine::{self, Listener, Socket};
 use crate::http1;
 use crate::limits;
+use crate::listener::limit::{Told, Waiting};
 use crate::plan::ListenerId;
 use crate::shard::{Counted, Life, Origin, Shard};
 
@@ -38,18 +39,18 @@ async fn take(
     listener: &mut Listener,
     in_hand: &mut Option<Socket>,
 ) {
+    let mut told = Told::default();
     loop {
-        if in_hand.is_none() && has_room(shard) {
-            match listener.accept().await {
-                Ok(socket) => *in_hand = Some(socket),
-                Err(error) => complain(&error).await,
-            }
+        match listener.accept().await {
+            Ok(socket) => *in_hand = Some(socket),
+            Err(error) => without_descriptors(shard, error, &mut told).await,
         }
-        if let Some(socket) = in_hand.take_if(|_| take_place(shard)) {
-            admit(shard, id, socket);
-        } else if !has_room(shard) {
+        if in_hand.is_some() && !limit::take_place(shard) {
             listener.pause();
-            engine::sleep(limits::FULL_RETRY_INTERVAL).await;
+            until_room(shard, &mut told).await;
+        }
+        if let Some(socket) = in_hand.take() {
+            admit(shard, id, socket);
         }
     }
 }
@@ -105,33 +106,34 @@ fn serve(shard: Rc<Shard>, counted: Counted, origin: Origin, socket: Socket) {
     });
 }
 
-fn connections_max(shard: &Shard) -> i64 {
-    shard.generation().plan.limits.connections_max.map_or(i64::MAX, i64::from)
-}
-
-fn has_room(shard: &Shard) -> bool {
-    shard.open.read() < connections_max(shard)
-}
-
-/// The limit is the process's. Counted first and looked at then, so that of two cores which find
-/// one place only one has it.
-fn take_place(shard: &Shard) -> bool {
-    if shard.open.add(1) <= connections_max(shard) {
-        return true;
+/// Until the client in hand has a place.
+async fn until_room(shard: &Rc<Shard>, told: &mut Told) {
+    let _waiting = Waiting::new(shard);
+    let mut pause = limits::FULL_RETRY_INTERVAL_MIN;
+    let (wanted_by, shortage) = (shard.mail.core(), Shortage::Connections);
+    loop {
+        told.tell(shard, || ToControl::Full);
+        // The others are given the time to find one that is idle for long.
+        let briefly_too = pause == limits::FULL_RETRY_INTERVAL;
+        limit::make_room(shard, Room { wanted_by, shortage, briefly_too });
+        engine::sleep(pause).await;
+        if limit::take_place(shard) {
+            return;
+        }
+        pause = (pause * 2).min(limits::FULL_RETRY_INTERVAL);
     }
-    shard.open.add(-1);
-    false
 }
 
-/// No descriptor or memory left: say so, and try again when some connection may have ended.
-async fn complain(error: &io::Error) {
+/// No descriptor or memory is left: try again when some connection may have ended.
+async fn without_descriptors(shard: &Rc<Shard>, error: io::Error, told: &mut Told) {
     match error.raw_os_error() {
         Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
         Some(_) | None => {
-            log::error!(
-                "cannot accept a connection: {error}; raise the open-file limit or lower `limits`"
-            );
-            engine::sleep(Duration::from_millis(100)).await;
+            shard.counters().accept_errors.add(1);
+            told.tell(shard, || ToControl::CannotAccept(error));
+            let (wanted_by, shortage) = (shard.mail.core(), Shortage::Descriptors);
+            limit::make_room(shard, Room { wanted_by, shortage, briefly_too: true });
+            engine::sleep(limits::ACCEPT_RETRY_INTERVAL).await;
         }
     }
 }

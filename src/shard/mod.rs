@@ -101,7 +101,8 @@ impl Shard {
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
-            | ToShard::Report
+            | ToShard::Report(_)
+            | ToShard::MakeRoom(_)
             | ToShard::SlotFree(_)
             | ToShard::Recall(_) => {}
         }
@@ -113,7 +114,7 @@ impl Shard {
             ToShard::Endpoints(cluster, endpoints) => {
                 self.generation().cluster(cluster).replace_endpoints(endpoints);
             }
-            ToShard::Report => self.report(),
+            ToShard::Report(round) => self.report(round),
             ToShard::Drain => self.drain(),
             ToShard::Stop => self.life.stop(),
             ToShard::Connection(listener, fd, peer) => {
@@ -123,6 +124,7 @@ impl Shard {
                     self.tell_when_empty();
                 }
             }
+            ToShard::MakeRoom(room) => listener::limit::make_room(self, room),
             ToShard::SlotFree(cluster) => self.generation().cluster(cluster).slot_free(),
             ToShard::Recall(cluster) => self.generation().cluster(cluster).recall(),
         }
@@ -142,8 +144,8 @@ impl Shard {
         self.mail.to_control(ToControl::Installed { core: self.mail.core(), version });
     }
 
-    fn report(&self) {
-        let state = ShardState { core: engine::core_state() };
+    fn report(&self, round: u64) {
+        let state = ShardState { round, core: engine::core_state() };
         self.mail.to_control(ToControl::State { core: self.mail.core(), state: Box::new(state) });
     }
 

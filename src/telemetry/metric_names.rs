@@ -93,6 +93,21 @@ pub const CONNECTIONS_HANDED_OVER_TOTAL: Metric = counter(
     "",
     "Connections given to a core with fewer of them, before anything was read.",
 );
+pub const CONNECTION_LIMIT_TOTAL: Metric = counter(
+    "tls_proxy_connection_limit_total",
+    "",
+    "Client connections that had to wait for room in limits.max_concurrent_connections.",
+);
+pub const CONNECTIONS_RECALLED_TOTAL: Metric = counter(
+    "tls_proxy_connections_recalled_total",
+    "",
+    "Idle client connections closed to make room for new ones.",
+);
+pub const ACCEPT_ERRORS_TOTAL: Metric = counter(
+    "tls_proxy_accept_errors_total",
+    "",
+    "Tries to accept a connection that failed for want of descriptors or memory.",
+);
 pub const REQUESTS_TOTAL: Metric = counter(
     "tls_proxy_requests_total",
     "method, status",
@@ -290,10 +305,13 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 49] = [
+pub const ALL: [Metric; 52] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
+    CONNECTION_LIMIT_TOTAL,
+    CONNECTIONS_RECALLED_TOTAL,
+    ACCEPT_ERRORS_TOTAL,
     REQUESTS_TOTAL,
     BYTES_IN_TOTAL,
     BYTES_OUT_TOTAL,

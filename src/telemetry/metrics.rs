@@ -47,6 +47,9 @@ pub struct Counts {
     pub connections: u64,
     pub connections_active: u64,
     pub connections_handed_over: u64,
+    pub connection_limit_waits: u64,
+    pub connections_recalled: u64,
+    pub accept_errors: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub panics: u64,
@@ -64,6 +67,9 @@ impl Default for Counts {
             connections: 0,
             connections_active: 0,
             connections_handed_over: 0,
+            connection_limit_waits: 0,
+            connections_recalled: 0,
+            accept_errors: 0,
             bytes_in: 0,
             bytes_out: 0,
             panics: 0,
@@ -84,6 +90,9 @@ impl Counts {
         self.connections += other.connections;
         self.connections_active += other.connections_active;
         self.connections_handed_over += other.connections_handed_over;
+        self.connection_limit_waits += other.connection_limit_waits;
+        self.connections_recalled += other.connections_recalled;
+        self.accept_errors += other.accept_errors;
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
         self.panics += other.panics;
@@ -261,6 +270,9 @@ pub(crate) mod tests {
             connections: 10 * scale,
             connections_active: 3 * scale,
             connections_handed_over: scale,
+            connection_limit_waits: 4 * scale,
+            connections_recalled: 2 * scale,
+            accept_errors: scale,
             bytes_in: 1000 * scale,
             bytes_out: 5000 * scale,
             access_log_dropped_lines: scale,

@@ -51,6 +51,9 @@ fn totals<O: Outlet>(merged: &Counts, series: &Series, page: &mut Page<O>) {
     page.plain(names::CONNECTIONS_TOTAL, merged.connections);
     page.plain(names::CONNECTIONS_ACTIVE, merged.connections_active);
     page.plain(names::CONNECTIONS_HANDED_OVER_TOTAL, merged.connections_handed_over);
+    page.plain(names::CONNECTION_LIMIT_TOTAL, merged.connection_limit_waits);
+    page.plain(names::CONNECTIONS_RECALLED_TOTAL, merged.connections_recalled);
+    page.plain(names::ACCEPT_ERRORS_TOTAL, merged.accept_errors);
     answers(names::REQUESTS_TOTAL, merged, page);
     page.plain(names::BYTES_IN_TOTAL, merged.bytes_in);
     page.plain(names::BYTES_OUT_TOTAL, merged.bytes_out);

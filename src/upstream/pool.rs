@@ -27,6 +27,8 @@ pub(crate) struct Cluster {
     pub(crate) timeouts: ClusterTimeouts,
     mail: Rc<Mail>,
     endpoints: RefCell<Endpoints>,
+    /// No longer in the cluster, but with connections that exchanges still use.
+    leaving: RefCell<Vec<Rc<Endpoint>>>,
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
     /// Of the whole process.
     waiting: Shared<Level>,
@@ -117,6 +119,7 @@ impl Cluster {
             limits: plan.pool,
             timeouts: plan.timeouts,
             endpoints: RefCell::new(Endpoints::new(share.endpoints, &[], mail.core())),
+            leaving: RefCell::default(),
             mail,
             waiters: RefCell::default(),
             waiting: share.waiting,
@@ -137,6 +140,9 @@ impl Cluster {
         for endpoint in dropped {
             endpoint.removed.set(true);
             self.close_idle(&endpoint, usize::MAX);
+            if endpoint.open.get() > 0 {
+                self.leaving.borrow_mut().push(endpoint);
+            }
         }
         if !self.waiters.borrow().is_empty() {
             self.ask_others();
@@ -322,6 +328,9 @@ impl Cluster {
         endpoint.open.set(endpoint.open.get() - 1);
         endpoint.series.open.sub(1);
         self.series.open.sub(1);
+        if endpoint.removed.get() {
+            self.leaving.borrow_mut().retain(|leaving| leaving.open.get() > 0);
+        }
         let Some(permits) = &endpoint.permits else { return };
         permits.give();
         if let Some(core) = permits.wanted_by_another(self.mail.core()) {
@@ -405,7 +414,9 @@ impl Cluster {
     }
 
     pub(crate) fn open_connections(&self) -> u64 {
-        self.endpoints.borrow().list.iter().map(|endpoint| u64::from(endpoint.open.get())).sum()
+        let (endpoints, leaving) = (self.endpoints.borrow(), self.leaving.borrow());
+        let all = endpoints.list.iter().chain(leaving.iter());
+        all.map(|endpoint| u64::from(endpoint.open.get())).sum()
     }
 }
 
@@ -651,6 +662,26 @@ mod tests {
             assert_eq!(new.wanted_by_another(1), Some(0));
             drop(place);
             assert_eq!(new.wanted_by_another(1), None);
+        });
+    }
+
+    #[test]
+    fn a_connection_to_an_endpoint_that_was_removed_is_counted_until_it_closes() {
+        on_a_core(async || {
+            let permits = one_slot();
+            let (cluster, _other, _control) = cluster(vec![share(1, Some(&permits))], 9);
+            let in_use = cluster.choose(Wanted::Any, &[]);
+            assert_eq!(cluster.open_connections(), 1);
+            cluster.replace_endpoints(vec![share(2, None)]);
+            assert_eq!(cluster.open_connections(), 1);
+            // The address comes back: it is another endpoint with the same slots.
+            cluster.replace_endpoints(vec![share(1, Some(&permits))]);
+            assert_eq!(cluster.open_connections(), 1);
+            assert!(matches!(cluster.choose(Wanted::Any, &[]), Choice::Full));
+            drop(in_use);
+            assert_eq!(cluster.open_connections(), 0);
+            assert!(cluster.leaving.borrow().is_empty());
+            assert!(matches!(cluster.choose(Wanted::Any, &[]), Choice::Open(_)));
         });
     }
 
