@@ -62,13 +62,14 @@ pub const TRAILER_BYTES_MAX: usize = 8192;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a kept-alive client connection may be quiet. Then it is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// Between two reads of a request body, and two reads of a response body.
+/// Between two reads of a request body, and two reads of a response body once the request has left.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a peer may take none of the bytes we have for it.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Establishing a connection to an endpoint. Then 504.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the whole request sent to the first byte of the answer. Then 504.
+/// From the whole request sent to the whole head of the answer; each interim head (1xx) gives the
+/// next one as long again. Then 504.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an exchange may wait for an upstream connection of a full pool. Then 503.
 pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -76,10 +77,14 @@ pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// What SIGTERM gives running exchanges. Then they are cut.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// Slowest body, in bytes a second, once the grace below is over. Slower is cut with 408.
+/// Slowest body, in bytes a second, once the grace below is over. A slower request body is cut with
+/// 408, a slower reader of a response without a word.
 pub const BODY_RATE_MIN: u64 = 240;
-/// How long a body may be slow at its beginning.
+/// How long a request body may be slow at its beginning. A client that takes a response too slowly
+/// may fall behind by what it would have taken in so long.
 pub const BODY_RATE_GRACE: Duration = Duration::from_secs(10);
+/// How often a send that waits looks whether the peer has taken anything.
+pub const WRITE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 // --- access log ----------------------------------------------------------------------------
 
@@ -264,8 +269,6 @@ const _: () = assert!(METRICS_BUCKETS_MICROS.len() <= METRICS_BUCKETS_MAX);
 pub const UPSTREAM_HEADER_BYTES_MAX: usize = 32 * 1024;
 /// Most header lines in one. More is a 502.
 pub const UPSTREAM_HEADERS_MAX: usize = 200;
-/// Most 1xx heads before the final one. More is a 502: an endpoint that goes on saying "soon"
-/// holds an exchange for ever.
 /// Most 1xx heads before the final one. More is a 502: an endpoint that goes on saying "soon" holds
 /// an exchange for ever.
 pub const INTERIM_RESPONSES_MAX: u32 = 100;

@@ -153,7 +153,7 @@ pub struct Timeouts {
     pub idle: Duration,
     pub read: Duration,
     pub write: Duration,
-    /// Bytes a second; 0: none.
+    /// Of bodies both ways, in bytes a second; 0: none.
     pub body_rate_min: u64,
 }
 

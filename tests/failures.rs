@@ -11,7 +11,7 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{After, Origin, PATIENCE, Proxy, Respond, Response, edge, eventually};
+use support::{After, Curl, Origin, PATIENCE, Proxy, Respond, Response, edge, eventually};
 
 /// Everything goes to `address`; `route` continues the route, `rest` comes behind the cluster.
 fn proxy_to(address: SocketAddr, route: &str, rest: &str) -> Proxy {
@@ -265,6 +265,67 @@ fn a_client_that_takes_nothing_is_cut_and_its_upstream_connection_too() {
     drop(client);
 }
 
+/// An origin that sends without end.
+fn endless() -> Origin {
+    Origin::raw(|stream, _, _| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        let piece = [b'x'; 65_536];
+        while stream.write_all(&piece).is_ok() {}
+        After::Close
+    })
+}
+
+/// Takes `count` bytes every 50 ms, for so long; false once the connection has ended.
+fn read_at(stream: &mut TcpStream, count: usize, time: Duration) -> bool {
+    let end = Instant::now() + time;
+    let mut room = vec![0; count];
+    while Instant::now() < end {
+        if !matches!(stream.read(&mut room), Ok(1..)) {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    true
+}
+
+fn ask(proxy: &Proxy) -> TcpStream {
+    let mut stream = TcpStream::connect(proxy.address("edge")).expect("it accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("it is open");
+    stream
+}
+
+/// The other test here that lasts.
+#[test]
+fn a_client_that_takes_a_trickle_is_cut_once_the_grace_is_over() {
+    let origin = endless();
+    let proxy = proxy_to(origin.address(), "", "[timeouts]\nmin_body_rate = \"10MB\"\n");
+    let mut client = ask(&proxy);
+    let begin = Instant::now();
+    // It goes on for ever, and 20 times too slowly. What the kernels hold comes on top.
+    let logged = || std::fs::read_to_string(proxy.directory().join("access.log")).ok();
+    while logged().is_none_or(|text| text.is_empty()) {
+        assert!(begin.elapsed() < 3 * PATIENCE, "it is served for ever");
+        read_at(&mut client, 25_000, Duration::from_millis(200));
+    }
+    assert!(begin.elapsed() > Duration::from_secs(9), "{:?}", begin.elapsed());
+    assert_eq!(member(&log_lines(&proxy, 1)[0], "reason"), "client_too_slow");
+    assert!(is_alive(&proxy));
+}
+
+#[test]
+fn a_client_that_takes_little_at_a_time_is_not_taken_for_one_that_takes_nothing() {
+    let origin = endless();
+    // The kernel calls its buffer writable when a third of it is free, which takes longer.
+    let proxy = proxy_to(origin.address(), "", "[timeouts]\nwrite = \"300ms\"\n");
+    let mut client = ask(&proxy);
+    assert!(read_at(&mut client, 65_536, Duration::from_secs(3)), "it was cut");
+    assert!(is_alive(&proxy));
+    let stopped = ask(&proxy);
+    assert_eq!(member(&log_lines(&proxy, 2)[1], "reason"), "client_write_timeout");
+    drop((client, stopped));
+}
+
 // --- upstreams that are slow ---------------------------------------------------------------------
 
 #[test]
@@ -337,6 +398,64 @@ fn an_answer_that_stops_in_the_middle_is_cut() {
     assert!(is_alive(&proxy));
 }
 
+/// Reads to the end; whether that was an orderly one.
+fn ends_cleanly(mut stream: TcpStream, received: &mut Vec<u8>) -> bool {
+    stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+    match stream.read_to_end(received) {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_cut_answer_whose_end_only_closing_tells_ends_with_a_reset() {
+    let origin = Origin::raw(|stream, request, _| {
+        let begin: &[u8] = if request.starts_with(b"GET /length") {
+            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort"
+        } else if request.starts_with(b"GET /chunked") {
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nshort\r\n"
+        } else {
+            b"HTTP/1.1 200 OK\r\n\r\nshort"
+        };
+        let _ = stream.write_all(begin);
+        if request.windows(6).any(|part| part == b"/whole") {
+            return After::Close;
+        }
+        thread::sleep(Duration::from_millis(100)); // a reset may overtake what came before it
+        if request.windows(6).any(|part| part == b"/stops") {
+            thread::sleep(Duration::from_secs(1));
+        }
+        After::Reset
+    });
+    let rest = "[clusters.app.timeouts]\nread = \"500ms\"\n";
+    let proxy = proxy_to(origin.address(), "", rest);
+    let cases = [
+        ("/chunked", "", false),
+        ("/chunked/stops", "", false),
+        ("/close", "", false),
+        ("/close/stops", "", false),
+        // What the client has sent already does not turn the end into an orderly one.
+        ("/close", "GET /next HTTP/1.0\r\n\r\n", false),
+        ("/close/whole", "", true),
+        // It can count.
+        ("/length", "", true),
+    ];
+    for (target, more, clean) in cases {
+        let mut stream = TcpStream::connect(proxy.address("edge")).expect("it accepts");
+        write!(stream, "GET {target} HTTP/1.0\r\nHost: test\r\n\r\n{more}").expect("it is open");
+        let mut received = Vec::new();
+        assert_eq!(ends_cleanly(stream, &mut received), clean, "{target} {more}");
+        assert!(received.ends_with(b"\r\n\r\nshort"), "{}", received.escape_ascii());
+    }
+    let url = format!("http://{}/close", proxy.address("edge"));
+    let curl = Curl::get(&url, &["--http1.0", "-H", "Host: test"]);
+    assert_eq!((curl.exit, curl.status), (56, 200), "a failure to receive: {curl:?}");
+    assert!(is_alive(&proxy));
+}
+
 #[test]
 fn a_route_may_bound_the_whole_exchange() {
     let origin = Origin::connections(|mut stream, _| {
@@ -382,6 +501,116 @@ fn a_full_pool_is_a_503() {
     assert_eq!(first.read_response().text(), "late");
     assert_eq!(second.get("/").text(), "late");
     assert_eq!(origin.connections_accepted(), 1);
+}
+
+#[test]
+fn an_answer_whose_head_trickles_is_a_504() {
+    let origin = Origin::connections(|mut stream, _| {
+        let mut request = [0; 4096];
+        let Ok(count) = stream.read(&mut request) else { return };
+        if request[..count].starts_with(b"GET /interim ") {
+            let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n");
+        }
+        let head = b"HTTP/1.1 200 OK\r\nX: ".iter().chain(std::iter::repeat(&b'x'));
+        for byte in head.take(1000) {
+            if stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let rest = "[clusters.app.timeouts]\nfirst_byte = \"400ms\"\n";
+    let proxy = proxy_to(origin.address(), "", rest);
+    for target in ["/", "/interim"] {
+        let mut client = proxy.client();
+        let begin = Instant::now();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        let mut response = client.read_response();
+        if target == "/interim" {
+            assert_eq!(response.status, 103);
+            response = client.read_response();
+        }
+        assert!(begin.elapsed() < PATIENCE / 2, "{:?}", begin.elapsed());
+        assert_failed(&proxy, &response, 504, "BACKEND_TIMEOUT", "first_byte_timeout");
+        assert_eq!(client.get("/ok").text(), "ok");
+    }
+}
+
+#[test]
+fn each_interim_answer_gives_the_next_head_the_whole_time() {
+    let origin = Origin::raw(|stream, _, _| {
+        for _ in 0..4 {
+            thread::sleep(Duration::from_millis(300));
+            // The next head has begun already: it has its own time all the same.
+            let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 ");
+            thread::sleep(Duration::from_millis(300));
+            let _ = stream.write_all(b"102 Processing\r\n\r\n");
+        }
+        let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        stream.write_all(ok).map_or(After::Close, |()| After::KeepOpen)
+    });
+    let rest = "[clusters.app.timeouts]\nfirst_byte = \"1s\"\n";
+    let proxy = proxy_to(origin.address(), "", rest);
+    let mut client = proxy.client();
+    let mut response = client.get("/");
+    while response.status < 200 {
+        response = client.read_response();
+    }
+    assert_eq!(response.text(), "ok");
+}
+
+/// An upload of which the rest is sent later than `first_byte` and `read` allow.
+#[test]
+fn a_silent_upstream_is_not_late_while_its_request_is_still_on_its_way() {
+    let origin = Origin::connections(|mut stream, _| {
+        let mut request = Vec::new();
+        let mut room = [0; 4096];
+        let mut answered = false;
+        while !request.ends_with(b"!") {
+            let Ok(count @ 1..) = stream.read(&mut room) else { return };
+            request.extend_from_slice(&room[..count]);
+            if !answered {
+                answered = true;
+                let early: &[u8] = if request.starts_with(b"POST /interim ") {
+                    b"HTTP/1.1 103 Early Hints\r\n\r\n"
+                } else {
+                    b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\no"
+                };
+                let _ = stream.write_all(early);
+            }
+        }
+        if request.starts_with(b"POST /interim ") {
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\no");
+        }
+        if !request.starts_with(b"POST /silent ") {
+            let _ = stream.write_all(b"k");
+        }
+        let _ = stream.read(&mut room);
+    });
+    let rest = "[clusters.app.timeouts]\nfirst_byte = \"300ms\"\nread = \"300ms\"\n";
+    let proxy = proxy_to(origin.address(), "", rest);
+    for target in ["/early", "/interim", "/silent"] {
+        let mut client = proxy.client();
+        client.send(format!("POST {target} HTTP/1.1\r\nHost: test\r\nContent-Length: 21\r\n\r\n"));
+        for _ in 0..20 {
+            thread::sleep(Duration::from_millis(50));
+            client.send("x");
+        }
+        client.send("!");
+        if target == "/interim" {
+            assert_eq!(client.read_response().status, 103);
+        }
+        if target == "/silent" {
+            // With the upload's end the time between two reads counts again.
+            assert!(client.read_to_close().ends_with(b"\r\n\r\no"));
+            let lines = log_lines(&proxy, 3);
+            assert_eq!(member(&lines[2], "reason"), "upstream_read_timeout");
+        } else {
+            assert_eq!(client.read_response().text(), "ok", "{target}");
+        }
+    }
+    assert!(is_alive(&proxy));
 }
 
 // --- upstreams that go away ----------------------------------------------------------------------
@@ -515,6 +744,50 @@ fn all_kept_connections_may_die_at_once() {
         assert_eq!(response.text(), "ok", "{response:?}");
         assert_eq!(times(&origin, &format!("POST /{number}")), 1);
     }
+}
+
+/// What the test tells an origin that reads nothing.
+enum Tell {
+    Answer,
+    Close,
+}
+
+#[test]
+fn an_early_answer_is_relayed_though_the_upstream_takes_no_more_of_the_request() {
+    let (tell, told) = mpsc::channel();
+    let told = Mutex::new(told);
+    let origin = Origin::connections(move |mut stream, number| {
+        let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        if number > 0 {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(ok);
+            return;
+        }
+        let told = told.lock().expect("no script panics");
+        while let Ok(Tell::Answer) = told.recv() {
+            let _ = stream.write_all(ok);
+        }
+    });
+    let proxy = proxy_to(origin.address(), "", "");
+    let mut client = proxy.client();
+    let body = vec![b'x'; 60_000];
+    let head = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 60000\r\n\r\n";
+    let request = [&head[..], &body].concat();
+    // Each request leaves at once, in full, until the kernels hold no more of them.
+    for _ in 0..1000 {
+        client.send(&request);
+        assert!(client.is_quiet_for(Duration::from_millis(1)));
+        tell.send(Tell::Answer).expect("the origin listens");
+        if client.is_quiet_for(Duration::from_millis(500)) {
+            break;
+        }
+        assert_eq!(client.read_response().text(), "ok");
+    }
+    // One hangs in its first send. Its answer is here, and then the connection is reset.
+    tell.send(Tell::Close).expect("the origin listens");
+    let response = client.read_response();
+    assert_eq!((response.status, response.text()), (200, "ok"));
+    assert!(is_alive(&proxy));
 }
 
 #[test]

@@ -150,18 +150,70 @@ fn the_maximum_is_the_processs_and_no_core_starves() {
     assert_eq!(proxy.client().get("/").status, 200);
 }
 
+/// Requests of each core so far, as `GET /admin/cores` says.
+fn requests_of_cores(proxy: &Proxy) -> Vec<u64> {
+    let page = support::Json::parse(proxy.admin_get("/admin/cores").text());
+    page.list("cores").iter().map(|core| core.number("requests") as u64).collect()
+}
+
+/// `count` clients that one core serves, and the others that had to be opened to find them, by the
+/// core that counts their requests. `/where` must be answered without the pool.
+fn clients_of_one_core(proxy: &Proxy, count: usize) -> (Vec<RawClient>, Vec<RawClient>) {
+    let mut before = requests_of_cores(proxy);
+    let mut clients: Vec<Vec<RawClient>> = before.iter().map(|_| Vec::new()).collect();
+    // Sooner or later one core has so many, however evenly they are spread.
+    loop {
+        let mut client = proxy.client();
+        assert_eq!(client.get("/where").text(), "here");
+        let mut after = Vec::new();
+        assert!(eventually(|| {
+            after = requests_of_cores(proxy);
+            after != before
+        }));
+        let served = after.iter().zip(&before).position(|(after, before)| after > before);
+        let core = served.expect("requests are never taken back");
+        before = after;
+        clients[core].push(client);
+        if clients[core].len() == count {
+            let hot = std::mem::take(&mut clients[core]);
+            return (hot, clients.into_iter().flatten().collect());
+        }
+    }
+}
+
 #[test]
 fn one_hot_core_may_use_the_whole_maximum() {
-    let origin =
-        Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_millis(500)));
-    let proxy = Proxy::start(&pool_of(4, &origin, "max_connections = 8\nmax_pending = 1"));
-    // Cores even out their connections, so one core is made hot by pausing none and counting: eight
-    // requests at once need eight connections wherever they land.
-    let started = Instant::now();
-    let statuses = at_once(8, |_| proxy.client().get("/slow").status);
-    assert_eq!(statuses, [200; 8]);
+    let (origin, most) = counting_origin(Duration::from_millis(500));
+    let route =
+        "[[routes]]\nname = \"where\"\npaths = [\"/where\"]\nrespond = { body = \"here\" }\n";
+    let pool = "max_connections = 8\nqueue_timeout = \"9s\"";
+    let toml = cluster(16, &[endpoint(origin.address())], pool, route);
+    let proxy = Proxy::start(&toml);
+    let (mut hot, mut others) = clients_of_one_core(&proxy, 8);
+    assert!(others.len() >= 8, "{} clients on {} cores", others.len() + 8, 16);
+    let before = requests_of_cores(&proxy);
+    for client in &mut hot {
+        client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for client in &mut hot {
+        assert_eq!(client.read_response().status, 200);
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 8, "of one core's requests so many went on at once");
     assert_eq!(origin.connections_accepted(), 8);
-    assert!(started.elapsed() < Duration::from_secs(5));
+    assert!(eventually(|| {
+        let after = requests_of_cores(&proxy);
+        let busy: Vec<u64> = after.iter().zip(&before).map(|(a, b)| a - b).collect();
+        busy.contains(&8) && busy.iter().sum::<u64>() == 8
+    }));
+    // The same core is busy again when the others want their part: the maximum stays.
+    let mut waiting: Vec<_> = hot.iter_mut().chain(others.iter_mut().take(16)).collect();
+    for client in &mut waiting {
+        client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for client in waiting {
+        assert_eq!(client.read_response().status, 200);
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 8, "the maximum is not exceeded");
 }
 
 #[test]

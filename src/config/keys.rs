@@ -371,7 +371,7 @@ pub const KEYS: &[Key] = &[
         "duration",
         Is("\"30s\""),
         "timeouts = { first_byte = \"10s\" }",
-        "from the whole request sent to the first byte of the answer; then 504",
+        "from the whole request sent to the whole head of the answer, each 1xx anew; then 504",
     ),
     key(
         "clusters.NAME.timeouts.read",
@@ -448,7 +448,7 @@ pub const KEYS: &[Key] = &[
         "size",
         Is("240"),
         "min_body_rate = \"1KiB\"",
-        "slowest request body, in bytes a second, after 10 seconds of grace; then 408; 0: none",
+        "slowest body up or down, in bytes a second, after 10 s of grace; then 408 or cut; 0: none",
     ),
     key(
         "logging.level",

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use crate::control::Control;
-use crate::discovery::dns::Resolver;
+use crate::discovery::dns::{Answer, ResolveError, Resolver};
 use crate::discovery::{Change, NamedAddress, Names};
 use crate::engine::{self, BlockingPool, Sleep};
 use crate::plan::{Address, Endpoint, Plan};
@@ -92,12 +92,8 @@ pub(super) async fn keep_resolved(control: Rc<Control>) {
 }
 
 async fn resolve(control: Rc<Control>, wanted: NamedAddress) {
-    let name = wanted.name.clone();
-    let asking = control.watch.pool.run(move || Resolver::load().resolve(&name));
-    let Some(result) = asking.await else {
-        log::error!("asking for {} panicked; it is not asked again", wanted.name);
-        return;
-    };
+    let lookup = |name: &str| Resolver::load().resolve(name);
+    let result = ask(&control.watch.pool, wanted.name.clone(), lookup).await;
     if let Err(error) = &result {
         log::warn!("cannot resolve {}: {error}", wanted.name);
     }
@@ -112,9 +108,53 @@ async fn resolve(control: Rc<Control>, wanted: NamedAddress) {
     control.wake(); // the next one may be due earlier now
 }
 
+/// A lookup on the blocking pool. One that panics has failed like any other: an answer that trips
+/// us up now may be another one later, and a name must never be given up on.
+async fn ask(
+    pool: &BlockingPool,
+    name: String,
+    lookup: impl FnOnce(&str) -> Result<Answer, ResolveError> + Send + 'static,
+) -> Result<Answer, ResolveError> {
+    let asked = name.clone();
+    let result = pool.run(move || lookup(&asked)).await;
+    result.unwrap_or(Err(ResolveError::Panicked { name }))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::engine::{Doorbell, Placement};
+
+    #[test]
+    fn a_name_whose_lookup_panicked_is_asked_again_after_the_backoff() {
+        let bell = Doorbell::new().expect("descriptors are left");
+        let pool_bell = bell.clone();
+        let main = || async move {
+            let pool = Rc::new(BlockingPool::start(pool_bell).expect("threads are left"));
+            let collecting = Rc::downgrade(&pool);
+            engine::on_bell(move || collecting.upgrade().iter().for_each(|pool| pool.collect()));
+            let (name, now) = (NamedAddress { name: "a.test".into(), port: 80 }, engine::now());
+            let mut names = Names::default();
+            names.watch([name.clone()], now);
+            for backoff in [1, 2, 4] {
+                let due = names.next_due().expect("it is not being asked");
+                assert_eq!(names.due(due), std::slice::from_ref(&name));
+                let result = ask(&pool, name.name.clone(), |_| panic!("on purpose")).await;
+                assert!(matches!(result, Err(ResolveError::Panicked { .. })), "{result:?}");
+                assert_eq!(names.answer(&name, result, due), Change::Same);
+                assert_eq!(names.next_due(), Some(due + Duration::from_secs(backoff)));
+            }
+            let good = |_: &str| {
+                Ok(Answer { addresses: vec![[10, 0, 0, 1].into()], ttl: Duration::from_secs(9) })
+            };
+            let result = ask(&pool, name.name.clone(), good).await;
+            assert!(matches!(names.answer(&name, result, now), Change::New(_)));
+        };
+        let core = std::thread::spawn(|| engine::run(Placement::Anywhere, bell, main));
+        core.join().expect("nothing panics beyond the lookup").expect("the core runs");
+    }
 
     #[test]
     fn only_clusters_with_the_name_that_changed_are_told() {

@@ -39,6 +39,8 @@ pub enum ResolveError {
     NoAddresses { name: String, ttl: Duration },
     /// No server gave an answer; this is what the last one did.
     Failed { name: String, server: SocketAddr, why: Failure },
+    /// The lookup ended by a panic of ours; the next one may meet another answer.
+    Panicked { name: String },
 }
 
 /// Why one server gave no answer.
@@ -341,7 +343,9 @@ impl ResolveError {
             ResolveError::NoSuchName { ttl, .. } | ResolveError::NoAddresses { ttl, .. } => {
                 Some(*ttl)
             }
-            ResolveError::BadName { .. } | ResolveError::Failed { .. } => None,
+            ResolveError::BadName { .. }
+            | ResolveError::Failed { .. }
+            | ResolveError::Panicked { .. } => None,
         }
     }
 
@@ -352,7 +356,8 @@ impl ResolveError {
             ResolveError::Failed { why, .. } => *why != Failure::ServerFailure,
             ResolveError::BadName { .. }
             | ResolveError::NoSuchName { .. }
-            | ResolveError::NoAddresses { .. } => false,
+            | ResolveError::NoAddresses { .. }
+            | ResolveError::Panicked { .. } => false,
         }
     }
 
@@ -362,7 +367,7 @@ impl ResolveError {
             ResolveError::BadName { .. } => 0,
             ResolveError::NoSuchName { .. } => 1,
             ResolveError::NoAddresses { .. } => 2,
-            ResolveError::Failed { .. } => 3,
+            ResolveError::Failed { .. } | ResolveError::Panicked { .. } => 3,
         };
         match before {
             Some(before) if weight(&before) > weight(&next) => before,
@@ -412,6 +417,11 @@ impl fmt::Display for ResolveError {
                 f,
                 "resolving `{name}`: name server {server} {why}; \
                  check that it is up and right in /etc/resolv.conf"
+            ),
+            ResolveError::Panicked { name } => write!(
+                f,
+                "resolving `{name}`: the lookup panicked, which is a bug; \
+                 it is tried again, and the lines before tell where it was"
             ),
         }
     }

@@ -38,4 +38,4 @@ pub use process::{Signal, Signals, Usage, cpus, raise_open_files, random_seed, u
 pub use shared::{Counter, Level, Permits, Shared};
 pub use slots::Parked;
 pub use sockaddr::{is_free, listen};
-pub use socket::{SendError, Socket};
+pub use socket::{SendError, Socket, Wait};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::engine::host::Machine;
 use crate::engine::io::{Side, check};
-use crate::engine::socket::{SendError, Socket};
+use crate::engine::socket::{SendError, Socket, Wait};
 use crate::limits;
 
 /// A pipe, and how much is in it.
@@ -63,31 +63,22 @@ impl Pipe {
         socket.0.poll_io(context, Side::Read, |fd| splice(fd, into, most))
     }
 
-    /// Puts all that is held into `socket`. `TimedOut` when the peer takes nothing for as long as
-    /// `patience`.
-    pub async fn empty(&mut self, socket: &Socket, patience: Duration) -> Result<(), SendError> {
-        let total = self.held;
-        let mut waited = false;
-        while self.held > 0 {
-            // Patience begins anew with every byte that is taken, not with every look.
-            let mut waiting = false;
-            let moved = std::future::poll_fn(|context| {
-                let out = self.ends().out.as_raw_fd();
-                let poll = socket.0.poll_io(context, Side::Write, |fd| splice(out, fd, self.held));
-                if poll.is_pending() && !std::mem::replace(&mut waiting, true) {
-                    socket.set_deadline(Side::Write, Some(patience));
-                }
-                poll
-            });
-            let moved = moved.await.and_then(some);
-            let sent = total - self.held;
-            self.held -= moved.map_err(|cause| SendError { sent, cause })?;
-            waited |= waiting;
-        }
-        if waited {
-            socket.set_deadline(Side::Write, None);
-        }
-        Ok(())
+    /// Puts all that is held into `socket`, as `Socket::send_while` would. Dropped on its way, it
+    /// leaves a pipe that counts as one that holds bytes.
+    pub async fn empty(
+        &mut self,
+        socket: &Socket,
+        patience: Duration,
+        bearable: impl FnMut(Wait) -> bool,
+    ) -> Result<(), SendError> {
+        let (out, total) = (self.ends().out.as_raw_fd(), self.held);
+        let put = |context: &Context<'_>, sent| {
+            let moved = |fd| splice(out, fd, total - sent).and_then(some);
+            socket.0.poll_io(context, Side::Write, moved)
+        };
+        let result = socket.put(total, patience, bearable, put).await;
+        self.held = result.as_ref().map_or_else(|error| total - error.sent, |()| 0);
+        result
     }
 
     fn ends(&self) -> &Ends {
@@ -167,7 +158,7 @@ mod tests {
                 }
                 assert!(count <= limits::SPLICE_BYTES_MAX);
                 total += count;
-                pipe.empty(&to, LONG).await.unwrap();
+                pipe.empty(&to, LONG, |_| true).await.unwrap();
             }
             drop((pipe, to));
             crate::engine::test_core::settle().await;
@@ -186,7 +177,7 @@ mod tests {
             let (to, _taker) = connection();
             let mut pipe = Pipe::lend().unwrap();
             assert_eq!(pipe.fill(&from, 4).await.unwrap(), 4);
-            pipe.empty(&to, LONG).await.unwrap();
+            pipe.empty(&to, LONG, |_| true).await.unwrap();
             let mut next = [0; 8];
             assert_eq!(from.recv(&mut next).await.unwrap(), 4);
             assert_eq!(&next[..4], b"next");
@@ -207,7 +198,7 @@ mod tests {
             giver.write_all(b"mine").unwrap();
             let mut pipe = Pipe::lend().unwrap();
             pipe.fill(&from, usize::MAX).await.unwrap();
-            pipe.empty(&to, LONG).await.unwrap();
+            pipe.empty(&to, LONG, |_| true).await.unwrap();
             drop(pipe);
             assert_eq!(kept(), 1, "an empty one is");
             let mut bytes = [0; 64];
@@ -225,10 +216,10 @@ mod tests {
             giver.write_all(b"abc").unwrap();
             let mut pipe = Pipe::lend().unwrap();
             pipe.fill(&from, usize::MAX).await.unwrap();
-            let error = pipe.empty(&full, BRIEF).await.unwrap_err();
+            let error = pipe.empty(&full, BRIEF, |_| true).await.unwrap_err();
             assert_eq!((error.sent, error.cause.kind()), (0, io::ErrorKind::TimedOut));
             drop(taker); // with bytes unread: a reset
-            let error = pipe.empty(&full, LONG).await.unwrap_err();
+            let error = pipe.empty(&full, LONG, |_| true).await.unwrap_err();
             assert_ne!(error.cause.kind(), io::ErrorKind::TimedOut);
         });
     }

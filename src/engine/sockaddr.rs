@@ -192,6 +192,16 @@ fn family(address: SocketAddr) -> i32 {
     }
 }
 
+/// SO_LINGER with a time of zero: closing is a reset.
+pub(super) fn set_reset_on_close(fd: RawFd, reset: bool) -> io::Result<()> {
+    let value = libc::linger { l_onoff: reset.into(), l_linger: 0 };
+    let length = size_of::<libc::linger>() as libc::socklen_t;
+    let pointer = (&raw const value).cast();
+    // SAFETY: the pointer is of a local of the size given.
+    check(unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, pointer, length) })?;
+    Ok(())
+}
+
 fn set_option(fd: RawFd, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
     let length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the pointer is of a local of the size given.

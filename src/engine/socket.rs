@@ -6,11 +6,13 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine::io::{Descriptor, Side, check};
+use crate::engine::now;
 use crate::engine::slots::{Parked, READ, WRITE};
 use crate::engine::sockaddr;
+use crate::limits;
 
 /// A connected TCP socket.
 #[derive(Debug)]
@@ -83,23 +85,70 @@ impl Socket {
     /// All of `parts`, in as few calls as the socket takes. `TimedOut` when the peer takes nothing
     /// for as long as `patience`.
     pub async fn send(&self, parts: &[&[u8]; 3], patience: Duration) -> Result<(), SendError> {
-        let total = parts.iter().map(|part| part.len()).sum::<usize>();
+        self.send_while(parts, patience, |_| true).await
+    }
+
+    /// Sends to a peer that may be slow: `bearable` is told of every wait in which the peer took
+    /// something, and says whether to go on. If not, that is `TimedOut` as well.
+    pub async fn send_while(
+        &self,
+        parts: &[&[u8]; 3],
+        patience: Duration,
+        bearable: impl FnMut(Wait) -> bool,
+    ) -> Result<(), SendError> {
+        let total = parts.iter().map(|part| part.len()).sum();
+        let put = |context: &Context<'_>, sent| {
+            let (slices, used) = remaining(parts, sent);
+            self.poll_send(context, &slices[..used])
+        };
+        self.put(total, patience, bearable, put).await
+    }
+
+    /// Puts `total` bytes into the socket with calls of `put`, which is told how many went before.
+    pub(super) async fn put(
+        &self,
+        total: usize,
+        patience: Duration,
+        mut bearable: impl FnMut(Wait) -> bool,
+        put: impl Fn(&Context<'_>, usize) -> Poll<io::Result<usize>>,
+    ) -> Result<(), SendError> {
         let mut sent = 0;
         let mut waited = false;
+        let mut waiting: Option<Waiting> = None;
         while sent < total {
-            // Patience begins anew with every byte that is taken, not with every look.
-            let mut waiting = false;
-            sent += std::future::poll_fn(|context| {
-                let (slices, used) = remaining(parts, sent);
-                let poll = self.poll_send(context, &slices[..used]);
-                if poll.is_pending() && !std::mem::replace(&mut waiting, true) {
-                    self.set_deadline(Side::Write, Some(patience));
+            let result = std::future::poll_fn(|context| {
+                let poll = put(context, sent);
+                if poll.is_pending() && waiting.is_none() {
+                    waiting = Some(Waiting::begin(self, patience));
                 }
                 poll
             })
-            .await
-            .map_err(|cause| SendError { sent, cause })?;
-            waited |= waiting;
+            .await;
+            // Patience begins anew with every byte that is taken, not with every look.
+            let wait = match (&result, &mut waiting) {
+                (Ok(count), Some(begun)) => begun.look(self, *count),
+                (Err(error), Some(begun)) if error.kind() == io::ErrorKind::TimedOut => {
+                    begun.look(self, 0)
+                }
+                (_, _) => None,
+            };
+            let goes_on = wait.is_none_or(&mut bearable);
+            match result {
+                Ok(count) => {
+                    sent += count;
+                    waited |= waiting.take().is_some();
+                }
+                Err(cause) => {
+                    let looks = cause.kind() == io::ErrorKind::TimedOut
+                        && waiting.as_ref().is_some_and(|begun| begun.goes_on(self, patience));
+                    if !looks {
+                        return Err(SendError { sent, cause });
+                    }
+                }
+            }
+            if !goes_on {
+                return Err(SendError { sent, cause: io::ErrorKind::TimedOut.into() });
+            }
         }
         if waited {
             // Else it would pass between two sends, and the next that has to wait would find it.
@@ -108,10 +157,24 @@ impl Socket {
         Ok(())
     }
 
+    /// Bytes that the socket has taken from us and the peer's kernel has not.
+    fn unacknowledged(&self) -> usize {
+        let mut count: libc::c_int = 0;
+        // SAFETY: the pointer is of a local of the type that this request writes.
+        unsafe { libc::ioctl(self.0.fd, libc::TIOCOUTQ, &raw mut count) };
+        usize::try_from(count).unwrap_or_default()
+    }
+
     /// No more bytes from us; the peer sees the end of the stream.
     pub fn finish(&self) {
         // SAFETY: a plain call on an open descriptor.
         unsafe { libc::shutdown(self.0.fd, libc::SHUT_WR) };
+    }
+
+    /// Whether closing sends a reset and drops what the peer has not taken, instead of a FIN.
+    pub fn set_reset_on_close(&self, reset: bool) {
+        // Only a socket that is broken already refuses, and that needs no reset.
+        let _ = sockaddr::set_reset_on_close(self.0.fd, reset);
     }
 
     pub fn set_deadline(&self, side: Side, after: Option<Duration>) {
@@ -180,6 +243,48 @@ pub struct SendError {
     pub cause: io::Error,
 }
 
+/// A time in which we waited for the peer to take bytes, and it took some.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    pub lasted: Duration,
+    pub taken: usize,
+}
+
+/// A send that waits. The kernel calls a socket writable only when a third of its buffer is free:
+/// what a slow peer takes meanwhile shows in the queue alone, so that is looked at.
+struct Waiting {
+    /// When the peer was last seen to take something, and what was queued then.
+    since: Instant,
+    queued: usize,
+}
+
+impl Waiting {
+    fn begin(socket: &Socket, patience: Duration) -> Waiting {
+        socket.set_deadline(Side::Write, Some(patience.min(limits::WRITE_LOOK_INTERVAL)));
+        Waiting { since: now(), queued: socket.unacknowledged() }
+    }
+
+    /// What the peer has taken since the last look that found something; `added` was queued
+    /// meanwhile.
+    fn look(&mut self, socket: &Socket, added: usize) -> Option<Wait> {
+        let (now, queued) = (now(), socket.unacknowledged());
+        let taken = (self.queued + added).saturating_sub(queued);
+        let lasted = now - self.since;
+        if taken == 0 {
+            return None;
+        }
+        *self = Waiting { since: now, queued };
+        Some(Wait { lasted, taken })
+    }
+
+    /// Sets the next look, if the peer still has time.
+    fn goes_on(&self, socket: &Socket, patience: Duration) -> bool {
+        let left = patience.saturating_sub(now() - self.since);
+        socket.set_deadline(Side::Write, Some(left.min(limits::WRITE_LOOK_INTERVAL)));
+        !left.is_zero()
+    }
+}
+
 /// What of `parts` is still to be sent.
 fn remaining<'a>(parts: &[&'a [u8]; 3], mut sent: usize) -> ([IoSlice<'a>; 3], usize) {
     let mut slices = [IoSlice::new(&[]); 3];
@@ -206,8 +311,7 @@ mod tests {
     use crate::engine::test_core::{
         BRIEF, LONG, arm, connection, end_operation, fill, listener, on_a_core, settle, state_of,
     };
-    use crate::engine::{now, sleep, yield_now};
-    use crate::limits;
+    use crate::engine::{sleep, yield_now};
 
     /// Reads what there is, without blocking.
     fn empty(peer: &mut TcpStream) {

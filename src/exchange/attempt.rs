@@ -5,14 +5,13 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
 
-use crate::engine::{Side, Socket};
+use crate::engine::Socket;
 use crate::exchange::failure::{Failure, Retry, Side as Blame};
 use crate::exchange::record::{Marks, Phase};
 use crate::exchange::relay::{Download, Downloaded, Request};
 use crate::exchange::upload::{self, Upload, UploadFailure};
-use crate::exchange::{Ending, Exchange, Progress};
+use crate::exchange::{Ending, Exchange, Progress, Uploading, relay};
 use crate::http::head::{Framing, Keep, RequestHead};
 use crate::http1::encode::{self, Forwarded};
 use crate::http1::server::Client;
@@ -45,8 +44,7 @@ pub(super) async fn forward(
                 // A server that closes one kept connection has often closed them all.
                 wanted = Wanted::New;
                 exchange.input.rewind();
-                exchange.progress.uploading.set(false);
-                exchange.progress.uploaded.set(false);
+                exchange.progress.upload.set(Uploading::Untouched);
             }
             Err(failed) => return Err(failed.failure),
         }
@@ -129,7 +127,7 @@ impl Failed {
     fn is_safe_to_repeat(&self, exchange: &Exchange) -> bool {
         self.failure.row().retry == Retry::Reused
             && self.replayable
-            && exchange.progress.status.get() == 0
+            && !exchange.has_answer()
             && exchange.marks.first_byte.is_none()
             && (self.unsent || exchange.head.method.is_idempotent())
     }
@@ -140,13 +138,7 @@ impl Attempt<'_> {
         let mut upload = Upload::new(&exchange.head, self.generation.plan.limits.body_bytes_max);
         let sent = match self.send(exchange, lease.socket(), &mut upload).await {
             Ok(sent) => sent,
-            Err(failed) => {
-                if failed.unsent && failed.failure.side() == Blame::Client {
-                    // The request was no good before a byte of it had left: the connection is.
-                    lease.keep(None);
-                }
-                return Err(failed);
-            }
+            Err(failed) => return self.answer_unasked(exchange, lease, failed).await,
         };
         let answered = match sent {
             Sent::Whole { .. } => self.answer(exchange, lease.socket()).await,
@@ -183,7 +175,7 @@ impl Attempt<'_> {
         let edits = &self.route.request_headers;
         encode::request(&mut work.out, head, input.head(), head.framing, &forwarded, edits);
         let fail = |failure| Failed { failure, unsent: true, replayable: false };
-        exchange.progress.uploading.set(true);
+        exchange.progress.upload.set(Uploading::Going);
         let Work { out, tail, .. } = &mut *work;
         let piece = upload.piece(input, out, tail).map_err(fail)?;
         exchange.progress.received.set((head.bytes + piece.consumed()) as u64);
@@ -194,8 +186,40 @@ impl Attempt<'_> {
             unsent: error.sent == 0,
             replayable,
         })?;
-        exchange.progress.uploaded.set(piece.end);
-        Ok(if piece.end { Sent::Whole { replayable } } else { Sent::Part })
+        if !piece.end {
+            return Ok(Sent::Part);
+        }
+        exchange.progress.upload.set(Uploading::Whole);
+        Ok(Sent::Whole { replayable })
+    }
+
+    /// What is left of an attempt whose request could not be sent: a server that refuses it may
+    /// answer and close before it has read it (RFC 9112 section 9.5). What is here already counts,
+    /// nothing is waited for. On a kept connection that took no byte, it would be no answer to us.
+    async fn answer_unasked(
+        &self,
+        exchange: &mut Exchange,
+        lease: Lease,
+        failed: Failed,
+    ) -> Result<Ending, Failed> {
+        if failed.failure.side() != Blame::Upstream {
+            if failed.unsent {
+                // The request was no good before a byte of it had left: the connection is.
+                lease.keep(None);
+            }
+            return Err(failed);
+        }
+        if failed.unsent && lease.reused {
+            return Err(failed);
+        }
+        exchange.progress.upload.set(Uploading::Broken);
+        match self.answer(exchange, lease.socket()).await {
+            Ok(downloaded) => Ok(self.end(exchange, lease, &downloaded)),
+            Err(failure) if failure.side() == Blame::Upstream && !exchange.has_answer() => {
+                Err(failed)
+            }
+            Err(failure) => Err(Failed { failure, ..failed }),
+        }
     }
 
     /// The response, to a request that has left.
@@ -204,8 +228,8 @@ impl Attempt<'_> {
         exchange: &mut Exchange,
         upstream: &Socket,
     ) -> Result<Downloaded, Failure> {
-        upstream.set_deadline(Side::Read, Some(self.cluster.timeouts.first_byte));
         let Exchange { head, marks, progress, .. } = exchange;
+        relay::set_deadline(upstream, progress, &self.cluster.timeouts);
         self.download(head, marks, progress, upstream).run().await
     }
 
@@ -216,22 +240,20 @@ impl Attempt<'_> {
         upstream: &Socket,
         upload: &mut Upload,
     ) -> Result<Downloaded, Failure> {
-        upstream.set_deadline(Side::Read, None);
         let Exchange { head, input, marks, progress, .. } = exchange;
         let (progress, plan) = (&*progress, &self.generation.plan);
+        let timeouts = &self.cluster.timeouts;
+        relay::set_deadline(upstream, progress, timeouts);
         let mut download = self.download(head, marks, progress, upstream);
         // In boxes: a long upload can afford them, and all other exchanges stay small.
         let downloading = Box::pin(download.run());
         let uploading = Box::pin(upload.rest(self.client, input, upstream, plan, progress));
-        let first_byte = self.cluster.timeouts.first_byte;
-        both(uploading, downloading, |uploaded| {
-            progress.uploaded.set(uploaded);
+        both(uploading, downloading, |ended| {
+            progress.upload.set(ended);
             if progress.status.get() == 0 {
                 progress.phase.set(Phase::FirstByte);
-                // An upstream that takes no more has answered already, or never will.
-                let patience = if uploaded { first_byte } else { Duration::ZERO };
-                upstream.set_deadline(Side::Read, Some(patience));
             }
+            relay::set_deadline(upstream, progress, timeouts);
         })
         .await
     }
@@ -264,7 +286,7 @@ impl Attempt<'_> {
 
     fn end(&self, exchange: &Exchange, lease: Lease, downloaded: &Downloaded) -> Ending {
         exchange.progress.phase.set(Phase::Done);
-        let uploaded = exchange.progress.uploaded.get();
+        let uploaded = exchange.progress.upload.get() == Uploading::Whole;
         if uploaded && downloaded.upstream == Keep::Open {
             lease.keep(downloaded.promised);
         }
@@ -282,7 +304,7 @@ impl Attempt<'_> {
 async fn both(
     mut upload: Pin<Box<impl Future<Output = Result<(), UploadFailure>>>>,
     mut download: Pin<Box<impl Future<Output = Result<Downloaded, Failure>>>>,
-    upload_ended: impl Fn(bool),
+    upload_ended: impl Fn(Uploading),
 ) -> Result<Downloaded, Failure> {
     let mut uploading = true;
     let mut broken = None;
@@ -290,11 +312,11 @@ async fn both(
         if uploading && let Poll::Ready(result) = upload.as_mut().poll(context) {
             uploading = false;
             match result {
-                Ok(()) => upload_ended(true),
+                Ok(()) => upload_ended(Uploading::Whole),
                 Err(UploadFailure::Client(failure)) => return Poll::Ready(Err(failure)),
                 Err(UploadFailure::Upstream(failure)) => {
                     broken = Some(failure);
-                    upload_ended(false);
+                    upload_ended(Uploading::Broken);
                 }
             }
         }

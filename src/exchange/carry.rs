@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::engine::{self, Buf, Pipe, SendError, Side, Socket};
+use crate::engine::{self, Buf, Pipe, SendError, Side, Socket, Wait};
 
 pub(super) enum Carrier {
     Pipe(Pipe),
@@ -32,13 +32,18 @@ impl Carrier {
         }
     }
 
-    /// Gives all that was taken to `to`.
-    pub(super) async fn give(&mut self, to: &Socket, patience: Duration) -> Result<(), SendError> {
+    /// Gives all that was taken to `to`, for as long as that is `bearable`.
+    pub(super) async fn give(
+        &mut self,
+        to: &Socket,
+        patience: Duration,
+        bearable: impl FnMut(Wait) -> bool,
+    ) -> Result<(), SendError> {
         match self {
-            Carrier::Pipe(pipe) => pipe.empty(to, patience).await,
+            Carrier::Pipe(pipe) => pipe.empty(to, patience, bearable).await,
             Carrier::Buffer(buffer, held) => {
                 let Some(buffer) = buffer.take() else { return Ok(()) };
-                to.send(&[&buffer[..*held], b"", b""], patience).await
+                to.send_while(&[&buffer[..*held], b"", b""], patience, bearable).await
             }
         }
     }
@@ -69,10 +74,10 @@ mod tests {
                     let (to, mut taker) = connection();
                     giver.write_all(b"the body and more").unwrap();
                     assert_eq!(carrier.take(&from, 8).await.unwrap(), 8);
-                    carrier.give(&to, Duration::from_secs(9)).await.unwrap();
+                    carrier.give(&to, Duration::from_secs(9), |_| true).await.unwrap();
                     drop(giver);
                     assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), 9);
-                    carrier.give(&to, Duration::from_secs(9)).await.unwrap();
+                    carrier.give(&to, Duration::from_secs(9), |_| true).await.unwrap();
                     assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), 0);
                     drop(to);
                     engine::yield_now().await;

@@ -142,6 +142,8 @@ failures! {
         "the client closed the connection";
     ClientWriteTimeout: 0 CLIENT_TIMEOUT "client_write_timeout" Client Never Close
         "the client stopped taking the response";
+    ClientTooSlow: 0 CLIENT_TIMEOUT "client_too_slow" Client Never Close
+        "the client takes the response too slowly";
 
     // --- what became of the upstream ----------------------------------------------------------
     NoEndpoint: 503 NO_HEALTHY_BACKEND "no_endpoint" Upstream Never Open
@@ -213,7 +215,8 @@ impl Failure {
 
     /// Counted by `tls_proxy_timeout_errors_total`.
     pub fn is_timeout(self) -> bool {
-        self.label().ends_with("_timeout") || self == Failure::BodyTooSlow
+        self.label().ends_with("_timeout")
+            || matches!(self, Failure::BodyTooSlow | Failure::ClientTooSlow)
     }
 }
 

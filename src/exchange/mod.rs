@@ -6,6 +6,7 @@ mod carry;
 pub mod client_address;
 pub mod count;
 pub mod failure;
+mod pace;
 pub mod record;
 pub(crate) mod relay;
 pub(crate) mod upload;
@@ -19,6 +20,7 @@ use std::task::Poll;
 use crate::engine;
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
+use crate::exchange::pace::Pace;
 use crate::exchange::record::{Marks, Phase, Record, Timings};
 use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
@@ -59,6 +61,8 @@ pub(crate) struct Progress {
     pub(crate) status: Cell<u16>,
     pub(crate) received: Cell<u64>,
     pub(crate) sent: Cell<u64>,
+    /// How fast the client takes it.
+    pub(crate) pace: Pace,
     pub(crate) body_sent: Cell<u64>,
     pub(crate) attempts: Cell<u8>,
     pub(crate) reused: Cell<bool>,
@@ -67,10 +71,22 @@ pub(crate) struct Progress {
     pub(crate) interim: Cell<bool>,
     /// A final response head has left: no other answer is possible.
     pub(crate) head_sent: Cell<bool>,
+    pub(crate) upload: Cell<Uploading>,
+    /// Of the response, as the client gets it.
+    pub(crate) framing: Cell<Framing>,
+}
+
+/// How far a request has come on its way to the upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Uploading {
+    #[default]
+    Untouched,
     /// Bytes of the body may have been taken from the input, and it no longer starts there.
-    pub(crate) uploading: Cell<bool>,
-    /// The whole request has left.
-    pub(crate) uploaded: Cell<bool>,
+    Going,
+    /// All of it has left.
+    Whole,
+    /// The upstream takes no more of it.
+    Broken,
 }
 
 /// What becomes of the client's connection.
@@ -80,6 +96,8 @@ pub(crate) enum Ending {
     Close,
     /// Close, but the client may still be sending: read on until it has our answer.
     Linger,
+    /// Close at once: an orderly end would make a whole answer of a cut one.
+    Cut,
 }
 
 pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
@@ -213,6 +231,11 @@ impl Exchange {
         Ok(generation.route(id))
     }
 
+    /// A final response has begun, ours or the upstream's.
+    fn has_answer(&self) -> bool {
+        self.progress.status.get() != 0
+    }
+
     /// Counts the exchange, and writes its line to the access log.
     fn record(&mut self, failure: Option<Failure>) {
         self.recorded = true;
@@ -270,8 +293,11 @@ impl Exchange {
         let is_over = match self.head.framing {
             Framing::None => true,
             Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
-                self.progress.uploaded.get()
-                    || (!self.progress.uploading.get() && self.skip_whole_body())
+                match self.progress.upload.get() {
+                    Uploading::Whole => true,
+                    Uploading::Untouched => self.skip_whole_body(),
+                    Uploading::Going | Uploading::Broken => false,
+                }
             }
         };
         match self.head.keep {
@@ -328,7 +354,7 @@ async fn reply(
 ) -> Result<Ending, Failure> {
     let ending = match exchange.skip_body() {
         Ending::Keep if shard.life.is_draining() => Ending::Close,
-        ending @ (Ending::Keep | Ending::Close | Ending::Linger) => ending,
+        ending @ (Ending::Keep | Ending::Close | Ending::Linger | Ending::Cut) => ending,
     };
     let plan = &exchange.generation.plan;
     let bytes = exchange.input.head();
@@ -351,7 +377,7 @@ async fn reply(
     exchange.progress.status.set(reply.status);
     exchange.progress.head_sent.set(true);
     let parts = [&work.out[..], b"", b""];
-    relay::send_to_client(client, &parts, plan.timeouts.write, &exchange.progress).await?;
+    relay::send_to_client(client, &parts, &plan.timeouts, &exchange.progress).await?;
     let without = matches!(reply.status, 204 | 304);
     if sending.body == BodySent::Whole && !without {
         exchange.progress.body_sent.set(reply.body.len() as u64);
@@ -361,7 +387,11 @@ async fn reply(
 
 /// Answers a failure, if it still can be.
 async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: Failure) -> Ending {
-    if exchange.progress.head_sent.get() || exchange.progress.interim.get() {
+    let progress = &exchange.progress;
+    if progress.head_sent.get() && progress.framing.get() == Framing::UntilClose {
+        return Ending::Cut;
+    }
+    if progress.head_sent.get() || progress.interim.get() {
         return Ending::Close;
     }
     let Some(answer) = Reply::failure(failure, exchange.request_id(), engine::wall_clock()) else {

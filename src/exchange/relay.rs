@@ -7,10 +7,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine::{self, SendError, Side, Socket};
-use crate::exchange::Progress;
 use crate::exchange::carry::Carrier;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
+use crate::exchange::{Progress, Uploading};
 use crate::http::head::{Framing, Keep, Method, ResponseHead, Version};
 use crate::http::headers::HeaderEdits;
 use crate::http1::body::{Decoder, Left};
@@ -18,7 +18,7 @@ use crate::http1::encode;
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::http1::server::Client;
 use crate::limits;
-use crate::plan::{ClusterTimeouts, Plan, Route};
+use crate::plan::{ClusterTimeouts, Plan, Route, Timeouts};
 use crate::shard::Shard;
 use crate::shard::workspace::{Work, Workspace};
 
@@ -61,10 +61,7 @@ impl Download<'_> {
         let mut interim = 0;
         loop {
             match self.parse(&mut work.head, &buffer[..end])? {
-                Parsed::Partial => {
-                    self.upstream.set_deadline(Side::Read, Some(self.timeouts.read));
-                    end += self.receive(&mut buffer, end).await?;
-                }
+                Parsed::Partial => end += self.receive(&mut buffer, end).await?,
                 Parsed::Complete if work.head.status < 200 => {
                     interim += 1;
                     if interim > limits::INTERIM_RESPONSES_MAX {
@@ -74,8 +71,8 @@ impl Download<'_> {
                     let used = work.head.bytes;
                     buffer.copy_within(used..end, 0);
                     end -= used;
+                    set_deadline(self.upstream, self.progress, &self.timeouts);
                     if end == 0 {
-                        self.upstream.set_deadline(Side::Read, Some(self.timeouts.first_byte));
                         end = self.receive(&mut buffer, 0).await?;
                     }
                 }
@@ -86,7 +83,7 @@ impl Download<'_> {
 
     /// Waits for the upstream to say something, or the client to be gone, without a buffer.
     async fn first_bytes(&self) -> Result<engine::Buf, Failure> {
-        if self.progress.uploaded.get() {
+        if self.progress.upload.get() == Uploading::Whole {
             self.progress.phase.set(Phase::FirstByte);
         }
         let ready = std::future::poll_fn(|context| {
@@ -162,13 +159,22 @@ impl Download<'_> {
         let keep = self.keep_for_client(framing);
         self.encode(&mut work, &buffer, framing, keep, &self.route.response_headers);
         self.progress.status.set(work.head.status);
+        self.progress.framing.set(framing);
         self.progress.phase.set(Phase::ResponseBody);
         let mut decoder = Decoder::new(work.head.framing);
         let start = work.head.bytes;
+        let by_closing = framing == Framing::UntilClose;
+        if by_closing {
+            // Else the client would take a cut, by whatever it comes about, for the end.
+            self.client.socket.set_reset_on_close(true);
+        }
         if self.piece(&mut work, &mut decoder, framing, &mut buffer[start..end]).await? {
             drop(buffer);
         } else {
             self.body(&mut work, buffer, &mut decoder, framing).await?;
+        }
+        if by_closing {
+            self.client.socket.set_reset_on_close(false);
         }
         let promised = work.head.keep_alive_seconds.map(|s| Duration::from_secs(u64::from(s)));
         Ok(Downloaded { upstream: work.head.keep, client: keep, promised })
@@ -208,8 +214,7 @@ impl Download<'_> {
     /// Sends `out`, `data` and `tail`, and empties the workspace's two.
     async fn send(&self, work: &mut Workspace, data: &[u8]) -> Result<(), Failure> {
         let parts = [&work.out[..], data, &work.tail[..]];
-        let patience = self.plan.timeouts.write;
-        send_to_client(self.client, &parts, patience, self.progress).await?;
+        send_to_client(self.client, &parts, &self.plan.timeouts, self.progress).await?;
         work.out.clear();
         work.tail.clear();
         Ok(())
@@ -231,7 +236,7 @@ impl Download<'_> {
                 drop(buffer);
                 return self.carry(left).await;
             }
-            self.upstream.set_deadline(Side::Read, Some(self.timeouts.read));
+            set_deadline(self.upstream, self.progress, &self.timeouts);
             if self.upstream.is_quiet() || buffer.len() < self.buffer_bytes() {
                 drop(buffer);
                 self.upstream.ready(Side::Read).await.map_err(|error| body_failure(&error))?;
@@ -258,7 +263,7 @@ impl Download<'_> {
         let mut carrier = Carrier::new();
         let (mut left, mut turns) = (left, 0);
         while left != Left::Bytes(0) {
-            self.upstream.set_deadline(Side::Read, Some(self.timeouts.read));
+            set_deadline(self.upstream, self.progress, &self.timeouts);
             let taken = carrier.take(self.upstream, left.most()).await;
             let taken = taken.map_err(|error| body_failure(&error))?;
             match left {
@@ -267,8 +272,10 @@ impl Download<'_> {
                 Left::Bytes(bytes) => left = Left::Bytes(bytes - taken as u64),
                 Left::All => {}
             }
-            let given = carrier.give(&self.client.socket, self.plan.timeouts.write).await;
-            note_sent(given, taken, self.progress)?;
+            let timeouts = &self.plan.timeouts;
+            let keeps_up = |wait| self.progress.pace.keeps_up(wait, timeouts.body_rate_min);
+            let given = carrier.give(&self.client.socket, timeouts.write, keeps_up).await;
+            note_sent(given, taken, timeouts, self.progress)?;
             self.progress.body_sent.set(self.progress.body_sent.get() + taken as u64);
             turns += 1;
             if turns % limits::IO_PER_TURN == 0 {
@@ -313,7 +320,7 @@ impl Download<'_> {
     fn keep_for_client(&self, framing: Framing) -> Keep {
         if framing == Framing::UntilClose
             || self.shard.life.is_draining()
-            || !self.progress.uploaded.get()
+            || self.progress.upload.get() != Uploading::Whole
         {
             return Keep::Close;
         }
@@ -345,20 +352,38 @@ fn relay_room(buffer: &engine::Buf) -> usize {
     if buffer.len() == limits::BUFFER_BYTES { limits::RELAY_BYTES } else { buffer.len() }
 }
 
+/// How long the upstream may take from now on: for the whole of its next head, however the bytes of
+/// that trickle in, or for the next bytes of its body. An interim head shows that the request is
+/// worked on, so the next head has as long again; how often is bounded.
+pub(super) fn set_deadline(upstream: &Socket, progress: &Progress, timeouts: &ClusterTimeouts) {
+    let has_head = progress.status.get() != 0;
+    let patience = match progress.upload.get() {
+        // It may have nothing to say before it has heard more; the way up has deadlines of its own.
+        Uploading::Untouched | Uploading::Going => None,
+        Uploading::Whole | Uploading::Broken if has_head => Some(timeouts.read),
+        Uploading::Whole => Some(timeouts.first_byte),
+        // One that takes no more has answered already, or never will.
+        Uploading::Broken => Some(Duration::ZERO),
+    };
+    upstream.set_deadline(Side::Read, patience);
+}
+
 pub(super) async fn send_to_client(
     client: &Client,
     parts: &[&[u8]; 3],
-    patience: Duration,
+    timeouts: &Timeouts,
     progress: &Progress,
 ) -> Result<(), Failure> {
-    let sent = client.socket.send(parts, patience).await;
-    note_sent(sent, parts.iter().map(|part| part.len()).sum(), progress)
+    let keeps_up = |wait| progress.pace.keeps_up(wait, timeouts.body_rate_min);
+    let sent = client.socket.send_while(parts, timeouts.write, keeps_up).await;
+    note_sent(sent, parts.iter().map(|part| part.len()).sum(), timeouts, progress)
 }
 
 /// Counts what the client has taken of `total` bytes.
 fn note_sent(
     sent: Result<(), SendError>,
     total: usize,
+    timeouts: &Timeouts,
     progress: &Progress,
 ) -> Result<(), Failure> {
     let count = match &sent {
@@ -367,8 +392,13 @@ fn note_sent(
     };
     progress.sent.set(progress.sent.get() + count as u64);
     sent.map_err(|error| {
-        let late = error.cause.kind() == io::ErrorKind::TimedOut;
-        if late { Failure::ClientWriteTimeout } else { Failure::ClientClosed }
+        if error.cause.kind() != io::ErrorKind::TimedOut {
+            Failure::ClientClosed
+        } else if progress.pace.is_too_slow(timeouts.body_rate_min) {
+            Failure::ClientTooSlow
+        } else {
+            Failure::ClientWriteTimeout
+        }
     })
 }
 

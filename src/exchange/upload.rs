@@ -146,7 +146,7 @@ impl Upload {
                 return Err(UploadFailure::Client(Failure::BodyTooSlow));
             }
             carrier
-                .give(upstream, plan.timeouts.write)
+                .give(upstream, plan.timeouts.write, |_| true)
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
             turns += 1;

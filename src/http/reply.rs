@@ -130,7 +130,7 @@ impl<'a> Reply<'a> {
         out.extend_from_slice(b"\r\n");
 
         let edits = sending.edits;
-        if !is_replaced(edits, b"date") {
+        if !edits.replaces(b"date") {
             out.extend_from_slice(b"Date: ");
             timestamp::http_date(sending.date, out);
             out.extend_from_slice(b"\r\n");
@@ -177,14 +177,9 @@ impl<'a> Reply<'a> {
 
 /// A line of ours, unless the route removes or replaces it.
 fn ours(edits: &HeaderEdits, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    if !is_replaced(edits, name) && !value.is_empty() {
+    if !edits.replaces(name) && !value.is_empty() {
         line(name, value, out);
     }
-}
-
-fn is_replaced(edits: &HeaderEdits, name: &[u8]) -> bool {
-    edits.remove.iter().any(|removed| removed.eq_ignore_ascii_case(name))
-        || edits.set.iter().any(|(set, _)| set.eq_ignore_ascii_case(name))
 }
 
 /// Where the reply ends and what becomes of the connection is ours to say alone. The configuration

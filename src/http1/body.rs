@@ -2,6 +2,7 @@
 //! sessions, one `Decoder` per body. It stores no body bytes: only trailers, and where it stands.
 
 use crate::http::head::Framing;
+use crate::http1::lines::same_with_dashes;
 use crate::http1::malformed::is_token_byte;
 use crate::limits::{CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
 
@@ -392,15 +393,7 @@ fn is_forwarded_trailer(line: &[u8]) -> Result<bool, MalformedBody> {
     if name.is_empty() || value.first() != Some(&b':') || value.iter().any(control) {
         return Err(MalformedBody::TrailerSyntax);
     }
-    Ok(!FORBIDDEN_TRAILERS.iter().any(|forbidden| stands_for(name, forbidden)))
-}
-
-/// `_` counts as `-`: applications read both as one.
-fn stands_for(name: &[u8], forbidden: &str) -> bool {
-    let dashed = |byte: &u8| {
-        if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
-    };
-    name.len() == forbidden.len() && name.iter().map(dashed).eq(forbidden.bytes())
+    Ok(!FORBIDDEN_TRAILERS.iter().any(|forbidden| same_with_dashes(name, forbidden.as_bytes())))
 }
 
 /// Framing, routing, authentication, request modifiers, response control, content format, and what

@@ -10,6 +10,7 @@ use crate::http::head::{
 };
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http1::parse::{self, HeadLimits, Parsed};
+use crate::telemetry::decimal;
 
 /// What the proxy itself says about a request (MISSION row 61).
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +137,7 @@ fn request_line(out: &mut Vec<u8>, head: &RequestHead, bytes: &[u8]) {
 
 fn status_line(out: &mut Vec<u8>, head: &ResponseHead, bytes: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");
-    write_decimal(out, u64::from(head.status));
+    decimal::integer(u64::from(head.status), out);
     out.push(b' ');
     out.extend_from_slice(head.reason.of(bytes));
     out.extend_from_slice(b"\r\n");
@@ -278,7 +279,7 @@ fn framing_line(out: &mut Vec<u8>, framing: Framing) {
     match framing {
         Framing::Length(length) => {
             out.extend_from_slice(b"Content-Length: ");
-            write_decimal(out, length);
+            decimal::integer(length, out);
             out.extend_from_slice(b"\r\n");
         }
         Framing::Chunked => out.extend_from_slice(CHUNKED_LINE),
@@ -327,22 +328,6 @@ pub fn write_address(out: &mut Vec<u8>, address: IpAddr) {
         }
         IpAddr::V6(address) => write!(out, "{address}").expect("a Vec takes every write"),
     }
-}
-
-/// `number` in decimal, without the machinery of `format!`.
-pub fn write_decimal(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    let mut rest = number;
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
 }
 
 /// Room for `chunk_prefix`: 16 digits and CRLF.
@@ -750,12 +735,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_in_full() {
-        for number in [0, 9, 10, 99, 100, 4096, u64::MAX] {
-            let mut out = Vec::new();
-            write_decimal(&mut out, number);
-            assert_eq!(out, number.to_string().as_bytes());
-        }
+    fn chunk_framing_is_written_in_full() {
         for length in [1, 15, 16, 255, 65536, usize::MAX] {
             let mut room = [0; CHUNK_PREFIX_BYTES];
             assert_eq!(chunk_prefix(length, &mut room), format!("{length:x}\r\n").as_bytes());

@@ -222,7 +222,8 @@ fn underscores(bytes: &[u8], table: &[Line]) -> Result<(), Malformed> {
     Ok(())
 }
 
-fn same_with_dashes(one: &[u8], other: &[u8]) -> bool {
+/// `_` counts as `-`: applications read both as one.
+pub(super) fn same_with_dashes(one: &[u8], other: &[u8]) -> bool {
     let dashed = |byte: &u8| {
         if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
     };

@@ -99,6 +99,7 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
         }
         match exchange::run(shard, client, &mut exchange).await {
             Ending::Keep => {}
+            Ending::Cut => return Pause::Over,
             // Closing with bytes of the client unread would reset it, whatever we have answered.
             Ending::Close if exchange.input.unused().is_empty() && client.socket.is_silent() => {
                 return Pause::Over;
