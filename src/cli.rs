@@ -10,16 +10,19 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::config::document::{Port, Time};
-use crate::config::{self, At, Document, keys};
+use crate::config::{self, Document, Environment, Override, keys, overrides};
 use crate::limits;
+use crate::machine::{self, Machine};
 use crate::telemetry::metric_names;
 
 /// Exit code of a configuration or an argument that is wrong.
 pub const EXIT_USAGE: u8 = 2;
+/// Exit code of `check --strict` when there are warnings.
+const EXIT_WARNINGS: u8 = 1;
 
 #[derive(Debug, Parser)]
-#[command(name = "corelane", version, args_conflicts_with_subcommands = true)]
+#[command(name = "corelane", version, propagate_version = true)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(about = "A proxy for Linux: one executor pinned to each core, io_uring underneath")]
 struct Line {
     #[command(subcommand)]
@@ -31,13 +34,14 @@ struct Line {
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Run the proxy (also without a subcommand); no file: a built-in page on 127.0.0.1:8080
+    #[command(after_help = ENVIRONMENT)]
     Run(Run),
     /// Run a reverse proxy without a configuration file
     Reverse(Reverse),
-    /// Check a configuration file; exit 2 with every mistake
-    Check { file: PathBuf },
-    /// Print a configuration with its defaults filled in
-    PrintConfig { file: PathBuf },
+    /// Check a configuration file and the machine; exit 2 with every mistake
+    Check(Check),
+    /// Print a configuration with its defaults filled in, and where each value comes from
+    PrintConfig(PrintConfig),
     /// Explain a key of the configuration, or list all of them
     Explain { key: Option<String> },
     /// Print the version
@@ -47,7 +51,7 @@ pub enum Command {
 #[derive(Args, Clone, Debug, Default)]
 pub struct Run {
     /// Configuration file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", visible_alias = "rules-path", help_heading = CONFIGURATION)]
     pub config: Option<PathBuf>,
     #[command(flatten)]
     pub flags: Flags,
@@ -57,33 +61,79 @@ pub struct Run {
 pub struct Reverse {
     /// Where to listen; `:8080` is every IPv4 address of the machine
     #[arg(long, value_name = "ADDRESS", value_parser = listen_address)]
+    #[arg(conflicts_with = "http_port")]
     pub from: SocketAddr,
     /// Where to forward: http://host:port; several take turns
-    #[arg(long, value_name = "URL", required = true, value_parser = origin)]
+    #[arg(long, value_name = "URL", required = true, value_parser = overrides::origin)]
     pub to: Vec<String>,
     #[command(flatten)]
     pub flags: Flags,
 }
 
-/// Each overrides the key of the same name.
-#[derive(Args, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Args, Clone, Debug)]
+pub struct Check {
+    pub file: PathBuf,
+    /// Exit 1 when there are warnings
+    #[arg(long)]
+    pub strict: bool,
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct PrintConfig {
+    pub file: PathBuf,
+    /// Without the comments that say where each value comes from
+    #[arg(long)]
+    pub plain: bool,
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// Each goes before the environment, and that before the file.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// Data cores; 0: one per CPU that the process may use
-    #[arg(long, value_name = "N", value_parser = cores)]
-    pub cores: Option<usize>,
-    /// off, error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<LevelFilter>,
-    /// What running exchanges get to finish after SIGTERM
-    #[arg(long, value_name = "SECONDS", value_parser = drain_seconds)]
-    pub drain_timeout_seconds: Option<u64>,
+    /// Port of the only listener
+    #[arg(long, value_name = "PORT", help_heading = ADDRESSES)]
+    pub http_port: Option<u16>,
     /// Port of the metrics page
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", help_heading = ADDRESSES)]
     pub metrics_port: Option<u16>,
     /// Port of the admin API
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", help_heading = ADDRESSES)]
     pub admin_port: Option<u16>,
+    /// Data cores; 0: one per usable CPU
+    #[arg(long, value_name = "N", value_parser = cores, visible_alias = "worker-count")]
+    #[arg(help_heading = RESOURCES)]
+    pub cores: Option<usize>,
+    /// Silence of clients and backends, where the file is silent
+    #[arg(long, value_name = "MS", value_parser = timeout_millis, help_heading = RESOURCES)]
+    pub timeout_ms: Option<u64>,
+    /// What running exchanges get after SIGTERM
+    #[arg(long, value_name = "SECONDS", value_parser = drain_seconds, help_heading = RESOURCES)]
+    pub drain_timeout_seconds: Option<u64>,
+    /// off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", help_heading = LOGS)]
+    pub log_level: Option<LevelFilter>,
+    /// Directory of access.log
+    #[arg(long, value_name = "DIRECTORY", help_heading = LOGS)]
+    pub log_path: Option<PathBuf>,
 }
+
+const ENVIRONMENT: &str = "\
+Environment, behind flags and before the file:
+  PROXY_HOST       IP address of the only listener
+  PROXY_PORT       Port of the only listener
+  LOG_LEVEL        Level of the process's own log
+  LOG_FORMAT       Format of the access log
+  DEFAULT_BACKEND  http://host:port for requests that no route takes
+  BACKEND_TIMEOUT  Wait for the first byte of an answer, where the file is silent, such as 30s
+  Any other in a value of the file: \"${NAME}\" or \"${NAME:-default}\"";
+
+const CONFIGURATION: &str = "Configuration";
+const ADDRESSES: &str = "Addresses";
+const RESOURCES: &str = "Cores and time";
+const LOGS: &str = "Logs";
 
 /// What a command prints, and how it exits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -115,15 +165,16 @@ impl Run {
     pub fn document(&self) -> Result<Document, Output> {
         let document = match &self.config {
             Some(file) => load(file)?,
-            None => config::load("(built-in)", config::DEFAULT).map_err(refused)?,
+            None => config::load(config::DEFAULT_NAME, config::DEFAULT).map_err(refused)?,
         };
-        self.flags.apply(document)
+        self.flags.apply(document).map_err(refused)
     }
 }
 
 impl Reverse {
     pub fn document(&self) -> Result<Document, Output> {
-        self.flags.apply(config::load("(arguments)", &self.text()).map_err(refused)?)
+        let document = config::load(config::ARGUMENTS_NAME, &self.text()).map_err(refused)?;
+        self.flags.apply(document).map_err(refused)
     }
 
     /// The same proxy as a configuration file.
@@ -141,30 +192,39 @@ impl Reverse {
 }
 
 impl Flags {
-    fn apply(&self, mut document: Document) -> Result<Document, Output> {
-        if let Some(cores) = self.cores {
-            document.cores = At::unplaced(cores);
-        }
-        if let Some(level) = self.log_level {
-            document.logging.level = At::unplaced(level);
-        }
-        if let Some(seconds) = self.drain_timeout_seconds {
-            document.drain_timeout = At::unplaced(Time(Duration::from_secs(seconds)));
-        }
-        let port = |section: &mut Port, port: Option<u16>| {
-            if let Some(port) = port {
-                section.bind = At::unplaced(SocketAddr::new(section.bind.value.ip(), port));
-            }
-        };
-        port(&mut document.metrics.port, self.metrics_port);
-        port(&mut document.admin, self.admin_port);
-        config::verify(&document).map_err(refused)?;
-        Ok(document)
+    /// The document with what the environment, and then these flags, say over it.
+    fn apply(&self, document: Document) -> Result<Document, config::Errors> {
+        let mut all = overrides::from_environment(&Environment::of_process())?;
+        all.extend(self.overrides());
+        overrides::overridden(document, all)
+    }
+
+    fn overrides(&self) -> Vec<(Override, overrides::Source)> {
+        let Flags { http_port, metrics_port, admin_port, cores, .. } = self;
+        let Flags { timeout_ms, drain_timeout_seconds, log_level, log_path, .. } = self;
+        let seconds = drain_timeout_seconds.map(Duration::from_secs);
+        let all = [
+            ("--http-port", http_port.map(Override::Port)),
+            ("--metrics-port", metrics_port.map(Override::MetricsPort)),
+            ("--admin-port", admin_port.map(Override::AdminPort)),
+            ("--cores", cores.map(Override::Cores)),
+            ("--timeout-ms", timeout_ms.map(Duration::from_millis).map(Override::Timeout)),
+            ("--drain-timeout-seconds", seconds.map(Override::DrainTimeout)),
+            ("--log-level", log_level.map(Override::LogLevel)),
+            ("--log-path", log_path.clone().map(Override::LogDirectory)),
+        ];
+        let given = all
+            .into_iter()
+            .filter_map(|(flag, value)| Some((value?, overrides::Source::Flag(flag))));
+        given.collect()
     }
 }
 
-pub fn check(file: &Path, cpus: usize) -> Output {
-    let document = match load(file) {
+/// `machine` finds what it lacks for a document.
+pub fn check(check: &Check, machine: &Machine) -> Output {
+    let Check { file, strict, flags } = check;
+    let loaded = load(file).and_then(|document| flags.apply(document).map_err(refused));
+    let document = match loaded {
         Ok(document) => document,
         Err(output) => return output,
     };
@@ -179,12 +239,21 @@ pub fn check(file: &Path, cpus: usize) -> Output {
         count(document.routes.len(), "route"),
         count(document.clusters.len(), "cluster"),
     );
-    Output { out, err: config::warnings(&document, cpus).as_warnings(), code: 0 }
+    let mut err = config::warnings(&document, machine.cpus()).as_warnings();
+    err.push_str(&config::environment_warnings(&document).as_warnings());
+    err.push_str(&machine::file_warnings(file, &document));
+    err.push_str(&machine.warnings(&document));
+    let code = if *strict && !err.is_empty() { EXIT_WARNINGS } else { 0 };
+    Output { out, err, code }
 }
 
-pub fn print_config(file: &Path) -> Output {
-    match load(file) {
-        Ok(document) => Output { out: config::print(&document), ..Output::default() },
+pub fn print_config(asked: &PrintConfig) -> Output {
+    let loaded = load(&asked.file);
+    match loaded.and_then(|document| asked.flags.apply(document).map_err(refused)) {
+        Ok(document) if asked.plain => {
+            Output { out: config::print(&document), ..Output::default() }
+        }
+        Ok(document) => Output { out: config::print_with_sources(&document), ..Output::default() },
         Err(output) => output,
     }
 }
@@ -241,35 +310,15 @@ fn drain_seconds(given: &str) -> Result<u64, String> {
     number.ok_or_else(|| format!("expected seconds, from 1 to {most}"))
 }
 
+fn timeout_millis(given: &str) -> Result<u64, String> {
+    let most = limits::CONFIG_TIME_MAX.as_millis() as u64;
+    let number = given.parse().ok().filter(|millis| (1..=most).contains(millis));
+    number.ok_or_else(|| format!("expected milliseconds, from 1 to {most}"))
+}
+
 fn listen_address(given: &str) -> Result<SocketAddr, String> {
     if let Some(port) = given.strip_prefix(':').and_then(|port| port.parse().ok()) {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port));
     }
     given.parse().map_err(|_| "expected :8080, 127.0.0.1:8080 or [::1]:8080".to_owned())
-}
-
-/// `http://host[:port][/]` as `host:port`.
-fn origin(given: &str) -> Result<String, String> {
-    let rest = match given.split_once("://") {
-        None => given,
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-        Some((scheme, _)) => {
-            return Err(format!(
-                "`{scheme}` upstreams are not supported, expected http://host:port"
-            ));
-        }
-    };
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    if authority.contains(['/', '?', '#', '@']) {
-        return Err("expected http://host:port without a path or user".to_owned());
-    }
-    let has_port = match authority.rfind(']') {
-        Some(end) => authority[end..].contains(':'),
-        None => authority.contains(':'),
-    };
-    let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-    match config::endpoint_address(&address) {
-        Some(_) => Ok(address),
-        None => Err("expected http://host:port, such as http://10.0.0.5:9000".to_owned()),
-    }
 }

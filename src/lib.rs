@@ -72,6 +72,7 @@ pub mod limits;
 // What steers them.
 pub mod cli;
 pub mod config;
+pub mod machine;
 pub mod plan;
 pub mod control;
 mod admin;

@@ -4,14 +4,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use corelane::cli::{self, Command, Output};
-use corelane::config::document::Document;
+use corelane::config::Document;
+use corelane::machine::{self, Machine};
 use corelane::{config, control, engine, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cpus = engine::cpus().len();
+    let cpus = machine::cpus();
     let output = match cli::parse() {
         Command::Run(run) => match run.document() {
             Ok(document) => return serve(&document, cpus),
@@ -21,8 +22,8 @@ fn main() -> ExitCode {
             Ok(document) => return serve(&document, cpus),
             Err(output) => output,
         },
-        Command::Check { file } => cli::check(&file, cpus),
-        Command::PrintConfig { file } => cli::print_config(&file),
+        Command::Check(check) => cli::check(&check, &Machine::this()),
+        Command::PrintConfig(asked) => cli::print_config(&asked),
         Command::Explain { key } => cli::explain(key.as_deref()),
         Command::Version => cli::version(),
     };
@@ -38,7 +39,8 @@ fn serve(document: &Document, cpus: usize) -> ExitCode {
         return fail(&format!("cannot start the log: {error}\n"), 1);
     }
     // More cores than CPUs is said by the start; the process's log escapes newlines: one line each.
-    let warnings = config::warnings(document, usize::MAX).as_warnings();
+    let mut warnings = config::warnings(document, usize::MAX).as_warnings();
+    warnings.push_str(&config::environment_warnings(document).as_warnings());
     warnings.lines().for_each(|warning| log::warn!("{warning}"));
     match control::run(plan) {
         Ok(()) => ExitCode::SUCCESS,

@@ -22,6 +22,8 @@ pub struct Plan {
     /// Counts up with every plan that was accepted: `tls_proxy_rules_version`.
     pub version: u64,
     pub cores: usize,
+    /// Whom the process becomes once its sockets are bound.
+    pub user: Option<User>,
     pub listeners: Vec<Listener>,
     pub router: routing::Router,
     pub routes: Vec<Route>,
@@ -38,6 +40,13 @@ pub struct Plan {
     pub drain_timeout: Duration,
     /// Of the process's own log.
     pub log_level: log::LevelFilter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    /// `None`: the user's own.
+    pub group: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use corelane::cli::{self, Command};
+use corelane::cli::{self, Command, Output};
 use corelane::config::keys::{Fallback, KEYS};
 use corelane::config::{self, Document};
+use corelane::machine::Machine;
 use corelane::plan::{Action, Address, Balance, Plan};
 
 #[test]
@@ -38,7 +39,7 @@ fn every_example_loads_without_a_warning_and_says_what_it_shows() {
         assert!(text.lines().count() <= 30 || file.ends_with("corelane.toml"));
         let warnings = config::warnings(&document, 1024);
         assert!(warnings.is_empty(), "{}: {}", file.display(), warnings.as_warnings());
-        assert_eq!(cli::check(&file, 1024).code, 0);
+        assert_eq!(check(&file).code, 0);
     }
 }
 
@@ -224,9 +225,9 @@ fn a_document_becomes_the_plan_it_describes() {
 fn every_value_lands_in_its_own_field() {
     let plan = compile(&load(DISTINCT));
     let Plan { limits, timeouts, clusters, routes, access_log, metrics, admin, .. } = &plan;
-    let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, .. } = &plan;
+    let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, user, .. } = &plan;
     let text = format!(
-        "{cores} {drain_timeout:?} {proxy_id} {log_level} {metrics:?} {admin:?}\n\
+        "{cores} {drain_timeout:?} {user:?} {proxy_id} {log_level} {metrics:?} {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
          {clusters:#?}\n"
     );
@@ -297,11 +298,11 @@ fn reverse_takes_the_same_road_as_a_file() {
 
 #[test]
 fn check_says_what_is_there_or_exits_2_with_every_mistake() {
-    let output = cli::check(&root().join("conf/examples/hosts-and-paths.toml"), 2);
+    let output = check(&root().join("conf/examples/hosts-and-paths.toml"));
     assert!(output.out.ends_with("hosts-and-paths.toml: ok, 1 listener, 3 routes, 2 clusters\n"));
-    let output = cli::check(&root().join("tests/config/unknown_key.toml"), 2);
+    let output = check(&root().join("tests/config/unknown_key.toml"));
     assert_eq!((output.code, output.err.matches("unknown key").count()), (2, 2));
-    let output = cli::check(Path::new("no/such.toml"), 2);
+    let output = check(Path::new("no/such.toml"));
     assert!(output.code == 2 && output.err.starts_with("no/such.toml: cannot be read: "));
 }
 
@@ -407,6 +408,8 @@ fn ten_thousand_routes_to_unknown_clusters_are_answered_at_once() {
 const DISTINCT: &str = r#"
 cores = 3
 drain_timeout = "31s"
+user = "someone"
+group = "some"
 proxy_id = "distinct"
 trusted_proxies = ["10.0.0.0/8"]
 
@@ -582,6 +585,12 @@ fn uncommented() -> String {
     text.lines().map(line).collect()
 }
 
+fn check(file: &Path) -> Output {
+    let args = [Path::new("corelane"), Path::new("check"), file];
+    let Ok(Command::Check(check)) = cli::parse_from(args) else { panic!("check") };
+    cli::check(&check, &Machine::of(Path::new("/no/such/root"), 1024))
+}
+
 fn load(text: &str) -> Document {
     config::load("test.toml", text).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
 }
@@ -593,9 +602,9 @@ fn compile(document: &Document) -> Plan {
 /// Everything of a plan but the router, whose tables may print in any order.
 fn without_router(plan: &Plan) -> String {
     let Plan { cores, listeners, routes, clusters, limits, timeouts, trusted_proxies, .. } = plan;
-    let Plan { proxy_id, access_log, metrics, admin, drain_timeout, log_level, .. } = plan;
+    let Plan { proxy_id, access_log, metrics, admin, drain_timeout, log_level, user, .. } = plan;
     format!(
-        "{cores:?} {listeners:?} {routes:?} {clusters:?} {limits:?} {timeouts:?} \
+        "{cores:?} {user:?} {listeners:?} {routes:?} {clusters:?} {limits:?} {timeouts:?} \
          {trusted_proxies:?} {proxy_id:?} {access_log:?} {metrics:?} {admin:?} \
          {drain_timeout:?} {log_level:?}"
     )

@@ -31,6 +31,7 @@ pub(super) fn check(document: &Document) -> Checked<'_> {
     let mut found = Found::default();
     found.listeners(document);
     found.heads(document);
+    found.group(document);
     found.route_names(document);
     let actions = found.actions(document);
     let router = found.router(document);
@@ -127,6 +128,14 @@ impl Found {
             let wrong = Wrong::new("a URL of this length does not fit into `max_header_size`")
                 .note(format!("expected less than {} bytes", head.value.0));
             self.refuse(url.offset.or(head.offset), "limits.max_url_length".to_owned(), wrong);
+        }
+    }
+
+    fn group(&mut self, document: &Document) {
+        if let (None, Some(group)) = (&document.user, &document.group) {
+            let wrong = Wrong::new("a group without a user takes nothing from the process")
+                .note("expected `user` beside it");
+            self.refuse(group.offset, "group".to_owned(), wrong);
         }
     }
 

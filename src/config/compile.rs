@@ -22,6 +22,10 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
     Plan {
         version,
         cores: if document.cores.value == 0 { cpus.max(1) } else { document.cores.value },
+        user: document.user().map(|(name, group)| plan::User {
+            name: name.to_owned(),
+            group: group.map(str::to_owned),
+        }),
         listeners: listeners(document),
         router: config.router,
         routes: document.routes.iter().zip(config.actions).map(route).collect(),

@@ -15,9 +15,10 @@ use toml::de::DeTable;
 use super::address::{endpoint_address, loopback_address, network, socket_address};
 use super::error::{Offset, Wrong};
 use super::metrics::Metrics;
+use super::overrides::Source;
 use super::read::{At, Item, Reader, Section};
 use super::value::{
-    BALANCES, CLUSTER_PROTOCOLS, FORMATS, LEVELS, LISTENER_PROTOCOLS, boolean, bytes,
+    BALANCES, CLUSTER_PROTOCOLS, FORMATS, LEVELS, LISTENER_PROTOCOLS, account, boolean, bytes,
     check_header_name, check_name, choice, content_type, header_name, header_value, integer,
     location, name, path, proxy_id, text, time, time_or_none,
 };
@@ -31,6 +32,10 @@ pub struct Document {
     /// 0: one per CPU that the process may use.
     pub cores: At<usize>,
     pub drain_timeout: At<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<At<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<At<String>>,
     pub trusted_proxies: Vec<At<Network>>,
     pub proxy_id: At<String>,
     pub limits: Limits,
@@ -47,6 +52,12 @@ pub struct Document {
     pub(super) path: String,
     #[serde(skip)]
     pub(super) source: String,
+    /// Keys that the environment or the command line set, in the order in which they did.
+    #[serde(skip)]
+    pub(super) overrides: Vec<(String, Source)>,
+    /// What they asked for in vain.
+    #[serde(skip)]
+    pub(super) without_effect: Vec<(Source, Wrong)>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -188,6 +199,8 @@ impl Document {
         let document = Document {
             cores: root.value_or("cores", 0, integer(0..=limits::CORES_MAX as u64)),
             drain_timeout: root.value_or("drain_timeout", Time(limits::DRAIN_TIMEOUT), time),
+            user: root.value("user", account),
+            group: root.value("group", account),
             trusted_proxies: root.list("trusted_proxies", network),
             proxy_id: root.value_or("proxy_id", "corelane".to_owned(), proxy_id),
             limits: Limits::read(root.section("limits")),
@@ -200,9 +213,17 @@ impl Document {
             clusters: root.entries("clusters").into_iter().filter_map(Cluster::read).collect(),
             path: path.to_owned(),
             source: source.to_owned(),
+            overrides: Vec::new(),
+            without_effect: Vec::new(),
         };
         root.finish();
         document
+    }
+
+    /// Whom the process becomes, and of which group, when it has bound its sockets.
+    pub fn user(&self) -> Option<(&str, Option<&str>)> {
+        let user = self.user.as_ref()?;
+        Some((user.value.as_str(), self.group.as_ref().map(|group| group.value.as_str())))
     }
 }
 

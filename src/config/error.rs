@@ -23,11 +23,27 @@ pub(super) struct Problem {
 pub(super) struct Wrong {
     pub(super) message: String,
     pub(super) notes: Vec<String>,
+    /// A value of another type was expected.
+    pub(super) is_of_type: bool,
 }
 
 impl Wrong {
     pub(super) fn new(message: impl Into<String>) -> Wrong {
-        Wrong { message: message.into(), notes: Vec::new() }
+        Wrong { message: message.into(), notes: Vec::new(), is_of_type: false }
+    }
+
+    pub(super) fn of_type(message: impl Into<String>) -> Wrong {
+        Wrong { is_of_type: true, ..Wrong::new(message) }
+    }
+
+    /// The same without a text that must not be seen.
+    pub(super) fn hiding(mut self, secret: &str) -> Wrong {
+        if !secret.is_empty() {
+            for text in self.notes.iter_mut().chain([&mut self.message]) {
+                *text = text.replace(secret, "(hidden)");
+            }
+        }
+        self
     }
 
     pub(super) fn note(mut self, note: impl Into<String>) -> Wrong {
@@ -141,7 +157,7 @@ fn one(path: &str, error: &Error, severity: &str) -> String {
 }
 
 /// What was quoted from the file must not drive a terminal or forge a second message.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {

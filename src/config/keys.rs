@@ -15,6 +15,15 @@ pub struct Key {
     /// A line of TOML, as it stands in the key's section.
     pub example: &'static str,
     pub doc: &'static str,
+    /// Never shown: `print-config`, the admin API and error messages hide the value.
+    pub secret: bool,
+}
+
+impl Key {
+    /// `key(…).secret()` in the table below.
+    pub const fn secret(self) -> Key {
+        Key { secret: true, ..self }
+    }
 }
 
 /// What holds when a key is not written.
@@ -91,6 +100,27 @@ pub(super) fn home_of(name: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether what stands at a path, `admin.tokens[0].token`, must not be shown.
+pub(super) fn is_secret(path: &str) -> bool {
+    is_secret_in(KEYS, path)
+}
+
+fn is_secret_in(keys: &[Key], path: &str) -> bool {
+    let mut secrets = keys.iter().filter(|key| key.secret).peekable();
+    if secrets.peek().is_none() {
+        return false;
+    }
+    let path = pattern_of(path);
+    secrets.any(|key| {
+        let own = match key.path.split_once("NAME") {
+            // a name may have dots in it
+            Some((before, after)) => path.starts_with(before) && path.ends_with(after),
+            None => bare(&path) == bare(key.path),
+        };
+        own || bare(&path).starts_with(&format!("{}.", bare(key.path)))
+    })
+}
+
 /// A key as an operator writes it, `routes[2].cluster` or `clusters.orders.pool`, as in [`KEYS`].
 pub(super) fn pattern_of(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
@@ -123,7 +153,7 @@ const fn key(
     example: &'static str,
     doc: &'static str,
 ) -> Key {
-    Key { path, kind, default, example, doc }
+    Key { path, kind, default, example, doc, secret: false }
 }
 
 /// In the order of `conf/corelane.toml`.
@@ -141,6 +171,20 @@ pub const KEYS: &[Key] = &[
         Is("\"30s\""),
         "drain_timeout = \"60s\"",
         "what SIGTERM and SIGINT give running exchanges before they are cut",
+    ),
+    key(
+        "user",
+        "name or number",
+        Absent("the one who starts it"),
+        "user = \"corelane\"",
+        "whom the process becomes once its sockets are bound; its files must be his to open",
+    ),
+    key(
+        "group",
+        "name or number",
+        Absent("that of `user`"),
+        "user = \"corelane\"\ngroup = \"www-data\"",
+        "group that it becomes a member of, instead of the user's own",
     ),
     key(
         "trusted_proxies",
@@ -538,6 +582,7 @@ mod tests {
     use toml::de::DeTable;
 
     use super::super::document::Document;
+    use super::super::env::Variables;
     use super::super::read::Reader;
     use super::*;
 
@@ -551,7 +596,7 @@ mod tests {
     #[test]
     fn the_reader_asks_for_every_key_of_the_registry_and_no_other() {
         let tree = DeTable::parse(EVERYTHING).unwrap();
-        let reader = Reader::new(false);
+        let reader = Reader::new(false, Variables::default());
         let _ = Document::read(&reader, tree.get_ref(), "everything", EVERYTHING);
         let asked = reader.asked.borrow();
         // A section is asked for as well; only its keys are in the registry.
@@ -560,6 +605,28 @@ mod tests {
             asked.iter().filter(|path| !section(path)).map(String::as_str).collect();
         let known: BTreeSet<&str> = KEYS.iter().map(|key| key.path).collect();
         assert_eq!(leaves, known);
+    }
+
+    #[test]
+    fn secrets_are_known_by_any_path_that_leads_to_them() {
+        let doc = "";
+        let keys = [
+            key("admin.tokens[].token", "string", Required, "", doc).secret(),
+            key("clusters.NAME.tls.key", "string", Required, "", doc).secret(),
+            key("admin.bind", "address", Required, "", doc),
+        ];
+        let is_secret = |path: &str| is_secret_in(&keys, path);
+        for secret in [
+            "admin.tokens[3].token",
+            "admin.tokens[0].token[1]",
+            "clusters.orders.tls.key",
+            "clusters.a.dotted.name.tls.key",
+        ] {
+            assert!(is_secret(secret), "{secret}");
+        }
+        for plain in ["admin.bind", "admin.tokens", "admin.tokens[0].name", "clusters.tls.ca", ""] {
+            assert!(!is_secret(plain), "{plain}");
+        }
     }
 
     #[test]

@@ -1,20 +1,26 @@
 //! From text to a plan: text, [`Document`], checked references, [`Plan`]. Runs on the control core,
 //! at start and at every reload, and reports every mistake at once. It reads no file and no clock:
-//! the caller brings the text and installs the plan.
+//! the caller brings the text and installs the plan. Variables of the environment are read.
 
 mod address;
 mod check;
 mod compile;
 pub mod document;
+mod env;
 pub mod error;
 pub mod keys;
 mod metrics;
+pub mod overrides;
+mod print;
 mod read;
 mod value;
 
 pub use address::parse_address as endpoint_address;
 pub use document::Document;
+pub use env::Environment;
 pub use error::{Error, Errors};
+pub use overrides::{Override, Source};
+pub use print::{print, print_with_sources, secrets_in_the_file};
 pub use read::At;
 
 use std::ops::Range;
@@ -28,18 +34,32 @@ use crate::plan::Plan;
 
 /// What runs when no file is given.
 pub const DEFAULT: &str = include_str!("default.toml");
+/// Its name in messages.
+pub const DEFAULT_NAME: &str = "(built-in)";
+/// What messages call a configuration that the command line spells out.
+pub const ARGUMENTS_NAME: &str = "(arguments)";
 
 /// Reads and checks a configuration; `path` is only for messages. A document that comes back can
-/// be compiled.
+/// be compiled. Variables in it are those of the process.
 pub fn load(path: &str, text: &str) -> Result<Document, Errors> {
+    load_in(path, text, &Environment::of_process())
+}
+
+/// Like [`load`], with the variables of `environment`.
+pub fn load_in(path: &str, text: &str, environment: &Environment) -> Result<Document, Errors> {
     let fail = |problems| Err(Errors::new(path, text, problems));
     if text.len() > limits::CONFIG_BYTES_MAX {
         return fail(vec![too_large(text.len())]);
     }
-    let (tree, syntax) = DeTable::parse_recoverable(text);
-    let reader = Reader::new(!syntax.is_empty());
+    let (mut tree, syntax) = DeTable::parse_recoverable(text);
+    let (variables, unset) = env::expand(text, tree.get_mut(), environment);
+    let reader = Reader::new(!syntax.is_empty(), variables);
     let document = Document::read(&reader, tree.get_ref(), path, text);
     let mut problems = reader.into_problems();
+    // What a value without its variable is not, is a consequence.
+    let is_consequence = |p: &Problem| unset.iter().any(|cause| cause.offset == p.offset);
+    problems.retain(|problem| !is_consequence(problem));
+    problems.extend(unset);
     if syntax.is_empty() {
         problems.extend(check::check(&document).problems);
     } else {
@@ -73,15 +93,6 @@ pub fn compile(document: &Document, version: u64, cpus: usize) -> Result<Plan, E
     }
 }
 
-/// Checks a document once more that was changed after [`load`].
-pub fn verify(document: &Document) -> Result<(), Errors> {
-    let problems = check::check(document).problems;
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(Errors::new(&document.path, &document.source, problems))
-}
-
 /// What an operator should know about a document that is accepted.
 pub fn warnings(document: &Document, cpus: usize) -> Errors {
     let mut warnings = check::check(document).warnings;
@@ -93,20 +104,27 @@ pub fn warnings(document: &Document, cpus: usize) -> Errors {
     Errors::new(&document.path, &document.source, warnings)
 }
 
-/// The document as TOML, defaults filled in. It loads again to the same plan.
-pub fn print(document: &Document) -> String {
-    toml::to_string(document).expect("every value has a form in TOML, and keys are strings")
+/// Variables of the process that are set and do nothing.
+pub fn environment_warnings(document: &Document) -> Errors {
+    overrides::warnings(&Environment::of_process(), document)
 }
 
 /// For fuzzing: nothing that arrives as bytes may panic, and what loads must compile and print.
 pub fn fuzz(bytes: &[u8]) {
-    let loaded = decode("fuzz", bytes).and_then(|text| load("fuzz", text));
+    let environment = Environment::of(&[("A", "1")]);
+    let loaded = decode("fuzz", bytes).and_then(|text| load_in("fuzz", text, &environment));
     match loaded {
         Ok(document) => {
             let plan = compile(&document, 1, 1).expect("what loads compiles");
-            let again = load("again", &print(&document)).expect("what is printed loads");
-            let again = compile(&again, 1, 1).expect("what loads compiles");
-            assert_eq!(plan.routes.len(), again.routes.len(), "printing kept every route");
+            for printed in [print(&document), print_with_sources(&document)] {
+                // a reference in place of a secret has no default
+                let set: Vec<(&str, &str)> =
+                    env::names(&printed).into_iter().map(|name| (name, "1")).collect();
+                let again = load_in("again", &printed, &Environment::of(&set));
+                let again = again.expect("what is printed loads");
+                let again = compile(&again, 1, 1).expect("what loads compiles");
+                assert_eq!(plan.routes.len(), again.routes.len(), "printing kept every route");
+            }
         }
         Err(errors) => assert!(!errors.to_string().is_empty(), "a failure says why"),
     }

@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::env::{self, Variables};
 use super::error::{Offset, Problem, Wrong};
 use super::keys;
 use super::value::{Written, found};
@@ -37,16 +38,18 @@ pub(super) struct Reader {
     problems: RefCell<Vec<Problem>>,
     /// The text has mistakes of syntax: the tree has holes, so absence proves nothing.
     torn: bool,
+    variables: Variables,
     /// Every key that was asked for, as in the registry.
     #[cfg(test)]
     pub(super) asked: RefCell<std::collections::BTreeSet<String>>,
 }
 
 impl Reader {
-    pub(super) fn new(torn: bool) -> Reader {
+    pub(super) fn new(torn: bool, variables: Variables) -> Reader {
         Reader {
             problems: RefCell::new(Vec::new()),
             torn,
+            variables,
             #[cfg(test)]
             asked: RefCell::default(),
         }
@@ -253,12 +256,30 @@ impl<'t> Item<'t> {
         parse: impl Fn(&DeValue<'_>) -> Result<T, Wrong>,
     ) -> Option<At<T>> {
         let offset = Some(self.value.span().start);
-        match parse(self.value.get_ref()) {
+        match self.typed(parse) {
             Ok(value) => Some(At { value, offset }),
             Err(wrong) => {
-                self.reader.push(offset, &self.path, wrong);
+                self.reader.push(offset, &self.path, self.shown(wrong));
                 None
             }
+        }
+    }
+
+    fn typed<T>(&self, parse: impl Fn(&DeValue<'_>) -> Result<T, Wrong>) -> Result<T, Wrong> {
+        let value = self.value.get_ref();
+        match (self.reader.variables.of(self.value.span().start), value.as_str()) {
+            (Some([]) | None, _) | (_, None) => parse(value),
+            (Some(names), Some(text)) => env::typed(text, parse).map_err(|wrong| {
+                wrong.note(format!("the value comes from the environment: {}", names.join(", ")))
+            }),
+        }
+    }
+
+    /// A mistake in a secret does not quote it.
+    fn shown(&self, wrong: Wrong) -> Wrong {
+        match self.value.get_ref().as_str() {
+            Some(secret) if keys::is_secret(&self.path) => wrong.hiding(secret),
+            Some(_) | None => wrong,
         }
     }
 
@@ -315,6 +336,6 @@ impl<'t> Item<'t> {
     }
 }
 
-fn join(path: &str, key: &str) -> String {
+pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

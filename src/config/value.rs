@@ -112,7 +112,9 @@ pub(super) fn found(value: &DeValue<'_>) -> &'static str {
 }
 
 pub(super) fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Wrong> {
-    value.as_str().ok_or_else(|| Wrong::new(format!("expected a string, found {}", found(value))))
+    value
+        .as_str()
+        .ok_or_else(|| Wrong::of_type(format!("expected a string, found {}", found(value))))
 }
 
 pub(super) fn text(value: &DeValue<'_>) -> Result<String, Wrong> {
@@ -121,7 +123,7 @@ pub(super) fn text(value: &DeValue<'_>) -> Result<String, Wrong> {
 
 pub(super) fn boolean(value: &DeValue<'_>) -> Result<bool, Wrong> {
     value.as_bool().ok_or_else(|| {
-        Wrong::new(format!("expected `true` or `false` (no quotes), found {}", found(value)))
+        Wrong::of_type(format!("expected `true` or `false` (no quotes), found {}", found(value)))
     })
 }
 
@@ -130,7 +132,7 @@ pub(super) fn integer<T: TryFrom<u64>>(
 ) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
     move |value| {
         let Some(written) = value.as_integer() else {
-            return Err(Wrong::new(format!("expected an integer, found {}", found(value))));
+            return Err(Wrong::of_type(format!("expected an integer, found {}", found(value))));
         };
         u64::from_str_radix(written.as_str(), written.radix())
             .ok()
@@ -168,6 +170,17 @@ pub(super) fn proxy_id(value: &DeValue<'_>) -> Result<String, Wrong> {
     }
     Err(Wrong::new(format!("`{given}` cannot be a proxy id"))
         .note("expected 1 to 64 characters of a header token: letters, digits, `-`, `.`, `_`"))
+}
+
+/// A user or a group: its name or its number.
+pub(super) fn account(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let given = string(value)?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.$".contains(&b);
+    if (1..=32).contains(&given.len()) && given.bytes().all(plain) && !given.starts_with('-') {
+        return Ok(given.to_owned());
+    }
+    Err(Wrong::new(format!("`{given}` cannot be the name of a user or group"))
+        .note("expected a name such as \"corelane\", or a number such as \"990\""))
 }
 
 pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {

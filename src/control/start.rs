@@ -19,7 +19,7 @@ use crate::control::registry::Registry;
 use crate::control::stats::Totals;
 use crate::control::{Control, ControlMail, Run, life};
 use crate::engine::{
-    self, BlockingPool, Doorbell, Inbox, Level, Outbox, Placement, Shared, Signals,
+    self, BlockingPool, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals,
 };
 use crate::events::publisher::{Publisher, PublisherHandle, Settings, Started, Stopped};
 use crate::events::queue::Producer;
@@ -57,6 +57,7 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
     warn_about(&plan, open_files);
     plan.limits.connections_max.get_or_insert(connections_for(open_files));
     let bound = bind(&mut plan)?;
+    drop_privileges(&plan)?;
     let log = start_publisher(&plan)?;
     let (publisher, producers, publisher_thread) = match log {
         Some(Started { handle, producers, thread }) => (Some(handle), producers, Some(thread)),
@@ -98,6 +99,17 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
         Run::Failed(reason) => return Err(StartError(reason)),
     }
     Ok(())
+}
+
+/// After the last socket, before the first file and thread: what is opened later, the access log
+/// too, can be opened again.
+fn drop_privileges(plan: &Plan) -> Result<(), StartError> {
+    let Some(user) = &plan.user else { return Ok(()) };
+    let identity = Identity::find(&user.name, user.group.as_deref()).map_err(StartError)?;
+    identity.assume().map_err(StartError)?;
+    log::info!("runs as {identity}");
+    // io_uring may be allowed for some users only
+    engine::probe().map_err(StartError)
 }
 
 struct Parts {

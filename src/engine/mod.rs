@@ -10,6 +10,7 @@ mod io;
 mod listener;
 mod mailbox;
 mod pipe;
+mod privileges;
 mod probe;
 mod process;
 mod ring;
@@ -33,8 +34,11 @@ pub use io::{Descriptor, Side};
 pub use listener::Listener;
 pub use mailbox::{Inbox, Outbox, mailbox};
 pub use pipe::Pipe;
+pub use privileges::Identity;
 pub use probe::probe;
-pub use process::{Signal, Signals, Usage, cpus, raise_open_files, random_seed, usage};
+pub use process::{
+    Signal, Signals, Usage, cpus, open_files_max, raise_open_files, random_seed, usage,
+};
 pub use shared::{Counter, Level, Permits, Shared};
 pub use slots::Parked;
 pub use sockaddr::{is_free, listen};

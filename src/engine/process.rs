@@ -14,6 +14,14 @@ pub fn cpus() -> Vec<usize> {
     if cpus.is_empty() { vec![0] } else { cpus.into_iter().map(|cpu| cpu.id).collect() }
 }
 
+/// What the open-file limit may be raised to.
+pub fn open_files_max() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is of a local of the right type.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0;
+    if failed { 0 } else { limit.rlim_max }
+}
+
 /// Raises the soft open-file limit to the hard one, and returns it.
 pub fn raise_open_files() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

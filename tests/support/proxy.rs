@@ -45,20 +45,40 @@ impl Proxy {
         let directory = TempDir::new();
         let config = directory.write("corelane.toml", toml);
         let arguments = ["run", "--config", &config.display().to_string()].map(str::to_owned);
-        Self::spawn(binary, &arguments, directory, &bound_names(toml))
+        Self::spawn(binary, &arguments, directory, &bound_names(toml), &[])
+    }
+
+    /// Runs `corelane run --config FILE` with variables of the environment and more arguments.
+    pub fn start_in(variables: &[(&str, &str)], more: &[&str], toml: &str) -> Self {
+        let directory = TempDir::new();
+        let config = directory.write("corelane.toml", toml).display().to_string();
+        let arguments = ["run", "--config", &config].into_iter().chain(more.iter().copied());
+        let arguments: Vec<String> = arguments.map(str::to_owned).collect();
+        Self::spawn(&Self::binary(), &arguments, directory, &bound_names(toml), variables)
     }
 
     /// Any command that goes on running, until its first listener accepts:
     /// `start_command(&["reverse", "--from", "127.0.0.1:0", "--to", …])`.
     pub fn start_command(arguments: &[&str]) -> Self {
+        Self::start_command_in(&[], arguments)
+    }
+
+    /// The same with variables of the environment.
+    pub fn start_command_in(variables: &[(&str, &str)], arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
-        Self::spawn(&Self::binary(), &arguments, TempDir::new(), &[])
+        Self::spawn(&Self::binary(), &arguments, TempDir::new(), &[], variables)
     }
 
     /// Runs a command that ends: `corelane check FILE`. It is killed after 10 s.
     pub fn command(arguments: &[&str]) -> Output {
-        let mut child = Command::new(Self::binary())
+        Self::command_in(&[], arguments)
+    }
+
+    /// The same with variables of the environment.
+    pub fn command_in(variables: &[(&str, &str)], arguments: &[&str]) -> Output {
+        let mut child = without_variables(&mut Command::new(Self::binary()))
             .args(arguments)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -71,11 +91,17 @@ impl Proxy {
         child.wait_with_output().expect("a child can be waited for")
     }
 
-    fn spawn(binary: &Path, arguments: &[String], directory: TempDir, names: &[String]) -> Self {
-        let mut child = Command::new(binary)
+    fn spawn(
+        binary: &Path,
+        arguments: &[String],
+        directory: TempDir,
+        names: &[String],
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let mut child = without_variables(&mut Command::new(binary))
             .args(arguments)
             .current_dir(directory.path())
-            .env_remove("RUST_LOG")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -248,6 +274,22 @@ pub fn sum_of(page: &str, series: &str) -> Option<f64> {
         rest.rsplit(' ').next()?.trim().parse::<f64>().ok()
     };
     page.lines().filter_map(value).reduce(|sum, more| sum + more)
+}
+
+/// Nothing that the shell of the tests has set, and the proxy would obey.
+fn without_variables(command: &mut Command) -> &mut Command {
+    for name in [
+        "RUST_LOG",
+        "PROXY_HOST",
+        "PROXY_PORT",
+        "LOG_LEVEL",
+        "LOG_FORMAT",
+        "DEFAULT_BACKEND",
+        "BACKEND_TIMEOUT",
+    ] {
+        command.env_remove(name);
+    }
+    command
 }
 
 fn copy_lines(stderr: ChildStderr, log: &Mutex<String>) {

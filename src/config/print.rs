@@ -1,0 +1,265 @@
+//! A document as TOML again, for `print-config` and the admin API: defaults filled in, secrets
+//! hidden and, when asked, behind each value where it came from.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::document::Document;
+use super::error::clean;
+use super::overrides::Source;
+use super::read::join;
+use super::{env, keys};
+
+/// The document as TOML. It loads again to the same plan, given the variables that it names: those
+/// of secrets, and `HIDDEN` for every secret that the file itself contains.
+pub fn print(document: &Document) -> String {
+    printed(document, None)
+}
+
+/// The same with a comment on each line: file and line, `default`, the variable or the flag.
+pub fn print_with_sources(document: &Document) -> String {
+    printed(document, Some(Lines::of(&document.source)))
+}
+
+/// Keys whose values are secrets that the file itself contains.
+pub fn secrets_in_the_file(document: &Document) -> Vec<String> {
+    let mut paths = Vec::new();
+    let (tree, _) = DeTable::parse_recoverable(&document.source);
+    visit("", tree.get_ref(), &mut |path, value, _| {
+        let text = value.get_ref().as_str();
+        let literal = text.is_some_and(|text| env::names(text).is_empty());
+        if literal && is_hidden(path) {
+            paths.push(path.to_owned());
+        }
+    });
+    paths
+}
+
+fn printed(document: &Document, lines: Option<Lines>) -> String {
+    let text = toml::to_string(document).expect("every value has a form in TOML");
+    let Ok(tree) = DeTable::parse(&text) else { unreachable!("what the serializer wrote is TOML") };
+    let (written, _) = DeTable::parse_recoverable(&document.source);
+    let mut origins: HashMap<String, &Spanned<DeValue<'_>>> = HashMap::new();
+    visit("", written.get_ref(), &mut |path, value, _| {
+        origins.insert(path.to_owned(), value);
+    });
+    let overrides: HashMap<&str, Source> =
+        document.overrides.iter().map(|(path, source)| (path.as_str(), *source)).collect();
+    let mut edits = Vec::new();
+    visit("", tree.get_ref(), &mut |path, value, is_entry| {
+        // a list of one line is printed as that line
+        let origin = origins.get(path).or_else(|| origins.get(&format!("{path}[0]"))).copied();
+        if let Some(shown) = shown(path, value, origin) {
+            edits.push((value.span(), shown));
+        }
+        if let (Some(lines), true) = (&lines, is_entry && is_on_one_line(value.get_ref())) {
+            let end =
+                text[value.span().end..].find('\n').map_or(text.len(), |n| value.span().end + n);
+            edits.push((
+                end..end,
+                match overrides.get(path) {
+                    Some(source) => source.to_string(),
+                    None => place(document, origin, lines),
+                },
+            ));
+        }
+    });
+    edited(&text, edits)
+}
+
+/// What stands in a value's place: a reference instead of a secret, and what looks like a variable
+/// so that it does not become one.
+fn shown(
+    path: &str,
+    value: &Spanned<DeValue<'_>>,
+    origin: Option<&Spanned<DeValue<'_>>>,
+) -> Option<String> {
+    let text = value.get_ref().as_str()?;
+    let shown = if is_hidden(path) && !text.is_empty() {
+        let written = origin.and_then(|origin| origin.get_ref().as_str());
+        written.and_then(env::without_defaults).unwrap_or_else(|| "${HIDDEN}".to_owned())
+    } else if text.contains("${") {
+        env::escaped(text)
+    } else {
+        return None;
+    };
+    Some(toml::Value::String(shown).to_string())
+}
+
+/// Keys that are marked so, and header lines that carry credentials.
+fn is_hidden(path: &str) -> bool {
+    keys::is_secret(path)
+        || ["request_headers.", "response_headers."].iter().any(|section| {
+            let header = path.split_once(section).and_then(|(_, rest)| rest.split_once('.'));
+            header.is_some_and(|(_, name)| {
+                let name = name.split('[').next().unwrap_or(name);
+                CREDENTIALS.iter().any(|credential| credential.eq_ignore_ascii_case(name))
+            })
+        })
+}
+
+const CREDENTIALS: [&str; 6] =
+    ["Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "X-Api-Key", "X-Auth-Token"];
+
+/// Arrays of tables are printed as sections.
+fn is_on_one_line(value: &DeValue<'_>) -> bool {
+    match value {
+        DeValue::Table(_) => false,
+        DeValue::Array(array) => !array.iter().any(|element| element.get_ref().is_table()),
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_) => true,
+    }
+}
+
+/// Where the file has a value, and which variables are in it.
+fn place(document: &Document, origin: Option<&Spanned<DeValue<'_>>>, lines: &Lines) -> String {
+    let Some(origin) = origin else {
+        return "default".to_owned();
+    };
+    let mut text = format!("{}:{}", clean(&document.path), lines.number(origin.span().start));
+    let mut names = |value: &DeValue<'_>| {
+        for name in value.as_str().map(env::names).unwrap_or_default() {
+            text.push_str(&format!(" ${{{name}}}"));
+        }
+    };
+    names(origin.get_ref());
+    let elements = origin.get_ref().as_array();
+    elements.into_iter().flatten().for_each(|element| names(element.get_ref()));
+    text
+}
+
+/// Replaces ranges of the text, which do not overlap. What is put into an empty range, the end of
+/// a line, is a comment.
+fn edited(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
+    edits.sort_by_key(|(range, _)| (range.start, range.end));
+    let mut out = String::with_capacity(text.len() + edits.len() * 40);
+    let mut at = 0;
+    for (range, new) in edits {
+        out.push_str(&text[at..range.start]);
+        if range.is_empty() {
+            let line = out.rfind('\n').map_or(0, |newline| newline + 1);
+            let width = out[line..].chars().count();
+            out.push_str(&" ".repeat(COMMENT_COLUMN.saturating_sub(width)));
+            out.push_str(" # ");
+        }
+        out.push_str(&new);
+        at = range.end;
+    }
+    out.push_str(&text[at..]);
+    out
+}
+
+const COMMENT_COLUMN: usize = 44;
+
+/// Calls `found` with the path of every value, the value, and whether it is a table's entry (and
+/// not an element of a list).
+pub(super) fn visit<'t>(
+    path: &str,
+    table: &'t DeTable<'t>,
+    found: &mut impl FnMut(&str, &'t Spanned<DeValue<'t>>, bool),
+) {
+    for (name, value) in table {
+        visit_value(&join(path, name.get_ref()), value, true, found);
+    }
+}
+
+fn visit_value<'t>(
+    path: &str,
+    value: &'t Spanned<DeValue<'t>>,
+    is_entry: bool,
+    found: &mut impl FnMut(&str, &'t Spanned<DeValue<'t>>, bool),
+) {
+    found(path, value, is_entry);
+    if let Some(table) = value.get_ref().as_table() {
+        visit(path, table, found);
+    }
+    for (index, element) in value.get_ref().as_array().into_iter().flatten().enumerate() {
+        visit_value(&format!("{path}[{index}]"), element, false, found);
+    }
+}
+
+/// Where the lines of a text begin.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Lines {
+        Lines(text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at).collect())
+    }
+
+    /// From 1.
+    fn number(&self, offset: usize) -> usize {
+        self.0.partition_point(|newline| *newline < offset) + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Environment, load_in};
+    use super::*;
+
+    const FILE: &str = r#"
+[[listeners]]
+name = "edge"
+bind = "127.0.0.1:${PORT:-8080}"
+
+[[routes]]
+name = "all"
+hosts = ["${HOST}", "b"]
+respond = { body = "one\ntwo\t# no comment" }
+request_headers = { set = { Authorization = "Bearer ${TOKEN:-none}", X-A = "$${A}" } }
+response_headers = { add = { Set-Cookie = ["secret=1"] } }
+"#;
+
+    fn environment() -> Environment {
+        Environment::of(&[("HOST", "a"), ("TOKEN", "hunter2"), ("HIDDEN", "x")])
+    }
+
+    fn document() -> Document {
+        load_in("proxy.toml", FILE, &environment()).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    #[test]
+    fn every_line_says_where_its_value_came_from() {
+        let text = print_with_sources(&document());
+        for line in [
+            "cores = 0                                    # default",
+            "bind = \"127.0.0.1:8080\"                      # proxy.toml:4 ${PORT}",
+            "hosts = [\"a\", \"b\"]                           # proxy.toml:8 ${HOST}",
+            "two\\t# no comment\"\"\"                         # proxy.toml:9",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+        let values = text.lines().filter(|line| line.contains(" = ")).count();
+        assert_eq!(text.lines().filter(|line| line.contains(" # ")).count(), values, "{text}");
+    }
+
+    #[test]
+    fn secrets_are_hidden_and_the_rest_loads_again_to_the_same() {
+        let printed = print(&document());
+        assert!(!printed.contains("hunter2") && !printed.contains("secret=1"), "{printed}");
+        assert!(!printed.contains("none"), "a default is a secret too: {printed}");
+        assert!(printed.contains("Authorization = \"Bearer ${TOKEN}\""), "{printed}");
+        assert!(printed.contains("Set-Cookie = \"${HIDDEN}\""), "{printed}");
+        assert!(printed.contains("X-A = \"$${A}\""), "{printed}");
+        for text in [printed.clone(), print_with_sources(&document())] {
+            let again = load_in("again", &text, &environment()).unwrap();
+            assert_eq!(print(&again), printed);
+        }
+        let unset = load_in("again", &printed, &Environment::of(&[("TOKEN", "a")])).unwrap_err();
+        assert!(unset.to_string().contains("`HIDDEN` is not set"), "{unset}");
+    }
+
+    #[test]
+    fn secrets_of_the_file_are_those_that_no_variable_brings() {
+        assert_eq!(
+            secrets_in_the_file(&document()),
+            ["routes[0].response_headers.add.Set-Cookie[0]"]
+        );
+    }
+}
