@@ -163,18 +163,78 @@ where
 impl Run {
     /// Reads and checks the configuration. Called again for every reload.
     pub fn document(&self) -> Result<Document, Output> {
-        let document = match &self.config {
-            Some(file) => load(file)?,
-            None => config::load(config::DEFAULT_NAME, config::DEFAULT).map_err(refused)?,
+        self.source().document().map_err(refused)
+    }
+
+    pub fn source(&self) -> Source {
+        let origin = match &self.config {
+            Some(file) => Origin::File(file.clone()),
+            None => Origin::BuiltIn,
         };
-        self.flags.apply(document).map_err(refused)
+        Source { origin, flags: self.flags.clone() }
+    }
+}
+
+/// Where the configuration of a process comes from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    origin: Origin,
+    flags: Flags,
+}
+
+#[derive(Clone, Debug)]
+enum Origin {
+    File(PathBuf),
+    BuiltIn,
+    /// The text that they amount to.
+    Arguments(String),
+}
+
+impl Source {
+    /// `None`: there is nothing that could be read again.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.origin {
+            Origin::File(file) => Some(file),
+            Origin::BuiltIn | Origin::Arguments(_) => None,
+        }
+    }
+
+    /// As messages call it.
+    pub fn name(&self) -> String {
+        match &self.origin {
+            Origin::File(file) => file.display().to_string(),
+            Origin::BuiltIn => config::DEFAULT_NAME.to_owned(),
+            Origin::Arguments(_) => config::ARGUMENTS_NAME.to_owned(),
+        }
+    }
+
+    /// Reads the text, from the file if there is one. Blocks.
+    pub fn text(&self) -> Result<String, config::Errors> {
+        match &self.origin {
+            Origin::File(file) => read(file),
+            Origin::BuiltIn => Ok(config::DEFAULT.to_owned()),
+            Origin::Arguments(text) => Ok(text.clone()),
+        }
+    }
+
+    /// A text with this process's flags applied; `name` is for messages.
+    pub fn document_of(&self, name: &str, text: &str) -> Result<Document, config::Errors> {
+        self.flags.apply(config::load(name, text)?)
+    }
+
+    /// Reads and checks. Called again for every reload.
+    pub fn document(&self) -> Result<Document, config::Errors> {
+        self.document_of(&self.name(), &self.text()?)
     }
 }
 
 impl Reverse {
     pub fn document(&self) -> Result<Document, Output> {
-        let document = config::load(config::ARGUMENTS_NAME, &self.text()).map_err(refused)?;
-        self.flags.apply(document).map_err(refused)
+        self.source().document().map_err(refused)
+    }
+
+    pub fn source(&self) -> Source {
+        Source { origin: Origin::Arguments(self.text()), flags: self.flags.clone() }
     }
 
     /// The same proxy as a configuration file.
@@ -281,16 +341,20 @@ pub fn version() -> Output {
 }
 
 fn load(file: &Path) -> Result<Document, Output> {
+    let text = read(file).map_err(refused)?;
+    config::load(&file.display().to_string(), &text).map_err(refused)
+}
+
+fn read(file: &Path) -> Result<String, config::Errors> {
     let name = file.display().to_string();
     let mut bytes = Vec::new();
     // One byte more than allowed: what is too large is refused without being read to its end.
     let most = limits::CONFIG_BYTES_MAX as u64 + 1;
     let read = std::fs::File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes));
     if let Err(error) = read {
-        let err = format!("{name}: cannot be read: {error}\n  expected a configuration file\n");
-        return Err(Output { err, code: EXIT_USAGE, ..Output::default() });
+        return Err(config::unreadable(&name, &error));
     }
-    config::decode(&name, &bytes).and_then(|text| config::load(&name, text)).map_err(refused)
+    config::decode(&name, &bytes).map(str::to_owned)
 }
 
 fn refused(errors: config::Errors) -> Output {

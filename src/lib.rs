@@ -39,6 +39,15 @@
 //! ([`http1::encode`]), [`exchange::relay`] up and down (a long body unread, through a pipe) →
 //! recorded once: counters, access log.
 //!
+//! # A new configuration
+//!
+//! `control/reload.rs` reads, checks, compiles and binds it on a thread beside; when nothing can
+//! fail any more each core installs it by letter. What lives longer than a plan has a key of its
+//! own ([`plan::ClusterKey`], [`plan::ListenerKey`]), given out once: letters name those, since
+//! cores may be at different plans for a moment. A cluster of the same name is the same object in
+//! every generation; a listening socket stays with its address; an exchange stays with its
+//! generation.
+//!
 //! # Where this departs from the first design, and why
 //!
 //! - A core sleeps in its own ring, not in glommio's: one place to be woken at, no eventfd to arm,

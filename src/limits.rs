@@ -132,6 +132,8 @@ pub const MAILBOX_MESSAGES: usize = 4096;
 pub const LETTER_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Threads that do blocking work for the control core (names, files).
 pub const BLOCKING_THREADS: usize = 4;
+/// How much they give way to the cores: a tenth of the CPU time where there is too little.
+pub const BLOCKING_NICE: i32 = 10;
 /// A client connection that has been quiet for this long gives its working memory back.
 pub const PARK_AFTER: Duration = Duration::from_millis(500);
 /// How often a core that waits for connections itself still gives one to another core that waits.
@@ -175,6 +177,9 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 pub const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Endpoints that are tried for one request when connecting fails. Nothing was sent to any of them.
 pub const CONNECT_ATTEMPTS_MAX: usize = 3;
+
+/// Most entries of the blacklist. More are refused.
+pub const BLACKLIST_ENTRIES_MAX: usize = 100_000;
 
 // --- names ---------------------------------------------------------------------------------
 
@@ -224,6 +229,21 @@ pub const DESCRIPTORS_RESERVED: u64 = 256;
 pub const FIRST_NAMES_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a data core may take to install a plan at the start. Then the start has failed.
 pub const INSTALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Descriptors that one message between an old and a new process carries; the kernel takes 253.
+/// More go in several.
+pub const DESCRIPTORS_PER_MESSAGE: usize = 200;
+/// How long a new process may take until it serves: names may have to be resolved first. Then it is
+/// ended, and the old one goes on.
+pub const UPGRADE_READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long either side of an upgrade may take to pass the sockets on.
+pub const UPGRADE_SEND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long clients of a process that was replaced may be between two requests: their next one is
+/// answered, and the answer says that the connection closes. Then they are closed.
+pub const UPGRADE_IDLE_GRACE: Duration = Duration::from_secs(5);
+/// Largest description of the sockets of an upgrade. Larger is refused: it is none of ours.
+pub const UPGRADE_MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most sockets that an upgrade passes on.
+pub const UPGRADE_SOCKETS_MAX: usize = LISTENERS_MAX * CORES_MAX + 2;
 /// How long a data core may take to end once it is told to. Then the process ends without it, and
 /// says that it failed.
 pub const CORE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -231,6 +251,31 @@ pub const CORE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CORE_STOP_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// How long the end of the process waits for the access log to be written.
 pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+// --- reload --------------------------------------------------------------------------------
+
+/// Generations that may be alive at once, the newest included. With more, the exchanges of the
+/// oldest are ended. Default of `hot_reload.max_generations`: eight reloads within the life of a
+/// long stream are an accident of automation, and each generation holds a whole plan.
+pub const GENERATIONS_MAX: usize = 8;
+/// What `hot_reload.max_generations` may be raised to.
+pub const GENERATIONS_CEILING: usize = 1000;
+/// How often old generations are looked at, while there are any: for their age, and to free them.
+pub const GENERATIONS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the configuration file must be quiet after a change before it is read: whoever writes
+/// it may not be done.
+pub const RELOAD_DEBOUNCE: Duration = Duration::from_millis(200);
+/// A file that never becomes quiet is read after this.
+pub const RELOAD_DEBOUNCE_MAX: Duration = Duration::from_secs(2);
+/// How often a configuration file that is gone, or cannot be watched, is looked for.
+pub const RELOAD_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Reloads that wait for the one that runs; those that would read the same file wait together.
+/// More are refused.
+pub const RELOADS_QUEUED_MAX: usize = 16;
+/// Configurations that were applied and are remembered, to go back to. The oldest are forgotten.
+pub const RELOAD_HISTORY_MAX: usize = 10;
+/// Symbolic links that are followed to the configuration file, as the kernel does.
+pub const RELOAD_LINKS_MAX: usize = 40;
 
 // --- admin ---------------------------------------------------------------------------------
 

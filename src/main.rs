@@ -15,11 +15,11 @@ fn main() -> ExitCode {
     let cpus = machine::cpus();
     let output = match cli::parse() {
         Command::Run(run) => match run.document() {
-            Ok(document) => return serve(&document, cpus),
+            Ok(document) => return serve(&document, run.source(), cpus),
             Err(output) => output,
         },
         Command::Reverse(reverse) => match reverse.document() {
-            Ok(document) => return serve(&document, cpus),
+            Ok(document) => return serve(&document, reverse.source(), cpus),
             Err(output) => output,
         },
         Command::Check(check) => cli::check(&check, &Machine::this()),
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     say(&output)
 }
 
-fn serve(document: &Document, cpus: usize) -> ExitCode {
+fn serve(document: &Document, source: cli::Source, cpus: usize) -> ExitCode {
     let plan = match config::compile(document, 1, cpus) {
         Ok(plan) => plan,
         Err(errors) => return fail(&errors.to_string(), 2),
@@ -42,7 +42,7 @@ fn serve(document: &Document, cpus: usize) -> ExitCode {
     let mut warnings = config::warnings(document, usize::MAX).as_warnings();
     warnings.push_str(&config::environment_warnings(document).as_warnings());
     warnings.lines().for_each(|warning| log::warn!("{warning}"));
-    match control::run(plan) {
+    match control::run(plan, source, document.text()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("corelane: {error}\n"), 1),
     }

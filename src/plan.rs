@@ -1,7 +1,9 @@
 //! The plan: configuration compiled for the data cores. Immutable, dense ids, no names to look up.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::http::headers::HeaderEdits;
@@ -13,6 +15,13 @@ pub struct ListenerId(pub u16);
 pub struct RouteId(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClusterId(pub u32);
+/// A cluster for as long as it has its name, whatever its place in a plan: what cores call it among
+/// themselves, since they may be at different plans for a moment. Never given out twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClusterKey(pub u32);
+/// A listening socket for as long as it is open; likewise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerKey(pub u32);
 /// Index into `Cluster::endpoints`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointId(pub u32);
@@ -38,8 +47,19 @@ pub struct Plan {
     pub metering: Metering,
     pub admin: Option<SocketAddr>,
     pub drain_timeout: Duration,
+    pub hot_reload: HotReload,
     /// Of the process's own log.
     pub log_level: log::LevelFilter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HotReload {
+    /// A file that changes is read again.
+    pub watch: bool,
+    /// Most generations that are alive, the newest included.
+    pub generations_max: usize,
+    /// How long after a reload exchanges may go on that began before it; `None`: to their end.
+    pub age_max: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +193,79 @@ pub struct Network {
     pub bits: u8,
 }
 
+/// Why a text is no network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotANetwork {
+    Syntax,
+    /// The network that has those bits clear.
+    BeyondMask(Network),
+}
+
+impl fmt::Display for NotANetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotANetwork::Syntax => f.write_str("expected an address or a CIDR block"),
+            NotANetwork::BeyondMask(meant) => {
+                write!(f, "bits are set beyond the mask; did you mean {meant}?")
+            }
+        }
+    }
+}
+
+/// An address, or a CIDR block without bits beyond its mask.
+impl FromStr for Network {
+    type Err = NotANetwork;
+
+    fn from_str(given: &str) -> Result<Network, NotANetwork> {
+        let (address, bits) = match given.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (given, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| NotANetwork::Syntax)?;
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(width), |bits| bits.parse()).ok().filter(|bits| *bits <= width);
+        let bits = bits.ok_or(NotANetwork::Syntax)?;
+        let network = Network { address, bits }.canonical();
+        let first = network.first();
+        if first == network.address {
+            Ok(network)
+        } else {
+            Err(NotANetwork::BeyondMask(Network { address: first, ..network }))
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
 impl Network {
+    /// A block of IPv4-mapped addresses is the IPv4 block: addresses are compared in that form.
+    fn canonical(self) -> Network {
+        match (self.address.to_canonical(), self.bits.checked_sub(96)) {
+            (IpAddr::V4(v4), Some(bits)) if self.address.is_ipv6() => {
+                Network { address: IpAddr::V4(v4), bits }
+            }
+            (IpAddr::V4(_) | IpAddr::V6(_), _) => self,
+        }
+    }
+
+    fn first(self) -> IpAddr {
+        let bits = u32::from(self.bits);
+        match self.address {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+                IpAddr::V4((v4.to_bits() & mask).into())
+            }
+            IpAddr::V6(v6) => {
+                let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+                IpAddr::V6((v6.to_bits() & mask).into())
+            }
+        }
+    }
+
     /// An IPv4-mapped IPv6 address counts as its IPv4 address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {

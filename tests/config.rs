@@ -226,8 +226,10 @@ fn every_value_lands_in_its_own_field() {
     let plan = compile(&load(DISTINCT));
     let Plan { limits, timeouts, clusters, routes, access_log, metrics, admin, .. } = &plan;
     let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, user, .. } = &plan;
+    let hot_reload = &plan.hot_reload;
     let text = format!(
-        "{cores} {drain_timeout:?} {user:?} {proxy_id} {log_level} {metrics:?} {admin:?}\n\
+        "{cores} {drain_timeout:?} {hot_reload:?} {user:?} {proxy_id} {log_level} {metrics:?} \
+         {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
          {clusters:#?}\n"
     );
@@ -412,6 +414,11 @@ user = "someone"
 group = "some"
 proxy_id = "distinct"
 trusted_proxies = ["10.0.0.0/8"]
+
+[hot_reload]
+watch = false
+max_generations = 14
+max_age = "11s"
 
 [limits]
 max_url_length = 1001
@@ -603,10 +610,11 @@ fn compile(document: &Document) -> Plan {
 fn without_router(plan: &Plan) -> String {
     let Plan { cores, listeners, routes, clusters, limits, timeouts, trusted_proxies, .. } = plan;
     let Plan { proxy_id, access_log, metrics, admin, drain_timeout, log_level, user, .. } = plan;
+    let hot_reload = plan.hot_reload;
     format!(
         "{cores:?} {user:?} {listeners:?} {routes:?} {clusters:?} {limits:?} {timeouts:?} \
          {trusted_proxies:?} {proxy_id:?} {access_log:?} {metrics:?} {admin:?} \
-         {drain_timeout:?} {log_level:?}"
+         {drain_timeout:?} {hot_reload:?} {log_level:?}"
     )
 }
 

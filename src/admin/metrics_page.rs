@@ -13,7 +13,7 @@ use crate::telemetry::exposition::{Format, Outlet, Page};
 use crate::telemetry::{metrics_page, timestamp};
 
 pub(super) fn is_path(control: &Control, head: &RequestHead, bytes: &[u8]) -> bool {
-    head.path.of(bytes) == control.plan.metering.path.as_bytes()
+    head.path.of(bytes) == control.plan().metering.path.as_bytes()
 }
 
 /// What is not a request for the page is answered like any mistake.
@@ -45,7 +45,7 @@ pub(super) async fn serve(
     let snapshot = stats::snapshot(control).await;
     let series = control.registry.series();
     let mut page = Page::new(format, chunks);
-    metrics_page::write(&snapshot, &series, control.plan.metering.compat, &mut page).await?;
+    metrics_page::write(&snapshot, &series, control.plan().metering.compat, &mut page).await?;
     let mut chunks = page.end().await?;
     chunks.send(if chunked { b"0\r\n\r\n" } else { b"" }, &[]).await?;
     // Closing is how the end is told.

@@ -15,6 +15,7 @@ use crate::http::headers::HeaderEdits;
 use crate::http::reply::{BodySent, Extra, Reply, Sending};
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::limits;
+use crate::plan::Plan;
 use crate::telemetry::metrics;
 
 /// What a port serves.
@@ -94,7 +95,8 @@ async fn connection(control: &Rc<Control>, socket: &Socket, page: Page) {
             },
         };
         let mut out = Vec::new();
-        reply.encode(&sending(control, &head, keep, request_id), &mut out);
+        let plan = control.plan();
+        reply.encode(&sending(&plan, &head, keep, request_id), &mut out);
         if socket.send(&[&out, b"", b""], limits::ADMIN_TIMEOUT).await.is_err()
             || keep == Keep::Close
         {
@@ -106,7 +108,7 @@ async fn connection(control: &Rc<Control>, socket: &Socket, page: Page) {
 }
 
 fn sending<'a>(
-    control: &'a Control,
+    plan: &'a Plan,
     head: &RequestHead,
     keep: Keep,
     request_id: &'a [u8],
@@ -116,7 +118,7 @@ fn sending<'a>(
         keep,
         body: if head.method == Method::Head { BodySent::HeadOnly } else { BodySent::Whole },
         date: engine::wall_clock(),
-        proxy_id: &control.plan.proxy_id,
+        proxy_id: &plan.proxy_id,
         request_id,
         edits: const { &HeaderEdits::NONE },
     }

@@ -18,6 +18,11 @@ impl RoundRobin {
         RoundRobin { credit: vec![0; weights.len()], even, next: start % weights.len().max(1) }
     }
 
+    /// Where the turn is, for a list that takes this one's place.
+    pub(crate) fn position(&self) -> usize {
+        self.next
+    }
+
     /// The endpoint whose turn it is among those eligible. An endpoint of weight 0 is never picked.
     pub(crate) fn pick(
         &mut self,

@@ -1,13 +1,13 @@
 //! Addresses in a configuration: where to listen, where endpoints are, which networks are
 //! trusted. Pure functions, like those of `value.rs`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use toml::de::DeValue;
 
 use super::error::Wrong;
 use super::value::string;
-use crate::plan::{Address, Network};
+use crate::plan::{Address, Network, NotANetwork};
 
 pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
     let given = string(value)?;
@@ -73,53 +73,20 @@ fn is_host_name(host: &str) -> bool {
 /// A CIDR block or one address.
 pub(super) fn network(value: &DeValue<'_>) -> Result<Network, Wrong> {
     let given = string(value)?;
-    let expected = "expected an address or a block: \"10.0.0.0/8\", \"192.168.1.7\", \"fd00::/8\"";
-    let refuse = || Wrong::new(format!("`{given}` is not a network")).note(expected);
-    let (address, bits) = match given.split_once('/') {
-        Some((address, bits)) => (address, Some(bits)),
-        None => (given, None),
-    };
-    let address: IpAddr = address.parse().map_err(|_| refuse())?;
-    let width = if address.is_ipv4() { 32 } else { 128 };
-    let bits = match bits {
-        None => width,
-        Some(bits) => bits.parse::<u8>().ok().filter(|b| *b <= width).ok_or_else(refuse)?,
-    };
-    let network = canonical(Network { address, bits });
-    let first = first_address(network);
-    if first != network.address {
-        return Err(Wrong::new(format!("`{given}` has bits set beyond its mask"))
-            .note(format!("did you mean `{first}/{}`?", network.bits)));
-    }
-    Ok(network)
-}
-
-/// A block of IPv4-mapped addresses is the IPv4 block: addresses are compared in that form.
-fn canonical(network: Network) -> Network {
-    match (network.address.to_canonical(), network.bits.checked_sub(96)) {
-        (IpAddr::V4(v4), Some(bits)) if network.address.is_ipv6() => {
-            Network { address: IpAddr::V4(v4), bits }
+    given.parse().map_err(|error| match error {
+        NotANetwork::Syntax => Wrong::new(format!("`{given}` is not a network"))
+            .note("expected an address or a block: \"10.0.0.0/8\", \"192.168.1.7\", \"fd00::/8\""),
+        NotANetwork::BeyondMask(meant) => {
+            Wrong::new(format!("`{given}` has bits set beyond its mask"))
+                .note(format!("did you mean `{meant}`?"))
         }
-        (IpAddr::V4(_) | IpAddr::V6(_), _) => network,
-    }
-}
-
-fn first_address(network: Network) -> IpAddr {
-    let bits = u32::from(network.bits);
-    match network.address {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
-            IpAddr::V4((v4.to_bits() & mask).into())
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
-            IpAddr::V6((v6.to_bits() & mask).into())
-        }
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::super::value::Written;
     use super::*;
 

@@ -6,8 +6,8 @@ use super::document::{Cluster, Document, Edits, Endpoint};
 use super::read::At;
 use crate::http::headers::HeaderEdits;
 use crate::plan::{
-    self, AccessLog, Action, Balance, ClusterTimeouts, Limits, Listener, Plan, PoolLimits, Route,
-    Timeouts,
+    self, AccessLog, Action, Balance, ClusterTimeouts, HotReload, Limits, Listener, Plan,
+    PoolLimits, Route, Timeouts,
 };
 
 /// `cpus` is how many CPUs the process may use: what `cores = 0` means.
@@ -39,7 +39,16 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         metering: document.metrics.compile(),
         admin: port(&document.admin),
         drain_timeout: document.drain_timeout.value.0,
+        hot_reload: hot_reload(&document.hot_reload),
         log_level: document.logging.level.value,
+    }
+}
+
+fn hot_reload(hot_reload: &super::hot_reload::HotReload) -> HotReload {
+    HotReload {
+        watch: hot_reload.watch.value,
+        generations_max: hot_reload.max_generations.value,
+        age_max: Some(hot_reload.max_age.value.0).filter(|age| !age.is_zero()),
     }
 }
 

@@ -14,6 +14,7 @@ use toml::de::DeTable;
 
 use super::address::{endpoint_address, loopback_address, network, socket_address};
 use super::error::{Offset, Wrong};
+use super::hot_reload::HotReload;
 use super::metrics::Metrics;
 use super::overrides::Source;
 use super::read::{At, Item, Reader, Section};
@@ -38,6 +39,7 @@ pub struct Document {
     pub group: Option<At<String>>,
     pub trusted_proxies: Vec<At<Network>>,
     pub proxy_id: At<String>,
+    pub hot_reload: HotReload,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub logging: Logging,
@@ -193,6 +195,11 @@ pub struct ClusterTimeouts {
 }
 
 impl Document {
+    /// The text that it was read from.
+    pub fn text(&self) -> &str {
+        &self.source
+    }
+
     /// What could be read; `reader` has what could not.
     pub(super) fn read(reader: &Reader, tree: &DeTable<'_>, path: &str, source: &str) -> Document {
         let mut root = reader.root(tree);
@@ -203,6 +210,7 @@ impl Document {
             group: root.value("group", account),
             trusted_proxies: root.list("trusted_proxies", network),
             proxy_id: root.value_or("proxy_id", "corelane".to_owned(), proxy_id),
+            hot_reload: HotReload::read(root.section("hot_reload")),
             limits: Limits::read(root.section("limits")),
             timeouts: Timeouts::read(root.section("timeouts")),
             logging: Logging::read(root.section("logging")),

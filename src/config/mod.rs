@@ -8,6 +8,7 @@ mod compile;
 pub mod document;
 mod env;
 pub mod error;
+mod hot_reload;
 pub mod keys;
 mod metrics;
 pub mod overrides;
@@ -81,6 +82,13 @@ pub fn decode<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, Errors> {
         let problem = Problem { offset: Some(before), key: String::new(), wrong };
         Errors::new(path, text, vec![problem])
     })
+}
+
+/// What is said of a file that gives no text.
+pub fn unreadable(path: &str, error: &std::io::Error) -> Errors {
+    let wrong =
+        Wrong::new(format!("cannot be read: {error}")).note("expected a configuration file");
+    Errors::new(path, "", vec![Problem { offset: None, key: String::new(), wrong }])
 }
 
 /// Compiles a document. `cpus` is how many CPUs the process may use: what `cores = 0` means.

@@ -481,7 +481,7 @@ impl Written for Address {
 
 impl Written for Network {
     fn written(&self) -> Value {
-        Value::String(format!("{}/{}", self.address, self.bits))
+        Value::String(self.to_string())
     }
 }
 

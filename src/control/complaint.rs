@@ -37,7 +37,7 @@ impl Control {
     pub(super) fn complain_of_limit(&self) {
         let waited = self.sum(|counters| counters.limit_waits.read());
         let Some(clients) = self.full.due(engine::now(), waited) else { return };
-        let max = self.plan.limits.connections_max.unwrap_or_default();
+        let max = self.plan().limits.connections_max.unwrap_or_default();
         log::warn!(
             "all {max} connections of `limits.max_concurrent_connections` are in use: idle clients \
              are closed for new ones, and new ones wait when none is idle ({clients} had to since \

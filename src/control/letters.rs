@@ -55,8 +55,10 @@ fn keep(kept: &mut VecDeque<ToShard>, letter: ToShard) {
         ToShard::Report(_) => return,
         ToShard::Endpoints(cluster, _) => kept
             .retain(|older| !matches!(older, ToShard::Endpoints(theirs, _) if theirs == cluster)),
+        ToShard::Retire(_) => kept.retain(|older| !matches!(older, ToShard::Retire(_))),
         ToShard::Install(_)
-        | ToShard::Drain
+        | ToShard::LendSockets
+        | ToShard::Drain { .. }
         | ToShard::Stop
         | ToShard::Connection(..)
         | ToShard::MakeRoom(_)
@@ -87,7 +89,7 @@ pub(super) async fn deliver_kept(control: Rc<Control>) {
 mod tests {
     use super::*;
     use crate::engine::{Doorbell, Inbox, mailbox};
-    use crate::plan::ClusterId;
+    use crate::plan::ClusterKey;
 
     fn full_mailbox() -> (Letters, Inbox<ToShard>) {
         let (outbox, inbox) = mailbox(Doorbell::new().unwrap());
@@ -106,8 +108,8 @@ mod tests {
     #[test]
     fn a_full_mailbox_loses_no_letter_and_keeps_their_order() {
         let (letters, inbox) = full_mailbox();
-        letters.send(ToShard::Endpoints(ClusterId(1), Vec::new()));
-        letters.send(ToShard::Drain);
+        letters.send(ToShard::Endpoints(ClusterKey(1), Vec::new()));
+        letters.send(ToShard::Drain { handed_over: Vec::new() });
         letters.send_kept();
         assert!(!letters.are_sent(), "there is still no room");
         for _ in 0..2 {
@@ -120,7 +122,10 @@ mod tests {
         assert!(inbox.take().is_some());
         letters.send_kept();
         assert!(letters.are_sent());
-        assert_eq!(rest(&inbox), ["Endpoints(ClusterId(1), [])", "Drain", "Stop"]);
+        assert_eq!(
+            rest(&inbox),
+            ["Endpoints(ClusterKey(1), [])", "Drain { handed_over: [] }", "Stop"]
+        );
     }
 
     #[test]
@@ -128,12 +133,12 @@ mod tests {
         let (letters, inbox) = full_mailbox();
         for round in 0..100 {
             letters.send(ToShard::Report(round));
-            letters.send(ToShard::Endpoints(ClusterId(1), Vec::new()));
-            letters.send(ToShard::Endpoints(ClusterId(2), Vec::new()));
+            letters.send(ToShard::Endpoints(ClusterKey(1), Vec::new()));
+            letters.send(ToShard::Endpoints(ClusterKey(2), Vec::new()));
         }
         assert_eq!(letters.kept.borrow().len(), 2);
         assert_eq!(rest(&inbox), [""; 0]);
         letters.send_kept();
-        assert_eq!(rest(&inbox), ["Endpoints(ClusterId(1), [])", "Endpoints(ClusterId(2), [])"]);
+        assert_eq!(rest(&inbox), ["Endpoints(ClusterKey(1), [])", "Endpoints(ClusterKey(2), [])"]);
     }
 }

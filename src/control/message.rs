@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::queue::Producer;
-use crate::plan::{ClusterId, ListenerId, Plan};
+use crate::plan::{ClusterKey, ListenerKey, Plan};
 use crate::shard::series::{ClusterCells, EndpointCells, SeriesShare};
 
 /// To a data core.
@@ -15,22 +15,29 @@ pub enum ToShard {
     /// From the control core: take this generation. Answered by `Installed`.
     Install(Box<Install>),
     /// From the control core: a cluster's names have new addresses.
-    Endpoints(ClusterId, Vec<EndpointShare>),
+    Endpoints(ClusterKey, Vec<EndpointShare>),
+    /// From the control core: end the exchanges of all generations up to this version.
+    Retire(u64),
     /// From the control core: answered by `State`, with the same number.
     Report(u64),
+    /// From the control core: answered by `Lent`.
+    LendSockets,
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
-    Drain,
+    Drain {
+        /// Another process accepts from these now: what is queued there is its own.
+        handed_over: Vec<ListenerKey>,
+    },
     /// From the control core: end now, whatever runs.
     Stop,
     /// From another data core, which has more connections: nothing was read from it yet.
-    Connection(ListenerId, OwnedFd, SocketAddr),
+    Connection(ListenerKey, OwnedFd, SocketAddr),
     /// From another data core: a client waits there, for want of what idle ones hold. Who has none
     /// to close passes it on.
     MakeRoom(Room),
     /// From another data core: a connection slot of this cluster may be free.
-    SlotFree(ClusterId),
+    SlotFree(ClusterKey),
     /// From another data core: exchanges wait there for a slot that an idle connection here holds.
-    Recall(ClusterId),
+    Recall(ClusterKey),
 }
 
 /// Room for a client, made by closing an idle one.
@@ -58,6 +65,10 @@ pub enum ToControl {
         core: usize,
         version: u64,
     },
+    /// This core has closed its socket of a listener that was removed.
+    ListenerClosed(ListenerKey),
+    /// Duplicates of all listening sockets of this core.
+    Lent(Vec<(ListenerKey, TcpListener)>),
     State {
         core: usize,
         state: Box<ShardState>,
@@ -84,12 +95,24 @@ pub struct Install {
     /// By `ClusterId`.
     pub clusters: Vec<ClusterShare>,
     pub series: SeriesShare,
-    pub listeners: Vec<(ListenerId, TcpListener)>,
-    pub log: Option<Producer>,
+    /// Of every listener of the plan, in its order.
+    pub listener_keys: Vec<ListenerKey>,
+    /// Those that are new. Those that the plan has no more are closed.
+    pub sockets: Vec<(ListenerKey, TcpListener)>,
+    pub log: LogChange,
+}
+
+/// Where this core's access-log lines go from now on.
+#[derive(Debug)]
+pub enum LogChange {
+    Same,
+    Off,
+    To(Producer),
 }
 
 #[derive(Debug)]
 pub struct ClusterShare {
+    pub key: ClusterKey,
     /// Exchanges of the whole process that wait for a connection.
     pub waiting: Shared<Level>,
     pub(crate) series: Shared<ClusterCells>,
@@ -112,4 +135,14 @@ pub struct ShardState {
     /// Of the `Report` that this answers.
     pub round: u64,
     pub core: CoreState,
+    /// Newest first.
+    pub generations: Vec<GenerationState>,
+}
+
+/// A generation that is alive on one core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GenerationState {
+    pub version: u64,
+    /// That began with it and go on.
+    pub exchanges: u64,
 }

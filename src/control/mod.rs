@@ -2,60 +2,83 @@
 //! merges statistics, serves metrics and admin, and takes signals. It never touches a client's
 //! bytes.
 
+mod access_log;
+mod clusters;
 mod complaint;
+mod file_watch;
+mod generations;
 mod letters;
 pub mod message;
 mod names;
+mod ports;
 pub(crate) mod registry;
+pub(crate) mod reload;
 mod start;
 pub(crate) mod stats;
+mod upgrade;
 
 pub use start::{StartError, run};
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::cli::Source;
+use crate::control::access_log::Change;
+use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
+use crate::control::generations::Older;
 use crate::control::letters::Letters;
-use crate::control::message::{ClusterShare, EndpointShare, ToControl, ToShard};
+use crate::control::message::{
+    ClusterShare, EndpointShare, Install, LogChange, ToControl, ToShard,
+};
 use crate::control::names::Watch;
+use crate::control::ports::Held;
 use crate::control::registry::Registry;
+use crate::control::reload::{Reloads, Trigger};
 use crate::control::stats::Totals;
+use crate::control::upgrade::{Program, Upgrades};
 use crate::discovery::NamedAddress;
-use crate::engine::{self, Inbox, Level, Permits, Shared, Signal, Signals};
+use crate::engine::{self, Inbox, Shared, Signal, Signals};
 use crate::limits;
-use crate::plan::{ClusterId, Plan};
+use crate::plan::{self, ClusterId, ClusterKey, ListenerKey, Plan};
 use crate::shard::counters::Counters;
 
 /// What the control core's tasks share.
 pub(crate) struct Control {
-    pub(crate) plan: Shared<Plan>,
+    source: Source,
+    current: RefCell<Current>,
+    older: Older,
+    reloads: Reloads,
+    held: RefCell<Held>,
+    program: Program,
+    upgrades: Upgrades,
+    /// The limit of the process.
+    open_files: u64,
     shards: Vec<Letters>,
     pub(crate) counters: Vec<Shared<Counters>>,
-    waiting: Vec<Shared<Level>>,
-    permits: RefCell<HashMap<(u32, SocketAddr), Shared<Permits>>>,
+    clusters: RefCell<Clusters>,
     watch: Watch,
     pub(crate) totals: RefCell<Totals>,
     pub(crate) registry: Registry,
     pub(crate) draining: Cell<bool>,
     /// By core.
     drained: Vec<Cell<bool>>,
-    installed: Cell<usize>,
+    /// By core: the version that it said it has.
+    installed: Vec<Cell<u64>>,
     failed: RefCell<Option<String>>,
     changed: RefCell<Vec<Waker>>,
     full: Complaint,
     cannot_accept: Complaint,
 }
 
-/// Drops what belongs to addresses that no core has any more, neither in its list nor as a
-/// connection, nor is about to get. An address that goes with this change is dropped by a later
-/// one: were it dropped before all cores let go, it could come back with a second count.
-fn forget_unused(permits: &mut HashMap<(u32, SocketAddr), Shared<Permits>>) {
-    permits.retain(|_, permits| !permits.is_last());
+/// The plan in force, and the keys of what it names, in its order.
+struct Current {
+    plan: Shared<Plan>,
+    cluster_keys: Vec<ClusterKey>,
+    listener_keys: Vec<ListenerKey>,
 }
 
 impl Control {
@@ -64,8 +87,10 @@ impl Control {
         match letter {
             ToControl::Installed { core, version } => {
                 log::debug!("core {core} has installed plan {version}");
-                self.installed.set(self.installed.get() + 1);
+                self.installed[core].set(version);
             }
+            ToControl::ListenerClosed(key) => self.held.borrow_mut().closed(key),
+            ToControl::Lent(sockets) => self.upgrades.lent.borrow_mut().extend(sockets),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
             ToControl::Drained { core } => {
                 log::debug!("core {core} has drained");
@@ -93,22 +118,38 @@ impl Control {
         }
     }
 
+    /// The plan in force.
+    pub(crate) fn plan(&self) -> Shared<Plan> {
+        self.current.borrow().plan.share()
+    }
+
+    fn has_installed(&self, version: u64) -> bool {
+        self.installed.iter().all(|installed| installed.get() >= version)
+    }
+
     fn are_letters_sent(&self) -> bool {
         self.shards.iter().all(Letters::are_sent)
     }
 
-    /// The addresses of one cluster as they are known now, for one core.
-    fn endpoints(&self, id: ClusterId, core: usize) -> Vec<EndpointShare> {
-        let cluster = &self.plan.clusters[id.0 as usize];
+    /// The addresses of one cluster as they are known now, for one core; core 0 is asked for first.
+    fn endpoints(
+        &self,
+        key: ClusterKey,
+        cluster: &plan::Cluster,
+        core: usize,
+    ) -> Vec<EndpointShare> {
         if core == 0 {
             self.registry.renew(&cluster.name);
         }
+        let cores = self.shards.len();
+        let mut clusters = self.clusters.borrow_mut();
         let mut shares: Vec<EndpointShare> = Vec::new();
         for endpoint in &cluster.endpoints {
             for address in self.watch.addresses(&endpoint.address) {
                 // Two names may lead to one address: it is one endpoint.
                 if shares.iter().all(|share| share.address != address) {
-                    let permits = self.permits(id, address);
+                    let max = cluster.pool.connections_max;
+                    let permits = max.map(|max| clusters.permits(key, address, max, cores));
                     let series = self.registry.endpoint(&cluster.name, address, core);
                     let weight = endpoint.weight;
                     shares.push(EndpointShare { address, weight, permits, series });
@@ -118,32 +159,70 @@ impl Control {
         shares
     }
 
-    fn permits(&self, id: ClusterId, address: SocketAddr) -> Option<Shared<Permits>> {
-        let max = self.plan.clusters[id.0 as usize].pool.connections_max?;
-        let mut permits = self.permits.borrow_mut();
-        let entry = permits.entry((id.0, address));
-        let cores = self.shards.len();
-        Some(entry.or_insert_with(|| Shared::new(Permits::new(max, cores))).share())
-    }
-
     fn cluster_shares(&self, core: usize) -> Vec<ClusterShare> {
-        let ids = (0..self.plan.clusters.len()).map(|id| ClusterId(id as u32));
-        ids.map(|id| ClusterShare {
-            waiting: self.waiting[id.0 as usize].share(),
-            series: self.registry.cluster(id, core),
-            endpoints: self.endpoints(id, core),
-        })
-        .collect()
+        let current = self.current.borrow();
+        let named = current.plan.clusters.iter().zip(&current.cluster_keys);
+        named
+            .enumerate()
+            .map(|(id, (cluster, &key))| {
+                let waiting = self.clusters.borrow().waiting(&cluster.name);
+                let series = self.registry.cluster(ClusterId(id as u32), core);
+                let endpoints = self.endpoints(key, cluster, core);
+                ClusterShare { key, waiting, series, endpoints }
+            })
+            .collect()
     }
 
     /// Tells the data cores of a name that leads elsewhere now.
     fn name_changed(&self, name: &NamedAddress) {
-        forget_unused(&mut self.permits.borrow_mut());
+        self.clusters.borrow_mut().forget_unused_permits();
         self.registry.forget_unused();
-        for (id, cluster) in self.plan.clusters.iter().enumerate() {
+        let current = self.current.borrow();
+        for (cluster, &key) in current.plan.clusters.iter().zip(&current.cluster_keys) {
             if names::leads_to(&cluster.endpoints, name) {
-                let id = ClusterId(id as u32);
-                self.to_each_shard(|core| ToShard::Endpoints(id, self.endpoints(id, core)));
+                let endpoints = |core| self.endpoints(key, cluster, core);
+                self.to_each_shard(|core| ToShard::Endpoints(key, endpoints(core)));
+            }
+        }
+    }
+
+    /// The plan in force for every core, with the sockets that are new and its end of the log.
+    /// The first generation goes the way of all later ones.
+    fn send_plan(&self, sockets: Vec<(ListenerKey, Vec<TcpListener>)>, log: Vec<LogChange>) {
+        let mut by_core: Vec<Vec<(ListenerKey, TcpListener)>> =
+            self.shards.iter().map(|_| Vec::new()).collect();
+        for (key, sockets) in sockets {
+            // A process before this one may have had more cores: none of its queues is left out.
+            for (index, socket) in sockets.into_iter().enumerate() {
+                let core = index % by_core.len();
+                by_core[core].push((key, socket));
+            }
+        }
+        let by_core = self.shards.iter().zip(by_core).zip(log).enumerate();
+        for (core, ((letters, sockets), log)) in by_core {
+            let install = Install {
+                plan: self.plan(),
+                clusters: self.cluster_shares(core),
+                series: self.registry.share(core),
+                listener_keys: self.current.borrow().listener_keys.clone(),
+                sockets,
+                log,
+            };
+            letters.send(ToShard::Install(Box::new(install)));
+        }
+        self.wake(); // whoever delivers later what found no room
+    }
+
+    /// What each core is told of the access log, and the log that is to be closed once they know.
+    fn change_log(&self, change: Change) -> (Vec<LogChange>, Option<access_log::Open>) {
+        let cores = self.shards.len();
+        let log = &mut self.totals.borrow_mut().log;
+        match change {
+            Change::Same => ((0..cores).map(|_| LogChange::Same).collect(), None),
+            Change::Off => ((0..cores).map(|_| LogChange::Off).collect(), log.replace(None)),
+            Change::To(open, producers) => {
+                let changes = producers.into_iter().map(LogChange::To).collect();
+                (changes, log.replace(Some(open)))
             }
         }
     }
@@ -171,11 +250,14 @@ impl Control {
         self.drained.iter().all(Cell::get) && open == 0
     }
 
-    /// Until a core says that it has failed.
-    async fn failure(&self) -> String {
+    /// Until a core says that it has failed, or another process has taken over.
+    async fn end(&self) -> End {
         std::future::poll_fn(|context| {
             if let Some(reason) = self.failed.borrow_mut().take() {
-                return Poll::Ready(reason);
+                return Poll::Ready(End::Failed(reason));
+            }
+            if let Some(keys) = self.upgrades.handed_over() {
+                return Poll::Ready(End::HandedOver(keys));
             }
             self.poll_changed(context);
             Poll::Pending
@@ -197,6 +279,13 @@ impl Control {
     }
 }
 
+/// Why a run ends that nobody has asked to stop.
+enum End {
+    Failed(String),
+    /// Another process accepts from these listeners now.
+    HandedOver(Vec<ListenerKey>),
+}
+
 /// How a run ended.
 enum Run {
     Drained,
@@ -207,28 +296,29 @@ enum Run {
 
 /// From the first signal that says so: stop accepting, let exchanges finish, stop the data cores.
 async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
-    loop {
-        match first(signals.next(), control.failure()).await {
-            Either::First(Ok(Signal::Stop)) => break,
+    let handed_over = loop {
+        match first(signals.next(), control.end()).await {
+            Either::First(Ok(Signal::Stop)) => break Vec::new(),
             Either::First(Ok(Signal::Reopen)) => {
-                if let Some(log) = &control.totals.borrow().log {
-                    log.reopen();
-                }
+                control.totals.borrow().log.reopen();
             }
-            Either::First(Ok(signal @ (Signal::Reload | Signal::Upgrade))) => {
-                log::warn!("signal {signal:?} is not acted on by this version");
-            }
+            Either::First(Ok(Signal::Reload)) => reload(Rc::clone(control)),
+            Either::First(Ok(Signal::Upgrade)) => upgrade(Rc::clone(control)),
             Either::First(Err(error)) => log::error!("cannot read signals: {error}"),
-            Either::Second(reason) => {
+            Either::Second(End::HandedOver(keys)) => {
+                control.reloads.end_ports();
+                break keys;
+            }
+            Either::Second(End::Failed(reason)) => {
                 control.to_shards(|| ToShard::Stop);
                 return Run::Failed(reason);
             }
         }
-    }
-    let timeout = control.plan.drain_timeout;
+    };
+    let timeout = control.plan().drain_timeout;
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
     control.draining.set(true);
-    control.to_shards(|| ToShard::Drain);
+    control.to_shards(|| ToShard::Drain { handed_over: handed_over.clone() });
     let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;
     control.to_shards(|| ToShard::Stop);
     control.until(limits::CORE_STOP_TIMEOUT, Control::are_letters_sent).await;
@@ -241,9 +331,32 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     }
 }
 
+/// SIGHUP. What comes of it is logged.
+fn reload(control: Rc<Control>) {
+    engine::spawn(async move {
+        if let (Err(refused), None) = (control.reload(Trigger::Signal).await, control.source.file())
+        {
+            log::warn!("SIGHUP: {refused}");
+        }
+    });
+}
+
+/// SIGUSR2. What comes of it is logged.
+fn upgrade(control: Rc<Control>) {
+    engine::spawn(async move { drop(control.upgrade().await) });
+}
+
 /// A second request to stop: whoever sends it does not want to wait.
 async fn again(signals: &mut Signals) {
-    while !matches!(signals.next().await, Ok(Signal::Stop)) {}
+    loop {
+        match signals.next().await {
+            Ok(Signal::Stop) => return,
+            Ok(signal @ (Signal::Reload | Signal::Upgrade)) => {
+                log::warn!("signal {signal:?} is refused: the process is draining");
+            }
+            Ok(Signal::Reopen) | Err(_) => {}
+        }
+    }
 }
 
 enum Either<A, B> {
@@ -266,21 +379,4 @@ async fn first<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> 
 /// The control core's ends of its mailboxes.
 struct ControlMail {
     inboxes: Vec<Inbox<ToControl>>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn slots_of_an_address_are_forgotten_once_nobody_can_hold_one() {
-        let key = (0, SocketAddr::from(([127, 0, 0, 1], 80)));
-        let mut permits = HashMap::from([(key, Shared::new(Permits::new(1, 1)))]);
-        let endpoint = permits[&key].share();
-        forget_unused(&mut permits);
-        assert_eq!(permits.len(), 1, "a core has it");
-        drop(endpoint);
-        forget_unused(&mut permits);
-        assert!(permits.is_empty());
-    }
 }

@@ -3,6 +3,7 @@
 //! delays nothing.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
@@ -20,11 +21,20 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(pool: BlockingPool, plan: &Plan) -> Watch {
-        let mut names = Names::default();
-        let endpoints = plan.clusters.iter().flat_map(|cluster| &cluster.endpoints);
-        let wanted = endpoints.filter_map(|endpoint| named(&endpoint.address));
-        names.watch(wanted, engine::now());
-        Watch { names: RefCell::new(names), pool }
+        let watch = Watch { names: RefCell::default(), pool };
+        watch.want(&[plan]);
+        watch
+    }
+
+    /// The names of these plans and no others. What is known of them stays known.
+    pub(super) fn want(&self, plans: &[&Plan]) {
+        let wanted = plans.iter().flat_map(|plan| names_of(plan));
+        self.names.borrow_mut().watch(wanted, engine::now());
+    }
+
+    /// For work that blocks.
+    pub(super) fn pool(&self) -> &BlockingPool {
+        &self.pool
     }
 
     pub(super) fn collect(&self) {
@@ -39,9 +49,22 @@ impl Watch {
         }
     }
 
-    pub(super) fn all_resolved(&self) -> bool {
-        self.names.borrow().unresolved().next().is_none()
+    /// All of them have had an address at some time.
+    pub(super) fn are_resolved(&self, wanted: &[NamedAddress]) -> bool {
+        let names = self.names.borrow();
+        wanted.iter().all(|name| !names.addresses(name).is_empty())
     }
+}
+
+/// The names that `plan` has and `before` has not.
+pub(super) fn new_names(plan: &Plan, before: Option<&Plan>) -> Vec<NamedAddress> {
+    let known: BTreeSet<NamedAddress> = before.into_iter().flat_map(names_of).collect();
+    names_of(plan).filter(|name| !known.contains(name)).collect()
+}
+
+fn names_of(plan: &Plan) -> impl Iterator<Item = NamedAddress> {
+    let endpoints = plan.clusters.iter().flat_map(|cluster| &cluster.endpoints);
+    endpoints.filter_map(|endpoint| named(&endpoint.address))
 }
 
 fn named(address: &Address) -> Option<NamedAddress> {

@@ -4,7 +4,7 @@
 //! the rest is summed under `other`.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -25,23 +25,43 @@ pub(crate) struct Registry {
     endpoints: RefCell<Endpoints>,
 }
 
-/// Things of one kind that have cells of their own, by their place in the plan.
+/// Things of one kind.
 struct Kind<T> {
-    list: Vec<Rc<Named<T>>>,
+    /// Where each thing of the plan is counted, in its order.
+    places: Vec<Rc<Named<T>>>,
+    /// Those that have cells of their own, in the plan's order.
+    own: Vec<Rc<Named<T>>>,
     /// Where the rest is summed.
     other: Option<Rc<Named<T>>>,
+    /// No longer in the plan, but some exchange or connection counts in them still. Beside
+    /// `metrics.max_series`: they are gone in a moment, and what is new must not suffer for it.
+    leaving: Vec<Rc<Named<T>>>,
     folded: usize,
 }
 
 /// Endpoints come and go with their names' addresses.
+#[derive(Default)]
 struct Endpoints {
-    /// By cluster and address, so that the page has an order.
-    by_address: BTreeMap<(String, SocketAddr), Rc<Named<EndpointCells>>>,
+    /// In the order of the page.
+    by_cluster: BTreeMap<String, ClusterEndpoints>,
     other: Option<Rc<Named<EndpointCells>>>,
     /// How many may have cells of their own.
     room: usize,
-    /// How many have not, by cluster.
-    folded: HashMap<String, u64>,
+    /// How many have, leaving ones not counted.
+    own: usize,
+}
+
+#[derive(Default)]
+struct ClusterEndpoints {
+    known: BTreeMap<SocketAddr, Known>,
+    /// Counted under `other`.
+    folded: HashSet<SocketAddr>,
+}
+
+struct Known {
+    named: Rc<Named<EndpointCells>>,
+    /// The cluster has that address, as far as it was asked for.
+    wanted: bool,
 }
 
 impl Registry {
@@ -52,12 +72,7 @@ impl Registry {
             listeners: RefCell::default(),
             routes: RefCell::default(),
             clusters: RefCell::default(),
-            endpoints: RefCell::new(Endpoints {
-                by_address: BTreeMap::new(),
-                other: None,
-                room: 0,
-                folded: HashMap::new(),
-            }),
+            endpoints: RefCell::default(),
         };
         registry.adopt(plan);
         registry
@@ -76,8 +91,14 @@ impl Registry {
         take(&self.routes, "route", names, self.cores, costs.route, &mut budget);
         let mut endpoints = self.endpoints.borrow_mut();
         endpoints.room = budget / costs.endpoint;
-        endpoints.folded.clear();
+        let named: HashSet<&str> =
+            plan.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+        let all: Vec<String> = endpoints.by_cluster.keys().cloned().collect();
+        for cluster in all.iter().filter(|cluster| !named.contains(cluster.as_str())) {
+            endpoints.renew(cluster);
+        }
         drop(endpoints);
+        self.forget_unused();
         let [listeners, clusters, routes] = self.folded_names();
         if listeners + clusters + routes > 0 {
             log::warn!(
@@ -93,18 +114,17 @@ impl Registry {
         [listeners.folded, clusters.folded, self.routes.borrow().folded]
     }
 
-    pub(crate) fn share(&self, plan: &Plan, core: usize) -> SeriesShare {
-        let (listeners, routes) = (self.listeners.borrow(), self.routes.borrow());
+    /// Of the plan that was adopted last.
+    pub(crate) fn share(&self, core: usize) -> SeriesShare {
         SeriesShare {
             bounds: self.bounds.clone(),
-            listeners: (0..plan.listeners.len()).map(|id| listeners.share(id, core)).collect(),
-            // One more, for requests that no route matches.
-            routes: (0..=plan.routes.len()).map(|id| routes.share(id, core)).collect(),
+            listeners: self.listeners.borrow().shares(core),
+            routes: self.routes.borrow().shares(core),
         }
     }
 
     pub(crate) fn cluster(&self, id: ClusterId, core: usize) -> Shared<ClusterCells> {
-        self.clusters.borrow().share(id.0 as usize, core)
+        self.clusters.borrow().places[id.0 as usize].cells[core].share()
     }
 
     pub(crate) fn endpoint(
@@ -113,45 +133,25 @@ impl Registry {
         address: SocketAddr,
         core: usize,
     ) -> Shared<EndpointCells> {
-        let mut endpoints = self.endpoints.borrow_mut();
-        let endpoints = &mut *endpoints;
-        let key = (cluster.to_owned(), address);
-        if let Some(known) = endpoints.by_address.get(&key) {
-            return known.cells[core].share();
-        }
-        if endpoints.by_address.len() >= endpoints.room {
-            let labels = || vec![("cluster", OTHER.to_owned()), ("endpoint", OTHER.to_owned())];
-            let new = || Rc::new(Named::new(labels(), self.cores));
-            if endpoints.other.is_none() {
-                log::warn!(
-                    "metrics: endpoints are counted under `other` from now on, first {address} of \
-                     cluster {cluster}: raise metrics.max_series to tell them apart"
-                );
-            }
-            // Asked once for every core.
-            *endpoints.folded.entry(key.0).or_default() += u64::from(core == 0);
-            return endpoints.other.get_or_insert_with(new).cells[core].share();
-        }
-        let labels = vec![("cluster", cluster.to_owned()), ("endpoint", address.to_string())];
-        let named = Rc::new(Named::<EndpointCells>::new(labels, self.cores));
-        let share = named.cells[core].share();
-        endpoints.by_address.insert(key, named);
-        share
+        self.endpoints.borrow_mut().place(cluster, address, self.cores).cells[core].share()
     }
 
     /// All endpoints of a cluster are about to be asked for, because they may be others now.
     pub(crate) fn renew(&self, cluster: &str) {
-        self.endpoints.borrow_mut().folded.remove(cluster);
+        self.endpoints.borrow_mut().renew(cluster);
     }
 
-    /// Forgets the endpoints that no core has any more.
+    /// Forgets what left the plan and no core has any more.
     pub(crate) fn forget_unused(&self) {
-        let is_used = |named: &Named<EndpointCells>| !named.cells.iter().all(Shared::is_last);
-        self.endpoints.borrow_mut().by_address.retain(|_, named| is_used(named));
+        self.listeners.borrow_mut().forget_unused();
+        self.routes.borrow_mut().forget_unused();
+        self.clusters.borrow_mut().forget_unused();
+        self.endpoints.borrow_mut().forget_unused();
     }
 
     /// Handles of everything, to be read while the page is written.
     pub(crate) fn series(&self) -> Series {
+        self.forget_unused();
         let endpoints = self.endpoints.borrow();
         let [listeners, clusters, routes] = self.folded_names().map(|folded| folded as u64);
         Series {
@@ -159,12 +159,12 @@ impl Registry {
             listeners: self.listeners.borrow().all(),
             routes: self.routes.borrow().all(),
             clusters: self.clusters.borrow().all(),
-            endpoints: endpoints.by_address.values().chain(&endpoints.other).cloned().collect(),
+            endpoints: endpoints.all(),
             folded: [
                 ("listener", listeners),
                 ("cluster", clusters),
                 ("route", routes),
-                ("endpoint", endpoints.folded.values().sum()),
+                ("endpoint", endpoints.folded()),
             ],
         }
     }
@@ -172,21 +172,26 @@ impl Registry {
 
 impl<T> Default for Kind<T> {
     fn default() -> Kind<T> {
-        Kind { list: Vec::new(), other: None, folded: 0 }
+        let (places, own, leaving) = (Vec::new(), Vec::new(), Vec::new());
+        Kind { places, own, other: None, leaving, folded: 0 }
     }
 }
 
 impl<T> Kind<T> {
-    fn share(&self, id: usize, core: usize) -> Shared<T> {
-        let named = self.list.get(id).or(self.other.as_ref());
-        named.expect("what has no cells of its own is counted under `other`").cells[core].share()
+    fn shares(&self, core: usize) -> Vec<Shared<T>> {
+        self.places.iter().map(|named| named.cells[core].share()).collect()
     }
 
     fn all(&self) -> Vec<Rc<Named<T>>> {
-        let mut all = self.list.clone();
+        let mut all = self.own.clone();
         // Something may be called so in the configuration: it is the same then.
-        all.extend(self.other.iter().filter(|_| !self.list.iter().any(is_other)).cloned());
+        all.extend(self.other.iter().filter(|_| !self.own.iter().any(is_other)).cloned());
+        all.extend(self.leaving.iter().cloned());
         all
+    }
+
+    fn forget_unused(&mut self) {
+        self.leaving.retain(is_used);
     }
 }
 
@@ -194,8 +199,13 @@ fn is_other<T>(named: &Rc<Named<T>>) -> bool {
     named.labels[0].1 == OTHER
 }
 
-/// Gives cells to `names`, in their order, as long as `budget` lasts; a name that had some keeps
-/// them.
+/// Some core has cells of it, or is about to get them.
+fn is_used<T>(named: &Rc<Named<T>>) -> bool {
+    !named.cells.iter().all(Shared::is_last)
+}
+
+/// Gives cells to `names` as long as `budget` lasts: first to those that had some, which they keep,
+/// then to the others in their order.
 fn take<'n, T: Default>(
     kind: &RefCell<Kind<T>>,
     label: &'static str,
@@ -205,24 +215,107 @@ fn take<'n, T: Default>(
     budget: &mut usize,
 ) {
     let mut kind = kind.borrow_mut();
-    let old: HashMap<String, Rc<Named<T>>> = std::mem::take(&mut kind.list)
-        .into_iter()
-        .chain(kind.other.clone())
-        .map(|named| (named.labels[0].1.clone(), named))
-        .collect();
-    kind.folded = 0;
-    for name in names {
-        if *budget < cost || kind.folded > 0 {
-            kind.folded += 1;
-            continue;
+    let kind = &mut *kind;
+    let before = kind.own.drain(..).chain(kind.leaving.drain(..)).chain(kind.other.take());
+    let mut before: HashMap<String, Rc<Named<T>>> =
+        before.map(|named| (named.labels[0].1.clone(), named)).collect();
+    let mut room = *budget / cost;
+    let given = |room: &mut usize| {
+        let has_room = *room > 0;
+        *room -= usize::from(has_room);
+        has_room
+    };
+    let mut places: Vec<(&str, Option<Rc<Named<T>>>)> = names.map(|name| (name, None)).collect();
+    for (name, place) in &mut places {
+        if before.contains_key(*name) && given(&mut room) {
+            *place = before.remove(*name);
         }
-        *budget -= cost;
-        let new = || Rc::new(Named::new(vec![(label, name.to_owned())], cores));
-        kind.list.push(old.get(name).cloned().unwrap_or_else(new));
     }
-    if kind.folded > 0 && kind.other.is_none() {
-        let new = || Rc::new(Named::new(vec![(label, OTHER.to_owned())], cores));
-        kind.other = Some(kind.list.iter().find(|n| is_other(n)).cloned().unwrap_or_else(new));
+    let new = |name: &str| Rc::new(Named::new(vec![(label, name.to_owned())], cores));
+    for (name, place) in places.iter_mut().filter(|(_, place)| place.is_none()) {
+        // One that had cells found no room a moment ago.
+        if !before.contains_key(*name) && given(&mut room) {
+            *place = Some(new(name));
+        }
+    }
+    *budget = room * cost + *budget % cost;
+    kind.own = places.iter().filter_map(|(_, place)| place.clone()).collect();
+    kind.folded = places.len() - kind.own.len();
+    if kind.folded > 0 {
+        let called_so = kind.own.iter().find(|named| is_other(named)).cloned();
+        let other = called_so.or_else(|| before.remove(OTHER));
+        kind.other = Some(other.unwrap_or_else(|| new(OTHER)));
+    }
+    let other = &kind.other;
+    let place = |place: Option<_>| {
+        place.or_else(|| other.clone()).expect("there is `other` when something is folded")
+    };
+    kind.places = places.into_iter().map(|(_, own)| place(own)).collect();
+    kind.leaving = before.into_values().filter(is_used).collect();
+    kind.leaving.sort_by(|a, b| a.labels.cmp(&b.labels));
+}
+
+impl Endpoints {
+    fn place(
+        &mut self,
+        cluster: &str,
+        address: SocketAddr,
+        cores: usize,
+    ) -> Rc<Named<EndpointCells>> {
+        let labels =
+            |cluster: &str, endpoint| vec![("cluster", cluster.to_owned()), ("endpoint", endpoint)];
+        let of_cluster = self.by_cluster.entry(cluster.to_owned()).or_default();
+        let known = of_cluster.known.get_mut(&address);
+        if let Some(Known { named, wanted: true }) = &known {
+            return Rc::clone(named);
+        }
+        // What was decided for one core holds for the others.
+        if of_cluster.folded.contains(&address) || self.own >= self.room {
+            of_cluster.folded.insert(address);
+            let other = self.other.get_or_insert_with(|| {
+                log::warn!(
+                    "metrics: endpoints are counted under `other` from now on, first {address} of \
+                     cluster {cluster}: raise metrics.max_series to tell them apart"
+                );
+                Rc::new(Named::new(labels(OTHER, OTHER.to_owned()), cores))
+            });
+            return Rc::clone(other);
+        }
+        self.own += 1;
+        let new = || Known {
+            named: Rc::new(Named::new(labels(cluster, address.to_string()), cores)),
+            wanted: true,
+        };
+        let known = of_cluster.known.entry(address).or_insert_with(new);
+        known.wanted = true;
+        Rc::clone(&known.named)
+    }
+
+    fn renew(&mut self, cluster: &str) {
+        let Some(of_cluster) = self.by_cluster.get_mut(cluster) else { return };
+        of_cluster.folded.clear();
+        for known in of_cluster.known.values_mut() {
+            self.own -= usize::from(std::mem::replace(&mut known.wanted, false));
+        }
+    }
+
+    fn forget_unused(&mut self) {
+        for of_cluster in self.by_cluster.values_mut() {
+            of_cluster.known.retain(|_, known| known.wanted || is_used(&known.named));
+        }
+        self.by_cluster.retain(|_, of| !of.known.is_empty() || !of.folded.is_empty());
+        if self.folded() == 0 {
+            self.other.take_if(|other| !is_used(other));
+        }
+    }
+
+    fn all(&self) -> Vec<Rc<Named<EndpointCells>>> {
+        let known = self.by_cluster.values().flat_map(|of| of.known.values());
+        known.map(|known| &known.named).chain(&self.other).cloned().collect()
+    }
+
+    fn folded(&self) -> u64 {
+        self.by_cluster.values().map(|of| of.folded.len() as u64).sum()
     }
 }
 
@@ -268,31 +361,81 @@ mod tests {
         config::compile(&config::load("test", &text).unwrap(), 1, 1).unwrap()
     }
 
+    /// Beside the listener.
+    const ROOM_FOR_THREE: &str = "max_series = 100";
+
+    fn names(registry: &Registry) -> Vec<String> {
+        registry.series().routes.iter().map(|route| route.labels[0].1.clone()).collect()
+    }
+
     #[test]
     fn numbers_belong_to_the_name_and_outlive_a_plan() {
         let registry = Registry::new(&plan(3, ""), 2);
-        registry.share(&plan(3, ""), 1).routes[2].bytes_in.add(7);
-        let fewer = plan(1, "");
-        registry.adopt(&fewer);
+        registry.share(1).routes[2].bytes_in.add(7);
+        registry.adopt(&plan(1, ""));
         assert_eq!(registry.series().routes.len(), 2, "r0 and those without a route");
-        let kept = registry.share(&fewer, 0);
-        kept.routes[0].bytes_in.add(5);
-        let more = plan(3, "");
-        registry.adopt(&more);
-        assert_eq!(registry.share(&more, 0).routes[0].bytes_in.read(), 5);
-        assert_eq!(registry.share(&more, 1).routes[2].bytes_in.read(), 0, "r2 was gone");
+        registry.share(0).routes[0].bytes_in.add(5);
+        registry.adopt(&plan(3, ""));
+        assert_eq!(registry.share(0).routes[0].bytes_in.read(), 5);
+        assert_eq!(registry.share(1).routes[2].bytes_in.read(), 0, "r2 was gone");
+    }
+
+    #[test]
+    fn a_name_that_goes_stays_on_the_page_while_somebody_counts_in_it() {
+        let registry = Registry::new(&plan(2, ""), 1);
+        let old = registry.share(0);
+        registry.adopt(&plan(1, ""));
+        old.routes[1].bytes_in.add(3);
+        assert_eq!(names(&registry), ["r0", UNROUTED, "r1"]);
+        registry.adopt(&plan(2, ""));
+        assert_eq!(registry.share(0).routes[1].bytes_in.read(), 3, "it came back in time");
+        registry.adopt(&plan(1, ""));
+        drop(old);
+        assert_eq!(names(&registry), ["r0", UNROUTED]);
+    }
+
+    #[test]
+    fn who_has_cells_keeps_them_and_what_is_new_gets_the_rest_of_the_room() {
+        let registry = Registry::new(&plan(9, ROOM_FOR_THREE), 1);
+        registry.share(0).routes[2].bytes_in.add(3);
+        let mut plan = plan(9, ROOM_FOR_THREE);
+        plan.routes.rotate_left(2); // r2 is the first now, r0 and r1 the last
+        registry.adopt(&plan);
+        assert_eq!(names(&registry), ["r2", "r0", "r1", OTHER], "no other three");
+        assert_eq!(registry.share(0).routes[0].bytes_in.read(), 3);
+        plan.routes.truncate(8); // without r1
+        registry.adopt(&plan);
+        assert_eq!(names(&registry), ["r2", "r3", "r0", OTHER]);
+        plan.metering.series_max = 10_000;
+        registry.adopt(&plan);
+        assert_eq!(names(&registry).len(), 9, "nothing is counted under `other`");
+        assert_eq!(registry.series().folded[2], ("route", 0));
+    }
+
+    #[test]
+    fn names_that_change_with_every_plan_leave_nothing_behind() {
+        let registry = Registry::new(&plan(1, ROOM_FOR_THREE), 2);
+        for number in 0..200 {
+            let mut plan = plan(9, ROOM_FOR_THREE);
+            for route in &mut plan.routes {
+                route.name = format!("{}-{number}", route.name);
+            }
+            registry.adopt(&plan);
+            let address = SocketAddr::from(([10, 0, 0, number], 80));
+            registry.renew("a");
+            registry.endpoint("a", address, 0);
+            assert_eq!(registry.series().routes.len(), 4);
+            assert!(registry.series().endpoints.len() <= 2);
+        }
     }
 
     #[test]
     fn what_goes_beyond_the_bound_is_summed_under_other() {
-        let plan = plan(9, "max_series = 100");
-        let registry = Registry::new(&plan, 1);
-        let share = registry.share(&plan, 0);
+        let registry = Registry::new(&plan(9, ROOM_FOR_THREE), 1);
+        let share = registry.share(0);
         share.routes.iter().for_each(|cells| cells.bytes_in.add(1));
         let series = registry.series();
-        let names: Vec<&str> =
-            series.routes.iter().map(|route| route.labels[0].1.as_str()).collect();
-        assert_eq!(names, ["r0", "r1", "r2", OTHER]);
+        assert_eq!(names(&registry), ["r0", "r1", "r2", OTHER]);
         assert_eq!(series.routes[3].cells[0].bytes_in.read(), 7, "six, and those without a route");
         assert_eq!(series.folded[2], ("route", 7));
     }
@@ -302,7 +445,7 @@ mod tests {
         let registry = Registry::new(&plan(1, ""), 1);
         let address = SocketAddr::from(([127, 0, 0, 1], 80));
         let held = registry.endpoint("a", address, 0);
-        registry.forget_unused();
+        registry.renew("a");
         assert_eq!(registry.series().endpoints.len(), 1);
         drop(held);
         registry.forget_unused();

@@ -2,29 +2,32 @@
 //! comes first, data cores take traffic last; on the way down input stops first.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::admin::{self, Page};
+use crate::cli::Source;
+use crate::control::access_log::{self, Change};
+use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
+use crate::control::file_watch;
+use crate::control::generations::{self, Older};
 use crate::control::letters::{self, Letters};
-use crate::control::message::{Install, ToControl, ToShard};
+use crate::control::message::{ToControl, ToShard};
 use crate::control::names::{self, Watch};
+use crate::control::ports::{Bound, Held};
 use crate::control::registry::Registry;
+use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
-use crate::control::{Control, ControlMail, Run, life};
+use crate::control::upgrade::{Inherited, Program, Upgrades};
+use crate::control::{Control, ControlMail, Current, Run, life};
 use crate::engine::{
     self, BlockingPool, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals,
 };
-use crate::events::publisher::{Publisher, PublisherHandle, Settings, Started, Stopped};
-use crate::events::queue::Producer;
 use crate::limits;
-use crate::plan::{ListenerId, Plan};
+use crate::plan::Plan;
 use crate::shard::counters::Counters;
 use crate::shard::mail::{Inboxes, Mail};
 use crate::shard::{self};
@@ -32,6 +35,12 @@ use crate::shard::{self};
 /// Why the process does not start, in a sentence for its operator.
 #[derive(Debug)]
 pub struct StartError(String);
+
+impl StartError {
+    pub(super) fn new(reason: String) -> StartError {
+        StartError(reason)
+    }
+}
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,28 +50,20 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// What is bound, by name.
-struct Bound {
-    /// By listener, then by core.
-    listeners: Vec<Vec<TcpListener>>,
-    metrics: Option<TcpListener>,
-    admin: Option<TcpListener>,
-}
-
 /// The whole life of the process. Returns when it was told to stop and has.
-pub fn run(mut plan: Plan) -> Result<(), StartError> {
+/// `text` is what `plan` was compiled from, and `source` says where it came from.
+pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError> {
     let open_files = engine::raise_open_files();
     engine::probe().map_err(StartError)?;
     Signals::block().map_err(|e| StartError(format!("cannot block signals: {e}")))?;
+    let program =
+        Program::current().map_err(|e| StartError(format!("cannot find its own program: {e}")))?;
+    let mut inherited = Inherited::receive()?;
     warn_about(&plan, open_files);
-    plan.limits.connections_max.get_or_insert(connections_for(open_files));
-    let bound = bind(&mut plan)?;
+    complete(&mut plan, open_files);
+    let bound = Held::default().bind(&mut plan, &mut inherited)?;
     drop_privileges(&plan)?;
-    let log = start_publisher(&plan)?;
-    let (publisher, producers, publisher_thread) = match log {
-        Some(Started { handle, producers, thread }) => (Some(handle), producers, Some(thread)),
-        None => (None, Vec::new(), None),
-    };
+    let log = access_log::open(&plan, None).map_err(StartError)?;
     let cores = plan.cores;
     let bells =
         Bells::new(cores).map_err(|e| StartError(format!("cannot make an eventfd: {e}")))?;
@@ -71,10 +72,14 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
         (0..cores).map(|_| Shared::new(Counters::new())).collect();
     let threads = start_shards(&bells, post.shards, &all_counters)?;
     let parts = Parts {
+        reloads: Reloads::new(text, plan.version),
+        source,
+        open_files,
         plan,
         bound,
-        producers,
-        publisher,
+        program,
+        inherited,
+        log,
         counters: all_counters,
         outboxes: post.control_outboxes,
         mail: post.control,
@@ -82,8 +87,8 @@ pub fn run(mut plan: Plan) -> Result<(), StartError> {
     };
     let ended = engine::run(Placement::Anywhere, bells.control, move || supervise(parts))
         .map_err(|e| StartError(format!("the control core cannot run: {e}")))?;
-    let (outcome, publisher) = ended?;
-    let stuck = stop(threads, publisher, publisher_thread);
+    let (outcome, log) = ended?;
+    let stuck = stop(threads, log);
     match outcome {
         Run::Drained | Run::Cut if !stuck.is_empty() => {
             return Err(StartError(format!(
@@ -113,39 +118,76 @@ fn drop_privileges(plan: &Plan) -> Result<(), StartError> {
 }
 
 struct Parts {
+    reloads: Reloads,
+    source: Source,
+    open_files: u64,
     plan: Plan,
     bound: Bound,
-    producers: Vec<Producer>,
-    publisher: Option<PublisherHandle>,
+    program: Program,
+    inherited: Inherited,
+    log: Change,
     counters: Vec<Shared<Counters>>,
     outboxes: Vec<Outbox<ToShard>>,
     mail: ControlMail,
     bell: Doorbell,
 }
 
+/// What the first plan needs beside it.
+struct First {
+    bound: Bound,
+    log: Change,
+    inherited: Inherited,
+}
+
+impl Parts {
+    /// The control core with its first plan, which no data core has yet.
+    fn into_control(self) -> Result<(Rc<Control>, First, ControlMail), StartError> {
+        let Parts { reloads, source, open_files, plan, mut bound, log, inherited, .. } = self;
+        let pool = BlockingPool::start(self.bell)
+            .map_err(|e| StartError(format!("cannot start threads: {e}")))?;
+        let mut clusters = Clusters::default();
+        let current = Current {
+            cluster_keys: clusters.keys(&plan),
+            listener_keys: bound.keys.clone(),
+            plan: Shared::new(plan),
+        };
+        let cores = self.counters.len();
+        let registry = Registry::new(&current.plan, cores);
+        let control = Control {
+            source,
+            watch: Watch::new(pool, &current.plan),
+            current: RefCell::new(current),
+            older: Older::default(),
+            reloads,
+            held: RefCell::new(bound.take_held(&Held::default())),
+            open_files,
+            program: self.program,
+            upgrades: Upgrades::default(),
+            clusters: RefCell::new(clusters),
+            totals: RefCell::new(Totals::new(cores)),
+            registry,
+            draining: Cell::new(false),
+            drained: (0..cores).map(|_| Cell::new(false)).collect(),
+            installed: (0..cores).map(|_| Cell::new(0)).collect(),
+            failed: RefCell::new(None),
+            changed: RefCell::default(),
+            shards: self
+                .outboxes
+                .into_iter()
+                .enumerate()
+                .map(|(core, outbox)| Letters::new(core, outbox))
+                .collect(),
+            full: Complaint::default(),
+            cannot_accept: Complaint::default(),
+            counters: self.counters,
+        };
+        Ok((Rc::new(control), First { bound, log, inherited }, self.mail))
+    }
+}
+
 /// The control core's main task: the first generation, then signals, until the end.
-async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), StartError> {
-    let Parts { plan, bound, producers, publisher, counters, outboxes, mail, bell } = parts;
-    let pool =
-        BlockingPool::start(bell).map_err(|e| StartError(format!("cannot start threads: {e}")))?;
-    let plan = Shared::new(plan);
-    let control = Rc::new(Control {
-        watch: Watch::new(pool, &plan),
-        waiting: plan.clusters.iter().map(|_| Shared::new(Level::default())).collect(),
-        permits: RefCell::new(HashMap::new()),
-        totals: RefCell::new(Totals::new(counters.len(), publisher)),
-        draining: Cell::new(false),
-        registry: Registry::new(&plan, counters.len()),
-        drained: counters.iter().map(|_| Cell::new(false)).collect(),
-        installed: Cell::new(0),
-        failed: RefCell::new(None),
-        changed: RefCell::default(),
-        full: Complaint::default(),
-        cannot_accept: Complaint::default(),
-        shards: outboxes.into_iter().enumerate().map(|(n, to)| Letters::new(n, to)).collect(),
-        counters,
-        plan,
-    });
+async fn supervise(parts: Parts) -> Result<(Run, Option<access_log::Open>), StartError> {
+    let (control, First { bound, log, inherited }, mail) = parts.into_control()?;
     let applying = Rc::clone(&control);
     engine::on_bell(move || {
         applying.watch.collect();
@@ -162,112 +204,30 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<PublisherHandle>), Start
     engine::spawn(letters::deliver_kept(Rc::clone(&control)));
     // Names get a moment, so that the first requests find addresses; then traffic is not kept
     // waiting.
-    control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.all_resolved()).await;
-    announce(&control, &bound);
-    install(&control, bound.listeners, producers);
-    if !control.until(limits::INSTALL_TIMEOUT, |c| c.installed.get() == c.shards.len()).await {
+    let plan = control.plan();
+    let wanted = names::new_names(&plan, None);
+    control.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.are_resolved(&wanted)).await;
+    bound.announce(&plan);
+    let (cores, clusters) = (control.shards.len(), plan.clusters.len());
+    log::info!("corelane {} runs on {cores} cores, {clusters} clusters", env!("CARGO_PKG_VERSION"));
+    let version = plan.version;
+    drop(plan);
+    let (log, _) = control.change_log(log);
+    control.send_plan(bound.sockets, log);
+    if !control.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
         let reason = control.failed.borrow_mut().take();
         control.to_shards(|| ToShard::Stop);
         let reason =
             reason.unwrap_or_else(|| "a data core did not take its plan in time".to_owned());
         return Ok((Run::Failed(reason), control.totals.borrow_mut().log.take()));
     }
-    for (socket, page) in [(bound.metrics, Page::Metrics), (bound.admin, Page::Admin)] {
-        if let Some(socket) = socket {
-            engine::spawn(admin::serve(Rc::clone(&control), engine::Listener::adopt(socket), page));
-        }
-    }
+    control.change_ports(bound.metrics, bound.admin);
+    inherited.ready();
+    engine::spawn(generations::tend(Rc::clone(&control)));
+    engine::spawn(file_watch::watch(Rc::clone(&control)));
     let outcome = life(&control, &mut signals).await;
-    let publisher = control.totals.borrow_mut().log.take();
-    Ok((outcome, publisher))
-}
-
-/// The first generation goes the way of all later ones.
-fn install(control: &Control, listeners: Vec<Vec<TcpListener>>, producers: Vec<Producer>) {
-    let mut sockets: Vec<Vec<(ListenerId, TcpListener)>> =
-        control.shards.iter().map(|_| Vec::new()).collect();
-    for (id, by_core) in listeners.into_iter().enumerate() {
-        for (core, socket) in by_core.into_iter().enumerate() {
-            sockets[core].push((ListenerId(id as u16), socket));
-        }
-    }
-    let mut producers = producers.into_iter();
-    for (core, listeners) in sockets.into_iter().enumerate() {
-        let install = Install {
-            plan: control.plan.share(),
-            clusters: control.cluster_shares(core),
-            series: control.registry.share(&control.plan, core),
-            listeners,
-            log: producers.next(),
-        };
-        control.shards[core].send(ToShard::Install(Box::new(install)));
-    }
-}
-
-/// The harness of every test and the eyes of every operator look for these lines.
-fn announce(control: &Control, bound: &Bound) {
-    let named = control.plan.listeners.iter().map(|listener| listener.name.as_str());
-    let sockets = bound.listeners.iter().filter_map(|by_core| by_core.first());
-    let own = [("metrics", &bound.metrics), ("admin", &bound.admin)];
-    let own = own.iter().filter_map(|(name, socket)| Some((*name, socket.as_ref()?)));
-    for (name, socket) in named.zip(sockets).chain(own) {
-        if let Ok(address) = socket.local_addr() {
-            log::info!("listening on {address} as {name}");
-        }
-    }
-    let (cores, clusters) = (control.shards.len(), control.plan.clusters.len());
-    log::info!("corelane {} runs on {cores} cores, {clusters} clusters", env!("CARGO_PKG_VERSION"));
-}
-
-/// Every listening socket, one per core, made here while privileges last. Port 0 is chosen by the
-/// kernel once, and shared by the cores.
-fn bind(plan: &mut Plan) -> Result<Bound, StartError> {
-    let mut listeners = Vec::new();
-    for listener in &mut plan.listeners {
-        claim(&listener.name, listener.bind)?;
-        let mut by_core = Vec::new();
-        for _ in 0..plan.cores {
-            let socket = listen(&listener.name, listener.bind)?;
-            listener.bind = socket.local_addr().unwrap_or(listener.bind);
-            by_core.push(socket);
-        }
-        listeners.push(by_core);
-    }
-    let own = |name, address: Option<SocketAddr>| {
-        address.map(|address| claim(name, address).and_then(|()| listen(name, address))).transpose()
-    };
-    let metrics = own("metrics", plan.metrics)?;
-    let admin = own("admin", plan.admin)?;
-    Ok(Bound { listeners, metrics, admin })
-}
-
-/// Without SO_REUSEPORT: with it, another process of the same user would silently share the
-/// address. Only before our first socket there, or it would find ourselves.
-fn claim(name: &str, address: SocketAddr) -> Result<(), StartError> {
-    engine::is_free(address).map_err(|error| cannot_listen(name, address, &error))
-}
-
-fn listen(name: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    engine::listen(address, limits::LISTEN_BACKLOG)
-        .map_err(|error| cannot_listen(name, address, &error))
-}
-
-fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> StartError {
-    const CURES: [(io::ErrorKind, &str); 3] = [
-        (io::ErrorKind::AddrInUse, "another process listens there: stop it or choose another port"),
-        (io::ErrorKind::PermissionDenied, "ports below 1024 need CAP_NET_BIND_SERVICE"),
-        (io::ErrorKind::AddrNotAvailable, "no interface of this machine has that address"),
-    ];
-    let known = CURES.iter().find(|(kind, _)| *kind == error.kind());
-    let cure = known.map_or("check the address", |(_, cure)| cure);
-    StartError(format!("cannot listen on {address} as {name}: {error}; {cure}"))
-}
-
-fn start_publisher(plan: &Plan) -> Result<Option<Started>, StartError> {
-    let Some(log) = &plan.access_log else { return Ok(None) };
-    let settings =
-        Settings { path: log.path.clone(), cores: plan.cores, clock: engine::precise_now };
-    Publisher::start(settings).map(Some).map_err(|error| StartError(error.to_string()))
+    let log = control.totals.borrow_mut().log.take();
+    Ok((outcome, log))
 }
 
 struct Bells {
@@ -369,17 +329,11 @@ fn data_core<F: Future<Output = ()> + 'static>(
     mail.to_control(ToControl::Failed { core, reason });
 }
 
-fn stop(
-    threads: Vec<JoinHandle<()>>,
-    publisher: Option<PublisherHandle>,
-    publisher_thread: Option<JoinHandle<()>>,
-) -> Vec<String> {
+fn stop(threads: Vec<JoinHandle<()>>, log: Option<access_log::Open>) -> Vec<String> {
     let stuck = join(threads, limits::CORE_STOP_TIMEOUT);
     // After the data cores' last batch.
-    let Some(publisher) = publisher else { return stuck };
-    match publisher.stop(limits::PUBLISHER_STOP_TIMEOUT) {
-        Stopped::Drained(_) => drop(publisher_thread.map(JoinHandle::join)),
-        Stopped::TimedOut(_) => log::error!("the access log could not be written to its end"),
+    if let Some(log) = log {
+        log.close();
     }
     stuck
 }
@@ -399,6 +353,11 @@ fn join(mut threads: Vec<JoinHandle<()>>, limit: Duration) -> Vec<String> {
         }
         thread::sleep(limits::CORE_STOP_LOOK_INTERVAL);
     }
+}
+
+/// What a plan leaves to the machine.
+pub(super) fn complete(plan: &mut Plan, open_files: u64) {
+    plan.limits.connections_max.get_or_insert(connections_for(open_files));
 }
 
 /// A quarter is left to upstream connections, which many clients share, and some to the rest.

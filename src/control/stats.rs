@@ -1,13 +1,15 @@
 //! Statistics of all cores, merged when somebody asks: counters are read where they are, what a
 //! core knows of its machine is handed over.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 
 use crate::control::Control;
-use crate::control::message::{ShardState, ToShard};
+use crate::control::access_log::AccessLog;
+use crate::control::message::{GenerationState, ShardState, ToShard};
 use crate::engine;
 use crate::limits;
 use crate::telemetry::metrics::{Core, Snapshot, new_histogram};
@@ -18,7 +20,7 @@ pub(crate) struct Totals {
     started: SystemTime,
     /// Questions asked so far. Several may be open at once: each waits for the answers to itself.
     rounds: u64,
-    pub(crate) log: Option<crate::events::publisher::PublisherHandle>,
+    pub(super) log: AccessLog,
 }
 
 struct CoreTotals {
@@ -28,25 +30,24 @@ struct CoreTotals {
     panics: u64,
     lag: Histogram<u64>,
     lag_micros: u64,
+    generations: Vec<GenerationState>,
 }
 
 impl Totals {
-    pub(super) fn new(
-        cores: usize,
-        log: Option<crate::events::publisher::PublisherHandle>,
-    ) -> Totals {
+    pub(super) fn new(cores: usize) -> Totals {
         let core = || CoreTotals {
             answered: 0,
             busy: Duration::ZERO,
             panics: 0,
             lag: new_histogram(),
             lag_micros: 0,
+            generations: Vec::new(),
         };
         Totals {
             cores: (0..cores).map(|_| core()).collect(),
             started: engine::wall_clock(),
             rounds: 0,
-            log,
+            log: AccessLog::default(),
         }
     }
 
@@ -65,8 +66,18 @@ impl Totals {
         totals.busy = state.core.cpu;
         totals.panics = state.core.panics;
         totals.lag_micros += sum(&state.core.lag);
+        totals.generations = state.generations;
         // Ours reach as far as theirs do, so nothing can be out of range.
         totals.lag.add(&state.core.lag).expect("its bounds are within ours");
+    }
+
+    /// Exchanges by the version that they began with.
+    pub(super) fn exchanges(&self) -> BTreeMap<u64, u64> {
+        let mut exchanges = BTreeMap::new();
+        for generation in self.cores.iter().flat_map(|core| &core.generations) {
+            *exchanges.entry(generation.version).or_default() += generation.exchanges;
+        }
+        exchanges
     }
 }
 
@@ -74,16 +85,21 @@ fn sum(histogram: &Histogram<u64>) -> u64 {
     histogram.iter_recorded().map(|v| v.value_iterated_to() * v.count_at_value()).sum()
 }
 
-/// Asks every core, waits for the answers as long as a scraper would, and takes what is there.
-pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
+/// Asks every core, and waits for the answers as long as a scraper would.
+pub(super) async fn ask(control: &Rc<Control>) {
     let round = control.totals.borrow_mut().ask();
     control.to_shards(|| ToShard::Report(round));
     let answered = |control: &Control| control.totals.borrow().have_answered(round);
     if !control.until(limits::REPORT_TIMEOUT, answered).await {
         log::warn!("a core is too busy to report: some of its figures are older than asked for");
     }
+}
+
+/// Everything as it is now, as far as the cores have answered.
+pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
+    ask(control).await;
     let mut totals = control.totals.borrow_mut();
-    let written = totals.log.as_mut().map(|log| log.written()).unwrap_or_default();
+    let written = totals.log.written();
     Snapshot {
         cores: control
             .counters
@@ -103,7 +119,8 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
         draining: control.draining.get(),
-        rules_version: control.plan.version,
+        rules_version: control.plan().version,
+        reloads: control.reload_counts(),
         usage: engine::usage(),
         started: totals.started,
     }
@@ -118,12 +135,12 @@ mod tests {
         let (mut lag, cpu) = (new_histogram(), Duration::from_secs(round));
         lag.record(5).expect("it is within the bounds");
         let core = CoreState { descriptors: 0, timers: 0, buffers: 0, panics: 0, lag, cpu };
-        ShardState { round, core }
+        ShardState { round, core, generations: Vec::new() }
     }
 
     #[test]
     fn answers_to_an_earlier_question_are_not_taken_for_those_to_a_later_one() {
-        let mut totals = Totals::new(2, None);
+        let mut totals = Totals::new(2);
         let (first, second) = (totals.ask(), totals.ask());
         totals.add(0, answer(first));
         totals.add(0, answer(second));

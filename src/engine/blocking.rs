@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::engine::doorbell::Doorbell;
 use crate::engine::io::set_waker;
+use crate::engine::process;
 use crate::limits;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -37,7 +38,11 @@ impl Pool {
         let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
         for index in 0..limits::BLOCKING_THREADS {
             let queue = queue.clone();
-            let work = move || queue.iter().for_each(|job| job());
+            let work = move || {
+                // A configuration is compiled here: data cores go first where CPUs are few.
+                process::be_patient();
+                queue.iter().for_each(|job| job());
+            };
             thread::Builder::new().name(format!("blocking-{index}")).spawn(work)?;
         }
         Ok(Pool { jobs, done: crossbeam_channel::unbounded(), bell, waiting: Rc::default() })

@@ -168,7 +168,7 @@ impl Machine {
         MACHINE.with(|cell| Rc::clone(cell.get().expect("the engine is used on its cores only")))
     }
 
-    fn with<T>(f: impl FnOnce(&Machine) -> T) -> T {
+    pub(super) fn with<T>(f: impl FnOnce(&Machine) -> T) -> T {
         MACHINE.with(|cell| f(cell.get().expect("the engine is used on its cores only")))
     }
 
@@ -407,31 +407,6 @@ pub fn core_state() -> CoreState {
         lag: machine.lag.replace(histogram()),
         cpu: super::process::thread_cpu(),
     })
-}
-
-/// Ends the waits of connections that are between two requests.
-pub fn expire_parked() {
-    let mut wake = Vec::new();
-    Machine::with(|machine| machine.slots.borrow_mut().expire_parked(&mut wake));
-    wake.into_iter().for_each(Waker::wake);
-}
-
-/// Tells the connections that have been between two requests for longest to end. Returns how many
-/// were told, `None` when there are none; while some are about to end, no others are told.
-pub fn recall_parked(briefly_too: bool) -> Option<usize> {
-    let mut wake = Vec::new();
-    let told =
-        Machine::with(|machine| machine.slots.borrow_mut().recall_parked(briefly_too, &mut wake));
-    wake.into_iter().for_each(Waker::wake);
-    told
-}
-
-/// Looks after connections whose exchange takes long, so that it ends when they break.
-pub fn watch_connections() {
-    Machine::with(|machine| {
-        let mut ring = machine.ring.borrow_mut();
-        machine.slots.borrow_mut().poll_watched(|fd, token| ring.poll(fd, token));
-    });
 }
 
 /// Frees buffers that nobody has needed lately.

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::task::{Context, Poll};
 
 use crate::engine::io::{Descriptor, set_waker};
@@ -38,7 +38,7 @@ impl Listener {
         }
         // SAFETY: the kernel has just made this descriptor for us, and we take it out of the slot
         // once.
-        Ok(Socket::adopt(unsafe { std::os::fd::FromRawFd::from_raw_fd(result) }))
+        Ok(Socket::adopt(unsafe { FromRawFd::from_raw_fd(result) }))
     }
 
     /// Stops taking connections: they wait in the kernel's queue. `accept` begins again.
@@ -56,6 +56,22 @@ impl Listener {
         sockaddr::local_address(self.descriptor.fd)
     }
 
+    /// Another handle on the same queue.
+    pub fn duplicate(&self) -> io::Result<TcpListener> {
+        // SAFETY: the descriptor is open for as long as `self` lives.
+        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(self.descriptor.fd) };
+        fd.try_clone_to_owned().map(TcpListener::from)
+    }
+
+    /// The connections that are here by now, for a listener that another process goes on with. The
+    /// kernel tells one process of each connection: those that it has told us of are ours, also
+    /// when we have stopped asking meanwhile.
+    pub async fn leave(&mut self) -> Vec<Socket> {
+        self.pause();
+        self.paused().await;
+        self.here()
+    }
+
     /// The last connections, for a listener that is about to close: those accepted already and
     /// those still queued in the kernel, or on their way there.
     pub async fn last(&mut self) -> Vec<Socket> {
@@ -64,7 +80,26 @@ impl Listener {
             Ok(()) => sleep(limits::LAST_HANDSHAKES_TIME).await,
             Err(error) => log::warn!("connections that come this moment may be reset: {error}"),
         }
-        let mut sockets = Vec::new();
+        self.paused().await;
+        self.here()
+    }
+
+    /// What was accepted ahead, and what is queued.
+    fn here(&self) -> Vec<Socket> {
+        let mut sockets: Vec<Socket> = self.accepted_ahead().map(Socket::adopt).collect();
+        loop {
+            match self.accept_queued() {
+                // SAFETY: the kernel has just made this descriptor for us.
+                Ok(fd) => sockets.push(Socket::adopt(unsafe { FromRawFd::from_raw_fd(fd) })),
+                // One that gave up while it was queued says nothing of those behind it.
+                Err(libc::ECONNABORTED) => {}
+                Err(_) => return sockets,
+            }
+        }
+    }
+
+    /// Until the kernel accepts no more ahead of us.
+    async fn paused(&self) {
         std::future::poll_fn(|context| {
             let mut slots = self.descriptor.machine.slots.borrow_mut();
             let slot = &mut slots.slots[self.descriptor.index as usize];
@@ -77,25 +112,15 @@ impl Listener {
             Poll::Pending
         })
         .await;
-        let accepted = {
-            let mut slots = self.descriptor.machine.slots.borrow_mut();
-            slots.slots[self.descriptor.index as usize].accepted.take().unwrap_or_default()
-        };
-        let queued = std::iter::from_fn(|| {
-            loop {
-                // One that gave up while it was queued says nothing of those behind it.
-                match self.accept_queued() {
-                    Err(libc::ECONNABORTED) => {}
-                    result => return result.ok(),
-                }
-            }
-        });
-        for fd in accepted.into_iter().filter(|fd| *fd >= 0).chain(queued) {
-            // SAFETY: the kernel has made this descriptor for us, and it is taken out of the list
-            // once.
-            sockets.push(Socket::adopt(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }));
-        }
-        sockets
+    }
+
+    fn accepted_ahead(&self) -> impl Iterator<Item = OwnedFd> + use<> {
+        let mut slots = self.descriptor.machine.slots.borrow_mut();
+        let slot = &mut slots.slots[self.descriptor.index as usize];
+        let accepted = slot.accepted.take().unwrap_or_default();
+        // SAFETY: the kernel has made these descriptors for us, and they are taken out of the list
+        // once.
+        accepted.into_iter().filter(|fd| *fd >= 0).map(|fd| unsafe { FromRawFd::from_raw_fd(fd) })
     }
 
     /// One connection of the kernel's queue, or why there is none.

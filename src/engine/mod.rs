@@ -4,7 +4,9 @@
 
 mod blocking;
 mod buffer;
+mod connections;
 mod doorbell;
+mod handover;
 mod host;
 mod io;
 mod listener;
@@ -21,14 +23,16 @@ mod socket;
 #[cfg(test)]
 mod test_core;
 mod timer;
+mod watch;
 
 pub use blocking::Pool as BlockingPool;
 pub use buffer::Buf;
+pub use connections::{expire_parked, recall_parked, wake_all, watch_connections};
 pub use doorbell::Doorbell;
+pub use handover::{receive_descriptors, send_descriptors};
 pub use host::{
-    CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, expire_parked, now, on_bell,
-    precise_now, recall_parked, run, sleep, spawn, trim_buffers, wall_clock, watch_connections,
-    yield_now,
+    CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, now, on_bell, precise_now, run,
+    sleep, spawn, trim_buffers, wall_clock, yield_now,
 };
 pub use io::{Descriptor, Side};
 pub use listener::Listener;
@@ -43,3 +47,4 @@ pub use shared::{Counter, Level, Permits, Shared};
 pub use slots::Parked;
 pub use sockaddr::{is_free, listen};
 pub use socket::{SendError, Socket, Wait};
+pub use watch::Watcher;

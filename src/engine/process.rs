@@ -7,6 +7,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use crate::engine::io::Descriptor;
+use crate::limits;
 
 /// The CPUs in this process's affinity mask: what `--cores` defaults to and pins to.
 pub fn cpus() -> Vec<usize> {
@@ -87,6 +88,12 @@ fn open_files() -> u64 {
         return size;
     }
     std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
+}
+
+/// This thread leaves the CPU to others that want it, within reason.
+pub(super) fn be_patient() {
+    // SAFETY: a plain call, of this thread alone on Linux. Should it fail, nothing is lost.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, limits::BLOCKING_NICE) };
 }
 
 /// Random bytes from the kernel, for seeds.

@@ -20,6 +20,11 @@ impl<T> Shared<T> {
         Shared(Arc::clone(&self.0))
     }
 
+    /// Both are handles of one value.
+    pub fn is_same(&self, other: &Shared<T>) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// No other handle is left, so only the caller could make one.
     pub fn is_last(&self) -> bool {
         Arc::strong_count(&self.0) == 1
@@ -83,7 +88,7 @@ impl Level {
 /// kept one; so the maximum is exact, and a hot core may use all of it.
 #[derive(Debug)]
 pub struct Permits {
-    max: i64,
+    max: AtomicI64,
     taken: AtomicI64,
     /// Which cores have exchanges waiting for a slot.
     wanting: Box<[AtomicBool]>,
@@ -92,14 +97,15 @@ pub struct Permits {
 impl Permits {
     pub fn new(max: u32, cores: usize) -> Permits {
         let wanting = (0..cores).map(|_| AtomicBool::new(false)).collect();
-        Permits { max: i64::from(max), taken: AtomicI64::new(0), wanting }
+        Permits { max: AtomicI64::new(i64::from(max)), taken: AtomicI64::new(0), wanting }
     }
 
     /// True: a slot is the caller's until it gives it back.
     pub fn try_take(&self) -> bool {
         // Never above the maximum, not even for a moment: another core's try must not fail on a
         // slot that nobody has, and then wait for a word that nobody sends.
-        let more = |taken| (taken < self.max).then_some(taken + 1);
+        let max = self.max.load(Ordering::SeqCst);
+        let more = |taken| (taken < max).then_some(taken + 1);
         self.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 
@@ -112,7 +118,21 @@ impl Permits {
     /// SeqCst: who says that it waits (`want`) and then looks here sees a slot that was given back
     /// by somebody who did not see it wait.
     pub fn has_room(&self) -> bool {
-        self.taken.load(Ordering::SeqCst) < self.max
+        self.taken.load(Ordering::SeqCst) < self.max.load(Ordering::SeqCst)
+    }
+
+    /// Another maximum. Below what is taken, nothing can be taken until enough was given back.
+    pub fn set_max(&self, max: u32) {
+        self.max.store(i64::from(max), Ordering::SeqCst);
+    }
+
+    pub fn is_beyond(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) > self.max.load(Ordering::Relaxed)
+    }
+
+    /// For connections that were opened when there was no maximum.
+    pub fn take_anyway(&self, count: u32) {
+        self.taken.fetch_add(i64::from(count), Ordering::SeqCst);
     }
 
     /// Says whether a core has exchanges that wait.

@@ -299,6 +299,14 @@ impl Slots {
         slot.timer_tick = tick;
     }
 
+    /// Everybody who waits for a descriptor looks again.
+    pub(super) fn wake_all(&mut self, wake: &mut Vec<Waker>) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.state != State::Free) {
+            wake.extend(slot.reader.take());
+            wake.extend(slot.writer.take());
+        }
+    }
+
     /// Ends the waits of all parked connections, as if their time were over. What has arrived is
     /// read before that, also when the ring has not told of it yet.
     pub(super) fn expire_parked(&mut self, wake: &mut Vec<Waker>) {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::engine::Socket;
 use crate::exchange::failure::{Failure, Retry, Side as Blame};
@@ -16,7 +17,7 @@ use crate::http::head::{Framing, Keep, RequestHead};
 use crate::http1::encode::{self, Forwarded};
 use crate::http1::server::Client;
 use crate::limits;
-use crate::plan::{ClusterId, Route};
+use crate::plan::{ClusterId, ClusterTimeouts, Route};
 use crate::shard::Shard;
 use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
@@ -31,13 +32,14 @@ pub(super) async fn forward(
 ) -> Result<Ending, Failure> {
     let generation = Rc::clone(&exchange.generation);
     let cluster = generation.cluster(id);
+    let timeouts = generation.plan.clusters[id.0 as usize].timeouts;
     let mut wanted = Wanted::Any;
     exchange.input.settle();
     let mut refused = Vec::new();
     loop {
-        let lease = acquire(exchange, cluster, wanted, &mut refused).await?;
+        let lease = acquire(exchange, cluster, wanted, &mut refused, timeouts.connect).await?;
         let reused = lease.reused;
-        let attempt = Attempt { shard, client, generation: &generation, route, cluster };
+        let attempt = Attempt { shard, client, generation: &generation, route, timeouts };
         match attempt.run(exchange, lease).await {
             Ok(ending) => return Ok(ending),
             Err(failed) if reused && failed.is_safe_to_repeat(exchange) => {
@@ -59,6 +61,7 @@ async fn acquire(
     cluster: &Rc<Cluster>,
     wanted: Wanted,
     refused: &mut Vec<SocketAddr>,
+    connect_timeout: Duration,
 ) -> Result<Lease, Failure> {
     loop {
         let progress = &exchange.progress;
@@ -67,7 +70,7 @@ async fn acquire(
         let marks = &mut exchange.marks;
         marks.admitted = None;
         let result = cluster
-            .acquire(wanted, refused, |now| {
+            .acquire(wanted, refused, connect_timeout, |now| {
                 progress.phase.set(Phase::Connect);
                 marks.admitted = Some(now);
             })
@@ -99,7 +102,7 @@ struct Attempt<'a> {
     client: &'a Client,
     generation: &'a Generation,
     route: &'a Route,
-    cluster: &'a Cluster,
+    timeouts: ClusterTimeouts,
 }
 
 /// How much of a request has left with the first send.
@@ -229,7 +232,7 @@ impl Attempt<'_> {
         upstream: &Socket,
     ) -> Result<Downloaded, Failure> {
         let Exchange { head, marks, progress, .. } = exchange;
-        relay::set_deadline(upstream, progress, &self.cluster.timeouts);
+        relay::set_deadline(upstream, progress, &self.timeouts);
         self.download(head, marks, progress, upstream).run().await
     }
 
@@ -242,7 +245,7 @@ impl Attempt<'_> {
     ) -> Result<Downloaded, Failure> {
         let Exchange { head, input, marks, progress, .. } = exchange;
         let (progress, plan) = (&*progress, &self.generation.plan);
-        let timeouts = &self.cluster.timeouts;
+        let timeouts = &self.timeouts;
         relay::set_deadline(upstream, progress, timeouts);
         let mut download = self.download(head, marks, progress, upstream);
         // In boxes: a long upload can afford them, and all other exchanges stay small.
@@ -277,7 +280,7 @@ impl Attempt<'_> {
             upstream,
             plan: &self.generation.plan,
             route: self.route,
-            timeouts: self.cluster.timeouts,
+            timeouts: self.timeouts,
             request,
             marks,
             progress,

@@ -17,12 +17,14 @@ pub(super) fn count(exchange: &Exchange, timings: &Timings, failure: Option<Fail
         Some(Action::Forward(id)) => Some(generation.cluster(*id).series()),
         Some(Action::Respond(_) | Action::Redirect(_) | Action::Echo) | None => None,
     };
+    let endpoint = exchange.endpoint.as_ref().map(|endpoint| endpoint.series());
+    let listener = exchange.origin.door.cells();
     let places = Places {
         counters: exchange.shard.counters(),
-        listener: &generation.series.listener(exchange.origin.listener).traffic,
+        listener: &listener.traffic,
         route: generation.series.route(exchange.route),
-        cluster,
-        endpoint: exchange.endpoint.as_ref().map(|endpoint| endpoint.series()),
+        cluster: cluster.as_ref().map(|cells| &***cells),
+        endpoint: endpoint.as_ref().map(|cells| &***cells),
     };
     let facts = Facts {
         method: exchange.head.method,

@@ -191,6 +191,9 @@ failures! {
         "too many connections are open";
     Draining: 503 SHUTTING_DOWN "draining" Proxy Never Close
         "this proxy is shutting down, try again on a new connection";
+    /// Configuration has changed too often, or too long ago, for it to go on.
+    GenerationRetired: 503 SHUTTING_DOWN "generation_retired" Proxy Never Close
+        "the configuration that this request began with is retired, try again";
     Internal: 500 INTERNAL_ERROR "internal" Proxy Never Close
         "something went wrong in this proxy";
 }

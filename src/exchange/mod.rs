@@ -31,7 +31,7 @@ use crate::plan::{Action, Route, RouteId};
 use crate::routing;
 use crate::shard::generation::Generation;
 use crate::shard::{Origin, Shard};
-use crate::upstream::pool::Endpoint;
+use crate::upstream::endpoints::Endpoint;
 
 /// A request on its way. One per connection, used again for each request, so that it allocates
 /// once.
@@ -101,7 +101,12 @@ pub(crate) enum Ending {
 }
 
 pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
-    let (ending, failure) = match answer(shard, client, exchange).await {
+    let generation = Rc::clone(&exchange.generation);
+    let answered = {
+        let answering = std::pin::pin!(answer(shard, client, exchange, &generation));
+        generation.until_retired(answering).await
+    };
+    let (ending, failure) = match answered {
         Ok(ending) => {
             exchange.progress.phase.set(Phase::Done);
             (ending, None)
@@ -133,10 +138,10 @@ async fn answer(
     shard: &Rc<Shard>,
     client: &Client,
     exchange: &mut Exchange,
+    generation: &Generation,
 ) -> Result<Ending, Failure> {
     exchange.admit(shard, client)?;
-    let generation = Rc::clone(&exchange.generation);
-    let route = exchange.find_route(&generation)?;
+    let route = exchange.find_route(generation)?;
     match &route.action {
         Action::Forward(cluster) => {
             let forwarding =
@@ -196,6 +201,7 @@ impl Exchange {
     /// What is decided before the route is known.
     fn admit(&mut self, shard: &Shard, client: &Client) -> Result<(), Failure> {
         self.recorded = false;
+        self.generation.enter();
         let plan = &self.generation.plan;
         self.marks.head = Some(engine::now());
         self.progress.received.set(self.head.bytes as u64);
@@ -238,7 +244,9 @@ impl Exchange {
 
     /// Counts the exchange, and writes its line to the access log.
     fn record(&mut self, failure: Option<Failure>) {
-        self.recorded = true;
+        if !std::mem::replace(&mut self.recorded, true) {
+            self.generation.leave();
+        }
         let shard = &self.shard;
         let timings = self.marks.timings(engine::precise_now());
         count::count(self, &timings, failure);
@@ -260,7 +268,7 @@ impl Exchange {
             request_id: self.request_id(),
             peer: self.origin.peer,
             client: self.client_address,
-            listener: &self.generation.listener(self.origin.listener).name,
+            listener: self.listener_name(),
             route: route.map_or("", |route| route.name.as_str()),
             cluster: cluster.unwrap_or_default(),
             endpoint: progress.endpoint.get(),
@@ -280,6 +288,12 @@ impl Exchange {
             failure,
             phase: progress.phase.get(),
         }
+    }
+
+    /// As its generation has it; a listener that was removed has the name that it had.
+    fn listener_name(&self) -> &str {
+        let door = &self.origin.door;
+        self.generation.listener(door.key).map_or(&door.name, |listener| &listener.name)
     }
 
     fn request_id(&self) -> &[u8] {
@@ -353,7 +367,7 @@ async fn reply(
     edits: &HeaderEdits,
 ) -> Result<Ending, Failure> {
     let ending = match exchange.skip_body() {
-        Ending::Keep if shard.life.is_draining() => Ending::Close,
+        Ending::Keep if client.origin.is_closing(shard) => Ending::Close,
         ending @ (Ending::Keep | Ending::Close | Ending::Linger | Ending::Cut) => ending,
     };
     let plan = &exchange.generation.plan;

@@ -319,7 +319,7 @@ impl Download<'_> {
 
     fn keep_for_client(&self, framing: Framing) -> Keep {
         if framing == Framing::UntilClose
-            || self.shard.life.is_draining()
+            || self.client.origin.is_closing(self.shard)
             || self.progress.upload.get() != Uploading::Whole
         {
             return Keep::Close;

@@ -30,7 +30,6 @@ pub(crate) struct Input {
 }
 
 /// A client connection, as its exchanges see it.
-#[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) socket: Socket,
     pub(crate) origin: Origin,
@@ -66,7 +65,7 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
         let left = idle.saturating_sub(limits::PARK_AFTER); // it was quiet that long already
         client.socket.set_deadline(Side::Read, Some(left));
         client.socket.set_parked(Parked::Long);
-        let ready = client.socket.ready(Side::Read).await;
+        let ready = until_ready(shard, &client).await;
         let recalled = client.socket.set_parked(Parked::No) == Parked::Recalled;
         // A request that came meanwhile is served: who was recalled is only closed between two.
         if ready.is_err() || (recalled && client.socket.is_silent()) {
@@ -75,8 +74,20 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
     }
 }
 
+/// Until something comes, or the connection is to be closed: what has come by then is read first.
+async fn until_ready(shard: &Shard, client: &Client) -> io::Result<()> {
+    let mut ready = std::pin::pin!(client.socket.ready(Side::Read));
+    std::future::poll_fn(|context| {
+        if client.origin.ends_idle(shard) {
+            return Poll::Ready(Ok(()));
+        }
+        ready.as_mut().poll(context)
+    })
+    .await
+}
+
 async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
-    let mut exchange = Exchange::new(shard, client.origin);
+    let mut exchange = Exchange::new(shard, client.origin.clone());
     let mut pipelined: u32 = 0;
     loop {
         if !exchange.input.unused().is_empty() {
@@ -88,7 +99,7 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
         }
         match read_head(shard, client, &mut exchange, before).await {
             Arrival::Head => before = Before::Something,
-            Arrival::Quiet if shard.life.is_draining() => return Pause::Over,
+            Arrival::Quiet if client.origin.ends_idle(shard) => return Pause::Over,
             Arrival::Quiet => return Pause::Quiet,
             Arrival::Gone => return Pause::Over,
             Arrival::Refused(failure) => {
@@ -127,12 +138,12 @@ async fn read_head(
 ) -> Arrival {
     exchange.input.advance();
     exchange.begin(shard.generation());
-    let timeouts = exchange.generation.plan.timeouts;
-    let limits = head_limits(&exchange.generation.plan.limits);
+    let mut timeouts = exchange.generation.plan.timeouts;
+    let mut limits = head_limits(&exchange.generation.plan.limits);
     let mut started = !exchange.input.unused().is_empty();
     let patience = match before {
         _ if started => timeouts.header,
-        Before::Something if shard.life.is_draining() => Duration::ZERO,
+        Before::Something if client.origin.ends_idle(shard) => Duration::ZERO,
         Before::Nothing | Before::Something => limits::PARK_AFTER.min(timeouts.idle),
     };
     client.socket.set_deadline(Side::Read, Some(patience));
@@ -154,6 +165,13 @@ async fn read_head(
             Ok(_) if started => {}
             Ok(_) => {
                 started = true;
+                // It may have waited through a reload.
+                let newest = shard.generation();
+                if !Rc::ptr_eq(&newest, &exchange.generation) {
+                    exchange.generation = newest;
+                    timeouts = exchange.generation.plan.timeouts;
+                    limits = head_limits(&exchange.generation.plan.limits);
+                }
                 exchange.marks.begin = engine::now();
                 client.socket.set_deadline(Side::Read, Some(timeouts.header));
             }

@@ -2,6 +2,7 @@
 //! cores.
 
 mod balance;
+pub(crate) mod blacklist;
 pub(crate) mod limit;
 
 use std::io;
@@ -14,28 +15,35 @@ use crate::engine::{self, Listener, Socket};
 use crate::http1;
 use crate::limits;
 use crate::listener::limit::{Told, Waiting};
-use crate::plan::ListenerId;
+use crate::shard::doors::Door;
 use crate::shard::{Counted, Life, Origin, Shard};
 
-/// Takes connections from one listening socket until the core drains; then those still queued in
-/// the kernel, and closes it.
-pub(crate) async fn accept(shard: Rc<Shard>, id: ListenerId, mut listener: Listener) {
+/// Takes connections from one listening socket until the core drains or the listener is removed;
+/// then those still queued in the kernel, and closes it.
+pub(crate) async fn accept(shard: Rc<Shard>, door: Rc<Door>, mut listener: Listener) {
     let session = Life::enter(&shard);
+    match listener.duplicate() {
+        Ok(spare) => door.keep_spare(spare),
+        Err(error) => log::warn!("this process cannot be upgraded: {error}"),
+    }
     let mut in_hand = None;
-    until_draining(&shard, take(&shard, id, &mut listener, &mut in_hand)).await;
-    for socket in in_hand.into_iter().chain(listener.last().await) {
+    until_closing(&shard, &door, take(&shard, &door, &mut listener, &mut in_hand)).await;
+    door.drop_spares();
+    let last = if door.is_handed_over() { listener.leave().await } else { listener.last().await };
+    for socket in in_hand.into_iter().chain(last) {
         // They were let in before the end was known: the limit does not turn them away now.
         shard.open.add(1);
-        admit(&shard, id, socket);
+        admit(&shard, &door, socket);
     }
     drop((listener, session));
+    shard.mail.to_control(ToControl::ListenerClosed(door.key));
 }
 
 /// `in_hand` is accepted, but finds no room yet. The rest waits in the kernel's queue: nothing is
 /// refused, nothing is lost.
 async fn take(
     shard: &Rc<Shard>,
-    id: ListenerId,
+    door: &Rc<Door>,
     listener: &mut Listener,
     in_hand: &mut Option<Socket>,
 ) {
@@ -50,49 +58,51 @@ async fn take(
             until_room(shard, &mut told).await;
         }
         if let Some(socket) = in_hand.take() {
-            admit(shard, id, socket);
+            admit(shard, door, socket);
         }
     }
 }
 
 /// A connection that another core has accepted for us, and counted here already.
-pub(crate) fn take_over(shard: Rc<Shard>, id: ListenerId, socket: Socket, peer: SocketAddr) {
-    let counted = Counted::new(&shard, id, true);
-    serve(shard, counted, Origin { listener: id, peer }, socket);
+pub(crate) fn take_over(shard: Rc<Shard>, door: Rc<Door>, socket: Socket, peer: SocketAddr) {
+    let counted = Counted::new(&shard, &door, true);
+    serve(shard, counted, Origin { door, peer }, socket);
 }
 
 /// Its place among the process's connections is taken.
-fn admit(shard: &Rc<Shard>, id: ListenerId, socket: Socket) {
+fn admit(shard: &Rc<Shard>, door: &Rc<Door>, socket: Socket) {
     shard.counters().accepted.add(1);
-    shard.generation().series.listener(id).accepted.add(1);
+    door.cells().accepted.add(1);
     // Gone already: nothing to serve.
     let Ok(peer) = socket.peer_address() else {
         shard.open.add(-1);
         return;
     };
-    // A core that drains asks nothing more of the others: they may be done.
-    if shard.mail.cores() > 1 && !shard.life.is_draining() {
+    // A core that drains asks nothing more of the others: they may be done. And a listener that is
+    // removed may be unknown to them already.
+    if shard.mail.cores() > 1 && !shard.life.is_draining() && !door.is_closing() {
         let open = shard.all_counters.iter().map(|counters| counters.connections.read());
         if let Some(core) = balance::better_core(shard.mail.core(), open) {
-            return hand_over(shard, core, id, socket, peer);
+            return hand_over(shard, core, door, socket, peer);
         }
     }
-    let counted = Counted::new(shard, id, false);
-    serve(Rc::clone(shard), counted, Origin { listener: id, peer }, socket);
+    let counted = Counted::new(shard, door, false);
+    serve(Rc::clone(shard), counted, Origin { door: Rc::clone(door), peer }, socket);
 }
 
-fn hand_over(shard: &Rc<Shard>, core: usize, id: ListenerId, socket: Socket, peer: SocketAddr) {
+fn hand_over(shard: &Rc<Shard>, core: usize, door: &Rc<Door>, socket: Socket, peer: SocketAddr) {
     let Some(fd) = socket.take() else {
         unreachable!("nothing has waited on a socket that was accepted just now")
     };
     // Counted there at once, so that the next decision, here or elsewhere, already sees it.
     shard.all_counters[core].connections.add(1);
-    match shard.mail.offer(core, ToShard::Connection(id, fd, peer)) {
+    match shard.mail.offer(core, ToShard::Connection(door.key, fd, peer)) {
         Ok(()) => shard.counters().handed_over.add(1),
-        Err(ToShard::Connection(id, fd, peer)) => {
+        Err(ToShard::Connection(_, fd, peer)) => {
             shard.all_counters[core].connections.add(-1);
-            let counted = Counted::new(shard, id, false);
-            serve(Rc::clone(shard), counted, Origin { listener: id, peer }, Socket::adopt(fd));
+            let counted = Counted::new(shard, door, false);
+            let origin = Origin { door: Rc::clone(door), peer };
+            serve(Rc::clone(shard), counted, origin, Socket::adopt(fd));
         }
         Err(_) => unreachable!("a letter comes back as it was"),
     }
@@ -138,15 +148,16 @@ async fn without_descriptors(shard: &Rc<Shard>, error: io::Error, told: &mut Tol
     }
 }
 
-/// Runs `future`, which has no end of its own, until the core drains.
-async fn until_draining(shard: &Shard, future: impl Future<Output = ()>) {
+/// Runs `future`, which has no end of its own, until the core drains or the door closes.
+async fn until_closing(shard: &Shard, door: &Door, future: impl Future<Output = ()>) {
     let mut future = std::pin::pin!(future);
     let mut registered = false;
     std::future::poll_fn(|context| {
-        if shard.life.is_draining() {
+        if shard.life.is_draining() || door.is_closing() {
             return Poll::Ready(());
         }
         if !std::mem::replace(&mut registered, true) {
+            door.tell_when_closing(context);
             let _ = shard.life.poll_draining(context);
         }
         future.as_mut().poll(context)

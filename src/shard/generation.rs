@@ -1,40 +1,33 @@
 //! A plan and the state that its ids name, on one core. An exchange keeps the generation that it
-//! began with.
+//! began with; what a cluster has (connections, who waits, whose turn it is) belongs to the
+//! cluster and outlives generations.
 
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::Poll;
 
-use crate::control::message::ClusterShare;
+use crate::control::message::{ClusterShare, EndpointShare, GenerationState};
 use crate::engine::Shared;
-use crate::plan::{self, ClusterId, ListenerId, Plan, RouteId};
+use crate::exchange::failure::Failure;
+use crate::plan::{self, ClusterId, ClusterKey, ListenerKey, Plan, RouteId};
 use crate::shard::mail::Mail;
-use crate::shard::series::{Series, SeriesShare};
+use crate::shard::series::Series;
 use crate::upstream::pool::Cluster;
 
 pub(crate) struct Generation {
-    pub(crate) plan: Shared<Plan>,
     pub(crate) series: Series,
     clusters: Vec<Rc<Cluster>>,
+    /// Of the plan's listeners, in their order.
+    listener_keys: Vec<ListenerKey>,
+    exchanges: Cell<u64>,
+    retired: Cell<bool>,
+    /// Let go of last: once nobody has it, the cells are free as well.
+    pub(crate) plan: Shared<Plan>,
 }
 
 impl Generation {
-    pub(crate) fn new(
-        plan: Shared<Plan>,
-        shares: Vec<ClusterShare>,
-        series: SeriesShare,
-        mail: &Rc<Mail>,
-    ) -> Generation {
-        let clusters = plan
-            .clusters
-            .iter()
-            .zip(shares)
-            .enumerate()
-            .map(|(id, (cluster, share))| {
-                Cluster::new(ClusterId(id as u32), cluster, share, Rc::clone(mail))
-            })
-            .collect();
-        Generation { plan, series: Series::new(series), clusters }
-    }
-
     pub(crate) fn cluster(&self, id: ClusterId) -> &Rc<Cluster> {
         &self.clusters[id.0 as usize]
     }
@@ -47,7 +40,146 @@ impl Generation {
         &self.plan.routes[id.0 as usize]
     }
 
-    pub(crate) fn listener(&self, id: ListenerId) -> &plan::Listener {
-        &self.plan.listeners[id.0 as usize]
+    /// `None`: this generation has that listener no more, or not yet.
+    pub(crate) fn listener(&self, key: ListenerKey) -> Option<&plan::Listener> {
+        let index = self.listener_keys.iter().position(|known| *known == key)?;
+        self.plan.listeners.get(index)
+    }
+
+    /// An exchange has begun with it.
+    pub(crate) fn enter(&self) {
+        self.exchanges.set(self.exchanges.get() + 1);
+    }
+
+    pub(crate) fn leave(&self) {
+        self.exchanges.set(self.exchanges.get() - 1);
+    }
+
+    /// Runs an exchange's future; it ends with a failure when its generation is retired.
+    pub(crate) async fn until_retired<T>(
+        &self,
+        mut exchange: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+    ) -> Result<T, Failure> {
+        std::future::poll_fn(|context| {
+            if self.retired.get() {
+                return Poll::Ready(Err(Failure::GenerationRetired));
+            }
+            exchange.as_mut().poll(context)
+        })
+        .await
+    }
+}
+
+/// What lives on one core beside the newest generation: older ones with their exchanges, and the
+/// clusters of all.
+#[derive(Default)]
+pub(crate) struct Generations {
+    newest: RefCell<Option<Rc<Generation>>>,
+    older: RefCell<Vec<Weak<Generation>>>,
+    clusters: RefCell<HashMap<ClusterKey, Weak<Cluster>>>,
+}
+
+impl Generations {
+    pub(crate) fn newest(&self) -> Option<Rc<Generation>> {
+        self.newest.borrow().clone()
+    }
+
+    /// Makes a generation the newest. Clusters that are there already are carried over.
+    pub(crate) fn install(
+        &self,
+        plan: Shared<Plan>,
+        shares: Vec<ClusterShare>,
+        series: Series,
+        listener_keys: Vec<ListenerKey>,
+        mail: &Rc<Mail>,
+    ) -> Rc<Generation> {
+        let clusters = plan
+            .clusters
+            .iter()
+            .zip(shares)
+            .map(|(cluster, share)| self.cluster_of(cluster, share, mail))
+            .collect();
+        let generation = Rc::new(Generation {
+            series,
+            clusters,
+            listener_keys,
+            exchanges: Cell::new(0),
+            retired: Cell::new(false),
+            plan,
+        });
+        let before = self.newest.replace(Some(Rc::clone(&generation)));
+        if let Some(before) = before {
+            self.let_go(&before, &generation);
+        }
+        generation
+    }
+
+    fn cluster_of(
+        &self,
+        plan: &plan::Cluster,
+        share: ClusterShare,
+        mail: &Rc<Mail>,
+    ) -> Rc<Cluster> {
+        if let Some(cluster) = self.cluster(share.key) {
+            cluster.reconfigure(plan.pool, share);
+            return cluster;
+        }
+        let key = share.key;
+        let cluster = Cluster::new(plan.pool, share, Rc::clone(mail));
+        self.clusters.borrow_mut().insert(key, Rc::downgrade(&cluster));
+        cluster
+    }
+
+    fn let_go(&self, before: &Rc<Generation>, newest: &Generation) {
+        let kept: Vec<ClusterKey> = newest.clusters.iter().map(|cluster| cluster.key()).collect();
+        let kept: std::collections::HashSet<ClusterKey> = kept.into_iter().collect();
+        for cluster in before.clusters.iter().filter(|cluster| !kept.contains(&cluster.key())) {
+            cluster.retire();
+        }
+        let mut older = self.older.borrow_mut();
+        older.retain(|generation| generation.strong_count() > 0);
+        older.push(Rc::downgrade(before));
+        self.clusters.borrow_mut().retain(|_, cluster| cluster.strong_count() > 0);
+    }
+
+    /// The cluster that a letter names, whatever generations it belongs to.
+    pub(crate) fn cluster(&self, key: ClusterKey) -> Option<Rc<Cluster>> {
+        self.clusters.borrow().get(&key).and_then(Weak::upgrade)
+    }
+
+    pub(crate) fn replace_endpoints(&self, key: ClusterKey, endpoints: Vec<EndpointShare>) {
+        let newest = self.newest.borrow();
+        let clusters = newest.as_ref().map_or(&[][..], |newest| newest.clusters());
+        if let Some(cluster) = clusters.iter().find(|cluster| cluster.key() == key) {
+            cluster.replace_endpoints(endpoints);
+        }
+    }
+
+    /// All clusters that anything here still uses.
+    pub(crate) fn clusters(&self) -> Vec<Rc<Cluster>> {
+        self.clusters.borrow().values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn older(&self) -> Vec<Rc<Generation>> {
+        self.older.borrow().iter().rev().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Those that somebody holds, newest first.
+    pub(crate) fn states(&self) -> Vec<GenerationState> {
+        let state = |generation: Rc<Generation>| GenerationState {
+            version: generation.plan.version,
+            exchanges: generation.exchanges.get(),
+        };
+        self.newest().into_iter().chain(self.older()).map(state).collect()
+    }
+
+    /// Exchanges of all generations up to this version end. The caller wakes them.
+    pub(crate) fn retire(&self, through: u64) -> u64 {
+        let old = self.older().into_iter().filter(|old| old.plan.version <= through);
+        old.map(|generation| {
+            generation.retired.set(true);
+            generation.exchanges.get()
+        })
+        .sum()
     }
 }

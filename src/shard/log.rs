@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 
+use crate::control::message::LogChange;
 use crate::events::queue::{Batch, Offered, Producer};
 use crate::exchange::record::Record;
 use crate::plan::AccessLogFormat;
@@ -20,11 +21,26 @@ struct Lines {
 }
 
 impl AccessLines {
-    pub(crate) fn install(&self, log: Option<(AccessLogFormat, Producer)>) {
-        *self.0.borrow_mut() = log.map(|(format, mut producer)| {
-            let batch = producer.begin();
-            Lines { format, producer, batch }
-        });
+    /// With a new plan. Exchanges that end from now on are told of in the new place and format;
+    /// what was told before goes to the old place.
+    pub(crate) fn install(
+        &self,
+        format: Option<AccessLogFormat>,
+        change: LogChange,
+        counters: &Counters,
+    ) {
+        self.flush(counters);
+        let mut lines = self.0.borrow_mut();
+        match (change, format) {
+            (LogChange::To(mut producer), Some(format)) => {
+                let batch = producer.begin();
+                *lines = Some(Lines { format, producer, batch });
+            }
+            (LogChange::Same, Some(format)) => {
+                lines.iter_mut().for_each(|lines| lines.format = format);
+            }
+            (LogChange::Off, _) | (_, None) => *lines = None,
+        }
     }
 
     pub(crate) fn is_enabled(&self) -> bool {

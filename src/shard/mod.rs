@@ -2,6 +2,7 @@
 //! nothing here is ever seen by another thread but the counters.
 
 pub(crate) mod counters;
+pub(crate) mod doors;
 pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
@@ -16,18 +17,19 @@ use crate::control::message::{Install, ShardState, ToControl, ToShard};
 use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
-use crate::plan::ListenerId;
 use crate::shard::counters::Counters;
-use crate::shard::generation::Generation;
+use crate::shard::doors::{Door, Doors, Wanted};
+use crate::shard::generation::{Generation, Generations};
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
-use crate::shard::series::ListenerCells;
+use crate::shard::series::{ListenerCells, Series};
 use crate::shard::workspace::Workspaces;
 
 pub(crate) struct Shard {
     pub(crate) mail: Rc<Mail>,
-    generation: RefCell<Option<Rc<Generation>>>,
-    /// Connections from cores that have their first plan already; this one has not.
+    pub(crate) generations: Generations,
+    doors: Doors,
+    /// Connections from cores that have a plan already that is still on its way here.
     early: RefCell<Vec<ToShard>>,
     /// By core; its own is `counters()`.
     pub(crate) all_counters: Vec<Shared<Counters>>,
@@ -46,6 +48,9 @@ pub(crate) struct Shard {
 #[derive(Default)]
 pub(crate) struct Life {
     draining: Cell<bool>,
+    /// Clients that are between two requests get the time to ask once more: only an answer can tell
+    /// them to close without crossing their next request.
+    patient: Cell<bool>,
     stopped: Cell<bool>,
     /// Connections and the listeners' accept loops.
     sessions: Cell<usize>,
@@ -61,7 +66,8 @@ pub(crate) async fn run(
 ) {
     let shard = Rc::new(Shard {
         mail,
-        generation: RefCell::new(None),
+        generations: Generations::default(),
+        doors: Doors::default(),
         early: RefCell::default(),
         all_counters,
         open,
@@ -93,16 +99,18 @@ impl Drop for Shard {
 
 impl Shard {
     fn apply(self: &Rc<Self>, letter: ToShard) {
-        if self.generation.borrow().is_some() {
+        if self.generations.newest().is_some() {
             return self.follow(letter);
         }
         match letter {
-            ToShard::Install(_) | ToShard::Drain | ToShard::Stop => self.follow(letter),
+            ToShard::Install(_) | ToShard::Drain { .. } | ToShard::Stop => self.follow(letter),
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
+            | ToShard::Retire(_)
             | ToShard::Report(_)
             | ToShard::MakeRoom(_)
+            | ToShard::LendSockets
             | ToShard::SlotFree(_)
             | ToShard::Recall(_) => {}
         }
@@ -112,46 +120,92 @@ impl Shard {
         match letter {
             ToShard::Install(install) => self.install(*install),
             ToShard::Endpoints(cluster, endpoints) => {
-                self.generation().cluster(cluster).replace_endpoints(endpoints);
+                self.generations.replace_endpoints(cluster, endpoints);
             }
+            ToShard::Retire(through) => self.retire(through),
             ToShard::Report(round) => self.report(round),
-            ToShard::Drain => self.drain(),
+            ToShard::LendSockets => self.mail.to_control(ToControl::Lent(self.doors.lend())),
+            ToShard::Drain { handed_over } => {
+                self.doors.hand_over(&handed_over);
+                self.drain(!handed_over.is_empty());
+            }
             ToShard::Stop => self.life.stop(),
-            ToShard::Connection(listener, fd, peer) => {
-                listener::take_over(Rc::clone(self), listener, engine::Socket::adopt(fd), peer);
+            ToShard::Connection(key, fd, peer) => {
+                let door = match self.doors.find(key) {
+                    None if self.doors.is_to_come(key) => {
+                        return self.early.borrow_mut().push(ToShard::Connection(key, fd, peer));
+                    }
+                    found => found.unwrap_or_else(|| Doors::closed(key)),
+                };
+                listener::take_over(Rc::clone(self), door, engine::Socket::adopt(fd), peer);
                 if self.life.is_draining() {
                     // It was on its way when this core may have said already that it is empty.
                     self.tell_when_empty();
                 }
             }
             ToShard::MakeRoom(room) => listener::limit::make_room(self, room),
-            ToShard::SlotFree(cluster) => self.generation().cluster(cluster).slot_free(),
-            ToShard::Recall(cluster) => self.generation().cluster(cluster).recall(),
+            // One that is not here has nothing to give, and nobody who waits.
+            ToShard::SlotFree(cluster) => {
+                self.generations.cluster(cluster).into_iter().for_each(|c| c.slot_free());
+            }
+            ToShard::Recall(cluster) => {
+                self.generations.cluster(cluster).into_iter().for_each(|c| c.recall());
+            }
         }
     }
 
     fn install(self: &Rc<Self>, install: Install) {
         let version = install.plan.version;
-        let generation =
-            Rc::new(Generation::new(install.plan, install.clusters, install.series, &self.mail));
+        let (keys, series) = (install.listener_keys.clone(), install.series);
+        let generation = self.generations.install(
+            install.plan,
+            install.clusters,
+            Series { bounds: series.bounds, routes: series.routes },
+            install.listener_keys,
+            &self.mail,
+        );
         let format = generation.plan.access_log.as_ref().map(|log| log.format);
-        self.log.install(format.zip(install.log));
-        *self.generation.borrow_mut() = Some(generation);
-        for (id, socket) in install.listeners {
-            engine::spawn(listener::accept(Rc::clone(self), id, engine::Listener::adopt(socket)));
+        self.log.install(format, install.log, self.counters());
+        let names = generation.plan.listeners.iter().map(|listener| listener.name.as_str());
+        let wanted = keys.into_iter().zip(names).zip(series.listeners);
+        if self.doors.change(wanted.map(|((key, name), cells)| Wanted { key, name, cells })) {
+            // Those that came by a door that closes find it closing.
+            engine::wake_all();
         }
+        for (key, socket) in install.sockets {
+            let Some(door) = self.doors.find(key) else { continue };
+            engine::spawn(listener::accept(Rc::clone(self), door, engine::Listener::adopt(socket)));
+        }
+        self.stir();
         self.early.take().into_iter().for_each(|letter| self.follow(letter));
         self.mail.to_control(ToControl::Installed { core: self.mail.core(), version });
     }
 
     fn report(&self, round: u64) {
-        let state = ShardState { round, core: engine::core_state() };
+        let generations = self.generations.states();
+        let state = ShardState { round, core: engine::core_state(), generations };
         self.mail.to_control(ToControl::State { core: self.mail.core(), state: Box::new(state) });
     }
 
-    fn drain(self: &Rc<Self>) {
+    fn retire(&self, through: u64) {
+        if self.generations.retire(through) > 0 {
+            engine::wake_all();
+        }
+    }
+
+    fn drain(self: &Rc<Self>, patient: bool) {
+        self.life.patient.set(patient);
         self.life.drain();
-        engine::expire_parked();
+        if patient {
+            let shard = Rc::clone(self);
+            engine::spawn(async move {
+                engine::sleep(limits::UPGRADE_IDLE_GRACE).await;
+                shard.life.patient.set(false);
+                engine::expire_parked();
+            });
+        } else {
+            engine::expire_parked();
+        }
         self.tell_when_empty();
     }
 
@@ -166,8 +220,7 @@ impl Shard {
 
     /// The generation for a new exchange.
     pub(crate) fn generation(&self) -> Rc<Generation> {
-        let generation = self.generation.borrow();
-        Rc::clone(generation.as_ref().expect("letters that need a plan come after the first one"))
+        self.generations.newest().expect("letters that need a plan come after the first one")
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -221,8 +274,7 @@ async fn housekeeping(shard: Rc<Shard>) {
         shard.log.flush(shard.counters());
         engine::watch_connections();
         if beat.is_multiple_of(limits::POOL_SWEEP_BEATS) {
-            let generation = shard.generation.borrow().clone();
-            let clusters = generation.as_ref().map_or(&[][..], |generation| generation.clusters());
+            let clusters = shard.generations.clusters();
             clusters.iter().for_each(|cluster| cluster.sweep(engine::now()));
             engine::trim_buffers();
             let connections =
@@ -315,8 +367,8 @@ pub(crate) struct Counted {
 
 impl Counted {
     /// `already`: another core has counted it here when it handed it over.
-    pub(crate) fn new(shard: &Rc<Shard>, id: ListenerId, already: bool) -> Counted {
-        let listener = Rc::clone(shard.generation().series.listener(id));
+    pub(crate) fn new(shard: &Rc<Shard>, door: &Door, already: bool) -> Counted {
+        let listener = door.cells();
         listener.open.add(1);
         if !already {
             shard.counters().connections.add(1);
@@ -334,8 +386,20 @@ impl Drop for Counted {
 }
 
 /// Which listener a connection came by, and whom it is from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub(crate) struct Origin {
-    pub(crate) listener: ListenerId,
+    pub(crate) door: Rc<Door>,
     pub(crate) peer: std::net::SocketAddr,
+}
+
+impl Origin {
+    /// The connection ends now if it is between two requests.
+    pub(crate) fn ends_idle(&self, shard: &Shard) -> bool {
+        (shard.life.is_draining() && !shard.life.patient.get()) || self.door.is_closing()
+    }
+
+    /// The connection ends after the exchange that it is in.
+    pub(crate) fn is_closing(&self, shard: &Shard) -> bool {
+        shard.life.is_draining() || self.door.is_closing()
+    }
 }

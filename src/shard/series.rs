@@ -2,14 +2,13 @@
 //! the control core, one set per core, so that they outlive plans and are read where they are.
 //! Written with plain stores by their own core only.
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use crate::engine::{Counter, Shared};
 use crate::exchange::failure::Failure;
 use crate::exchange::record::Timings;
 use crate::limits;
-use crate::plan::{Bounds, ListenerId, RouteId};
+use crate::plan::{Bounds, RouteId};
 
 /// Durations, by bucket. Not cumulative: an exchange is one addition in one bucket.
 #[derive(Debug, Default)]
@@ -144,30 +143,19 @@ pub(crate) struct EndpointCells {
 pub struct SeriesShare {
     /// Those that the process began with: the cells are arranged by them.
     pub(crate) bounds: Bounds,
-    /// By `ListenerId`.
+    /// In the plan's order.
     pub(crate) listeners: Vec<Shared<ListenerCells>>,
     /// By `RouteId`, then one for requests that no route matches.
     pub(crate) routes: Vec<Shared<RouteCells>>,
 }
 
-/// The same, as a generation holds them.
+/// What a generation holds of that: doors have the listeners', clusters their own.
 pub(crate) struct Series {
     pub(crate) bounds: Bounds,
-    /// Connections keep theirs, whatever generations come.
-    listeners: Vec<Rc<Shared<ListenerCells>>>,
-    routes: Vec<Shared<RouteCells>>,
+    pub(crate) routes: Vec<Shared<RouteCells>>,
 }
 
 impl Series {
-    pub(crate) fn new(share: SeriesShare) -> Series {
-        let listeners = share.listeners.into_iter().map(Rc::new).collect();
-        Series { bounds: share.bounds, listeners, routes: share.routes }
-    }
-
-    pub(crate) fn listener(&self, id: ListenerId) -> &Rc<Shared<ListenerCells>> {
-        &self.listeners[usize::from(id.0)]
-    }
-
     /// `None`: no route was found.
     pub(crate) fn route(&self, id: Option<RouteId>) -> &RouteCells {
         let unrouted = self.routes.len() - 1;

@@ -259,6 +259,26 @@ pub const DRAINING: Metric = gauge(
 );
 pub const RULES_VERSION: Metric =
     gauge("tls_proxy_rules_version", "", "Counts up with every configuration that was accepted.");
+pub const RELOADS_TOTAL: Metric = counter(
+    "tls_proxy_reloads_total",
+    "outcome",
+    "New configurations for the running process: taken (ok), or refused without any effect.",
+);
+pub const RELOAD_SUCCESSFUL: Metric = gauge(
+    "tls_proxy_config_last_reload_successful",
+    "",
+    "0 after a reload that was refused: the file is not what is in force.",
+);
+pub const RELOAD_SUCCESS_TIMESTAMP_SECONDS: Metric = gauge(
+    "tls_proxy_config_last_reload_success_timestamp_seconds",
+    "",
+    "When the configuration in force was put there, in seconds since 1970.",
+);
+pub const GENERATIONS: Metric = gauge(
+    "tls_proxy_config_generations",
+    "",
+    "Configurations that exchanges still run with, the one in force included.",
+);
 pub const METRICS_FOLDED: Metric = gauge(
     "tls_proxy_metrics_folded",
     "kind",
@@ -305,7 +325,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 52] = [
+pub const ALL: [Metric; 56] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -347,6 +367,10 @@ pub const ALL: [Metric; 52] = [
     ACCESS_LOG_DROPPED_TOTAL,
     DRAINING,
     RULES_VERSION,
+    RELOADS_TOTAL,
+    RELOAD_SUCCESSFUL,
+    RELOAD_SUCCESS_TIMESTAMP_SECONDS,
+    GENERATIONS,
     METRICS_FOLDED,
     CORE_CONNECTIONS,
     CORE_REQUESTS_TOTAL,

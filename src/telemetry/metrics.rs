@@ -26,8 +26,21 @@ pub struct Snapshot {
     pub access_log_dropped_lines: u64,
     pub draining: bool,
     pub rules_version: u64,
+    pub reloads: ReloadCounts,
     pub usage: Usage,
     pub started: SystemTime,
+}
+
+/// New configurations for the process that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReloadCounts {
+    pub ok: u64,
+    pub refused: u64,
+    pub last_is_ok: bool,
+    /// When the configuration in force was put there.
+    pub last_ok: SystemTime,
+    /// Configurations that some exchange still runs with, the newest included.
+    pub generations: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -301,6 +314,13 @@ pub(crate) mod tests {
             access_log_dropped_lines: 4,
             draining: false,
             rules_version: 3,
+            reloads: ReloadCounts {
+                ok: 2,
+                refused: 1,
+                last_is_ok: false,
+                last_ok: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_250),
+                generations: 2,
+            },
             usage: Usage {
                 cpu: Duration::from_millis(12_340),
                 resident_bytes: 8 << 20,

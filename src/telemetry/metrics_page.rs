@@ -17,7 +17,9 @@ use crate::shard::series::{
 use crate::telemetry::decimal;
 use crate::telemetry::exposition::{Outlet, Page};
 use crate::telemetry::metric_names::{self as names, Metric};
-use crate::telemetry::metrics::{Counts, METHODS, Named, STATUS_SLOTS, Series, Snapshot, micros};
+use crate::telemetry::metrics::{
+    Counts, METHODS, Named, ReloadCounts, STATUS_SLOTS, Series, Snapshot, micros,
+};
 
 type Result = io::Result<()>;
 
@@ -259,10 +261,23 @@ fn process<O: Outlet>(snapshot: &Snapshot, merged: &Counts, series: &Series, pag
     page.plain(names::ACCESS_LOG_DROPPED_TOTAL, dropped);
     page.plain(names::DRAINING, u64::from(snapshot.draining));
     page.plain(names::RULES_VERSION, snapshot.rules_version);
+    reloads(&snapshot.reloads, page);
     page.header(names::METRICS_FOLDED);
     for (kind, count) in series.folded {
         page.sample(names::METRICS_FOLDED, &[("kind", kind)], count);
     }
+}
+
+fn reloads<O: Outlet>(reloads: &ReloadCounts, page: &mut Page<O>) {
+    page.header(names::RELOADS_TOTAL);
+    for (outcome, count) in [("ok", reloads.ok), ("refused", reloads.refused)] {
+        page.sample(names::RELOADS_TOTAL, &[("outcome", outcome)], count);
+    }
+    page.plain(names::RELOAD_SUCCESSFUL, u64::from(reloads.last_is_ok));
+    page.header(names::RELOAD_SUCCESS_TIMESTAMP_SECONDS);
+    let last = reloads.last_ok.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    page.seconds(names::RELOAD_SUCCESS_TIMESTAMP_SECONDS, &[], micros(last));
+    page.plain(names::GENERATIONS, reloads.generations);
 }
 
 async fn cores<O: Outlet>(snapshot: &Snapshot, page: &mut Page<O>) -> Result {

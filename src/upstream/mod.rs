@@ -2,4 +2,5 @@
 //! queue when there is none.
 
 pub(crate) mod connect;
+pub(crate) mod endpoints;
 pub(crate) mod pool;

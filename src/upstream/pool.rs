@@ -2,7 +2,7 @@
 //! process's (`Permits`): a core that finds it reached waits in a bounded queue and asks the
 //! others to close an idle connection; whoever frees a slot tells a core that waits.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,21 +10,21 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::balancing::RoundRobin;
 use crate::control::message::{ClusterShare, EndpointShare, ToShard};
-use crate::engine::{self, Level, Permits, Shared, Socket};
+use crate::engine::{self, Level, Shared, Socket};
 use crate::exchange::failure::Failure;
 use crate::limits;
-use crate::plan::{self, ClusterId, ClusterTimeouts, PoolLimits};
+use crate::plan::{ClusterKey, PoolLimits};
 use crate::shard::mail::Mail;
-use crate::shard::series::{ClusterCells, EndpointCells};
+use crate::shard::series::ClusterCells;
 use crate::upstream::connect::connect;
+use crate::upstream::endpoints::{Endpoint, Endpoints, Kept};
 
 /// A cluster as one core sees it.
 pub(crate) struct Cluster {
-    id: ClusterId,
-    limits: PoolLimits,
-    pub(crate) timeouts: ClusterTimeouts,
+    key: ClusterKey,
+    /// Of the newest generation.
+    limits: Cell<PoolLimits>,
     mail: Rc<Mail>,
     endpoints: RefCell<Endpoints>,
     /// No longer in the cluster, but with connections that exchanges still use.
@@ -32,31 +32,10 @@ pub(crate) struct Cluster {
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
     /// Of the whole process.
     waiting: Shared<Level>,
-    series: Shared<ClusterCells>,
+    /// Of its name in the newest generation.
+    series: RefCell<Shared<ClusterCells>>,
     /// When this core last gave a slot away although it had waiters of its own.
     yielded: Cell<Option<Instant>>,
-}
-
-struct Endpoints {
-    list: Vec<Rc<Endpoint>>,
-    weights: Vec<u32>,
-    turn: RoundRobin,
-}
-
-pub(crate) struct Endpoint {
-    pub(crate) address: SocketAddr,
-    idle: RefCell<Vec<Kept>>,
-    open: Cell<u32>,
-    series: Shared<EndpointCells>,
-    permits: Option<Shared<Permits>>,
-    /// No longer part of the cluster: connections close when their exchange ends.
-    removed: Cell<bool>,
-}
-
-/// An idle connection in the pool.
-struct Kept {
-    socket: Socket,
-    until: Instant,
 }
 
 /// A connection lent to one exchange. Dropped: it is closed. `keep` puts it into the pool.
@@ -108,32 +87,66 @@ enum Choice {
 }
 
 impl Cluster {
-    pub(crate) fn new(
-        id: ClusterId,
-        plan: &plan::Cluster,
-        share: ClusterShare,
-        mail: Rc<Mail>,
-    ) -> Rc<Cluster> {
+    pub(crate) fn new(limits: PoolLimits, share: ClusterShare, mail: Rc<Mail>) -> Rc<Cluster> {
         Rc::new(Cluster {
-            id,
-            limits: plan.pool,
-            timeouts: plan.timeouts,
+            key: share.key,
+            limits: Cell::new(limits),
             endpoints: RefCell::new(Endpoints::new(share.endpoints, &[], mail.core())),
             leaving: RefCell::default(),
             mail,
             waiters: RefCell::default(),
             waiting: share.waiting,
-            series: share.series,
+            series: RefCell::new(share.series),
             yielded: Cell::new(None),
         })
     }
 
+    /// The cluster of a new generation: connections, waiting exchanges and the turn among its
+    /// endpoints go on.
+    pub(crate) fn reconfigure(&self, limits: PoolLimits, share: ClusterShare) {
+        self.limits.set(limits);
+        self.count_in(share.series);
+        self.replace_endpoints(share.endpoints);
+    }
+
+    /// From now on its numbers are these: it has cells of its own now, or none any more. What is
+    /// open or waits moves with it.
+    fn count_in(&self, series: Shared<ClusterCells>) {
+        if self.series.borrow().is_same(&series) {
+            return;
+        }
+        let (open, waiting) = (self.open_connections(), self.waiters.borrow().len() as u64);
+        series.open.add(open);
+        series.waiting.add(waiting);
+        let old = self.series.replace(series);
+        old.open.sub(open);
+        old.waiting.sub(waiting);
+    }
+
+    pub(crate) fn series(&self) -> Ref<'_, Shared<ClusterCells>> {
+        self.series.borrow()
+    }
+
+    /// No generation to come has it: what is idle is closed, the rest when its exchange ends.
+    pub(crate) fn retire(&self) {
+        let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
+        for endpoint in endpoints {
+            endpoint.removed.set(true);
+            self.close_idle(&endpoint, usize::MAX);
+        }
+    }
+
     /// Takes over new addresses; connections to those that stay are kept.
     pub(crate) fn replace_endpoints(&self, shares: Vec<EndpointShare>) {
+        if self.endpoints.borrow().are(&shares) {
+            // Nothing moved but perhaps a maximum.
+            return self.close_surplus();
+        }
         // An address may leave and come back: what this core wants of it must not outlast the list.
         self.ask_no_more();
         let old = std::mem::take(&mut self.endpoints.borrow_mut().list);
-        let new = Endpoints::new(shares, &old, self.mail.core());
+        let next = self.endpoints.borrow().turn.position();
+        let new = Endpoints::new(shares, &old, next);
         let dropped: Vec<_> =
             old.into_iter().filter(|o| !new.list.iter().any(|n| Rc::ptr_eq(n, o))).collect();
         *self.endpoints.borrow_mut() = new;
@@ -149,6 +162,19 @@ impl Cluster {
         }
         // After asking: a slot given back before that was announced to nobody.
         self.wake_first();
+        self.close_surplus();
+    }
+
+    /// A maximum that was lowered: idle connections beyond it go first.
+    fn close_surplus(&self) {
+        let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
+        for endpoint in endpoints {
+            while endpoint.is_beyond() && !endpoint.idle.borrow().is_empty() {
+                self.close_idle(&endpoint, 1);
+            }
+        }
+        // And one that was raised has room.
+        self.wake_first();
     }
 
     /// A connection to an endpoint: a kept one, a new one, or the first that becomes free in time.
@@ -157,6 +183,7 @@ impl Cluster {
         self: &Rc<Self>,
         wanted: Wanted,
         refused: &[SocketAddr],
+        connect_timeout: Duration,
         admitted: impl FnOnce(Instant),
     ) -> Result<Lease, (Failure, Option<SocketAddr>)> {
         let choice = if self.waiters.borrow().is_empty() {
@@ -171,18 +198,18 @@ impl Cluster {
         admitted(engine::now());
         match choice {
             Choice::Kept(lease) => {
-                self.series.reused.add(1);
+                self.series.borrow().reused.add(1);
                 Ok(lease)
             }
             Choice::Open(slot) => {
                 let address = slot.endpoint.address;
-                match connect(address, self.timeouts.connect).await {
+                match connect(address, connect_timeout).await {
                     Ok(socket) => {
-                        self.series.opened.add(1);
+                        self.series.borrow().opened.add(1);
                         Ok(Lease { socket: Some(socket), slot, reused: false })
                     }
                     Err(failure) => {
-                        slot.endpoint.series.connect_failures.add(1);
+                        slot.endpoint.series().connect_failures.add(1);
                         Err((failure, Some(address)))
                     }
                 }
@@ -230,13 +257,14 @@ impl Cluster {
             return Choice::Full;
         }
         endpoint.open.set(endpoint.open.get() + 1);
-        endpoint.series.open.add(1);
-        self.series.open.add(1);
+        endpoint.series().open.add(1);
+        self.series.borrow().open.add(1);
         Choice::Open(Slot { cluster: Rc::clone(self), endpoint, held: true })
     }
 
     fn has_room(&self, endpoint: &Endpoint) -> bool {
-        let Some(permits) = &endpoint.permits else { return true };
+        let permits = endpoint.permits.borrow();
+        let Some(permits) = permits.as_ref() else { return true };
         !endpoint.idle.borrow().is_empty() || permits.has_room()
     }
 
@@ -246,7 +274,7 @@ impl Cluster {
         refused: &[SocketAddr],
     ) -> Result<Choice, Failure> {
         let place = Place::take(self).ok_or(Failure::PoolFull)?;
-        let mut late = std::pin::pin!(engine::sleep(self.limits.queue_timeout));
+        let mut late = std::pin::pin!(engine::sleep(self.limits.get().queue_timeout));
         let mut look = std::pin::pin!(engine::sleep(limits::SLOT_LOOK_INTERVAL));
         std::future::poll_fn(|context| {
             loop {
@@ -271,18 +299,14 @@ impl Cluster {
     /// Tells the process that exchanges wait here, and asks the other cores for a slot.
     fn ask_others(&self) {
         for endpoint in &self.endpoints.borrow().list {
-            if let Some(permits) = &endpoint.permits {
-                permits.want(self.mail.core(), true);
-            }
+            endpoint.want(self.mail.core(), true);
         }
-        self.mail.to_all_others(|| ToShard::Recall(self.id));
+        self.mail.to_all_others(|| ToShard::Recall(self.key));
     }
 
     fn ask_no_more(&self) {
         for endpoint in &self.endpoints.borrow().list {
-            if let Some(permits) = &endpoint.permits {
-                permits.want(self.mail.core(), false);
-            }
+            endpoint.want(self.mail.core(), false);
         }
     }
 
@@ -290,11 +314,7 @@ impl Cluster {
     pub(crate) fn recall(&self) {
         let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
         for endpoint in endpoints {
-            let wanted = endpoint
-                .permits
-                .as_ref()
-                .is_some_and(|p| p.wanted_by_another(self.mail.core()).is_some());
-            if wanted {
+            if endpoint.wanted_by_another(self.mail.core()).is_some() {
                 self.close_idle(&endpoint, 1);
             }
         }
@@ -326,15 +346,17 @@ impl Cluster {
     /// A connection of `endpoint` is closed: its slot goes back to the process, and to who waits.
     fn give_slot(&self, endpoint: &Endpoint) {
         endpoint.open.set(endpoint.open.get() - 1);
-        endpoint.series.open.sub(1);
-        self.series.open.sub(1);
+        endpoint.series().open.sub(1);
+        self.series.borrow().open.sub(1);
         if endpoint.removed.get() {
             self.leaving.borrow_mut().retain(|leaving| leaving.open.get() > 0);
         }
-        let Some(permits) = &endpoint.permits else { return };
-        permits.give();
-        if let Some(core) = permits.wanted_by_another(self.mail.core()) {
-            self.mail.to(core, ToShard::SlotFree(self.id));
+        match endpoint.permits.borrow().as_ref() {
+            Some(permits) => permits.give(),
+            None => return,
+        }
+        if let Some(core) = endpoint.wanted_by_another(self.mail.core()) {
+            self.mail.to(core, ToShard::SlotFree(self.key));
         }
         self.wake_first();
     }
@@ -343,10 +365,7 @@ impl Cluster {
     /// waits. With waiters here too, that is done at most every few milliseconds: connections must
     /// not be closed and opened for each request, and no core may starve.
     fn owes_others(&self, endpoint: &Endpoint, now: Instant) -> bool {
-        let wanted = endpoint
-            .permits
-            .as_ref()
-            .is_some_and(|p| p.wanted_by_another(self.mail.core()).is_some());
+        let wanted = endpoint.wanted_by_another(self.mail.core()).is_some();
         if !wanted || self.waiters.borrow().is_empty() {
             return wanted;
         }
@@ -373,11 +392,10 @@ impl Cluster {
             return;
         }
         for endpoint in &self.endpoints.borrow().list {
-            if let Some(permits) = &endpoint.permits
-                && permits.has_room()
-                && let Some(core) = permits.wanted_by_another(self.mail.core())
+            if endpoint.permits.borrow().as_ref().is_some_and(|permits| permits.has_room())
+                && let Some(core) = endpoint.wanted_by_another(self.mail.core())
             {
-                self.mail.to(core, ToShard::SlotFree(self.id));
+                self.mail.to(core, ToShard::SlotFree(self.key));
             }
         }
     }
@@ -413,6 +431,10 @@ impl Cluster {
         }
     }
 
+    pub(crate) fn key(&self) -> ClusterKey {
+        self.key
+    }
+
     pub(crate) fn open_connections(&self) -> u64 {
         let (endpoints, leaving) = (self.endpoints.borrow(), self.leaving.borrow());
         let all = endpoints.list.iter().chain(leaving.iter());
@@ -420,59 +442,10 @@ impl Cluster {
     }
 }
 
-impl Cluster {
-    pub(crate) fn series(&self) -> &ClusterCells {
-        &self.series
-    }
-}
-
-impl Endpoints {
-    fn new(shares: Vec<EndpointShare>, old: &[Rc<Endpoint>], core: usize) -> Endpoints {
-        let weights: Vec<u32> = shares.iter().map(|share| share.weight).collect();
-        let list = shares
-            .into_iter()
-            .map(|share| {
-                old.iter()
-                    .find(|o| o.address == share.address)
-                    .map_or_else(|| Endpoint::new(share), Rc::clone)
-            })
-            .collect();
-        let turn = RoundRobin::new(&weights, core);
-        Endpoints { list, weights, turn }
-    }
-
-    fn has_another(&self, refused: &[SocketAddr]) -> bool {
-        let mut weighted = self.list.iter().zip(&self.weights);
-        weighted.any(|(endpoint, &weight)| weight > 0 && !refused.contains(&endpoint.address))
-    }
-}
-
-impl Endpoint {
-    fn new(share: EndpointShare) -> Rc<Endpoint> {
-        Rc::new(Endpoint {
-            address: share.address,
-            idle: RefCell::default(),
-            open: Cell::new(0),
-            series: share.series,
-            permits: share.permits,
-            removed: Cell::new(false),
-        })
-    }
-
-    pub(crate) fn series(&self) -> &EndpointCells {
-        &self.series
-    }
-
-    /// A slot of the process, for a new connection.
-    fn try_take(&self) -> bool {
-        self.permits.as_ref().is_none_or(|permits| permits.try_take())
-    }
-}
-
-impl Kept {
-    /// A FIN, or bytes nobody asked for, make it useless.
-    fn is_usable(&self, now: Instant) -> bool {
-        now < self.until && self.socket.is_silent()
+impl Drop for Cluster {
+    /// The last exchange of a generation that had it has ended: slots of the process go back.
+    fn drop(&mut self) {
+        self.retire();
     }
 }
 
@@ -493,10 +466,14 @@ impl Lease {
     pub(crate) fn keep(mut self, promised: Option<Duration>) {
         let now = engine::now();
         let Slot { cluster, endpoint, .. } = &self.slot;
-        let limit = cluster.limits.idle_timeout;
+        let limit = cluster.limits.get().idle_timeout;
         // A second before the endpoint's own clock runs out: its FIN must not cross our request.
         let idle = promised.map_or(limit, |p| limit.min(p.saturating_sub(Duration::from_secs(1))));
-        if endpoint.removed.get() || idle.is_zero() || cluster.owes_others(endpoint, now) {
+        if endpoint.removed.get()
+            || idle.is_zero()
+            || endpoint.is_beyond()
+            || cluster.owes_others(endpoint, now)
+        {
             return;
         }
         let socket = self.socket.take().expect("a lease has its socket until it is kept");
@@ -539,11 +516,11 @@ impl<'a> Place<'a> {
     /// `None`: as many wait already, in the whole process, as may.
     fn take(cluster: &'a Rc<Cluster>) -> Option<Place<'a>> {
         // Counted first and looked at then: two cores cannot both find the last place.
-        if cluster.waiting.add(1) > i64::from(cluster.limits.queue_max) {
+        if cluster.waiting.add(1) > i64::from(cluster.limits.get().queue_max) {
             cluster.waiting.add(-1);
             return None;
         }
-        cluster.series.waiting.add(1);
+        cluster.series.borrow().waiting.add(1);
         let waiter = Rc::new(Waiter::default());
         waiter.may_look.set(cluster.waiters.borrow().iter().all(|w| w.picky.get()));
         cluster.waiters.borrow_mut().push_back(Rc::clone(&waiter));
@@ -579,7 +556,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.cluster.waiters.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
         self.cluster.waiting.add(-1);
-        self.cluster.series.waiting.sub(1);
+        self.cluster.series.borrow().waiting.sub(1);
         if self.cluster.waiters.borrow().is_empty() {
             self.cluster.ask_no_more();
             self.cluster.pass_on();
@@ -593,7 +570,8 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Doorbell, Inbox, Placement, mailbox};
+    use crate::engine::{Doorbell, Inbox, Permits, Placement, mailbox};
+    use crate::shard::series::EndpointCells;
 
     /// Runs `main` as a core of its own: the pool needs a clock and timers.
     fn on_a_core<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + Send + 'static) {
@@ -630,24 +608,19 @@ mod tests {
         let (to_control, control) = mailbox(Doorbell::new().unwrap());
         let mail = Rc::new(Mail::new(0, vec![None, Some(to_other)], to_control));
         let second = Duration::from_secs(1);
-        let plan = plan::Cluster {
-            name: "a".to_owned(),
-            endpoints: Vec::new(),
-            balance: plan::Balance::RoundRobin,
-            pool: PoolLimits {
-                connections_max: Some(1),
-                queue_max,
-                queue_timeout: 30 * second,
-                idle_timeout: 60 * second,
-            },
-            timeouts: ClusterTimeouts { connect: second, first_byte: second, read: second },
+        let limits = PoolLimits {
+            connections_max: Some(1),
+            queue_max,
+            queue_timeout: 30 * second,
+            idle_timeout: 60 * second,
         };
         let share = ClusterShare {
+            key: ClusterKey(0),
             waiting: Shared::new(Level::default()),
             series: Shared::new(ClusterCells::default()),
             endpoints,
         };
-        (Cluster::new(ClusterId(0), &plan, share, mail), other, control)
+        (Cluster::new(limits, share, mail), other, control)
     }
 
     #[test]
@@ -762,7 +735,7 @@ mod tests {
         let endpoint = Rc::clone(&cluster.endpoints.borrow().list[0]);
         assert!(endpoint.try_take());
         endpoint.open.set(endpoint.open.get() + 1);
-        endpoint.series.open.add(1);
+        endpoint.series().open.add(1);
         let until = engine::now() + Duration::from_secs(60);
         endpoint.idle.borrow_mut().push(Kept { socket: Socket::adopt(ours.into()), until });
         listener.accept().unwrap().0

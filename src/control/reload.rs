@@ -1,0 +1,587 @@
+//! A new configuration while traffic flows. It is read, checked, compiled and bound on a thread
+//! beside the control core; only when nothing can fail any more it is put in force: the cores get
+//! it by letter, exchanges that run end with what they began with. Whatever fails changes nothing.
+//! One at a time; requests for the same file that come meanwhile share the next run.
+#![expect(dead_code, reason = "the admin port asks for some of it")]
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, SystemTime};
+
+use crate::admin::{self, Page};
+use crate::cli::Source;
+use crate::config;
+use crate::control::access_log::{self, Change};
+use crate::control::ports::{Bound, Ending, Held, PortChange};
+use crate::control::upgrade::{Described, Inherited, Use};
+use crate::control::{Control, Current, names, start};
+use crate::engine::{self, Shared};
+use crate::limits;
+use crate::machine;
+use crate::plan::{Plan, User};
+use crate::telemetry::metrics::ReloadCounts;
+
+/// Who asked for a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trigger {
+    Start,
+    /// SIGHUP.
+    Signal,
+    /// The file has changed.
+    Watch,
+    Admin,
+    /// Back to this version.
+    Rollback(u64),
+}
+
+impl fmt::Display for Trigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trigger::Start => f.write_str("start"),
+            Trigger::Signal => f.write_str("SIGHUP"),
+            Trigger::Watch => f.write_str("file change"),
+            Trigger::Admin => f.write_str("admin"),
+            Trigger::Rollback(version) => write!(f, "rollback to {version}"),
+        }
+    }
+}
+
+/// A configuration that is in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) version: u64,
+    /// What an operator should know, one line each.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Why nothing has changed.
+#[derive(Clone, Debug)]
+pub(crate) enum Refused {
+    /// The text is wrong, or cannot be read.
+    Configuration(config::Errors),
+    /// It is right, but cannot be had here and now: a port is taken, a log cannot be opened, the
+    /// process is draining.
+    Impossible(String),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::Configuration(errors) => write!(f, "{}", errors.to_string().trim_end()),
+            Refused::Impossible(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// How the last try went.
+#[derive(Clone, Debug)]
+pub(crate) struct LastReload {
+    pub(crate) at: SystemTime,
+    pub(crate) trigger: Trigger,
+    pub(crate) duration: Duration,
+    pub(crate) outcome: Result<Report, Refused>,
+}
+
+/// A configuration that was put in force.
+#[derive(Clone, Debug)]
+pub(crate) struct Applied {
+    pub(crate) version: u64,
+    pub(crate) at: SystemTime,
+    pub(crate) trigger: Trigger,
+    pub(crate) text: Rc<str>,
+}
+
+impl ReloadCounts {
+    /// The configuration that the process starts with counts as a success, but as no reload.
+    fn at(start: SystemTime) -> ReloadCounts {
+        ReloadCounts { ok: 0, refused: 0, last_is_ok: true, last_ok: start, generations: 1 }
+    }
+
+    fn and(mut self, outcome: &Result<Report, Refused>, now: SystemTime) -> ReloadCounts {
+        self.last_is_ok = outcome.is_ok();
+        if self.last_is_ok {
+            self.ok += 1;
+            self.last_ok = now;
+        } else {
+            self.refused += 1;
+        }
+        self
+    }
+}
+
+impl Applied {
+    /// Tells texts apart (FNV-1a, 64 bits); no protection against forgery.
+    pub(crate) fn hash(&self) -> u64 {
+        hash(&self.text)
+    }
+}
+
+pub(super) fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[derive(Clone)]
+enum Wanted {
+    /// What the file says now.
+    File,
+    /// The same, if the file does not say what was read last.
+    ChangedFile,
+    Text(Rc<str>),
+}
+
+/// Waits for its turn; then everybody who waits for it sees its outcome.
+struct Job {
+    wanted: Wanted,
+    trigger: Trigger,
+    outcome: Outcome,
+}
+
+/// `None` until it is there.
+type Outcome = Rc<RefCell<Option<Result<Report, Refused>>>>;
+
+/// A port that the control core serves itself.
+#[derive(Default)]
+struct OwnPort {
+    ending: Ending,
+    /// For a process that may take over.
+    socket: Option<TcpListener>,
+}
+
+pub(super) struct Reloads {
+    queue: RefCell<VecDeque<Job>>,
+    running: Cell<bool>,
+    last: RefCell<Option<LastReload>>,
+    history: RefCell<VecDeque<Applied>>,
+    counts: Cell<ReloadCounts>,
+    /// Of the file as it was read last, good or bad.
+    read: Cell<u64>,
+    metrics: RefCell<OwnPort>,
+    admin: RefCell<OwnPort>,
+}
+
+impl Reloads {
+    /// `text` is in force from the start.
+    pub(super) fn new(text: &str, version: u64) -> Reloads {
+        let reloads = Reloads {
+            queue: RefCell::default(),
+            running: Cell::new(false),
+            last: RefCell::new(None),
+            history: RefCell::default(),
+            counts: Cell::new(ReloadCounts::at(engine::wall_clock())),
+            read: Cell::new(hash(text)),
+            metrics: RefCell::default(),
+            admin: RefCell::default(),
+        };
+        reloads.remember(version, Trigger::Start, Rc::from(text));
+        reloads
+    }
+
+    /// Metrics and admin are another process's from now on.
+    pub(super) fn end_ports(&self) {
+        for port in [&self.metrics, &self.admin] {
+            port.take().ending.end();
+        }
+    }
+
+    pub(super) fn own_sockets(&self, held: &Held) -> Vec<(Described, TcpListener)> {
+        let ports = [(Use::Metrics, &self.metrics), (Use::Admin, &self.admin)];
+        let duplicate = |(role, port): (Use, &RefCell<OwnPort>)| {
+            let socket = port.borrow().socket.as_ref()?.try_clone().ok()?;
+            Some((held.describe_own(role)?, socket))
+        };
+        ports.into_iter().filter_map(duplicate).collect()
+    }
+
+    fn remember(&self, version: u64, trigger: Trigger, text: Rc<str>) {
+        let mut history = self.history.borrow_mut();
+        if history.len() >= limits::RELOAD_HISTORY_MAX {
+            history.pop_front();
+        }
+        history.push_back(Applied { version, at: engine::wall_clock(), trigger, text });
+    }
+
+    /// `None`: too many wait already.
+    fn enqueue(&self, wanted: Wanted, trigger: Trigger) -> Option<Outcome> {
+        let mut queue = self.queue.borrow_mut();
+        let shared = queue.iter().find(|job| {
+            matches!(
+                (&job.wanted, &wanted),
+                (Wanted::File, Wanted::File | Wanted::ChangedFile)
+                    | (Wanted::ChangedFile, Wanted::ChangedFile)
+            )
+        });
+        if let Some(job) = shared {
+            return Some(Rc::clone(&job.outcome));
+        }
+        if queue.len() >= limits::RELOADS_QUEUED_MAX {
+            return None;
+        }
+        let outcome = Outcome::default();
+        queue.push_back(Job { wanted, trigger, outcome: Rc::clone(&outcome) });
+        Some(outcome)
+    }
+}
+
+/// Everything that can fail has not.
+struct Prepared {
+    plan: Plan,
+    text: String,
+    bound: Bound,
+    log: Change,
+    warnings: Vec<String>,
+}
+
+/// What preparing needs to know, on another thread.
+struct Ground {
+    source: Source,
+    held: Held,
+    log: Option<access_log::Place>,
+    version: u64,
+    cores: usize,
+    user: Option<User>,
+    open_files: u64,
+}
+
+enum Preparation {
+    Ready(Box<Prepared>),
+    /// The file is as it was read last.
+    Unchanged,
+}
+
+impl Control {
+    /// Reads the configuration file again. For whatever has no file, says so.
+    pub(crate) async fn reload(self: &Rc<Self>, trigger: Trigger) -> Result<Report, Refused> {
+        if self.source.file().is_none() {
+            let name = self.source.name();
+            return Err(Refused::Impossible(format!(
+                "the configuration is {name}: there is no file to read again; \
+                 start with --config FILE"
+            )));
+        }
+        self.perform(Wanted::File, trigger).await
+    }
+
+    /// The same, when a change of the file was noticed.
+    pub(super) async fn reload_changed(self: &Rc<Self>) {
+        // Whatever comes of it is logged.
+        drop(self.perform(Wanted::ChangedFile, Trigger::Watch).await);
+    }
+
+    /// Puts a text in force that did not come from the file. The file stays as it is.
+    pub(crate) async fn apply_text(
+        self: &Rc<Self>,
+        text: String,
+        trigger: Trigger,
+    ) -> Result<Report, Refused> {
+        self.perform(Wanted::Text(Rc::from(text)), trigger).await
+    }
+
+    /// Back to a configuration of the history.
+    pub(crate) async fn rollback(self: &Rc<Self>, version: u64) -> Result<Report, Refused> {
+        let text = {
+            let history = self.reloads.history.borrow();
+            history.iter().find(|old| old.version == version).map(|old| Rc::clone(&old.text))
+        };
+        let Some(text) = text else {
+            let known: Vec<String> =
+                self.history().iter().map(|old| old.version.to_string()).collect();
+            return Err(Refused::Impossible(format!(
+                "version {version} is not remembered; those that are: {}",
+                known.join(", ")
+            )));
+        };
+        self.perform(Wanted::Text(text), Trigger::Rollback(version)).await
+    }
+
+    /// What was put in force lately, oldest first.
+    pub(crate) fn history(&self) -> Vec<Applied> {
+        self.reloads.history.borrow().iter().cloned().collect()
+    }
+
+    /// All tries so far, as the metrics page has them.
+    pub(crate) fn reload_counts(&self) -> ReloadCounts {
+        ReloadCounts { generations: self.older.alive() + 1, ..self.reloads.counts.get() }
+    }
+
+    /// How the last try went; `None` before the first.
+    pub(crate) fn last_reload(&self) -> Option<LastReload> {
+        self.reloads.last.borrow().clone()
+    }
+
+    /// Waits for its turn and its end. Dropping this takes nothing back.
+    async fn perform(self: &Rc<Self>, wanted: Wanted, trigger: Trigger) -> Result<Report, Refused> {
+        let Some(outcome) = self.reloads.enqueue(wanted, trigger) else {
+            return Err(Refused::Impossible(
+                "too many reloads wait for each other; try again when they are done".to_owned(),
+            ));
+        };
+        if !self.reloads.running.replace(true) {
+            engine::spawn(work(Rc::clone(self)));
+        }
+        std::future::poll_fn(|context| {
+            if let Some(outcome) = &*outcome.borrow() {
+                return Poll::Ready(outcome.clone());
+            }
+            self.poll_changed(context);
+            Poll::Pending
+        })
+        .await
+    }
+
+    async fn run_job(self: &Rc<Self>, job: &Job) -> Result<Report, Refused> {
+        let begun = engine::precise_now();
+        let at = engine::wall_clock();
+        let result = self.try_job(job).await;
+        let outcome = match result {
+            // Nothing was asked for, nothing has happened.
+            Ok(None) => return Ok(Report { version: self.plan().version, warnings: Vec::new() }),
+            Ok(Some(report)) => Ok(report),
+            Err(refused) => Err(refused),
+        };
+        let duration = engine::precise_now().saturating_duration_since(begun);
+        let trigger = job.trigger;
+        match &outcome {
+            Ok(report) => {
+                let version = report.version;
+                log::info!("reloaded ({trigger}): version {version} in {duration:?}");
+            }
+            Err(refused) => {
+                let version = self.plan().version;
+                log::error!("reload refused ({trigger}): version {version} stays in force");
+                refused.to_string().lines().for_each(|line| log::error!("{line}"));
+            }
+        }
+        self.reloads.counts.update(|counts| counts.and(&outcome, engine::wall_clock()));
+        let last = LastReload { at, trigger, duration, outcome: outcome.clone() };
+        *self.reloads.last.borrow_mut() = Some(last);
+        outcome
+    }
+
+    /// `None`: the file has not changed.
+    async fn try_job(self: &Rc<Self>, job: &Job) -> Result<Option<Report>, Refused> {
+        self.refuse_while_draining()?;
+        let ground = Ground {
+            source: self.source.clone(),
+            held: self.held.borrow().clone(),
+            log: self.totals.borrow().log.place(),
+            version: self.plan().version + 1,
+            cores: self.shards.len(),
+            user: self.plan().user.clone(),
+            open_files: self.open_files,
+        };
+        let (given, known) = match &job.wanted {
+            Wanted::File => (None, None),
+            Wanted::ChangedFile => (None, Some(self.reloads.read.get())),
+            Wanted::Text(text) => (Some(text.to_string()), None),
+        };
+        let from_file = given.is_none();
+        let name = match job.trigger {
+            Trigger::Start | Trigger::Signal | Trigger::Watch => self.source.name(),
+            Trigger::Admin => "(admin)".to_owned(),
+            Trigger::Rollback(version) => format!("(version {version})"),
+        };
+        let preparing = self.watch.pool().run(move || {
+            let text = match given {
+                Some(text) => Ok(text),
+                None => ground.source.text(),
+            };
+            // What could not be read counts as read, so that it is complained about once.
+            let read = hash(text.as_deref().unwrap_or_default());
+            if known == Some(read) {
+                return (read, Ok(Preparation::Unchanged));
+            }
+            let prepared =
+                text.map_err(Refused::Configuration).and_then(|text| prepare(&ground, &name, text));
+            (read, prepared.map(|prepared| Preparation::Ready(Box::new(prepared))))
+        });
+        let Some((read, prepared)) = preparing.await else {
+            return Err(Refused::Impossible("preparing it panicked: this is a bug".to_owned()));
+        };
+        if from_file {
+            self.reloads.read.set(read);
+        }
+        match prepared? {
+            Preparation::Unchanged => Ok(None),
+            Preparation::Ready(prepared) => self.commit(*prepared, job.trigger).await.map(Some),
+        }
+    }
+
+    fn refuse_while_draining(&self) -> Result<(), Refused> {
+        if self.draining.get() {
+            return Err(Refused::Impossible("the process is draining".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Puts it in force.
+    async fn commit(
+        self: &Rc<Self>,
+        prepared: Prepared,
+        trigger: Trigger,
+    ) -> Result<Report, Refused> {
+        let Prepared { plan, text, mut bound, log, warnings } = prepared;
+        let plan = Shared::new(plan);
+        self.names_first(&plan).await;
+        if let Err(refused) = self.refuse_while_draining() {
+            self.watch.want(&[&self.plan()]);
+            return Err(refused);
+        }
+        let version = plan.version;
+        bound.announce(&plan);
+        let held = bound.take_held(&self.held.borrow());
+        *self.held.borrow_mut() = held;
+        log::set_max_level(plan.log_level);
+        warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        let before = self.put_in_force(plan, bound.keys.clone());
+        self.older.add(before, engine::now());
+        let (log, old_log) = self.change_log(log);
+        self.send_plan(bound.sockets, log);
+        self.change_ports(bound.metrics, bound.admin);
+        self.reloads.remember(version, trigger, Rc::from(text));
+        if !self.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
+            log::error!("a data core has not taken version {version} in time, it is stuck");
+        }
+        if let Some(old) = old_log {
+            self.close_log(old).await;
+        }
+        self.tend_generations().await;
+        Ok(Report { version, warnings })
+    }
+
+    /// Names that are new get a moment, so that the first requests find addresses. The old plan
+    /// serves meanwhile.
+    async fn names_first(self: &Rc<Self>, plan: &Shared<Plan>) {
+        let before = self.plan();
+        self.watch.want(&[&before, plan]);
+        self.wake();
+        let new = names::new_names(plan, Some(&before));
+        self.until(limits::FIRST_NAMES_TIMEOUT, |c| c.watch.are_resolved(&new)).await;
+    }
+
+    /// Gives back the plan that was in force.
+    fn put_in_force(
+        &self,
+        plan: Shared<Plan>,
+        listener_keys: Vec<crate::plan::ListenerKey>,
+    ) -> Shared<Plan> {
+        self.watch.want(&[&plan]);
+        self.registry.adopt(&plan);
+        let cluster_keys = self.clusters.borrow_mut().keys(&plan);
+        let current = Current { plan, cluster_keys, listener_keys };
+        self.current.replace(current).plan
+    }
+
+    async fn close_log(self: &Rc<Self>, old: access_log::Open) {
+        let written = self.watch.pool().run(move || old.close()).await;
+        self.totals.borrow_mut().log.closed(written.unwrap_or_default());
+    }
+
+    /// Metrics and admin move at once; their connections go on.
+    pub(super) fn change_ports(self: &Rc<Self>, metrics: PortChange, admin: PortChange) {
+        let ports = [
+            (metrics, &self.reloads.metrics, Page::Metrics),
+            (admin, &self.reloads.admin, Page::Admin),
+        ];
+        for (change, port, page) in ports {
+            match change {
+                PortChange::Same => {}
+                PortChange::Off => port.take().ending.end(),
+                PortChange::To(socket) => {
+                    let ending = Ending::default();
+                    let new = OwnPort { ending: ending.clone(), socket: socket.try_clone().ok() };
+                    port.replace(new).ending.end();
+                    let control = Rc::clone(self);
+                    engine::spawn(async move {
+                        let listener = engine::Listener::adopt(socket);
+                        let serving = admin::serve(control, listener, page);
+                        super::first(serving, ending.come()).await;
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Does what waits, one after the other.
+async fn work(control: Rc<Control>) {
+    loop {
+        let job = control.reloads.queue.borrow_mut().pop_front();
+        let Some(job) = job else { break };
+        let outcome = control.run_job(&job).await;
+        *job.outcome.borrow_mut() = Some(outcome);
+        control.wake();
+    }
+    control.reloads.running.set(false);
+}
+
+/// Everything that may take long or fail, beside the control core.
+fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refused> {
+    let document = ground.source.document_of(name, &text).map_err(Refused::Configuration)?;
+    let cpus = machine::cpus();
+    let mut plan =
+        config::compile(&document, ground.version, cpus).map_err(Refused::Configuration)?;
+    let mut warned = config::warnings(&document, usize::MAX).as_warnings();
+    warned.push_str(&config::environment_warnings(&document).as_warnings());
+    let mut warnings: Vec<String> = warned.lines().map(str::to_owned).collect();
+    if plan.cores != ground.cores {
+        warnings.push(format!(
+            "cores: {} are asked for, {} go on running: their number changes with a restart only",
+            plan.cores, ground.cores
+        ));
+        plan.cores = ground.cores;
+    }
+    if plan.user != ground.user {
+        warnings.push("user, group: the process stays who it is, until a restart".to_owned());
+        plan.user.clone_from(&ground.user);
+    }
+    start::complete(&mut plan, ground.open_files);
+    let bound = ground
+        .held
+        .bind(&mut plan, &mut Inherited::default())
+        .map_err(|error| Refused::Impossible(error.to_string()))?;
+    let log = access_log::open(&plan, ground.log.as_ref()).map_err(Refused::Impossible)?;
+    Ok(Prepared { plan, text, bound, log, warnings })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_for_the_same_file_share_a_run_and_texts_do_not() {
+        let reloads = Reloads::new("a", 1);
+        let first = reloads.enqueue(Wanted::File, Trigger::Signal).unwrap();
+        let second = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch).unwrap();
+        assert!(Rc::ptr_eq(&first, &second));
+        reloads.queue.borrow_mut().clear(); // it runs now: what comes may not be in it
+        let third = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch).unwrap();
+        assert!(!Rc::ptr_eq(&first, &third));
+        let explicit = reloads.enqueue(Wanted::File, Trigger::Signal).unwrap();
+        assert!(!Rc::ptr_eq(&third, &explicit), "it reads also what has not changed");
+        for _ in 2..limits::RELOADS_QUEUED_MAX {
+            let text = Wanted::Text(Rc::from("b"));
+            assert!(reloads.enqueue(text, Trigger::Admin).is_some());
+        }
+        assert!(reloads.enqueue(Wanted::Text(Rc::from("b")), Trigger::Admin).is_none());
+        assert!(reloads.enqueue(Wanted::File, Trigger::Signal).is_some(), "one waits already");
+    }
+
+    #[test]
+    fn the_last_ten_are_remembered() {
+        let reloads = Reloads::new("1", 1);
+        for version in 2..=12_u64 {
+            reloads.remember(version, Trigger::Signal, Rc::from(version.to_string()));
+        }
+        let history = reloads.history.borrow();
+        let versions: Vec<u64> = history.iter().map(|old| old.version).collect();
+        assert_eq!(versions, (3..=12).collect::<Vec<_>>());
+        assert_eq!(&*history[0].text, "3");
+        assert_ne!(history[0].hash(), history[1].hash());
+    }
+}

@@ -1,0 +1,283 @@
+//! A new binary on the same sockets. The running process starts its program again, hands it every
+//! listening socket over a UNIX stream (its standard input), and waits for it to say that it
+//! serves; only then it stops accepting and drains. What the kernel has queued stays where it is,
+//! and the new process takes it. One that fails, or says nothing in time, is ended, and nothing has
+//! changed.
+
+use std::cell::RefCell;
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::Control;
+use crate::control::message::ToShard;
+use crate::control::start::StartError;
+use crate::engine;
+use crate::limits;
+use crate::plan::ListenerKey;
+
+/// Set for a process whose standard input brings it sockets.
+const VARIABLE: &str = "CORELANE_UPGRADE";
+
+/// How this process was started, to start it again.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    path: PathBuf,
+    arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// At the start: later the path may lead to the file that the new binary has replaced.
+    pub(super) fn current() -> io::Result<Program> {
+        Ok(Program { path: env::current_exe()?, arguments: env::args_os().skip(1).collect() })
+    }
+}
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Use {
+    Listener,
+    Metrics,
+    Admin,
+}
+
+/// One socket, as the old process knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Described {
+    pub(super) role: Use,
+    pub(super) name: String,
+    /// As configured.
+    pub(super) wanted: SocketAddr,
+    pub(super) bound: SocketAddr,
+    /// What the old process calls the listener.
+    pub(super) key: u32,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Manifest {
+    #[serde(default)]
+    sockets: Vec<Described>,
+}
+
+/// What the new process says when it serves.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ready {
+    /// The listeners that it has taken over.
+    #[serde(default)]
+    keys: Vec<u32>,
+}
+
+// --- the new process -------------------------------------------------------------------------
+
+/// Sockets from the process before this one. Empty for one that was started in the usual way.
+#[derive(Debug, Default)]
+pub(super) struct Inherited {
+    stream: Option<UnixStream>,
+    sockets: Vec<(Described, TcpListener)>,
+    taken: Vec<u32>,
+}
+
+impl Inherited {
+    pub(super) fn receive() -> Result<Inherited, StartError> {
+        if env::var_os(VARIABLE).is_none() {
+            return Ok(Inherited::default());
+        }
+        let failed = |error: &dyn std::fmt::Display| {
+            StartError::new(format!(
+                "cannot take over sockets: {error}; {VARIABLE} is set only by a running corelane \
+                 that upgrades itself"
+            ))
+        };
+        let stdin = io::stdin().as_fd().try_clone_to_owned();
+        let mut stream = UnixStream::from(stdin.map_err(|error| failed(&error))?);
+        let received = stream.set_read_timeout(Some(limits::UPGRADE_SEND_TIMEOUT)).and_then(|()| {
+            engine::receive_descriptors(
+                &mut stream,
+                limits::UPGRADE_MANIFEST_BYTES_MAX,
+                limits::UPGRADE_SOCKETS_MAX,
+            )
+        });
+        let (text, fds) = received.map_err(|error| failed(&error))?;
+        let text = String::from_utf8_lossy(&text);
+        let manifest: Manifest = toml::from_str(&text).map_err(|error| failed(&error))?;
+        if manifest.sockets.len() != fds.len() {
+            return Err(failed(&"their number is not the one announced"));
+        }
+        log::info!("takes over {} sockets", fds.len());
+        let sockets = manifest.sockets.into_iter().zip(fds.into_iter().map(TcpListener::from));
+        Ok(Inherited { stream: Some(stream), sockets: sockets.collect(), taken: Vec::new() })
+    }
+
+    /// The sockets of a listener with this name and address, and where they are bound.
+    pub(super) fn take(
+        &mut self,
+        role: Use,
+        name: &str,
+        wanted: SocketAddr,
+    ) -> Option<(SocketAddr, Vec<TcpListener>)> {
+        let same = |(described, _): &mut (Described, TcpListener)| {
+            described.role == role
+                && described.wanted == wanted
+                && (wanted.port() != 0 || described.name == name)
+        };
+        let (described, sockets): (Vec<_>, Vec<_>) = self.sockets.extract_if(.., same).unzip();
+        let first = described.first()?;
+        let bound = first.bound;
+        if role == Use::Listener {
+            self.taken.push(first.key);
+        }
+        Some((bound, sockets))
+    }
+
+    /// Tells the old process that this one serves. What it has not taken is dropped here, and
+    /// closed there.
+    pub(super) fn ready(self) {
+        let Some(mut stream) = self.stream else { return };
+        let ready = toml::to_string(&Ready { keys: self.taken });
+        let text = ready.expect("numbers have a form in TOML");
+        if let Err(error) = engine::send_descriptors(&mut stream, text.as_bytes(), &[]) {
+            log::warn!("the process before this one does not hear that this one serves: {error}");
+        }
+    }
+}
+
+// --- the old process -------------------------------------------------------------------------
+
+/// One at a time, and once it has succeeded none.
+#[derive(Debug, Default)]
+pub(super) struct Upgrades {
+    pub(super) lent: RefCell<Vec<(ListenerKey, TcpListener)>>,
+    state: RefCell<State>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Idle,
+    Running,
+    /// The new process serves; these listeners are its own now.
+    HandedOver(Vec<ListenerKey>),
+}
+
+impl Upgrades {
+    /// The listeners that another process has taken over.
+    pub(super) fn handed_over(&self) -> Option<Vec<ListenerKey>> {
+        match &*self.state.borrow() {
+            State::Idle | State::Running => None,
+            State::HandedOver(keys) => Some(keys.clone()),
+        }
+    }
+}
+
+impl Control {
+    /// Starts the program anew. `Ok`: the id of the process that serves from now on, while this one
+    /// drains. `Err`: why everything is as it was.
+    pub(crate) async fn upgrade(self: &Rc<Self>) -> Result<u32, String> {
+        if self.draining.get() {
+            return Err("this process is draining".to_owned());
+        }
+        if *self.upgrades.state.borrow() != State::Idle {
+            return Err("an upgrade is running already".to_owned());
+        }
+        self.upgrades.state.replace(State::Running);
+        let outcome = self.hand_over().await;
+        let (state, result) = match outcome {
+            Ok((pid, keys)) => {
+                log::info!("process {pid} serves from now on, this one drains");
+                (State::HandedOver(keys), Ok(pid))
+            }
+            Err(reason) => {
+                log::error!("the upgrade has failed, this process goes on: {reason}");
+                (State::Idle, Err(reason))
+            }
+        };
+        self.upgrades.state.replace(state);
+        self.wake();
+        result
+    }
+
+    async fn hand_over(self: &Rc<Self>) -> Result<(u32, Vec<ListenerKey>), String> {
+        let sockets = self.all_sockets().await?;
+        let program = self.program.clone();
+        let started = self.watch.pool().run(move || hand_over(&program, &sockets)).await;
+        started.unwrap_or_else(|| Err("handing over has panicked".to_owned()))
+    }
+
+    /// A duplicate of every listening socket of the process.
+    async fn all_sockets(&self) -> Result<Vec<(Described, TcpListener)>, String> {
+        self.upgrades.lent.borrow_mut().clear();
+        self.to_shards(|| ToShard::LendSockets);
+        let wanted = self.held.borrow().listening_sockets();
+        let all = |control: &Control| control.upgrades.lent.borrow().len() >= wanted;
+        if !self.until(limits::INSTALL_TIMEOUT, all).await {
+            return Err("a data core does not lend its sockets".to_owned());
+        }
+        let lent = self.upgrades.lent.take();
+        let held = self.held.borrow();
+        let known = |(key, socket)| Some((held.describe(key)?, socket));
+        let mut sockets: Vec<_> = lent.into_iter().filter_map(known).collect();
+        sockets.extend(self.reloads.own_sockets(&held));
+        Ok(sockets)
+    }
+}
+
+/// Blocks until the new process serves, or has failed.
+fn hand_over(
+    program: &Program,
+    sockets: &[(Described, TcpListener)],
+) -> Result<(u32, Vec<ListenerKey>), String> {
+    let cannot = |what: &str, error: io::Error| format!("cannot {what}: {error}");
+    let (mut ours, theirs) =
+        UnixStream::pair().map_err(|error| cannot("make a UNIX stream", error))?;
+    let mut child = Command::new(&program.path)
+        .args(&program.arguments)
+        .env(VARIABLE, "1")
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .spawn()
+        .map_err(|error| cannot(&format!("start {}", program.path.display()), error))?;
+    match serves(&mut ours, sockets) {
+        Ok(keys) => Ok((child.id(), keys)),
+        Err(error) => Err(ended(&mut child, &error)),
+    }
+}
+
+fn serves(
+    stream: &mut UnixStream,
+    sockets: &[(Described, TcpListener)],
+) -> io::Result<Vec<ListenerKey>> {
+    stream.set_write_timeout(Some(limits::UPGRADE_SEND_TIMEOUT))?;
+    stream.set_read_timeout(Some(limits::UPGRADE_READY_TIMEOUT))?;
+    let described = sockets.iter().map(|(described, _)| described.clone()).collect();
+    let manifest = toml::to_string(&Manifest { sockets: described }).map_err(io::Error::other)?;
+    let fds: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
+    engine::send_descriptors(stream, manifest.as_bytes(), &fds)?;
+    let most = limits::UPGRADE_MANIFEST_BYTES_MAX;
+    let (text, _) = engine::receive_descriptors(stream, most, 0)?;
+    let ready: Ready = toml::from_str(&String::from_utf8_lossy(&text)).map_err(io::Error::other)?;
+    Ok(ready.keys.into_iter().map(ListenerKey).collect())
+}
+
+/// Ends a new process that does not serve, and says what is known of it.
+fn ended(child: &mut Child, error: &io::Error) -> String {
+    let late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+    if late {
+        drop(child.kill());
+    }
+    match child.wait() {
+        Ok(_) if late => {
+            let limit = limits::UPGRADE_READY_TIMEOUT;
+            format!("the new process did not serve within {limit:?}, it was ended")
+        }
+        Ok(status) => format!("the new process ended ({status}); its log says why"),
+        Err(wait) => format!("the new process is lost: {error}; {wait}"),
+    }
+}

@@ -1,0 +1,183 @@
+//! A core's listeners, open and closing. A connection knows the door that it came by: once that is
+//! closed, the connection ends after the exchange it is in.
+
+use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+use crate::engine::Shared;
+use crate::plan::ListenerKey;
+use crate::shard::series::ListenerCells;
+
+pub(crate) struct Door {
+    pub(crate) key: ListenerKey,
+    /// What the listener was called when it was opened.
+    pub(crate) name: String,
+    /// Of the name that it has in the newest plan.
+    cells: RefCell<Rc<Shared<ListenerCells>>>,
+    closing: Cell<bool>,
+    /// Another process goes on with what is queued there.
+    handed_over: Cell<bool>,
+    /// Its sockets once more, for a process that may take over.
+    spare: RefCell<Vec<TcpListener>>,
+    /// The accept loop.
+    accepting: Cell<Option<Waker>>,
+}
+
+impl Door {
+    fn new(wanted: Wanted<'_>) -> Rc<Door> {
+        Rc::new(Door {
+            key: wanted.key,
+            name: wanted.name.to_owned(),
+            cells: RefCell::new(Rc::new(wanted.cells)),
+            closing: Cell::new(false),
+            handed_over: Cell::new(false),
+            spare: RefCell::default(),
+            accepting: Cell::new(None),
+        })
+    }
+
+    /// Where connections are counted that come by it now. One keeps those that it was counted in.
+    pub(crate) fn cells(&self) -> Rc<Shared<ListenerCells>> {
+        Rc::clone(&self.cells.borrow())
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over.get()
+    }
+
+    pub(crate) fn keep_spare(&self, socket: TcpListener) {
+        self.spare.borrow_mut().push(socket);
+    }
+
+    /// Before the last handle on a socket is closed: these would keep its queue open.
+    pub(crate) fn drop_spares(&self) {
+        self.spare.borrow_mut().clear();
+    }
+
+    /// The task that accepts here is woken when the door closes.
+    pub(crate) fn tell_when_closing(&self, context: &Context<'_>) {
+        self.accepting.set(Some(context.waker().clone()));
+    }
+
+    fn close(&self) {
+        self.closing.set(true);
+        if let Some(waker) = self.accepting.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A listener of a new plan.
+pub(crate) struct Wanted<'p> {
+    pub(crate) key: ListenerKey,
+    pub(crate) name: &'p str,
+    pub(crate) cells: Shared<ListenerCells>,
+}
+
+#[derive(Default)]
+pub(crate) struct Doors {
+    open: RefCell<Vec<Rc<Door>>>,
+    /// Closed by the last install: a connection from another core may still be on its way.
+    closing: RefCell<Vec<Rc<Door>>>,
+}
+
+impl Doors {
+    /// Opens and closes what a new plan has more and less. True: some door closes.
+    pub(crate) fn change<'p>(&self, wanted: impl Iterator<Item = Wanted<'p>>) -> bool {
+        let mut open = self.open.borrow_mut();
+        let mut before = std::mem::take(&mut *open);
+        for wanted in wanted {
+            let known = before.iter().position(|door| door.key == wanted.key);
+            open.push(match known {
+                None => Door::new(wanted),
+                Some(at) => {
+                    let door = before.swap_remove(at);
+                    *door.cells.borrow_mut() = Rc::new(wanted.cells);
+                    door
+                }
+            });
+        }
+        drop(open);
+        before.iter().for_each(|door| door.close());
+        let closes = !before.is_empty();
+        *self.closing.borrow_mut() = before;
+        closes
+    }
+
+    /// Every socket once more, for another process.
+    pub(crate) fn lend(&self) -> Vec<(ListenerKey, TcpListener)> {
+        let mut lent = Vec::new();
+        for door in self.open.borrow().iter() {
+            let spare = door.spare.borrow();
+            lent.extend(spare.iter().filter_map(|s| Some((door.key, s.try_clone().ok()?))));
+        }
+        lent
+    }
+
+    pub(crate) fn hand_over(&self, keys: &[ListenerKey]) {
+        for door in self.open.borrow().iter() {
+            door.handed_over.set(keys.contains(&door.key));
+        }
+    }
+
+    /// `None`: no plan that was installed here has had it lately.
+    pub(crate) fn find(&self, key: ListenerKey) -> Option<Rc<Door>> {
+        let (open, closing) = (self.open.borrow(), self.closing.borrow());
+        open.iter().chain(closing.iter()).find(|door| door.key == key).map(Rc::clone)
+    }
+
+    /// For a connection whose listener nobody here knows any more: served like those that came by a
+    /// door that closes, and on no page.
+    pub(crate) fn closed(key: ListenerKey) -> Rc<Door> {
+        let cells = Shared::new(ListenerCells::default());
+        let door = Door::new(Wanted { key, name: "", cells });
+        door.close();
+        door
+    }
+
+    /// Keys are given out in order: this one was not known to any plan that came here.
+    pub(crate) fn is_to_come(&self, key: ListenerKey) -> bool {
+        let (open, closing) = (self.open.borrow(), self.closing.borrow());
+        open.iter().chain(closing.iter()).all(|door| door.key < key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ListenerKey = ListenerKey(1);
+    const B: ListenerKey = ListenerKey(2);
+
+    fn wanted(of: &[(ListenerKey, &'static str)]) -> impl Iterator<Item = Wanted<'static>> {
+        let cells = || Shared::new(ListenerCells::default());
+        of.iter().map(move |&(key, name)| Wanted { key, name, cells: cells() })
+    }
+
+    #[test]
+    fn a_door_that_stays_is_the_same_and_one_that_goes_closes() {
+        let doors = Doors::default();
+        assert!(!doors.change(wanted(&[(A, "a"), (B, "b")])));
+        let (a, b) = (doors.find(A).unwrap(), doors.find(B).unwrap());
+        assert!(doors.change(wanted(&[(B, "other")])));
+        assert!(a.is_closing() && !b.is_closing());
+        assert!(Rc::ptr_eq(&doors.find(B).unwrap(), &b));
+        assert!(Rc::ptr_eq(&doors.find(A).unwrap(), &a), "a connection may be on its way to it");
+        assert!(!doors.change(wanted(&[(B, "other")])));
+        assert!(doors.find(A).is_none());
+    }
+
+    #[test]
+    fn a_key_above_all_others_is_of_a_plan_to_come() {
+        let doors = Doors::default();
+        doors.change(wanted(&[(A, "a")]));
+        assert!(doors.is_to_come(B) && !doors.is_to_come(A));
+        assert!(Doors::closed(A).is_closing());
+    }
+}

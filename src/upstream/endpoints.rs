@@ -1,0 +1,147 @@
+//! The addresses of a cluster as one core has them: the connections kept to each, how many are
+//! open, and whose turn it is. A new plan or new addresses of a name take over what stays.
+
+use std::cell::{Cell, Ref, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::balancing::RoundRobin;
+use crate::control::message::EndpointShare;
+use crate::engine::{Permits, Shared, Socket};
+use crate::shard::series::EndpointCells;
+
+pub(super) struct Endpoints {
+    pub(super) list: Vec<Rc<Endpoint>>,
+    pub(super) weights: Vec<u32>,
+    pub(super) turn: RoundRobin,
+}
+
+pub(crate) struct Endpoint {
+    pub(super) address: SocketAddr,
+    pub(super) idle: RefCell<Vec<Kept>>,
+    pub(super) open: Cell<u32>,
+    series: RefCell<Shared<EndpointCells>>,
+    pub(super) permits: RefCell<Option<Shared<Permits>>>,
+    /// No longer part of the cluster: connections close when their exchange ends.
+    pub(super) removed: Cell<bool>,
+}
+
+/// An idle connection in the pool.
+pub(super) struct Kept {
+    pub(super) socket: Socket,
+    pub(super) until: Instant,
+}
+
+impl Endpoints {
+    /// The same endpoints already: maxima may differ, and are taken over.
+    pub(super) fn are(&self, shares: &[EndpointShare]) -> bool {
+        let same = self.list.len() == shares.len()
+            && self.list.iter().zip(&self.weights).zip(shares).all(
+                |((endpoint, &weight), share)| {
+                    endpoint.address == share.address && weight == share.weight
+                },
+            );
+        if same {
+            self.list.iter().zip(shares).for_each(|(endpoint, share)| endpoint.take_over(share));
+        }
+        same
+    }
+
+    /// `next` is whose turn it is, roughly: not the first's after every change.
+    pub(super) fn new(shares: Vec<EndpointShare>, old: &[Rc<Endpoint>], next: usize) -> Endpoints {
+        let weights: Vec<u32> = shares.iter().map(|share| share.weight).collect();
+        let list = shares
+            .into_iter()
+            .map(|share| {
+                let known = old.iter().find(|o| o.address == share.address).map(Rc::clone);
+                if let Some(known) = &known {
+                    known.take_over(&share);
+                }
+                known.unwrap_or_else(|| Endpoint::new(share))
+            })
+            .collect();
+        let turn = RoundRobin::new(&weights, next);
+        Endpoints { list, weights, turn }
+    }
+
+    pub(super) fn has_another(&self, refused: &[SocketAddr]) -> bool {
+        let mut weighted = self.list.iter().zip(&self.weights);
+        weighted.any(|(endpoint, &weight)| weight > 0 && !refused.contains(&endpoint.address))
+    }
+}
+
+impl Endpoint {
+    pub(super) fn new(share: EndpointShare) -> Rc<Endpoint> {
+        Rc::new(Endpoint {
+            address: share.address,
+            idle: RefCell::default(),
+            open: Cell::new(0),
+            series: RefCell::new(share.series),
+            permits: RefCell::new(share.permits),
+            removed: Cell::new(false),
+        })
+    }
+
+    pub(crate) fn series(&self) -> Ref<'_, Shared<EndpointCells>> {
+        self.series.borrow()
+    }
+
+    /// From now on its numbers are these; what is open moves with it.
+    fn count_in(&self, series: &Shared<EndpointCells>) {
+        if self.series.borrow().is_same(series) {
+            return;
+        }
+        let open = u64::from(self.open.get());
+        series.open.add(open);
+        self.series.replace(series.share()).open.sub(open);
+    }
+
+    /// A slot of the process, for a new connection.
+    pub(super) fn try_take(&self) -> bool {
+        self.permits.borrow().as_ref().is_none_or(|permits| permits.try_take())
+    }
+
+    /// More connections are open than its maximum, which was lowered, allows.
+    pub(super) fn is_beyond(&self) -> bool {
+        self.permits.borrow().as_ref().is_some_and(|permits| permits.is_beyond())
+    }
+
+    pub(super) fn want(&self, core: usize, wants: bool) {
+        if let Some(permits) = self.permits.borrow().as_ref() {
+            permits.want(core, wants);
+        }
+    }
+
+    pub(super) fn wanted_by_another(&self, core: usize) -> Option<usize> {
+        self.permits.borrow().as_ref()?.wanted_by_another(core)
+    }
+
+    /// What a new plan says of this address. With a maximum that comes or goes, so do the slots of
+    /// the connections that are open.
+    pub(super) fn take_over(&self, share: &EndpointShare) {
+        self.removed.set(false);
+        self.count_in(&share.series);
+        let mut own = self.permits.borrow_mut();
+        match (&*own, &share.permits) {
+            (Some(old), Some(new)) if old.is_same(new) => {}
+            (None, None) => {}
+            (old, new) => {
+                if let Some(new) = new {
+                    new.take_anyway(self.open.get());
+                }
+                if let Some(old) = old {
+                    (0..self.open.get()).for_each(|_| old.give());
+                }
+                *own = new.as_ref().map(Shared::share);
+            }
+        }
+    }
+}
+
+impl Kept {
+    /// A FIN, or bytes nobody asked for, make it useless.
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
+        now < self.until && self.socket.is_silent()
+    }
+}

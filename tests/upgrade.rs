@@ -1,0 +1,219 @@
+//! SIGUSR2: a new process takes over the listening sockets of a running one, and no client notices.
+
+mod support;
+
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use std::{fs, thread};
+
+use support::{After, Origin, Proxy, RawClient, Respond, TempDir, edge, eventually, signal};
+
+const OK: &str = "[[routes]]\nname = \"ok\"\npaths = [\"/ok\"]\n\
+                  respond = { status = 200, body = \"ok\" }\n";
+
+fn with_cores(cores: usize) -> String {
+    edge(OK).replace("cores = 1\n", &format!("cores = {cores}\n"))
+}
+
+/// Processes that took over, ended with the test.
+#[derive(Default)]
+struct Successors(Vec<u32>);
+
+impl Drop for Successors {
+    fn drop(&mut self) {
+        for pid in self.0.drain(..).filter(|&pid| is_alive(pid)) {
+            signal(pid, "KILL");
+        }
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+impl Successors {
+    /// Asks the newest process for an upgrade, and waits until another serves.
+    fn upgrade(&mut self, proxy: &Proxy) -> u32 {
+        let now = self.0.last().copied().unwrap_or(proxy.pid());
+        let before = pids(&proxy.log()).len();
+        signal(now, "USR2");
+        assert!(
+            eventually(|| pids(&proxy.log()).len() > before),
+            "nobody took over:\n{}",
+            proxy.log()
+        );
+        let new = pids(&proxy.log())[before];
+        self.0.push(new);
+        new
+    }
+}
+
+fn pids(log: &str) -> Vec<u32> {
+    log.lines()
+        .filter_map(|line| {
+            let (_, rest) = line.split_once(": process ")?;
+            rest.split_once(" serves from now on")?.0.parse().ok()
+        })
+        .collect()
+}
+
+/// A binary of one's own, which a test may replace.
+fn copied_binary(directory: &Path) -> PathBuf {
+    let path = directory.join("corelane");
+    fs::copy(Proxy::binary(), &path).expect("the binary can be copied");
+    path
+}
+
+fn replace_with_script(path: &Path, script: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, format!("#!/bin/sh\n{script}\n")).expect("a script can be written");
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755))
+        .expect("it can be made executable");
+    fs::rename(&new, path).expect("a file can be replaced");
+}
+
+#[test]
+fn clients_notice_nothing_of_three_upgrades() {
+    let mut proxy = Proxy::start(&with_cores(2));
+    let address = proxy.address("edge");
+    let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let mut successors = Successors::default();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    // A connection each, and some that are kept for a while.
+                    let mut client = RawClient::connect(address);
+                    for _ in 0..served.load(Ordering::Relaxed) % 7 + 1 {
+                        let response = client.get("/ok");
+                        assert_eq!(response.status, 200);
+                        served.fetch_add(1, Ordering::Relaxed);
+                        if response.header("connection") == Some("close") {
+                            break;
+                        }
+                    }
+                }
+            });
+        }
+        let upgraded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..3 {
+                let before = served.load(Ordering::Relaxed);
+                successors.upgrade(&proxy);
+                assert!(eventually(|| served.load(Ordering::Relaxed) > before + 100));
+            }
+        }));
+        stop.store(true, Ordering::Relaxed);
+        upgraded.unwrap();
+    });
+    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
+    assert!(eventually(|| !is_alive(successors.0[0])), "the one between ends too");
+    assert_eq!(proxy.admin_get("/admin/cores").status, 200, "admin was taken over as well");
+    signal(successors.0[2], "TERM");
+    assert!(eventually(|| !is_alive(successors.0[2])));
+}
+
+#[test]
+fn an_exchange_that_runs_is_finished_by_the_old_process() {
+    let origin =
+        Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(1500)));
+    let proxy = Proxy::start(&edge(&format!(
+        "{OK}[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
+         [clusters.app]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    )));
+    let mut client = proxy.client();
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_for_requests(1);
+    let mut successors = Successors::default();
+    successors.upgrade(&proxy);
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
+    let response = client.read_response();
+    assert_eq!((response.text(), response.header("connection")), ("slow", Some("close")));
+}
+
+#[test]
+fn a_new_binary_that_fails_leaves_the_old_process_serving() {
+    let directory = TempDir::new();
+    let binary = copied_binary(directory.path());
+    let mut proxy = Proxy::start_binary(&binary, &edge(OK));
+    let good = fs::read(&binary).unwrap();
+    for script in ["exit 3", "echo garbage >&0; exit 0", "kill -9 $$"] {
+        replace_with_script(&binary, script);
+        let failures = |log: &str| log.matches("the upgrade has failed").count();
+        let before = failures(&proxy.log());
+        proxy.signal("USR2");
+        assert!(eventually(|| failures(&proxy.log()) > before), "{script}:\n{}", proxy.log());
+        assert_eq!(proxy.client().get("/ok").text(), "ok");
+    }
+    // A configuration that is wrong by now does the same.
+    fs::remove_file(&binary).unwrap();
+    fs::write(&binary, good).unwrap();
+    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+    proxy.rewrite_config("nonsense = 1\n");
+    proxy.signal("USR2");
+    proxy.wait_for_log("exit status: 2");
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
+    assert!(proxy.is_running());
+    proxy.rewrite_config(&edge(OK));
+    let mut successors = Successors::default();
+    successors.upgrade(&proxy);
+    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
+}
+
+#[test]
+fn fewer_and_more_cores_leave_no_queue_of_the_old_process_unheard() {
+    let proxy = Proxy::start(&with_cores(4));
+    let mut successors = Successors::default();
+    for cores in [1, 3] {
+        proxy.rewrite_config(&with_cores(cores));
+        successors.upgrade(&proxy);
+        // The kernel spreads connections over all sockets of the address.
+        for _ in 0..64 {
+            assert_eq!(proxy.client().get("/ok").text(), "ok");
+        }
+    }
+}
+
+#[test]
+fn a_listener_that_the_new_configuration_lacks_is_closed_and_a_new_one_opened() {
+    let other = "[[listeners]]\nname = \"other\"\nbind = \"127.0.0.1:0\"\n";
+    let proxy = Proxy::start(&edge(&format!("{OK}{other}")));
+    let gone = proxy.address("other");
+    let third = other.replace("other", "third");
+    proxy.rewrite_config(&edge(&format!("{OK}{third}")));
+    let mut successors = Successors::default();
+    successors.upgrade(&proxy);
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
+    proxy.wait_for_log(" as third");
+    let refused = || {
+        std::net::TcpStream::connect_timeout(&gone, Duration::from_millis(200))
+            .map_or(true, |mut stream| matches!(stream.read(&mut [0]), Ok(0) | Err(_)))
+    };
+    assert!(eventually(refused));
+}
+
+#[test]
+fn a_process_that_drains_starts_no_other() {
+    let origin = Origin::raw(|_, _, _| {
+        thread::sleep(Duration::from_millis(700));
+        After::Close
+    });
+    let proxy = Proxy::start(&edge(&format!(
+        "[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
+         [clusters.app]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    )));
+    let mut client = proxy.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_for_requests(1);
+    proxy.signal("TERM");
+    proxy.wait_for_log("draining");
+    proxy.signal("USR2");
+    proxy.wait_for_log("is refused: the process is draining");
+    assert_eq!(client.read_response().status, 502);
+}
