@@ -5,6 +5,8 @@ mod support;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -404,4 +406,160 @@ fn shows_the_dashboard(prometheus: &Prometheus) {
         let has_data = || !prometheus.query(&asked).is_empty();
         assert!(eventually(has_data), "{title}: no data for {asked}");
     }
+}
+
+// --- over reloads ---------------------------------------------------------------------------
+
+/// Has it read, and waits until that is done.
+fn reload(proxy: &Proxy, toml: &str, outcome: &str) {
+    let series = format!("tls_proxy_reloads_total{{outcome=\"{outcome}\"}}");
+    let before = proxy.metric(&series).expect("both outcomes are there from the start");
+    proxy.rewrite_config(toml);
+    proxy.signal("HUP");
+    let ended = || proxy.metric(&series) > Some(before);
+    assert!(eventually(ended), "no reload was {outcome}:\n{}", proxy.log());
+}
+
+/// Two cores, read again when told to.
+fn on_two_cores(listeners: &str, rest: &str) -> String {
+    let plain = edge(rest).replacen("cores = 1", "cores = 2\nhot_reload.watch = false", 1);
+    plain.replacen(
+        "[[listeners]]\nname = \"edge\"",
+        &format!("{listeners}[[listeners]]\nname = \"edge\""),
+        1,
+    )
+}
+
+fn route(name: &str, cluster: &str) -> String {
+    format!("[[routes]]\nname = \"{name}\"\npaths = [\"/{name}/*\"]\ncluster = \"{cluster}\"\n")
+}
+
+fn cluster(name: &str, address: impl std::fmt::Display) -> String {
+    format!("[clusters.{name}]\nendpoints = [{{ address = \"{address}\" }}]\n")
+}
+
+/// Cores let go of a name when their last exchange or connection of it has ended, not at once.
+fn is_gone(proxy: &Proxy, names: &[&str]) {
+    let gone = || {
+        let page = proxy.metrics();
+        !names.iter().any(|name| page.contains(name))
+    };
+    assert!(eventually(gone), "{names:?} in\n{}", proxy.metrics());
+}
+
+const EXTRA: &str = "[[listeners]]\nname = \"before\"\nbind = \"127.0.0.1:0\"\n";
+
+#[test]
+fn numbers_go_on_over_reloads_that_reorder_add_and_remove_others() {
+    let origin = origin();
+    let nobody = "127.0.0.1:1";
+    let rest = route("orders", "orders") + &route("going", "gone");
+    let clusters = cluster("orders", origin.address()) + &cluster("gone", nobody);
+    let proxy = Proxy::start(&on_two_cores("", &(rest + &clusters)));
+    let mut kept = proxy.client();
+    for target in ["/orders/1", "/orders/bad", "/going/1"] {
+        kept.get(target);
+    }
+    let endpoint = format!("cluster=\"orders\",endpoint=\"{}\"", origin.address());
+    let counted = |ok: u64, bad: u64, all: u64| {
+        let page = proxy.metrics();
+        for (series, expected) in [
+            ("tls_proxy_route_requests_total{route=\"orders\",status=\"2xx\"}", ok),
+            ("tls_proxy_route_requests_total{route=\"orders\",status=\"5xx\"}", bad),
+            ("tls_proxy_cluster_requests_total{cluster=\"orders\",status=\"2xx\"}", ok),
+            ("tls_proxy_cluster_queue_seconds_count{cluster=\"orders\"}", ok + bad),
+            ("tls_proxy_listener_request_duration_seconds_count{listener=\"edge\"}", all),
+            ("tls_proxy_listener_connections_total{listener=\"edge\"}", 1),
+            ("tls_proxy_listener_connections_active{listener=\"edge\"}", 1),
+            ("tls_proxy_upstream_connections{cluster=\"orders\"}", 1),
+            ("tls_proxy_upstream_opened_total{cluster=\"orders\"}", 1),
+            (&format!("tls_proxy_endpoint_requests_total{{{endpoint},status=\"2xx\"}}"), ok),
+            (&format!("tls_proxy_endpoint_connections{{{endpoint}}}"), 1),
+            ("tls_proxy_config_last_reload_successful", 1),
+        ] {
+            assert_eq!(sum_of(&page, series), Some(expected as f64), "{series} in\n{page}");
+        }
+        page
+    };
+    let page = counted(1, 1, 3);
+    assert!(page.contains("route=\"going\"") && page.contains("cluster=\"gone\""));
+    // Others before them, and what was there removed.
+    let rest = route("first", "first") + &route("orders", "orders");
+    let clusters = cluster("first", nobody) + &cluster("orders", origin.address());
+    reload(&proxy, &on_two_cores(EXTRA, &(rest + &clusters)), "ok");
+    kept.get("/orders/1");
+    let page = counted(2, 1, 4);
+    is_gone(&proxy, &["\"going\"", "\"gone\""]);
+    assert_eq!(
+        sum_of(&page, "tls_proxy_listener_requests_total{listener=\"before\",status=\"2xx\"}"),
+        Some(0.0)
+    );
+    // A connection that came by a listener counts for it, not for what has its place now.
+    reload(&proxy, "listeners = 5", "refused");
+    assert_eq!(proxy.metric("tls_proxy_config_last_reload_successful"), Some(0.0));
+    let all = route("orders", "orders") + &cluster("orders", origin.address());
+    reload(&proxy, &on_two_cores("", &all), "ok");
+    kept.get("/orders/bad");
+    let page = counted(2, 2, 5);
+    is_gone(&proxy, &["\"before\"", "\"first\""]);
+    assert_eq!(sum_of(&page, "tls_proxy_rules_version"), Some(3.0));
+    assert!(sum_of(&page, "tls_proxy_config_last_reload_success_timestamp_seconds") > Some(1.7e9));
+}
+
+#[test]
+fn what_is_removed_leaves_the_page_with_its_last_exchange() {
+    let slow = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let address = slow.local_addr().expect("it is bound");
+    let before = route("slow", "slow") + &cluster("slow", address);
+    let after = "[[routes]]\nname = \"hello\"\nrespond = { status = 200 }\n";
+    let proxy = Proxy::start(&on_two_cores("", &before));
+    let mut waiting = proxy.client();
+    waiting.send("GET /slow/1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (mut upstream, _) = slow.accept().expect("the exchange comes here");
+    reload(&proxy, &on_two_cores("", after), "ok");
+    let page = proxy.metrics();
+    for (series, expected) in [
+        ("tls_proxy_upstream_connections{cluster=\"slow\"}", 1.0),
+        ("tls_proxy_route_requests_total{route=\"slow\",status=\"2xx\"}", 0.0),
+        ("tls_proxy_config_generations", 2.0),
+    ] {
+        assert_eq!(sum_of(&page, series), Some(expected), "{series} in\n{page}");
+    }
+    upstream
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+        .expect("the proxy waits for it");
+    assert_eq!(waiting.read_response().text(), "hi");
+    waiting.get("/");
+    is_gone(&proxy, &["\"slow\""]);
+    assert_eq!(proxy.metric("tls_proxy_config_generations"), Some(1.0));
+    assert_eq!(proxy.metric("tls_proxy_requests_total"), Some(2.0));
+}
+
+#[test]
+fn two_hundred_reloads_with_other_names_leave_nothing_on_the_page() {
+    let text = |number: usize| {
+        let names = (0..5).map(|n| format!("r{n}-{number}"));
+        let routes: String = names.map(|name| route(&name, &format!("c{number}"))).collect();
+        on_two_cores(
+            "",
+            &(routes + &cluster(&format!("c{number}"), format!("127.0.0.1:{}", 1 + number))),
+        )
+    };
+    let proxy = Proxy::start(&text(0));
+    let mut kept = proxy.client();
+    let lines = proxy.metrics().lines().count();
+    for number in 1..=200 {
+        reload(&proxy, &text(number), "ok");
+        assert_eq!(kept.get("/nowhere").status, 404);
+    }
+    let series = |name: &str| proxy.metrics().matches(&format!("\n{name}{{")).count();
+    let routes = || series("tls_proxy_route_bytes_in_total");
+    assert!(eventually(|| routes() == 6), "five, and those without a route: {}", routes());
+    assert_eq!(series("tls_proxy_upstream_waiting"), 1);
+    assert_eq!(series("tls_proxy_endpoint_connections"), 1);
+    let page = proxy.metrics();
+    // A few statuses were seen meanwhile.
+    assert!(page.lines().count() < lines + 20, "{page}");
+    assert_eq!(sum_of(&page, "tls_proxy_listener_requests_total"), Some(200.0));
+    assert!(page.contains("route=\"r4-200\""), "{page}");
 }

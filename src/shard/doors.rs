@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 
 use crate::engine::Shared;
@@ -83,8 +83,9 @@ pub(crate) struct Wanted<'p> {
 #[derive(Default)]
 pub(crate) struct Doors {
     open: RefCell<Vec<Rc<Door>>>,
-    /// Closed by the last install: a connection from another core may still be on its way.
-    closing: RefCell<Vec<Rc<Door>>>,
+    /// Closed by the last install: a connection from another core may still be on its way. Theirs
+    /// as long as somebody came by it: its name must not stay on the metrics page for the others.
+    closing: RefCell<Vec<(ListenerKey, Weak<Door>)>>,
 }
 
 impl Doors {
@@ -106,7 +107,8 @@ impl Doors {
         drop(open);
         before.iter().for_each(|door| door.close());
         let closes = !before.is_empty();
-        *self.closing.borrow_mut() = before;
+        *self.closing.borrow_mut() =
+            before.iter().map(|door| (door.key, Rc::downgrade(door))).collect();
         closes
     }
 
@@ -128,8 +130,12 @@ impl Doors {
 
     /// `None`: no plan that was installed here has had it lately.
     pub(crate) fn find(&self, key: ListenerKey) -> Option<Rc<Door>> {
-        let (open, closing) = (self.open.borrow(), self.closing.borrow());
-        open.iter().chain(closing.iter()).find(|door| door.key == key).map(Rc::clone)
+        if let Some(door) = self.open.borrow().iter().find(|door| door.key == key) {
+            return Some(Rc::clone(door));
+        }
+        let closing = self.closing.borrow();
+        let (_, door) = closing.iter().find(|(closed, _)| *closed == key)?;
+        Some(door.upgrade().unwrap_or_else(|| Doors::closed(key)))
     }
 
     /// For a connection whose listener nobody here knows any more: served like those that came by a
@@ -144,7 +150,8 @@ impl Doors {
     /// Keys are given out in order: this one was not known to any plan that came here.
     pub(crate) fn is_to_come(&self, key: ListenerKey) -> bool {
         let (open, closing) = (self.open.borrow(), self.closing.borrow());
-        open.iter().chain(closing.iter()).all(|door| door.key < key)
+        let closed = closing.iter().map(|(closed, _)| *closed);
+        open.iter().map(|door| door.key).chain(closed).all(|known| known < key)
     }
 }
 
@@ -169,6 +176,8 @@ mod tests {
         assert!(a.is_closing() && !b.is_closing());
         assert!(Rc::ptr_eq(&doors.find(B).unwrap(), &b));
         assert!(Rc::ptr_eq(&doors.find(A).unwrap(), &a), "a connection may be on its way to it");
+        drop(a);
+        assert!(doors.find(A).is_some_and(|closed| closed.is_closing()), "even now");
         assert!(!doors.change(wanted(&[(B, "other")])));
         assert!(doors.find(A).is_none());
     }

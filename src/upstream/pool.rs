@@ -659,6 +659,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_open_or_waits_moves_with_the_cells() {
+        on_a_core(async || {
+            let permits = one_slot();
+            let (cluster, _other, _control) = cluster(vec![share(1, Some(&permits))], 9);
+            let in_use = cluster.choose(Wanted::Any, &[]);
+            let place = Place::take(&cluster).unwrap();
+            let (key, series) = (cluster.key(), Shared::new(ClusterCells::default()));
+            let old = cluster.series().share();
+            let endpoint = share(1, Some(&permits));
+            let own = endpoint.series.share();
+            let (waiting, endpoints) = (Shared::new(Level::default()), vec![endpoint]);
+            let next = ClusterShare { key, waiting, series: series.share(), endpoints };
+            cluster.reconfigure(cluster.limits.get(), next);
+            assert_eq!((old.open.read(), old.waiting.read()), (0, 0));
+            assert_eq!((series.open.read(), series.waiting.read(), own.open.read()), (1, 1, 1));
+            drop((in_use, place));
+            assert_eq!((series.open.read(), series.waiting.read(), own.open.read()), (0, 0, 0));
+        });
+    }
+
+    #[test]
     fn a_core_that_is_told_of_a_slot_and_has_no_use_for_it_wants_it_no_more() {
         on_a_core(async || {
             let permits = one_slot();
