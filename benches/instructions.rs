@@ -88,6 +88,7 @@ fn encode_request(bytes: &[u8], iterations: u64) {
         proto: "https",
         request_id: b"0123456789abcdef0123456789abcdef",
         proxy_id: "corelane",
+        trace: None,
     };
     let edits = HeaderEdits::default();
     let mut out = Vec::new();

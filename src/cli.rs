@@ -13,6 +13,7 @@ use log::LevelFilter;
 use crate::config::{self, Document, Environment, Override, keys, overrides};
 use crate::limits;
 use crate::machine::{self, Machine};
+use crate::plan::CollectorUrl;
 use crate::telemetry::metric_names;
 
 /// Exit code of a configuration or an argument that is wrong.
@@ -118,6 +119,16 @@ pub struct Flags {
     /// Directory of access.log
     #[arg(long, value_name = "DIRECTORY", help_heading = LOGS)]
     pub log_path: Option<PathBuf>,
+    /// Record traces, sent here by OTLP
+    #[arg(long, value_name = "URL", value_parser = config::tracing::otlp_url)]
+    #[arg(help_heading = TRACES)]
+    pub otlp_endpoint: Option<CollectorUrl>,
+    /// What traces call this service
+    #[arg(long, value_name = "NAME", value_parser = config::name, help_heading = TRACES)]
+    pub service_name: Option<String>,
+    /// What traces call this process of it
+    #[arg(long, value_name = "NAME", value_parser = config::name, help_heading = TRACES)]
+    pub service_id: Option<String>,
 }
 
 const ENVIRONMENT: &str = "\
@@ -134,6 +145,7 @@ const CONFIGURATION: &str = "Configuration";
 const ADDRESSES: &str = "Addresses";
 const RESOURCES: &str = "Cores and time";
 const LOGS: &str = "Logs";
+const TRACES: &str = "Traces";
 
 /// What a command prints, and how it exits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -262,6 +274,7 @@ impl Flags {
     fn overrides(&self) -> Vec<(Override, overrides::Source)> {
         let Flags { http_port, metrics_port, admin_port, cores, .. } = self;
         let Flags { timeout_ms, drain_timeout_seconds, log_level, log_path, .. } = self;
+        let Flags { otlp_endpoint, service_name, service_id, .. } = self;
         let seconds = drain_timeout_seconds.map(Duration::from_secs);
         let all = [
             ("--http-port", http_port.map(Override::Port)),
@@ -272,6 +285,9 @@ impl Flags {
             ("--drain-timeout-seconds", seconds.map(Override::DrainTimeout)),
             ("--log-level", log_level.map(Override::LogLevel)),
             ("--log-path", log_path.clone().map(Override::LogDirectory)),
+            ("--otlp-endpoint", otlp_endpoint.clone().map(Override::OtlpEndpoint)),
+            ("--service-name", service_name.clone().map(Override::ServiceName)),
+            ("--service-id", service_id.clone().map(Override::ServiceId)),
         ];
         let given = all
             .into_iter()

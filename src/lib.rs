@@ -37,7 +37,7 @@
 //! ([`http1::parse`]) → [`exchange::run`]: admit, route ([`routing`]), then a reply of our own or
 //! [`exchange::attempt`]: a connection from [`upstream::pool`], the head rewritten
 //! ([`http1::encode`]), [`exchange::relay`] up and down (a long body unread, through a pipe) →
-//! recorded once: counters, access log.
+//! recorded once: counters, access log, and spans when it is traced.
 //!
 //! # A new configuration
 //!

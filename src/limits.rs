@@ -100,6 +100,46 @@ pub const ACCESS_LOG_BATCHES_MAX: usize = 64;
 /// How often a log that cannot be written is complained about.
 pub const ACCESS_LOG_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
+// --- tracing -------------------------------------------------------------------------------
+
+/// The share of traces that is recorded. Default of `tracing.sample`.
+pub const TRACE_SHARE: f64 = 0.01;
+/// Bytes of one field of a span that a client fills. The rest of a longer one is not told.
+pub const TRACE_FIELD_BYTES_MAX: usize = 1024;
+/// A batch of records leaves its core once it holds this much. One record may overshoot it.
+pub const TRACE_BATCH_BYTES: usize = 32 * 1024;
+/// Batches that wait for an exporter, per core: 4 MiB, or 25 seconds where little is recorded.
+/// More are dropped and their spans counted. They wait here while a collector is slow or away.
+pub const TRACE_BATCHES_MAX: usize = 128;
+/// Records that one request to a collector takes; one batch may overshoot it. Spans are a few times
+/// longer than their record, and collectors take some MiB.
+pub const TRACE_REQUEST_BYTES: usize = 256 * 1024;
+/// A request is sent once its first record is this old.
+pub const TRACE_REQUEST_AGE_MAX: Duration = Duration::from_secs(1);
+/// What a collector gets for one request. Default of `tracing.otlp.timeout`.
+pub const TRACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often one request is sent to a collector that is away or asks to come later. Then its spans
+/// are given up and counted.
+pub const TRACE_TRIES_MAX: u32 = 5;
+/// What the exporter waits after the first failure; doubled with every further one.
+pub const TRACE_BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// The longest wait between two tries.
+pub const TRACE_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A longer `Retry-After` counts as this.
+pub const TRACE_RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// Bytes of a collector's answer that are read. A longer one ends its connection.
+pub const TRACE_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// How often a collector that cannot be reached is complained about.
+pub const TRACE_COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+/// How long the end of the process, and an exporter that a reload replaced, has for the last spans.
+/// Those that are left are lost.
+pub const TRACE_STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Exporters of earlier plans that send their last spans, two to a plan at most. While there are as
+/// many, the next reload waits: for `TRACE_STOP_TIMEOUT` at most.
+pub const EXPORTERS_ENDING_MAX: usize = 8;
+/// How often a reload that waits for them looks.
+pub const EXPORTERS_ENDING_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
 // --- upstream ------------------------------------------------------------------------------
 
 /// Most exchanges that wait for a connection of one cluster, in the whole process. Then 503.
@@ -180,6 +220,12 @@ pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
 /// Most entries of the blacklist. More are refused.
 pub const BLACKLIST_ENTRIES_MAX: usize = 100_000;
+/// How often the log tells whom the blacklist has turned away, with how often it did.
+pub const BLACKLIST_TELL_INTERVAL: Duration = Duration::from_secs(5);
+/// Networks that one such report names. The rest is summed.
+pub const BLACKLIST_TOLD_MAX: usize = 100;
+/// How long the keeper of the blacklist trusts that nobody has set the clock.
+pub const BLACKLIST_LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 // --- names ---------------------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::http::headers::HeaderEdits;
+use crate::telemetry::trace::otlp::Service;
+use crate::telemetry::trace::{Format, Ratio};
 use crate::{limits, routing};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +45,15 @@ pub struct Plan {
     /// What `X-Proxy-ID` and `Via` call this process.
     pub proxy_id: String,
     pub access_log: Option<AccessLog>,
+    /// `None`: trace headers pass as they came.
+    pub tracing: Option<Tracing>,
     pub metrics: Option<SocketAddr>,
     pub metering: Metering,
     pub admin: Option<SocketAddr>,
     pub drain_timeout: Duration,
     pub hot_reload: HotReload,
+    /// Where the blacklist survives a restart.
+    pub blacklist_path: Option<PathBuf>,
     /// Of the process's own log.
     pub log_level: log::LevelFilter,
 }
@@ -81,6 +87,8 @@ pub struct Route {
     pub action: Action,
     /// Of the whole exchange; `None` for no limit.
     pub timeout: Option<Duration>,
+    /// The share of its traces that is recorded; `None`: tracing is off here.
+    pub tracing: Option<Ratio>,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
 }
@@ -333,4 +341,68 @@ pub enum AccessLogFormat {
     Json,
     Clf,
     Combined,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracing {
+    /// Read: the first that is there. Written: all.
+    pub propagate: Vec<Format>,
+    /// Where a route has none of its own.
+    pub share: Ratio,
+    /// The decision of the caller counts, where there is one.
+    pub parent: bool,
+    pub trust: Trust,
+    /// Each has an exporter of its own. None: only headers are wanted.
+    pub collectors: Vec<Collector>,
+}
+
+/// Whose trace headers are believed. Those of others are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    All,
+    TrustedProxies,
+}
+
+/// Where spans go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collector {
+    pub url: CollectorUrl,
+    pub spoken: Spoken,
+    pub headers: Vec<(String, Secret)>,
+    /// Of one request, from connecting to the whole answer.
+    pub timeout: Duration,
+    pub service: Service,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    OtlpProtobuf,
+    OtlpJson,
+    Zipkin,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectorUrl {
+    /// Resolved by the exporter's thread.
+    pub address: Address,
+    /// As written: what `Host` says.
+    pub authority: String,
+    /// With its query.
+    pub path: String,
+}
+
+impl fmt::Display for CollectorUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority, self.path)
+    }
+}
+
+/// Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
 }

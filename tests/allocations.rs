@@ -151,31 +151,48 @@ fn allocations(address: SocketAddr, request: &str, times: usize) -> usize {
     COUNT.load(Ordering::SeqCst)
 }
 
-#[test]
-fn a_request_on_a_kept_connection_allocates_nothing() {
-    let origin = Origin::start()
-        .on("GET /small", Respond::text("hello"))
-        .on("GET /large", Respond::bytes(vec![b'x'; 200_000]))
-        .on("GET /chunked", Respond::bytes(vec![b'x'; 10_000]).chunked(1000))
-        .on("POST /upload", Respond::text("thanks"));
-    let address = start(&format!(
+/// Everything to `origin`; but for small ones, its requests are traced where they say so.
+fn proxying(origin: &Origin) -> String {
+    format!(
         "cores = 1\n\
          [[listeners]]\nname = \"edge\"\nbind = \"127.0.0.1:0\"\n\n\
          [logging.access]\nenabled = true\npath = \"/dev/null\"\n\n\
+         [tracing]\nenabled = true\nsample = 0.0\n\
+         propagate = [\"w3c\", \"b3\", \"b3multi\", \"jaeger\"]\n\
+         otlp.endpoint = \"{}\"\n\n\
+         [[routes]]\nname = \"untraced\"\npaths = [\"/small\"]\ncluster = \"origin\"\n\
+         tracing = false\n\n\
          [[routes]]\nname = \"own\"\npaths = [\"/own\"]\n\
          respond = {{ status = 200, body = \"hi\" }}\n\n\
          [[routes]]\nname = \"all\"\npaths = [\"/*\"]\ncluster = \"origin\"\n\
          timeout = \"20s\"\n\
          request_headers = {{ set = {{ \"x-a\" = \"1\" }}, remove = [\"x-b\"] }}\n\n\
          [clusters.origin]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.url("/v1/traces"),
         origin.address()
-    ));
+    )
+}
+
+#[test]
+fn a_request_on_a_kept_connection_allocates_nothing() {
+    let origin = Origin::start()
+        .on("GET /small", Respond::text("hello"))
+        .on("GET /large", Respond::bytes(vec![b'x'; 200_000]))
+        .on("GET /chunked", Respond::bytes(vec![b'x'; 10_000]).chunked(1000))
+        .on("GET /traced", Respond::text("hello"))
+        .on("POST /v1/traces", Respond::text(""))
+        .on("POST /upload", Respond::text("thanks"));
+    let address = start(&proxying(&origin));
     let get = |path: &str| {
         format!(
             "GET {path} HTTP/1.1\r\nHost: test\r\nUser-Agent: a client\r\nAccept: */*\r\n\
              X-B: 2\r\nCookie: a=b; c=d\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"
         )
     };
+    let traced = get("/traced").replace(
+        "\r\n\r\n",
+        "\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n",
+    );
     let post = format!(
         "POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n{}",
         "y".repeat(1000)
@@ -192,6 +209,8 @@ fn a_request_on_a_kept_connection_allocates_nothing() {
     );
     let complaints: Vec<String> = [
         (get("/small"), 10_000, "a small GET"),
+        (get("/traced"), 2_000, "a traced one that is not recorded"),
+        (traced, 2_000, "one that is recorded"),
         (get("/own"), 1_000, "a response of our own"),
         (get("/chunked"), 1_000, "a chunked response"),
         (get("/large"), 300, "a response of many reads"),

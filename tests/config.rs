@@ -146,8 +146,9 @@ fn every_example_of_the_registry_loads_in_its_place() {
             "listeners[]" => frame("", example, "", "", ""),
             "routes[]" => frame("", "", example, "", ""),
             "clusters" => frame("", "", "", example, ""),
-            _ if rest.starts_with("access.") => {
-                frame("", "", "", "", &format!("[{section}.access]\n{example}\n"))
+            "logging" | "tracing" if rest.contains('.') => {
+                let (below, _) = rest.split_once('.').unwrap_or_default();
+                frame("", "", "", "", &format!("[{section}.{below}]\n{example}\n"))
             }
             _ => frame("", "", "", "", &format!("[{section}]\n{example}\n")),
         };
@@ -226,12 +227,13 @@ fn every_value_lands_in_its_own_field() {
     let plan = compile(&load(DISTINCT));
     let Plan { limits, timeouts, clusters, routes, access_log, metrics, admin, .. } = &plan;
     let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, user, .. } = &plan;
-    let hot_reload = &plan.hot_reload;
+    let Plan { hot_reload, blacklist_path, .. } = &plan;
+    let tracing = &plan.tracing;
     let text = format!(
-        "{cores} {drain_timeout:?} {hot_reload:?} {user:?} {proxy_id} {log_level} {metrics:?} \
-         {admin:?}\n\
+        "{cores} {drain_timeout:?} {hot_reload:?} {blacklist_path:?} {user:?} {proxy_id} \
+         {log_level} {metrics:?} {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
-         {clusters:#?}\n"
+         {clusters:#?}\n{tracing:#?}\n"
     );
     support::snapshot("config/plan.txt", &text);
 }
@@ -419,6 +421,28 @@ trusted_proxies = ["10.0.0.0/8"]
 watch = false
 max_generations = 14
 max_age = "11s"
+
+[blacklist]
+path = "distinct.blacklist"
+
+[tracing]
+enabled = true
+propagate = ["jaeger", "b3multi"]
+sample = 0.5
+parent = false
+trust = "trusted_proxies"
+service_name = "distinct-service"
+service_id = "distinct-id"
+
+[tracing.otlp]
+endpoint = "http://distinct-otlp/one"
+protocol = "json"
+headers = { X-Distinct = "never shown" }
+timeout = "41s"
+
+[tracing.zipkin]
+endpoint = "http://[::1]:9411"
+timeout = "42s"
 
 [limits]
 max_url_length = 1001

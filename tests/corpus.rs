@@ -36,6 +36,11 @@ fn client_addresses_hold_their_invariants() {
 }
 
 #[test]
+fn trace_headers_hold_their_invariants() {
+    replay("trace", corelane::telemetry::trace::fuzz);
+}
+
+#[test]
 fn configurations_hold_their_invariants() {
     replay("configuration", corelane::config::fuzz);
 }

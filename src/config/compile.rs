@@ -4,6 +4,7 @@
 use super::check::Config;
 use super::document::{Cluster, Document, Edits, Endpoint};
 use super::read::At;
+use super::tracing;
 use crate::http::headers::HeaderEdits;
 use crate::plan::{
     self, AccessLog, Action, Balance, ClusterTimeouts, HotReload, Limits, Listener, Plan,
@@ -28,18 +29,20 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         }),
         listeners: listeners(document),
         router: config.router,
-        routes: document.routes.iter().zip(config.actions).map(route).collect(),
+        routes: routes(document, config.actions),
         clusters: document.clusters.iter().map(cluster).collect(),
         limits: limits(document),
         timeouts: timeouts(document),
         trusted_proxies: document.trusted_proxies.iter().map(|network| network.value).collect(),
         proxy_id: document.proxy_id.value.clone(),
         access_log,
+        tracing: tracing::compile(&document.tracing),
         metrics: port(&document.metrics.port),
         metering: document.metrics.compile(),
         admin: port(&document.admin),
         drain_timeout: document.drain_timeout.value.0,
         hot_reload: hot_reload(&document.hot_reload),
+        blacklist_path: document.blacklist.path.as_ref().map(|path| path.value.clone()),
         log_level: document.logging.level.value,
     }
 }
@@ -60,11 +63,17 @@ fn listeners(document: &Document) -> Vec<Listener> {
     document.listeners.iter().map(listener).collect()
 }
 
-fn route((route, action): (&super::document::Route, Action)) -> Route {
+fn routes(document: &Document, actions: Vec<Action>) -> Vec<Route> {
+    let routes = document.routes.iter().zip(actions);
+    routes.map(|(written, action)| route(written, action, &document.tracing)).collect()
+}
+
+fn route(route: &super::document::Route, action: Action, tracing: &tracing::Tracing) -> Route {
     Route {
         name: route.name.value.clone(),
         action,
         timeout: Some(route.timeout.value.0).filter(|timeout| !timeout.is_zero()),
+        tracing: tracing::compile_route(&route.tracing, tracing),
         request_headers: edits(&route.request_headers),
         response_headers: edits(&route.response_headers),
     }

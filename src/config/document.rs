@@ -13,11 +13,13 @@ use serde::{Serialize, Serializer};
 use toml::de::DeTable;
 
 use super::address::{endpoint_address, loopback_address, network, socket_address};
+use super::blacklist::Blacklist;
 use super::error::{Offset, Wrong};
 use super::hot_reload::HotReload;
 use super::metrics::Metrics;
 use super::overrides::Source;
 use super::read::{At, Item, Reader, Section};
+use super::tracing::{RouteTracing, Tracing};
 use super::value::{
     BALANCES, CLUSTER_PROTOCOLS, FORMATS, LEVELS, LISTENER_PROTOCOLS, account, boolean, bytes,
     check_header_name, check_name, choice, content_type, header_name, header_value, integer,
@@ -40,9 +42,11 @@ pub struct Document {
     pub trusted_proxies: Vec<At<Network>>,
     pub proxy_id: At<String>,
     pub hot_reload: HotReload,
+    pub blacklist: Blacklist,
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub logging: Logging,
+    pub tracing: Tracing,
     pub metrics: Metrics,
     pub admin: Port,
     pub listeners: Vec<Listener>,
@@ -127,6 +131,7 @@ pub struct Route {
     pub respond: Option<Respond>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    pub tracing: RouteTracing,
     pub request_headers: Edits,
     pub response_headers: Edits,
     /// `routes[0]`, for messages.
@@ -211,9 +216,11 @@ impl Document {
             trusted_proxies: root.list("trusted_proxies", network),
             proxy_id: root.value_or("proxy_id", "corelane".to_owned(), proxy_id),
             hot_reload: HotReload::read(root.section("hot_reload")),
+            blacklist: Blacklist::read(root.section("blacklist")),
             limits: Limits::read(root.section("limits")),
             timeouts: Timeouts::read(root.section("timeouts")),
             logging: Logging::read(root.section("logging")),
+            tracing: Tracing::read(root.section("tracing")),
             metrics: Metrics::read(root.section("metrics")),
             admin: Port::read_all(root.section("admin"), ADMIN_PORT, loopback_address),
             listeners: Listener::read_all(&mut root),
@@ -369,6 +376,7 @@ impl Route {
         let none = !actions.iter().any(|key| section.has(key));
         let respond = section.optional_section("respond").map(Respond::read);
         let redirect = section.optional_section("redirect").map(Redirect::read);
+        let tracing = RouteTracing::read(&mut section);
         let request_headers = Edits::read(section.section("request_headers"));
         let response_headers = Edits::read(section.section("response_headers"));
         if several || none {
@@ -390,6 +398,7 @@ impl Route {
             timeout,
             respond,
             redirect: redirect.flatten(),
+            tracing,
             request_headers,
             response_headers,
             key,
@@ -575,7 +584,7 @@ fn clusters_by_name<S: Serializer>(clusters: &[Cluster], serializer: S) -> Resul
     map.end()
 }
 
-fn lines_by_name<S: Serializer>(
+pub(super) fn lines_by_name<S: Serializer>(
     lines: &[(At<String>, Vec<At<String>>)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {

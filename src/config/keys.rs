@@ -3,6 +3,7 @@
 //! what `conf/corelane.toml` lists.
 
 use super::error::nearest;
+use super::tracing_keys::TRACING;
 use Fallback::{Absent, Is, Required};
 
 /// One key of the configuration.
@@ -146,7 +147,7 @@ pub(super) fn pattern_of(path: &str) -> String {
     parts.join(".")
 }
 
-const fn key(
+pub(super) const fn key(
     path: &'static str,
     kind: &'static str,
     default: Fallback,
@@ -156,8 +157,38 @@ const fn key(
     Key { path, kind, default, example, doc, secret: false }
 }
 
+/// All of them.
+pub const KEYS: &[Key] = &joined::<COUNT>();
+
+/// Features with many keys have a table of their own.
+const TABLES: [&[Key]; 2] = [GENERAL, TRACING];
+
+const COUNT: usize = {
+    let (mut count, mut table) = (0, 0);
+    while table < TABLES.len() {
+        count += TABLES[table].len();
+        table += 1;
+    }
+    count
+};
+
+const fn joined<const N: usize>() -> [Key; N] {
+    let mut all = [GENERAL[0]; N];
+    let (mut at, mut table, mut row) = (0, 0, 0);
+    while at < N {
+        if row < TABLES[table].len() {
+            all[at] = TABLES[table][row];
+            at += 1;
+            row += 1;
+        } else {
+            (table, row) = (table + 1, 0);
+        }
+    }
+    all
+}
+
 /// In the order of `conf/corelane.toml`.
-pub const KEYS: &[Key] = &[
+const GENERAL: &[Key] = &[
     key(
         "cores",
         "integer",
@@ -192,6 +223,13 @@ pub const KEYS: &[Key] = &[
         Is("\"0s\""),
         "max_age = \"1h\"",
         "how long after a reload exchanges may go on that began before it; 0s: to their end",
+    ),
+    key(
+        "blacklist.path",
+        "path",
+        Absent("none: it ends with the process"),
+        "path = \"/var/lib/corelane/blacklist\"",
+        "file in which the blacklist survives a restart; entries come by the admin port",
     ),
     key(
         "user",

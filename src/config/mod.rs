@@ -3,6 +3,7 @@
 //! the caller brings the text and installs the plan. Variables of the environment are read.
 
 mod address;
+mod blacklist;
 mod check;
 mod compile;
 pub mod document;
@@ -14,6 +15,8 @@ mod metrics;
 pub mod overrides;
 mod print;
 mod read;
+pub mod tracing;
+mod tracing_keys;
 mod value;
 
 pub use address::parse_address as endpoint_address;
@@ -135,6 +138,14 @@ pub fn fuzz(bytes: &[u8]) {
             }
         }
         Err(errors) => assert!(!errors.to_string().is_empty(), "a failure says why"),
+    }
+}
+
+/// A name, as a flag has it.
+pub fn name(given: &str) -> Result<String, String> {
+    match value::check_name(given) {
+        Ok(()) => Ok(given.to_owned()),
+        Err(wrong) => Err([vec![wrong.message], wrong.notes].concat().join("; ")),
     }
 }
 

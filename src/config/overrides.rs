@@ -16,7 +16,7 @@ use super::error::{Errors, Problem, Wrong};
 use super::read::At;
 use super::value::{FORMATS, LEVELS, choice, integer, string, time};
 use super::{ARGUMENTS_NAME, DEFAULT_NAME, check, endpoint_address, load_in};
-use crate::plan::AccessLogFormat;
+use crate::plan::{AccessLogFormat, CollectorUrl};
 
 /// One value that did not come from the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,10 @@ pub enum Override {
     /// The directory of `access.log`.
     LogDirectory(PathBuf),
     DrainTimeout(Duration),
+    /// Turns tracing on as well.
+    OtlpEndpoint(CollectorUrl),
+    ServiceName(String),
+    ServiceId(String),
     MetricsPort(u16),
     AdminPort(u16),
     /// Of the only listener.
@@ -189,6 +193,18 @@ impl Over<'_> {
             }
             Override::DrainTimeout(timeout) => {
                 self.document.drain_timeout = self.set("drain_timeout", Time(timeout));
+            }
+            Override::OtlpEndpoint(url) => {
+                // Spans go where the operator says now, and nowhere else.
+                self.document.tracing.zipkin.endpoint = None;
+                self.document.tracing.enabled = self.set("tracing.enabled", true);
+                self.document.tracing.otlp.endpoint = Some(self.set("tracing.otlp.endpoint", url));
+            }
+            Override::ServiceName(name) => {
+                self.document.tracing.service_name = self.set("tracing.service_name", name);
+            }
+            Override::ServiceId(id) => {
+                self.document.tracing.service_id = Some(self.set("tracing.service_id", id));
             }
             Override::MetricsPort(port) => {
                 self.document.metrics.port.bind =

@@ -184,6 +184,11 @@ impl<'t> Section<'t> {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
+    pub(super) fn is_boolean(&self, key: &str) -> bool {
+        let value = self.table.and_then(|table| table.get(key));
+        value.is_some_and(|value| value.get_ref().is_bool())
+    }
+
     pub(super) fn missing(&self, key: &str, expected: &str) {
         if !self.reader.torn {
             let wrong = Wrong::new("this key is missing").note(format!("expected {expected}"));

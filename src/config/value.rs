@@ -48,7 +48,7 @@ pub struct Location {
 
 // --- names of closed sets --------------------------------------------------------------------
 
-type Names<T> = &'static [(&'static str, T)];
+pub(super) type Names<T> = &'static [(&'static str, T)];
 
 pub(super) const LISTENER_PROTOCOLS: Names<ListenerProtocol> = &[("http", ListenerProtocol::Http)];
 pub(super) const CLUSTER_PROTOCOLS: Names<ClusterProtocol> = &[("h1", ClusterProtocol::H1)];
@@ -90,7 +90,7 @@ pub(super) fn choice<T: Copy>(
     }
 }
 
-fn name_of<T: Copy + PartialEq>(names: Names<T>, value: T) -> Value {
+pub(super) fn written_name<T: Copy + PartialEq>(names: Names<T>, value: T) -> Value {
     let found = names.iter().find(|(_, one)| *one == value);
     let (name, _) = found.expect("every variant has a name in its table");
     Value::String((*name).to_owned())
@@ -493,31 +493,31 @@ impl Written for Location {
 
 impl Written for ListenerProtocol {
     fn written(&self) -> Value {
-        name_of(LISTENER_PROTOCOLS, *self)
+        written_name(LISTENER_PROTOCOLS, *self)
     }
 }
 
 impl Written for ClusterProtocol {
     fn written(&self) -> Value {
-        name_of(CLUSTER_PROTOCOLS, *self)
+        written_name(CLUSTER_PROTOCOLS, *self)
     }
 }
 
 impl Written for Balance {
     fn written(&self) -> Value {
-        name_of(BALANCES, *self)
+        written_name(BALANCES, *self)
     }
 }
 
 impl Written for AccessLogFormat {
     fn written(&self) -> Value {
-        name_of(FORMATS, *self)
+        written_name(FORMATS, *self)
     }
 }
 
 impl Written for LevelFilter {
     fn written(&self) -> Value {
-        name_of(LEVELS, *self)
+        written_name(LEVELS, *self)
     }
 }
 

@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::queue::Producer;
-use crate::plan::{ClusterKey, ListenerKey, Plan};
+use crate::events::span_queue::SpanProducer;
+use crate::listener::blacklist::Blocked;
+use crate::plan::{ClusterKey, ListenerKey, Network, Plan};
 use crate::shard::series::{ClusterCells, EndpointCells, SeriesShare};
 
 /// To a data core.
@@ -20,6 +22,8 @@ pub enum ToShard {
     Retire(u64),
     /// From the control core: answered by `State`, with the same number.
     Report(u64),
+    /// From the control core: who may not connect from now on.
+    Blacklist(Shared<Blocked>),
     /// From the control core: answered by `Lent`.
     LendSockets,
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
@@ -67,6 +71,8 @@ pub enum ToControl {
     },
     /// This core has closed its socket of a listener that was removed.
     ListenerClosed(ListenerKey),
+    /// How often the blacklist has turned somebody away, since last time.
+    Blocked(Vec<(Network, u64)>),
     /// Duplicates of all listening sockets of this core.
     Lent(Vec<(ListenerKey, TcpListener)>),
     State {
@@ -100,6 +106,7 @@ pub struct Install {
     /// Those that are new. Those that the plan has no more are closed.
     pub sockets: Vec<(ListenerKey, TcpListener)>,
     pub log: LogChange,
+    pub spans: SpanChange,
 }
 
 /// Where this core's access-log lines go from now on.
@@ -108,6 +115,14 @@ pub enum LogChange {
     Same,
     Off,
     To(Producer),
+}
+
+/// Where the spans of this core's traced exchanges go from now on.
+#[derive(Debug)]
+pub enum SpanChange {
+    Same,
+    /// One for each collector. None: only headers are wanted, or nothing.
+    To(Vec<SpanProducer>),
 }
 
 #[derive(Debug)]

@@ -3,8 +3,10 @@
 //! bytes.
 
 mod access_log;
+mod blacklist;
 mod clusters;
 mod complaint;
+mod exporters;
 mod file_watch;
 mod generations;
 mod letters;
@@ -27,12 +29,13 @@ use std::time::Duration;
 
 use crate::cli::Source;
 use crate::control::access_log::Change;
+use crate::control::blacklist::Keeper;
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
 use crate::control::generations::Older;
 use crate::control::letters::Letters;
 use crate::control::message::{
-    ClusterShare, EndpointShare, Install, LogChange, ToControl, ToShard,
+    ClusterShare, EndpointShare, Install, LogChange, SpanChange, ToControl, ToShard,
 };
 use crate::control::names::Watch;
 use crate::control::ports::Held;
@@ -54,6 +57,7 @@ pub(crate) struct Control {
     reloads: Reloads,
     held: RefCell<Held>,
     program: Program,
+    blacklist: Keeper,
     upgrades: Upgrades,
     /// The limit of the process.
     open_files: u64,
@@ -83,13 +87,14 @@ struct Current {
 
 impl Control {
     /// Applies what the data cores say. Called when the control core's bell was rung.
-    fn apply(&self, letter: ToControl) {
+    fn apply(self: &Rc<Self>, letter: ToControl) {
         match letter {
             ToControl::Installed { core, version } => {
                 log::debug!("core {core} has installed plan {version}");
                 self.installed[core].set(version);
             }
             ToControl::ListenerClosed(key) => self.held.borrow_mut().closed(key),
+            ToControl::Blocked(hits) => self.note_blocked(hits),
             ToControl::Lent(sockets) => self.upgrades.lent.borrow_mut().extend(sockets),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
             ToControl::Drained { core } => {
@@ -186,9 +191,14 @@ impl Control {
         }
     }
 
-    /// The plan in force for every core, with the sockets that are new and its end of the log.
-    /// The first generation goes the way of all later ones.
-    fn send_plan(&self, sockets: Vec<(ListenerKey, Vec<TcpListener>)>, log: Vec<LogChange>) {
+    /// The plan in force for every core, with the sockets that are new and its ends of the
+    /// log and of the exporters. The first generation goes the way of all later ones.
+    fn send_plan(
+        &self,
+        sockets: Vec<(ListenerKey, Vec<TcpListener>)>,
+        log: Vec<LogChange>,
+        spans: Vec<SpanChange>,
+    ) {
         let mut by_core: Vec<Vec<(ListenerKey, TcpListener)>> =
             self.shards.iter().map(|_| Vec::new()).collect();
         for (key, sockets) in sockets {
@@ -198,8 +208,9 @@ impl Control {
                 by_core[core].push((key, socket));
             }
         }
-        let by_core = self.shards.iter().zip(by_core).zip(log).enumerate();
-        for (core, ((letters, sockets), log)) in by_core {
+        let changes = log.into_iter().zip(spans);
+        let by_core = self.shards.iter().zip(by_core).zip(changes).enumerate();
+        for (core, ((letters, sockets), (log, spans))) in by_core {
             let install = Install {
                 plan: self.plan(),
                 clusters: self.cluster_shares(core),
@@ -207,6 +218,7 @@ impl Control {
                 listener_keys: self.current.borrow().listener_keys.clone(),
                 sockets,
                 log,
+                spans,
             };
             letters.send(ToShard::Install(Box::new(install)));
         }
@@ -263,6 +275,19 @@ impl Control {
             Poll::Pending
         })
         .await
+    }
+
+    /// Until the next letter, or change of anything.
+    async fn changed_once(&self) {
+        let mut waited = false;
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut waited, true) {
+                return Poll::Ready(());
+            }
+            self.poll_changed(context);
+            Poll::Pending
+        })
+        .await;
     }
 
     /// The task is woken at the next letter.

@@ -16,13 +16,14 @@ use crate::admin::{self, Page};
 use crate::cli::Source;
 use crate::config;
 use crate::control::access_log::{self, Change};
+use crate::control::exporters;
 use crate::control::ports::{Bound, Ending, Held, PortChange};
 use crate::control::upgrade::{Described, Inherited, Use};
 use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
 use crate::limits;
 use crate::machine;
-use crate::plan::{Plan, User};
+use crate::plan::{Collector, Plan, User};
 use crate::telemetry::metrics::ReloadCounts;
 
 /// Who asked for a configuration.
@@ -234,6 +235,7 @@ struct Prepared {
     text: String,
     bound: Bound,
     log: Change,
+    spans: exporters::Change,
     warnings: Vec<String>,
 }
 
@@ -242,6 +244,7 @@ struct Ground {
     source: Source,
     held: Held,
     log: Option<access_log::Place>,
+    collectors: Vec<Collector>,
     version: u64,
     cores: usize,
     user: Option<User>,
@@ -366,10 +369,12 @@ impl Control {
     /// `None`: the file has not changed.
     async fn try_job(self: &Rc<Self>, job: &Job) -> Result<Option<Report>, Refused> {
         self.refuse_while_draining()?;
+        self.exporters_ending().await;
         let ground = Ground {
             source: self.source.clone(),
             held: self.held.borrow().clone(),
             log: self.totals.borrow().log.place(),
+            collectors: self.totals.borrow().exporters.collectors().to_vec(),
             version: self.plan().version + 1,
             cores: self.shards.len(),
             user: self.plan().user.clone(),
@@ -425,7 +430,7 @@ impl Control {
         prepared: Prepared,
         trigger: Trigger,
     ) -> Result<Report, Refused> {
-        let Prepared { plan, text, mut bound, log, warnings } = prepared;
+        let Prepared { plan, text, mut bound, log, spans, warnings } = prepared;
         let plan = Shared::new(plan);
         self.names_first(&plan).await;
         if let Err(refused) = self.refuse_while_draining() {
@@ -441,12 +446,14 @@ impl Control {
         let before = self.put_in_force(plan, bound.keys.clone());
         self.older.add(before, engine::now());
         let (log, old_log) = self.change_log(log);
-        self.send_plan(bound.sockets, log);
+        let spans = self.totals.borrow_mut().exporters.change(spans, self.shards.len());
+        self.send_plan(bound.sockets, log, spans);
         self.change_ports(bound.metrics, bound.admin);
         self.reloads.remember(version, trigger, Rc::from(text));
         if !self.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
             log::error!("a data core has not taken version {version} in time, it is stuck");
         }
+        self.totals.borrow_mut().exporters.end_older();
         if let Some(old) = old_log {
             self.close_log(old).await;
         }
@@ -475,6 +482,13 @@ impl Control {
         let cluster_keys = self.clusters.borrow_mut().keys(&plan);
         let current = Current { plan, cluster_keys, listener_keys };
         self.current.replace(current).plan
+    }
+
+    /// Waits while many exporters of earlier plans send their last spans: they have little time.
+    async fn exporters_ending(&self) {
+        while self.totals.borrow_mut().exporters.are_many_ending() {
+            engine::sleep(limits::EXPORTERS_ENDING_LOOK_INTERVAL).await;
+        }
     }
 
     async fn close_log(self: &Rc<Self>, old: access_log::Open) {
@@ -546,7 +560,8 @@ fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refuse
         .bind(&mut plan, &mut Inherited::default())
         .map_err(|error| Refused::Impossible(error.to_string()))?;
     let log = access_log::open(&plan, ground.log.as_ref()).map_err(Refused::Impossible)?;
-    Ok(Prepared { plan, text, bound, log, warnings })
+    let spans = exporters::start(&plan, &ground.collectors).map_err(Refused::Impossible)?;
+    Ok(Prepared { plan, text, bound, log, spans, warnings })
 }
 
 #[cfg(test)]

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use crate::cli::Source;
 use crate::control::access_log::{self, Change};
+use crate::control::blacklist::{self, Keeper};
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
+use crate::control::exporters::{self, Exporters};
 use crate::control::file_watch;
 use crate::control::generations::{self, Older};
 use crate::control::letters::{self, Letters};
@@ -64,6 +66,8 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     let bound = Held::default().bind(&mut plan, &mut inherited)?;
     drop_privileges(&plan)?;
     let log = access_log::open(&plan, None).map_err(StartError)?;
+    let blacklist = Keeper::load(plan.blacklist_path.as_deref(), engine::wall_clock());
+    let spans = exporters::start(&plan, &[]).map_err(StartError)?;
     let cores = plan.cores;
     let bells =
         Bells::new(cores).map_err(|e| StartError(format!("cannot make an eventfd: {e}")))?;
@@ -78,8 +82,10 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
         plan,
         bound,
         program,
+        blacklist,
         inherited,
         log,
+        spans,
         counters: all_counters,
         outboxes: post.control_outboxes,
         mail: post.control,
@@ -87,8 +93,8 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     };
     let ended = engine::run(Placement::Anywhere, bells.control, move || supervise(parts))
         .map_err(|e| StartError(format!("the control core cannot run: {e}")))?;
-    let (outcome, log) = ended?;
-    let stuck = stop(threads, log);
+    let (outcome, log, exporters) = ended?;
+    let stuck = stop(threads, log, exporters);
     match outcome {
         Run::Drained | Run::Cut if !stuck.is_empty() => {
             return Err(StartError(format!(
@@ -124,8 +130,10 @@ struct Parts {
     plan: Plan,
     bound: Bound,
     program: Program,
+    blacklist: Keeper,
     inherited: Inherited,
     log: Change,
+    spans: exporters::Change,
     counters: Vec<Shared<Counters>>,
     outboxes: Vec<Outbox<ToShard>>,
     mail: ControlMail,
@@ -136,13 +144,18 @@ struct Parts {
 struct First {
     bound: Bound,
     log: Change,
+    spans: exporters::Change,
     inherited: Inherited,
 }
+
+/// How it ended, and who writes the last of it.
+type Ended = (Run, Option<access_log::Open>, Exporters);
 
 impl Parts {
     /// The control core with its first plan, which no data core has yet.
     fn into_control(self) -> Result<(Rc<Control>, First, ControlMail), StartError> {
-        let Parts { reloads, source, open_files, plan, mut bound, log, inherited, .. } = self;
+        let Parts { reloads, source, open_files, plan, mut bound, log, spans, inherited, .. } =
+            self;
         let pool = BlockingPool::start(self.bell)
             .map_err(|e| StartError(format!("cannot start threads: {e}")))?;
         let mut clusters = Clusters::default();
@@ -163,6 +176,7 @@ impl Parts {
             open_files,
             program: self.program,
             upgrades: Upgrades::default(),
+            blacklist: self.blacklist,
             clusters: RefCell::new(clusters),
             totals: RefCell::new(Totals::new(cores)),
             registry,
@@ -181,13 +195,13 @@ impl Parts {
             cannot_accept: Complaint::default(),
             counters: self.counters,
         };
-        Ok((Rc::new(control), First { bound, log, inherited }, self.mail))
+        Ok((Rc::new(control), First { bound, log, spans, inherited }, self.mail))
     }
 }
 
 /// The control core's main task: the first generation, then signals, until the end.
-async fn supervise(parts: Parts) -> Result<(Run, Option<access_log::Open>), StartError> {
-    let (control, First { bound, log, inherited }, mail) = parts.into_control()?;
+async fn supervise(parts: Parts) -> Result<Ended, StartError> {
+    let (control, First { bound, log, spans, inherited }, mail) = parts.into_control()?;
     let applying = Rc::clone(&control);
     engine::on_bell(move || {
         applying.watch.collect();
@@ -213,21 +227,27 @@ async fn supervise(parts: Parts) -> Result<(Run, Option<access_log::Open>), Star
     let version = plan.version;
     drop(plan);
     let (log, _) = control.change_log(log);
-    control.send_plan(bound.sockets, log);
+    if !control.blacklist.is_empty() {
+        control.send_blacklist();
+    }
+    let spans = control.totals.borrow_mut().exporters.change(spans, cores);
+    control.send_plan(bound.sockets, log, spans);
     if !control.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
         let reason = control.failed.borrow_mut().take();
         control.to_shards(|| ToShard::Stop);
         let reason =
             reason.unwrap_or_else(|| "a data core did not take its plan in time".to_owned());
-        return Ok((Run::Failed(reason), control.totals.borrow_mut().log.take()));
+        let (log, exporters) = control.totals.borrow_mut().take_writers();
+        return Ok((Run::Failed(reason), log, exporters));
     }
     control.change_ports(bound.metrics, bound.admin);
     inherited.ready();
+    engine::spawn(blacklist::expire(Rc::clone(&control)));
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
     let outcome = life(&control, &mut signals).await;
-    let log = control.totals.borrow_mut().log.take();
-    Ok((outcome, log))
+    let (log, exporters) = control.totals.borrow_mut().take_writers();
+    Ok((outcome, log, exporters))
 }
 
 struct Bells {
@@ -329,12 +349,17 @@ fn data_core<F: Future<Output = ()> + 'static>(
     mail.to_control(ToControl::Failed { core, reason });
 }
 
-fn stop(threads: Vec<JoinHandle<()>>, log: Option<access_log::Open>) -> Vec<String> {
+fn stop(
+    threads: Vec<JoinHandle<()>>,
+    log: Option<access_log::Open>,
+    exporters: Exporters,
+) -> Vec<String> {
     let stuck = join(threads, limits::CORE_STOP_TIMEOUT);
     // After the data cores' last batch.
     if let Some(log) = log {
         log.close();
     }
+    exporters.stop();
     stuck
 }
 
@@ -419,6 +444,8 @@ mod tests {
 
     #[test]
     fn stopping_fits_into_what_init_systems_wait() {
-        assert!(limits::PUBLISHER_STOP_TIMEOUT < Duration::from_secs(10));
+        let spans = limits::TRACE_STOP_TIMEOUT + crate::events::exporter::STOP_GRACE;
+        let all = limits::PUBLISHER_STOP_TIMEOUT + spans;
+        assert!(all < Duration::from_secs(10));
     }
 }

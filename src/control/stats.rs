@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::Histogram;
 
 use crate::control::Control;
-use crate::control::access_log::AccessLog;
+use crate::control::access_log::{self, AccessLog};
+use crate::control::exporters::Exporters;
 use crate::control::message::{GenerationState, ShardState, ToShard};
 use crate::engine;
 use crate::limits;
@@ -21,6 +22,7 @@ pub(crate) struct Totals {
     /// Questions asked so far. Several may be open at once: each waits for the answers to itself.
     rounds: u64,
     pub(super) log: AccessLog,
+    pub(super) exporters: Exporters,
 }
 
 struct CoreTotals {
@@ -48,7 +50,13 @@ impl Totals {
             started: engine::wall_clock(),
             rounds: 0,
             log: AccessLog::default(),
+            exporters: Exporters::default(),
         }
+    }
+
+    /// For the end of the process.
+    pub(super) fn take_writers(&mut self) -> (Option<access_log::Open>, Exporters) {
+        (self.log.take(), std::mem::take(&mut self.exporters))
     }
 
     fn ask(&mut self) -> u64 {
@@ -100,6 +108,7 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
     ask(control).await;
     let mut totals = control.totals.borrow_mut();
     let written = totals.log.written();
+    let exported = totals.exporters.exported();
     Snapshot {
         cores: control
             .counters
@@ -118,6 +127,8 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
             .collect(),
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
+        trace_exported_spans: exported.taken,
+        trace_failed_spans: exported.failed,
         draining: control.draining.get(),
         rules_version: control.plan().version,
         reloads: control.reload_counts(),

@@ -43,6 +43,7 @@ pub(super) async fn forward(
         match attempt.run(exchange, lease).await {
             Ok(ending) => return Ok(ending),
             Err(failed) if reused && failed.is_safe_to_repeat(exchange) => {
+                exchange.end_attempt(Some(failed.failure));
                 // A server that closes one kept connection has often closed them all.
                 wanted = Wanted::New;
                 exchange.input.rewind();
@@ -64,6 +65,7 @@ async fn acquire(
     connect_timeout: Duration,
 ) -> Result<Lease, Failure> {
     loop {
+        exchange.begin_attempt();
         let progress = &exchange.progress;
         progress.phase.set(Phase::Queue);
         progress.attempts.set(progress.attempts.get() + 1);
@@ -81,11 +83,14 @@ async fn acquire(
                 progress.endpoint.set(Some(lease.address()));
                 exchange.endpoint = Some(Rc::clone(lease.endpoint()));
                 marks.connected = Some(crate::engine::now());
+                exchange.attempt_goes_to(Some(lease.address()), lease.reused);
                 return Ok(lease);
             }
             Err((failure, address)) => {
                 progress.endpoint.set(address.or(progress.endpoint.get()));
                 refused.extend(address);
+                exchange.attempt_goes_to(address, false);
+                exchange.end_attempt(Some(failure));
                 let again = failure.row().retry == Retry::Safe
                     && cluster.has_another(refused)
                     && refused.len() < limits::CONNECT_ATTEMPTS_MAX;
@@ -172,6 +177,7 @@ impl Attempt<'_> {
             proto: "http",
             request_id: &exchange.request_id,
             proxy_id: &plan.proxy_id,
+            trace: exchange.trace_to_send(plan.tracing.as_ref()),
         };
         let mut work = self.shard.workspaces.take();
         let (head, input) = (&exchange.head, &mut exchange.input);

@@ -130,6 +130,8 @@ failures! {
         "the path climbs above the root or has a broken percent escape";
     NoRoute: 404 NO_ROUTE "no_route" Client Never Open
         "no route matches this host and path";
+    Blacklisted: 403 BLACKLISTED "blacklisted" Client Never Close
+        "this address may not use this service";
     RateLimited: 429 RATE_LIMITED "rate_limited" Client Never Open
         "too many requests, try again later";
     HeaderTimeout: 408 REQUEST_TIMEOUT "header_timeout" Client Never Close

@@ -9,6 +9,7 @@ pub mod failure;
 mod pace;
 pub mod record;
 pub(crate) mod relay;
+mod trace;
 pub(crate) mod upload;
 
 use std::cell::Cell;
@@ -22,6 +23,7 @@ use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
 use crate::exchange::pace::Pace;
 use crate::exchange::record::{Marks, Phase, Record, Timings};
+use crate::exchange::trace::Trace;
 use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
@@ -51,6 +53,8 @@ pub(crate) struct Exchange {
     route: Option<RouteId>,
     /// That it used last.
     endpoint: Option<Rc<Endpoint>>,
+    /// `None` until the connection has a traced exchange.
+    trace: Option<Box<Trace>>,
     pub(crate) progress: Progress,
 }
 
@@ -111,7 +115,10 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
             exchange.progress.phase.set(Phase::Done);
             (ending, None)
         }
-        Err(failure) => (fail(shard, client, exchange, failure).await, Some(failure)),
+        Err(failure) => {
+            exchange.end_attempt(Some(failure));
+            (fail(shard, client, exchange, failure).await, Some(failure))
+        }
     };
     exchange.record(failure);
     ending
@@ -141,7 +148,11 @@ async fn answer(
     generation: &Generation,
 ) -> Result<Ending, Failure> {
     exchange.admit(shard, client)?;
-    let route = exchange.find_route(generation)?;
+    let route = exchange.find_route(generation);
+    if let Some(tracing) = &generation.plan.tracing {
+        exchange.begin_trace(tracing, route.as_ref().ok().copied());
+    }
+    let route = route?;
     match &route.action {
         Action::Forward(cluster) => {
             let forwarding =
@@ -184,6 +195,7 @@ impl Exchange {
             peer_is_trusted: false,
             route: None,
             endpoint: None,
+            trace: None,
             progress: Progress::default(),
         }
     }
@@ -195,6 +207,9 @@ impl Exchange {
         self.marks = Marks::at(engine::now());
         self.route = None;
         self.endpoint = None;
+        if let Some(trace) = &mut self.trace {
+            trace.clear();
+        }
         self.progress = Progress::default();
     }
 
@@ -216,6 +231,9 @@ impl Exchange {
             let chain = |line: &&Line| line.id == HeaderId::XForwardedFor;
             let chains = self.head.lines.iter().filter(chain).map(|line| line.value.of(bytes));
             self.client_address = client_address(peer, &plan.trusted_proxies, chains);
+        }
+        if shard.guard.turns_away(self.client_address) {
+            return Err(Failure::Blacklisted);
         }
         if matches!(self.head.method, Method::Trace | Method::Connect) {
             return Err(Failure::MethodRefused);
@@ -247,11 +265,15 @@ impl Exchange {
         if !std::mem::replace(&mut self.recorded, true) {
             self.generation.leave();
         }
+        self.begin_trace_late();
+        self.end_attempt(failure);
         let shard = &self.shard;
         let timings = self.marks.timings(engine::precise_now());
         count::count(self, &timings, failure);
-        if shard.log.is_enabled() {
-            shard.log.write(&self.line(timings, failure), shard.counters());
+        if shard.log.is_enabled() || self.is_traced() {
+            let line = self.line(timings, failure);
+            shard.log.write(&line, shard.counters());
+            self.tell_trace(&line);
         }
     }
 
@@ -266,6 +288,7 @@ impl Exchange {
         Record {
             at: engine::wall_clock(),
             request_id: self.request_id(),
+            trace_id: self.trace_id(),
             peer: self.origin.peer,
             client: self.client_address,
             listener: self.listener_name(),

@@ -107,6 +107,8 @@ impl Timings {
 pub struct Record<'a> {
     pub at: SystemTime,
     pub request_id: &'a [u8],
+    /// `None` where tracing is off.
+    pub trace_id: Option<u128>,
     pub peer: SocketAddr,
     pub client: IpAddr,
     pub listener: &'a str,

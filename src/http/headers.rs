@@ -6,6 +6,7 @@
 pub enum HeaderId {
     #[default]
     Other,
+    B3,
     Connection,
     ContentLength,
     Date,
@@ -18,11 +19,19 @@ pub enum HeaderId {
     ProxyConnection,
     Referer,
     Te,
+    Traceparent,
+    Tracestate,
     Trailer,
     TransferEncoding,
+    UberTraceId,
     Upgrade,
     UserAgent,
     Via,
+    XB3Flags,
+    XB3ParentSpanId,
+    XB3Sampled,
+    XB3SpanId,
+    XB3TraceId,
     XForwardedFor,
     XForwardedHost,
     XForwardedProto,
@@ -41,6 +50,7 @@ impl HeaderId {
             return HeaderId::Other;
         };
         let (candidate, known) = match (name.len(), first | 0x20) {
+            (2, b'b') => (HeaderId::B3, is(name, b"b3")),
             (2, b't') => (HeaderId::Te, is(name, b"te")),
             (3, b'v') => (HeaderId::Via, is(name, b"via")),
             (4, b'h') => (HeaderId::Host, is(name, b"host")),
@@ -53,15 +63,23 @@ impl HeaderId {
             (9, b'x') => (HeaderId::XRealIp, is(name, b"x-real-ip")),
             (10, b'c') => (HeaderId::Connection, is(name, b"connection")),
             (10, b'k') => (HeaderId::KeepAlive, is(name, b"keep-alive")),
+            (10, b't') => (HeaderId::Tracestate, is(name, b"tracestate")),
             (10, b'u') => (HeaderId::UserAgent, is(name, b"user-agent")),
-            (10, b'x') => (HeaderId::XProxyId, is(name, b"x-proxy-id")),
-            (12, b'x') => (HeaderId::XRequestId, is(name, b"x-request-id")),
+            (10, b'x') if is(name, b"x-proxy-id") => (HeaderId::XProxyId, true),
+            (10, b'x') => (HeaderId::XB3Flags, is(name, b"x-b3-flags")),
+            (11, b't') => (HeaderId::Traceparent, is(name, b"traceparent")),
+            (11, b'x') => (HeaderId::XB3SpanId, is(name, b"x-b3-spanid")),
+            (12, b'x') if is(name, b"x-request-id") => (HeaderId::XRequestId, true),
+            (12, b'x') if is(name, b"x-b3-traceid") => (HeaderId::XB3TraceId, true),
+            (12, b'x') => (HeaderId::XB3Sampled, is(name, b"x-b3-sampled")),
+            (13, b'u') => (HeaderId::UberTraceId, is(name, b"uber-trace-id")),
             (14, b'c') => (HeaderId::ContentLength, is(name, b"content-length")),
             (15, b'x') => (HeaderId::XForwardedFor, is(name, b"x-forwarded-for")),
             (16, b'p') => (HeaderId::ProxyConnection, is(name, b"proxy-connection")),
             (16, b'x') => (HeaderId::XForwardedHost, is(name, b"x-forwarded-host")),
             (17, b't') => (HeaderId::TransferEncoding, is(name, b"transfer-encoding")),
-            (17, b'x') => (HeaderId::XForwardedProto, is(name, b"x-forwarded-proto")),
+            (17, b'x') if is(name, b"x-forwarded-proto") => (HeaderId::XForwardedProto, true),
+            (17, b'x') => (HeaderId::XB3ParentSpanId, is(name, b"x-b3-parentspanid")),
             (18, b'p') => (HeaderId::ProxyAuthenticate, is(name, b"proxy-authenticate")),
             (19, b'p') => (HeaderId::ProxyAuthorization, is(name, b"proxy-authorization")),
             _ => return HeaderId::Other,
@@ -82,6 +100,18 @@ impl HeaderId {
                 | HeaderId::Te
                 | HeaderId::TransferEncoding
                 | HeaderId::Upgrade
+        )
+    }
+
+    /// `X-B3-…`: one trace context in several headers.
+    pub fn is_b3_multi(self) -> bool {
+        matches!(
+            self,
+            HeaderId::XB3Flags
+                | HeaderId::XB3ParentSpanId
+                | HeaderId::XB3Sampled
+                | HeaderId::XB3SpanId
+                | HeaderId::XB3TraceId
         )
     }
 
@@ -153,7 +183,8 @@ impl HeaderEdits {
 mod tests {
     use super::*;
 
-    const KNOWN: [(&str, HeaderId); 23] = [
+    const KNOWN: [(&str, HeaderId); 32] = [
+        ("b3", HeaderId::B3),
         ("Connection", HeaderId::Connection),
         ("Content-Length", HeaderId::ContentLength),
         ("Date", HeaderId::Date),
@@ -166,11 +197,19 @@ mod tests {
         ("Proxy-Connection", HeaderId::ProxyConnection),
         ("Referer", HeaderId::Referer),
         ("TE", HeaderId::Te),
+        ("traceparent", HeaderId::Traceparent),
+        ("tracestate", HeaderId::Tracestate),
         ("Trailer", HeaderId::Trailer),
         ("Transfer-Encoding", HeaderId::TransferEncoding),
+        ("uber-trace-id", HeaderId::UberTraceId),
         ("Upgrade", HeaderId::Upgrade),
         ("User-Agent", HeaderId::UserAgent),
         ("Via", HeaderId::Via),
+        ("X-B3-Flags", HeaderId::XB3Flags),
+        ("X-B3-ParentSpanId", HeaderId::XB3ParentSpanId),
+        ("X-B3-Sampled", HeaderId::XB3Sampled),
+        ("X-B3-SpanId", HeaderId::XB3SpanId),
+        ("X-B3-TraceId", HeaderId::XB3TraceId),
         ("X-Forwarded-For", HeaderId::XForwardedFor),
         ("X-Forwarded-Host", HeaderId::XForwardedHost),
         ("X-Forwarded-Proto", HeaderId::XForwardedProto),

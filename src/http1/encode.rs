@@ -11,6 +11,7 @@ use crate::http::head::{
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::telemetry::decimal;
+use crate::telemetry::trace::Outgoing;
 
 /// What the proxy itself says about a request (MISSION row 61).
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,8 @@ pub struct Forwarded<'a> {
     /// 32 hex digits; used unless a trusted peer sent one.
     pub request_id: &'a [u8],
     pub proxy_id: &'a str,
+    /// `None`: trace headers pass as they came.
+    pub trace: Option<Outgoing<'a>>,
 }
 
 /// Room for the lines that we add to a head.
@@ -44,7 +47,7 @@ pub fn request(
     host(out, head, bytes, edits);
     let mut kept = Kept::default();
     copy_lines(out, bytes, &head.lines, |line| {
-        kept.passes(line, head, framing, forwarded.trusted) && !edited_away(line, bytes, edits)
+        kept.passes(line, head, framing, forwarded) && !edited_away(line, bytes, edits)
     });
     if head.framing != framing {
         framing_line(out, framing);
@@ -181,10 +184,17 @@ struct Kept {
 
 impl Kept {
     /// Whether a line is forwarded as it came.
-    fn passes(&mut self, line: &Line, head: &RequestHead, framing: Framing, trusted: bool) -> bool {
+    fn passes(
+        &mut self,
+        line: &Line,
+        head: &RequestHead,
+        framing: Framing,
+        forwarded: &Forwarded<'_>,
+    ) -> bool {
         if line.hop_by_hop {
             return false;
         }
+        let trusted = forwarded.trusted;
         let kept = match line.id {
             HeaderId::XForwardedHost => &mut self.host,
             HeaderId::XForwardedProto => &mut self.proto,
@@ -208,6 +218,17 @@ impl Kept {
             | HeaderId::Upgrade
             | HeaderId::XProxyId
             | HeaderId::XRealIp => return false,
+            HeaderId::B3
+            | HeaderId::Traceparent
+            | HeaderId::Tracestate
+            | HeaderId::UberTraceId
+            | HeaderId::XB3Flags
+            | HeaderId::XB3ParentSpanId
+            | HeaderId::XB3Sampled
+            | HeaderId::XB3SpanId
+            | HeaderId::XB3TraceId => {
+                return forwarded.trace.is_none_or(|trace| !trace.replaces(line.id));
+            }
             HeaderId::Other
             | HeaderId::Date
             | HeaderId::Expect
@@ -261,6 +282,9 @@ fn forwarded_lines(
     }
     if !kept.request_id && ours(b"x-request-id") {
         field(out, b"x-request-id: ", forwarded.request_id);
+    }
+    if let Some(trace) = &forwarded.trace {
+        trace.write(out, ours);
     }
 }
 
@@ -385,6 +409,7 @@ fn fuzz_request(bytes: &[u8], trusted: bool, limits: &HeadLimits) {
         proto: "http",
         request_id: b"00000000000000000000000000000000",
         proxy_id: "fuzz",
+        trace: None,
     };
     let (mut out, edits) = (Vec::new(), HeaderEdits::default());
     request(&mut out, &head, bytes, head.framing, &forwarded, &edits);
@@ -440,6 +465,7 @@ mod tests {
             proto: "https",
             request_id: b"0123456789abcdef0123456789abcdef",
             proxy_id: "edge-1",
+            trace: None,
         }
     }
 

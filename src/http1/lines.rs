@@ -155,15 +155,24 @@ impl Seen {
             HeaderId::Te => self.accepts_trailers |= options(value).any(is_trailers),
             HeaderId::KeepAlive => self.keep_alive_seconds = keep_alive_seconds(value),
             HeaderId::Other
+            | HeaderId::B3
             | HeaderId::Date
             | HeaderId::Forwarded
             | HeaderId::ProxyAuthenticate
             | HeaderId::ProxyAuthorization
             | HeaderId::ProxyConnection
             | HeaderId::Referer
+            | HeaderId::Traceparent
+            | HeaderId::Tracestate
             | HeaderId::Trailer
+            | HeaderId::UberTraceId
             | HeaderId::UserAgent
             | HeaderId::Via
+            | HeaderId::XB3Flags
+            | HeaderId::XB3ParentSpanId
+            | HeaderId::XB3Sampled
+            | HeaderId::XB3SpanId
+            | HeaderId::XB3TraceId
             | HeaderId::XForwardedFor
             | HeaderId::XForwardedHost
             | HeaderId::XForwardedProto

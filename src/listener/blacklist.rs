@@ -1,14 +1,15 @@
 //! Networks that may not connect, each until some time or for good. The control core keeps the
 //! [`Blacklist`]; the data cores look addresses up in a read-only [`Blocked`] made from it, which
 //! the control core replaces whenever an entry comes, goes or expires.
-#![expect(dead_code, reason = "the admin port fills it")]
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::Shared;
 use crate::limits;
 use crate::plan::Network;
 
@@ -114,7 +115,7 @@ impl Blacklist {
 /// Which addresses are blocked: disjoint ranges in order, each of the narrowest entry that covers
 /// it.
 #[derive(Debug, Default)]
-pub(crate) struct Blocked {
+pub struct Blocked {
     ranges: Vec<Range>,
     /// By entry.
     networks: Vec<Network>,
@@ -142,6 +143,36 @@ impl Blocked {
 
     pub(crate) fn network(&self, entry: u32) -> Network {
         self.networks[entry as usize]
+    }
+}
+
+/// What a core has of it, and how often it has turned somebody away since it last said so.
+#[derive(Debug, Default)]
+pub(crate) struct Guard {
+    /// `None` while nobody is blocked.
+    blocked: RefCell<Option<Shared<Blocked>>>,
+    hits: RefCell<BTreeMap<u32, u64>>,
+}
+
+impl Guard {
+    /// After `take_hits`, which are of the one before.
+    pub(crate) fn install(&self, blocked: Shared<Blocked>) {
+        *self.blocked.borrow_mut() = (!blocked.is_empty()).then_some(blocked);
+    }
+
+    pub(crate) fn turns_away(&self, address: IpAddr) -> bool {
+        let blocked = self.blocked.borrow();
+        let Some(entry) = blocked.as_ref().and_then(|blocked| blocked.entry_of(address)) else {
+            return false;
+        };
+        *self.hits.borrow_mut().entry(entry).or_default() += 1;
+        true
+    }
+
+    pub(crate) fn take_hits(&self) -> Vec<(Network, u64)> {
+        let Some(blocked) = &*self.blocked.borrow() else { return Vec::new() };
+        let hits = self.hits.take();
+        hits.into_iter().map(|(entry, count)| (blocked.network(entry), count)).collect()
     }
 }
 

@@ -78,6 +78,12 @@ fn admit(shard: &Rc<Shard>, door: &Rc<Door>, socket: Socket) {
         shard.open.add(-1);
         return;
     };
+    if shard.guard.turns_away(peer.ip()) {
+        shard.counters().blocked.add(1);
+        shard.stir();
+        shard.open.add(-1);
+        return;
+    }
     // A core that drains asks nothing more of the others: they may be done. And a listener that is
     // removed may be unknown to them already.
     if shard.mail.cores() > 1 && !shard.life.is_draining() && !door.is_closing() {

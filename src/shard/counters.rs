@@ -15,6 +15,8 @@ pub(crate) struct Counters {
     pub(crate) handed_over: Counter,
     /// Clients that found the connection limit reached.
     pub(crate) limit_waits: Counter,
+    /// Connections of those who are blacklisted.
+    pub(crate) blocked: Counter,
     /// Those that still wait.
     pub(crate) limit_waiting: Level,
     /// Idle ones that were told to make room.
@@ -24,6 +26,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_out: Counter,
     pub(crate) durations: Times,
     pub(crate) log_lines_dropped: Counter,
+    pub(crate) spans_dropped: Counter,
     pub(crate) failures: [Counter; Failure::COUNT],
     /// By `metrics::answer_slot`.
     pub(crate) answers: Box<[Counter]>,
@@ -36,6 +39,7 @@ impl Counters {
             accepted: Counter::new(),
             handed_over: Counter::new(),
             limit_waits: Counter::new(),
+            blocked: Counter::new(),
             limit_waiting: Level::default(),
             recalled: Counter::new(),
             accept_errors: Counter::new(),
@@ -43,6 +47,7 @@ impl Counters {
             bytes_out: Counter::new(),
             durations: Times::default(),
             log_lines_dropped: Counter::new(),
+            spans_dropped: Counter::new(),
             failures: [const { Counter::new() }; Failure::COUNT],
             answers: (0..ANSWER_SLOTS).map(|_| Counter::new()).collect(),
         }
@@ -61,6 +66,7 @@ impl Counters {
             bytes_out: self.bytes_out.read(),
             panics: 0,
             access_log_dropped_lines: self.log_lines_dropped.read(),
+            trace_dropped_spans: self.spans_dropped.read(),
             durations: Durations::of(&self.durations),
             failures: std::array::from_fn(|index| self.failures[index].read()),
             answers: self.answers.iter().map(Counter::read).collect(),

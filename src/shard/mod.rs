@@ -7,6 +7,7 @@ pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
 pub(crate) mod series;
+mod spans;
 pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
@@ -17,18 +18,21 @@ use crate::control::message::{Install, ShardState, ToControl, ToShard};
 use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
+use crate::listener::blacklist::Guard;
 use crate::shard::counters::Counters;
 use crate::shard::doors::{Door, Doors, Wanted};
 use crate::shard::generation::{Generation, Generations};
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
 use crate::shard::series::{ListenerCells, Series};
+use crate::shard::spans::Spans;
 use crate::shard::workspace::Workspaces;
 
 pub(crate) struct Shard {
     pub(crate) mail: Rc<Mail>,
     pub(crate) generations: Generations,
     doors: Doors,
+    pub(crate) guard: Guard,
     /// Connections from cores that have a plan already that is still on its way here.
     early: RefCell<Vec<ToShard>>,
     /// By core; its own is `counters()`.
@@ -36,6 +40,7 @@ pub(crate) struct Shard {
     /// Client connections of the whole process: what its limit is compared with.
     pub(crate) open: Shared<Level>,
     pub(crate) log: AccessLines,
+    pub(crate) spans: Spans,
     pub(crate) workspaces: Workspaces,
     random: Cell<u64>,
     /// A request came since housekeeping last looked.
@@ -68,10 +73,12 @@ pub(crate) async fn run(
         mail,
         generations: Generations::default(),
         doors: Doors::default(),
+        guard: Guard::default(),
         early: RefCell::default(),
         all_counters,
         open,
         log: AccessLines::default(),
+        spans: Spans::default(),
         workspaces: Workspaces::default(),
         random: Cell::new(engine::random_seed() | 1),
         stirred: Cell::new(false),
@@ -94,6 +101,7 @@ impl Drop for Shard {
     /// After the last exchange: those that are cut when the core stops write their lines now.
     fn drop(&mut self) {
         self.log.flush(self.counters());
+        self.spans.flush(self.counters());
     }
 }
 
@@ -103,7 +111,9 @@ impl Shard {
             return self.follow(letter);
         }
         match letter {
-            ToShard::Install(_) | ToShard::Drain { .. } | ToShard::Stop => self.follow(letter),
+            ToShard::Install(_) | ToShard::Blacklist(_) | ToShard::Drain { .. } | ToShard::Stop => {
+                self.follow(letter)
+            }
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
@@ -124,6 +134,10 @@ impl Shard {
             }
             ToShard::Retire(through) => self.retire(through),
             ToShard::Report(round) => self.report(round),
+            ToShard::Blacklist(blocked) => {
+                self.tell_blocked();
+                self.guard.install(blocked);
+            }
             ToShard::LendSockets => self.mail.to_control(ToControl::Lent(self.doors.lend())),
             ToShard::Drain { handed_over } => {
                 self.doors.hand_over(&handed_over);
@@ -166,6 +180,7 @@ impl Shard {
         );
         let format = generation.plan.access_log.as_ref().map(|log| log.format);
         self.log.install(format, install.log, self.counters());
+        self.spans.install(install.spans, self.counters());
         let names = generation.plan.listeners.iter().map(|listener| listener.name.as_str());
         let wanted = keys.into_iter().zip(names).zip(series.listeners);
         if self.doors.change(wanted.map(|((key, name), cells)| Wanted { key, name, cells })) {
@@ -185,6 +200,13 @@ impl Shard {
         let generations = self.generations.states();
         let state = ShardState { round, core: engine::core_state(), generations };
         self.mail.to_control(ToControl::State { core: self.mail.core(), state: Box::new(state) });
+    }
+
+    fn tell_blocked(&self) {
+        let hits = self.guard.take_hits();
+        if !hits.is_empty() {
+            self.mail.to_control(ToControl::Blocked(hits));
+        }
     }
 
     fn retire(&self, through: u64) {
@@ -252,17 +274,22 @@ impl Shard {
     pub(crate) fn new_request_id(&self, id: &mut [u8; 32]) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         for half in id.chunks_exact_mut(16) {
-            let mut state = self.random.get();
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            self.random.set(state);
-            let mut mixed = state.wrapping_mul(0x2545_F491_4F6C_DD1D);
+            let mut mixed = self.random();
             for digit in half {
                 *digit = DIGITS[(mixed >> 60) as usize];
                 mixed <<= 4;
             }
         }
+    }
+
+    /// Never 0: the state never is, and the factor is odd.
+    pub(crate) fn random(&self) -> u64 {
+        let mut state = self.random.get();
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        self.random.set(state);
+        state.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 }
 
@@ -272,6 +299,8 @@ async fn housekeeping(shard: Rc<Shard>) {
     for beat in 1_u64.. {
         engine::sleep(limits::HOUSEKEEPING_INTERVAL).await;
         shard.log.flush(shard.counters());
+        shard.tell_blocked();
+        shard.spans.flush(shard.counters());
         engine::watch_connections();
         if beat.is_multiple_of(limits::POOL_SWEEP_BEATS) {
             let clusters = shard.generations.clusters();

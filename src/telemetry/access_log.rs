@@ -8,7 +8,7 @@ use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Record;
 use crate::limits::ACCESS_LOG_FIELD_BYTES_MAX;
 use crate::plan::AccessLogFormat;
-use crate::telemetry::{decimal, json, timestamp};
+use crate::telemetry::{decimal, json, timestamp, trace};
 
 /// Appends one line, newline included.
 pub fn encode(format: AccessLogFormat, record: &Record<'_>, out: &mut Vec<u8>) {
@@ -39,6 +39,11 @@ fn object(record: &Record<'_>, out: &mut Vec<u8>) {
     json::string(message(record.failure).as_bytes(), out);
     out.extend_from_slice(b",\"request_id\":");
     text(record.request_id, out);
+    if let Some(trace_id) = record.trace_id {
+        out.extend_from_slice(b",\"trace_id\":\"");
+        trace::write_hex(out, trace_id, 32);
+        out.push(b'"');
+    }
 
     out.extend_from_slice(b",\"client_ip\":\"");
     ip(record.client, out);
@@ -264,6 +269,7 @@ mod tests {
         Record {
             at: UNIX_EPOCH + Duration::from_millis(971_186_136_042),
             request_id: b"4bf92f3577b34da6a3ce929d0e0e4736",
+            trace_id: None,
             peer: "10.0.0.9:51234".parse().unwrap(),
             client: "192.0.2.7".parse().unwrap(),
             listener: "edge",

@@ -252,6 +252,21 @@ pub const ACCESS_LOG_DROPPED_TOTAL: Metric = counter(
     "",
     "Access log lines lost: the disk was too slow or could not be written.",
 );
+pub const TRACE_SPANS_EXPORTED_TOTAL: Metric = counter(
+    "tls_proxy_trace_spans_exported_total",
+    "",
+    "Spans that the trace collector has taken.",
+);
+pub const TRACE_SPANS_DROPPED_TOTAL: Metric = counter(
+    "tls_proxy_trace_spans_dropped_total",
+    "",
+    "Spans lost before they were sent: the trace collector was too slow or away.",
+);
+pub const TRACE_SPANS_FAILED_TOTAL: Metric = counter(
+    "tls_proxy_trace_spans_failed_total",
+    "",
+    "Spans that were sent but not taken: the trace collector refused them or did not answer.",
+);
 pub const DRAINING: Metric = gauge(
     "tls_proxy_draining",
     "",
@@ -325,7 +340,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 56] = [
+pub const ALL: [Metric; 59] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -365,6 +380,9 @@ pub const ALL: [Metric; 56] = [
     ENDPOINT_CONNECT_FAILURES_TOTAL,
     ACCESS_LOG_LINES_TOTAL,
     ACCESS_LOG_DROPPED_TOTAL,
+    TRACE_SPANS_EXPORTED_TOTAL,
+    TRACE_SPANS_DROPPED_TOTAL,
+    TRACE_SPANS_FAILED_TOTAL,
     DRAINING,
     RULES_VERSION,
     RELOADS_TOTAL,

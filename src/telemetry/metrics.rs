@@ -24,6 +24,9 @@ pub struct Snapshot {
     pub access_log_lines: u64,
     /// Dropped by the publisher; those dropped by cores are in their counts.
     pub access_log_dropped_lines: u64,
+    /// Taken by the collector, and given up by the exporter.
+    pub trace_exported_spans: u64,
+    pub trace_failed_spans: u64,
     pub draining: bool,
     pub rules_version: u64,
     pub reloads: ReloadCounts,
@@ -67,6 +70,7 @@ pub struct Counts {
     pub bytes_out: u64,
     pub panics: u64,
     pub access_log_dropped_lines: u64,
+    pub trace_dropped_spans: u64,
     pub durations: Durations,
     /// By `Failure::index`.
     pub failures: [u64; Failure::COUNT],
@@ -87,6 +91,7 @@ impl Default for Counts {
             bytes_out: 0,
             panics: 0,
             access_log_dropped_lines: 0,
+            trace_dropped_spans: 0,
             durations: Durations::default(),
             failures: [0; Failure::COUNT],
             answers: vec![0; ANSWER_SLOTS],
@@ -110,6 +115,7 @@ impl Counts {
         self.bytes_out += other.bytes_out;
         self.panics += other.panics;
         self.access_log_dropped_lines += other.access_log_dropped_lines;
+        self.trace_dropped_spans += other.trace_dropped_spans;
         self.durations.merge(&other.durations);
         for (sum, more) in self.failures.iter_mut().zip(&other.failures) {
             *sum += more;
@@ -312,6 +318,8 @@ pub(crate) mod tests {
             cores: vec![core(1), core(2)],
             access_log_lines: 25,
             access_log_dropped_lines: 4,
+            trace_exported_spans: 31,
+            trace_failed_spans: 5,
             draining: false,
             rules_version: 3,
             reloads: ReloadCounts {

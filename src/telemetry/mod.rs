@@ -9,6 +9,7 @@ pub mod metrics;
 pub(crate) mod metrics_page;
 pub mod process_log;
 pub mod timestamp;
+pub mod trace;
 
 #[cfg(test)]
 #[path = "../../tests/support/snapshot.rs"]

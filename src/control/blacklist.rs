@@ -1,0 +1,243 @@
+//! The blacklist's keeper: it survives reloads, and restarts when `blacklist.path` is set. Every
+//! change goes to all data cores at once and into the file; entries that run out go by themselves.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use crate::control::Control;
+use crate::control::message::ToShard;
+use crate::engine::{self, Shared};
+use crate::limits;
+use crate::listener::blacklist::{Blacklist, Entry, Full};
+use crate::plan::Network;
+
+#[derive(Debug, Default)]
+pub(super) struct Keeper {
+    list: RefCell<Blacklist>,
+    /// Turned away since it was last told of, by network.
+    untold: RefCell<BTreeMap<String, u64>>,
+    telling: Cell<bool>,
+    /// What the file has is older.
+    unsaved: Cell<bool>,
+    saving: Cell<bool>,
+}
+
+impl Keeper {
+    /// What the file has. Blocks.
+    pub(super) fn load(path: Option<&Path>, now: SystemTime) -> Keeper {
+        let keeper = Keeper::default();
+        let Some(path) = path else { return keeper };
+        let mut list = keeper.list.borrow_mut();
+        match read(path, &mut list) {
+            Ok(()) => {
+                list.expire(now);
+                log::info!("{}: {} blacklisted networks", path.display(), list.len());
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Serving without it is better than not serving.
+            Err(error) => log::error!("{}: the blacklist cannot be read: {error}", path.display()),
+        }
+        drop(list);
+        keeper
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.borrow().len() == 0
+    }
+}
+
+impl Control {
+    pub(crate) fn blacklisted(&self) -> Vec<Entry> {
+        self.blacklist.list.borrow().iter().cloned().collect()
+    }
+
+    #[expect(dead_code, reason = "the admin port calls it")]
+    pub(crate) fn blacklist(self: &Rc<Self>, entry: Entry) -> Result<(), Full> {
+        self.blacklist.list.borrow_mut().add(entry)?;
+        self.blacklist_changed();
+        Ok(())
+    }
+
+    /// Takes the entry of exactly this network away.
+    #[expect(dead_code, reason = "the admin port calls it")]
+    pub(crate) fn unblacklist(self: &Rc<Self>, network: Network) -> Option<Entry> {
+        let entry = self.blacklist.list.borrow_mut().remove(network)?;
+        self.blacklist_changed();
+        Some(entry)
+    }
+
+    /// How many there were.
+    #[expect(dead_code, reason = "the admin port calls it")]
+    pub(crate) fn clear_blacklist(self: &Rc<Self>) -> usize {
+        let count = self.blacklist.list.borrow_mut().clear();
+        self.blacklist_changed();
+        count
+    }
+
+    fn blacklist_changed(self: &Rc<Self>) {
+        self.send_blacklist();
+        self.save_blacklist();
+        self.wake();
+    }
+
+    /// To every data core; the newest replaces the one before.
+    pub(super) fn send_blacklist(&self) {
+        let blocked = Shared::new(self.blacklist.list.borrow().blocked());
+        self.to_shards(|| ToShard::Blacklist(blocked.share()));
+    }
+
+    /// Writes the file beside the core. Changes that come meanwhile are written after it.
+    pub(super) fn save_blacklist(self: &Rc<Self>) {
+        self.blacklist.unsaved.set(true);
+        if self.plan().blacklist_path.is_none() || self.blacklist.saving.replace(true) {
+            return;
+        }
+        let control = Rc::clone(self);
+        engine::spawn(async move {
+            while control.blacklist.unsaved.replace(false) {
+                let Some(path) = control.plan().blacklist_path.clone() else { break };
+                let entries = control.blacklisted();
+                let name = path.display().to_string();
+                let written = control.watch.pool().run(move || write(&path, &entries)).await;
+                if let Some(Err(error)) = written {
+                    log::error!("{name}: the blacklist cannot be saved: {error}");
+                }
+            }
+            control.blacklist.saving.set(false);
+        });
+    }
+
+    /// What a core has turned away.
+    pub(super) fn note_blocked(self: &Rc<Self>, hits: Vec<(Network, u64)>) {
+        let mut list = self.blacklist.list.borrow_mut();
+        let mut untold = self.blacklist.untold.borrow_mut();
+        for (network, count) in hits {
+            list.note_hits(network, count);
+            let known = untold.len() < limits::BLACKLIST_TOLD_MAX;
+            let name = if known { network.to_string() } else { "others".to_owned() };
+            *untold.entry(name).or_default() += count;
+        }
+        if self.blacklist.telling.replace(true) {
+            return;
+        }
+        let control = Rc::clone(self);
+        engine::spawn(async move {
+            engine::sleep(limits::BLACKLIST_TELL_INTERVAL).await;
+            control.blacklist.telling.set(false);
+            for (name, count) in control.blacklist.untold.take() {
+                log::info!(target: "audit", "blacklist: {name} was turned away {count} times");
+            }
+        });
+    }
+
+    /// Until the next entry runs out. Without one that is never, and costs nothing.
+    async fn blacklist_due(&self) {
+        loop {
+            let next = self.blacklist.list.borrow().next_expiry();
+            let Some(next) = next else {
+                self.changed_once().await;
+                continue;
+            };
+            let Ok(left) = next.duration_since(engine::wall_clock()) else { return };
+            // The time of day may be set: a long wait looks again.
+            let nap = left.min(limits::BLACKLIST_LOOK_INTERVAL);
+            super::first(engine::sleep(nap), self.changed_once()).await;
+        }
+    }
+}
+
+/// Takes out entries as they run out, for ever.
+pub(super) async fn expire(control: Rc<Control>) {
+    loop {
+        control.blacklist_due().await;
+        let gone = control.blacklist.list.borrow_mut().expire(engine::wall_clock());
+        for entry in &gone {
+            log::info!(target: "audit", "blacklist: {} has run out", entry.network);
+        }
+        if !gone.is_empty() {
+            control.blacklist_changed();
+        }
+    }
+}
+
+/// A line that is no entry is told of and left out: one bad line must not let everybody in.
+fn read(path: &Path, into: &mut Blacklist) -> io::Result<()> {
+    let file = BufReader::new(std::fs::File::open(path)?);
+    for (number, line) in file.lines().enumerate() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let full = match serde_json::from_str(&line) {
+            Ok(entry) => into.add(entry).is_err(),
+            Err(error) => {
+                log::warn!("{}:{}: no blacklist entry: {error}", path.display(), number + 1);
+                false
+            }
+        };
+        if full {
+            return Err(io::Error::other("it has too many entries"));
+        }
+    }
+    Ok(())
+}
+
+/// The whole file anew, so that it is complete at any moment.
+fn write(path: &Path, entries: &[Entry]) -> io::Result<()> {
+    let new = PathBuf::from(format!("{}.new", path.display()));
+    let mut text = Vec::new();
+    for entry in entries {
+        serde_json::to_writer(&mut text, entry)?;
+        text.push(b'\n');
+    }
+    let mut file = std::fs::File::create(&new)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    std::fs::rename(new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn entry(network: &str, until: Option<u64>) -> Entry {
+        let (reason, by) = ("a \"reason\"\nof two lines".to_owned(), "ci".to_owned());
+        Entry { network: network.parse().unwrap(), reason, by, since: 5, until, hits: 7 }
+    }
+
+    fn file(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("corelane-blacklist-{}-{name}", std::process::id()))
+    }
+
+    #[test]
+    fn what_was_written_is_read_again_but_for_what_has_run_out() {
+        let path = file("again");
+        let entries = [entry("10.0.0.0/8", None), entry("fd00::1", Some(50))];
+        write(&path, &entries).unwrap();
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let loaded = |now| {
+            let keeper = Keeper::load(Some(&path), at(now));
+            keeper.list.borrow().iter().cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(loaded(49), entries);
+        assert_eq!(loaded(50), entries[..1]);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_bad_line_costs_no_more_than_itself_and_no_file_is_no_error() {
+        let path = file("bad");
+        let good = serde_json::to_string(&entry("10.0.0.1", None)).unwrap();
+        std::fs::write(&path, format!("{{\"ip\":\"10.0.0.1/33\"}}\nnonsense\n\n{good}\n")).unwrap();
+        assert_eq!(Keeper::load(Some(&path), UNIX_EPOCH).list.borrow().len(), 1);
+        std::fs::remove_file(&path).unwrap();
+        assert!(Keeper::load(Some(&path), UNIX_EPOCH).is_empty());
+        assert!(Keeper::load(None, UNIX_EPOCH).is_empty());
+    }
+}
