@@ -776,13 +776,13 @@ impl Load {
             let headers = parent(&id, "01");
             client.send(format!("GET /a HTTP/1.1\r\nHost: shop.example\r\n{headers}\r\n"));
             assert_eq!(client.read_response().status, 200);
-            self.ended.lock().unwrap().insert(id);
+            self.ended.lock().expect("no client has panicked").insert(id);
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
     fn ended(&self) -> BTreeSet<String> {
-        self.ended.lock().unwrap().clone()
+        self.ended.lock().expect("no client has panicked").clone()
     }
 
     /// Those that begin from now on, until so many have ended. Requests that were under way when
