@@ -3,6 +3,7 @@
 //! what `conf/corelane.toml` lists.
 
 use super::error::nearest;
+use super::metrics_keys::METRICS;
 use super::tracing_keys::TRACING;
 use Fallback::{Absent, Is, Required};
 
@@ -161,7 +162,7 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 2] = [GENERAL, TRACING];
+const TABLES: [&[Key]; 3] = [GENERAL, TRACING, METRICS];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);
@@ -580,49 +581,6 @@ const GENERAL: &[Key] = &[
         Is("\"json\""),
         "format = \"combined\"",
         "how a line looks",
-    ),
-    key(
-        "metrics.enabled",
-        "boolean",
-        Is("true"),
-        "enabled = false",
-        "serve metrics for Prometheus",
-    ),
-    key(
-        "metrics.bind",
-        "address",
-        Is("\"127.0.0.1:9090\""),
-        "bind = \"0.0.0.0:9090\"",
-        "where metrics are served",
-    ),
-    key(
-        "metrics.path",
-        "path",
-        Is("\"/metrics\""),
-        "path = \"/internal/metrics\"",
-        "path of the metrics page; `corelane explain metrics.names` lists what it shows",
-    ),
-    key(
-        "metrics.compat",
-        "boolean",
-        Is("true"),
-        "compat = false",
-        "show the most asked-for numbers under other proxies' names too (`http_requests_total`, …)",
-    ),
-    key(
-        "metrics.max_series",
-        "integer",
-        Is("200000"),
-        "max_series = 1000000",
-        "most series with names of listeners, routes, clusters and endpoints; things beyond it are \
-         counted under `other`",
-    ),
-    key(
-        "metrics.buckets",
-        "list of seconds",
-        Is("[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]"),
-        "buckets = [0.01, 0.1, 1]",
-        "upper bounds of the buckets of durations, at most 20; a reload does not change them",
     ),
     key("admin.enabled", "boolean", Is("true"), "enabled = false", "serve the admin API"),
     key(

@@ -12,6 +12,7 @@ pub mod error;
 mod hot_reload;
 pub mod keys;
 mod metrics;
+mod metrics_keys;
 pub mod overrides;
 mod print;
 mod read;
