@@ -2,14 +2,20 @@
 //! of iterations, so that start-up drops out. Counts, unlike times, do not depend on load.
 
 use std::hint::black_box;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, UNIX_EPOCH};
 
+use corelane::exchange::record::{Phase, Record, Timings};
 use corelane::http::head::{Framing, Keep, Method, RequestHead, ResponseHead, Version};
-use corelane::http::headers::HeaderEdits;
+use corelane::http::headers::{HeaderEdits, HeaderId};
 use corelane::http1::body::Decoder;
 use corelane::http1::encode::{self, Forwarded};
 use corelane::http1::parse::{self, HeadLimits, Parsed};
 use corelane::limits;
+use corelane::telemetry::access_log;
+use corelane::telemetry::redact::{HEADERS, QUERY_KEYS, Redact};
+use corelane::telemetry::settings::{AccessLog, AccessLogFormat, OnFull, Sampling};
+use corelane::telemetry::template::Template;
 
 const LIMITS: HeadLimits = HeadLimits {
     url_bytes_max: limits::URL_BYTES_MAX,
@@ -54,6 +60,9 @@ fn main() {
         "encode_request" => encode_request(REQUEST, iterations),
         "encode_request_small" => encode_request(SMALL_REQUEST, iterations),
         "encode_response" => encode_response(iterations),
+        "log_json" => log_line(AccessLogFormat::Json, iterations),
+        "log_combined" => log_line(AccessLogFormat::Combined, iterations),
+        "log_template" => log_line(AccessLogFormat::Template, iterations),
         "decode_chunked" => decode_chunked(iterations),
         "count_exchange" => corelane::exchange::count::rehearse(iterations),
         // `cargo bench` and `cargo test` call every bench without a case.
@@ -121,6 +130,73 @@ fn encode_response(iterations: u64) {
             &edits,
         );
         black_box(&out);
+    }
+}
+
+/// One line of the access log, of a request that a browser sends.
+fn log_line(format: AccessLogFormat, iterations: u64) {
+    let mut head = RequestHead::default();
+    assert_eq!(parse::request(REQUEST, &LIMITS, &mut head), Ok(Parsed::Complete));
+    let template = "{timestamp} {client_ip} {method} {path} {query} {status} {bytes_sent} \
+                    {duration_ms} {header.cookie}";
+    let log = AccessLog {
+        path: None,
+        format,
+        template: (format == AccessLogFormat::Template)
+            .then(|| Template::parse(template).expect("its names are known")),
+        request_headers: Vec::new(),
+        response_headers: Vec::new(),
+        redact: Redact::new(HEADERS.into_iter(), QUERY_KEYS.into_iter()),
+        sampling: Sampling::ALL,
+        on_full: OnFull::Drop,
+        rotate: None,
+    };
+    let record = record(&head);
+    let (mut scratch, mut out) = (Vec::new(), Vec::new());
+    for _ in 0..iterations {
+        out.clear();
+        access_log::encode(black_box(&log), black_box(&record), &mut scratch, &mut out);
+        black_box(&out);
+    }
+}
+
+fn record(head: &RequestHead) -> Record<'_> {
+    let value = |id| head.value(REQUEST, id).unwrap_or_default();
+    let micros = Duration::from_micros;
+    Record {
+        at: UNIX_EPOCH + Duration::from_millis(1_714_564_800_123),
+        trace_id: None,
+        request_id: b"0123456789abcdef0123456789abcdef",
+        peer: SocketAddr::from(([203, 0, 113, 77], 51_234)),
+        client: IpAddr::from([203, 0, 113, 77]),
+        listener: "edge",
+        route: "assets",
+        cluster: "files",
+        endpoint: Some(SocketAddr::from(([10, 0, 0, 1], 8080))),
+        method: b"GET",
+        target: b"/assets/app.js?v=20240501",
+        host: b"www.example.com",
+        version: "HTTP/1.1",
+        referer: value(HeaderId::Referer),
+        user_agent: value(HeaderId::UserAgent),
+        status: 200,
+        bytes_received: REQUEST.len() as u64,
+        bytes_sent: 16_700,
+        body_bytes_sent: 16_384,
+        timings: Timings {
+            head: micros(12),
+            queue: micros(1),
+            connect: micros(0),
+            first_byte: micros(1234),
+            body: micros(88),
+            total: micros(1335),
+        },
+        attempts: 1,
+        reused: true,
+        failure: None,
+        phase: Phase::Done,
+        request_lines: (&head.lines, REQUEST),
+        capture: None,
     }
 }
 

@@ -116,7 +116,7 @@ pub struct Flags {
     /// off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", help_heading = LOGS)]
     pub log_level: Option<LevelFilter>,
-    /// Directory of access.log
+    /// Directory of access.log and error.log
     #[arg(long, value_name = "DIRECTORY", help_heading = LOGS)]
     pub log_path: Option<PathBuf>,
     /// Record traces, sent here by OTLP

@@ -97,8 +97,42 @@ pub const ACCESS_LOG_BATCH_AGE_MAX: Duration = Duration::from_millis(200);
 /// Batches that wait for the publisher, per core: 4 MiB, a quarter of a second of a fast core's
 /// lines. More are dropped and counted.
 pub const ACCESS_LOG_BATCHES_MAX: usize = 64;
+/// Bytes of lines that wait for the publisher, per core: lines that hold bodies are long. More are
+/// dropped and counted, or their connections wait (`logging.access.on_full`).
+pub const ACCESS_LOG_QUEUE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How soon a core whose log is full, and may not lose a line, looks for room again.
+pub const ACCESS_LOG_ROOM_INTERVAL: Duration = Duration::from_millis(5);
+/// How soon a log that may not lose a line is tried again after an error.
+pub const ACCESS_LOG_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// How long a core that ends waits for room for the last lines of such a log. Then they are lost.
+pub const ACCESS_LOG_LAST_WAIT: Duration = Duration::from_secs(2);
+const _: () = assert!(ACCESS_LOG_LAST_WAIT.as_secs() < CORE_STOP_TIMEOUT.as_secs());
 /// How often a log that cannot be written is complained about.
-pub const ACCESS_LOG_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+pub const LOG_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Bytes of bodies that are kept for the log, in the whole process; each core has its share. Beyond
+/// it bodies are logged shorter, and marked as truncated.
+pub const CAPTURED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Longest body that a log may be told to show. Larger is refused: a log is no store.
+pub const LOGGED_BODY_BYTES_CEILING: u64 = 1024 * 1024;
+/// Nobody sees the bytes of a long body behind its beginning.
+const _: () = assert!(LOGGED_BODY_BYTES_CEILING < BULK_AFTER);
+/// What of a body is logged. Default of `logging.access.request_body.max`.
+pub const LOGGED_BODY_BYTES: u64 = 64 * 1024;
+/// Captures that a core keeps for its next exchanges.
+pub const CAPTURES_KEPT: usize = 64;
+/// Lines that wait for the audit log or the error log, per sender. More are dropped; the next line
+/// that is written, or the process's own log, says how many.
+pub const AUDIT_LINES_MAX: usize = 256;
+/// Security events of data cores in the audit log, per second, in the whole process; each core has
+/// its share, and at least one. More are counted, and the next line says how many there were.
+pub const AUDIT_EVENTS_PER_SECOND: usize = 64;
+/// A rotated log has at least so many bytes: a batch is never split.
+pub const ROTATE_BYTES_MIN: u64 = 64 * 1024;
+/// Most rotated files that are kept of a log.
+pub const ROTATE_BACKUPS_MAX: usize = 1000;
+/// How soon a rotation that failed is tried again.
+pub const ROTATE_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 // --- tracing -------------------------------------------------------------------------------
 
@@ -218,6 +252,10 @@ pub const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Endpoints that are tried for one request when connecting fails. Nothing was sent to any of them.
 pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
+/// Events that a core gathers before it sends them, when housekeeping does not come first.
+pub const EVENT_BATCH_MAX: usize = 64;
+/// Events that may wait for one subscriber. It loses those beyond, and is told how many.
+pub const SUBSCRIBER_EVENTS_MAX: usize = 10_000;
 /// Most entries of the blacklist. More are refused.
 pub const BLACKLIST_ENTRIES_MAX: usize = 100_000;
 /// How often the log tells whom the blacklist has turned away, with how often it did.
@@ -376,6 +414,8 @@ pub const CONFIG_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const CONFIG_ERRORS_MAX: usize = 100;
 /// Longest duration in a configuration. Longer is refused: it is a mistake in the unit.
 pub const CONFIG_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest age in a configuration, such as that of a log before its rotation. Longer is refused.
+pub const CONFIG_AGE_MAX: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 /// Most listeners: each has one socket per core. More are refused.
 pub const LISTENERS_MAX: usize = 256;
 /// Most cores that may be asked for. More are refused.

@@ -7,9 +7,14 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::http::headers::HeaderEdits;
+use crate::limits;
+use crate::routing;
+pub use crate::telemetry::settings::{
+    AccessLog, AccessLogFormat, AuditLog, BodyCapture, Capturing, ErrorLog, OnFull, Rotate,
+    Sampling,
+};
 use crate::telemetry::trace::otlp::Service;
 use crate::telemetry::trace::{Format, Ratio};
-use crate::{limits, routing};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerId(pub u16);
@@ -45,6 +50,10 @@ pub struct Plan {
     /// What `X-Proxy-ID` and `Via` call this process.
     pub proxy_id: String,
     pub access_log: Option<AccessLog>,
+    /// What routes keep of their exchanges for it, each once.
+    pub captures: Vec<Capturing>,
+    pub error_log: Option<ErrorLog>,
+    pub audit_log: Option<AuditLog>,
     /// `None`: trace headers pass as they came.
     pub tracing: Option<Tracing>,
     pub metrics: Option<SocketAddr>,
@@ -56,6 +65,12 @@ pub struct Plan {
     pub blacklist_path: Option<PathBuf>,
     /// Of the process's own log.
     pub log_level: log::LevelFilter,
+}
+
+impl Plan {
+    pub fn capturing(&self, route: &Route) -> Option<&Capturing> {
+        self.captures.get(route.capture? as usize)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +106,8 @@ pub struct Route {
     pub tracing: Option<Ratio>,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
+    /// Index into `Plan::captures`; `None`: the log needs no more than the line.
+    pub capture: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -327,20 +344,6 @@ impl Bounds {
     pub fn bucket(&self, micros: u64) -> usize {
         self.0.iter().position(|&bound| micros <= bound).unwrap_or(self.0.len())
     }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessLog {
-    /// `None`: standard output.
-    pub path: Option<PathBuf>,
-    pub format: AccessLogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLogFormat {
-    Json,
-    Clf,
-    Combined,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -154,9 +154,10 @@ fn allocations(address: SocketAddr, request: &str, times: usize) -> usize {
 /// Everything to `origin`; but for small ones, its requests are traced where they say so.
 fn proxying(origin: &Origin) -> String {
     format!(
-        "cores = 1\n\
+        "cores = 1\nmetrics = {{ enabled = false }}\nadmin = {{ enabled = false }}\n\
          [[listeners]]\nname = \"edge\"\nbind = \"127.0.0.1:0\"\n\n\
-         [logging.access]\nenabled = true\npath = \"/dev/null\"\n\n\
+         [logging.access]\npath = \"/dev/null\"\nrequest_headers = [\"cookie\"]\n\
+         response_headers = [\"content-type\"]\n\n\
          [tracing]\nenabled = true\nsample = 0.0\n\
          propagate = [\"w3c\", \"b3\", \"b3multi\", \"jaeger\"]\n\
          otlp.endpoint = \"{}\"\n\n\
@@ -186,6 +187,7 @@ fn a_request_on_a_kept_connection_allocates_nothing() {
     let get = |path: &str| {
         format!(
             "GET {path} HTTP/1.1\r\nHost: test\r\nUser-Agent: a client\r\nAccept: */*\r\n\
+             Referer: http://from/?a=b&token=c\r\n\
              X-B: 2\r\nCookie: a=b; c=d\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n"
         )
     };

@@ -46,7 +46,7 @@ fn a_listed_address_is_turned_away_on_every_core_and_others_are_not() {
     let told = |network: &str| {
         let log = proxy.log();
         let counts = log.lines().filter_map(|line| {
-            let (_, rest) = line.split_once(&format!("blacklist: {network} was turned away "))?;
+            let (_, rest) = line.split_once(&format!("\"{network}\",\"detail\":\""))?;
             rest.split_once(" times")?.0.parse::<u64>().ok()
         });
         counts.sum::<u64>()

@@ -96,7 +96,11 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
         "{LISTENER}[[routes]]\nname = \"a\"\ncluster = \"a\"\n\
          [[routes]]\nname = \"b\"\npaths = [\"/b\"]\nrespond = {{}}\n\
          [[routes]]\nname = \"c\"\npaths = [\"/c\"]\nredirect = {{ location = \"/\" }}\n\
-         [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n"
+         access_log = {{ request_body = {{}}, response_body = {{}} }}\n\
+         [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n\
+         [logging]\naccess = {{ {LOG}, request_body = {{}}, response_body = {{}} }}\n\
+         error = {{ {LOG} }}\naudit = {{ {LOG} }}\n",
+        LOG = "path = \"x\", rotate = {}"
     )));
     let mut shown = Vec::new();
     walk("", &toml::Value::Table(printed.parse().unwrap()), &mut shown);
@@ -111,7 +115,9 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
                 assert!(filled.any(|value| *value == default), "{}: {default}", key.path);
             }
             Fallback::Absent(_) => {
-                let optional = key.path != "routes[].cluster";
+                // a log is rotated only where it has a path
+                let written = key.path.starts_with("logging.") && key.path.ends_with(".path");
+                let optional = key.path != "routes[].cluster" && !written;
                 assert!(!optional || filled.count() == 0, "{} has a default", key.path);
             }
             Fallback::Required => {}
@@ -227,13 +233,12 @@ fn every_value_lands_in_its_own_field() {
     let plan = compile(&load(DISTINCT));
     let Plan { limits, timeouts, clusters, routes, access_log, metrics, admin, .. } = &plan;
     let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, user, .. } = &plan;
-    let Plan { hot_reload, blacklist_path, .. } = &plan;
-    let tracing = &plan.tracing;
+    let Plan { error_log, audit_log, hot_reload, blacklist_path, tracing, .. } = &plan;
     let text = format!(
         "{cores} {drain_timeout:?} {hot_reload:?} {blacklist_path:?} {user:?} {proxy_id} \
          {log_level} {metrics:?} {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
-         {clusters:#?}\n{tracing:#?}\n"
+         {clusters:#?}\n{error_log:#?}\n{audit_log:#?}\n{tracing:#?}\n"
     );
     support::snapshot("config/plan.txt", &text);
 }
@@ -460,7 +465,18 @@ min_body_rate = 1006
 
 [logging]
 level = "debug"
-access = { path = "distinct.log", format = "clf" }
+redact = { headers = ["x-distinct"], query = ["distinct"], defaults = false }
+error = { path = "error.log", level = "error", rotate = { max_size = "64MB", max_backups = 4 } }
+audit = { path = "audit.log", rotate = { max_age = "2d" } }
+
+[logging.access]
+path = "distinct.log"
+format = "template"
+template = "{status} {header.x-a}"
+sample = 0.5
+slow = "7s"
+on_full = "block"
+rotate = { compress = false, max_backups = 5 }
 
 [metrics]
 bind = "127.0.0.1:1"
@@ -634,11 +650,11 @@ fn compile(document: &Document) -> Plan {
 fn without_router(plan: &Plan) -> String {
     let Plan { cores, listeners, routes, clusters, limits, timeouts, trusted_proxies, .. } = plan;
     let Plan { proxy_id, access_log, metrics, admin, drain_timeout, log_level, user, .. } = plan;
-    let hot_reload = plan.hot_reload;
+    let Plan { captures, error_log, audit_log, hot_reload, .. } = plan;
     format!(
         "{cores:?} {user:?} {listeners:?} {routes:?} {clusters:?} {limits:?} {timeouts:?} \
          {trusted_proxies:?} {proxy_id:?} {access_log:?} {metrics:?} {admin:?} \
-         {drain_timeout:?} {hot_reload:?} {log_level:?}"
+         {drain_timeout:?} {hot_reload:?} {log_level:?} {captures:?} {error_log:?} {audit_log:?}"
     )
 }
 

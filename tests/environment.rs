@@ -110,6 +110,7 @@ fn flags_go_before_the_environment_and_that_before_the_file() {
     has(&text, "read = \"1500ms\" ", "# flag --timeout-ms");
     has(&text, "drain_timeout = \"9s\" ", "# flag --drain-timeout-seconds");
     has(&text, "path = \"/tmp/logs/access.log\" ", "# flag --log-path");
+    has(&text, "path = \"/tmp/logs/error.log\" ", "# flag --log-path");
     has(&text, "bind = \"127.0.0.1:1\" ", "# flag --metrics-port");
     has(&text, "bind = \"127.0.0.1:2\" ", "# flag --admin-port");
 
@@ -126,6 +127,7 @@ fn a_wrong_variable_is_an_error_with_its_name() {
         ("PROXY_PORT", "http", "environment: PROXY_PORT: expected an integer"),
         ("PROXY_HOST", "localhost", "environment: PROXY_HOST: `localhost` is not an IP address"),
         ("LOG_LEVEL", "loud", "environment: LOG_LEVEL: there is no log level `loud`"),
+        ("LOG_FORMAT", "template", "this key is missing, and the format is `template`"),
         ("LOG_FORMAT", "xml", "environment: LOG_FORMAT: there is no access log format `xml`"),
         ("BACKEND_TIMEOUT", "30", "environment: BACKEND_TIMEOUT: 30 has no unit"),
         ("DEFAULT_BACKEND", "https://a:1", "environment: DEFAULT_BACKEND: `https://a:1` is no"),
@@ -246,6 +248,7 @@ fn flags_and_variables_decide_where_it_listens_and_logs() {
     let logged = || logs.path().join("access.log").exists() && logs.read("access.log").len() > 1;
     assert!(eventually(logged), "{}", proxy.log());
     assert!(logs.read("access.log").contains("\"GET /x HTTP/1.1\" 200"));
+    assert!(logs.path().join("error.log").exists());
 }
 
 #[test]

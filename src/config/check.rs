@@ -7,9 +7,10 @@ use std::net::SocketAddr;
 
 use super::document::{Cluster, Document, Route};
 use super::error::{Offset, Problem, Wrong};
+use super::logging::Body;
 use super::read::At;
 use crate::limits;
-use crate::plan::{Action, ClusterId, Redirect, Respond, RouteId};
+use crate::plan::{AccessLogFormat, Action, ClusterId, Redirect, Respond, RouteId};
 use crate::routing::{Match, MatchError, Router};
 
 /// A document whose references are known to hold.
@@ -37,6 +38,7 @@ pub(super) fn check(document: &Document) -> Checked<'_> {
     let router = found.router(document);
     found.shadows(document);
     found.unused(document);
+    found.logs(document);
     let config = match (router, actions) {
         (Some(router), Some(actions)) if found.problems.is_empty() => {
             Some(Config { document, router, actions })
@@ -257,6 +259,67 @@ impl Found {
             let key = format!("clusters.{}", cluster.name.value);
             self.warn(cluster.name.offset, key, Wrong::new("no route leads to this cluster"));
         }
+    }
+
+    /// What no line can show, as the format is.
+    fn logs(&mut self, document: &Document) {
+        let access = &document.logging.access;
+        if let Some(template) = &access.template
+            && access.format.value != AccessLogFormat::Template
+        {
+            let wrong = Wrong::new("this template is not used")
+                .note("expected `format = \"template\"` beside it");
+            self.warn(template.offset, "logging.access.template".to_owned(), wrong);
+        }
+        match access.format.value {
+            AccessLogFormat::Json => return,
+            AccessLogFormat::Template if access.template.is_none() => {
+                let wrong = Wrong::new("this key is missing, and the format is `template`")
+                    .note("expected a line such as \"{client_ip} {method} {path} {status}\"");
+                self.refuse(access.format.offset, "logging.access.template".to_owned(), wrong);
+            }
+            AccessLogFormat::Template
+            | AccessLogFormat::Text
+            | AccessLogFormat::Clf
+            | AccessLogFormat::Combined => {}
+        }
+        let headers = [
+            ("request_headers", &access.request_headers),
+            ("response_headers", &access.response_headers),
+        ];
+        for (name, list) in headers {
+            if let Some(first) = list.first() {
+                self.only_in_json(first.offset, format!("logging.access.{name}"));
+            }
+        }
+        let of_all = ("logging.access".to_owned(), access.format.offset);
+        self.bodies(of_all, &access.request_body, &access.response_body);
+        for route in &document.routes {
+            let log = &route.access_log;
+            let place = (format!("{}.access_log", route.key), route.offset);
+            self.bodies(place, &log.request_body, &log.response_body);
+        }
+    }
+
+    fn bodies(
+        &mut self,
+        (key, offset): (String, Offset),
+        request: &Option<Body>,
+        response: &Option<Body>,
+    ) {
+        for (name, body) in [("request_body", request), ("response_body", response)] {
+            if let Some(body) = body.as_ref().filter(|body| body.enabled.value) {
+                self.only_in_json(body.max.offset.or(offset), format!("{key}.{name}"));
+            }
+        }
+    }
+
+    fn only_in_json(&mut self, offset: Offset, key: String) {
+        let wrong = Wrong::new("this is logged in the json format only").note(
+            "expected `format = \"json\"` in [logging.access]; a template shows headers as \
+             {header.NAME}",
+        );
+        self.refuse(offset, key, wrong);
     }
 }
 

@@ -3,22 +3,19 @@
 
 use super::check::Config;
 use super::document::{Cluster, Document, Edits, Endpoint};
+use super::logging::Captures;
 use super::read::At;
 use super::tracing;
 use crate::http::headers::HeaderEdits;
 use crate::plan::{
-    self, AccessLog, Action, Balance, ClusterTimeouts, HotReload, Limits, Listener, Plan,
-    PoolLimits, Route, Timeouts,
+    self, Action, Balance, ClusterTimeouts, HotReload, Limits, Listener, Plan, PoolLimits, Route,
+    Timeouts,
 };
 
 /// `cpus` is how many CPUs the process may use: what `cores = 0` means.
 pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
     let document = config.document;
-    let access = &document.logging.access;
-    let access_log = access.enabled.value.then(|| AccessLog {
-        path: access.path.as_ref().map(|path| path.value.clone()),
-        format: access.format.value,
-    });
+    let mut captures = Captures::new(document);
     let port = |port: &super::document::Port| port.enabled.value.then_some(port.bind.value);
     Plan {
         version,
@@ -29,13 +26,16 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         }),
         listeners: listeners(document),
         router: config.router,
-        routes: routes(document, config.actions),
+        routes: routes(document, config.actions, &mut captures),
         clusters: document.clusters.iter().map(cluster).collect(),
         limits: limits(document),
         timeouts: timeouts(document),
         trusted_proxies: document.trusted_proxies.iter().map(|network| network.value).collect(),
         proxy_id: document.proxy_id.value.clone(),
-        access_log,
+        access_log: document.logging.access_log(),
+        captures: captures.all,
+        error_log: document.logging.error_log(),
+        audit_log: document.logging.audit_log(),
         tracing: tracing::compile(&document.tracing),
         metrics: port(&document.metrics.port),
         metering: document.metrics.compile(),
@@ -63,12 +63,17 @@ fn listeners(document: &Document) -> Vec<Listener> {
     document.listeners.iter().map(listener).collect()
 }
 
-fn routes(document: &Document, actions: Vec<Action>) -> Vec<Route> {
+fn routes(document: &Document, actions: Vec<Action>, captures: &mut Captures<'_>) -> Vec<Route> {
     let routes = document.routes.iter().zip(actions);
-    routes.map(|(written, action)| route(written, action, &document.tracing)).collect()
+    routes.map(|(written, action)| route(written, action, &document.tracing, captures)).collect()
 }
 
-fn route(route: &super::document::Route, action: Action, tracing: &tracing::Tracing) -> Route {
+fn route(
+    route: &super::document::Route,
+    action: Action,
+    tracing: &tracing::Tracing,
+    captures: &mut Captures<'_>,
+) -> Route {
     Route {
         name: route.name.value.clone(),
         action,
@@ -76,6 +81,7 @@ fn route(route: &super::document::Route, action: Action, tracing: &tracing::Trac
         tracing: tracing::compile_route(&route.tracing, tracing),
         request_headers: edits(&route.request_headers),
         response_headers: edits(&route.response_headers),
+        capture: captures.of(&route.access_log),
     }
 }
 

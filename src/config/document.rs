@@ -4,10 +4,8 @@
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
-use log::LevelFilter;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use toml::de::DeTable;
@@ -16,18 +14,19 @@ use super::address::{endpoint_address, loopback_address, network, socket_address
 use super::blacklist::Blacklist;
 use super::error::{Offset, Wrong};
 use super::hot_reload::HotReload;
+use super::logging::{Logging, RouteLog};
 use super::metrics::Metrics;
 use super::overrides::Source;
 use super::read::{At, Item, Reader, Section};
 use super::tracing::{RouteTracing, Tracing};
 use super::value::{
-    BALANCES, CLUSTER_PROTOCOLS, FORMATS, LEVELS, LISTENER_PROTOCOLS, account, boolean, bytes,
-    check_header_name, check_name, choice, content_type, header_name, header_value, integer,
-    location, name, path, proxy_id, text, time, time_or_none,
+    BALANCES, CLUSTER_PROTOCOLS, LISTENER_PROTOCOLS, account, boolean, bytes, check_header_name,
+    check_name, choice, content_type, header_name, header_value, integer, location, name, proxy_id,
+    text, time, time_or_none,
 };
 pub use super::value::{Bytes, ClusterProtocol, ListenerProtocol, Location, Time};
 use crate::limits;
-use crate::plan::{AccessLogFormat, Address, Balance, Network};
+use crate::plan::{Address, Balance, Network};
 
 /// A whole configuration file.
 #[derive(Clone, Debug, Serialize)]
@@ -85,20 +84,6 @@ pub struct Timeouts {
     pub min_body_rate: At<Bytes>,
 }
 
-#[derive(Clone, Debug, Serialize)]
-pub struct Logging {
-    pub level: At<LevelFilter>,
-    pub access: AccessLog,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct AccessLog {
-    pub enabled: At<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<At<PathBuf>>,
-    pub format: At<AccessLogFormat>,
-}
-
 /// `[admin]`, and the part of `[metrics]` that is like it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Port {
@@ -134,6 +119,7 @@ pub struct Route {
     pub tracing: RouteTracing,
     pub request_headers: Edits,
     pub response_headers: Edits,
+    pub access_log: RouteLog,
     /// `routes[0]`, for messages.
     #[serde(skip)]
     pub(super) key: String,
@@ -294,22 +280,6 @@ impl Timeouts {
     }
 }
 
-impl Logging {
-    fn read(mut section: Section<'_>) -> Logging {
-        let level = section.value_or("level", LevelFilter::Info, choice("log level", LEVELS));
-        let mut access = section.section("access");
-        section.finish();
-        let format = choice("access log format", FORMATS);
-        let log = AccessLog {
-            enabled: access.value_or("enabled", true, boolean),
-            path: access.value("path", path),
-            format: access.value_or("format", AccessLogFormat::Json, format),
-        };
-        access.finish();
-        Logging { level, access: log }
-    }
-}
-
 impl Port {
     fn read_all(
         mut section: Section<'_>,
@@ -379,6 +349,7 @@ impl Route {
         let tracing = RouteTracing::read(&mut section);
         let request_headers = Edits::read(section.section("request_headers"));
         let response_headers = Edits::read(section.section("response_headers"));
+        let access_log = RouteLog::read(section.section("access_log"));
         if several || none {
             let message =
                 if none { "this route does nothing" } else { "this route does two things" };
@@ -401,6 +372,7 @@ impl Route {
             tracing,
             request_headers,
             response_headers,
+            access_log,
             key,
             offset,
         }

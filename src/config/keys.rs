@@ -3,6 +3,8 @@
 //! what `conf/corelane.toml` lists.
 
 use super::error::nearest;
+use super::hot_reload_keys::HOT_RELOAD;
+use super::logging_keys::LOGGING;
 use super::metrics_keys::METRICS;
 use super::tracing_keys::TRACING;
 use Fallback::{Absent, Is, Required};
@@ -162,7 +164,7 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 3] = [GENERAL, TRACING, METRICS];
+const TABLES: [&[Key]; 5] = [GENERAL, HOT_RELOAD, LOGGING, METRICS, TRACING];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);
@@ -203,27 +205,6 @@ const GENERAL: &[Key] = &[
         Is("\"30s\""),
         "drain_timeout = \"60s\"",
         "what SIGTERM and SIGINT give running exchanges before they are cut",
-    ),
-    key(
-        "hot_reload.watch",
-        "true or false",
-        Is("true"),
-        "watch = false",
-        "whether a change of the configuration file is noticed; SIGHUP reads it in any case",
-    ),
-    key(
-        "hot_reload.max_generations",
-        "number",
-        Is("8"),
-        "max_generations = 3",
-        "configurations that may be in use at once; with more, exchanges of the oldest are cut",
-    ),
-    key(
-        "hot_reload.max_age",
-        "duration",
-        Is("\"0s\""),
-        "max_age = \"1h\"",
-        "how long after a reload exchanges may go on that began before it; 0s: to their end",
     ),
     key(
         "blacklist.path",
@@ -554,34 +535,6 @@ const GENERAL: &[Key] = &[
         "min_body_rate = \"1KiB\"",
         "slowest body up or down, in bytes a second, after 10 s of grace; then 408 or cut; 0: none",
     ),
-    key(
-        "logging.level",
-        "one of: off, error, warn, info, debug, trace",
-        Is("\"info\""),
-        "level = \"debug\"",
-        "of the process's own log, on standard error",
-    ),
-    key(
-        "logging.access.enabled",
-        "boolean",
-        Is("true"),
-        "enabled = false",
-        "one line per exchange",
-    ),
-    key(
-        "logging.access.path",
-        "path",
-        Absent("standard output"),
-        "path = \"/var/log/corelane/access.log\"",
-        "file that the lines go to; SIGUSR1 opens it again",
-    ),
-    key(
-        "logging.access.format",
-        "one of: json, clf, combined",
-        Is("\"json\""),
-        "format = \"combined\"",
-        "how a line looks",
-    ),
     key("admin.enabled", "boolean", Is("true"), "enabled = false", "serve the admin API"),
     key(
         "admin.bind",
@@ -606,7 +559,11 @@ mod tests {
     /// One of everything, so that every section is read.
     const EVERYTHING: &str = "
         listeners = [{}]
-        routes = [{ respond = {}, redirect = {} }]
+        routes = [{ respond = {}, redirect = {},
+            access_log = { request_body = {}, response_body = {} } }]
+        logging.access = { rotate = {}, request_body = {}, response_body = {} }
+        logging.error.rotate = {}
+        logging.audit.rotate = {}
         clusters = { any = { endpoints = [{}] } }
     ";
 

@@ -24,7 +24,7 @@ pub enum Override {
     Cores(usize),
     LogLevel(LevelFilter),
     LogFormat(AccessLogFormat),
-    /// The directory of `access.log`.
+    /// The directory of `access.log`, and of `error.log` unless the file names another.
     LogDirectory(PathBuf),
     DrainTimeout(Duration),
     /// Turns tracing on as well.
@@ -188,6 +188,10 @@ impl Over<'_> {
                 self.document.logging.access.format = self.set("logging.access.format", format);
             }
             Override::LogDirectory(directory) => {
+                if self.document.logging.error.path.is_none() {
+                    let path = directory.join("error.log");
+                    self.document.logging.error.path = Some(self.set("logging.error.path", path));
+                }
                 let path = directory.join("access.log");
                 self.document.logging.access.path = Some(self.set("logging.access.path", path));
             }

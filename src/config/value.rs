@@ -12,7 +12,7 @@ use toml::de::DeValue;
 
 use super::error::Wrong;
 use crate::limits;
-use crate::plan::{AccessLogFormat, Address, Balance, LocationPart, Network};
+use crate::plan::{AccessLogFormat, Address, Balance, LocationPart, Network, OnFull};
 
 /// A value as it is written in a configuration, for `print-config`.
 pub trait Written {
@@ -58,7 +58,10 @@ pub(super) const FORMATS: Names<AccessLogFormat> = &[
     ("json", AccessLogFormat::Json),
     ("clf", AccessLogFormat::Clf),
     ("combined", AccessLogFormat::Combined),
+    ("text", AccessLogFormat::Text),
+    ("template", AccessLogFormat::Template),
 ];
+pub(super) const ON_FULL: Names<OnFull> = &[("drop", OnFull::Drop), ("block", OnFull::Block)];
 pub(super) const LEVELS: Names<LevelFilter> = &[
     ("off", LevelFilter::Off),
     ("error", LevelFilter::Error),
@@ -146,6 +149,24 @@ pub(super) fn integer<T: TryFrom<u64>>(
     }
 }
 
+/// From 0 to 1: `0.1` is a tenth.
+pub(super) fn share(value: &DeValue<'_>) -> Result<f64, Wrong> {
+    let number = match value {
+        DeValue::Float(written) => written.as_str().parse().ok(),
+        DeValue::Integer(written) => written.as_str().parse().ok(),
+        DeValue::String(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_)
+        | DeValue::Array(_)
+        | DeValue::Table(_) => {
+            return Err(Wrong::new(format!("expected a number, found {}", found(value))));
+        }
+    };
+    number.filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| {
+        Wrong::new("this is no share").note("expected a number from 0 to 1, such as 0.1")
+    })
+}
+
 /// A label of ours: it appears in metrics and logs, so it stays plain.
 pub(super) fn name(value: &DeValue<'_>) -> Result<String, Wrong> {
     let given = string(value)?;
@@ -195,7 +216,8 @@ pub(super) fn path(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
 // --- units -----------------------------------------------------------------------------------
 
 /// Units of time, largest first, in milliseconds.
-const TIME_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const TIME_UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
 /// A length of time above zero.
 pub(super) fn time(value: &DeValue<'_>) -> Result<Time, Wrong> {
@@ -209,6 +231,20 @@ const TIME_EXPECTED: &str = "expected a duration such as \"250ms\", \"30s\", \"2
 
 /// A length of time; zero where the key gives that a meaning.
 pub(super) fn time_or_none(value: &DeValue<'_>) -> Result<Time, Wrong> {
+    time_within(value, limits::CONFIG_TIME_MAX)
+}
+
+/// An age: longer than anything that a request may take.
+pub(super) fn days(value: &DeValue<'_>) -> Result<Time, Wrong> {
+    match time_within(value, limits::CONFIG_AGE_MAX)? {
+        Time(Duration::ZERO) => {
+            Err(Wrong::new("this cannot be zero").note("expected an age such as \"7d\" or \"12h\""))
+        }
+        age => Ok(age),
+    }
+}
+
+fn time_within(value: &DeValue<'_>, max: Duration) -> Result<Time, Wrong> {
     if let Some(number) = value.as_integer() {
         return Err(Wrong::new(format!("{number} has no unit"))
             .note(TIME_EXPECTED)
@@ -225,7 +261,6 @@ pub(super) fn time_or_none(value: &DeValue<'_>) -> Result<Time, Wrong> {
             return Err(Wrong::new(format!("`{given}` is not a duration")).note(TIME_EXPECTED));
         }
     };
-    let max = limits::CONFIG_TIME_MAX;
     match millis.map(Duration::from_millis).filter(|time| *time <= max) {
         Some(time) => Ok(Time(time)),
         None => Err(Wrong::new(format!("`{given}` is too long"))
@@ -238,6 +273,7 @@ fn written_time(time: Duration) -> String {
     let fits = |(_, factor): &&(&str, u64)| millis.is_multiple_of(*factor);
     match TIME_UNITS.iter().find(fits) {
         Some((_, _)) if millis == 0 => "0s".to_owned(),
+        Some((_, factor)) if millis == *factor && *factor > 3_600_000 => "24h".to_owned(),
         // "60s" and "120s" read better than "1m" and "2m" beside their neighbours in seconds
         Some((_, factor)) if *factor > 1000 && millis < 600_000 => format!("{}s", millis / 1000),
         Some((unit, factor)) => format!("{}{unit}", millis / factor),
@@ -323,6 +359,16 @@ pub(super) fn header_name(value: &DeValue<'_>) -> Result<String, Wrong> {
     let given = string(value)?;
     check_header_name(given)?;
     Ok(given.to_owned())
+}
+
+/// Of a header that a log shows or hides: any name that a message can have.
+pub(super) fn logged_header(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let given = string(value)?;
+    if is_token(given) {
+        return Ok(given.to_owned());
+    }
+    Err(Wrong::new(format!("`{given}` cannot be a header name"))
+        .note("expected letters, digits and `-`"))
 }
 
 pub(super) fn check_header_name(given: &str) -> Result<(), Wrong> {
@@ -512,6 +558,18 @@ impl Written for Balance {
 impl Written for AccessLogFormat {
     fn written(&self) -> Value {
         written_name(FORMATS, *self)
+    }
+}
+
+impl Written for OnFull {
+    fn written(&self) -> Value {
+        written_name(ON_FULL, *self)
+    }
+}
+
+impl Written for f64 {
+    fn written(&self) -> Value {
+        Value::Float(*self)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::engine::{self, Shared};
 use crate::limits;
 use crate::listener::blacklist::{Blacklist, Entry, Full};
 use crate::plan::Network;
+use crate::telemetry::audit_log::{Event, Outcome, Record};
 
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
@@ -129,8 +130,21 @@ impl Control {
             engine::sleep(limits::BLACKLIST_TELL_INTERVAL).await;
             control.blacklist.telling.set(false);
             for (name, count) in control.blacklist.untold.take() {
-                log::info!(target: "audit", "blacklist: {name} was turned away {count} times");
+                control.audit_blacklist(&name, Outcome::Denied, &format!("{count} times"));
             }
+        });
+    }
+
+    fn audit_blacklist(&self, network: &str, outcome: Outcome, detail: &str) {
+        self.audit(&Record {
+            at: engine::wall_clock(),
+            event: Event::Blocked,
+            outcome,
+            actor: "",
+            peer: None,
+            action: "blacklist",
+            target: network,
+            detail,
         });
     }
 
@@ -156,7 +170,7 @@ pub(super) async fn expire(control: Rc<Control>) {
         control.blacklist_due().await;
         let gone = control.blacklist.list.borrow_mut().expire(engine::wall_clock());
         for entry in &gone {
-            log::info!(target: "audit", "blacklist: {} has run out", entry.network);
+            control.audit_blacklist(&entry.network.to_string(), Outcome::Done, "has run out");
         }
         if !gone.is_empty() {
             control.blacklist_changed();

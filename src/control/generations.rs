@@ -85,6 +85,7 @@ impl Control {
         self.free_unused_plans();
         self.registry.forget_unused();
         let exchanges = self.totals.borrow().exchanges();
+        self.forget_logs();
         let limits = self.plan().hot_reload;
         let now = engine::now();
         let live = self.older.live(&exchanges, now);
@@ -101,6 +102,16 @@ impl Control {
             }
         }
         self.to_shards(|| crate::control::message::ToShard::Retire(through));
+    }
+
+    /// The access log of a plan stays open until its last exchange has its line.
+    fn forget_logs(&self) {
+        let totals = self.totals.borrow();
+        if let Some(publisher) = &totals.log
+            && !publisher.forget(totals.oldest_writing())
+        {
+            log::debug!("the publisher is busy: old logs stay open until the next reload");
+        }
     }
 
     /// Freeing the tables of a large plan takes milliseconds: not here, and not on a data core.

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
 use crate::engine::{CoreState, Level, Permits, Shared};
+use crate::events::bus::{Event, Kinds};
 use crate::events::queue::Producer;
 use crate::events::span_queue::SpanProducer;
 use crate::listener::blacklist::Blocked;
@@ -22,6 +23,8 @@ pub enum ToShard {
     Retire(u64),
     /// From the control core: answered by `State`, with the same number.
     Report(u64),
+    /// From the control core: which events somebody wants now.
+    WantEvents(Kinds),
     /// From the control core: who may not connect from now on.
     Blacklist(Shared<Blocked>),
     /// From the control core: answered by `Lent`.
@@ -71,6 +74,11 @@ pub enum ToControl {
     },
     /// This core has closed its socket of a listener that was removed.
     ListenerClosed(ListenerKey),
+    /// What has happened, and how many events were lost before.
+    Events {
+        events: Vec<Event>,
+        lost: u64,
+    },
     /// How often the blacklist has turned somebody away, since last time.
     Blocked(Vec<(Network, u64)>),
     /// Duplicates of all listening sockets of this core.
@@ -105,16 +113,9 @@ pub struct Install {
     pub listener_keys: Vec<ListenerKey>,
     /// Those that are new. Those that the plan has no more are closed.
     pub sockets: Vec<(ListenerKey, TcpListener)>,
-    pub log: LogChange,
+    /// With the first generation only: the publisher finds the files of all others.
+    pub log: Option<Producer>,
     pub spans: SpanChange,
-}
-
-/// Where this core's access-log lines go from now on.
-#[derive(Debug)]
-pub enum LogChange {
-    Same,
-    Off,
-    To(Producer),
 }
 
 /// Where the spans of this core's traced exchanges go from now on.

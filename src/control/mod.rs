@@ -2,10 +2,11 @@
 //! merges statistics, serves metrics and admin, and takes signals. It never touches a client's
 //! bytes.
 
-mod access_log;
+mod audit;
 mod blacklist;
 mod clusters;
 mod complaint;
+mod events;
 mod exporters;
 mod file_watch;
 mod generations;
@@ -28,14 +29,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::cli::Source;
-use crate::control::access_log::Change;
 use crate::control::blacklist::Keeper;
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
 use crate::control::generations::Older;
 use crate::control::letters::Letters;
 use crate::control::message::{
-    ClusterShare, EndpointShare, Install, LogChange, SpanChange, ToControl, ToShard,
+    ClusterShare, EndpointShare, Install, SpanChange, ToControl, ToShard,
 };
 use crate::control::names::Watch;
 use crate::control::ports::Held;
@@ -45,6 +45,8 @@ use crate::control::stats::Totals;
 use crate::control::upgrade::{Program, Upgrades};
 use crate::discovery::NamedAddress;
 use crate::engine::{self, Inbox, Shared, Signal, Signals};
+use crate::events::bus::{Bus, Kinds};
+use crate::events::queue::Producer;
 use crate::limits;
 use crate::plan::{self, ClusterId, ClusterKey, ListenerKey, Plan};
 use crate::shard::counters::Counters;
@@ -58,6 +60,9 @@ pub(crate) struct Control {
     held: RefCell<Held>,
     program: Program,
     blacklist: Keeper,
+    pub(crate) bus: Bus,
+    /// What the data cores make.
+    wanted_events: Cell<Kinds>,
     upgrades: Upgrades,
     /// The limit of the process.
     open_files: u64,
@@ -94,6 +99,7 @@ impl Control {
                 self.installed[core].set(version);
             }
             ToControl::ListenerClosed(key) => self.held.borrow_mut().closed(key),
+            ToControl::Events { events, lost } => self.take_events(events, lost),
             ToControl::Blocked(hits) => self.note_blocked(hits),
             ToControl::Lent(sockets) => self.upgrades.lent.borrow_mut().extend(sockets),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
@@ -192,11 +198,11 @@ impl Control {
     }
 
     /// The plan in force for every core, with the sockets that are new and its ends of the
-    /// log and of the exporters. The first generation goes the way of all later ones.
+    /// exporters; the first one with its end of the log, by core.
     fn send_plan(
         &self,
         sockets: Vec<(ListenerKey, Vec<TcpListener>)>,
-        log: Vec<LogChange>,
+        log: Vec<Producer>,
         spans: Vec<SpanChange>,
     ) {
         let mut by_core: Vec<Vec<(ListenerKey, TcpListener)>> =
@@ -208,35 +214,21 @@ impl Control {
                 by_core[core].push((key, socket));
             }
         }
-        let changes = log.into_iter().zip(spans);
-        let by_core = self.shards.iter().zip(by_core).zip(changes).enumerate();
-        for (core, ((letters, sockets), (log, spans))) in by_core {
+        let mut log = log.into_iter();
+        let by_core = self.shards.iter().zip(by_core).zip(spans).enumerate();
+        for (core, ((letters, sockets), spans)) in by_core {
             let install = Install {
                 plan: self.plan(),
                 clusters: self.cluster_shares(core),
                 series: self.registry.share(core),
                 listener_keys: self.current.borrow().listener_keys.clone(),
                 sockets,
-                log,
+                log: log.next(),
                 spans,
             };
             letters.send(ToShard::Install(Box::new(install)));
         }
         self.wake(); // whoever delivers later what found no room
-    }
-
-    /// What each core is told of the access log, and the log that is to be closed once they know.
-    fn change_log(&self, change: Change) -> (Vec<LogChange>, Option<access_log::Open>) {
-        let cores = self.shards.len();
-        let log = &mut self.totals.borrow_mut().log;
-        match change {
-            Change::Same => ((0..cores).map(|_| LogChange::Same).collect(), None),
-            Change::Off => ((0..cores).map(|_| LogChange::Off).collect(), log.replace(None)),
-            Change::To(open, producers) => {
-                let changes = producers.into_iter().map(LogChange::To).collect();
-                (changes, log.replace(Some(open)))
-            }
-        }
     }
 
     /// Waits for what letters bring about; false when that takes longer than `limit`, or a core
@@ -325,7 +317,9 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
         match first(signals.next(), control.end()).await {
             Either::First(Ok(Signal::Stop)) => break Vec::new(),
             Either::First(Ok(Signal::Reopen)) => {
-                control.totals.borrow().log.reopen();
+                if let Some(publisher) = &control.totals.borrow().log {
+                    publisher.reopen();
+                }
             }
             Either::First(Ok(Signal::Reload)) => reload(Rc::clone(control)),
             Either::First(Ok(Signal::Upgrade)) => upgrade(Rc::clone(control)),
@@ -343,6 +337,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     let timeout = control.plan().drain_timeout;
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
     control.draining.set(true);
+    control.tell_health("process", "draining", "it was asked to stop");
     control.to_shards(|| ToShard::Drain { handed_over: handed_over.clone() });
     let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;
     control.to_shards(|| ToShard::Stop);

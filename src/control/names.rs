@@ -125,6 +125,7 @@ async fn resolve(control: Rc<Control>, wanted: NamedAddress) {
         Change::Same => {}
         Change::New(addresses) => {
             log::info!("{} is at {addresses:?}", wanted.name);
+            control.tell_addresses(&wanted.name, &addresses);
             control.name_changed(&wanted);
         }
     }

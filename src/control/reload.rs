@@ -15,12 +15,12 @@ use std::time::{Duration, SystemTime};
 use crate::admin::{self, Page};
 use crate::cli::Source;
 use crate::config;
-use crate::control::access_log::{self, Change};
 use crate::control::exporters;
 use crate::control::ports::{Bound, Ending, Held, PortChange};
 use crate::control::upgrade::{Described, Inherited, Use};
 use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
+use crate::events::publisher::{Files, Opened};
 use crate::limits;
 use crate::machine;
 use crate::plan::{Collector, Plan, User};
@@ -234,7 +234,7 @@ struct Prepared {
     plan: Plan,
     text: String,
     bound: Bound,
-    log: Change,
+    logs: Opened,
     spans: exporters::Change,
     warnings: Vec<String>,
 }
@@ -243,7 +243,8 @@ struct Prepared {
 struct Ground {
     source: Source,
     held: Held,
-    log: Option<access_log::Place>,
+    /// That are open.
+    logs: Files,
     collectors: Vec<Collector>,
     version: u64,
     cores: usize,
@@ -340,6 +341,7 @@ impl Control {
     async fn run_job(self: &Rc<Self>, job: &Job) -> Result<Report, Refused> {
         let begun = engine::precise_now();
         let at = engine::wall_clock();
+        let before = self.plan().version;
         let result = self.try_job(job).await;
         let outcome = match result {
             // Nothing was asked for, nothing has happened.
@@ -361,6 +363,8 @@ impl Control {
             }
         }
         self.reloads.counts.update(|counts| counts.and(&outcome, engine::wall_clock()));
+        self.tell_reload(trigger, &outcome);
+        self.audit_reload(trigger, before, &outcome);
         let last = LastReload { at, trigger, duration, outcome: outcome.clone() };
         *self.reloads.last.borrow_mut() = Some(last);
         outcome
@@ -373,7 +377,7 @@ impl Control {
         let ground = Ground {
             source: self.source.clone(),
             held: self.held.borrow().clone(),
-            log: self.totals.borrow().log.place(),
+            logs: Files::of(&self.plan()),
             collectors: self.totals.borrow().exporters.collectors().to_vec(),
             version: self.plan().version + 1,
             cores: self.shards.len(),
@@ -430,10 +434,10 @@ impl Control {
         prepared: Prepared,
         trigger: Trigger,
     ) -> Result<Report, Refused> {
-        let Prepared { plan, text, mut bound, log, spans, warnings } = prepared;
+        let Prepared { plan, text, mut bound, logs, spans, warnings } = prepared;
         let plan = Shared::new(plan);
         self.names_first(&plan).await;
-        if let Err(refused) = self.refuse_while_draining() {
+        if let Err(refused) = self.change_logs(plan.version, logs).await {
             self.watch.want(&[&self.plan()]);
             return Err(refused);
         }
@@ -445,18 +449,14 @@ impl Control {
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let before = self.put_in_force(plan, bound.keys.clone());
         self.older.add(before, engine::now());
-        let (log, old_log) = self.change_log(log);
         let spans = self.totals.borrow_mut().exporters.change(spans, self.shards.len());
-        self.send_plan(bound.sockets, log, spans);
+        self.send_plan(bound.sockets, Vec::new(), spans);
         self.change_ports(bound.metrics, bound.admin);
         self.reloads.remember(version, trigger, Rc::from(text));
         if !self.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
             log::error!("a data core has not taken version {version} in time, it is stuck");
         }
         self.totals.borrow_mut().exporters.end_older();
-        if let Some(old) = old_log {
-            self.close_log(old).await;
-        }
         self.tend_generations().await;
         Ok(Report { version, warnings })
     }
@@ -491,9 +491,29 @@ impl Control {
         }
     }
 
-    async fn close_log(self: &Rc<Self>, old: access_log::Open) {
-        let written = self.watch.pool().run(move || old.close()).await;
-        self.totals.borrow_mut().log.closed(written.unwrap_or_default());
+    /// Before the data cores have the plan, so that none of its lines comes before its file. Lines
+    /// of exchanges that began before it go on to the file that their own plan names.
+    async fn change_logs(&self, version: u64, logs: Opened) -> Result<(), Refused> {
+        let mut logs = Box::new(logs);
+        let end = engine::precise_now() + limits::INSTALL_TIMEOUT;
+        loop {
+            self.refuse_while_draining()?;
+            match &self.totals.borrow().log {
+                Some(publisher) => match publisher.use_files(version, logs) {
+                    Ok(()) => return Ok(()),
+                    Err(back) => logs = back,
+                },
+                None => return Ok(()),
+            }
+            if engine::precise_now() >= end {
+                return Err(Refused::Impossible(
+                    "the logs that are open take no lines, so they cannot be changed; find out \
+                     what holds their disk or pipe"
+                        .to_owned(),
+                ));
+            }
+            engine::sleep(limits::ACCESS_LOG_RETRY_INTERVAL).await;
+        }
     }
 
     /// Metrics and admin move at once; their connections go on.
@@ -559,9 +579,11 @@ fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refuse
         .held
         .bind(&mut plan, &mut Inherited::default())
         .map_err(|error| Refused::Impossible(error.to_string()))?;
-    let log = access_log::open(&plan, ground.log.as_ref()).map_err(Refused::Impossible)?;
+    let logs = Files::of(&plan)
+        .open(&ground.logs, start::CLOCKS)
+        .map_err(|error| Refused::Impossible(error.to_string()))?;
     let spans = exporters::start(&plan, &ground.collectors).map_err(Refused::Impossible)?;
-    Ok(Prepared { plan, text, bound, log, spans, warnings })
+    Ok(Prepared { plan, text, bound, logs, spans, warnings })
 }
 
 #[cfg(test)]

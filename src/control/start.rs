@@ -9,7 +9,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::cli::Source;
-use crate::control::access_log::{self, Change};
 use crate::control::blacklist::{self, Keeper};
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
@@ -28,11 +27,17 @@ use crate::control::{Control, ControlMail, Current, Run, life};
 use crate::engine::{
     self, BlockingPool, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals,
 };
+use crate::events::bus::{Bus, Kinds};
+use crate::events::publisher::{
+    Clocks, Files, Publisher, PublisherHandle, Settings, Started, Stopped,
+};
+use crate::events::queue::Producer;
 use crate::limits;
 use crate::plan::Plan;
 use crate::shard::counters::Counters;
 use crate::shard::mail::{Inboxes, Mail};
 use crate::shard::{self};
+use crate::telemetry::audit_log::Event;
 
 /// Why the process does not start, in a sentence for its operator.
 #[derive(Debug)]
@@ -65,7 +70,7 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     complete(&mut plan, open_files);
     let bound = Held::default().bind(&mut plan, &mut inherited)?;
     drop_privileges(&plan)?;
-    let log = access_log::open(&plan, None).map_err(StartError)?;
+    let Started { handle, producers, thread: publisher_thread } = start_publisher(&plan)?;
     let blacklist = Keeper::load(plan.blacklist_path.as_deref(), engine::wall_clock());
     let spans = exporters::start(&plan, &[]).map_err(StartError)?;
     let cores = plan.cores;
@@ -84,7 +89,8 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
         program,
         blacklist,
         inherited,
-        log,
+        producers,
+        publisher: handle,
         spans,
         counters: all_counters,
         outboxes: post.control_outboxes,
@@ -93,8 +99,8 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     };
     let ended = engine::run(Placement::Anywhere, bells.control, move || supervise(parts))
         .map_err(|e| StartError(format!("the control core cannot run: {e}")))?;
-    let (outcome, log, exporters) = ended?;
-    let stuck = stop(threads, log, exporters);
+    let (outcome, publisher, exporters) = ended?;
+    let stuck = stop(threads, publisher, publisher_thread, exporters);
     match outcome {
         Run::Drained | Run::Cut if !stuck.is_empty() => {
             return Err(StartError(format!(
@@ -132,7 +138,8 @@ struct Parts {
     program: Program,
     blacklist: Keeper,
     inherited: Inherited,
-    log: Change,
+    producers: Vec<Producer>,
+    publisher: PublisherHandle,
     spans: exporters::Change,
     counters: Vec<Shared<Counters>>,
     outboxes: Vec<Outbox<ToShard>>,
@@ -143,19 +150,19 @@ struct Parts {
 /// What the first plan needs beside it.
 struct First {
     bound: Bound,
-    log: Change,
+    producers: Vec<Producer>,
     spans: exporters::Change,
     inherited: Inherited,
 }
 
 /// How it ended, and who writes the last of it.
-type Ended = (Run, Option<access_log::Open>, Exporters);
+type Ended = (Run, Option<PublisherHandle>, Exporters);
 
 impl Parts {
     /// The control core with its first plan, which no data core has yet.
     fn into_control(self) -> Result<(Rc<Control>, First, ControlMail), StartError> {
-        let Parts { reloads, source, open_files, plan, mut bound, log, spans, inherited, .. } =
-            self;
+        let Parts { reloads, source, open_files, plan, mut bound, .. } = self;
+        let (producers, spans, inherited) = (self.producers, self.spans, self.inherited);
         let pool = BlockingPool::start(self.bell)
             .map_err(|e| StartError(format!("cannot start threads: {e}")))?;
         let mut clusters = Clusters::default();
@@ -177,8 +184,10 @@ impl Parts {
             program: self.program,
             upgrades: Upgrades::default(),
             blacklist: self.blacklist,
+            bus: Bus::default(),
+            wanted_events: Cell::new(Kinds::NONE),
             clusters: RefCell::new(clusters),
-            totals: RefCell::new(Totals::new(cores)),
+            totals: RefCell::new(Totals::new(cores, Some(self.publisher))),
             registry,
             draining: Cell::new(false),
             drained: (0..cores).map(|_| Cell::new(false)).collect(),
@@ -195,13 +204,13 @@ impl Parts {
             cannot_accept: Complaint::default(),
             counters: self.counters,
         };
-        Ok((Rc::new(control), First { bound, log, spans, inherited }, self.mail))
+        Ok((Rc::new(control), First { bound, producers, spans, inherited }, self.mail))
     }
 }
 
 /// The control core's main task: the first generation, then signals, until the end.
 async fn supervise(parts: Parts) -> Result<Ended, StartError> {
-    let (control, First { bound, log, spans, inherited }, mail) = parts.into_control()?;
+    let (control, First { bound, producers, spans, inherited }, mail) = parts.into_control()?;
     let applying = Rc::clone(&control);
     engine::on_bell(move || {
         applying.watch.collect();
@@ -226,12 +235,12 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     log::info!("corelane {} runs on {cores} cores, {clusters} clusters", env!("CARGO_PKG_VERSION"));
     let version = plan.version;
     drop(plan);
-    let (log, _) = control.change_log(log);
+    control.audit_process(Event::ProcessStart);
     if !control.blacklist.is_empty() {
         control.send_blacklist();
     }
     let spans = control.totals.borrow_mut().exporters.change(spans, cores);
-    control.send_plan(bound.sockets, log, spans);
+    control.send_plan(bound.sockets, producers, spans);
     if !control.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
         let reason = control.failed.borrow_mut().take();
         control.to_shards(|| ToShard::Stop);
@@ -246,9 +255,19 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
     let outcome = life(&control, &mut signals).await;
-    let (log, exporters) = control.totals.borrow_mut().take_writers();
-    Ok((outcome, log, exporters))
+    control.audit_process(Event::ProcessStop);
+    let (publisher, exporters) = control.totals.borrow_mut().take_writers();
+    Ok((outcome, publisher, exporters))
 }
+
+/// It runs whatever is logged now: a reload may want more.
+fn start_publisher(plan: &Plan) -> Result<Started, StartError> {
+    let (files, version) = (Files::of(plan), plan.version);
+    let settings = Settings { files, version, cores: plan.cores, clocks: CLOCKS };
+    Publisher::start(settings).map_err(|error| StartError(error.to_string()))
+}
+
+pub(super) const CLOCKS: Clocks = Clocks { now: engine::precise_now, wall: engine::wall_clock };
 
 struct Bells {
     control: Doorbell,
@@ -351,13 +370,16 @@ fn data_core<F: Future<Output = ()> + 'static>(
 
 fn stop(
     threads: Vec<JoinHandle<()>>,
-    log: Option<access_log::Open>,
+    publisher: Option<PublisherHandle>,
+    publisher_thread: JoinHandle<()>,
     exporters: Exporters,
 ) -> Vec<String> {
     let stuck = join(threads, limits::CORE_STOP_TIMEOUT);
     // After the data cores' last batch.
-    if let Some(log) = log {
-        log.close();
+    let Some(publisher) = publisher else { return stuck };
+    match publisher.stop(limits::PUBLISHER_STOP_TIMEOUT) {
+        Stopped::Drained(_) => drop(publisher_thread.join()),
+        Stopped::TimedOut(_) => log::error!("the access log could not be written to its end"),
     }
     exporters.stop();
     stuck

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::Histogram;
 
 use crate::control::Control;
-use crate::control::access_log::{self, AccessLog};
 use crate::control::exporters::Exporters;
 use crate::control::message::{GenerationState, ShardState, ToShard};
 use crate::engine;
+use crate::events::publisher::PublisherHandle;
 use crate::limits;
 use crate::telemetry::metrics::{Core, Snapshot, new_histogram};
 
@@ -21,7 +21,8 @@ pub(crate) struct Totals {
     started: SystemTime,
     /// Questions asked so far. Several may be open at once: each waits for the answers to itself.
     rounds: u64,
-    pub(super) log: AccessLog,
+    /// `None` once the process ends.
+    pub(super) log: Option<PublisherHandle>,
     pub(super) exporters: Exporters,
 }
 
@@ -36,7 +37,7 @@ struct CoreTotals {
 }
 
 impl Totals {
-    pub(super) fn new(cores: usize) -> Totals {
+    pub(super) fn new(cores: usize, log: Option<PublisherHandle>) -> Totals {
         let core = || CoreTotals {
             answered: 0,
             busy: Duration::ZERO,
@@ -49,13 +50,13 @@ impl Totals {
             cores: (0..cores).map(|_| core()).collect(),
             started: engine::wall_clock(),
             rounds: 0,
-            log: AccessLog::default(),
+            log,
             exporters: Exporters::default(),
         }
     }
 
     /// For the end of the process.
-    pub(super) fn take_writers(&mut self) -> (Option<access_log::Open>, Exporters) {
+    pub(super) fn take_writers(&mut self) -> (Option<PublisherHandle>, Exporters) {
         (self.log.take(), std::mem::take(&mut self.exporters))
     }
 
@@ -77,6 +78,17 @@ impl Totals {
         totals.generations = state.generations;
         // Ours reach as far as theirs do, so nothing can be out of range.
         totals.lag.add(&state.core.lag).expect("its bounds are within ours");
+    }
+
+    /// The oldest generation that may still have lines for the access log: one with exchanges, or
+    /// one that is the newest that some core has said to have.
+    pub(super) fn oldest_writing(&self) -> u64 {
+        let of_core = |core: &CoreTotals| {
+            let (newest, older) = core.generations.split_first()?;
+            let busy = older.iter().filter(|generation| generation.exchanges > 0);
+            busy.chain([newest]).map(|generation| generation.version).min()
+        };
+        self.cores.iter().map(|core| of_core(core).unwrap_or_default()).min().unwrap_or_default()
     }
 
     /// Exchanges by the version that they began with.
@@ -107,7 +119,7 @@ pub(super) async fn ask(control: &Rc<Control>) {
 pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
     ask(control).await;
     let mut totals = control.totals.borrow_mut();
-    let written = totals.log.written();
+    let written = totals.log.as_mut().map(PublisherHandle::written).unwrap_or_default();
     let exported = totals.exporters.exported();
     Snapshot {
         cores: control
@@ -151,7 +163,7 @@ mod tests {
 
     #[test]
     fn answers_to_an_earlier_question_are_not_taken_for_those_to_a_later_one() {
-        let mut totals = Totals::new(2);
+        let mut totals = Totals::new(2, None);
         let (first, second) = (totals.ask(), totals.ask());
         totals.add(0, answer(first));
         totals.add(0, answer(second));

@@ -1,7 +1,11 @@
-//! Facts for the outside: the publisher core, and beside it the exporter of traces.
+//! Facts: the bus that carries them inside the process, and for the outside the publisher core and
+//! beside it the exporter of traces.
 
+pub mod bus;
 mod collector;
 pub(crate) mod exporter;
+mod log_file;
 pub mod publisher;
 pub mod queue;
+mod rotation;
 pub mod span_queue;

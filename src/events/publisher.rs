@@ -1,18 +1,25 @@
-//! The publisher core: takes batches from the data cores and writes them out. It never slows a data
-//! core: it may block on a disk or a pipe, while the queues fill and the data cores drop and count.
+//! The publisher core: takes lines from the other cores and writes them to the log files. It never
+//! slows a data core: it may block on a disk or a pipe, while the queues fill and the data cores
+//! drop and count, or keep connections waiting where no line may be lost. After a reload, exchanges
+//! that began before it are told of in the access log of their own plan, which stays open until the
+//! last of them has ended.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError};
+use log::LevelFilter;
 
+use crate::events::log_file::{LogFile, Outcome};
 use crate::events::queue::{self, Batch, Consumer, Order, Producer, Written};
-use crate::limits::{ACCESS_LOG_BATCHES_MAX, ACCESS_LOG_COMPLAINT_INTERVAL};
+use crate::limits::{ACCESS_LOG_BATCHES_MAX, ACCESS_LOG_RETRY_INTERVAL, AUDIT_LINES_MAX};
+use crate::plan::{AuditLog, ErrorLog, OnFull, Plan, Rotate};
+use crate::telemetry::process_log::{self, Note};
+
+pub use crate::events::log_file::Clocks;
 
 /// The publisher before it runs.
 #[derive(Debug)]
@@ -20,12 +27,70 @@ pub struct Publisher;
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `None`: standard output.
-    pub path: Option<PathBuf>,
+    pub files: Files,
+    /// Of the plan that they are from.
+    pub version: u64,
     /// How many producers are needed.
     pub cores: usize,
-    /// Asked when writing fails, so that complaints are rare, and for the deadline of a stop.
-    pub clock: fn() -> Instant,
+    pub clocks: Clocks,
+}
+
+/// Where lines go. What is `None` is not written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    pub access: Option<AccessFile>,
+    pub error: Option<ErrorLog>,
+    pub audit: Option<AuditLog>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessFile {
+    /// `None`: standard output.
+    pub path: Option<PathBuf>,
+    pub rotate: Option<Rotate>,
+    pub on_full: OnFull,
+}
+
+impl Files {
+    pub fn of(plan: &Plan) -> Files {
+        Files {
+            access: plan.access_log.as_ref().map(|log| AccessFile {
+                path: log.path.clone(),
+                rotate: log.rotate,
+                on_full: log.on_full,
+            }),
+            error: plan.error_log.clone(),
+            audit: plan.audit_log.clone(),
+        }
+    }
+
+    /// Opens what is not open as part of `open`. May block.
+    pub fn open(self, open: &Files, clocks: Clocks) -> Result<Opened, StartError> {
+        let path = |files: &Files| files.access.as_ref().map(|log| log.path.clone());
+        let error = |files: &Files| files.error.as_ref().map(|log| Some(log.path.clone()));
+        let audit = |files: &Files| files.audit.as_ref().map(|log| Some(log.path.clone()));
+        let new = |name, wanted: Option<Option<PathBuf>>, now| match wanted {
+            Some(path) if Some(&path) != now => LogFile::open(name, path, clocks)
+                .map(Some)
+                .map_err(|(path, cause)| StartError::Open { log: name, path, cause }),
+            Some(_) | None => Ok(None),
+        };
+        Ok(Opened {
+            access: new("access log", path(&self), path(open).as_ref())?,
+            error: new("error log", error(&self), error(open).as_ref())?,
+            audit: new("audit log", audit(&self), audit(open).as_ref())?,
+            files: self,
+        })
+    }
+}
+
+/// Nothing can fail any more: what was not open is.
+#[derive(Debug)]
+pub struct Opened {
+    files: Files,
+    access: Option<LogFile>,
+    error: Option<LogFile>,
+    audit: Option<LogFile>,
 }
 
 /// What starting gives: the control core's end, one producer for each data core, and the thread.
@@ -37,35 +102,16 @@ pub struct Started {
 }
 
 impl Publisher {
-    /// Opens the file, so that an error is told before anything runs, then starts the thread.
+    /// Opens the files, so that an error is told before anything runs, then starts the thread.
     pub fn start(settings: Settings) -> Result<Started, StartError> {
-        let sink = match settings.path {
-            None => Sink::StandardOutput,
-            Some(path) => match open(&path) {
-                Ok(file) => Sink::File { path, file: Some(file) },
-                Err(cause) => return Err(StartError::Open { path, cause }),
-            },
-        };
-        let (producers, consumers) = (0..settings.cores).map(|_| queue::pair()).unzip();
-        let (orders_in, orders_out) = crossbeam_channel::bounded(ORDERS_MAX);
-        let (written_in, written_out) = crossbeam_channel::bounded(1);
-        let worker = Worker {
-            consumers,
-            orders: orders_out,
-            written_in,
-            written_out: written_out.clone(),
-            writer: Writer::new(sink, settings.clock),
-        };
+        let Settings { files, version, cores, clocks } = settings;
+        let logs = Logs::new(version, files.open(&Files::default(), clocks)?);
+        let (producers, consumers) = (0..cores).map(|_| queue::pair()).unzip();
+        let (worker, handle) = Worker::new(logs, consumers, clocks);
         let thread = thread::Builder::new()
             .name("publisher".to_owned())
             .spawn(move || worker.run())
             .map_err(StartError::Thread)?;
-        let handle = PublisherHandle {
-            orders: orders_in,
-            written: written_out,
-            last: Written::default(),
-            clock: settings.clock,
-        };
         Ok(Started { handle, producers, thread })
     }
 }
@@ -73,16 +119,16 @@ impl Publisher {
 /// Where, what, and what to do.
 #[derive(Debug)]
 pub enum StartError {
-    Open { path: PathBuf, cause: io::Error },
+    Open { log: &'static str, path: PathBuf, cause: io::Error },
     Thread(io::Error),
 }
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StartError::Open { path, cause } => write!(
+            StartError::Open { log, path, cause } => write!(
                 f,
-                "access log: cannot open {}: {cause}; its folder must exist and be writable",
+                "{log}: cannot open {}: {cause}; its folder must exist and be writable",
                 path.display()
             ),
             StartError::Thread(cause) => {
@@ -98,9 +144,10 @@ impl std::error::Error for StartError {}
 #[derive(Debug)]
 pub struct PublisherHandle {
     orders: Sender<Order>,
+    audits: Sender<Vec<u8>>,
     written: Receiver<Written>,
     last: Written,
-    clock: fn() -> Instant,
+    clocks: Clocks,
 }
 
 /// How a stop went.
@@ -113,10 +160,33 @@ pub enum Stopped {
 }
 
 impl PublisherHandle {
-    /// Opens the file by its name again. Never blocks; an order that finds no room is lost,
+    /// Opens the files by their names again. Never blocks; an order that finds no room is lost,
     /// but then others like it wait already.
     pub fn reopen(&self) {
         drop(self.orders.try_send(Order::Reopen));
+    }
+
+    /// Writes access-log lines of generation `version` and later ones to these files, and all
+    /// others from now on. Comes back when the publisher is too busy to listen: try again later.
+    pub fn use_files(&self, version: u64, files: Box<Opened>) -> Result<(), Box<Opened>> {
+        match self.orders.try_send(Order::Use(version, files)) {
+            Ok(()) => Ok(()),
+            Err(error) => match error.into_inner() {
+                Order::Use(_, files) => Err(files),
+                Order::Reopen | Order::Forget(_) | Order::Stop => unreachable!("it was sent"),
+            },
+        }
+    }
+
+    /// Generations before `oldest` write no more, and what they have written is queued: closes
+    /// files that only they had. False when the publisher is too busy to listen.
+    pub fn forget(&self, oldest: u64) -> bool {
+        self.orders.try_send(Order::Forget(oldest)).is_ok()
+    }
+
+    /// Writes a line of the audit log, newline included. Never blocks; false when it is lost.
+    pub fn audit(&self, line: Vec<u8>) -> bool {
+        self.audits.try_send(line).is_ok()
     }
 
     /// The sums as of the publisher's last turn. Never blocks.
@@ -130,7 +200,7 @@ impl PublisherHandle {
     /// Has everything written that is queued by now. Blocks until then, at most for `timeout`:
     /// for the end of the process only, after the data cores have offered their last batch.
     pub fn stop(mut self, timeout: Duration) -> Stopped {
-        let deadline = (self.clock)() + timeout;
+        let deadline = (self.clocks.now)() + timeout;
         drop(self.orders.send_deadline(Order::Stop, deadline));
         loop {
             match self.written.recv_deadline(deadline) {
@@ -147,10 +217,13 @@ impl PublisherHandle {
 struct Worker {
     consumers: Vec<Consumer>,
     orders: Receiver<Order>,
+    audits: Receiver<Vec<u8>>,
+    /// Lines of the process's own log. `None`: another publisher of this process has them.
+    notes: Option<Receiver<Note>>,
     written_in: Sender<Written>,
     /// The other end, so that sums that nobody fetched make room for newer ones.
     written_out: Receiver<Written>,
-    writer: Writer,
+    logs: Logs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,26 +233,57 @@ enum Next {
 }
 
 impl Worker {
+    fn new(logs: Logs, consumers: Vec<Consumer>, clocks: Clocks) -> (Worker, PublisherHandle) {
+        let (orders_in, orders) = crossbeam_channel::bounded(ORDERS_MAX);
+        let (audits_in, audits) = crossbeam_channel::bounded(AUDIT_LINES_MAX);
+        let (notes_in, notes) = crossbeam_channel::bounded(AUDIT_LINES_MAX);
+        let notes = process_log::copy_to(notes_in).then_some(notes);
+        let (written_in, written_out) = crossbeam_channel::bounded(1);
+        let handle = PublisherHandle {
+            orders: orders_in,
+            audits: audits_in,
+            written: written_out.clone(),
+            last: Written::default(),
+            clocks,
+        };
+        let worker = Worker { consumers, orders, audits, notes, written_in, written_out, logs };
+        (worker, handle)
+    }
+
     fn run(mut self) {
         loop {
             self.wait();
             let next = self.obey();
             self.drain();
-            self.tell();
             if next == Next::End {
+                self.give_up();
+                self.tell();
                 return;
             }
+            self.tell();
         }
     }
 
-    /// Until a batch or an order is there.
+    /// Until a line or an order is there, or a batch that is held is to be tried again.
     fn wait(&self) {
+        let held = self.consumers.iter().any(|consumer| consumer.held.is_some());
         let mut select = Select::new();
         for consumer in &self.consumers {
-            select.recv(&consumer.batches);
+            if !held {
+                select.recv(&consumer.batches);
+                select.recv(&consumer.audit);
+            }
         }
         select.recv(&self.orders);
-        select.ready();
+        select.recv(&self.audits);
+        if let Some(notes) = &self.notes {
+            select.recv(notes);
+        }
+        if held {
+            let _ = select.ready_timeout(ACCESS_LOG_RETRY_INTERVAL);
+        } else {
+            select.ready();
+        }
     }
 
     fn obey(&mut self) -> Next {
@@ -188,7 +292,16 @@ impl Worker {
                 Ok(Order::Reopen) => {
                     // What is queued belongs before the rotation.
                     self.drain();
-                    self.writer.reopen();
+                    let held = self.consumers.iter_mut().find_map(|c| c.held.as_mut());
+                    self.logs.reopen(held);
+                }
+                Ok(Order::Use(version, files)) => {
+                    self.drain();
+                    self.logs.use_files(version, *files);
+                }
+                Ok(Order::Forget(oldest)) => {
+                    self.drain();
+                    self.logs.forget(oldest);
                 }
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return Next::End,
                 Err(TryRecvError::Empty) => return Next::GoOn,
@@ -199,195 +312,225 @@ impl Worker {
     /// Writes what is queued by now, one batch of each core in turn, and forgets cores that ended.
     /// As many rounds as a queue is long take all of it, and a turn ends however much comes in.
     fn drain(&mut self) {
-        let Worker { consumers, writer, .. } = self;
+        let Worker { consumers, logs, .. } = self;
+        // A batch that is written in part comes before all others.
+        for consumer in consumers.iter_mut() {
+            if let Some(batch) = consumer.held.take()
+                && logs.write(consumer, batch) == Outcome::Held
+            {
+                break;
+            }
+        }
         let mut found = true;
         for _ in 0..ACCESS_LOG_BATCHES_MAX {
-            if !found {
-                return;
+            if !found || consumers.iter().any(|consumer| consumer.held.is_some()) {
+                break;
             }
             found = false;
-            consumers.retain(|consumer| match consumer.batches.try_recv() {
-                Ok(batch) => {
-                    writer.write(&batch);
-                    consumer.give_back(batch.text);
-                    found = true;
-                    true
+            let mut held = false;
+            consumers.retain_mut(|consumer| {
+                if held {
+                    return true;
                 }
-                Err(TryRecvError::Empty) => true,
-                Err(TryRecvError::Disconnected) => false,
+                match consumer.batches.try_recv() {
+                    Ok(batch) => {
+                        held = logs.write(consumer, batch) == Outcome::Held;
+                        found = true;
+                        true
+                    }
+                    Err(TryRecvError::Empty) => true,
+                    Err(TryRecvError::Disconnected) => {
+                        consumer.audit.try_iter().for_each(|line| logs.audit(line));
+                        false
+                    }
+                }
             });
+        }
+        self.drain_lines();
+    }
+
+    /// The short lines: of the audit log and of the process's own. What the control core says comes
+    /// first: the start of the process precedes what a data core sees.
+    fn drain_lines(&mut self) {
+        for line in self.audits.try_iter().take(AUDIT_LINES_MAX) {
+            self.logs.audit(line);
+        }
+        for consumer in &self.consumers {
+            for line in consumer.audit.try_iter().take(AUDIT_LINES_MAX) {
+                self.logs.audit(line);
+            }
+        }
+        if let Some(notes) = &self.notes {
+            for note in notes.try_iter().take(AUDIT_LINES_MAX) {
+                self.logs.note(note);
+            }
+        }
+    }
+
+    /// Counts what the end of the process finds unwritten.
+    fn give_up(&mut self) {
+        for consumer in &mut self.consumers {
+            let held = consumer.held.take();
+            held.into_iter()
+                .chain(consumer.batches.try_iter())
+                .for_each(|batch| self.logs.give_up(&batch));
         }
     }
 
     fn tell(&self) {
         let _ = self.written_out.try_recv();
-        let _ = self.written_in.try_send(self.writer.written);
+        let _ = self.written_in.try_send(self.logs.written());
     }
 }
 
-// --- writing --------------------------------------------------------------------------------
+// --- the files ------------------------------------------------------------------------------
 
 #[derive(Debug)]
-enum Sink {
-    StandardOutput,
-    /// `None` after an error: opened again for the next batch.
-    File {
-        path: PathBuf,
-        file: Option<File>,
-    },
-}
-
-impl Sink {
-    /// One write, of as much as is taken.
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        match self {
-            Sink::StandardOutput => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(text)?;
-                stdout.flush()?;
-                Ok(text.len())
-            }
-            Sink::File { path, file } => {
-                let file = match file {
-                    Some(file) => file,
-                    None => file.insert(open(path)?),
-                };
-                file.write(text)
-            }
-        }
-    }
-}
-
-/// Appends, so that a rotation by copy and truncate works too. Logs name clients: others may not
-/// read them.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+struct Logs {
+    /// The newest plan's last.
+    access: Vec<AccessLog>,
+    error: Option<(LevelFilter, LogFile)>,
+    audit: Option<LogFile>,
+    /// Of access logs that are no longer written.
+    before: Written,
 }
 
 #[derive(Debug)]
-struct Writer {
-    sink: Sink,
-    clock: fn() -> Instant,
-    written: Written,
-    /// The last write ended inside a line.
-    torn: bool,
-    complained: Option<Instant>,
+struct AccessLog {
+    /// Each generation's lines go to the log with the last of these that is not after it.
+    since: Vec<u64>,
+    /// `None`: there was none.
+    file: Option<LogFile>,
 }
 
-impl Writer {
-    fn new(sink: Sink, clock: fn() -> Instant) -> Writer {
-        Writer { sink, clock, written: Written::default(), torn: false, complained: None }
+impl Logs {
+    fn new(version: u64, files: Opened) -> Logs {
+        let before = Written::default();
+        let mut logs = Logs { access: Vec::new(), error: None, audit: None, before };
+        logs.use_files(version, files);
+        logs
     }
 
-    /// Writes the batch or counts what of it is lost. A file that fails is opened again next time.
-    fn write(&mut self, batch: &Batch) {
-        let (sent, result) = self.send(&batch.text);
-        let lines = match result {
-            Ok(()) => u64::from(batch.lines),
-            Err(_) => newlines(&batch.text[..sent]),
+    fn use_files(&mut self, version: u64, new: Opened) {
+        let path = new.files.access.as_ref().map(|access| access.path.as_deref());
+        let is_wanted = |log: &AccessLog| match (&log.file, path) {
+            (Some(file), Some(path)) => file.is_at(path),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
         };
-        self.written.lines += lines;
-        self.written.bytes += sent as u64;
-        self.written.dropped_lines += u64::from(batch.lines) - lines;
-        match result {
-            Ok(()) => self.rejoice(),
-            Err(error) => {
-                if let Sink::File { file, .. } = &mut self.sink {
-                    *file = None;
-                }
-                self.complain(&error);
-            }
-        }
-    }
-
-    /// How much of `text` went out, and why not all.
-    fn send(&mut self, text: &[u8]) -> (usize, io::Result<()>) {
-        if self.torn {
-            // The rest of that line is lost: what follows must not be taken for it.
-            match self.sink.write(b"\n") {
-                Ok(_) => self.torn = false,
-                Err(error) => return (0, Err(error)),
-            }
-        }
-        let mut sent = 0;
-        while sent < text.len() {
-            match self.sink.write(&text[sent..]) {
-                Ok(0) => return (sent, Err(ErrorKind::WriteZero.into())),
-                Ok(taken) => {
-                    sent += taken;
-                    self.torn = text[sent - 1] != b'\n';
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return (sent, Err(error)),
-            }
-        }
-        (sent, Ok(()))
-    }
-
-    /// A file that cannot be opened anew stays open as it is: better under the old name than lost.
-    fn reopen(&mut self) {
-        let Sink::File { path, file } = &mut self.sink else {
-            return;
+        // An older generation may have brought it: then it is open, whatever the newest has.
+        let mut log = match self.access.iter().position(is_wanted) {
+            Some(index) => self.access.remove(index),
+            None => AccessLog { since: Vec::new(), file: new.access },
         };
-        match open(path) {
-            Ok(new) => {
-                *file = Some(new);
-                self.written.reopened += 1;
+        log.since.push(version);
+        if let (Some(file), Some(access)) = (&mut log.file, &new.files.access) {
+            file.settle(access.rotate, access.on_full);
+        }
+        self.access.push(log);
+        let error = new.error.or(self.error.take().map(|(_, file)| file));
+        self.error = new.files.error.zip(error).map(|(error, mut file)| {
+            file.settle(error.rotate, OnFull::Drop);
+            (error.level, file)
+        });
+        let audit = new.audit.or(self.audit.take());
+        self.audit = new.files.audit.zip(audit).map(|(audit, mut file)| {
+            file.settle(audit.rotate, OnFull::Drop);
+            file
+        });
+    }
+
+    fn forget(&mut self, oldest: u64) {
+        let all = self.access.iter().flat_map(|log| &log.since);
+        let Some(first) = all.copied().filter(|&since| since <= oldest).max() else { return };
+        self.access.iter_mut().for_each(|log| log.since.retain(|&since| since >= first));
+        for closed in self.access.extract_if(.., |log| log.since.is_empty()) {
+            self.before = self.before.plus(closed.written());
+        }
+    }
+
+    /// Which access log a generation's lines go to. A line that comes too late for its own goes to
+    /// the newest.
+    fn index(&self, version: u64) -> usize {
+        let of = |log: &AccessLog| log.since.iter().copied().filter(|&s| s <= version).max();
+        let logs = self.access.iter().enumerate();
+        logs.max_by_key(|(_, log)| of(log)).map_or(0, |(index, _)| index)
+    }
+
+    /// Writes a batch and gives its buffer back, or leaves it with its consumer.
+    fn write(&mut self, consumer: &mut Consumer, mut batch: Batch) -> Outcome {
+        let newest = self.access.last().and_then(|log| log.since.last());
+        if newest.is_some_and(|&newest| batch.version > newest) {
+            // It has overtaken the order that brings its file.
+            consumer.held = Some(batch);
+            return Outcome::Held;
+        }
+        let index = self.index(batch.version);
+        let mut outcome = self.write_to(index, &mut batch);
+        let newest = self.access.len() - 1;
+        if outcome == Outcome::Held && index != newest && self.access[newest].file.is_some() {
+            // A reload is the way out for who waits for a log that has no room.
+            batch.back_to_line();
+            outcome = self.write_to(newest, &mut batch);
+        }
+        match outcome {
+            Outcome::Settled => consumer.give_back(batch.text),
+            Outcome::Held => consumer.held = Some(batch),
+        }
+        outcome
+    }
+
+    fn write_to(&mut self, index: usize, batch: &mut Batch) -> Outcome {
+        match &mut self.access[index].file {
+            Some(file) => file.write(batch),
+            None => {
+                self.before.dropped_lines += u64::from(batch.lines);
+                Outcome::Settled
             }
-            Err(error) => log::error!(
-                "access log: cannot open {} again: {error}; lines go to the old file",
-                path.display()
-            ),
         }
     }
 
-    fn complain(&mut self, error: &io::Error) {
-        if self.is_complaint_due((self.clock)()) {
-            log::error!(
-                "access log: cannot write {}: {error}; {} lines are lost so far; free space or \
-                 correct its permissions, writing then goes on by itself",
-                self.name(),
-                self.written.dropped_lines
-            );
+    fn give_up(&mut self, batch: &Batch) {
+        let index = self.index(batch.version);
+        if let Some(file) = &mut self.access[index].file {
+            file.give_up(batch);
         }
     }
 
-    fn is_complaint_due(&mut self, now: Instant) -> bool {
-        let interval = ACCESS_LOG_COMPLAINT_INTERVAL;
-        let due =
-            self.complained.is_none_or(|last| now.saturating_duration_since(last) >= interval);
-        if due {
-            self.complained = Some(now);
-        }
-        due
-    }
-
-    /// Once after complaints. A log that fails and recovers by turns is told of once per interval.
-    fn rejoice(&mut self) {
-        let Some(last) = self.complained else {
-            return;
-        };
-        let now = (self.clock)();
-        if now.saturating_duration_since(last) >= ACCESS_LOG_COMPLAINT_INTERVAL {
-            self.complained = None;
-            log::info!(
-                "access log: {} is written again, {} lines were lost",
-                self.name(),
-                self.written.dropped_lines
-            );
+    fn audit(&mut self, line: Vec<u8>) {
+        if let Some(log) = &mut self.audit {
+            let _ = log.write(&mut Batch { text: line, lines: 1, ..Batch::default() });
         }
     }
 
-    fn name(&self) -> String {
-        match &self.sink {
-            Sink::StandardOutput => "standard output".to_owned(),
-            Sink::File { path, .. } => path.display().to_string(),
+    fn note(&mut self, note: Note) {
+        if let Some((level, log)) = &mut self.error
+            && note.level <= *level
+        {
+            let _ = log.write(&mut Batch { text: note.line, lines: 1, ..Batch::default() });
         }
+    }
+
+    fn reopen(&mut self, mut held: Option<&mut Batch>) {
+        let holding = held.as_ref().map(|batch| self.index(batch.version));
+        for (index, log) in self.access.iter_mut().enumerate() {
+            if let Some(file) = &mut log.file {
+                file.reopen(if holding == Some(index) { held.take() } else { None });
+            }
+        }
+        let others = [self.error.as_mut().map(|(_, log)| log), self.audit.as_mut()];
+        others.into_iter().flatten().for_each(|log| log.reopen(None));
+    }
+
+    fn written(&self) -> Written {
+        self.access.iter().fold(self.before, |sum, log| sum.plus(log.written()))
     }
 }
 
-fn newlines(text: &[u8]) -> u64 {
-    text.iter().filter(|&&byte| byte == b'\n').count() as u64
+impl AccessLog {
+    fn written(&self) -> Written {
+        self.file.as_ref().map(|file| file.written).unwrap_or_default()
+    }
 }
 
 /// Orders that wait for the publisher: rotations may pile up behind a slow disk.
@@ -396,48 +539,40 @@ const ORDERS_MAX: usize = 8;
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::fd::OwnedFd;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::io::Read as _;
+    use std::path::Path;
+    use std::process::Command;
 
     use super::*;
-    use crate::events::queue::Offered;
+    use crate::events::log_file::scratch::{CLOCKS, Folder};
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A folder of its own for each test, gone with it.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(test: &str) -> Folder {
-            let name = format!("corelane-publisher-{}-{test}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir_all(&path).unwrap();
-            Folder(path)
-        }
-
-        fn log(&self) -> PathBuf {
-            self.0.join("access.log")
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).unwrap();
-        }
+    fn files(path: &Path, on_full: OnFull) -> Files {
+        let access = AccessFile { path: Some(path.to_owned()), rotate: None, on_full };
+        Files { access: Some(access), ..Files::default() }
     }
 
     fn start(path: &Path, cores: usize) -> Started {
-        let path = Some(path.to_owned());
-        let clock = Instant::now;
-        Publisher::start(Settings { path, cores, clock }).unwrap()
+        let files = files(path, OnFull::Drop);
+        Publisher::start(Settings { files, version: 1, cores, clocks: CLOCKS }).unwrap()
     }
 
-    fn offer(producer: &mut Producer, lines: &[&str]) -> Offered {
-        let mut batch = producer.begin();
+    fn offer(producer: &mut Producer, lines: &[&str]) -> bool {
+        offer_of(1, producer, lines)
+    }
+
+    fn change(handle: &PublisherHandle, version: u64, wanted: Files, now: &Files) {
+        let opened = Box::new(wanted.open(now, CLOCKS).unwrap());
+        assert!(handle.use_files(version, opened).is_ok());
+    }
+
+    fn offer_of(version: u64, producer: &mut Producer, lines: &[&str]) -> bool {
+        let mut batch = producer.begin(version);
         for line in lines {
             batch.push(|out| out.extend_from_slice(line.as_bytes()));
         }
-        producer.offer(batch)
+        producer.offer(batch).is_ok()
     }
 
     fn stop(handle: PublisherHandle, thread: JoinHandle<()>) -> Written {
@@ -466,7 +601,7 @@ mod tests {
         for number in 0..40 {
             for producer in &mut producers {
                 let line = format!("{number}\n");
-                assert_eq!(offer(producer, &[&line, &line]), Offered::Taken);
+                assert!(offer(producer, &[&line, &line]));
             }
         }
         let written = stop(handle, thread);
@@ -474,14 +609,14 @@ mod tests {
         assert_eq!(text.lines().count(), 160);
         let bytes = text.len() as u64;
         assert_eq!(written, Written { lines: 160, bytes, dropped_lines: 0, reopened: 0 });
-        assert_eq!(offer(&mut producers[0], &["late\n"]), Offered::Dropped { lines: 1 });
+        assert!(!offer(&mut producers[0], &["late\n"]));
     }
 
     #[test]
     fn lines_reach_the_file_without_a_stop() {
         let folder = Folder::new("flush");
         let Started { mut handle, mut producers, thread } = start(&folder.log(), 1);
-        assert_eq!(offer(&mut producers[0], &["a\n"]), Offered::Taken);
+        assert!(offer(&mut producers[0], &["a\n"]));
         until(&mut handle, |written| written.lines == 1);
         assert_eq!(fs::read_to_string(folder.log()).unwrap(), "a\n");
         stop(handle, thread);
@@ -491,129 +626,130 @@ mod tests {
     fn after_a_rotation_and_reopen_lines_go_to_the_new_file() {
         let folder = Folder::new("rotate");
         let Started { mut handle, mut producers, thread } = start(&folder.log(), 1);
-        assert_eq!(offer(&mut producers[0], &["old\n"]), Offered::Taken);
+        assert!(offer(&mut producers[0], &["old\n"]));
         let rotated = folder.0.join("access.log.1");
         fs::rename(folder.log(), &rotated).unwrap();
         handle.reopen();
         until(&mut handle, |written| written.reopened == 1);
-        assert_eq!(offer(&mut producers[0], &["new\n"]), Offered::Taken);
+        assert!(offer(&mut producers[0], &["new\n"]));
         stop(handle, thread);
         assert_eq!(fs::read_to_string(rotated).unwrap(), "old\n");
         assert_eq!(fs::read_to_string(folder.log()).unwrap(), "new\n");
     }
 
     #[test]
-    fn a_log_is_appended_to_and_others_may_not_read_it() {
-        let folder = Folder::new("append");
-        for _ in 0..2 {
-            let Started { handle, mut producers, thread } = start(&folder.log(), 1);
-            assert_eq!(offer(&mut producers[0], &["a\n"]), Offered::Taken);
-            stop(handle, thread);
-        }
-        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "a\na\n");
-        let mode = fs::metadata(folder.log()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o137, 0, "{mode:o}");
+    fn files_change_while_it_runs_and_sums_go_on() {
+        let folder = Folder::new("change");
+        let Started { mut handle, mut producers, thread } = start(&folder.log(), 1);
+        assert!(offer(&mut producers[0], &["old\n"]));
+        until(&mut handle, |written| written.lines == 1);
+        let new = folder.0.join("new.log");
+        let audit = folder.0.join("audit.log");
+        let now = files(&folder.log(), OnFull::Drop);
+        let mut wanted = files(&new, OnFull::Drop);
+        wanted.audit = Some(AuditLog { path: audit.clone(), rotate: None });
+        change(&handle, 2, wanted.clone(), &now);
+        assert!(offer(&mut producers[0], &["still old\n"]));
+        assert!(offer_of(2, &mut producers[0], &["new\n"]));
+        until(&mut handle, |written| written.lines == 3);
+        assert!(producers[0].audit(b"core\n".to_vec()) && handle.audit(b"control\n".to_vec()));
+        assert!(handle.forget(2));
+        // Back to the first, and then there is none.
+        change(&handle, 3, files(&folder.log(), OnFull::Drop), &wanted);
+        change(&handle, 4, Files::default(), &now);
+        assert!(offer_of(3, &mut producers[0], &["back\n"]));
+        assert_eq!(stop(handle, thread).lines, 4);
+        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "old\nstill old\nback\n");
+        assert_eq!(fs::read_to_string(new).unwrap(), "new\n");
+        assert_eq!(fs::read_to_string(audit).unwrap().lines().count(), 2);
+    }
+
+    #[test]
+    fn a_batch_that_overtakes_the_order_of_its_file_waits_for_it() {
+        let folder = Folder::new("overtakes");
+        let now = files(&folder.log(), OnFull::Drop);
+        let logs = Logs::new(1, now.clone().open(&Files::default(), CLOCKS).unwrap());
+        let (mut producer, consumer) = queue::pair();
+        let (mut worker, _handle) = Worker::new(logs, vec![consumer], CLOCKS);
+        assert!(offer_of(2, &mut producer, &["new\n"]));
+        worker.drain();
+        let new = folder.0.join("new.log");
+        worker.logs.use_files(2, files(&new, OnFull::Drop).open(&now, CLOCKS).unwrap());
+        worker.drain();
+        assert_eq!((folder.text(), fs::read_to_string(new).unwrap()), ("".into(), "new\n".into()));
+    }
+
+    #[test]
+    fn a_log_that_is_wanted_again_while_old_exchanges_write_it_is_opened_once() {
+        let folder = Folder::new("again");
+        let [a, b] = [folder.log(), folder.0.join("b.log")].map(|path| files(&path, OnFull::Drop));
+        let mut logs = Logs::new(1, a.clone().open(&Files::default(), CLOCKS).unwrap());
+        logs.use_files(2, b.clone().open(&a, CLOCKS).unwrap());
+        logs.use_files(3, a.clone().open(&b, CLOCKS).unwrap());
+        assert_eq!(logs.access.len(), 2);
+        assert_eq!([1, 2, 3, 4].map(|version| logs.index(version)), [1, 0, 1, 1]);
+        logs.forget(2);
+        assert_eq!([2, 3].map(|version| logs.index(version)), [0, 1]);
+        logs.forget(3);
+        assert_eq!((logs.access.len(), logs.index(3)), (1, 0));
     }
 
     #[test]
     fn a_full_disk_drops_lines_counts_them_and_stops_all_the_same() {
         let Started { handle, mut producers, thread } = start(Path::new("/dev/full"), 1);
-        assert_eq!(offer(&mut producers[0], &["a\n", "b\n"]), Offered::Taken);
-        assert_eq!(offer(&mut producers[0], &["c\n"]), Offered::Taken);
+        assert!(offer(&mut producers[0], &["a\n", "b\n"]));
+        assert!(offer(&mut producers[0], &["c\n"]));
         let written = stop(handle, thread);
         assert_eq!(written, Written { dropped_lines: 3, ..Written::default() });
     }
 
     #[test]
-    fn a_log_that_failed_is_opened_again_for_the_next_batch() {
-        let folder = Folder::new("recover");
-        let sink = Sink::File { path: folder.log(), file: Some(read_only()) };
-        let mut writer = Writer::new(sink, Instant::now);
-        let batch = Batch { text: b"a\nb\n".to_vec(), lines: 2 };
-        writer.write(&batch);
-        writer.write(&batch);
-        assert_eq!((writer.written.dropped_lines, writer.written.lines), (2, 2));
-        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "a\nb\n");
-    }
-
-    /// Every write to it fails.
-    fn read_only() -> File {
-        File::open("/dev/null").unwrap()
+    fn a_full_disk_holds_lines_that_may_not_be_lost_until_another_file_takes_them() {
+        let folder = Folder::new("held-by-full");
+        let files_now = files(Path::new("/dev/full"), OnFull::Block);
+        let settings = Settings { files: files_now.clone(), version: 1, cores: 2, clocks: CLOCKS };
+        let Started { handle, mut producers, thread } = Publisher::start(settings).unwrap();
+        assert!(offer(&mut producers[0], &["a\n", "b\n"]));
+        assert!(offer(&mut producers[1], &["c\n"]));
+        change(&handle, 2, files(&folder.log(), OnFull::Block), &files_now);
+        let written = stop(handle, thread);
+        assert_eq!((written.lines, written.dropped_lines), (3, 0));
+        let text = fs::read_to_string(folder.log()).unwrap();
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["a", "b", "c"]);
     }
 
     #[test]
-    fn a_torn_line_is_ended_before_the_next() {
-        let folder = Folder::new("torn");
-        let sink = Sink::File { path: folder.log(), file: None };
-        let mut writer = Writer::new(sink, Instant::now);
-        let (sent, result) = writer.send(b"whole\nto");
-        assert!(result.is_ok() && sent == 8 && writer.torn);
-        writer.write(&Batch { text: b"next\n".to_vec(), lines: 1 });
-        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "whole\nto\nnext\n");
+    fn lines_that_are_held_at_the_end_of_the_process_are_counted() {
+        let settings = Settings {
+            files: files(Path::new("/dev/full"), OnFull::Block),
+            version: 1,
+            cores: 1,
+            clocks: CLOCKS,
+        };
+        let Started { handle, mut producers, thread } = Publisher::start(settings).unwrap();
+        assert!(offer(&mut producers[0], &["a\n", "b\n"]) && offer(&mut producers[0], &["c\n"]));
+        assert_eq!(stop(handle, thread).dropped_lines, 3);
     }
 
     #[test]
     fn a_folder_that_is_missing_is_an_error_with_the_path() {
-        let path = Some(PathBuf::from("/nonexistent/access.log"));
-        let error = Publisher::start(Settings { path, cores: 1, clock: Instant::now }).unwrap_err();
+        let files = files(Path::new("/nonexistent/access.log"), OnFull::Drop);
+        let error =
+            Publisher::start(Settings { files, version: 1, cores: 1, clocks: CLOCKS }).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with("access log: cannot open /nonexistent/access.log: "), "{text}");
-    }
-
-    #[test]
-    fn a_reopen_that_fails_keeps_the_old_file() {
-        let folder = Folder::new("reopen");
-        let inner = folder.0.join("inner");
-        fs::create_dir(&inner).unwrap();
-        let sink = Sink::File { path: inner.join("access.log"), file: None };
-        let mut writer = Writer::new(sink, Instant::now);
-        let batch = Batch { text: b"a\n".to_vec(), lines: 1 };
-        writer.write(&batch);
-        let moved = folder.0.join("moved");
-        fs::rename(&inner, &moved).unwrap();
-        writer.reopen();
-        writer.write(&batch);
-        assert_eq!(writer.written.lines, 2);
-        assert_eq!(fs::read_to_string(moved.join("access.log")).unwrap(), "a\na\n");
-    }
-
-    #[test]
-    fn complaints_are_rare() {
-        let mut writer = Writer::new(Sink::StandardOutput, Instant::now);
-        let now = Instant::now();
-        assert!(writer.is_complaint_due(now));
-        assert!(!writer.is_complaint_due(now + Duration::from_secs(9)));
-        assert!(writer.is_complaint_due(now + Duration::from_secs(10)));
     }
 
     #[test]
     fn a_dropped_handle_stops_the_publisher_after_what_is_queued() {
         let folder = Folder::new("dropped");
         let Started { handle, mut producers, thread } = start(&folder.log(), 1);
-        assert_eq!(offer(&mut producers[0], &["a\n"]), Offered::Taken);
+        assert!(offer(&mut producers[0], &["a\n"]));
         drop(handle);
         thread.join().unwrap();
         assert_eq!(fs::read_to_string(folder.log()).unwrap(), "a\n");
-    }
-
-    /// A publisher without its thread.
-    fn worker(sink: Sink, consumers: Vec<Consumer>) -> (Worker, PublisherHandle) {
-        let (orders_in, orders) = crossbeam_channel::bounded(ORDERS_MAX);
-        let (written_in, written_out) = crossbeam_channel::bounded(1);
-        let worker = Worker {
-            consumers,
-            orders,
-            written_in,
-            written_out: written_out.clone(),
-            writer: Writer::new(sink, Instant::now),
-        };
-        let handle = PublisherHandle {
-            orders: orders_in,
-            written: written_out,
-            last: Written::default(),
-            clock: Instant::now,
-        };
-        (worker, handle)
     }
 
     #[test]
@@ -621,28 +757,34 @@ mod tests {
         let folder = Folder::new("ended");
         let (mut first, first_out) = queue::pair();
         let (_second, second_out) = queue::pair();
-        let sink = Sink::File { path: folder.log(), file: None };
-        let (mut worker, _handle) = worker(sink, vec![first_out, second_out]);
-        assert_eq!(offer(&mut first, &["last words\n"]), Offered::Taken);
+        let opened = files(&folder.log(), OnFull::Drop).open(&Files::default(), CLOCKS);
+        let logs = Logs::new(1, opened.unwrap());
+        let (mut worker, _handle) = Worker::new(logs, vec![first_out, second_out], CLOCKS);
+        assert!(offer(&mut first, &["last words\n"]));
         drop(first);
         worker.drain();
         assert_eq!(worker.consumers.len(), 1); // an ended one would wake the thread for ever
-        assert_eq!(worker.writer.written.lines, 1);
+        assert_eq!(worker.logs.written().lines, 1);
+    }
+
+    fn fifo(folder: &Folder) -> PathBuf {
+        let path = folder.0.join("fifo");
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
     }
 
     #[test]
     fn a_stuck_pipe_does_not_hold_up_the_stop() {
-        let folder = Folder::new("stuck");
-        let (reader, pipe) = io::pipe().unwrap();
-        let (mut producer, consumer) = queue::pair();
-        let sink = Sink::File { path: folder.log(), file: Some(File::from(OwnedFd::from(pipe))) };
-        let (worker, handle) = worker(sink, vec![consumer]);
-        let thread = thread::spawn(move || worker.run());
+        let folder = Folder::new("stuck-pipe");
+        let path = fifo(&folder);
+        let Started { handle, mut producers, thread } = start(&path, 1);
         let line = "x".repeat(1 << 20) + "\n"; // more than a pipe holds
-        assert_eq!(offer(&mut producer, &[&line]), Offered::Taken);
+        assert!(offer(&mut producers[0], &[&line]));
         let stopped = handle.stop(Duration::from_millis(20));
         assert!(matches!(stopped, Stopped::TimedOut(_)));
-        drop(reader); // now the write fails, and the thread ends
+        // A reader comes after all, and the thread ends.
+        let mut rest = vec![0; line.len()];
+        fs::File::open(path).unwrap().read_exact(&mut rest).unwrap();
         thread.join().unwrap();
     }
 }

@@ -187,6 +187,8 @@ impl Attempt<'_> {
         exchange.progress.upload.set(Uploading::Going);
         let Work { out, tail, .. } = &mut *work;
         let piece = upload.piece(input, out, tail).map_err(fail)?;
+        exchange.progress.upload_begins();
+        exchange.progress.note_request_body(piece.data(input));
         exchange.progress.received.set((head.bytes + piece.consumed()) as u64);
         let replayable = piece.end && head.framing != Framing::Chunked;
         let sending = upload.send(upstream, (out, tail), input, &piece, plan.timeouts.write);

@@ -104,6 +104,22 @@ macro_rules! failures {
     };
 }
 
+impl Failure {
+    /// What honest clients hardly ever do, and those who look for a way in do all day.
+    pub fn is_suspicious(self) -> bool {
+        matches!(
+            self,
+            Failure::Malformed(_)
+                | Failure::BodyMalformed
+                | Failure::BadPath
+                | Failure::UrlTooLong
+                | Failure::HeadTooLarge
+                | Failure::TooManyHeaders
+                | Failure::MethodRefused
+        )
+    }
+}
+
 failures! {
     // --- what the client sent -----------------------------------------------------------------
     UrlTooLong: 414 URL_TOO_LONG "url_too_long" Client Never Close

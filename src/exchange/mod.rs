@@ -2,6 +2,7 @@
 //! answer, turn a failure into a reply, record.
 
 pub(crate) mod attempt;
+pub mod capture;
 mod carry;
 pub mod client_address;
 pub mod count;
@@ -19,6 +20,8 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use crate::engine;
+use crate::events::bus::{self, Event, Kinds};
+use crate::exchange::capture::{Capture, Capturer};
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
 use crate::exchange::pace::Pace;
@@ -78,6 +81,8 @@ pub(crate) struct Progress {
     pub(crate) upload: Cell<Uploading>,
     /// Of the response, as the client gets it.
     pub(crate) framing: Cell<Framing>,
+    /// What the log wants to know beyond the line.
+    pub(crate) capturer: Capturer,
 }
 
 /// How far a request has come on its way to the upstream.
@@ -121,6 +126,7 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
         }
     };
     exchange.record(failure);
+    shard.log.room(shard).await;
     ending
 }
 
@@ -139,6 +145,7 @@ pub(crate) async fn refuse(
     exchange.client_address = client.origin.peer.ip();
     fail(shard, client, exchange, failure).await;
     exchange.record(Some(failure));
+    shard.log.room(shard).await;
 }
 
 async fn answer(
@@ -252,7 +259,12 @@ impl Exchange {
         let id = generation.plan.router.find(self.head.authority.of(bytes), path);
         let id = id.ok_or(Failure::NoRoute)?;
         self.route = Some(id);
-        Ok(generation.route(id))
+        let route = generation.route(id);
+        if let Some(settings) = generation.plan.capturing(route) {
+            let captures = &self.shard.log.captures;
+            self.progress.capturer.begin(captures, settings, &self.head, bytes);
+        }
+        Ok(route)
     }
 
     /// A final response has begun, ours or the upstream's.
@@ -270,14 +282,39 @@ impl Exchange {
         let shard = &self.shard;
         let timings = self.marks.timings(engine::precise_now());
         count::count(self, &timings, failure);
-        if shard.log.is_enabled() || self.is_traced() {
-            let line = self.line(timings, failure);
-            shard.log.write(&line, shard.counters());
+        let capture = self.progress.capturer.take();
+        if let Some(log) = &self.generation.plan.access_log {
+            let failed = failure.is_some() || self.progress.status.get() >= 500;
+            if log.sampling.takes(|| self.request_id(), failed, timings.total) {
+                let line = self.line(timings, failure, capture.as_deref());
+                shard.log.write(log, self.generation.plan.version, &line, shard);
+            }
+        }
+        let wanted = shard.events.wants(Kinds::REQUEST.and(Kinds::FAILURE));
+        if wanted || self.is_traced() {
+            let line = self.line(timings, failure, None);
+            if wanted {
+                tell(shard, &line);
+            }
             self.tell_trace(&line);
+        }
+        if let Some(capture) = capture {
+            shard.log.captures.give_back(capture);
+        }
+        if let Some(failure) = failure
+            && failure.is_suspicious()
+            && self.generation.plan.audit_log.is_some()
+        {
+            shard.log.audit(&self.line(timings, Some(failure), None), failure, shard);
         }
     }
 
-    fn line<'a>(&'a self, timings: Timings, failure: Option<Failure>) -> Record<'a> {
+    fn line<'a>(
+        &'a self,
+        timings: Timings,
+        failure: Option<Failure>,
+        capture: Option<&'a Capture>,
+    ) -> Record<'a> {
         let (bytes, progress) = (self.input.head(), &self.progress);
         let route = self.route.map(|id| self.generation.route(id));
         let cluster = route.and_then(|route| match &route.action {
@@ -310,6 +347,8 @@ impl Exchange {
             reused: progress.reused.get(),
             failure,
             phase: progress.phase.get(),
+            request_lines: (&self.head.lines, bytes),
+            capture: route.and_then(|route| self.generation.plan.capturing(route)).zip(capture),
         }
     }
 
@@ -350,6 +389,7 @@ impl Exchange {
         let (_, unused) = self.input.split();
         match decoder.decode(unused) {
             Ok(decoded) if decoded.end => {
+                self.progress.note_request_body(decoded.of(unused));
                 self.input.consume(decoded.consumed);
                 let received = self.progress.received.get() + decoded.consumed as u64;
                 self.progress.received.set(received);
@@ -369,6 +409,20 @@ fn request_id<'a>(
 ) -> &'a [u8] {
     let theirs = head.value(bytes, HeaderId::XRequestId);
     theirs.filter(|id| peer_is_trusted && !id.is_empty()).unwrap_or(ours)
+}
+
+/// Makes the events that somebody wants.
+fn tell(shard: &Shard, record: &Record<'_>) {
+    if shard.events.wants(Kinds::REQUEST) {
+        let request = Box::new(bus::Request::of(record));
+        shard.events.tell(&shard.mail, Event::Request(request));
+    }
+    if let Some(failure) = record.failure
+        && shard.events.wants(Kinds::FAILURE)
+    {
+        let failed = Box::new(bus::Failed::of(record, failure));
+        shard.events.tell(&shard.mail, Event::Failure(failed));
+    }
 }
 
 impl Drop for Exchange {
@@ -411,6 +465,11 @@ async fn reply(
     };
     let mut work = shard.workspaces.take();
     reply.encode(&sending, &mut work.out);
+    if let Some(id) = exchange.route {
+        let settings = plan.capturing(exchange.generation.route(id));
+        exchange.progress.note_response_head(settings, &work.out);
+        exchange.progress.note_response_body(reply.sent_body(&sending));
+    }
     exchange.progress.status.set(reply.status);
     exchange.progress.head_sent.set(true);
     let parts = [&work.out[..], b"", b""];

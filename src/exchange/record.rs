@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::exchange::capture::Capture;
 use crate::exchange::failure::{Failure, Side};
+use crate::http::head::Line;
+use crate::telemetry::settings::Capturing;
 
 /// Where an exchange was when it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,9 +138,25 @@ pub struct Record<'a> {
     pub reused: bool,
     pub failure: Option<Failure>,
     pub phase: Phase,
+    /// The request's header lines, and the bytes that they lie in.
+    pub request_lines: (&'a [Line], &'a [u8]),
+    /// What was kept of heads and bodies, for logs that show them.
+    pub capture: Option<(&'a Capturing, &'a Capture)>,
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// The value of the first line of this name, which is in lower case.
+    pub fn request_header(&self, name: &[u8]) -> Option<&'a [u8]> {
+        let (lines, bytes) = self.request_lines;
+        let line = lines.iter().find(|line| line.name.of(bytes).eq_ignore_ascii_case(name))?;
+        Some(line.value.of(bytes))
+    }
+
+    /// As the client got it.
+    pub fn response_header(&self, name: &[u8]) -> Option<&'a [u8]> {
+        self.capture?.1.response_header(name)
+    }
+
     /// Who ended the exchange before its time; `None` when it was answered in full.
     pub fn ended_by(&self) -> Option<Side> {
         self.failure.map(Failure::side)

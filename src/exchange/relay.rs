@@ -158,6 +158,7 @@ impl Download<'_> {
         let framing = self.framing_for_client(&work.head);
         let keep = self.keep_for_client(framing);
         self.encode(&mut work, &buffer, framing, keep, &self.route.response_headers);
+        self.progress.note_response_head(self.plan.capturing(self.route), &work.out);
         self.progress.status.set(work.head.status);
         self.progress.framing.set(framing);
         self.progress.phase.set(Phase::ResponseBody);
@@ -199,6 +200,7 @@ impl Download<'_> {
             frame(decoded.data, decoded.end, trailers, out, tail);
         }
         let mut data = decoded.of(received);
+        self.progress.note_response_body(data);
         if data.len() <= limits::COALESCE_BYTES_MAX {
             // One plain send is cheaper than gathering, for as much as is copied in no time.
             out.extend_from_slice(data);
@@ -272,6 +274,7 @@ impl Download<'_> {
                 Left::Bytes(bytes) => left = Left::Bytes(bytes - taken as u64),
                 Left::All => {}
             }
+            self.progress.response_carried(taken);
             let timeouts = &self.plan.timeouts;
             let keeps_up = |wait| self.progress.pace.keeps_up(wait, timeouts.body_rate_min);
             let given = carrier.give(&self.client.socket, timeouts.write, keeps_up).await;

@@ -35,6 +35,10 @@ impl Piece {
     pub(super) fn consumed(&self) -> usize {
         self.decoded.consumed
     }
+
+    pub(super) fn data<'i>(&self, input: &'i mut Input) -> &'i [u8] {
+        self.decoded.of(input.split().1)
+    }
 }
 
 impl Upload {
@@ -103,6 +107,7 @@ impl Upload {
             if !piece.end && self.is_too_slow(plan.timeouts.body_rate_min) {
                 return Err(UploadFailure::Client(Failure::BodyTooSlow));
             }
+            progress.note_request_body(piece.data(input));
             self.send(upstream, (&out, &tail), input, &piece, plan.timeouts.write)
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
@@ -145,6 +150,7 @@ impl Upload {
             if self.received < length && self.is_too_slow(plan.timeouts.body_rate_min) {
                 return Err(UploadFailure::Client(Failure::BodyTooSlow));
             }
+            progress.request_carried(taken);
             carrier
                 .give(upstream, plan.timeouts.write, |_| true)
                 .await

@@ -114,12 +114,19 @@ impl<'a> Reply<'a> {
 
     /// Appends the whole reply.
     pub fn encode(&self, sending: &Sending<'_>, out: &mut Vec<u8>) {
-        let has_content = !matches!(self.status, 204 | 304);
+        let has_content = self.has_content();
         out.reserve(HEAD_BYTES_USUAL + self.body.len());
         self.encode_head(sending, has_content, out);
-        if has_content && sending.body == BodySent::Whole {
-            out.extend_from_slice(&self.body);
-        }
+        out.extend_from_slice(self.sent_body(sending));
+    }
+
+    /// The bytes that follow the head.
+    pub fn sent_body(&self, sending: &Sending<'_>) -> &[u8] {
+        if self.has_content() && sending.body == BodySent::Whole { &self.body } else { b"" }
+    }
+
+    fn has_content(&self) -> bool {
+        !matches!(self.status, 204 | 304)
     }
 
     fn encode_head(&self, sending: &Sending<'_>, has_content: bool, out: &mut Vec<u8>) {

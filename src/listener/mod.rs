@@ -16,6 +16,7 @@ use crate::http1;
 use crate::limits;
 use crate::listener::limit::{Told, Waiting};
 use crate::shard::doors::Door;
+use crate::shard::events;
 use crate::shard::{Counted, Life, Origin, Shard};
 
 /// Takes connections from one listening socket until the core drains or the listener is removed;
@@ -117,8 +118,9 @@ fn hand_over(shard: &Rc<Shard>, core: usize, door: &Rc<Door>, socket: Socket, pe
 fn serve(shard: Rc<Shard>, counted: Counted, origin: Origin, socket: Socket) {
     engine::spawn(async move {
         let session = Life::enter(&shard);
+        let told = events::connection_opened(&shard, &origin);
         http1::server::serve(&shard, origin, socket).await;
-        drop((counted, session));
+        drop((told, counted, session));
     });
 }
 

@@ -1,77 +1,231 @@
 //! A data core's access-log lines on their way to the publisher: encoded into a batch, offered
-//! when it is full or `ACCESS_LOG_BATCH_AGE_MAX` old. A batch that the publisher has no room for
-//! is dropped and counted.
+//! when it is full or `ACCESS_LOG_BATCH_AGE_MAX` old. When the publisher has no room, lines are
+//! dropped and counted; or, with `on_full = "block"`, the batch grows and every connection that has
+//! added a line waits before it goes on, so that it grows by one line per connection at most. The
+//! core itself never waits. Each generation has a batch of its own while it has lines: the
+//! publisher writes it where that generation's plan says.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
 
-use crate::control::message::LogChange;
-use crate::events::queue::{Batch, Offered, Producer};
+use crate::engine;
+use crate::events::queue::{Batch, Producer};
+use crate::exchange::capture::Captures;
+use crate::exchange::failure::Failure;
 use crate::exchange::record::Record;
-use crate::plan::AccessLogFormat;
+use crate::limits;
+use crate::plan::{AccessLog, OnFull};
+use crate::shard::Shard;
 use crate::shard::counters::Counters;
-use crate::telemetry::access_log;
+use crate::telemetry::{access_log, audit_log};
 
-#[derive(Default)]
-pub(crate) struct AccessLines(RefCell<Option<Lines>>);
+pub(crate) struct AccessLines {
+    lines: RefCell<Option<Lines>>,
+    pub(crate) captures: Captures,
+    /// A batch that may not be lost has found no room.
+    blocked: Cell<bool>,
+    /// A task looks for room.
+    looking: Cell<bool>,
+    waiting: RefCell<Vec<Waker>>,
+}
 
 struct Lines {
-    format: AccessLogFormat,
     producer: Producer,
-    batch: Batch,
+    /// At most one for each generation, none of them empty.
+    batches: Vec<Batch>,
+    on_full: OnFull,
+    scratch: Vec<u8>,
+    pace: Pace,
+}
+
+/// Of security events.
+struct Pace {
+    per_second: usize,
+    second: Option<Instant>,
+    told: usize,
+    untold: u64,
 }
 
 impl AccessLines {
-    /// With a new plan. Exchanges that end from now on are told of in the new place and format;
-    /// what was told before goes to the old place.
-    pub(crate) fn install(
-        &self,
-        format: Option<AccessLogFormat>,
-        change: LogChange,
-        counters: &Counters,
-    ) {
-        self.flush(counters);
-        let mut lines = self.0.borrow_mut();
-        match (change, format) {
-            (LogChange::To(mut producer), Some(format)) => {
-                let batch = producer.begin();
-                *lines = Some(Lines { format, producer, batch });
-            }
-            (LogChange::Same, Some(format)) => {
-                lines.iter_mut().for_each(|lines| lines.format = format);
-            }
-            (LogChange::Off, _) | (_, None) => *lines = None,
+    pub(crate) fn new(cores: usize) -> AccessLines {
+        AccessLines {
+            lines: RefCell::new(None),
+            captures: Captures::new(cores),
+            blocked: Cell::new(false),
+            looking: Cell::new(false),
+            waiting: RefCell::default(),
         }
     }
 
-    pub(crate) fn is_enabled(&self) -> bool {
-        self.0.borrow().is_some()
+    /// A generation without a producer goes on with the one that there is.
+    pub(crate) fn install(&self, on_full: OnFull, producer: Option<Producer>, cores: usize) {
+        let mut lines = self.lines.borrow_mut();
+        if let Some(producer) = producer {
+            let per_second = (limits::AUDIT_EVENTS_PER_SECOND / cores.max(1)).max(1);
+            let pace = Pace { per_second, second: None, told: 0, untold: 0 };
+            *lines =
+                Some(Lines { producer, batches: Vec::new(), on_full, scratch: Vec::new(), pace });
+        } else if let Some(lines) = lines.as_mut() {
+            lines.on_full = on_full;
+        }
     }
 
-    pub(crate) fn write(&self, record: &Record<'_>, counters: &Counters) {
-        if let Some(lines) = self.0.borrow_mut().as_mut() {
-            lines.batch.push(|out| access_log::encode(lines.format, record, out));
-            if lines.batch.is_full() {
-                lines.offer(counters);
+    /// `version` is that of the plan that `log` is from.
+    pub(crate) fn write(&self, log: &AccessLog, version: u64, record: &Record<'_>, shard: &Shard) {
+        if let Some(lines) = self.lines.borrow_mut().as_mut() {
+            let (batch, scratch) = lines.batch(version);
+            batch.push(|out| access_log::encode(log, record, scratch, out));
+            if batch.is_full() {
+                self.settle(lines.offer(shard.counters()));
             }
         }
     }
 
     pub(crate) fn flush(&self, counters: &Counters) {
-        if let Some(lines) = self.0.borrow_mut().as_mut() {
-            lines.offer(counters);
+        if let Some(lines) = self.lines.borrow_mut().as_mut() {
+            self.settle(lines.offer(counters));
+        }
+    }
+
+    /// When the core ends: nobody is kept waiting any more, so the last batch may wait.
+    pub(crate) fn finish(&self, counters: &Counters) {
+        if let Some(lines) = self.lines.borrow_mut().as_mut() {
+            let patience = match lines.on_full {
+                OnFull::Drop => Duration::ZERO,
+                OnFull::Block => limits::ACCESS_LOG_LAST_WAIT,
+            };
+            for batch in std::mem::take(&mut lines.batches) {
+                if let Err(batch) = lines.producer.offer_last(batch, patience) {
+                    counters.log_lines_dropped.add(lines.producer.drop(batch));
+                }
+            }
+        }
+    }
+
+    fn settle(&self, offered: Offered) {
+        match offered {
+            Offered::Settled => {
+                if self.blocked.replace(false) {
+                    self.waiting.take().into_iter().for_each(Waker::wake);
+                }
+            }
+            Offered::Waits => self.blocked.set(true),
+        }
+    }
+
+    /// Ready when the log has room for what was written so far.
+    pub(crate) async fn room(&self, shard: &Rc<Shard>) {
+        if !self.blocked.get() {
+            return;
+        }
+        if !self.looking.replace(true) {
+            engine::spawn(look_for_room(Rc::clone(shard)));
+        }
+        std::future::poll_fn(|context| {
+            if !self.blocked.get() {
+                return Poll::Ready(());
+            }
+            let mut waiting = self.waiting.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                waiting.push(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Reports a request that should not have been sent, if there is not too much to report.
+    pub(crate) fn audit(&self, record: &Record<'_>, failure: Failure, shard: &Shard) {
+        if let Some(lines) = self.lines.borrow_mut().as_mut()
+            && let Some(untold) = lines.pace.allows(engine::now())
+        {
+            let mut line = Vec::new();
+            audit_log::refused_request(record, failure, untold, &mut line);
+            if !lines.producer.audit(line) {
+                lines.pace.untold = untold + 1;
+            }
+            shard.stir();
         }
     }
 }
 
+/// While connections wait for room. The publisher cannot ring: it never waits for a core either.
+async fn look_for_room(shard: Rc<Shard>) {
+    while shard.log.blocked.get() {
+        engine::sleep(limits::ACCESS_LOG_ROOM_INTERVAL).await;
+        shard.log.flush(shard.counters());
+    }
+    shard.log.looking.set(false);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Offered {
+    /// Taken, or dropped and counted.
+    Settled,
+    /// No room, and it may not be lost.
+    Waits,
+}
+
 impl Lines {
-    fn offer(&mut self, counters: &Counters) {
-        if self.batch.is_empty() {
-            return;
+    /// Where lines of this generation are collected, and room to encode them.
+    fn batch(&mut self, version: u64) -> (&mut Batch, &mut Vec<u8>) {
+        let known = self.batches.iter().position(|batch| batch.version == version);
+        let index = known.unwrap_or_else(|| {
+            self.batches.push(self.producer.begin(version));
+            self.batches.len() - 1
+        });
+        (&mut self.batches[index], &mut self.scratch)
+    }
+
+    fn offer(&mut self, counters: &Counters) -> Offered {
+        let mut waiting = 0;
+        while waiting < self.batches.len() {
+            let batch = self.batches.swap_remove(waiting);
+            match (self.producer.offer(batch), self.on_full) {
+                (Ok(()), _) => {}
+                (Err(batch), OnFull::Block) => {
+                    self.batches.insert(waiting, batch);
+                    waiting += 1;
+                }
+                (Err(batch), OnFull::Drop) => {
+                    counters.log_lines_dropped.add(self.producer.drop(batch));
+                }
+            }
         }
-        let next = self.producer.begin();
-        match self.producer.offer(std::mem::replace(&mut self.batch, next)) {
-            Offered::Taken => {}
-            Offered::Dropped { lines } => counters.log_lines_dropped.add(u64::from(lines)),
+        if waiting == 0 { Offered::Settled } else { Offered::Waits }
+    }
+}
+
+impl Pace {
+    /// How many events were left out before this one; `None`: so is this one.
+    fn allows(&mut self, now: Instant) -> Option<u64> {
+        let is_over =
+            |second: Instant| now.saturating_duration_since(second) >= Duration::from_secs(1);
+        if self.second.is_none_or(is_over) {
+            self.second = Some(now);
+            self.told = 0;
         }
+        if self.told == self.per_second {
+            self.untold += 1;
+            return None;
+        }
+        self.told += 1;
+        Some(std::mem::take(&mut self.untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_events_are_told_at_a_pace_and_those_left_out_are_counted() {
+        let mut pace = Pace { per_second: 2, second: None, told: 0, untold: 0 };
+        let now = Instant::now();
+        assert_eq!([(); 5].map(|()| pace.allows(now)), [Some(0), Some(0), None, None, None]);
+        let later = now + Duration::from_secs(1);
+        assert_eq!([(); 3].map(|()| pace.allows(later)), [Some(3), Some(0), None]);
     }
 }

@@ -57,6 +57,11 @@ impl Mail {
             .for_each(|core| self.to(core, letter()));
     }
 
+    /// False: there is no room for a letter that may be lost.
+    pub(crate) fn offer_to_control(&self, letter: ToControl) -> bool {
+        self.control.put(letter).is_ok()
+    }
+
     pub(crate) fn to_control(&self, letter: ToControl) {
         if self.control.put(letter).is_err() {
             log::error!("core {}: the control core does not take its mail", self.core);

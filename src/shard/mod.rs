@@ -3,6 +3,7 @@
 
 pub(crate) mod counters;
 pub(crate) mod doors;
+pub(crate) mod events;
 pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
@@ -19,8 +20,10 @@ use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
 use crate::listener::blacklist::Guard;
+use crate::plan::OnFull;
 use crate::shard::counters::Counters;
 use crate::shard::doors::{Door, Doors, Wanted};
+use crate::shard::events::Events;
 use crate::shard::generation::{Generation, Generations};
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
@@ -33,6 +36,7 @@ pub(crate) struct Shard {
     pub(crate) generations: Generations,
     doors: Doors,
     pub(crate) guard: Guard,
+    pub(crate) events: Events,
     /// Connections from cores that have a plan already that is still on its way here.
     early: RefCell<Vec<ToShard>>,
     /// By core; its own is `counters()`.
@@ -69,15 +73,17 @@ pub(crate) async fn run(
     all_counters: Vec<Shared<Counters>>,
     open: Shared<Level>,
 ) {
+    let cores = all_counters.len();
     let shard = Rc::new(Shard {
         mail,
         generations: Generations::default(),
         doors: Doors::default(),
         guard: Guard::default(),
+        events: Events::default(),
         early: RefCell::default(),
         all_counters,
         open,
-        log: AccessLines::default(),
+        log: AccessLines::new(cores),
         spans: Spans::default(),
         workspaces: Workspaces::default(),
         random: Cell::new(engine::random_seed() | 1),
@@ -100,7 +106,7 @@ pub(crate) async fn run(
 impl Drop for Shard {
     /// After the last exchange: those that are cut when the core stops write their lines now.
     fn drop(&mut self) {
-        self.log.flush(self.counters());
+        self.log.finish(self.counters());
         self.spans.flush(self.counters());
     }
 }
@@ -111,9 +117,11 @@ impl Shard {
             return self.follow(letter);
         }
         match letter {
-            ToShard::Install(_) | ToShard::Blacklist(_) | ToShard::Drain { .. } | ToShard::Stop => {
-                self.follow(letter)
-            }
+            ToShard::Install(_)
+            | ToShard::Blacklist(_)
+            | ToShard::WantEvents(_)
+            | ToShard::Drain { .. }
+            | ToShard::Stop => self.follow(letter),
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
             ToShard::Endpoints(..)
@@ -134,6 +142,7 @@ impl Shard {
             }
             ToShard::Retire(through) => self.retire(through),
             ToShard::Report(round) => self.report(round),
+            ToShard::WantEvents(kinds) => self.events.want(kinds),
             ToShard::Blacklist(blocked) => {
                 self.tell_blocked();
                 self.guard.install(blocked);
@@ -178,8 +187,8 @@ impl Shard {
             install.listener_keys,
             &self.mail,
         );
-        let format = generation.plan.access_log.as_ref().map(|log| log.format);
-        self.log.install(format, install.log, self.counters());
+        let on_full = generation.plan.access_log.as_ref().map_or(OnFull::Drop, |log| log.on_full);
+        self.log.install(on_full, install.log, self.all_counters.len());
         self.spans.install(install.spans, self.counters());
         let names = generation.plan.listeners.iter().map(|listener| listener.name.as_str());
         let wanted = keys.into_iter().zip(names).zip(series.listeners);
@@ -197,6 +206,8 @@ impl Shard {
     }
 
     fn report(&self, round: u64) {
+        // The log of a generation that has no exchanges any more is closed.
+        self.log.flush(self.counters());
         let generations = self.generations.states();
         let state = ShardState { round, core: engine::core_state(), generations };
         self.mail.to_control(ToControl::State { core: self.mail.core(), state: Box::new(state) });
@@ -236,6 +247,7 @@ impl Shard {
         engine::spawn(async move {
             shard.life.until_empty().await;
             shard.log.flush(shard.counters());
+            shard.events.flush(&shard.mail);
             shard.mail.to_control(ToControl::Drained { core: shard.mail.core() });
         });
     }
@@ -300,6 +312,7 @@ async fn housekeeping(shard: Rc<Shard>) {
         engine::sleep(limits::HOUSEKEEPING_INTERVAL).await;
         shard.log.flush(shard.counters());
         shard.tell_blocked();
+        shard.events.flush(&shard.mail);
         shard.spans.flush(shard.counters());
         engine::watch_connections();
         if beat.is_multiple_of(limits::POOL_SWEEP_BEATS) {

@@ -7,20 +7,29 @@ use std::net::{IpAddr, SocketAddr};
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Record;
 use crate::limits::ACCESS_LOG_FIELD_BYTES_MAX;
-use crate::plan::AccessLogFormat;
-use crate::telemetry::{decimal, json, timestamp, trace};
+use crate::telemetry::redact::{HIDDEN, Redact};
+use crate::telemetry::settings::{AccessLog, AccessLogFormat};
+use crate::telemetry::{decimal, json, logged_body, timestamp, trace};
 
-/// Appends one line, newline included.
-pub fn encode(format: AccessLogFormat, record: &Record<'_>, out: &mut Vec<u8>) {
-    match format {
-        AccessLogFormat::Json => object(record, out),
-        AccessLogFormat::Clf => common(record, out),
-        AccessLogFormat::Combined => {
-            common(record, out);
+/// Appends one line, newline included. `scratch` is for text that must be changed before it is
+/// escaped; its content means nothing.
+pub fn encode(log: &AccessLog, record: &Record<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    match (log.format, &log.template) {
+        (AccessLogFormat::Json, _) => object(log, record, scratch, out),
+        (AccessLogFormat::Clf, _) => common(&log.redact, record, scratch, out),
+        (AccessLogFormat::Combined, _) => {
+            common(&log.redact, record, scratch, out);
             out.push(b' ');
-            quoted(record.referer, out);
+            quoted(log.redact.url(record.referer, scratch), out);
             out.push(b' ');
             quoted(record.user_agent, out);
+        }
+        (AccessLogFormat::Text | AccessLogFormat::Template, Some(template)) => {
+            out.reserve(LINE_BYTES_USUAL);
+            template.encode(record, &log.redact, scratch, out);
+        }
+        (AccessLogFormat::Text | AccessLogFormat::Template, None) => {
+            unreachable!("a plan has the template that its format needs")
         }
     }
     out.push(b'\n');
@@ -29,7 +38,7 @@ pub fn encode(format: AccessLogFormat, record: &Record<'_>, out: &mut Vec<u8>) {
 // --- JSON -----------------------------------------------------------------------------------
 
 /// Names and order are what operators' parsers know: add at the end of a group, rename nothing.
-fn object(record: &Record<'_>, out: &mut Vec<u8>) {
+fn object(log: &AccessLog, record: &Record<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
     out.reserve(LINE_BYTES_USUAL);
     out.extend_from_slice(b"{\"timestamp\":\"");
     timestamp::iso(record.at, out);
@@ -52,7 +61,7 @@ fn object(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\",\"method\":");
     text(record.method, out);
     out.extend_from_slice(b",\"url\":");
-    text(record.target, out);
+    text(log.redact.url(record.target, scratch), out);
     out.extend_from_slice(b",\"protocol\":");
     optional(record.version.as_bytes(), out);
     out.extend_from_slice(b",\"host\":");
@@ -60,7 +69,7 @@ fn object(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"user_agent\":");
     optional(record.user_agent, out);
     out.extend_from_slice(b",\"referer\":");
-    optional(record.referer, out);
+    optional(log.redact.url(record.referer, scratch), out);
 
     number(b",\"status\":", u64::from(record.status), out);
     number(b",\"bytes_sent\":", record.bytes_sent, out);
@@ -78,7 +87,41 @@ fn object(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(if record.reused { b"true" } else { b"false" });
     timings(record, out);
     termination(record, out);
+    if log.shows_headers() {
+        headers(log, record, out);
+    }
+    if let Some((settings, capture)) = record.capture {
+        logged_body::encode(settings, capture, &log.redact, scratch, out);
+    }
     out.push(b'}');
+}
+
+fn headers(log: &AccessLog, record: &Record<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"request_headers\":{");
+    members(log, &log.request_headers, |name| record.request_header(name), out);
+    out.extend_from_slice(b"},\"response_headers\":{");
+    members(log, &log.response_headers, |name| record.response_header(name), out);
+    out.push(b'}');
+}
+
+/// Those of the wanted headers that there are.
+fn members<'r>(
+    log: &AccessLog,
+    names: &[Box<[u8]>],
+    value: impl Fn(&[u8]) -> Option<&'r [u8]>,
+    out: &mut Vec<u8>,
+) {
+    let mut first = true;
+    for name in names {
+        let Some(value) = value(name) else { continue };
+        if !first {
+            out.push(b',');
+        }
+        first = false;
+        json::string(name, out);
+        out.push(b':');
+        text(if log.redact.hides_header(name) { HIDDEN } else { value }, out);
+    }
 }
 
 fn timings(record: &Record<'_>, out: &mut Vec<u8>) {
@@ -120,7 +163,7 @@ fn backend(endpoint: Option<SocketAddr>, out: &mut Vec<u8>) {
 }
 
 /// Not an error of ours, so never more than a warning, unless an operator must look at the proxy.
-fn level(failure: Option<Failure>) -> &'static str {
+pub(super) fn level(failure: Option<Failure>) -> &'static str {
     match failure {
         None => "INFO",
         Some(Failure::Internal) => "ERROR",
@@ -131,7 +174,7 @@ fn level(failure: Option<Failure>) -> &'static str {
     }
 }
 
-fn message(failure: Option<Failure>) -> &'static str {
+pub(super) fn message(failure: Option<Failure>) -> &'static str {
     failure.map_or("request completed", |failure| failure.row().message)
 }
 
@@ -156,13 +199,13 @@ fn optional(bytes: &[u8], out: &mut Vec<u8>) {
 // --- common and combined log format ---------------------------------------------------------
 
 /// `client - - [time] "request" status bytes`, as Apache's `%h %l %u %t "%r" %>s %b`.
-fn common(record: &Record<'_>, out: &mut Vec<u8>) {
+fn common(redact: &Redact, record: &Record<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
     out.reserve(LINE_BYTES_USUAL);
     ip(record.client, out);
     out.extend_from_slice(b" - - ");
     timestamp::common_log(record.at, out);
     out.extend_from_slice(b" \"");
-    request_line(record, out);
+    request_line(redact, record, scratch, out);
     out.extend_from_slice(b"\" ");
     decimal::padded(u64::from(record.status), 3, out);
     out.push(b' ');
@@ -174,13 +217,13 @@ fn common(record: &Record<'_>, out: &mut Vec<u8>) {
 }
 
 /// What is known of it: a head that was refused may have shown its method only, or nothing at all.
-fn request_line(record: &Record<'_>, out: &mut Vec<u8>) {
+fn request_line(redact: &Redact, record: &Record<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
     if record.method.is_empty() {
         out.push(b'-');
         return;
     }
     escaped(bounded(record.method), out);
-    for part in [record.target, record.version.as_bytes()] {
+    for part in [redact.url(record.target, scratch), record.version.as_bytes()] {
         if !part.is_empty() {
             out.push(b' ');
             escaped(bounded(part), out);
@@ -190,12 +233,16 @@ fn request_line(record: &Record<'_>, out: &mut Vec<u8>) {
 
 fn quoted(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
+    escaped_or_dash(bytes, out);
+    out.push(b'"');
+}
+
+pub(super) fn escaped_or_dash(bytes: &[u8], out: &mut Vec<u8>) {
     if bytes.is_empty() {
         out.push(b'-');
     } else {
         escaped(bounded(bytes), out);
     }
-    out.push(b'"');
 }
 
 /// nginx's default: `"`, `\`, and whatever is not printable ASCII, as `\xHH`.
@@ -222,7 +269,7 @@ fn bounded(bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.len().min(ACCESS_LOG_FIELD_BYTES_MAX)]
 }
 
-fn socket(address: SocketAddr, out: &mut Vec<u8>) {
+pub(super) fn socket(address: SocketAddr, out: &mut Vec<u8>) {
     match address.ip().to_canonical() {
         IpAddr::V4(_) => ip(address.ip(), out),
         IpAddr::V6(_) => {
@@ -236,7 +283,7 @@ fn socket(address: SocketAddr, out: &mut Vec<u8>) {
 }
 
 /// An IPv4-mapped address is written as the IPv4 address that it is.
-fn ip(address: IpAddr, out: &mut Vec<u8>) {
+pub(super) fn ip(address: IpAddr, out: &mut Vec<u8>) {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             for (index, octet) in address.octets().into_iter().enumerate() {
@@ -260,10 +307,43 @@ mod tests {
 
     use super::*;
     use crate::exchange::record::{Phase, Timings};
+    use crate::http::head::{Line, Span};
+    use crate::http::headers::HeaderId;
+    use crate::telemetry::redact::{HEADERS, QUERY_KEYS};
+    use crate::telemetry::settings::{OnFull, Sampling};
     use crate::telemetry::snapshot;
+    use crate::telemetry::template::{TEXT, Template};
 
-    const FORMATS: [AccessLogFormat; 3] =
-        [AccessLogFormat::Json, AccessLogFormat::Clf, AccessLogFormat::Combined];
+    const FORMATS: [AccessLogFormat; 5] = [
+        AccessLogFormat::Json,
+        AccessLogFormat::Clf,
+        AccessLogFormat::Combined,
+        AccessLogFormat::Text,
+        AccessLogFormat::Template,
+    ];
+
+    /// Every variable that holds bytes of a peer.
+    const TEMPLATE: &str = "{request_id}|{method}|{path}|{query}|{host}|{referer}|{user_agent}|\
+                            {header.x-a}|{header.cookie}|{response_header.age}|{route}";
+
+    fn settings(format: AccessLogFormat) -> AccessLog {
+        let template = match format {
+            AccessLogFormat::Text => Some(TEXT),
+            AccessLogFormat::Template => Some(TEMPLATE),
+            AccessLogFormat::Json | AccessLogFormat::Clf | AccessLogFormat::Combined => None,
+        };
+        AccessLog {
+            path: None,
+            format,
+            template: template.map(|text| Template::parse(text).unwrap()),
+            request_headers: Vec::new(),
+            response_headers: Vec::new(),
+            redact: Redact::new(HEADERS.into_iter(), QUERY_KEYS.into_iter()),
+            sampling: Sampling::ALL,
+            on_full: OnFull::Drop,
+            rotate: None,
+        }
+    }
 
     fn record() -> Record<'static> {
         Record {
@@ -298,7 +378,23 @@ mod tests {
             reused: false,
             failure: None,
             phase: Phase::Done,
+            request_lines: (&[], b""),
+            capture: None,
         }
+    }
+
+    /// Two header lines, `X-A` and `Cookie`, with this value each.
+    fn header_lines(value: &[u8]) -> (Vec<u8>, Vec<Line>) {
+        let bytes = [b"X-ACookie", value].concat();
+        let line = |start, end| Line {
+            line: Span::default(),
+            name: Span { start, end },
+            value: Span { start: 9, end: bytes.len() as u32 },
+            id: HeaderId::Other,
+            hop_by_hop: false,
+        };
+        let lines = vec![line(0, 3), line(3, 9)];
+        (bytes, lines)
     }
 
     /// Everything that can be missing is missing.
@@ -331,7 +427,7 @@ mod tests {
 
     fn line(format: AccessLogFormat, record: &Record<'_>) -> String {
         let mut out = Vec::new();
-        encode(format, record, &mut out);
+        encode(&settings(format), record, &mut Vec::new(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -413,7 +509,31 @@ mod tests {
         let record = Record { target: &long, ..record() };
         for format in FORMATS {
             let tildes = line(format, &record).matches('~').count();
-            assert_eq!(tildes, ACCESS_LOG_FIELD_BYTES_MAX);
+            assert_eq!(tildes, ACCESS_LOG_FIELD_BYTES_MAX, "{format:?}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_hidden_in_every_format() {
+        let (bytes, lines) = header_lines(b"s3cret");
+        let record = Record {
+            target: b"/a?token=s3cret&b=1",
+            referer: b"http://x/?password=s3cret",
+            request_lines: (&lines, &bytes),
+            ..record()
+        };
+        for format in FORMATS {
+            let mut log = settings(format);
+            log.request_headers = vec![b"cookie".as_slice().into(), b"gone".as_slice().into()];
+            log.redact = Redact::new(["x-a", "cookie"].into_iter(), QUERY_KEYS.into_iter());
+            let mut out = Vec::new();
+            encode(&log, &record, &mut Vec::new(), &mut out);
+            let line = String::from_utf8(out).unwrap();
+            assert!(!line.contains("s3cret") && line.contains("[redacted]"), "{line}");
+            if format == AccessLogFormat::Json {
+                assert!(json::check::is_valid(line.trim_end().as_bytes()), "{line}");
+                assert!(line.contains(r#""request_headers":{"cookie":"[redacted]"}"#), "{line}");
+            }
         }
     }
 
@@ -447,6 +567,7 @@ mod tests {
         for _ in 0..20_000 {
             let fields: [Vec<u8>; 6] = std::array::from_fn(|_| noise.bytes());
             let names = String::from_utf8_lossy(&fields[5]);
+            let (bytes, lines) = header_lines(&fields[0]);
             let record = Record {
                 request_id: &fields[0],
                 method: &fields[1],
@@ -458,6 +579,7 @@ mod tests {
                 listener: &names,
                 route: &names,
                 cluster: &names,
+                request_lines: (&lines, &bytes),
                 ..record()
             };
             for format in FORMATS {
@@ -468,6 +590,8 @@ mod tests {
                     AccessLogFormat::Json => assert!(json::check::is_valid(body.as_bytes())),
                     AccessLogFormat::Clf => assert_eq!(body.matches('"').count(), 2),
                     AccessLogFormat::Combined => assert_eq!(body.matches('"').count(), 6),
+                    AccessLogFormat::Text => assert_eq!(body.matches('"').count(), 2),
+                    AccessLogFormat::Template => assert!(!body.contains('"')),
                 }
             }
         }

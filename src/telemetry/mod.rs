@@ -1,13 +1,18 @@
 //! What operators read: access log, metrics, the log of the process.
 
 pub mod access_log;
+pub mod audit_log;
 pub mod decimal;
 pub(crate) mod exposition;
 pub mod json;
+pub mod logged_body;
 pub mod metric_names;
 pub mod metrics;
 pub(crate) mod metrics_page;
 pub mod process_log;
+pub mod redact;
+pub mod settings;
+pub mod template;
 pub mod timestamp;
 pub mod trace;
 

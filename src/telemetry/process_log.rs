@@ -1,9 +1,11 @@
-//! The log of the process itself: what an operator must know, on standard error, one line each.
-//! Facts about requests go to the access log instead.
+//! The log of the process itself: what an operator must know, on standard error, one line each, and
+//! in a file as well if one is configured. Facts about requests go to the access log instead.
 
 use std::io::Write as _;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
+use crossbeam_channel::Sender;
 use log::{Level, LevelFilter, SetLoggerError};
 
 use crate::telemetry::{json, timestamp};
@@ -18,11 +20,31 @@ pub fn start(level: LevelFilter, clock: fn() -> SystemTime) -> Result<(), SetLog
             let mut out = Vec::with_capacity(160);
             let message = record.args().to_string();
             line(clock(), record.level(), record.target(), &message, &mut out);
-            sink.write_all(&out)
+            let written = sink.write_all(&out);
+            if let Some(notes) = FILE.get() {
+                // When it is full the file lacks the line; standard error has it.
+                drop(notes.try_send(Note { level: record.level(), line: out }));
+            }
+            written
         })
         .try_init()?;
     log::set_max_level(level);
     Ok(())
+}
+
+/// A line on its way to the file.
+#[derive(Debug)]
+pub struct Note {
+    pub level: Level,
+    pub line: Vec<u8>,
+}
+
+/// Any thread may log; the publisher writes the file.
+static FILE: OnceLock<Sender<Note>> = OnceLock::new();
+
+/// Every line is offered here as well from now on; false when somebody else has them.
+pub fn copy_to(notes: Sender<Note>) -> bool {
+    FILE.set(notes).is_ok()
 }
 
 /// `2026-01-02T03:04:05.678Z INFO module: message`

@@ -482,6 +482,8 @@ pub(crate) mod tests {
             },
             attempts: 2,
             reused: false,
+            request_lines: (&[], b""),
+            capture: None,
             failure: Some(Failure::ConnectRefused),
             phase: Phase::Connect,
         }

@@ -1,0 +1,28 @@
+//! The keys of `[hot_reload]`.
+
+use super::keys::Fallback::Is;
+use super::keys::{Key, key};
+
+pub(super) const HOT_RELOAD: &[Key] = &[
+    key(
+        "hot_reload.watch",
+        "true or false",
+        Is("true"),
+        "watch = false",
+        "whether a change of the configuration file is noticed; SIGHUP reads it in any case",
+    ),
+    key(
+        "hot_reload.max_generations",
+        "number",
+        Is("8"),
+        "max_generations = 3",
+        "configurations that may be in use at once; with more, exchanges of the oldest are cut",
+    ),
+    key(
+        "hot_reload.max_age",
+        "duration",
+        Is("\"0s\""),
+        "max_age = \"1h\"",
+        "how long after a reload exchanges may go on that began before it; 0s: to their end",
+    ),
+];

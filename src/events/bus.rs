@@ -1,0 +1,401 @@
+//! What happens in the process, as facts that anybody inside it may subscribe to: connections,
+//! requests, failures, reloads, health and what operators do. Data cores make an event only while
+//! somebody wants its kind, and send them in batches; a subscriber that does not keep up loses
+//! events, and is told how many.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, SystemTime};
+
+use serde::{Serialize, Serializer};
+
+use crate::exchange::failure::Failure;
+use crate::exchange::record::Record;
+use crate::telemetry::timestamp;
+
+/// A fact.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event_type", rename_all = "snake_case")]
+pub enum Event {
+    Connection(Connection),
+    /// A request was routed and answered, or failed.
+    Request(Box<Request>),
+    /// Why one failed: beside its `Request`.
+    Failure(Box<Failed>),
+    Reload(Reload),
+    Health(Health),
+    Audit(Audit),
+}
+
+/// What an event is about; sets of kinds are sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds(u8);
+
+impl Kinds {
+    pub const NONE: Kinds = Kinds(0);
+    pub const CONNECTION: Kinds = Kinds(1);
+    pub const REQUEST: Kinds = Kinds(2);
+    pub const FAILURE: Kinds = Kinds(4);
+    pub const RELOAD: Kinds = Kinds(8);
+    pub const HEALTH: Kinds = Kinds(16);
+    pub const AUDIT: Kinds = Kinds(32);
+    pub const ALL: Kinds = Kinds(63);
+
+    /// By the name that events of the kind have.
+    pub fn named(name: &str) -> Option<Kinds> {
+        match name {
+            "connection" => Some(Kinds::CONNECTION),
+            "request" => Some(Kinds::REQUEST),
+            "failure" => Some(Kinds::FAILURE),
+            "reload" => Some(Kinds::RELOAD),
+            "health" => Some(Kinds::HEALTH),
+            "audit" => Some(Kinds::AUDIT),
+            _ => None,
+        }
+    }
+
+    #[must_use]
+    pub fn and(self, other: Kinds) -> Kinds {
+        Kinds(self.0 | other.0)
+    }
+
+    pub fn has(self, other: Kinds) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Connection {
+    #[serde(serialize_with = "instant")]
+    pub timestamp: SystemTime,
+    pub core: usize,
+    pub listener: String,
+    pub peer: SocketAddr,
+    pub state: ConnectionState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectionState {
+    Opened,
+    Closed,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Request {
+    #[serde(serialize_with = "instant")]
+    pub timestamp: SystemTime,
+    pub request_id: String,
+    pub client: IpAddr,
+    pub peer: SocketAddr,
+    pub user_agent: String,
+    pub listener: String,
+    pub method: String,
+    pub host: String,
+    /// Without its query, which may hold secrets.
+    pub path: String,
+    pub route: String,
+    pub cluster: String,
+    pub endpoint: Option<SocketAddr>,
+    /// 0: nothing was answered.
+    pub status_code: u16,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    pub attempts: u8,
+    #[serde(serialize_with = "milliseconds")]
+    pub latency_ms: Duration,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Failed {
+    #[serde(serialize_with = "instant")]
+    pub timestamp: SystemTime,
+    pub request_id: String,
+    pub reason: &'static str,
+    pub side: &'static str,
+    pub phase: &'static str,
+    pub route: String,
+    pub cluster: String,
+    pub endpoint: Option<SocketAddr>,
+    pub status_code: u16,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Reload {
+    #[serde(serialize_with = "instant")]
+    pub timestamp: SystemTime,
+    pub trigger: String,
+    /// In force from now on.
+    pub version: u64,
+    /// Why nothing has changed; absent when it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// Something serves, or serves no more.
+#[derive(Clone, Debug, Serialize)]
+pub struct Health {
+    #[serde(serialize_with = "instant")]
+    pub timestamp: SystemTime,
+    /// `process`, or the name of a cluster.
+    pub subject: String,
+    pub state: String,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Audit {
+    #[serde(serialize_with = "instant")]
+    pub timestamp: SystemTime,
+    pub who: String,
+    pub action: String,
+    pub target: String,
+    pub outcome: String,
+}
+
+impl Event {
+    pub fn kind(&self) -> Kinds {
+        match self {
+            Event::Connection(_) => Kinds::CONNECTION,
+            Event::Request(_) => Kinds::REQUEST,
+            Event::Failure(_) => Kinds::FAILURE,
+            Event::Reload(_) => Kinds::RELOAD,
+            Event::Health(_) => Kinds::HEALTH,
+            Event::Audit(_) => Kinds::AUDIT,
+        }
+    }
+}
+
+impl Request {
+    pub(crate) fn of(record: &Record<'_>) -> Request {
+        let path = record.target.split(|&byte| byte == b'?').next().unwrap_or_default();
+        Request {
+            timestamp: record.at,
+            request_id: text(record.request_id),
+            client: record.client,
+            peer: record.peer,
+            user_agent: text(record.user_agent),
+            listener: record.listener.to_owned(),
+            method: text(record.method),
+            host: text(record.host),
+            path: text(path),
+            route: record.route.to_owned(),
+            cluster: record.cluster.to_owned(),
+            endpoint: record.endpoint,
+            status_code: record.status,
+            bytes_received: record.bytes_received,
+            bytes_sent: record.bytes_sent,
+            attempts: record.attempts,
+            latency_ms: record.timings.total,
+        }
+    }
+}
+
+impl Failed {
+    pub(crate) fn of(record: &Record<'_>, failure: Failure) -> Failed {
+        Failed {
+            timestamp: record.at,
+            request_id: text(record.request_id),
+            reason: failure.label(),
+            side: failure.side().label(),
+            phase: record.phase.label(),
+            route: record.route.to_owned(),
+            cluster: record.cluster.to_owned(),
+            endpoint: record.endpoint,
+            status_code: record.status,
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn instant<S: Serializer>(at: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    let mut text = Vec::new();
+    timestamp::iso(*at, &mut text);
+    to.serialize_str(&String::from_utf8_lossy(&text))
+}
+
+fn milliseconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_micros() as f64 / 1e3)
+}
+
+/// The control core's side: who subscribes to what.
+#[derive(Default)]
+pub struct Bus {
+    subscribers: RefCell<Vec<Rc<Inbox>>>,
+}
+
+struct Inbox {
+    kinds: Kinds,
+    most: usize,
+    events: RefCell<VecDeque<Rc<Event>>>,
+    lost: Cell<u64>,
+    waker: Cell<Option<Waker>>,
+}
+
+/// One subscriber's end. Dropped: it subscribes no more, as the bus finds at its next event.
+pub struct Subscription(Rc<Inbox>);
+
+/// What a subscriber gets.
+#[derive(Clone, Debug)]
+pub enum Received {
+    Event(Rc<Event>),
+    /// So many were lost before the next one: it was too slow.
+    Lost(u64),
+}
+
+impl Bus {
+    /// `most`: events that may wait for the subscriber.
+    pub fn subscribe(&self, kinds: Kinds, most: usize) -> Subscription {
+        let inbox = Rc::new(Inbox {
+            kinds,
+            most,
+            events: RefCell::default(),
+            lost: Cell::new(0),
+            waker: Cell::new(None),
+        });
+        self.subscribers.borrow_mut().push(Rc::clone(&inbox));
+        Subscription(inbox)
+    }
+
+    /// What is worth making.
+    pub fn wanted(&self) -> Kinds {
+        self.forget_gone();
+        let subscribers = self.subscribers.borrow();
+        subscribers.iter().fold(Kinds::NONE, |all, inbox| all.and(inbox.kinds))
+    }
+
+    pub fn publish(&self, event: Event) {
+        self.forget_gone();
+        let (kind, event) = (event.kind(), Rc::new(event));
+        for inbox in self.subscribers.borrow().iter().filter(|inbox| inbox.kinds.has(kind)) {
+            inbox.put(&event);
+        }
+    }
+
+    /// Events that a core could not keep.
+    pub fn note_lost(&self, count: u64) {
+        for inbox in self.subscribers.borrow().iter() {
+            inbox.lost.set(inbox.lost.get() + count);
+        }
+    }
+
+    fn forget_gone(&self) {
+        self.subscribers.borrow_mut().retain(|inbox| Rc::strong_count(inbox) > 1);
+    }
+}
+
+impl Inbox {
+    fn put(&self, event: &Rc<Event>) {
+        let mut events = self.events.borrow_mut();
+        if events.len() >= self.most {
+            self.lost.set(self.lost.get() + 1);
+        } else {
+            events.push_back(Rc::clone(event));
+        }
+        drop(events);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Subscription {
+    pub async fn next(&self) -> Received {
+        std::future::poll_fn(|context| {
+            let lost = self.0.lost.take();
+            if lost > 0 {
+                return Poll::Ready(Received::Lost(lost));
+            }
+            if let Some(event) = self.0.events.borrow_mut().pop_front() {
+                return Poll::Ready(Received::Event(event));
+            }
+            self.0.waker.set(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Context;
+
+    use super::*;
+
+    fn reload(version: u64) -> Event {
+        let (timestamp, trigger) = (SystemTime::UNIX_EPOCH, "test".to_owned());
+        Event::Reload(Reload { timestamp, trigger, version, refused: None })
+    }
+
+    fn next(subscription: &Subscription) -> Option<Received> {
+        match pin!(subscription.next()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(received) => Some(received),
+            Poll::Pending => None,
+        }
+    }
+
+    fn version(received: Option<Received>) -> Option<u64> {
+        match received {
+            Some(Received::Event(event)) => match &*event {
+                Event::Reload(reload) => Some(reload.version),
+                Event::Connection(_)
+                | Event::Request(_)
+                | Event::Failure(_)
+                | Event::Health(_)
+                | Event::Audit(_) => None,
+            },
+            Some(Received::Lost(_)) | None => None,
+        }
+    }
+
+    #[test]
+    fn every_subscriber_gets_the_kinds_that_it_asked_for_in_order() {
+        let bus = Bus::default();
+        let (all, audit) = (bus.subscribe(Kinds::ALL, 9), bus.subscribe(Kinds::AUDIT, 9));
+        bus.publish(reload(1));
+        bus.publish(reload(2));
+        assert_eq!((version(next(&all)), version(next(&all))), (Some(1), Some(2)));
+        assert!(next(&all).is_none() && next(&audit).is_none());
+    }
+
+    #[test]
+    fn who_is_slow_loses_the_newest_and_is_told_and_nobody_else_is_held_up() {
+        let bus = Bus::default();
+        let (slow, quick) = (bus.subscribe(Kinds::RELOAD, 2), bus.subscribe(Kinds::RELOAD, 9));
+        (1..=5).for_each(|version| bus.publish(reload(version)));
+        assert!(matches!(next(&slow), Some(Received::Lost(3))));
+        assert_eq!((version(next(&slow)), version(next(&slow))), (Some(1), Some(2)));
+        assert!((1..=5).all(|expected| version(next(&quick)) == Some(expected)));
+    }
+
+    #[test]
+    fn nothing_is_wanted_once_the_last_subscriber_has_gone() {
+        let bus = Bus::default();
+        let first = bus.subscribe(Kinds::RELOAD, 2);
+        let second = bus.subscribe(Kinds::AUDIT.and(Kinds::HEALTH), 2);
+        assert!(bus.wanted().has(Kinds::RELOAD) && bus.wanted().has(Kinds::HEALTH));
+        drop(first);
+        assert!(!bus.wanted().has(Kinds::RELOAD));
+        drop(second);
+        assert_eq!(bus.wanted(), Kinds::NONE);
+    }
+
+    #[test]
+    fn an_event_says_what_it_is_and_when() {
+        let text = serde_json::to_string(&reload(7)).unwrap();
+        let expected = "{\"event_type\":\"reload\",\"timestamp\":\"1970-01-01T00:00:00.000Z\",\
+                        \"trigger\":\"test\",\"version\":7}";
+        assert_eq!(text, expected);
+        for name in ["connection", "request", "failure", "reload", "health", "audit"] {
+            assert!(Kinds::named(name).is_some_and(|kind| Kinds::ALL.has(kind)));
+        }
+        assert_eq!(Kinds::named("everything"), None);
+    }
+}

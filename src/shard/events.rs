@@ -1,0 +1,90 @@
+//! A data core's events on their way to the control core: made only while somebody wants their
+//! kind, sent in batches when housekeeping comes or enough have gathered.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::control::message::ToControl;
+use crate::engine;
+use crate::events::bus::{Connection, ConnectionState, Event, Kinds};
+use crate::limits;
+use crate::shard::mail::Mail;
+use crate::shard::{Origin, Shard};
+
+pub(crate) struct Events {
+    wanted: Cell<Kinds>,
+    batch: RefCell<Vec<Event>>,
+    lost: Cell<u64>,
+}
+
+/// A connection whose opening was told: so is its end.
+pub(crate) struct Opened {
+    shard: Rc<Shard>,
+    origin: Origin,
+}
+
+/// `None`, which costs nothing, unless somebody wants to know.
+pub(crate) fn connection_opened(shard: &Rc<Shard>, origin: &Origin) -> Option<Box<Opened>> {
+    shard.events.wants(Kinds::CONNECTION).then(|| {
+        let opened = Opened { shard: Rc::clone(shard), origin: origin.clone() };
+        opened.tell(ConnectionState::Opened);
+        Box::new(opened)
+    })
+}
+
+impl Opened {
+    fn tell(&self, state: ConnectionState) {
+        let Opened { shard, origin } = self;
+        shard.stir();
+        let event = Event::Connection(Connection {
+            timestamp: engine::wall_clock(),
+            core: shard.mail.core(),
+            listener: origin.door.name.clone(),
+            peer: origin.peer,
+            state,
+        });
+        shard.events.tell(&shard.mail, event);
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.tell(ConnectionState::Closed);
+    }
+}
+
+impl Default for Events {
+    fn default() -> Events {
+        Events { wanted: Cell::new(Kinds::NONE), batch: RefCell::default(), lost: Cell::new(0) }
+    }
+}
+
+impl Events {
+    pub(crate) fn want(&self, kinds: Kinds) {
+        self.wanted.set(kinds);
+    }
+
+    pub(crate) fn wants(&self, kinds: Kinds) -> bool {
+        self.wanted.get().has(kinds)
+    }
+
+    pub(crate) fn tell(&self, mail: &Mail, event: Event) {
+        self.batch.borrow_mut().push(event);
+        if self.batch.borrow().len() >= limits::EVENT_BATCH_MAX {
+            self.flush(mail);
+        }
+    }
+
+    /// A batch that the control core has no room for is lost, and counted.
+    pub(crate) fn flush(&self, mail: &Mail) {
+        if self.batch.borrow().is_empty() {
+            return;
+        }
+        let events = self.batch.take();
+        let count = events.len() as u64;
+        let lost = self.lost.take();
+        if !mail.offer_to_control(ToControl::Events { events, lost }) {
+            self.lost.set(lost + count);
+        }
+    }
+}

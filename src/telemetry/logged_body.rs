@@ -1,0 +1,144 @@
+//! Bodies in the JSON access log: as text when they are text, else in base64; secrets hidden; what
+//! could not be hidden is left out, and the line says so.
+
+use crate::exchange::capture::{Body, Capture};
+use crate::telemetry::redact::{JsonPaths, Redact};
+use crate::telemetry::settings::{BodyCapture, Capturing};
+use crate::telemetry::{decimal, json};
+
+/// Appends `,"request_body":{…},"response_body":{…}`, each if it was captured.
+pub fn encode(
+    settings: &Capturing,
+    capture: &Capture,
+    redact: &Redact,
+    scratch: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) {
+    let bodies = [
+        ("request_body", &capture.request, settings.request_body.as_ref()),
+        ("response_body", &capture.response, settings.response_body.as_ref()),
+    ];
+    for (name, body, settings) in bodies {
+        if let Some(BodyCapture { redact: paths, .. }) = settings
+            && body.is_wanted()
+            && body.total > 0
+        {
+            out.push(b',');
+            json::name(name, out);
+            member(body, (redact, paths), scratch, out);
+        }
+    }
+    // A scratch that held a large body must not stay.
+    if scratch.capacity() > SCRATCH_BYTES_KEPT {
+        *scratch = Vec::new();
+    }
+}
+
+fn member(body: &Body, redact: (&Redact, &JsonPaths), scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"bytes\":");
+    decimal::integer(body.total, out);
+    out.extend_from_slice(b",\"truncated\":");
+    out.extend_from_slice(if body.is_truncated() { b"true" } else { b"false" });
+    let shown = show(body, redact, scratch);
+    match shown {
+        Shown::Text(text) => {
+            out.extend_from_slice(b",\"text\":");
+            json::string(text, out);
+        }
+        Shown::Binary(bytes) => {
+            out.extend_from_slice(b",\"base64\":\"");
+            base64(bytes, out);
+            out.push(b'"');
+        }
+        Shown::Nothing(why) => {
+            out.extend_from_slice(b",\"omitted\":");
+            json::string(why.as_bytes(), out);
+        }
+    }
+    out.push(b'}');
+}
+
+enum Shown<'a> {
+    Text(&'a [u8]),
+    Binary(&'a [u8]),
+    Nothing(&'static str),
+}
+
+fn show<'a>(
+    body: &'a Body,
+    (redact, paths): (&Redact, &JsonPaths),
+    scratch: &'a mut Vec<u8>,
+) -> Shown<'a> {
+    let Some(text) = text_of(&body.bytes, body.is_truncated()) else {
+        if paths.is_empty() {
+            return Shown::Binary(&body.bytes);
+        }
+        return Shown::Nothing("binary: its members cannot be redacted");
+    };
+    scratch.clear();
+    if body.is_form {
+        redact.pairs(text, scratch);
+        return Shown::Text(scratch);
+    }
+    // By its looks, whatever it is called: a wrong Content-Type must not show a secret.
+    let looks_like_json = matches!(text.trim_ascii_start().first(), Some(b'{' | b'['));
+    if paths.is_empty() || !(body.is_json || looks_like_json) {
+        return Shown::Text(text);
+    }
+    match paths.hide(text, scratch) {
+        Ok(()) => Shown::Text(scratch),
+        Err(_) => Shown::Nothing("not JSON: its members cannot be redacted"),
+    }
+}
+
+/// What people can read; a character that the cap has cut is left out.
+fn text_of(bytes: &[u8], truncated: bool) -> Option<&[u8]> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(_) => bytes,
+        Err(error) if truncated && error.error_len().is_none() => &bytes[..error.valid_up_to()],
+        Err(_) => return None,
+    };
+    let is_binary = |byte: &u8| byte.is_ascii_control() && !b"\t\r\n".contains(byte);
+    (!text.iter().any(is_binary)).then_some(text)
+}
+
+/// RFC 4648 section 4.
+fn base64(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for chunk in bytes.chunks(3) {
+        let three = [chunk[0], *chunk.get(1).unwrap_or(&0), *chunk.get(2).unwrap_or(&0)];
+        let bits = u32::from_be_bytes([0, three[0], three[1], three[2]]);
+        for place in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
+            out.push(if place <= chunk.len() { digit } else { b'=' });
+        }
+    }
+}
+
+/// Of the scratch that a core keeps.
+const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        let cases =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")];
+        for (text, expected) in cases {
+            let mut out = Vec::new();
+            base64(text.as_bytes(), &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_character_cut_by_the_cap_is_left_out_and_one_broken_by_its_sender_is_not_text() {
+        assert_eq!(text_of("aż".as_bytes(), false), Some("aż".as_bytes()));
+        assert_eq!(text_of(b"a\xc5", true), Some(&b"a"[..]));
+        assert_eq!(text_of(b"a\xc5", false), None);
+        assert_eq!(text_of(b"a\xffb", true), None);
+        assert_eq!(text_of(b"a\0", false), None);
+    }
+}

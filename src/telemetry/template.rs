@@ -1,0 +1,310 @@
+//! Access-log lines of the operator's own making: `{client_ip} {method} {path} {status}`. Compiled
+//! once with the plan; a variable that does not exist is a mistake of the configuration.
+
+use crate::exchange::failure::{Failure, Side};
+use crate::exchange::record::Record;
+use crate::telemetry::access_log::{escaped_or_dash, ip, level, message, socket};
+use crate::telemetry::redact::{HIDDEN, Redact};
+use crate::telemetry::{decimal, timestamp};
+
+/// The one human-readable format, `format = "text"`.
+pub const TEXT: &str = "{timestamp} {level} {client_ip} \"{method} {url} {protocol}\" {status} \
+                        {bytes_sent}B {duration_ms}ms route={route} backend={backend} \
+                        reason={reason} id={request_id}";
+
+/// A compiled template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template(Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(Box<[u8]>),
+    Variable(Variable),
+    RequestHeader(Box<[u8]>),
+    ResponseHeader(Box<[u8]>),
+}
+
+/// What is wrong with a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TemplateError {
+    Empty,
+    /// A control character: a line would not stay one line.
+    Control,
+    /// A brace without its other half.
+    Brace,
+    Unknown(String),
+    /// Not a name that a header can have.
+    HeaderName(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variable {
+    Attempts,
+    Backend,
+    BodyBytesSent,
+    BytesReceived,
+    BytesSent,
+    ClientIp,
+    Cluster,
+    DurationMs,
+    EndedBy,
+    Host,
+    Level,
+    Listener,
+    Message,
+    Method,
+    Path,
+    PeerIp,
+    Phase,
+    Protocol,
+    Query,
+    Reason,
+    Referer,
+    RequestId,
+    Reused,
+    Route,
+    /// An index of `Timings::micros`.
+    Span(usize),
+    Status,
+    Timestamp,
+    TimestampClf,
+    Url,
+    UserAgent,
+}
+
+const VARIABLES: [(&str, Variable); 34] = [
+    ("attempts", Variable::Attempts),
+    ("backend", Variable::Backend),
+    ("body_bytes_sent", Variable::BodyBytesSent),
+    ("body_ms", Variable::Span(4)),
+    ("bytes_received", Variable::BytesReceived),
+    ("bytes_sent", Variable::BytesSent),
+    ("client_ip", Variable::ClientIp),
+    ("cluster", Variable::Cluster),
+    ("connect_ms", Variable::Span(2)),
+    ("duration_ms", Variable::DurationMs),
+    ("ended_by", Variable::EndedBy),
+    ("first_byte_ms", Variable::Span(3)),
+    ("head_ms", Variable::Span(0)),
+    ("host", Variable::Host),
+    ("level", Variable::Level),
+    ("listener", Variable::Listener),
+    ("message", Variable::Message),
+    ("method", Variable::Method),
+    ("path", Variable::Path),
+    ("peer_ip", Variable::PeerIp),
+    ("phase", Variable::Phase),
+    ("protocol", Variable::Protocol),
+    ("query", Variable::Query),
+    ("queue_ms", Variable::Span(1)),
+    ("reason", Variable::Reason),
+    ("referer", Variable::Referer),
+    ("request_id", Variable::RequestId),
+    ("reused", Variable::Reused),
+    ("route", Variable::Route),
+    ("status", Variable::Status),
+    ("timestamp", Variable::Timestamp),
+    ("timestamp_clf", Variable::TimestampClf),
+    ("url", Variable::Url),
+    ("user_agent", Variable::UserAgent),
+];
+
+/// Every variable, for messages.
+pub fn names() -> Vec<&'static str> {
+    let headers = ["header.NAME", "response_header.NAME"];
+    VARIABLES.iter().map(|(name, _)| *name).chain(headers).collect()
+}
+
+impl Template {
+    /// `{{` and `}}` are braces that are meant.
+    pub fn parse(text: &str) -> Result<Template, TemplateError> {
+        if text.is_empty() {
+            return Err(TemplateError::Empty);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(TemplateError::Control);
+        }
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['{', '}']) {
+            plain.push_str(&rest[..at]);
+            rest = &rest[at..];
+            let doubled = [("{{", '{'), ("}}", '}')];
+            if let Some((pair, brace)) = doubled.into_iter().find(|(two, _)| rest.starts_with(two))
+            {
+                plain.push(brace);
+                rest = &rest[pair.len()..];
+                continue;
+            }
+            let inside = rest.strip_prefix('{').and_then(|open| open.split_once('}'));
+            let (name, after) = inside.ok_or(TemplateError::Brace)?;
+            if !plain.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut plain).into_bytes().into()));
+            }
+            parts.push(variable(name)?);
+            rest = after;
+        }
+        plain.push_str(rest);
+        if !plain.is_empty() {
+            parts.push(Part::Text(plain.into_bytes().into()));
+        }
+        Ok(Template(parts))
+    }
+
+    /// Whether the response's head must be kept until the line is written.
+    pub fn needs_response_head(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::ResponseHeader(_)))
+    }
+
+    /// Appends what the parts say of this exchange, without a newline.
+    pub fn encode(
+        &self,
+        record: &Record<'_>,
+        redact: &Redact,
+        scratch: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) {
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text),
+                Part::Variable(one) => one.encode(record, redact, scratch, out),
+                Part::RequestHeader(name) if redact.hides_header(name) => {
+                    hidden(record.request_header(name), out);
+                }
+                Part::RequestHeader(name) => {
+                    escaped_or_dash(record.request_header(name).unwrap_or_default(), out);
+                }
+                Part::ResponseHeader(name) if redact.hides_header(name) => {
+                    hidden(record.response_header(name), out);
+                }
+                Part::ResponseHeader(name) => {
+                    escaped_or_dash(record.response_header(name).unwrap_or_default(), out);
+                }
+            }
+        }
+    }
+}
+
+fn variable(name: &str) -> Result<Part, TemplateError> {
+    let header = |header: &str| -> Result<Box<[u8]>, TemplateError> {
+        let is_plain =
+            |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if header.is_empty() || !header.bytes().all(is_plain) {
+            return Err(TemplateError::HeaderName(header.to_owned()));
+        }
+        Ok(header.to_ascii_lowercase().into_bytes().into())
+    };
+    if let Some(name) = name.strip_prefix("header.") {
+        return header(name).map(Part::RequestHeader);
+    }
+    if let Some(name) = name.strip_prefix("response_header.") {
+        return header(name).map(Part::ResponseHeader);
+    }
+    let found = VARIABLES.iter().find(|(known, _)| *known == name);
+    let (_, variable) = found.ok_or_else(|| TemplateError::Unknown(name.to_owned()))?;
+    Ok(Part::Variable(*variable))
+}
+
+/// That there was one is told, its value is not.
+fn hidden(value: Option<&[u8]>, out: &mut Vec<u8>) {
+    out.extend_from_slice(if value.is_some() { HIDDEN } else { b"-" });
+}
+
+impl Variable {
+    fn encode(
+        self,
+        record: &Record<'_>,
+        redact: &Redact,
+        scratch: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) {
+        match self {
+            Variable::Attempts => decimal::integer(u64::from(record.attempts), out),
+            Variable::Backend => match record.endpoint {
+                Some(address) => socket(address, out),
+                None => out.push(b'-'),
+            },
+            Variable::BodyBytesSent => decimal::integer(record.body_bytes_sent, out),
+            Variable::BytesReceived => decimal::integer(record.bytes_received, out),
+            Variable::BytesSent => decimal::integer(record.bytes_sent, out),
+            Variable::ClientIp => ip(record.client, out),
+            Variable::Cluster => escaped_or_dash(record.cluster.as_bytes(), out),
+            Variable::DurationMs => decimal::micros_as_millis(record.timings.micros().1, out),
+            Variable::EndedBy => {
+                let side = record.ended_by().map_or("none", Side::label);
+                out.extend_from_slice(side.as_bytes());
+            }
+            Variable::Host => escaped_or_dash(record.host, out),
+            Variable::Level => out.extend_from_slice(level(record.failure).as_bytes()),
+            Variable::Listener => escaped_or_dash(record.listener.as_bytes(), out),
+            Variable::Message => escaped_or_dash(message(record.failure).as_bytes(), out),
+            Variable::Method => escaped_or_dash(record.method, out),
+            Variable::Path => {
+                let path = record.target.split(|&byte| byte == b'?').next();
+                escaped_or_dash(path.unwrap_or_default(), out);
+            }
+            Variable::PeerIp => ip(record.peer.ip(), out),
+            Variable::Phase => out.extend_from_slice(record.phase.label().as_bytes()),
+            Variable::Protocol => escaped_or_dash(record.version.as_bytes(), out),
+            Variable::Query => {
+                let url = redact.url(record.target, scratch);
+                let question = url.iter().position(|&byte| byte == b'?');
+                escaped_or_dash(question.map_or(b"", |at| &url[at..]), out);
+            }
+            Variable::Reason => {
+                escaped_or_dash(record.failure.map_or("", Failure::label).as_bytes(), out);
+            }
+            Variable::Referer => escaped_or_dash(redact.url(record.referer, scratch), out),
+            Variable::RequestId => escaped_or_dash(record.request_id, out),
+            Variable::Reused => {
+                out.extend_from_slice(if record.reused { b"true" } else { b"false" });
+            }
+            Variable::Route => escaped_or_dash(record.route.as_bytes(), out),
+            Variable::Span(index) => {
+                decimal::micros_as_millis(record.timings.micros().0[index], out);
+            }
+            Variable::Status => decimal::padded(u64::from(record.status), 3, out),
+            Variable::Timestamp => timestamp::iso(record.at, out),
+            Variable::TimestampClf => timestamp::common_log(record.at, out),
+            Variable::Url => escaped_or_dash(redact.url(record.target, scratch), out),
+            Variable::UserAgent => escaped_or_dash(record.user_agent, out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_does_not_exist_is_named() {
+        let parse = |text: &str| Template::parse(text).map(|_| ()).unwrap_err();
+        assert_eq!(parse("{clientip}"), TemplateError::Unknown("clientip".to_owned()));
+        assert_eq!(parse("{}"), TemplateError::Unknown(String::new()));
+        assert_eq!(parse("{header.}"), TemplateError::HeaderName(String::new()));
+        assert_eq!(parse("{header.a b}"), TemplateError::HeaderName("a b".to_owned()));
+        assert_eq!(parse("{status"), TemplateError::Brace);
+        assert_eq!(parse("status}"), TemplateError::Brace);
+        assert_eq!(parse("a\nb"), TemplateError::Control);
+        assert_eq!(parse(""), TemplateError::Empty);
+    }
+
+    #[test]
+    fn doubled_braces_are_braces() {
+        let template = Template::parse("{{\"s\":{status}}}").unwrap();
+        let text = |text: &str| Part::Text(text.as_bytes().into());
+        let expected = [text("{\"s\":"), Part::Variable(Variable::Status), text("}")];
+        assert_eq!(template.0, expected);
+    }
+
+    #[test]
+    fn every_variable_has_one_name_in_order_and_the_text_format_compiles() {
+        assert!(VARIABLES.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        for (name, _) in VARIABLES {
+            Template::parse(&format!("{{{name}}}")).unwrap();
+        }
+        assert!(!Template::parse(TEXT).unwrap().needs_response_head());
+        assert!(Template::parse("{response_header.Age}").unwrap().needs_response_head());
+    }
+}
