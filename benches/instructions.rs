@@ -64,6 +64,7 @@ fn main() {
         "log_combined" => log_line(AccessLogFormat::Combined, iterations),
         "log_template" => log_line(AccessLogFormat::Template, iterations),
         "decode_chunked" => decode_chunked(iterations),
+        "count_exchange" => corelane::exchange::count::rehearse(iterations),
         // `cargo bench` and `cargo test` call every bench without a case.
         _ => {}
     }

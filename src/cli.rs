@@ -14,6 +14,7 @@ use crate::config::{self, Document, Environment, Override, keys, overrides};
 use crate::limits;
 use crate::machine::{self, Machine};
 use crate::plan::CollectorUrl;
+use crate::telemetry::metric_names;
 use crate::upgrade_command::Upgrade;
 
 /// Exit code of a configuration or an argument that is wrong.
@@ -342,11 +343,17 @@ pub fn explain(key: Option<&str>) -> Output {
     let Some(key) = key else {
         return Output { out: keys::explain_all(), ..Output::default() };
     };
+    if key == METRIC_NAMES {
+        return Output { out: metric_names::explain(), ..Output::default() };
+    }
     match keys::explain(key) {
         Ok(out) => Output { out, ..Output::default() },
         Err(err) => Output { err, code: EXIT_USAGE, ..Output::default() },
     }
 }
+
+/// No key, but what operators look for beside the keys of `metrics`.
+const METRIC_NAMES: &str = "metrics.names";
 
 pub fn version() -> Output {
     let commit = option_env!("CORELANE_COMMIT").map(|c| format!(" ({c})")).unwrap_or_default();

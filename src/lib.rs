@@ -58,6 +58,9 @@
 //!   core and bounded; whoever frees a slot tells a core that waits.
 //! - Connecting is a system call and a poll like everything else, so the kernel never holds memory
 //!   of ours: a future may be dropped at any await without a buffer left behind.
+//! - Durations are counted in fixed buckets, in cells like all counters, not in histograms that are
+//!   handed over: a scrape reads them where they are, and counting one is two additions. They
+//!   belong to names, not to plans, so that they outlive a reload.
 //! - Configuration is read by a small reader over TOML's spanned tree ([`config`]) and not by
 //!   serde's derive, which stops at the first error: an operator gets all of them at once.
 

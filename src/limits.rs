@@ -395,6 +395,28 @@ pub const HEALTH_BACKENDS_MAX: usize = 1000;
 /// How long the admin API waits for the answers of data cores. Then it shows what has come.
 pub const ADMIN_INQUIRY_TIMEOUT: Duration = Duration::from_secs(1);
 
+// --- metrics -------------------------------------------------------------------------------
+
+/// Series with names of the configuration: room for a few thousand routes, clusters and endpoints,
+/// and what a Prometheus takes from one target without trouble. Things beyond it are counted
+/// under `other`. Default of `metrics.max_series`.
+pub const METRICS_SERIES_MAX: usize = 200_000;
+/// What `metrics.max_series` may be raised to. Above it the configuration is refused.
+pub const METRICS_SERIES_CEILING: usize = 10_000_000;
+/// Most bounds in `metrics.buckets`: every histogram of every core has room for so many. More are
+/// refused.
+pub const METRICS_BUCKETS_MAX: usize = 20;
+/// Default of `metrics.buckets`, in microseconds.
+pub const METRICS_BUCKETS_MICROS: [u64; 12] = [
+    1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000,
+];
+/// The metrics page leaves in pieces of this size; between two, the control core does its other
+/// work.
+pub const METRICS_PIECE_BYTES: usize = 64 * 1024;
+
+const _: () = assert!(METRICS_BUCKETS_MICROS.len() <= METRICS_BUCKETS_MAX);
+
 // --- heads of endpoints --------------------------------------------------------------------
 
 /// Largest response head taken from an endpoint. Larger is a 502.

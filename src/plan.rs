@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::http::headers::HeaderEdits;
+use crate::limits;
 use crate::routing;
 pub use crate::telemetry::settings::{
     AccessLog, AccessLogFormat, AuditLog, BodyCapture, Capturing, ErrorLog, OnFull, Rotate,
@@ -56,6 +57,7 @@ pub struct Plan {
     /// `None`: trace headers pass as they came.
     pub tracing: Option<Tracing>,
     pub metrics: Option<SocketAddr>,
+    pub metering: Metering,
     pub admin: Option<SocketAddr>,
     pub admin_access: AdminAccess,
     /// Whether `/health` and below are answered before routing.
@@ -344,6 +346,45 @@ impl Role {
             Role::Operator => "operator",
             Role::Admin => "admin",
         }
+    }
+}
+
+/// What is counted by name, and how it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metering {
+    /// Of the metrics page.
+    pub path: String,
+    /// Other proxies' names are shown too.
+    pub compat: bool,
+    pub bounds: Bounds,
+    pub series_max: usize,
+}
+
+/// Upper bounds of the buckets of durations, in microseconds, ascending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bounds(Vec<u64>);
+
+impl Bounds {
+    /// `None`: empty, too many, or not ascending.
+    pub fn new(micros: Vec<u64>) -> Option<Bounds> {
+        let ascend = micros.windows(2).all(|pair| pair[0] < pair[1]);
+        let fits = (1..=limits::METRICS_BUCKETS_MAX).contains(&micros.len());
+        (ascend && fits).then_some(Bounds(micros))
+    }
+
+    /// The default of `metrics.buckets`.
+    pub fn usual() -> Bounds {
+        Bounds(limits::METRICS_BUCKETS_MICROS.to_vec())
+    }
+
+    pub fn micros(&self) -> &[u64] {
+        &self.0
+    }
+
+    /// The bucket of a duration; a bound belongs to its bucket. Most exchanges end in one of the
+    /// first.
+    pub fn bucket(&self, micros: u64) -> usize {
+        self.0.iter().position(|&bound| micros <= bound).unwrap_or(self.0.len())
     }
 }
 

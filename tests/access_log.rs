@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
-use support::{After, Json, Origin, Proxy, RawClient, Respond, edge, eventually};
+use support::{After, Json, Origin, Proxy, RawClient, Respond, edge, eventually, sum_of};
 
 /// One route to cluster `a`, and the access log in `access.log`.
 fn logged(format: &str, origin: &Origin, more: &str) -> String {
@@ -394,9 +394,7 @@ fn counters_are_those_of_what_was_done() {
     drop(client);
     let page = proxy.metrics();
     let value = |series: &str| {
-        let found = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        let value = found.unwrap_or_else(|| panic!("no {series} in\n{page}"));
-        value.parse::<f64>().expect("a number") as usize
+        sum_of(&page, series).unwrap_or_else(|| panic!("no {series} in\n{page}")) as usize
     };
     assert_eq!(value("tls_proxy_connections_total"), 11);
     assert_eq!(value("tls_proxy_requests_total"), 41);

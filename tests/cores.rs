@@ -10,7 +10,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::thread;
 use std::time::Duration;
 
-use support::{Json, Origin, Proxy, RawClient, Respond, TempDir, edge, eventually, program};
+use support::{
+    Json, Origin, Proxy, RawClient, Respond, TempDir, edge, eventually, program, sum_of,
+};
 
 const RESPOND: &str = "[[routes]]\nname = \"all\"\nrespond = { status = 200, body = \"hi\" }\n";
 
@@ -231,8 +233,7 @@ fn an_address_in_use_ends_the_start_and_the_message_says_what_to_do() {
 }
 
 fn total(page: &str, series: &str) -> u64 {
-    let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    value.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {series} in {page}"))
+    sum_of(page, series).unwrap_or_else(|| panic!("no {series} in {page}")) as u64
 }
 
 #[test]

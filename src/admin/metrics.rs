@@ -25,10 +25,12 @@ const CORE: Shape = Shape::Object(&[
     ),
 ]);
 
-pub(super) async fn page(control: &Rc<Control>) -> Result<Answer, Refusal> {
-    let mut body = Vec::new();
-    metrics::render(&stats::snapshot(control).await, &mut body);
-    Ok(Answer::page(TEXT, body))
+/// As the table knows it; `metrics.path` says where it is.
+pub(super) const PATH: &str = "/metrics";
+
+/// The page itself is served before the table is asked: whoever comes here asks where it is not.
+pub(super) async fn page(_: &Rc<Control>) -> Result<Answer, Refusal> {
+    Err(Refusal::UnknownPath)
 }
 
 pub(super) async fn cores(control: &Rc<Control>) -> Result<Answer, Refusal> {

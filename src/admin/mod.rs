@@ -16,6 +16,7 @@ mod errors;
 mod health;
 mod logging;
 mod metrics;
+mod metrics_page;
 mod openapi;
 mod refusal;
 mod shape;
@@ -117,6 +118,18 @@ async fn connection(control: &Rc<Control>, mut input: Input<'_>, peer: SocketAdd
                 Some(Refusal::Http(failure))
             }
         };
+        if refused.is_none()
+            && port == Port::Metrics
+            && metrics_page::is_asked(control, &head, &input.buffer[..head.bytes])
+        {
+            let keep = if head.framing == Framing::None { head.keep } else { Keep::Close };
+            let bytes = &input.buffer[..head.bytes];
+            let served = metrics_page::serve(control, input.socket, &head, bytes, keep).await;
+            if served.is_err() || keep == Keep::Close {
+                return;
+            }
+            continue;
+        }
         let mut request = Request { control, peer, port, head: &head, body_is_over: false };
         let result = match refused {
             None => request.answer(&mut input).await,
@@ -221,7 +234,14 @@ impl Request<'_> {
     async fn answer(&mut self, input: &mut Input<'_>) -> Result<Answer, Refusal> {
         let bytes = &input.buffer[..self.head.bytes];
         self.body_is_over = self.head.framing == Framing::None;
-        let path = String::from_utf8_lossy(self.head.path.of(bytes)).into_owned();
+        // Wherever the page is, the table knows it by one name.
+        let is_metrics = metrics_page::is_path(self.control, self.head, bytes);
+        let path = match self.port {
+            Port::Metrics if is_metrics => metrics::PATH.to_owned(),
+            Port::Metrics | Port::Admin => {
+                String::from_utf8_lossy(self.head.path.of(bytes)).into_owned()
+            }
+        };
         let method = self.head.method_name.of(bytes);
         let method = String::from_utf8_lossy(method).into_owned();
         let found = api::find(self.port, self.head.method, &path);

@@ -80,7 +80,8 @@ impl Found {
             let key = format!("{}.bind", listener.key);
             self.bind(&mut bound, Bound::new(&listener.bind, key), same);
         }
-        for (name, port) in [("metrics", &document.metrics), ("admin", &document.admin.port)] {
+        let ports = [("metrics", &document.metrics.port), ("admin", &document.admin.port)];
+        for (name, port) in ports {
             if port.enabled.value {
                 self.bind(&mut bound, Bound::new(&port.bind, format!("{name}.bind")), overlap);
             }

@@ -16,6 +16,7 @@ use super::blacklist::Blacklist;
 use super::error::{Offset, Wrong};
 use super::hot_reload::HotReload;
 use super::logging::{Logging, RouteLog};
+use super::metrics::Metrics;
 use super::overrides::Source;
 use super::read::{At, Item, Reader, Section};
 use super::tracing::{RouteTracing, Tracing};
@@ -46,7 +47,7 @@ pub struct Document {
     pub timeouts: Timeouts,
     pub logging: Logging,
     pub tracing: Tracing,
-    pub metrics: Port,
+    pub metrics: Metrics,
     pub admin: Admin,
     pub health: Health,
     pub listeners: Vec<Listener>,
@@ -85,7 +86,7 @@ pub struct Timeouts {
     pub min_body_rate: At<Bytes>,
 }
 
-/// `[metrics]`.
+/// The part that `[metrics]` and `[admin]` have in common.
 #[derive(Clone, Debug, Serialize)]
 pub struct Port {
     pub enabled: At<bool>,
@@ -208,7 +209,7 @@ impl Document {
             timeouts: Timeouts::read(root.section("timeouts")),
             logging: Logging::read(root.section("logging")),
             tracing: Tracing::read(root.section("tracing")),
-            metrics: Port::read_all(root.section("metrics"), METRICS_PORT),
+            metrics: Metrics::read(root.section("metrics")),
             admin: Admin::read(root.section("admin")),
             health: Health::read(root.section("health")),
             listeners: Listener::read_all(&mut root),
@@ -229,8 +230,6 @@ impl Document {
         Some((user.value.as_str(), self.group.as_ref().map(|group| group.value.as_str())))
     }
 }
-
-const METRICS_PORT: u16 = 9090;
 
 impl Limits {
     fn read(mut section: Section<'_>) -> Limits {
@@ -283,12 +282,6 @@ impl Timeouts {
 }
 
 impl Port {
-    fn read_all(mut section: Section<'_>, port: u16) -> Port {
-        let port = Port::read(&mut section, port);
-        section.finish();
-        port
-    }
-
     pub(super) fn read(section: &mut Section<'_>, port: u16) -> Port {
         let default = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Port {

@@ -6,6 +6,7 @@ use super::admin_keys::ADMIN;
 use super::error::nearest;
 use super::hot_reload_keys::HOT_RELOAD;
 use super::logging_keys::LOGGING;
+use super::metrics_keys::METRICS;
 use super::tracing_keys::TRACING;
 use Fallback::{Absent, Is, Required};
 
@@ -164,7 +165,7 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 5] = [GENERAL, ADMIN, HOT_RELOAD, LOGGING, TRACING];
+const TABLES: [&[Key]; 6] = [GENERAL, ADMIN, HOT_RELOAD, LOGGING, METRICS, TRACING];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);
@@ -534,20 +535,6 @@ const GENERAL: &[Key] = &[
         Is("240"),
         "min_body_rate = \"1KiB\"",
         "slowest body up or down, in bytes a second, after 10 s of grace; then 408 or cut; 0: none",
-    ),
-    key(
-        "metrics.enabled",
-        "boolean",
-        Is("true"),
-        "enabled = false",
-        "serve /metrics for Prometheus",
-    ),
-    key(
-        "metrics.bind",
-        "address",
-        Is("\"127.0.0.1:9090\""),
-        "bind = \"0.0.0.0:9090\"",
-        "where metrics are served",
     ),
 ];
 

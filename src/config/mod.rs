@@ -16,6 +16,8 @@ mod hot_reload_keys;
 pub mod keys;
 pub mod logging;
 mod logging_keys;
+mod metrics;
+mod metrics_keys;
 pub mod overrides;
 mod print;
 mod read;

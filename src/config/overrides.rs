@@ -211,7 +211,8 @@ impl Over<'_> {
                 self.document.tracing.service_id = Some(self.set("tracing.service_id", id));
             }
             Override::MetricsPort(port) => {
-                self.document.metrics.bind = self.port("metrics.bind", port, |d| &d.metrics);
+                self.document.metrics.port.bind =
+                    self.port("metrics.bind", port, |d| &d.metrics.port);
             }
             Override::AdminPort(port) => {
                 self.document.admin.port.bind = self.port("admin.bind", port, |d| &d.admin.port);

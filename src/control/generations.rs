@@ -39,6 +39,11 @@ impl Older {
         self.0.borrow_mut().push(OldPlan { plan, superseded: now, retired: false });
     }
 
+    /// How many some core still has.
+    pub(super) fn alive(&self) -> u64 {
+        self.0.borrow().iter().filter(|old| !old.plan.is_last()).count() as u64
+    }
+
     fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
     }
@@ -77,6 +82,7 @@ impl Control {
     pub(super) async fn tend_generations(self: &Rc<Self>) {
         stats::ask(self).await;
         self.free_unused_plans();
+        self.registry.forget_unused();
         let exchanges = self.totals.borrow().exchanges();
         self.forget_logs();
         let limits = self.plan().hot_reload;

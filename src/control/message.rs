@@ -4,8 +4,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
-use hdrhistogram::Histogram;
-
 use crate::control::overrides::Admission;
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::bus::{Event, Kinds};
@@ -15,6 +13,7 @@ use crate::listener::blacklist::Blocked;
 use crate::plan::{ClusterKey, ListenerKey, Network, Plan};
 use crate::shard::connections::Connection;
 use crate::shard::rejected::Rejected;
+use crate::shard::series::{ClusterCells, EndpointCells, SeriesShare};
 use crate::telemetry::health::Health;
 use crate::upstream::tally::Tallied;
 
@@ -167,6 +166,7 @@ pub struct Install {
     pub plan: Shared<Plan>,
     /// By `ClusterId`.
     pub clusters: Vec<ClusterShare>,
+    pub series: SeriesShare,
     /// Of every listener of the plan, in its order.
     pub listener_keys: Vec<ListenerKey>,
     /// Those that are new. Those that the plan has no more are closed.
@@ -189,6 +189,7 @@ pub struct ClusterShare {
     pub key: ClusterKey,
     /// Exchanges of the whole process that wait for a connection.
     pub waiting: Shared<Level>,
+    pub(crate) series: Shared<ClusterCells>,
     pub endpoints: Vec<EndpointShare>,
 }
 
@@ -201,17 +202,15 @@ pub struct EndpointShare {
     pub admission: Admission,
     /// `None`: no maximum.
     pub permits: Option<Shared<Permits>>,
+    pub(crate) series: Shared<EndpointCells>,
 }
 
-/// What a core hands over when asked: its machine, and durations in microseconds since last time.
+/// What a core hands over when asked: its machine. What it counts is read where it is.
 #[derive(Debug)]
 pub struct ShardState {
     /// Of the `Report` that this answers.
     pub round: u64,
     pub core: CoreState,
-    pub durations: Histogram<u64>,
-    /// Open upstream connections of every cluster that is alive here.
-    pub upstream_connections: Vec<(ClusterKey, u64)>,
     /// Newest first.
     pub generations: Vec<GenerationState>,
 }

@@ -20,6 +20,7 @@ pub mod message;
 mod names;
 pub(crate) mod overrides;
 mod ports;
+pub(crate) mod registry;
 pub(crate) mod reload;
 mod start;
 pub(crate) mod stats;
@@ -47,6 +48,7 @@ use crate::control::message::{
 use crate::control::names::Watch;
 use crate::control::overrides::{Admission, Overrides};
 use crate::control::ports::Held;
+use crate::control::registry::Registry;
 use crate::control::reload::{Reloads, Trigger};
 use crate::control::stats::Totals;
 use crate::control::upgrade::{Program, Upgrades};
@@ -55,7 +57,7 @@ use crate::engine::{self, Inbox, Shared, Signal, Signals};
 use crate::events::bus::{Bus, Kinds};
 use crate::events::queue::Producer;
 use crate::limits;
-use crate::plan::{self, Address, ClusterKey, ListenerKey, Plan};
+use crate::plan::{self, Address, ClusterId, ClusterKey, ListenerKey, Plan};
 use crate::shard::counters::Counters;
 
 /// What the control core's tasks share.
@@ -78,6 +80,7 @@ pub(crate) struct Control {
     clusters: RefCell<Clusters>,
     watch: Watch,
     pub(crate) totals: RefCell<Totals>,
+    pub(crate) registry: Registry,
     pub(crate) draining: Cell<bool>,
     pub(crate) desk: Desk,
     overrides: Overrides,
@@ -141,7 +144,14 @@ impl Control {
     }
 
     pub(crate) fn to_shards(&self, letter: impl Fn() -> ToShard) {
-        self.shards.iter().for_each(|letters| letters.send(letter()));
+        self.to_each_shard(|_| letter());
+    }
+
+    /// A letter of its own for each core.
+    fn to_each_shard(&self, letter: impl Fn(usize) -> ToShard) {
+        for (core, letters) in self.shards.iter().enumerate() {
+            letters.send(letter(core));
+        }
         if !self.are_letters_sent() {
             self.wake(); // whoever delivers them later
         }
@@ -160,8 +170,16 @@ impl Control {
         self.shards.iter().all(Letters::are_sent)
     }
 
-    /// The addresses of one cluster as they are known now, once for one core.
-    fn endpoints(&self, key: ClusterKey, cluster: &plan::Cluster) -> Vec<EndpointShare> {
+    /// The addresses of one cluster as they are known now, for one core; core 0 is asked for first.
+    fn endpoints(
+        &self,
+        key: ClusterKey,
+        cluster: &plan::Cluster,
+        core: usize,
+    ) -> Vec<EndpointShare> {
+        if core == 0 {
+            self.registry.renew(&cluster.name);
+        }
         let cores = self.shards.len();
         let mut clusters = self.clusters.borrow_mut();
         let mut shares: Vec<EndpointShare> = Vec::new();
@@ -174,7 +192,8 @@ impl Control {
                     let said = self.override_of(&cluster.name, &endpoint.address, Some(address));
                     let admission = said.as_ref().map_or(Admission::Ready, |said| said.admission);
                     let weight = said.and_then(|said| said.weight).unwrap_or(endpoint.weight);
-                    shares.push(EndpointShare { address, weight, admission, permits });
+                    let series = self.registry.endpoint(&cluster.name, address, core);
+                    shares.push(EndpointShare { address, weight, admission, permits, series });
                 }
             }
         }
@@ -207,13 +226,16 @@ impl Control {
         self.current.borrow().listener_keys.clone()
     }
 
-    fn cluster_shares(&self) -> Vec<ClusterShare> {
+    fn cluster_shares(&self, core: usize) -> Vec<ClusterShare> {
         let current = self.current.borrow();
         let named = current.plan.clusters.iter().zip(&current.cluster_keys);
         named
-            .map(|(cluster, &key)| {
+            .enumerate()
+            .map(|(id, (cluster, &key))| {
                 let waiting = self.clusters.borrow().waiting(&cluster.name);
-                ClusterShare { key, waiting, endpoints: self.endpoints(key, cluster) }
+                let series = self.registry.cluster(ClusterId(id as u32), core);
+                let endpoints = self.endpoints(key, cluster, core);
+                ClusterShare { key, waiting, series, endpoints }
             })
             .collect()
     }
@@ -221,10 +243,12 @@ impl Control {
     /// Tells the data cores of a name that leads elsewhere now.
     fn name_changed(&self, name: &NamedAddress) {
         self.clusters.borrow_mut().forget_unused_permits();
+        self.registry.forget_unused();
         let current = self.current.borrow();
         for (cluster, &key) in current.plan.clusters.iter().zip(&current.cluster_keys) {
             if names::leads_to(&cluster.endpoints, name) {
-                self.to_shards(|| ToShard::Endpoints(key, self.endpoints(key, cluster)));
+                let endpoints = |core| self.endpoints(key, cluster, core);
+                self.to_each_shard(|core| ToShard::Endpoints(key, endpoints(core)));
             }
         }
         drop(current);
@@ -249,10 +273,12 @@ impl Control {
             }
         }
         let mut log = log.into_iter();
-        for ((letters, sockets), spans) in self.shards.iter().zip(by_core).zip(spans) {
+        let by_core = self.shards.iter().zip(by_core).zip(spans).enumerate();
+        for (core, ((letters, sockets), spans)) in by_core {
             let install = Install {
                 plan: self.plan(),
-                clusters: self.cluster_shares(),
+                clusters: self.cluster_shares(core),
+                series: self.registry.share(core),
                 listener_keys: self.current.borrow().listener_keys.clone(),
                 sockets,
                 log: log.next(),

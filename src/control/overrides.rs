@@ -165,7 +165,8 @@ impl Control {
         let current = self.current.borrow();
         for (known, &key) in current.plan.clusters.iter().zip(&current.cluster_keys) {
             if known.name == cluster {
-                self.to_shards(|| ToShard::Endpoints(key, self.endpoints(key, known)));
+                let endpoints = |core| self.endpoints(key, known, core);
+                self.to_each_shard(|core| ToShard::Endpoints(key, endpoints(core)));
             }
         }
         drop(current);

@@ -25,6 +25,7 @@ use crate::limits;
 use crate::machine;
 use crate::plan::{Collector, Plan, User};
 use crate::telemetry::log_levels;
+use crate::telemetry::metrics::ReloadCounts;
 
 /// Who asked for a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,24 @@ pub(crate) struct LastReload {
     pub(crate) outcome: Result<Report, Refused>,
 }
 
+impl ReloadCounts {
+    /// The configuration that the process starts with counts as a success, but as no reload.
+    fn at(start: SystemTime) -> ReloadCounts {
+        ReloadCounts { ok: 0, refused: 0, last_is_ok: true, last_ok: start, generations: 1 }
+    }
+
+    fn and(mut self, outcome: &Result<Report, Refused>, now: SystemTime) -> ReloadCounts {
+        self.last_is_ok = outcome.is_ok();
+        if self.last_is_ok {
+            self.ok += 1;
+            self.last_ok = now;
+        } else {
+            self.refused += 1;
+        }
+        self
+    }
+}
+
 pub(super) fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -143,6 +162,7 @@ pub(super) struct Reloads {
     running: Cell<bool>,
     last: RefCell<Option<LastReload>>,
     pub(super) history: RefCell<VecDeque<Applied>>,
+    counts: Cell<ReloadCounts>,
     /// Of the file as it was read last, good or bad.
     pub(super) read: Cell<u64>,
     /// A text from the admin API is on its way into the file.
@@ -159,6 +179,7 @@ impl Reloads {
             running: Cell::new(false),
             last: RefCell::new(None),
             history: RefCell::default(),
+            counts: Cell::new(ReloadCounts::at(engine::wall_clock())),
             read: Cell::new(hash(text)),
             writing: Cell::new(false),
             metrics: RefCell::default(),
@@ -262,6 +283,11 @@ impl Control {
         drop(self.perform(Wanted::ChangedFile, Trigger::Watch, None).await);
     }
 
+    /// All tries so far, as the metrics page has them.
+    pub(crate) fn reload_counts(&self) -> ReloadCounts {
+        ReloadCounts { generations: self.older.alive() + 1, ..self.reloads.counts.get() }
+    }
+
     /// How the last try went; `None` before the first.
     pub(crate) fn last_reload(&self) -> Option<LastReload> {
         self.reloads.last.borrow().clone()
@@ -316,6 +342,7 @@ impl Control {
                 refused.to_string().lines().for_each(|line| log::error!("{line}"));
             }
         }
+        self.reloads.counts.update(|counts| counts.and(&outcome, engine::wall_clock()));
         self.tell_reload(trigger, &outcome);
         self.audit_reload(trigger, before, &outcome);
         let last = LastReload { at, trigger, duration, outcome: outcome.clone() };
@@ -434,6 +461,7 @@ impl Control {
     ) -> Shared<Plan> {
         self.watch.want(&[&plan]);
         self.overrides.forget_all_but(&plan);
+        self.registry.adopt(&plan);
         let cluster_keys = self.clusters.borrow_mut().keys(&plan);
         let current = Current { plan, cluster_keys, listener_keys };
         self.current.replace(current).plan

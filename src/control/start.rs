@@ -21,6 +21,7 @@ use crate::control::message::{Service, ToControl, ToShard};
 use crate::control::names::{self, Watch};
 use crate::control::overrides::Overrides;
 use crate::control::ports::{Bound, Held};
+use crate::control::registry::Registry;
 use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
 use crate::control::upgrade::{Inherited, Program, Upgrades};
@@ -173,6 +174,7 @@ impl Parts {
             plan: Shared::new(plan),
         };
         let cores = self.counters.len();
+        let registry = Registry::new(&current.plan, cores);
         let control = Control {
             source,
             watch: Watch::new(pool, &current.plan),
@@ -188,6 +190,7 @@ impl Parts {
             wanted_events: Cell::new(Kinds::NONE),
             clusters: RefCell::new(clusters),
             totals: RefCell::new(Totals::new(cores, Some(self.publisher))),
+            registry,
             draining: Cell::new(false),
             overrides: Overrides::default(),
             desk: Desk::new(engine::now(), engine::wall_clock()),

@@ -1,9 +1,9 @@
-//! Statistics of all cores, merged when somebody asks: counters are read where they are, histograms
-//! are handed over by the cores.
+//! Statistics of all cores, merged when somebody asks: counters are read where they are, what a
+//! core knows of its machine is handed over.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
 
@@ -11,15 +11,15 @@ use crate::control::Control;
 use crate::control::drain::State;
 use crate::control::exporters::Exporters;
 use crate::control::message::{GenerationState, ShardState, ToShard};
+use crate::engine;
 use crate::events::publisher::PublisherHandle;
 use crate::limits;
-use crate::plan::ClusterKey;
-use crate::telemetry::metrics::{Cluster, Core, Snapshot, new_histogram};
+use crate::telemetry::metrics::{Core, Snapshot, new_histogram};
 
 /// What the cores have reported, summed since the start.
 pub(crate) struct Totals {
     cores: Vec<CoreTotals>,
-    durations: Histogram<u64>,
+    started: SystemTime,
     /// Questions asked so far. Several may be open at once: each waits for the answers to itself.
     rounds: u64,
     /// `None` once the process ends.
@@ -34,7 +34,6 @@ struct CoreTotals {
     panics: u64,
     lag: Histogram<u64>,
     lag_micros: u64,
-    upstream_connections: Vec<(ClusterKey, u64)>,
     generations: Vec<GenerationState>,
 }
 
@@ -46,12 +45,11 @@ impl Totals {
             panics: 0,
             lag: new_histogram(),
             lag_micros: 0,
-            upstream_connections: Vec::new(),
             generations: Vec::new(),
         };
         Totals {
             cores: (0..cores).map(|_| core()).collect(),
-            durations: new_histogram(),
+            started: engine::wall_clock(),
             rounds: 0,
             log,
             exporters: Exporters::default(),
@@ -78,11 +76,9 @@ impl Totals {
         totals.busy = state.core.cpu;
         totals.panics = state.core.panics;
         totals.lag_micros += sum(&state.core.lag);
-        totals.upstream_connections = state.upstream_connections;
         totals.generations = state.generations;
         // Ours reach as far as theirs do, so nothing can be out of range.
         totals.lag.add(&state.core.lag).expect("its bounds are within ours");
-        self.durations.add(&state.durations).expect("its bounds are within ours");
     }
 
     /// The oldest generation that may still have lines for the access log: one with exchanges, or
@@ -142,30 +138,16 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
                 }
             })
             .collect(),
-        clusters: clusters(control, &totals),
-        durations: totals.durations.clone(),
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
         trace_exported_spans: exported.taken,
         trace_failed_spans: exported.failed,
         draining: matches!(control.state(), State::Draining | State::Stopping),
         rules_version: control.plan().version,
+        reloads: control.reload_counts(),
+        usage: engine::usage(),
+        started: totals.started,
     }
-}
-
-fn clusters(control: &Control, totals: &Totals) -> Vec<Cluster> {
-    let mut connections: BTreeMap<ClusterKey, u64> = BTreeMap::new();
-    for (key, count) in totals.cores.iter().flat_map(|core| &core.upstream_connections) {
-        *connections.entry(*key).or_default() += count;
-    }
-    let current = control.current.borrow();
-    let named = current.plan.clusters.iter().zip(&current.cluster_keys);
-    named
-        .map(|(cluster, key)| Cluster {
-            name: cluster.name.clone(),
-            connections: connections.get(key).copied().unwrap_or_default(),
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -174,17 +156,10 @@ mod tests {
     use crate::engine::CoreState;
 
     fn answer(round: u64) -> ShardState {
-        let mut durations = new_histogram();
-        durations.record(5).expect("it is within the bounds");
-        let (lag, cpu) = (new_histogram(), Duration::from_secs(round));
+        let (mut lag, cpu) = (new_histogram(), Duration::from_secs(round));
+        lag.record(5).expect("it is within the bounds");
         let core = CoreState { descriptors: 0, timers: 0, buffers: 0, panics: 0, lag, cpu };
-        ShardState {
-            round,
-            core,
-            durations,
-            upstream_connections: Vec::new(),
-            generations: Vec::new(),
-        }
+        ShardState { round, core, generations: Vec::new() }
     }
 
     #[test]
@@ -199,6 +174,7 @@ mod tests {
         assert!(!totals.have_answered(second));
         totals.add(1, answer(second));
         assert!(totals.have_answered(second));
-        assert_eq!(totals.durations.len(), 4, "what each answer brings is kept");
+        let kept: u64 = totals.cores.iter().map(|core| core.lag.len()).sum();
+        assert_eq!(kept, 4, "what each answer brings is kept");
     }
 }

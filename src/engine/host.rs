@@ -584,7 +584,7 @@ mod tests {
 
     use super::*;
     use crate::engine::test_core::{
-        BRIEF, arm, connection, end_operation, listener, on_a_core, on_a_core_with, settle,
+        BRIEF, LONG, arm, connection, end_operation, listener, on_a_core, on_a_core_with, settle,
     };
     use crate::engine::{Inbox, Outbox, Side, mailbox};
 
@@ -661,7 +661,8 @@ mod tests {
             });
             let (late, _late_peer) = connection();
             arm(&late).await;
-            late.set_deadline(Side::Read, Some(3 * BRIEF));
+            // Not to be over before the last loss, however slow the machine is.
+            late.set_deadline(Side::Read, Some(LONG));
             let (gone, _gone_peer) = connection();
             arm(&gone).await;
             let (socket, mut peer) = connection();
@@ -690,6 +691,7 @@ mod tests {
                 arm(&late).await;
             }
             drop(gone);
+            late.set_deadline(Side::Read, Some(3 * BRIEF));
             lose_everything();
             ringer.ring();
             let error = late.ready(Side::Read).await.err().or(late.recv(&mut [0]).await.err());

@@ -40,7 +40,9 @@ pub use mailbox::{Inbox, Outbox, mailbox};
 pub use pipe::Pipe;
 pub use privileges::Identity;
 pub use probe::probe;
-pub use process::{Signal, Signals, cpus, open_files_max, raise_open_files, random_seed};
+pub use process::{
+    Signal, Signals, Usage, cpus, open_files_max, raise_open_files, random_seed, usage,
+};
 pub use shared::{Counter, Level, Permits, Shared};
 pub use slots::Parked;
 pub use sockaddr::{is_free, listen};

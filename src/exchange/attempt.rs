@@ -39,7 +39,7 @@ pub(super) async fn forward(
     let mut refused = Vec::new();
     loop {
         let lease = acquire(exchange, cluster, wanted, &mut refused, timeouts.connect).await?;
-        let (reused, endpoint) = (lease.reused, lease.endpoint());
+        let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
         let attempt = Attempt { shard, client, generation: &generation, route, timeouts };
         let ended = attempt.run(exchange, lease).await;
         count(&endpoint.tally, exchange, ended.as_ref().err());
@@ -99,6 +99,7 @@ async fn acquire(
             Ok(lease) => {
                 progress.reused.set(lease.reused);
                 progress.endpoint.set(Some(lease.address()));
+                exchange.endpoint = Some(Rc::clone(lease.endpoint()));
                 marks.connected = Some(crate::engine::now());
                 exchange.attempt_goes_to(Some(lease.address()), lease.reused);
                 return Ok(lease);

@@ -5,6 +5,7 @@ pub(crate) mod attempt;
 pub mod capture;
 mod carry;
 pub mod client_address;
+pub mod count;
 pub mod failure;
 mod pace;
 pub mod record;
@@ -38,7 +39,7 @@ use crate::shard::generation::Generation;
 use crate::shard::rejected::{self, Rejected};
 use crate::shard::{Origin, Shard};
 use crate::telemetry::health;
-use crate::telemetry::metrics::answer_slot;
+use crate::upstream::endpoints::Endpoint;
 
 /// A request on its way. One per connection, used again for each request, so that it allocates
 /// once.
@@ -56,6 +57,8 @@ pub(crate) struct Exchange {
     client_address: IpAddr,
     peer_is_trusted: bool,
     route: Option<RouteId>,
+    /// That it used last.
+    endpoint: Option<Rc<Endpoint>>,
     /// `None` until the connection has a traced exchange.
     trace: Option<Box<Trace>>,
     pub(crate) progress: Progress,
@@ -208,6 +211,7 @@ impl Exchange {
             client_address: IpAddr::from([0, 0, 0, 0]),
             peer_is_trusted: false,
             route: None,
+            endpoint: None,
             trace: None,
             progress: Progress::default(),
         }
@@ -219,6 +223,7 @@ impl Exchange {
         self.head.clear();
         self.marks = Marks::at(engine::now());
         self.route = None;
+        self.endpoint = None;
         if let Some(trace) = &mut self.trace {
             trace.clear();
         }
@@ -295,23 +300,17 @@ impl Exchange {
         let (shard, progress) = (&self.shard, &self.progress);
         let now = engine::precise_now();
         let timings = self.marks.timings(now);
-        let counters = shard.counters();
-        counters.answers[answer_slot(self.head.method, progress.status.get())].add(1);
-        counters.bytes_in.add(progress.received.get());
-        counters.bytes_out.add(progress.sent.get());
-        counters.duration_micros.add(timings.total.as_micros() as u64);
-        shard.record_duration(timings.total);
+        count::count(self, &timings, failure);
         let (received, sent) = (progress.received.get(), progress.sent.get());
         shard.connections.ends(self.origin.seat, received, sent, now);
-        if let Some(failure) = failure {
-            counters.failures[failure.index()].add(1);
-            if rejected::is_worth_keeping(failure) {
-                self.remember(failure);
-            }
+        if let Some(failure) = failure
+            && rejected::is_worth_keeping(failure)
+        {
+            self.remember(failure);
         }
         let capture = progress.capturer.take();
         if let Some(log) = &self.generation.plan.access_log {
-            let failed = failure.is_some() || progress.status.get() >= 500;
+            let failed = failure.is_some() || self.progress.status.get() >= 500;
             if log.sampling.takes(|| self.request_id(), failed, timings.total) {
                 let line = self.line(timings, failure, capture.as_deref());
                 shard.log.write(log, self.generation.plan.version, &line, shard);

@@ -67,13 +67,14 @@ async fn take(
 
 /// A connection that another core has accepted for us, and counted here already.
 pub(crate) fn take_over(shard: Rc<Shard>, door: Rc<Door>, socket: Socket, peer: SocketAddr) {
-    let counted = Counted::new(&shard, true);
+    let counted = Counted::new(&shard, &door, true);
     serve(shard, counted, door, peer, socket);
 }
 
 /// Its place among the process's connections is taken.
 fn admit(shard: &Rc<Shard>, door: &Rc<Door>, socket: Socket) {
     shard.counters().accepted.add(1);
+    door.cells().accepted.add(1);
     // Gone already: nothing to serve.
     let Ok(peer) = socket.peer_address() else {
         shard.open.add(-1);
@@ -93,7 +94,7 @@ fn admit(shard: &Rc<Shard>, door: &Rc<Door>, socket: Socket) {
             return hand_over(shard, core, door, socket, peer);
         }
     }
-    let counted = Counted::new(shard, false);
+    let counted = Counted::new(shard, door, false);
     serve(Rc::clone(shard), counted, Rc::clone(door), peer, socket);
 }
 
@@ -107,7 +108,7 @@ fn hand_over(shard: &Rc<Shard>, core: usize, door: &Rc<Door>, socket: Socket, pe
         Ok(()) => shard.counters().handed_over.add(1),
         Err(ToShard::Connection(_, fd, peer)) => {
             shard.all_counters[core].connections.add(-1);
-            let counted = Counted::new(shard, false);
+            let counted = Counted::new(shard, door, false);
             serve(Rc::clone(shard), counted, Rc::clone(door), peer, Socket::adopt(fd));
         }
         Err(_) => unreachable!("a letter comes back as it was"),

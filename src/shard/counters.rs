@@ -3,7 +3,8 @@
 
 use crate::engine::{Counter, Level};
 use crate::exchange::failure::Failure;
-use crate::telemetry::metrics::{ANSWER_SLOTS, Counts};
+use crate::shard::series::Times;
+use crate::telemetry::metrics::{ANSWER_SLOTS, Counts, Durations};
 
 #[derive(Debug)]
 #[repr(align(128))] // two lines: the prefetcher fetches them in pairs
@@ -23,7 +24,7 @@ pub(crate) struct Counters {
     pub(crate) accept_errors: Counter,
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
-    pub(crate) duration_micros: Counter,
+    pub(crate) durations: Times,
     pub(crate) log_lines_dropped: Counter,
     pub(crate) spans_dropped: Counter,
     pub(crate) failures: [Counter; Failure::COUNT],
@@ -44,7 +45,7 @@ impl Counters {
             accept_errors: Counter::new(),
             bytes_in: Counter::new(),
             bytes_out: Counter::new(),
-            duration_micros: Counter::new(),
+            durations: Times::default(),
             log_lines_dropped: Counter::new(),
             spans_dropped: Counter::new(),
             failures: [const { Counter::new() }; Failure::COUNT],
@@ -66,7 +67,7 @@ impl Counters {
             panics: 0,
             access_log_dropped_lines: self.log_lines_dropped.read(),
             trace_dropped_spans: self.spans_dropped.read(),
-            duration_micros: self.duration_micros.read(),
+            durations: Durations::of(&self.durations),
             failures: std::array::from_fn(|index| self.failures[index].read()),
             answers: self.answers.iter().map(Counter::read).collect(),
         }

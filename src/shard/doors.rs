@@ -3,15 +3,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 
+use crate::engine::Shared;
 use crate::plan::ListenerKey;
+use crate::shard::series::ListenerCells;
 
 pub(crate) struct Door {
     pub(crate) key: ListenerKey,
     /// What the listener was called when it was opened.
     pub(crate) name: String,
+    /// Of the name that it has in the newest plan.
+    cells: RefCell<Rc<Shared<ListenerCells>>>,
     closing: Cell<bool>,
     /// Another process goes on with what is queued there.
     handed_over: Cell<bool>,
@@ -22,16 +26,21 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    fn new(key: ListenerKey, name: &str) -> Rc<Door> {
-        let name = name.to_owned();
+    fn new(wanted: Wanted<'_>) -> Rc<Door> {
         Rc::new(Door {
-            key,
-            name,
+            key: wanted.key,
+            name: wanted.name.to_owned(),
+            cells: RefCell::new(Rc::new(wanted.cells)),
             closing: Cell::new(false),
             handed_over: Cell::new(false),
             spare: RefCell::default(),
             accepting: Cell::new(None),
         })
+    }
+
+    /// Where connections are counted that come by it now. One keeps those that it was counted in.
+    pub(crate) fn cells(&self) -> Rc<Shared<ListenerCells>> {
+        Rc::clone(&self.cells.borrow())
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -64,26 +73,42 @@ impl Door {
     }
 }
 
+/// A listener of a new plan.
+pub(crate) struct Wanted<'p> {
+    pub(crate) key: ListenerKey,
+    pub(crate) name: &'p str,
+    pub(crate) cells: Shared<ListenerCells>,
+}
+
 #[derive(Default)]
 pub(crate) struct Doors {
     open: RefCell<Vec<Rc<Door>>>,
-    /// Closed by the last install: a connection from another core may still be on its way.
-    closing: RefCell<Vec<Rc<Door>>>,
+    /// Closed by the last install: a connection from another core may still be on its way. Theirs
+    /// as long as somebody came by it: its name must not stay on the metrics page for the others.
+    closing: RefCell<Vec<(ListenerKey, Weak<Door>)>>,
 }
 
 impl Doors {
     /// Opens and closes what a new plan has more and less. True: some door closes.
-    pub(crate) fn change<'p>(&self, wanted: impl Iterator<Item = (ListenerKey, &'p str)>) -> bool {
+    pub(crate) fn change<'p>(&self, wanted: impl Iterator<Item = Wanted<'p>>) -> bool {
         let mut open = self.open.borrow_mut();
         let mut before = std::mem::take(&mut *open);
-        for (key, name) in wanted {
-            let known = before.iter().position(|door| door.key == key);
-            open.push(known.map_or_else(|| Door::new(key, name), |at| before.swap_remove(at)));
+        for wanted in wanted {
+            let known = before.iter().position(|door| door.key == wanted.key);
+            open.push(match known {
+                None => Door::new(wanted),
+                Some(at) => {
+                    let door = before.swap_remove(at);
+                    *door.cells.borrow_mut() = Rc::new(wanted.cells);
+                    door
+                }
+            });
         }
         drop(open);
         before.iter().for_each(|door| door.close());
         let closes = !before.is_empty();
-        *self.closing.borrow_mut() = before;
+        *self.closing.borrow_mut() =
+            before.iter().map(|door| (door.key, Rc::downgrade(door))).collect();
         closes
     }
 
@@ -105,14 +130,19 @@ impl Doors {
 
     /// `None`: no plan that was installed here has had it lately.
     pub(crate) fn find(&self, key: ListenerKey) -> Option<Rc<Door>> {
-        let (open, closing) = (self.open.borrow(), self.closing.borrow());
-        open.iter().chain(closing.iter()).find(|door| door.key == key).map(Rc::clone)
+        if let Some(door) = self.open.borrow().iter().find(|door| door.key == key) {
+            return Some(Rc::clone(door));
+        }
+        let closing = self.closing.borrow();
+        let (_, door) = closing.iter().find(|(closed, _)| *closed == key)?;
+        Some(door.upgrade().unwrap_or_else(|| Doors::closed(key)))
     }
 
     /// For a connection whose listener nobody here knows any more: served like those that came by a
-    /// door that closes.
+    /// door that closes, and on no page.
     pub(crate) fn closed(key: ListenerKey) -> Rc<Door> {
-        let door = Door::new(key, "");
+        let cells = Shared::new(ListenerCells::default());
+        let door = Door::new(Wanted { key, name: "", cells });
         door.close();
         door
     }
@@ -120,7 +150,8 @@ impl Doors {
     /// Keys are given out in order: this one was not known to any plan that came here.
     pub(crate) fn is_to_come(&self, key: ListenerKey) -> bool {
         let (open, closing) = (self.open.borrow(), self.closing.borrow());
-        open.iter().chain(closing.iter()).all(|door| door.key < key)
+        let closed = closing.iter().map(|(closed, _)| *closed);
+        open.iter().map(|door| door.key).chain(closed).all(|known| known < key)
     }
 }
 
@@ -131,23 +162,30 @@ mod tests {
     const A: ListenerKey = ListenerKey(1);
     const B: ListenerKey = ListenerKey(2);
 
+    fn wanted(of: &[(ListenerKey, &'static str)]) -> impl Iterator<Item = Wanted<'static>> {
+        let cells = || Shared::new(ListenerCells::default());
+        of.iter().map(move |&(key, name)| Wanted { key, name, cells: cells() })
+    }
+
     #[test]
     fn a_door_that_stays_is_the_same_and_one_that_goes_closes() {
         let doors = Doors::default();
-        assert!(!doors.change([(A, "a"), (B, "b")].into_iter()));
+        assert!(!doors.change(wanted(&[(A, "a"), (B, "b")])));
         let (a, b) = (doors.find(A).unwrap(), doors.find(B).unwrap());
-        assert!(doors.change([(B, "other")].into_iter()));
+        assert!(doors.change(wanted(&[(B, "other")])));
         assert!(a.is_closing() && !b.is_closing());
         assert!(Rc::ptr_eq(&doors.find(B).unwrap(), &b));
         assert!(Rc::ptr_eq(&doors.find(A).unwrap(), &a), "a connection may be on its way to it");
-        assert!(!doors.change([(B, "other")].into_iter()));
+        drop(a);
+        assert!(doors.find(A).is_some_and(|closed| closed.is_closing()), "even now");
+        assert!(!doors.change(wanted(&[(B, "other")])));
         assert!(doors.find(A).is_none());
     }
 
     #[test]
     fn a_key_above_all_others_is_of_a_plan_to_come() {
         let doors = Doors::default();
-        doors.change([(A, "a")].into_iter());
+        doors.change(wanted(&[(A, "a")]));
         assert!(doors.is_to_come(B) && !doors.is_to_come(A));
         assert!(Doors::closed(A).is_closing());
     }

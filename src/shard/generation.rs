@@ -13,15 +13,18 @@ use crate::engine::Shared;
 use crate::exchange::failure::Failure;
 use crate::plan::{self, ClusterId, ClusterKey, ListenerKey, Plan, RouteId};
 use crate::shard::mail::Mail;
+use crate::shard::series::Series;
 use crate::upstream::pool::Cluster;
 
 pub(crate) struct Generation {
-    pub(crate) plan: Shared<Plan>,
+    pub(crate) series: Series,
     clusters: Vec<Rc<Cluster>>,
     /// Of the plan's listeners, in their order.
     listener_keys: Vec<ListenerKey>,
     exchanges: Cell<u64>,
     retired: Cell<bool>,
+    /// Let go of last: once nobody has it, the cells are free as well.
+    pub(crate) plan: Shared<Plan>,
 }
 
 impl Generation {
@@ -86,6 +89,7 @@ impl Generations {
         &self,
         plan: Shared<Plan>,
         shares: Vec<ClusterShare>,
+        series: Series,
         listener_keys: Vec<ListenerKey>,
         mail: &Rc<Mail>,
     ) -> Rc<Generation> {
@@ -96,11 +100,12 @@ impl Generations {
             .map(|(cluster, share)| self.cluster_of(cluster, share, mail))
             .collect();
         let generation = Rc::new(Generation {
-            plan,
+            series,
             clusters,
             listener_keys,
             exchanges: Cell::new(0),
             retired: Cell::new(false),
+            plan,
         });
         let before = self.newest.replace(Some(Rc::clone(&generation)));
         if let Some(before) = before {
@@ -116,7 +121,7 @@ impl Generations {
         mail: &Rc<Mail>,
     ) -> Rc<Cluster> {
         if let Some(cluster) = self.cluster(share.key) {
-            cluster.reconfigure(plan.pool, share.endpoints);
+            cluster.reconfigure(plan.pool, share);
             return cluster;
         }
         let key = share.key;

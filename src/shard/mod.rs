@@ -9,15 +9,13 @@ pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
 pub(crate) mod rejected;
+pub(crate) mod series;
 mod spans;
 pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-
-use hdrhistogram::Histogram;
 
 use crate::control::message::{
     Findings, Install, Question, Service, ShardState, ToControl, ToShard,
@@ -29,12 +27,13 @@ use crate::listener::blacklist::Guard;
 use crate::plan::OnFull;
 use crate::shard::connections::{Connections, Seat};
 use crate::shard::counters::Counters;
-use crate::shard::doors::{Door, Doors};
+use crate::shard::doors::{Door, Doors, Wanted};
 use crate::shard::events::Events;
 use crate::shard::generation::{Generation, Generations};
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
 use crate::shard::rejected::Rejections;
+use crate::shard::series::{ListenerCells, Series};
 use crate::shard::spans::Spans;
 use crate::shard::workspace::Workspaces;
 use crate::telemetry::health::Health;
@@ -51,7 +50,6 @@ pub(crate) struct Shard {
     pub(crate) all_counters: Vec<Shared<Counters>>,
     /// Client connections of the whole process: what its limit is compared with.
     pub(crate) open: Shared<Level>,
-    pub(crate) durations: RefCell<Histogram<u64>>,
     pub(crate) log: AccessLines,
     pub(crate) spans: Spans,
     pub(crate) workspaces: Workspaces,
@@ -97,7 +95,6 @@ pub(crate) async fn run(
         early: RefCell::default(),
         all_counters,
         open,
-        durations: RefCell::new(new_durations()),
         log: AccessLines::new(cores),
         spans: Spans::default(),
         workspaces: Workspaces::default(),
@@ -207,14 +204,20 @@ impl Shard {
 
     fn install(self: &Rc<Self>, install: Install) {
         let version = install.plan.version;
-        let keys = install.listener_keys.clone();
-        let (plan, shares) = (install.plan, install.clusters);
-        let generation = self.generations.install(plan, shares, install.listener_keys, &self.mail);
+        let (keys, series) = (install.listener_keys.clone(), install.series);
+        let generation = self.generations.install(
+            install.plan,
+            install.clusters,
+            Series { bounds: series.bounds, routes: series.routes },
+            install.listener_keys,
+            &self.mail,
+        );
         let on_full = generation.plan.access_log.as_ref().map_or(OnFull::Drop, |log| log.on_full);
         self.log.install(on_full, install.log, self.all_counters.len());
         self.spans.install(install.spans, self.counters());
         let names = generation.plan.listeners.iter().map(|listener| listener.name.as_str());
-        if self.doors.change(keys.into_iter().zip(names)) {
+        let wanted = keys.into_iter().zip(names).zip(series.listeners);
+        if self.doors.change(wanted.map(|((key, name), cells)| Wanted { key, name, cells })) {
             // Those that came by a door that closes find it closing.
             engine::wake_all();
         }
@@ -230,18 +233,8 @@ impl Shard {
     fn report(&self, round: u64) {
         // The log of a generation that has no exchanges any more is closed.
         self.log.flush(self.counters());
-        let state = ShardState {
-            round,
-            core: engine::core_state(),
-            durations: self.durations.replace(new_durations()),
-            upstream_connections: self
-                .generations
-                .clusters()
-                .iter()
-                .map(|cluster| (cluster.key(), cluster.open_connections()))
-                .collect(),
-            generations: self.generations.states(),
-        };
+        let generations = self.generations.states();
+        let state = ShardState { round, core: engine::core_state(), generations };
         self.mail.to_control(ToControl::State { core: self.mail.core(), state: Box::new(state) });
     }
 
@@ -359,10 +352,6 @@ impl Shard {
         self.random.set(state);
         state.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
-
-    pub(crate) fn record_duration(&self, duration: Duration) {
-        self.durations.borrow_mut().saturating_record(duration.as_micros() as u64);
-    }
 }
 
 /// What a core does every now and then, as long as there is anything to do.
@@ -390,10 +379,6 @@ async fn housekeeping(shard: Rc<Shard>) {
             quiet = 0;
         }
     }
-}
-
-fn new_durations() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 3_600_000_000, 2).expect("the bounds are in order")
 }
 
 impl Life {
@@ -473,20 +458,24 @@ impl Drop for Session {
 /// was taken before; dropping this gives it back.
 pub(crate) struct Counted {
     shard: Rc<Shard>,
+    listener: Rc<Shared<ListenerCells>>,
 }
 
 impl Counted {
     /// `already`: another core has counted it here when it handed it over.
-    pub(crate) fn new(shard: &Rc<Shard>, already: bool) -> Counted {
+    pub(crate) fn new(shard: &Rc<Shard>, door: &Door, already: bool) -> Counted {
+        let listener = door.cells();
+        listener.open.add(1);
         if !already {
             shard.counters().connections.add(1);
         }
-        Counted { shard: Rc::clone(shard) }
+        Counted { shard: Rc::clone(shard), listener }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        self.listener.open.sub(1);
         self.shard.counters().connections.add(-1);
         self.shard.open.add(-1);
     }

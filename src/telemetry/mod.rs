@@ -3,12 +3,14 @@
 pub mod access_log;
 pub mod audit_log;
 pub mod decimal;
+pub(crate) mod exposition;
 pub mod health;
 pub mod json;
 pub mod log_levels;
 pub mod logged_body;
 pub mod metric_names;
 pub mod metrics;
+pub(crate) mod metrics_page;
 pub mod process_log;
 pub mod redact;
 pub mod settings;

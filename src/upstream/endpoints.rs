@@ -1,7 +1,7 @@
 //! The addresses of a cluster as one core has them: the connections kept to each, how many are
 //! open, and whose turn it is. A new plan or new addresses of a name take over what stays.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -10,6 +10,7 @@ use crate::balancing::RoundRobin;
 use crate::control::message::EndpointShare;
 use crate::control::overrides::Admission;
 use crate::engine::{Permits, Shared, Socket};
+use crate::shard::series::EndpointCells;
 use crate::upstream::tally::Tally;
 
 pub(super) struct Endpoints {
@@ -22,6 +23,7 @@ pub(crate) struct Endpoint {
     pub(super) address: SocketAddr,
     pub(super) idle: RefCell<Vec<Kept>>,
     pub(super) open: Cell<u32>,
+    series: RefCell<Shared<EndpointCells>>,
     pub(super) permits: RefCell<Option<Shared<Permits>>>,
     pub(crate) tally: Tally,
     /// What operators say of it.
@@ -94,11 +96,26 @@ impl Endpoint {
             address: share.address,
             idle: RefCell::default(),
             open: Cell::new(0),
+            series: RefCell::new(share.series),
             permits: RefCell::new(share.permits),
             tally: Tally::default(),
             admission: Cell::new(share.admission),
             removed: Cell::new(false),
         })
+    }
+
+    pub(crate) fn series(&self) -> Ref<'_, Shared<EndpointCells>> {
+        self.series.borrow()
+    }
+
+    /// From now on its numbers are these; what is open moves with it.
+    fn count_in(&self, series: &Shared<EndpointCells>) {
+        if self.series.borrow().is_same(series) {
+            return;
+        }
+        let open = u64::from(self.open.get());
+        series.open.add(open);
+        self.series.replace(series.share()).open.sub(open);
     }
 
     /// A slot of the process, for a new connection.
@@ -126,6 +143,7 @@ impl Endpoint {
     pub(super) fn take_over(&self, share: &EndpointShare) {
         self.removed.set(false);
         self.admission.set(share.admission);
+        self.count_in(&share.series);
         let mut own = self.permits.borrow_mut();
         match (&*own, &share.permits) {
             (Some(old), Some(new)) if old.is_same(new) => {}

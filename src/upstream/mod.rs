@@ -2,6 +2,6 @@
 //! queue when there is none.
 
 pub(crate) mod connect;
-mod endpoints;
+pub(crate) mod endpoints;
 pub(crate) mod pool;
 pub(crate) mod tally;

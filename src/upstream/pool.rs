@@ -2,7 +2,7 @@
 //! process's (`Permits`): a core that finds it reached waits in a bounded queue and asks the
 //! others to close an idle connection; whoever frees a slot tells a core that waits.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ use crate::exchange::failure::Failure;
 use crate::limits;
 use crate::plan::{ClusterKey, PoolLimits};
 use crate::shard::mail::Mail;
+use crate::shard::series::ClusterCells;
 use crate::upstream::connect::connect;
 use crate::upstream::endpoints::{Endpoint, Endpoints, Kept};
 
@@ -32,6 +33,8 @@ pub(crate) struct Cluster {
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
     /// Of the whole process.
     waiting: Shared<Level>,
+    /// Of its name in the newest generation.
+    series: RefCell<Shared<ClusterCells>>,
     /// When this core last gave a slot away although it had waiters of its own.
     yielded: Cell<Option<Instant>>,
 }
@@ -94,15 +97,35 @@ impl Cluster {
             mail,
             waiters: RefCell::default(),
             waiting: share.waiting,
+            series: RefCell::new(share.series),
             yielded: Cell::new(None),
         })
     }
 
     /// The cluster of a new generation: connections, waiting exchanges and the turn among its
     /// endpoints go on.
-    pub(crate) fn reconfigure(&self, limits: PoolLimits, shares: Vec<EndpointShare>) {
+    pub(crate) fn reconfigure(&self, limits: PoolLimits, share: ClusterShare) {
         self.limits.set(limits);
-        self.replace_endpoints(shares);
+        self.count_in(share.series);
+        self.replace_endpoints(share.endpoints);
+    }
+
+    /// From now on its numbers are these: it has cells of its own now, or none any more. What is
+    /// open or waits moves with it.
+    fn count_in(&self, series: Shared<ClusterCells>) {
+        if self.series.borrow().is_same(&series) {
+            return;
+        }
+        let (open, waiting) = (self.open_connections(), self.waiters.borrow().len() as u64);
+        series.open.add(open);
+        series.waiting.add(waiting);
+        let old = self.series.replace(series);
+        old.open.sub(open);
+        old.waiting.sub(waiting);
+    }
+
+    pub(crate) fn series(&self) -> Ref<'_, Shared<ClusterCells>> {
+        self.series.borrow()
     }
 
     /// No generation to come has it: what is idle is closed, the rest when its exchange ends.
@@ -178,13 +201,20 @@ impl Cluster {
         };
         admitted(engine::now());
         match choice {
-            Choice::Kept(lease) => Ok(lease),
+            Choice::Kept(lease) => {
+                self.series.borrow().reused.add(1);
+                Ok(lease)
+            }
             Choice::Open(slot) => {
                 let address = slot.endpoint.address;
                 match connect(address, connect_timeout).await {
-                    Ok(socket) => Ok(Lease { socket: Some(socket), slot, reused: false }),
+                    Ok(socket) => {
+                        self.series.borrow().opened.add(1);
+                        Ok(Lease { socket: Some(socket), slot, reused: false })
+                    }
                     Err(failure) => {
                         slot.endpoint.tally.failed(failure, engine::wall_clock());
+                        slot.endpoint.series().connect_failures.add(1);
                         Err((failure, Some(address)))
                     }
                 }
@@ -235,6 +265,8 @@ impl Cluster {
             return Choice::Full;
         }
         endpoint.open.set(endpoint.open.get() + 1);
+        endpoint.series().open.add(1);
+        self.series.borrow().open.add(1);
         Choice::Open(Slot { cluster: Rc::clone(self), endpoint, held: true })
     }
 
@@ -322,6 +354,8 @@ impl Cluster {
     /// A connection of `endpoint` is closed: its slot goes back to the process, and to who waits.
     fn give_slot(&self, endpoint: &Endpoint) {
         endpoint.open.set(endpoint.open.get() - 1);
+        endpoint.series().open.sub(1);
+        self.series.borrow().open.sub(1);
         if endpoint.removed.get() {
             self.leaving.borrow_mut().retain(|leaving| leaving.open.get() > 0);
         }
@@ -439,12 +473,12 @@ impl Lease {
         self.socket.as_ref().expect("a lease has its socket until it is kept")
     }
 
-    pub(crate) fn endpoint(&self) -> Rc<Endpoint> {
-        Rc::clone(&self.slot.endpoint)
-    }
-
     pub(crate) fn address(&self) -> SocketAddr {
         self.slot.endpoint.address
+    }
+
+    pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
+        &self.slot.endpoint
     }
 
     /// Back into the pool: the exchange has ended cleanly. `idle` is what the endpoint promised.
@@ -506,6 +540,7 @@ impl<'a> Place<'a> {
             cluster.waiting.add(-1);
             return None;
         }
+        cluster.series.borrow().waiting.add(1);
         let waiter = Rc::new(Waiter::default());
         waiter.may_look.set(cluster.waiters.borrow().iter().all(|w| w.picky.get()));
         cluster.waiters.borrow_mut().push_back(Rc::clone(&waiter));
@@ -541,6 +576,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.cluster.waiters.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
         self.cluster.waiting.add(-1);
+        self.cluster.series.borrow().waiting.sub(1);
         if self.cluster.waiters.borrow().is_empty() {
             self.cluster.ask_no_more();
             self.cluster.pass_on();
@@ -555,6 +591,7 @@ impl Drop for Place<'_> {
 mod tests {
     use super::*;
     use crate::engine::{Doorbell, Inbox, Permits, Placement, mailbox};
+    use crate::shard::series::EndpointCells;
 
     /// Runs `main` as a core of its own: the pool needs a clock and timers.
     fn on_a_core<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + Send + 'static) {
@@ -574,6 +611,7 @@ mod tests {
             weight: 1,
             admission: Admission::Ready,
             permits: permits.map(Shared::share),
+            series: Shared::new(EndpointCells::default()),
         }
     }
 
@@ -597,8 +635,12 @@ mod tests {
             queue_timeout: 30 * second,
             idle_timeout: 60 * second,
         };
-        let key = ClusterKey(0);
-        let share = ClusterShare { key, waiting: Shared::new(Level::default()), endpoints };
+        let share = ClusterShare {
+            key: ClusterKey(0),
+            waiting: Shared::new(Level::default()),
+            series: Shared::new(ClusterCells::default()),
+            endpoints,
+        };
         (Cluster::new(limits, share, mail), other, control)
     }
 
@@ -634,6 +676,27 @@ mod tests {
             assert_eq!(cluster.open_connections(), 0);
             assert!(cluster.leaving.borrow().is_empty());
             assert!(matches!(cluster.choose(Wanted::Any, &[]), Choice::Open(_)));
+        });
+    }
+
+    #[test]
+    fn what_is_open_or_waits_moves_with_the_cells() {
+        on_a_core(async || {
+            let permits = one_slot();
+            let (cluster, _other, _control) = cluster(vec![share(1, Some(&permits))], 9);
+            let in_use = cluster.choose(Wanted::Any, &[]);
+            let place = Place::take(&cluster).unwrap();
+            let (key, series) = (cluster.key(), Shared::new(ClusterCells::default()));
+            let old = cluster.series().share();
+            let endpoint = share(1, Some(&permits));
+            let own = endpoint.series.share();
+            let (waiting, endpoints) = (Shared::new(Level::default()), vec![endpoint]);
+            let next = ClusterShare { key, waiting, series: series.share(), endpoints };
+            cluster.reconfigure(cluster.limits.get(), next);
+            assert_eq!((old.open.read(), old.waiting.read()), (0, 0));
+            assert_eq!((series.open.read(), series.waiting.read(), own.open.read()), (1, 1, 1));
+            drop((in_use, place));
+            assert_eq!((series.open.read(), series.waiting.read(), own.open.read()), (0, 0, 0));
         });
     }
 
@@ -714,6 +777,7 @@ mod tests {
         let endpoint = Rc::clone(&cluster.endpoints.borrow().list[0]);
         assert!(endpoint.try_take());
         endpoint.open.set(endpoint.open.get() + 1);
+        endpoint.series().open.add(1);
         let until = engine::now() + Duration::from_secs(60);
         endpoint.idle.borrow_mut().push(Kept { socket: Socket::adopt(ours.into()), until });
         listener.accept().unwrap().0

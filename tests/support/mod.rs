@@ -15,6 +15,7 @@ mod message;
 mod nginx;
 mod origin;
 mod program;
+mod prometheus;
 mod proxy;
 mod raw_client;
 mod snapshot;
@@ -25,7 +26,8 @@ pub use message::{Response, decode_chunked, request_length};
 pub use nginx::Nginx;
 pub use origin::{After, Origin, Received, Respond};
 pub use program::{TempDir, eventually, program, signal};
-pub use proxy::{Proxy, edge};
+pub use prometheus::{Prometheus, promtool};
+pub use proxy::{Proxy, edge, sum_of};
 pub use raw_client::RawClient;
 pub use snapshot::{difference, snapshot};
 

@@ -173,10 +173,10 @@ impl Proxy {
         self.client_of("metrics").get("/metrics").text().to_owned()
     }
 
-    /// The value of one series on the metrics page, labels included in `series`.
+    /// The value of one series on the metrics page, labels included in `series`. A name alone is
+    /// the sum of its series.
     pub fn metric(&self, series: &str) -> Option<f64> {
-        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.trim().parse().ok();
-        self.metrics().lines().find_map(value)
+        sum_of(&self.metrics(), series)
     }
 
     /// Writes another configuration over the one it was started with.
@@ -266,6 +266,16 @@ impl Drop for Proxy {
             eprintln!("--- stderr of the proxy\n{}---", self.log());
         }
     }
+}
+
+/// The sum of the samples on a metrics page whose line begins with `series`, a name with or without
+/// its labels; `None`: there are none.
+pub fn sum_of(page: &str, series: &str) -> Option<f64> {
+    let value = |line: &str| {
+        let rest = line.strip_prefix(series).filter(|rest| rest.starts_with(['{', ' ']))?;
+        rest.rsplit(' ').next()?.trim().parse::<f64>().ok()
+    };
+    page.lines().filter_map(value).reduce(|sum, more| sum + more)
 }
 
 /// Nothing that the shell of the tests has set, and the proxy would obey.

@@ -1,0 +1,83 @@
+//! `GET /metrics`: the format that `Accept` asks for, sent in chunks while it is written. Between
+//! two pieces the control core does its other work; the data cores notice nothing but the request
+//! for their CPU time.
+
+use std::io;
+use std::rc::Rc;
+
+use crate::control::{Control, stats};
+use crate::engine::{self, Socket};
+use crate::http::head::{Keep, Method, RequestHead, Version};
+use crate::limits;
+use crate::telemetry::exposition::{Format, Outlet, Page};
+use crate::telemetry::{metrics_page, timestamp};
+
+pub(super) fn is_path(control: &Control, head: &RequestHead, bytes: &[u8]) -> bool {
+    head.path.of(bytes) == control.plan().metering.path.as_bytes()
+}
+
+/// What is not a request for the page is answered like any mistake.
+pub(super) fn is_asked(control: &Control, head: &RequestHead, bytes: &[u8]) -> bool {
+    is_path(control, head, bytes) && matches!(head.method, Method::Get | Method::Head)
+}
+
+/// Whoever does not know chunks gets the page up to the end of the connection.
+pub(super) async fn serve(
+    control: &Rc<Control>,
+    socket: &Socket,
+    head: &RequestHead,
+    bytes: &[u8],
+    keep: Keep,
+) -> io::Result<()> {
+    let format = Format::accepted(head.named(bytes, b"accept").unwrap_or_default());
+    let chunked = head.version != Version::Http10;
+    let mut answer = b"HTTP/1.1 200 OK\r\nDate: ".to_vec();
+    timestamp::http_date(engine::wall_clock(), &mut answer);
+    let framing = if chunked { "Transfer-Encoding: chunked\r\n" } else { "" };
+    let close = if keep == Keep::Close || !chunked { "Connection: close\r\n" } else { "" };
+    let kind = format.content_type();
+    let rest = format!("\r\nContent-Type: {kind}\r\nVary: Accept\r\n{framing}{close}\r\n");
+    answer.extend_from_slice(rest.as_bytes());
+    let mut chunks = Chunks { socket, chunked, head: answer };
+    if head.method == Method::Head {
+        return chunks.send(&[], &[]).await;
+    }
+    let snapshot = stats::snapshot(control).await;
+    let series = control.registry.series();
+    let mut page = Page::new(format, chunks);
+    metrics_page::write(&snapshot, &series, control.plan().metering.compat, &mut page).await?;
+    let mut chunks = page.end().await?;
+    chunks.send(if chunked { b"0\r\n\r\n" } else { b"" }, &[]).await?;
+    // Closing is how the end is told.
+    if chunked { Ok(()) } else { Err(io::ErrorKind::ConnectionAborted.into()) }
+}
+
+/// The page's way out.
+struct Chunks<'a> {
+    socket: &'a Socket,
+    chunked: bool,
+    /// Leaves with the first piece.
+    head: Vec<u8>,
+}
+
+impl Chunks<'_> {
+    async fn send(&mut self, frame: &[u8], piece: &[u8]) -> io::Result<()> {
+        self.head.extend_from_slice(frame);
+        let tail: &[u8] = if self.chunked && !piece.is_empty() { b"\r\n" } else { b"" };
+        let sent = self.socket.send(&[&self.head, piece, tail], limits::ADMIN_TIMEOUT).await;
+        self.head.clear();
+        sent.map_err(|_| io::ErrorKind::ConnectionAborted.into())
+    }
+}
+
+impl Outlet for Chunks<'_> {
+    async fn take(&mut self, piece: &mut Vec<u8>) -> io::Result<()> {
+        if !piece.is_empty() {
+            let size = if self.chunked { format!("{:x}\r\n", piece.len()) } else { String::new() };
+            self.send(size.as_bytes(), piece).await?;
+            piece.clear();
+            engine::yield_now().await;
+        }
+        Ok(())
+    }
+}

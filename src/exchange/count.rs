@@ -1,0 +1,121 @@
+//! An exchange that has ended, in the numbers of all that had a part in it: its core, and its
+//! listener, route, cluster and endpoint. Additions to cells of this core, no allocation.
+
+use crate::exchange::Exchange;
+use crate::exchange::failure::{Failure, Side};
+use crate::exchange::record::Timings;
+use crate::http::head::Method;
+use crate::plan::{Action, Bounds};
+use crate::shard::counters::Counters;
+use crate::shard::series::{ClusterCells, EndpointCells, Phases, RouteCells, Taken};
+use crate::telemetry::metrics::answer_slot;
+
+pub(super) fn count(exchange: &Exchange, timings: &Timings, failure: Option<Failure>) {
+    let (generation, progress, marks) = (&exchange.generation, &exchange.progress, &exchange.marks);
+    let action = exchange.route.map(|id| &generation.route(id).action);
+    let cluster = match action {
+        Some(Action::Forward(id)) => Some(generation.cluster(*id).series()),
+        Some(Action::Respond(_) | Action::Redirect(_) | Action::Echo) | None => None,
+    };
+    let endpoint = exchange.endpoint.as_ref().map(|endpoint| endpoint.series());
+    let listener = exchange.origin.door.cells();
+    let places = Places {
+        counters: exchange.shard.counters(),
+        listener: &listener.traffic,
+        route: generation.series.route(exchange.route),
+        cluster: cluster.as_ref().map(|cells| &***cells),
+        endpoint: endpoint.as_ref().map(|cells| &***cells),
+    };
+    let facts = Facts {
+        method: exchange.head.method,
+        status: progress.status.get(),
+        received: progress.received.get(),
+        sent: progress.sent.get(),
+        failure,
+        phases: Phases {
+            connect: marks.admitted.is_some() && !progress.reused.get(),
+            first_byte: marks.connected.is_some(),
+        },
+    };
+    places.add(&generation.series.bounds, &facts, timings);
+}
+
+/// Where an exchange is counted.
+struct Places<'a> {
+    counters: &'a Counters,
+    listener: &'a RouteCells,
+    route: &'a RouteCells,
+    /// `None`: it was answered here.
+    cluster: Option<&'a ClusterCells>,
+    /// `None`: it came to none.
+    endpoint: Option<&'a EndpointCells>,
+}
+
+/// What is counted of it.
+struct Facts {
+    method: Method,
+    status: u16,
+    received: u64,
+    sent: u64,
+    failure: Option<Failure>,
+    phases: Phases,
+}
+
+impl Places<'_> {
+    fn add(&self, bounds: &Bounds, facts: &Facts, timings: &Timings) {
+        let taken = Taken::new(bounds, timings.total);
+        let counters = self.counters;
+        counters.answers[answer_slot(facts.method, facts.status)].add(1);
+        counters.bytes_in.add(facts.received);
+        counters.bytes_out.add(facts.sent);
+        counters.durations.add(taken);
+        if let Some(failure) = facts.failure {
+            counters.failures[failure.index()].add(1);
+        }
+        for cells in [self.listener, self.route] {
+            cells.exchanges.add(facts.status, taken);
+            cells.bytes_in.add(facts.received);
+            cells.bytes_out.add(facts.sent);
+        }
+        if let Some(cells) = self.cluster {
+            cells.exchanges.add(facts.status, taken);
+            cells.add_phases(bounds, timings, facts.phases);
+            if let Some(failure) = facts.failure.filter(|f| f.side() == Side::Upstream) {
+                cells.failures[failure.index()].add(1);
+            }
+        }
+        if let Some(cells) = self.endpoint {
+            cells.exchanges.add(facts.status, taken);
+        }
+    }
+}
+
+/// For scripts/bench: so many exchanges that were answered well over a kept connection.
+pub fn rehearse(iterations: u64) {
+    let bounds = std::hint::black_box(Bounds::usual());
+    let (counters, cluster, endpoint) =
+        (Counters::new(), ClusterCells::default(), EndpointCells::default());
+    let (listener, route) = (RouteCells::default(), RouteCells::default());
+    let places = Places {
+        counters: &counters,
+        listener: &listener,
+        route: &route,
+        cluster: Some(&cluster),
+        endpoint: Some(&endpoint),
+    };
+    let facts = Facts {
+        method: Method::Get,
+        status: 200,
+        received: 100,
+        sent: 1000,
+        failure: None,
+        phases: Phases { connect: false, first_byte: true },
+    };
+    let micros = std::time::Duration::from_micros;
+    let timings = Timings { first_byte: micros(300), total: micros(2_000), ..Timings::default() };
+    for _ in 0..iterations {
+        let places = std::hint::black_box(&places);
+        places.add(&bounds, std::hint::black_box(&facts), std::hint::black_box(&timings));
+    }
+    assert_eq!(counters.read().requests(), iterations);
+}
