@@ -256,6 +256,27 @@ pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 pub const EVENT_BATCH_MAX: usize = 64;
 /// Events that may wait for one subscriber. It loses those beyond, and is told how many.
 pub const SUBSCRIBER_EVENTS_MAX: usize = 10_000;
+/// Streams of events that the admin port has open at once. More are answered 429.
+pub const STREAMS_MAX: usize = 4;
+/// How long a stream goes on when it is not said, and at most, in seconds: nobody forgets one.
+pub const STREAM_SECONDS: u64 = 60;
+pub const STREAM_SECONDS_MAX: u64 = 3600;
+/// Most events that a stream is asked to end after.
+pub const STREAM_COUNT_MAX: u64 = 1_000_000;
+/// Taps that run at once. Another is answered 429: a core looks at no more than one.
+pub const TAPS_MAX: usize = 1;
+/// Exchanges that may wait for the reader of a tap. It loses those beyond, and is told how many.
+pub const TAP_EVENTS_MAX: usize = 256;
+/// Exchanges that a core gathers for a tap before it sends them: each may be large.
+pub const TAP_BATCH_MAX: usize = 8;
+/// Most bytes that a tap shows of a body. More are cut off.
+pub const TAP_BODY_BYTES_MAX: usize = 16 * 1024;
+/// Longest name, path or method that a tap is told to look for. Longer is answered 400.
+pub const TAP_TEXT_BYTES_MAX: usize = 1024;
+/// Bytes of a stream that are gathered before they are sent, when so many wait.
+pub const STREAM_PIECE_BYTES: usize = 16 * 1024;
+/// How long a stream's reader may take for a piece. Then its connection is closed.
+pub const STREAM_SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most entries of the blacklist. More are refused.
 pub const BLACKLIST_ENTRIES_MAX: usize = 100_000;
 /// Longest time of an entry of the blacklist, ten years. Longer is answered 400: it is to be for

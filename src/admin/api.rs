@@ -9,8 +9,8 @@ use crate::admin::call::{Answer, Call};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::{
-    Port, blacklist, changes, clusters, config, connections, drain, endpoints, errors, health,
-    logging, metrics, openapi, refusal, status, upgrade,
+    Port, blacklist, changes, clusters, config, connections, drain, endpoints, errors, events,
+    health, logging, metrics, openapi, refusal, status, tap, upgrade,
 };
 use crate::control::Control;
 use crate::control::overrides::Admission;
@@ -59,6 +59,12 @@ pub(super) enum Kind {
     Time,
     /// `true` or `false`.
     Flag,
+    /// Of up to `limits::TAP_TEXT_BYTES_MAX` bytes.
+    Text,
+    /// `404` or `5xx`.
+    Status,
+    /// Some of these, by comma.
+    Words(&'static [&'static str]),
     /// An IP address.
     Address,
     /// An IP address or a CIDR block.
@@ -209,6 +215,29 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[json(errors::FORGOTTEN)],
         |control, _| Box::pin(errors::forget(control)),
     ),
+    Operation {
+        role: Some(Role::Operator),
+        parameters: events::PARAMETERS,
+        ..page(
+            "/admin/events",
+            "What happens, as it happens: a line of JSON for each event, and one that says how \
+             many were lost when they are read too slowly.",
+            &[events::GIVES],
+            |control, call| Box::pin(events::stream(control, call)),
+        )
+    },
+    Operation {
+        role: Some(Role::Operator),
+        parameters: tap::PARAMETERS,
+        ..page(
+            "/admin/tap",
+            "Exchanges that fit all of the parameters, as they end: a line of JSON for each with \
+             both heads and, if wanted, the beginnings of both bodies; secrets are hidden. One tap \
+             at a time; read too slowly, it loses exchanges and says how many.",
+            &[events::GIVES],
+            |control, call| Box::pin(tap::stream(control, call)),
+        )
+    },
     Operation {
         parameters: blacklist::LOOK,
         ..page(
@@ -456,6 +485,11 @@ impl Operation {
     /// Whether it changes anything: then it is audited, and no other site may make a browser ask.
     pub(super) fn changes(&self) -> bool {
         !self.method.is_safe()
+    }
+
+    /// What clients send is looked at only by whoever may change things, and not unseen.
+    pub(super) fn is_audited(&self) -> bool {
+        self.changes() || self.role > Some(Role::Viewer)
     }
 
     pub(super) fn body_bytes_max(&self) -> usize {

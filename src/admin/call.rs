@@ -9,8 +9,11 @@ use serde_json::Number;
 
 use crate::admin::api::{JSON, Kind, Parameter, unescaped};
 use crate::admin::refusal::Refusal;
+use crate::admin::stream::{self, Stream};
 use crate::config;
+use crate::limits;
 use crate::plan::Network;
+use crate::telemetry::tap::Statuses;
 
 /// Owns what it needs of the head: its buffer is read over by the body.
 #[derive(Clone, Debug)]
@@ -27,7 +30,6 @@ pub(super) struct Call {
     pub(super) body: Vec<u8>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
@@ -35,6 +37,8 @@ pub(super) struct Answer {
     /// For the audit log: what is different now.
     pub(super) changed: Option<String>,
     pub(super) etag: Option<String>,
+    /// Instead of the body.
+    pub(super) stream: Option<Stream>,
 }
 
 impl Answer {
@@ -45,7 +49,11 @@ impl Answer {
     }
 
     pub(super) fn page(content_type: &'static str, body: Vec<u8>) -> Answer {
-        Answer { status: 200, content_type, body, changed: None, etag: None }
+        Answer { status: 200, content_type, body, changed: None, etag: None, stream: None }
+    }
+
+    pub(super) fn stream(stream: Stream) -> Answer {
+        Answer { stream: Some(stream), ..Answer::page(stream::NDJSON, Vec::new()) }
     }
 
     pub(super) fn with_etag(mut self, etag: String) -> Answer {
@@ -145,6 +153,12 @@ impl Kind {
                 Ok(number) if number <= max && value.bytes().all(|b| b.is_ascii_digit()) => Ok(()),
                 Ok(_) | Err(_) => Err(format!("a whole number up to {max}")),
             },
+            Kind::Text if (1..=limits::TAP_TEXT_BYTES_MAX).contains(&value.len()) => Ok(()),
+            Kind::Text => Err(format!("1 to {} bytes of text", limits::TAP_TEXT_BYTES_MAX)),
+            Kind::Status if Statuses::parse(value).is_some() => Ok(()),
+            Kind::Status => Err("a status such as 404, or a class such as 5xx".to_owned()),
+            Kind::Words(words) if value.split(',').all(|word| words.contains(&word)) => Ok(()),
+            Kind::Words(words) => Err(format!("some of {}, by comma", words.join(", "))),
             Kind::Address => match value.parse::<IpAddr>() {
                 Ok(_) => Ok(()),
                 Err(_) => Err("an IP address".to_owned()),

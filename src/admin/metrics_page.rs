@@ -5,6 +5,7 @@
 use std::io;
 use std::rc::Rc;
 
+use crate::admin::chunks::Chunks;
 use crate::control::{Control, stats};
 use crate::engine::{self, Socket};
 use crate::http::head::{Keep, Method, RequestHead, Version};
@@ -38,43 +39,23 @@ pub(super) async fn serve(
     let kind = format.content_type();
     let rest = format!("\r\nContent-Type: {kind}\r\nVary: Accept\r\n{framing}{close}\r\n");
     answer.extend_from_slice(rest.as_bytes());
-    let mut chunks = Chunks { socket, chunked, head: answer };
+    let mut chunks = Chunks { socket, chunked, head: answer, patience: limits::ADMIN_TIMEOUT };
     if head.method == Method::Head {
-        return chunks.send(&[], &[]).await;
+        return chunks.begin().await;
     }
     let snapshot = stats::snapshot(control).await;
     let series = control.registry.series();
     let mut page = Page::new(format, chunks);
     metrics_page::write(&snapshot, &series, control.plan().metering.compat, &mut page).await?;
-    let mut chunks = page.end().await?;
-    chunks.send(if chunked { b"0\r\n\r\n" } else { b"" }, &[]).await?;
+    page.end().await?.end().await?;
     // Closing is how the end is told.
     if chunked { Ok(()) } else { Err(io::ErrorKind::ConnectionAborted.into()) }
-}
-
-/// The page's way out.
-struct Chunks<'a> {
-    socket: &'a Socket,
-    chunked: bool,
-    /// Leaves with the first piece.
-    head: Vec<u8>,
-}
-
-impl Chunks<'_> {
-    async fn send(&mut self, frame: &[u8], piece: &[u8]) -> io::Result<()> {
-        self.head.extend_from_slice(frame);
-        let tail: &[u8] = if self.chunked && !piece.is_empty() { b"\r\n" } else { b"" };
-        let sent = self.socket.send(&[&self.head, piece, tail], limits::ADMIN_TIMEOUT).await;
-        self.head.clear();
-        sent.map_err(|_| io::ErrorKind::ConnectionAborted.into())
-    }
 }
 
 impl Outlet for Chunks<'_> {
     async fn take(&mut self, piece: &mut Vec<u8>) -> io::Result<()> {
         if !piece.is_empty() {
-            let size = if self.chunked { format!("{:x}\r\n", piece.len()) } else { String::new() };
-            self.send(size.as_bytes(), piece).await?;
+            self.piece(piece).await?;
             piece.clear();
             engine::yield_now().await;
         }

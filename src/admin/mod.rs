@@ -7,6 +7,7 @@ mod auth;
 mod blacklist;
 mod call;
 mod changes;
+mod chunks;
 pub(crate) mod client;
 mod clusters;
 mod config;
@@ -14,6 +15,7 @@ mod connections;
 mod drain;
 mod endpoints;
 mod errors;
+mod events;
 mod health;
 mod logging;
 mod metrics;
@@ -22,6 +24,8 @@ mod openapi;
 mod refusal;
 mod shape;
 mod status;
+mod stream;
+mod tap;
 mod upgrade;
 
 use std::borrow::Cow;
@@ -58,11 +62,13 @@ pub(crate) struct Desk {
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     refused: Refused,
+    /// That are open.
+    streams: Rc<Cell<usize>>,
 }
 
 impl Desk {
     pub(crate) fn new(now: Instant, wall: SystemTime) -> Desk {
-        Desk { started: now, started_at: wall, refused: Refused::default() }
+        Desk { started: now, started_at: wall, refused: Refused::default(), streams: Rc::default() }
     }
 }
 
@@ -132,10 +138,19 @@ async fn connection(control: &Rc<Control>, mut input: Input<'_>, peer: SocketAdd
             continue;
         }
         let mut request = Request { control, peer, port, head: &head, body_is_over: false };
-        let result = match refused {
+        let mut result = match refused {
             None => request.answer(&mut input).await,
             Some(refusal) => Err(refusal),
         };
+        if let Ok(answer) = &mut result
+            && let Some(stream) = answer.stream.take()
+            && head.method != Method::Head
+        {
+            if stream::serve(control, &mut input, &head, stream).await.is_ok() {
+                linger(input.socket).await;
+            }
+            return;
+        }
         let keep = if request.body_is_over { head.keep } else { Keep::Close };
         if request.send(&input, result, keep).await.is_err() {
             return;
@@ -251,7 +266,7 @@ impl Request<'_> {
             Ok(()) => self.run(input, &found, &who).await,
             Err(refusal) => Err(refusal),
         };
-        if matches!(&found, Found::Operation(operation, _) if operation.changes()) {
+        if matches!(&found, Found::Operation(operation, _) if operation.is_audited()) {
             let (status, changed) = match &result {
                 Ok(answer) => (answer.status, answer.changed.as_deref().unwrap_or_default()),
                 Err(refusal) => (refusal.status(), ""),

@@ -8,6 +8,7 @@ use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::{Port, config};
 use crate::http::head::Method;
+use crate::limits;
 
 pub(super) const SHAPE: Shape = Shape::Anything;
 
@@ -156,6 +157,15 @@ fn parameter(parameter: &Parameter) -> Value {
         Kind::Whole { max } => json!({ "type": "integer", "minimum": 0, "maximum": max }),
         Kind::Time => Shape::Time.schema(),
         Kind::Flag => Shape::Flag.schema(),
+        Kind::Words(words) => {
+            let words = words.join("|");
+            json!({ "type": "string", "pattern": format!("^({words})(,({words}))*$") })
+        }
+        Kind::Text => {
+            let most = limits::TAP_TEXT_BYTES_MAX;
+            json!({ "type": "string", "minLength": 1, "maxLength": most })
+        }
+        Kind::Status => json!({ "type": "string", "pattern": "^([1-5][0-9]{2}|[1-5]xx|0)$" }),
         Kind::Address | Kind::Network => Shape::Network.schema(),
     };
     json!({

@@ -57,6 +57,7 @@ pub(super) enum Refusal {
     Absent(String),
     /// Not in this state of the process.
     Conflict(String),
+    TooManyStreams(String),
     /// There is no room for more of it.
     Full(String),
     /// With every mistake.
@@ -118,6 +119,7 @@ impl Refusal {
             Refusal::Invalid(message) => (400, "INVALID_REQUEST", message.clone().into()),
             Refusal::Absent(message) => (404, "NOT_FOUND", message.clone().into()),
             Refusal::Conflict(message) => (409, "CONFLICT", message.clone().into()),
+            Refusal::TooManyStreams(message) => (429, "TOO_MANY_STREAMS", message.clone().into()),
             Refusal::Full(message) => (507, "FULL", message.clone().into()),
             Refusal::Configuration(errors) => {
                 let count = errors.list().len();
@@ -160,6 +162,7 @@ impl Refusal {
             | Refusal::Conflict(_)
             | Refusal::Configuration(_)
             | Refusal::Superseded(_)
+            | Refusal::TooManyStreams(_)
             | Refusal::Full(_)
             | Refusal::UpgradeFailed(_) => None,
         }

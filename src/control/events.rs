@@ -11,15 +11,14 @@ use crate::telemetry::audit_log::Record;
 
 impl Control {
     /// Everything of these kinds that happens from now on; up to `most` may wait.
-    #[expect(dead_code, reason = "sinks and the admin port subscribe")]
     pub(crate) fn subscribe(&self, kinds: Kinds, most: usize) -> Subscription {
         let subscription = self.bus.subscribe(kinds, most);
         self.want_events();
         subscription
     }
 
-    /// Data cores make only what somebody wants.
-    fn want_events(&self) {
+    /// Data cores make only what somebody wants: called when a subscriber has come or gone.
+    pub(crate) fn want_events(&self) {
         let wanted = self.bus.wanted();
         if self.wanted_events.replace(wanted) != wanted {
             self.to_shards(|| ToShard::WantEvents(wanted));

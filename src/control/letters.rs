@@ -58,6 +58,7 @@ fn keep(kept: &mut VecDeque<ToShard>, letter: ToShard) {
         ToShard::Endpoints(cluster, _) => kept
             .retain(|older| !matches!(older, ToShard::Endpoints(theirs, _) if theirs == cluster)),
         ToShard::WantEvents(_) => kept.retain(|older| !matches!(older, ToShard::WantEvents(_))),
+        ToShard::Tap(_) => kept.retain(|older| !matches!(older, ToShard::Tap(_))),
         ToShard::Blacklist(_) => kept.retain(|older| !matches!(older, ToShard::Blacklist(_))),
         ToShard::Retire(_) => kept.retain(|older| !matches!(older, ToShard::Retire(_))),
         ToShard::Install(_)

@@ -15,6 +15,7 @@ use crate::shard::connections::Connection;
 use crate::shard::rejected::Rejected;
 use crate::shard::series::{ClusterCells, EndpointCells, SeriesShare};
 use crate::telemetry::health::Health;
+use crate::telemetry::tap::Tap;
 use crate::upstream::tally::Tallied;
 
 /// To a data core.
@@ -36,6 +37,8 @@ pub enum ToShard {
     Health(Health),
     /// From the control core: which events somebody wants now.
     WantEvents(Kinds),
+    /// From the control core: show these exchanges, or no more.
+    Tap(Option<Box<Tap>>),
     /// From the control core: who may not connect from now on.
     Blacklist(Shared<Blocked>),
     /// From the control core: answered by `Lent`.

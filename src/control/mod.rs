@@ -24,6 +24,7 @@ pub(crate) mod registry;
 pub(crate) mod reload;
 mod start;
 pub(crate) mod stats;
+mod tap;
 mod upgrade;
 
 pub use start::{StartError, run};
@@ -70,6 +71,7 @@ pub(crate) struct Control {
     program: Program,
     blacklist: Keeper,
     pub(crate) bus: Bus,
+    taps: Taps,
     /// What the data cores make.
     wanted_events: Cell<Kinds>,
     upgrades: Upgrades,
@@ -96,6 +98,12 @@ pub(crate) struct Control {
     changed: RefCell<Vec<Waker>>,
     full: Complaint,
     cannot_accept: Complaint,
+}
+
+#[derive(Default)]
+struct Taps {
+    open: Cell<usize>,
+    begun: Cell<u64>,
 }
 
 /// The plan in force, and the keys of what it names, in its order.

@@ -187,6 +187,7 @@ impl Parts {
             upgrades: Upgrades::default(),
             blacklist: self.blacklist,
             bus: Bus::default(),
+            taps: super::Taps::default(),
             wanted_events: Cell::new(Kinds::NONE),
             clusters: RefCell::new(clusters),
             totals: RefCell::new(Totals::new(cores, Some(self.publisher))),

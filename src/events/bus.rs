@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 
 use crate::exchange::failure::Failure;
 use crate::exchange::record::Record;
+use crate::telemetry::tap::Tapped;
 use crate::telemetry::timestamp;
 
 /// A fact.
@@ -28,6 +29,8 @@ pub enum Event {
     Reload(Reload),
     Health(Health),
     Audit(Audit),
+    /// One that an operator watches.
+    Exchange(Box<Tapped>),
 }
 
 /// What an event is about; sets of kinds are sums.
@@ -42,6 +45,8 @@ impl Kinds {
     pub const RELOAD: Kinds = Kinds(8);
     pub const HEALTH: Kinds = Kinds(16);
     pub const AUDIT: Kinds = Kinds(32);
+    /// Whoever taps, and nobody else: not one of all.
+    pub const TAPPED: Kinds = Kinds(64);
     pub const ALL: Kinds = Kinds(63);
 
     /// By the name that events of the kind have.
@@ -165,6 +170,7 @@ impl Event {
             Event::Reload(_) => Kinds::RELOAD,
             Event::Health(_) => Kinds::HEALTH,
             Event::Audit(_) => Kinds::AUDIT,
+            Event::Exchange(_) => Kinds::TAPPED,
         }
     }
 }
@@ -306,14 +312,19 @@ impl Inbox {
 }
 
 impl Subscription {
+    /// What waits already.
+    pub fn next_now(&self) -> Option<Received> {
+        let lost = self.0.lost.take();
+        if lost > 0 {
+            return Some(Received::Lost(lost));
+        }
+        self.0.events.borrow_mut().pop_front().map(Received::Event)
+    }
+
     pub async fn next(&self) -> Received {
         std::future::poll_fn(|context| {
-            let lost = self.0.lost.take();
-            if lost > 0 {
-                return Poll::Ready(Received::Lost(lost));
-            }
-            if let Some(event) = self.0.events.borrow_mut().pop_front() {
-                return Poll::Ready(Received::Event(event));
+            if let Some(received) = self.next_now() {
+                return Poll::Ready(received);
             }
             self.0.waker.set(Some(context.waker().clone()));
             Poll::Pending
@@ -349,7 +360,8 @@ mod tests {
                 | Event::Request(_)
                 | Event::Failure(_)
                 | Event::Health(_)
-                | Event::Audit(_) => None,
+                | Event::Audit(_)
+                | Event::Exchange(_) => None,
             },
             Some(Received::Lost(_)) | None => None,
         }

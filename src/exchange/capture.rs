@@ -9,6 +9,7 @@ use crate::exchange::Progress;
 use crate::http::head::RequestHead;
 use crate::limits;
 use crate::telemetry::settings::{BodyCapture, Capturing, media_type};
+use crate::telemetry::tap::Tap;
 
 #[derive(Debug, Default)]
 pub struct Capture {
@@ -41,10 +42,30 @@ impl Capture {
         header(&self.response_head, name)
     }
 
+    /// As the client got them, in their order.
+    pub fn response_headers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let lines = self.response_head.split(|&byte| byte == b'\n').skip(1);
+        let lines = lines.take_while(|line| !line.trim_ascii().is_empty());
+        lines.filter_map(|line| {
+            let colon = line.iter().position(|&byte| byte == b':')?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
+    }
+
     fn clear(&mut self) {
         self.response_head.clear();
         self.request.forget();
         self.response.forget();
+    }
+}
+
+impl Capture {
+    fn keep_response_head(&mut self, settings: &Capturing, head: &[u8]) {
+        self.response_head.clear();
+        let end = head.windows(4).position(|window| window == b"\r\n\r\n");
+        self.response_head.extend_from_slice(&head[..end.map_or(head.len(), |end| end + 2)]);
+        let content_type = header(&self.response_head, b"content-type").unwrap_or_default();
+        self.response.begin(settings.response_body.as_ref(), content_type);
     }
 }
 
@@ -139,6 +160,10 @@ impl Captures {
 #[derive(Debug, Default)]
 pub(crate) struct Capturer {
     capture: RefCell<Option<Box<Capture>>>,
+    /// What an operator watches is kept beside it.
+    tapped: RefCell<Option<(Rc<Tap>, Box<Capture>)>>,
+    /// Either is there.
+    is_on: Cell<bool>,
     cores: Cell<usize>,
 }
 
@@ -151,13 +176,53 @@ impl Capturer {
         head: &RequestHead,
         bytes: &[u8],
     ) {
+        let capture = self.begun(captures, settings, head, bytes);
+        *self.capture.borrow_mut() = Some(capture);
+    }
+
+    #[cold]
+    pub(crate) fn begin_tapped(
+        &self,
+        captures: &Captures,
+        tap: Rc<Tap>,
+        head: &RequestHead,
+        bytes: &[u8],
+    ) {
+        let capture = self.begun(captures, tap.capturing(), head, bytes);
+        *self.tapped.borrow_mut() = Some((tap, capture));
+    }
+
+    fn begun(
+        &self,
+        captures: &Captures,
+        settings: &Capturing,
+        head: &RequestHead,
+        bytes: &[u8],
+    ) -> Box<Capture> {
         let mut capture = captures.free.borrow_mut().pop().unwrap_or_default();
         capture.request.held = Rc::clone(&captures.held);
         capture.response.held = Rc::clone(&captures.held);
         let content_type = head.named(bytes, b"content-type").unwrap_or_default();
         capture.request.begin(settings.request_body.as_ref(), content_type);
         self.cores.set(captures.cores);
-        *self.capture.borrow_mut() = Some(capture);
+        self.is_on.set(true);
+        capture
+    }
+
+    /// For each capture that is there.
+    #[cold]
+    fn each(&self, mut change: impl FnMut(&mut Capture, usize)) {
+        let cores = self.cores.get();
+        if let Some(capture) = self.capture.borrow_mut().as_deref_mut() {
+            change(capture, cores);
+        }
+        if let Some((_, capture)) = self.tapped.borrow_mut().as_mut() {
+            change(capture, cores);
+        }
+    }
+
+    pub(crate) fn take_tapped(&self) -> Option<(Rc<Tap>, Box<Capture>)> {
+        if self.is_on.get() { self.tapped.take() } else { None }
     }
 
     pub(crate) fn take(&self) -> Option<Box<Capture>> {
@@ -169,46 +234,48 @@ impl Capturer {
 impl Progress {
     /// The request's body goes up from its first byte.
     pub(crate) fn upload_begins(&self) {
-        if let Some(capture) = self.capturer.capture.borrow_mut().as_deref_mut() {
-            capture.request.restart();
+        if self.capturer.is_on.get() {
+            self.capturer.each(|capture, _| capture.request.restart());
         }
     }
 
     pub(crate) fn note_request_body(&self, data: &[u8]) {
-        if let Some(capture) = self.capturer.capture.borrow_mut().as_deref_mut() {
-            capture.request.push(data, self.capturer.cores.get());
+        if self.capturer.is_on.get() {
+            self.capturer.each(|capture, cores| capture.request.push(data, cores));
         }
     }
 
     /// The final head as it leaves; bytes behind its empty line do not matter.
     pub(crate) fn note_response_head(&self, settings: Option<&Capturing>, head: &[u8]) {
+        if !self.capturer.is_on.get() {
+            return;
+        }
         if let Some(capture) = self.capturer.capture.borrow_mut().as_deref_mut()
             && let Some(settings) = settings
         {
-            capture.response_head.clear();
-            let end = head.windows(4).position(|window| window == b"\r\n\r\n");
-            capture.response_head.extend_from_slice(&head[..end.map_or(head.len(), |end| end + 2)]);
-            let content_type = header(&capture.response_head, b"content-type").unwrap_or_default();
-            capture.response.begin(settings.response_body.as_ref(), content_type);
+            capture.keep_response_head(settings, head);
+        }
+        if let Some((tap, capture)) = self.capturer.tapped.borrow_mut().as_mut() {
+            capture.keep_response_head(tap.capturing(), head);
         }
     }
 
     /// More of a body that was carried by unread: its beginning is kept, or it is not wanted.
     pub(crate) fn request_carried(&self, count: usize) {
-        if let Some(capture) = self.capturer.capture.borrow_mut().as_deref_mut() {
-            capture.request.total += count as u64;
+        if self.capturer.is_on.get() {
+            self.capturer.each(|capture, _| capture.request.total += count as u64);
         }
     }
 
     pub(crate) fn response_carried(&self, count: usize) {
-        if let Some(capture) = self.capturer.capture.borrow_mut().as_deref_mut() {
-            capture.response.total += count as u64;
+        if self.capturer.is_on.get() {
+            self.capturer.each(|capture, _| capture.response.total += count as u64);
         }
     }
 
     pub(crate) fn note_response_body(&self, data: &[u8]) {
-        if let Some(capture) = self.capturer.capture.borrow_mut().as_deref_mut() {
-            capture.response.push(data, self.capturer.cores.get());
+        if self.capturer.is_on.get() {
+            self.capturer.each(|capture, cores| capture.response.push(data, cores));
         }
     }
 }

@@ -251,6 +251,9 @@ impl Exchange {
             let chains = self.head.lines.iter().filter(chain).map(|line| line.value.of(bytes));
             self.client_address = client_address(peer, &plan.trusted_proxies, chains);
         }
+        if shard.tapping.is_on() {
+            self.begin_tap(shard);
+        }
         if shard.guard.turns_away(self.client_address) {
             return Err(Failure::Blacklisted);
         }
@@ -261,6 +264,15 @@ impl Exchange {
         match self.head.framing {
             Framing::Length(length) if max != 0 && length > max => Err(Failure::BodyTooLarge),
             Framing::Length(_) | Framing::Chunked | Framing::None | Framing::UntilClose => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn begin_tap(&self, shard: &Shard) {
+        let (bytes, head) = (self.input.head(), &self.head);
+        let (method, path) = (head.method_name.of(bytes), head.path.of(bytes));
+        if let Some(tap) = shard.tapping.of(method, path, self.client_address) {
+            self.progress.capturer.begin_tapped(&shard.log.captures, tap, head, bytes);
         }
     }
 
@@ -325,6 +337,13 @@ impl Exchange {
             self.tell_trace(&line);
         }
         if let Some(capture) = capture {
+            shard.log.captures.give_back(capture);
+        }
+        if let Some((tap, capture)) = progress.capturer.take_tapped() {
+            let line = self.line(timings, failure, None);
+            if let Some(shown) = shard.tapping.shows(&tap, &line, &capture) {
+                shard.events.tell(&shard.mail, Event::Exchange(Box::new(shown)));
+            }
             shard.log.captures.give_back(capture);
         }
         if let Some(failure) = failure
@@ -507,11 +526,9 @@ async fn reply(
     };
     let mut work = shard.workspaces.take();
     reply.encode(&sending, &mut work.out);
-    if let Some(id) = exchange.route {
-        let settings = plan.capturing(exchange.generation.route(id));
-        exchange.progress.note_response_head(settings, &work.out);
-        exchange.progress.note_response_body(reply.sent_body(&sending));
-    }
+    let settings = exchange.route.and_then(|id| plan.capturing(exchange.generation.route(id)));
+    exchange.progress.note_response_head(settings, &work.out);
+    exchange.progress.note_response_body(reply.sent_body(&sending));
     exchange.progress.status.set(reply.status);
     exchange.progress.head_sent.set(true);
     let parts = [&work.out[..], b"", b""];

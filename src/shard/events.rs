@@ -70,7 +70,9 @@ impl Events {
 
     pub(crate) fn tell(&self, mail: &Mail, event: Event) {
         self.batch.borrow_mut().push(event);
-        if self.batch.borrow().len() >= limits::EVENT_BATCH_MAX {
+        let large = matches!(self.batch.borrow().last(), Some(Event::Exchange(_)));
+        let most = if large { limits::TAP_BATCH_MAX } else { limits::EVENT_BATCH_MAX };
+        if self.batch.borrow().len() >= most {
             self.flush(mail);
         }
     }

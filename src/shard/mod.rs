@@ -37,6 +37,7 @@ use crate::shard::series::{ListenerCells, Series};
 use crate::shard::spans::Spans;
 use crate::shard::workspace::Workspaces;
 use crate::telemetry::health::Health;
+use crate::telemetry::tap::Tapping;
 
 pub(crate) struct Shard {
     pub(crate) mail: Rc<Mail>,
@@ -44,6 +45,7 @@ pub(crate) struct Shard {
     doors: Doors,
     pub(crate) guard: Guard,
     pub(crate) events: Events,
+    pub(crate) tapping: Tapping,
     /// Connections from cores that have a plan already that is still on its way here.
     early: RefCell<Vec<ToShard>>,
     /// By core; its own is `counters()`.
@@ -92,6 +94,7 @@ pub(crate) async fn run(
         doors: Doors::default(),
         guard: Guard::default(),
         events: Events::default(),
+        tapping: Tapping::default(),
         early: RefCell::default(),
         all_counters,
         open,
@@ -137,6 +140,7 @@ impl Shard {
             | ToShard::Service(_)
             | ToShard::Health(_)
             | ToShard::WantEvents(_)
+            | ToShard::Tap(_)
             | ToShard::Drain { .. }
             | ToShard::Stop => self.follow(letter),
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
@@ -168,6 +172,7 @@ impl Shard {
             ToShard::Health(health) => *self.health.borrow_mut() = health,
             ToShard::Service(service) => self.serve(service),
             ToShard::WantEvents(kinds) => self.events.want(kinds),
+            ToShard::Tap(tap) => self.tapping.set(tap),
             ToShard::Blacklist(blocked) => {
                 self.tell_blocked();
                 self.guard.install(blocked);

@@ -56,6 +56,15 @@ impl Redact {
         Redact { headers: headers.map(lower).collect(), query, lengths }
     }
 
+    /// What either hides.
+    #[must_use]
+    pub fn and(mut self, other: &Redact) -> Redact {
+        self.headers.extend_from_slice(&other.headers);
+        self.query.extend_from_slice(&other.query);
+        self.lengths |= other.lengths;
+        self
+    }
+
     pub fn hides_header(&self, name: &[u8]) -> bool {
         self.headers.iter().any(|hidden| hidden.as_bytes().eq_ignore_ascii_case(name))
     }
@@ -176,6 +185,13 @@ impl JsonPaths {
             all.push(steps);
         }
         Ok(JsonPaths(all))
+    }
+
+    /// What either hides.
+    #[must_use]
+    pub fn and(mut self, other: &JsonPaths) -> JsonPaths {
+        self.0.extend_from_slice(&other.0);
+        self
     }
 
     pub fn is_empty(&self) -> bool {
