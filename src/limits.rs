@@ -319,6 +319,9 @@ pub const DESCRIPTORS_PER_MESSAGE: usize = 200;
 /// How long a new process may take until it serves: names may have to be resolved first. Then it is
 /// ended, and the old one goes on.
 pub const UPGRADE_READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a new process that has closed its stream, or talks nonsense, may take to end by itself:
+/// its exit status tells why. Then it is ended.
+pub const UPGRADE_END_GRACE: Duration = Duration::from_millis(500);
 /// How long either side of an upgrade may take to pass the sockets on.
 pub const UPGRADE_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long clients of a process that was replaced may be between two requests: their next one is

@@ -315,7 +315,13 @@ enum Run {
 async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     let handed_over = loop {
         match first(signals.next(), control.end()).await {
-            Either::First(Ok(Signal::Stop)) => break Vec::new(),
+            Either::First(Ok(Signal::Stop)) => {
+                let keys = control.end_upgrade().await;
+                if control.upgrades.handed_over().is_some() {
+                    control.reloads.end_ports();
+                }
+                break keys;
+            }
             Either::First(Ok(Signal::Reopen)) => {
                 if let Some(publisher) = &control.totals.borrow().log {
                     publisher.reopen();

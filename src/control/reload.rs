@@ -157,6 +157,8 @@ struct OwnPort {
 pub(super) struct Reloads {
     queue: RefCell<VecDeque<Job>>,
     running: Cell<bool>,
+    /// Something is being changed.
+    busy: Cell<bool>,
     last: RefCell<Option<LastReload>>,
     history: RefCell<VecDeque<Applied>>,
     counts: Cell<ReloadCounts>,
@@ -172,6 +174,7 @@ impl Reloads {
         let reloads = Reloads {
             queue: RefCell::default(),
             running: Cell::new(false),
+            busy: Cell::new(false),
             last: RefCell::new(None),
             history: RefCell::default(),
             counts: Cell::new(ReloadCounts::at(engine::wall_clock())),
@@ -181,6 +184,10 @@ impl Reloads {
         };
         reloads.remember(version, Trigger::Start, Rc::from(text));
         reloads
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.get()
     }
 
     /// Metrics and admin are another process's from now on.
@@ -342,7 +349,13 @@ impl Control {
         let begun = engine::precise_now();
         let at = engine::wall_clock();
         let before = self.plan().version;
+        // The sockets that it hands over are to be those of the plan in force.
+        while self.upgrades.is_running() {
+            self.changed_once().await;
+        }
+        self.reloads.busy.set(true);
         let result = self.try_job(job).await;
+        self.reloads.busy.set(false);
         let outcome = match result {
             // Nothing was asked for, nothing has happened.
             Ok(None) => return Ok(Report { version: self.plan().version, warnings: Vec::new() }),
@@ -424,6 +437,10 @@ impl Control {
     fn refuse_while_draining(&self) -> Result<(), Refused> {
         if self.draining.get() {
             return Err(Refused::Impossible("the process is draining".to_owned()));
+        }
+        if self.upgrades.handed_over().is_some() {
+            let reason = "another process has taken over: it has read the file itself";
+            return Err(Refused::Impossible(reason.to_owned()));
         }
         Ok(())
     }
