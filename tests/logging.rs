@@ -64,6 +64,25 @@ fn a_template_shows_what_it_names_and_hides_secrets() {
 }
 
 #[test]
+fn a_template_names_the_trace_of_an_exchange_that_has_one() {
+    let origin = Origin::start();
+    let log = "[logging.access]\npath = \"access.log\"\nformat = \"template\"\n\
+               template = 'trace={trace_id}'\n[tracing]\nenabled = true\n";
+    let proxy = Proxy::start(&through(&origin, "", log));
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut client = proxy.client();
+    client.send(&format!(
+        "GET /own HTTP/1.1\r\nHost: a\r\ntraceparent: 00-{trace}-00f067aa0ba902b7-01\r\n\r\n"
+    ));
+    assert_eq!(client.read_response().status, 204);
+    client.send("nonsense\r\n\r\n");
+    assert_eq!(client.read_response().status, 400);
+    let lines = lines(&proxy, 2);
+    assert_eq!(lines[0], format!("trace={trace}"));
+    assert_eq!(lines[1], "trace=-");
+}
+
+#[test]
 fn the_text_format_is_one_line_that_people_read() {
     let origin = Origin::start().on("GET /", Respond::text("x"));
     let log = "[logging.access]\npath = \"access.log\"\nformat = \"text\"\n";
