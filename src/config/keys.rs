@@ -228,6 +228,13 @@ const GENERAL: &[Key] = &[
         "group that it becomes a member of, instead of the user's own",
     ),
     key(
+        "pid_file",
+        "path",
+        Absent("none"),
+        "pid_file = \"/run/corelane/pid\"",
+        "file that names the process that serves, after an upgrade too; `user` must be able to write",
+    ),
+    key(
         "trusted_proxies",
         "list of networks",
         Is("[]"),

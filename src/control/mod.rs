@@ -13,6 +13,8 @@ mod generations;
 mod letters;
 pub mod message;
 mod names;
+mod notify;
+mod pid_file;
 mod ports;
 pub(crate) mod registry;
 pub(crate) mod reload;
@@ -38,6 +40,7 @@ use crate::control::message::{
     ClusterShare, EndpointShare, Install, SpanChange, ToControl, ToShard,
 };
 use crate::control::names::Watch;
+use crate::control::notify::Notify;
 use crate::control::ports::Held;
 use crate::control::registry::Registry;
 use crate::control::reload::{Reloads, Trigger};
@@ -64,6 +67,7 @@ pub(crate) struct Control {
     /// What the data cores make.
     wanted_events: Cell<Kinds>,
     upgrades: Upgrades,
+    notify: Notify,
     /// The limit of the process.
     open_files: u64,
     shards: Vec<Letters>,
@@ -317,8 +321,9 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
         match first(signals.next(), control.end()).await {
             Either::First(Ok(Signal::Stop)) => {
                 let keys = control.end_upgrade().await;
-                if control.upgrades.handed_over().is_some() {
-                    control.reloads.end_ports();
+                match control.upgrades.handed_over() {
+                    Some(_) => control.reloads.end_ports(),
+                    None => control.notify.stopping(),
                 }
                 break keys;
             }

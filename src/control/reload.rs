@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -256,6 +257,7 @@ struct Ground {
     version: u64,
     cores: usize,
     user: Option<User>,
+    pid_file: Option<PathBuf>,
     open_files: u64,
 }
 
@@ -270,6 +272,8 @@ impl Control {
     pub(crate) async fn reload(self: &Rc<Self>, trigger: Trigger) -> Result<Report, Refused> {
         if self.source.file().is_none() {
             let name = self.source.name();
+            self.notify.reloading();
+            self.notify.refused(self.plan().version);
             return Err(Refused::Impossible(format!(
                 "the configuration is {name}: there is no file to read again; \
                  start with --config FILE"
@@ -354,6 +358,9 @@ impl Control {
             self.changed_once().await;
         }
         self.reloads.busy.set(true);
+        if !matches!(job.wanted, Wanted::ChangedFile) {
+            self.notify.reloading();
+        }
         let result = self.try_job(job).await;
         self.reloads.busy.set(false);
         let outcome = match result {
@@ -368,11 +375,13 @@ impl Control {
             Ok(report) => {
                 let version = report.version;
                 log::info!("reloaded ({trigger}): version {version} in {duration:?}");
+                self.notify.ready(version);
             }
             Err(refused) => {
                 let version = self.plan().version;
                 log::error!("reload refused ({trigger}): version {version} stays in force");
                 refused.to_string().lines().for_each(|line| log::error!("{line}"));
+                self.notify.refused(version);
             }
         }
         self.reloads.counts.update(|counts| counts.and(&outcome, engine::wall_clock()));
@@ -385,6 +394,10 @@ impl Control {
 
     /// `None`: the file has not changed.
     async fn try_job(self: &Rc<Self>, job: &Job) -> Result<Option<Report>, Refused> {
+        let changed = matches!(job.wanted, Wanted::ChangedFile);
+        if changed && self.upgrades.handed_over().is_some() {
+            return Ok(None); // the new process has read it, and watches it
+        }
         self.refuse_while_draining()?;
         self.exporters_ending().await;
         let ground = Ground {
@@ -395,6 +408,7 @@ impl Control {
             version: self.plan().version + 1,
             cores: self.shards.len(),
             user: self.plan().user.clone(),
+            pid_file: self.plan().pid_file.clone(),
             open_files: self.open_files,
         };
         let (given, known) = match &job.wanted {
@@ -590,6 +604,10 @@ fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refuse
     if plan.user != ground.user {
         warnings.push("user, group: the process stays who it is, until a restart".to_owned());
         plan.user.clone_from(&ground.user);
+    }
+    if plan.pid_file != ground.pid_file {
+        warnings.push("pid_file: it stays where it is, until a restart".to_owned());
+        plan.pid_file.clone_from(&ground.pid_file);
     }
     start::complete(&mut plan, ground.open_files);
     let bound = ground

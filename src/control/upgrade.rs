@@ -219,6 +219,7 @@ impl Control {
         let (state, result) = match outcome {
             Ok((pid, keys)) => {
                 log::info!("process {pid} serves from now on, this one drains");
+                self.notify.handed_over(pid);
                 (State::HandedOver(keys), Ok(pid))
             }
             Err(reason) => {

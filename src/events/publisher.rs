@@ -691,7 +691,9 @@ mod tests {
         assert!(offer(&mut producers[0], &["still old\n"]));
         assert!(offer_of(2, &mut producers[0], &["new\n"]));
         until(&mut handle, |written| written.lines == 3);
-        assert!(producers[0].audit(2, b"core\n".to_vec()) && handle.audit(2, b"control\n".to_vec()));
+        assert!(
+            producers[0].audit(2, b"core\n".to_vec()) && handle.audit(2, b"control\n".to_vec())
+        );
         assert!(handle.forget(2));
         // Back to the first, and then there is none.
         change(&handle, 3, files(&folder.log(), OnFull::Drop), &wanted);
@@ -729,11 +731,7 @@ mod tests {
         let [audit, error] = ["audit.log", "error.log"].map(|name| folder.0.join(name));
         let wanted = Files {
             audit: Some(AuditLog { path: audit.clone(), rotate: None }),
-            error: Some(ErrorLog {
-                path: error.clone(),
-                rotate: None,
-                level: LevelFilter::Info,
-            }),
+            error: Some(ErrorLog { path: error.clone(), rotate: None, level: LevelFilter::Info }),
             ..Files::default()
         };
         change(&handle, 2, wanted, &Files::default());

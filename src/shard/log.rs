@@ -138,13 +138,7 @@ impl AccessLines {
 
     /// Reports a request that should not have been sent, if there is not too much to report.
     /// `version` is that of its plan.
-    pub(crate) fn audit(
-        &self,
-        version: u64,
-        record: &Record<'_>,
-        failure: Failure,
-        shard: &Shard,
-    ) {
+    pub(crate) fn audit(&self, version: u64, record: &Record<'_>, failure: Failure, shard: &Shard) {
         if let Some(lines) = self.lines.borrow_mut().as_mut()
             && let Some(untold) = lines.pace.allows(engine::now())
         {
