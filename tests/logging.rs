@@ -75,7 +75,7 @@ fn a_template_names_the_trace_of_an_exchange_that_has_one() {
     {
         let proxy = Proxy::start(&through(&origin, "", &format!("{log}{tracing}")));
         let mut client = proxy.client();
-        client.send(&format!(
+        client.send(format!(
             "GET /own HTTP/1.1\r\nHost: a\r\n\
              traceparent: 00-{trace}-00f067aa0ba902b7-01\r\n\r\n"
         ));

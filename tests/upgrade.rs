@@ -5,6 +5,7 @@ mod support;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
@@ -64,7 +65,10 @@ fn pids(log: &str) -> Vec<u32> {
 /// A binary of one's own, which a test may replace.
 fn copied_binary(directory: &Path) -> PathBuf {
     let path = directory.join("corelane");
-    fs::copy(Proxy::binary(), &path).expect("the binary can be copied");
+    // By another process: had this one the file open for writing, another test's child would too,
+    // and it could not be run ("Text file busy").
+    let copied = Command::new("cp").args([&Proxy::binary(), &path]).status();
+    assert!(copied.expect("cp runs").success());
     path
 }
 
@@ -140,7 +144,6 @@ fn a_new_binary_that_fails_leaves_the_old_process_serving() {
     let directory = TempDir::new();
     let binary = copied_binary(directory.path());
     let mut proxy = Proxy::start_binary(&binary, &edge(OK));
-    let good = fs::read(&binary).unwrap();
     for script in [
         "exit 3",
         "echo garbage >&0; exit 0",
@@ -158,8 +161,7 @@ fn a_new_binary_that_fails_leaves_the_old_process_serving() {
     }
     // A configuration that is wrong by now does the same.
     fs::remove_file(&binary).unwrap();
-    fs::write(&binary, good).unwrap();
-    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+    copied_binary(directory.path());
     proxy.rewrite_config("nonsense = 1\n");
     proxy.signal("USR2");
     proxy.wait_for_log("exit status: 2");
@@ -266,4 +268,64 @@ fn a_process_that_drains_starts_no_other() {
     proxy.signal("USR2");
     proxy.wait_for_log("is refused: the process is draining");
     assert_eq!(client.read_response().status, 502);
+}
+
+/// The command beside the process: what it printed, and how it exited.
+fn ask_for_upgrade(arguments: &[&str]) -> (String, Option<i32>) {
+    let output = Proxy::command(&[&["upgrade"], arguments].concat());
+    let text = [output.stdout, output.stderr].concat();
+    (String::from_utf8_lossy(&text).into_owned(), output.status.code())
+}
+
+const TOKEN: &str = "upgrade-token-0123456789";
+
+fn with_token(role: &str) -> String {
+    let tokens = format!("tokens = [{{ name = \"ops\", role = \"{role}\", token = \"{TOKEN}\" }}]");
+    let admin = "admin = { bind = \"127.0.0.1:0\" }";
+    with_cores(1).replace(admin, &format!("admin = {{ bind = \"127.0.0.1:0\", {tokens} }}"))
+}
+
+#[test]
+fn the_upgrade_command_says_which_process_serves() {
+    let proxy = Proxy::start(&with_token("admin"));
+    let directory = TempDir::new();
+    let file = directory.write("token", format!("{TOKEN}\n"));
+    let (admin, file) = (proxy.address("admin").to_string(), file.display().to_string());
+    let mut successors = Successors::default();
+    let (text, code) = ask_for_upgrade(&["--admin", &admin, "--token-file", &file]);
+    let pid = text.strip_prefix("process ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+    successors.0.extend(pid);
+    assert_eq!(code, Some(0), "{text}{}", proxy.log());
+    let pid = pid.expect("it says which");
+    assert!(eventually(|| pids(&proxy.log()) == [pid]), "{}", proxy.log());
+    assert_eq!(proxy.client().get("/ok").status, 200);
+}
+
+#[test]
+fn an_upgrade_that_fails_is_told_by_the_command_and_changes_nothing() {
+    let proxy = Proxy::start(&with_token("operator"));
+    let directory = TempDir::new();
+    let file = directory.write("token", TOKEN).display().to_string();
+    let bad = directory.write("bad", "two words").display().to_string();
+    let admin = proxy.address("admin").to_string();
+    let cases: [(&[&str], &str, i32); 4] = [
+        (&["--admin", &admin, "--token-file", &file], "needs role admin", 1),
+        (&["--admin", &admin], "expected a token", 1),
+        (&["--admin", "127.0.0.1:1"], "cannot connect", 1),
+        (&["--admin", &admin, "--token-file", &bad], "expected one line", 2),
+    ];
+    for (arguments, words, wanted) in cases {
+        let (text, code) = ask_for_upgrade(arguments);
+        assert!(text.contains(words), "{text}");
+        assert_eq!(code, Some(wanted), "{text}");
+    }
+    assert_eq!(proxy.client().get("/ok").status, 200);
+    let directory = TempDir::new();
+    let binary = copied_binary(directory.path());
+    let proxy = Proxy::start_binary(&binary, &with_cores(1));
+    replace_with_script(&binary, "exit 3");
+    let (text, code) = ask_for_upgrade(&["--admin", &proxy.address("admin").to_string()]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("the new process ended") && text.contains("500"), "{text}");
+    assert_eq!(proxy.client().get("/ok").status, 200);
 }

@@ -85,20 +85,20 @@ mod tests {
     fn abstract_names_are_told_and_others_refused() {
         let name = format!("corelane-notify-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
-        let manager = UnixDatagram::bind_addr(&address).unwrap();
+        let systemd = UnixDatagram::bind_addr(&address).unwrap();
         Notify::to(OsStr::new(&format!("@{name}"))).unwrap().handed_over(7);
         let mut bytes = [0; 100];
-        let count = manager.recv(&mut bytes).unwrap();
+        let count = systemd.recv(&mut bytes).unwrap();
         assert_eq!(&bytes[..count], b"READY=1\nMAINPID=7\nSTATUS=Process 7 serves");
         assert!(Notify::to(OsStr::new("vsock:2:1")).is_err());
         Notify::default().stopping();
     }
 
     #[test]
-    fn a_manager_that_does_not_read_holds_nobody_up() {
+    fn a_systemd_that_does_not_read_holds_nobody_up() {
         let name = format!("corelane-notify-full-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
-        let _manager = UnixDatagram::bind_addr(&address).unwrap();
+        let _systemd = UnixDatagram::bind_addr(&address).unwrap();
         let notify = Notify::to(OsStr::new(&format!("@{name}"))).unwrap();
         // More than the kernel queues for it.
         (0..10_000).for_each(|version| notify.ready(version));

@@ -199,6 +199,14 @@ impl Upgrades {
 }
 
 impl Control {
+    pub(crate) fn upgrade_state(&self) -> &'static str {
+        match &*self.upgrades.state.borrow() {
+            State::Idle => "idle",
+            State::Running => "running",
+            State::HandedOver(_) => "handed_over",
+        }
+    }
+
     /// Starts the program anew. `Ok`: the id of the process that serves from now on, while this one
     /// drains. `Err`: why everything is as it was.
     pub(crate) async fn upgrade(self: &Rc<Self>) -> Result<u32, String> {
@@ -273,7 +281,7 @@ impl Control {
         let held = self.held.borrow();
         let known = |(key, socket)| Some((held.describe(key)?, socket));
         let mut sockets: Vec<_> = lent.into_iter().filter_map(known).collect();
-        sockets.extend(self.reloads.own_sockets(&held));
+        sockets.extend(self.reloads.own_ports.sockets(&held));
         Ok(sockets)
     }
 }
