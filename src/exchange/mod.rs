@@ -280,6 +280,8 @@ impl Exchange {
         self.begin_trace_late();
         self.end_attempt(failure);
         let shard = &self.shard;
+        // Also of one that was never admitted, or took long: its line is to be written.
+        shard.stir();
         let timings = self.marks.timings(engine::precise_now());
         count::count(self, &timings, failure);
         let capture = self.progress.capturer.take();
