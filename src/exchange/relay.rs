@@ -73,6 +73,10 @@ impl Download<'_> {
                     end -= used;
                     set_deadline(self.upstream, self.progress, &self.timeouts);
                     if end == 0 {
+                        // The next one may be long in coming, and nobody left to want it.
+                        drop((work, buffer));
+                        buffer = self.first_bytes().await?;
+                        work = self.shard.workspaces.take();
                         end = self.receive(&mut buffer, 0).await?;
                     }
                 }
