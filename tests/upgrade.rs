@@ -141,7 +141,7 @@ fn a_new_binary_that_fails_leaves_the_old_process_serving() {
     let binary = copied_binary(directory.path());
     let mut proxy = Proxy::start_binary(&binary, &edge(OK));
     let good = fs::read(&binary).unwrap();
-    for script in ["exit 3", "echo garbage >&0; exit 0", "kill -9 $$"] {
+    for script in ["exit 3", "echo garbage >&0; exit 0", "kill -9 $$", "exec sleep 1000 0<&-"] {
         replace_with_script(&binary, script);
         let failures = |log: &str| log.matches("the upgrade has failed").count();
         let before = failures(&proxy.log());

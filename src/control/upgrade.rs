@@ -12,8 +12,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 
@@ -269,15 +270,31 @@ fn serves(
 /// Ends a new process that does not serve, and says what is known of it.
 fn ended(child: &mut Child, error: &io::Error) -> String {
     let late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
-    if late {
-        drop(child.kill());
+    let own_end = if late { None } else { end_by_itself(child) };
+    if let Some(status) = own_end {
+        return format!("the new process ended ({status}); its log says why");
     }
+    drop(child.kill());
     match child.wait() {
         Ok(_) if late => {
             let limit = limits::UPGRADE_READY_TIMEOUT;
             format!("the new process did not serve within {limit:?}, it was ended")
         }
-        Ok(status) => format!("the new process ended ({status}); its log says why"),
+        Ok(_) => format!("the new process went on without its sockets ({error}), it was ended"),
         Err(wait) => format!("the new process is lost: {error}; {wait}"),
+    }
+}
+
+/// One that says no more is about to end, or is no corelane.
+fn end_by_itself(child: &mut Child) -> Option<ExitStatus> {
+    let end = engine::precise_now() + limits::UPGRADE_END_GRACE;
+    loop {
+        match child.try_wait() {
+            Ok(None) if engine::precise_now() < end => {
+                thread::sleep(limits::CORE_STOP_LOOK_INTERVAL);
+            }
+            Ok(status) => return status,
+            Err(_) => return None,
+        }
     }
 }
