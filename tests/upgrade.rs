@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -195,6 +195,20 @@ fn a_listener_that_the_new_configuration_lacks_is_closed_and_a_new_one_opened() 
             .map_or(true, |mut stream| matches!(stream.read(&mut [0]), Ok(0) | Err(_)))
     };
     assert!(eventually(refused));
+}
+
+#[test]
+fn a_link_that_leads_to_another_binary_by_now_is_followed_anew() {
+    let directory = TempDir::new();
+    let (current, next) = (directory.path().join("current"), directory.path().join("next"));
+    symlink(Proxy::binary(), &current).expect("a link can be made");
+    let proxy = Proxy::start_binary(&current, &edge(OK));
+    replace_with_script(&directory.path().join("broken"), "exit 7");
+    symlink("broken", &next).expect("a link can be made");
+    fs::rename(&next, &current).expect("a link can be replaced");
+    proxy.signal("USR2");
+    proxy.wait_for_log("exit status: 7");
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
 }
 
 #[test]
