@@ -15,6 +15,7 @@ use crate::limits;
 use crate::machine::{self, Machine};
 use crate::plan::CollectorUrl;
 use crate::telemetry::metric_names;
+use crate::upgrade_command::Upgrade;
 
 /// Exit code of a configuration or an argument that is wrong.
 pub const EXIT_USAGE: u8 = 2;
@@ -45,6 +46,8 @@ pub enum Command {
     PrintConfig(PrintConfig),
     /// Explain a key of the configuration, or list all of them
     Explain { key: Option<String> },
+    /// Have a running process hand its sockets to a new one; exit 1 when that fails
+    Upgrade(Upgrade),
     /// Print the version
     Version,
 }
@@ -231,7 +234,9 @@ impl Source {
 
     /// A text with this process's flags applied; `name` is for messages.
     pub fn document_of(&self, name: &str, text: &str) -> Result<Document, config::Errors> {
-        self.flags.apply(config::load(name, text)?)
+        let mut document = config::load(name, text)?;
+        document.find_secrets()?;
+        self.flags.apply(document)
     }
 
     /// Reads and checks. Called again for every reload.
@@ -299,7 +304,7 @@ impl Flags {
 /// `machine` finds what it lacks for a document.
 pub fn check(check: &Check, machine: &Machine) -> Output {
     let Check { file, strict, flags } = check;
-    let loaded = load(file).and_then(|document| flags.apply(document).map_err(refused));
+    let loaded = load_to_run(file).and_then(|document| flags.apply(document).map_err(refused));
     let document = match loaded {
         Ok(document) => document,
         Err(output) => return output,
@@ -354,6 +359,13 @@ pub fn version() -> Output {
     let commit = option_env!("CORELANE_COMMIT").map(|c| format!(" ({c})")).unwrap_or_default();
     let out = format!("corelane {}{commit}\n", env!("CARGO_PKG_VERSION"));
     Output { out, ..Output::default() }
+}
+
+/// With the secrets that are in files of their own.
+fn load_to_run(file: &Path) -> Result<Document, Output> {
+    let mut document = load(file)?;
+    document.find_secrets().map_err(refused)?;
+    Ok(document)
 }
 
 fn load(file: &Path) -> Result<Document, Output> {

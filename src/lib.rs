@@ -80,6 +80,7 @@ pub mod limits;
 
 // What steers them.
 pub mod cli;
+pub mod upgrade_command;
 pub mod config;
 pub mod machine;
 pub mod plan;

@@ -370,8 +370,33 @@ pub const RELOAD_LINKS_MAX: usize = 40;
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// How long a scrape waits for the reports of all cores. Then it takes what they reported last.
 pub const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long an admin client may take for a request, and be idle.
+/// How long an admin client may take for a request's head, for its body, and be idle. Then 408, or
+/// the connection is closed.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest body of an admin request. Larger is answered 413.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
+/// How long a refused token waits for its 401: guessing is slow on every connection.
+pub const ADMIN_REFUSAL_DELAY: Duration = Duration::from_millis(250);
+/// How often refused tokens are complained about in the log.
+pub const ADMIN_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+/// Shortest token. Shorter is a configuration error: it could be guessed.
+pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+/// Longest token, and largest file that holds one. Longer is a configuration error.
+pub const ADMIN_TOKEN_BYTES_MAX: usize = 4096;
+/// Most connections that one page of the admin API lists, and how many when it is not said.
+pub const ADMIN_CONNECTIONS_LISTED_MAX: u64 = 10_000;
+pub const ADMIN_CONNECTIONS_LISTED: u64 = 100;
+/// Longest reason that an operator gives for taking an endpoint out of service. Longer is answered
+/// 400: it is shown on every page that lists the endpoint.
+pub const ADMIN_REASON_CHARS_MAX: usize = 200;
+/// Refused requests that each core remembers; older ones are forgotten.
+pub const REJECTED_KEPT: usize = 64;
+/// Bytes that are remembered of each; the rest is cut.
+pub const REJECTED_BYTES_MAX: usize = 512;
+/// Most endpoints that a readiness page lists; those after them only count.
+pub const HEALTH_BACKENDS_MAX: usize = 1000;
+/// How long the admin API waits for the answers of data cores. Then it shows what has come.
+pub const ADMIN_INQUIRY_TIMEOUT: Duration = Duration::from_secs(1);
 
 // --- metrics -------------------------------------------------------------------------------
 

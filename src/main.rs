@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use corelane::cli::{self, Command, Output};
 use corelane::config::Document;
 use corelane::machine::{self, Machine};
-use corelane::{config, control, engine, telemetry};
+use corelane::{config, control, engine, telemetry, upgrade_command};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Check(check) => cli::check(&check, &Machine::this()),
         Command::PrintConfig(asked) => cli::print_config(&asked),
         Command::Explain { key } => cli::explain(key.as_deref()),
+        Command::Upgrade(asked) => upgrade_command::upgrade(&asked),
         Command::Version => cli::version(),
     };
     say(&output)

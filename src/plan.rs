@@ -59,12 +59,17 @@ pub struct Plan {
     pub metrics: Option<SocketAddr>,
     pub metering: Metering,
     pub admin: Option<SocketAddr>,
+    pub admin_access: AdminAccess,
+    /// Whether `/health` and below are answered before routing.
+    pub health_on_listeners: bool,
     pub drain_timeout: Duration,
     pub hot_reload: HotReload,
     /// Where the blacklist survives a restart.
     pub blacklist_path: Option<PathBuf>,
     /// Of the process's own log.
     pub log_level: log::LevelFilter,
+    /// The configuration with its defaults filled in, as TOML: what the admin API shows.
+    pub written: String,
 }
 
 impl Plan {
@@ -303,6 +308,43 @@ impl Network {
                 shift == 128 || (net.to_bits() ^ ip.to_bits()) >> shift == 0
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+/// Who may use the admin API. Without tokens: whoever is on this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AdminAccess {
+    /// Names that `Host` may have besides loopback and the bind address.
+    pub hosts: Vec<String>,
+    pub tokens: Vec<Token>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub name: String,
+    pub role: Role,
+    /// SHA-256; `None`: its secret was never looked up, and it lets nobody in.
+    pub digest: Option<[u8; 32]>,
+}
+
+/// Each may do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Looks.
+    Viewer,
+    /// Changes what passes: draining, log levels.
+    Operator,
+    /// Changes the configuration.
+    Admin,
+}
+
+impl Role {
+    pub fn label(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::Operator => "operator",
+            Role::Admin => "admin",
         }
     }
 }

@@ -436,7 +436,9 @@ fn metrics_and_admin_move_and_are_turned_off_and_on() {
     reload(&proxy, &other(&off));
     assert!(eventually(|| is_refused(before.1)));
     reload(&proxy, &says("one"));
-    assert_eq!(RawClient::connect(address_of(&proxy, "admin")).get("/admin/cores").status, 200);
+    let mut admin = RawClient::connect(address_of(&proxy, "admin"));
+    admin.send("GET /admin/cores HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(admin.read_response().status, 200);
     assert_eq!(RawClient::connect(address_of(&proxy, "metrics")).get("/metrics").status, 200);
 }
 

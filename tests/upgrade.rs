@@ -231,3 +231,63 @@ fn a_process_that_drains_starts_no_other() {
     proxy.wait_for_log("is refused: the process is draining");
     assert_eq!(client.read_response().status, 502);
 }
+
+/// The command beside the process: what it printed, and how it exited.
+fn ask_for_upgrade(arguments: &[&str]) -> (String, Option<i32>) {
+    let output = Proxy::command(&[&["upgrade"], arguments].concat());
+    let text = [output.stdout, output.stderr].concat();
+    (String::from_utf8_lossy(&text).into_owned(), output.status.code())
+}
+
+const TOKEN: &str = "upgrade-token-0123456789";
+
+fn with_token(role: &str) -> String {
+    let tokens = format!("tokens = [{{ name = \"ops\", role = \"{role}\", token = \"{TOKEN}\" }}]");
+    let admin = "admin = { bind = \"127.0.0.1:0\" }";
+    with_cores(1).replace(admin, &format!("admin = {{ bind = \"127.0.0.1:0\", {tokens} }}"))
+}
+
+#[test]
+fn the_upgrade_command_says_which_process_serves() {
+    let proxy = Proxy::start(&with_token("admin"));
+    let directory = TempDir::new();
+    let file = directory.write("token", format!("{TOKEN}\n"));
+    let (admin, file) = (proxy.address("admin").to_string(), file.display().to_string());
+    let mut successors = Successors::default();
+    let (text, code) = ask_for_upgrade(&["--admin", &admin, "--token-file", &file]);
+    let pid = text.strip_prefix("process ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+    successors.0.extend(pid);
+    assert_eq!(code, Some(0), "{text}{}", proxy.log());
+    let pid = pid.expect("it says which");
+    assert!(eventually(|| pids(&proxy.log()) == [pid]), "{}", proxy.log());
+    assert_eq!(proxy.client().get("/ok").status, 200);
+}
+
+#[test]
+fn an_upgrade_that_fails_is_told_by_the_command_and_changes_nothing() {
+    let proxy = Proxy::start(&with_token("operator"));
+    let directory = TempDir::new();
+    let file = directory.write("token", TOKEN).display().to_string();
+    let bad = directory.write("bad", "two words").display().to_string();
+    let admin = proxy.address("admin").to_string();
+    let cases: [(&[&str], &str, i32); 4] = [
+        (&["--admin", &admin, "--token-file", &file], "needs role admin", 1),
+        (&["--admin", &admin], "expected a token", 1),
+        (&["--admin", "127.0.0.1:1"], "cannot connect", 1),
+        (&["--admin", &admin, "--token-file", &bad], "expected one line", 2),
+    ];
+    for (arguments, words, wanted) in cases {
+        let (text, code) = ask_for_upgrade(arguments);
+        assert!(text.contains(words), "{text}");
+        assert_eq!(code, Some(wanted), "{text}");
+    }
+    assert_eq!(proxy.client().get("/ok").status, 200);
+    let directory = TempDir::new();
+    let binary = copied_binary(directory.path());
+    let proxy = Proxy::start_binary(&binary, &with_cores(1));
+    replace_with_script(&binary, "exit 3");
+    let (text, code) = ask_for_upgrade(&["--admin", &proxy.address("admin").to_string()]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("the new process ended") && text.contains("500"), "{text}");
+    assert_eq!(proxy.client().get("/ok").status, 200);
+}

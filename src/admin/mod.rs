@@ -1,31 +1,71 @@
-//! The operators' HTTP on the control core: metrics on one port, admin on another. Small on
-//! purpose: GET and HEAD, no request bodies.
+//! The operators' HTTP on the control core: metrics on one port, admin on another. Here one
+//! connection is read and answered; what can be asked is the table in [`api`].
 
+mod api;
+mod audit;
+mod auth;
+mod call;
+mod changes;
+pub(crate) mod client;
+mod clusters;
+mod config;
+mod connections;
+mod drain;
+mod endpoints;
+mod errors;
+mod health;
+mod logging;
+mod metrics;
 mod metrics_page;
+mod openapi;
+mod refusal;
+mod shape;
+mod status;
+mod upgrade;
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::{Instant, SystemTime};
 
-use crate::control::{Control, stats};
-use crate::engine::{self, Listener, Side, Socket};
+use crate::admin::api::Found;
+use crate::admin::auth::Refused;
+use crate::admin::call::{Answer, Call};
+use crate::admin::refusal::Refusal;
+use crate::control::Control;
+use crate::engine::{self, Buf, Listener, Side, Socket};
 use crate::exchange::failure::Failure;
 use crate::http::head::{Framing, Keep, Method, RequestHead};
 use crate::http::headers::HeaderEdits;
 use crate::http::reply::{BodySent, Extra, Reply, Sending};
+use crate::http1::body::Decoder;
 use crate::http1::parse::{self, HeadLimits, Parsed};
+use crate::http1::server::linger;
 use crate::limits;
-use crate::plan::Plan;
-use crate::telemetry::metrics;
 
 /// What a port serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Page {
+pub(crate) enum Port {
     Metrics,
     Admin,
 }
 
-pub(crate) async fn serve(control: Rc<Control>, mut listener: Listener, page: Page) {
+/// What the ports remember.
+pub(crate) struct Desk {
+    pub(crate) started: Instant,
+    pub(crate) started_at: SystemTime,
+    refused: Refused,
+}
+
+impl Desk {
+    pub(crate) fn new(now: Instant, wall: SystemTime) -> Desk {
+        Desk { started: now, started_at: wall, refused: Refused::default() }
+    }
+}
+
+pub(crate) async fn serve(control: Rc<Control>, mut listener: Listener, port: Port) {
     let open = Rc::new(Cell::new(0));
     loop {
         if open.get() >= limits::ADMIN_CONNECTIONS_MAX {
@@ -37,10 +77,14 @@ pub(crate) async fn serve(control: Rc<Control>, mut listener: Listener, page: Pa
             engine::sleep(limits::FULL_RETRY_INTERVAL).await;
             continue;
         };
+        // Gone already: nobody to answer.
+        let Ok(peer) = socket.peer_address() else { continue };
         open.set(open.get() + 1);
         let (control, open) = (Rc::clone(&control), Open(Rc::clone(&open)));
         engine::spawn(async move {
-            connection(&control, &socket, page).await;
+            let buffer = engine::buffer();
+            let input = Input { socket: &socket, buffer, start: 0, end: 0 };
+            Box::pin(connection(&control, input, peer, port)).await;
             drop(open);
         });
     }
@@ -55,120 +99,295 @@ impl Drop for Open {
     }
 }
 
-async fn connection(control: &Rc<Control>, socket: &Socket, page: Page) {
-    let mut buffer = engine::buffer();
-    let mut end = 0;
+/// What a client has sent and nobody has used yet: `buffer[start..end]`.
+struct Input<'s> {
+    socket: &'s Socket,
+    buffer: Buf,
+    start: usize,
+    end: usize,
+}
+
+async fn connection(control: &Rc<Control>, mut input: Input<'_>, peer: SocketAddr, port: Port) {
     let mut head = RequestHead::default();
     loop {
-        let failure = match read_head(socket, &mut buffer, &mut end, &mut head).await {
-            Some(Ok(())) => None,
-            Some(Err(failure)) => Some(failure),
-            None => return,
+        let refused = match input.read_head(&mut head).await {
+            Ok(()) => None,
+            Err(Gone::Silently) => return,
+            Err(Gone::Refused(failure)) => {
+                head.clear();
+                Some(Refusal::Http(failure))
+            }
         };
-        let keep = if failure.is_some() || head.framing != Framing::None {
-            Keep::Close
-        } else {
-            head.keep
-        };
-        if page == Page::Metrics
-            && failure.is_none()
-            && metrics_page::is_asked(control, &head, &buffer)
+        if refused.is_none()
+            && port == Port::Metrics
+            && metrics_page::is_asked(control, &head, &input.buffer[..head.bytes])
         {
-            let served = metrics_page::serve(control, socket, &head, &buffer, keep).await;
+            let keep = if head.framing == Framing::None { head.keep } else { Keep::Close };
+            let bytes = &input.buffer[..head.bytes];
+            let served = metrics_page::serve(control, input.socket, &head, bytes, keep).await;
             if served.is_err() || keep == Keep::Close {
                 return;
             }
-            buffer.copy_within(head.bytes..end, 0);
-            end -= head.bytes;
             continue;
         }
-        let request_id = b"admin";
-        let reply = match failure {
-            None => answer(control, page, &head, &buffer).await,
-            Some(failure) => Err(failure),
+        let mut request = Request { control, peer, port, head: &head, body_is_over: false };
+        let result = match refused {
+            None => request.answer(&mut input).await,
+            Some(refusal) => Err(refusal),
         };
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(failure) => match Reply::failure(failure, request_id, engine::wall_clock()) {
-                Some(reply) => reply,
-                None => return,
-            },
-        };
-        let mut out = Vec::new();
-        let plan = control.plan();
-        reply.encode(&sending(&plan, &head, keep, request_id), &mut out);
-        if socket.send(&[&out, b"", b""], limits::ADMIN_TIMEOUT).await.is_err()
-            || keep == Keep::Close
-        {
+        let keep = if request.body_is_over { head.keep } else { Keep::Close };
+        if request.send(&input, result, keep).await.is_err() {
             return;
         }
-        buffer.copy_within(head.bytes..end, 0);
-        end -= head.bytes;
-    }
-}
-
-fn sending<'a>(
-    plan: &'a Plan,
-    head: &RequestHead,
-    keep: Keep,
-    request_id: &'a [u8],
-) -> Sending<'a> {
-    Sending {
-        version: head.version,
-        keep,
-        body: if head.method == Method::Head { BodySent::HeadOnly } else { BodySent::Whole },
-        date: engine::wall_clock(),
-        proxy_id: &plan.proxy_id,
-        request_id,
-        edits: const { &HeaderEdits::NONE },
-    }
-}
-
-/// `None`: the connection is over.
-async fn read_head(
-    socket: &Socket,
-    buffer: &mut [u8],
-    end: &mut usize,
-    head: &mut RequestHead,
-) -> Option<Result<(), Failure>> {
-    let limits = HeadLimits {
-        url_bytes_max: limits::URL_BYTES_MAX,
-        header_bytes_max: limits::HEADER_BYTES_MAX,
-        headers_max: limits::HEADERS_MAX,
-    };
-    socket.set_deadline(Side::Read, Some(limits::ADMIN_TIMEOUT));
-    head.clear();
-    loop {
-        match parse::request(&buffer[..*end], &limits, head) {
-            Ok(Parsed::Complete) => return Some(Ok(())),
-            Ok(Parsed::Partial) => {}
-            Err(malformed) => return Some(Err(malformed.into())),
-        }
-        match socket.recv(&mut buffer[*end..]).await {
-            Ok(0) | Err(_) => return None,
-            Ok(count) => *end += count,
+        if keep == Keep::Close {
+            return linger(input.socket).await;
         }
     }
 }
 
-async fn answer(
-    control: &Rc<Control>,
-    page: Page,
-    head: &RequestHead,
-    bytes: &[u8],
-) -> Result<Reply<'static>, Failure> {
-    let path = head.path.of(bytes);
-    let known = match page {
-        Page::Metrics => metrics_page::is_path(control, head, bytes),
-        Page::Admin => path == b"/admin/cores",
-    };
-    if !known {
-        return Err(Failure::NoRoute);
+/// Why there is no request.
+enum Gone {
+    Silently,
+    Refused(Failure),
+}
+
+impl Input<'_> {
+    async fn read_head(&mut self, head: &mut RequestHead) -> Result<(), Gone> {
+        let limits = HeadLimits {
+            url_bytes_max: limits::URL_BYTES_MAX,
+            header_bytes_max: limits::HEADER_BYTES_MAX,
+            headers_max: limits::HEADERS_MAX,
+        };
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        self.socket.set_deadline(Side::Read, Some(limits::ADMIN_TIMEOUT));
+        head.clear();
+        loop {
+            match parse::request(&self.buffer[..self.end], &limits, head) {
+                Ok(Parsed::Complete) => {
+                    self.start = head.bytes;
+                    return Ok(());
+                }
+                Ok(Parsed::Partial) => {}
+                Err(malformed) => return Err(Gone::Refused(malformed.into())),
+            }
+            match self.socket.recv(&mut self.buffer[self.end..]).await {
+                Ok(0) => return Err(Gone::Silently),
+                Ok(count) => self.end += count,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && self.end > 0 => {
+                    return Err(Gone::Refused(Failure::HeaderTimeout));
+                }
+                Err(_) => return Err(Gone::Silently),
+            }
+        }
     }
-    if !matches!(head.method, Method::Get | Method::Head) {
-        return Err(Failure::MethodRefused);
+
+    /// The whole body; the head in the buffer is read over.
+    async fn read_body(&mut self, head: &RequestHead, max: usize) -> Result<Vec<u8>, Refusal> {
+        if matches!(head.framing, Framing::Length(length) if length > max as u64) {
+            return Err(Refusal::BodyTooLarge(max));
+        }
+        let mut decoder = Decoder::new(head.framing);
+        let mut body = Vec::new();
+        self.socket.set_deadline(Side::Read, Some(limits::ADMIN_TIMEOUT));
+        if head.expects_continue && !decoder.is_finished() && self.start == self.end {
+            let parts = [&b"HTTP/1.1 100 Continue\r\n\r\n"[..], b"", b""];
+            let sent = self.socket.send(&parts, limits::ADMIN_TIMEOUT).await;
+            sent.map_err(|_| Refusal::Http(Failure::ClientClosed))?;
+        }
+        loop {
+            let input = &mut self.buffer[self.start..self.end];
+            let decoded = decoder.decode(input).map_err(|_| Failure::BodyMalformed)?;
+            body.extend_from_slice(decoded.of(input));
+            self.start += decoded.consumed;
+            if body.len() > max {
+                return Err(Refusal::BodyTooLarge(max));
+            }
+            if decoded.end {
+                return Ok(body);
+            }
+            (self.start, self.end) = (0, 0);
+            match self.socket.recv(&mut self.buffer).await {
+                Ok(0) => return Err(Refusal::Http(Failure::ClientClosed)),
+                Ok(count) => self.end = count,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(Refusal::Http(Failure::BodyTimeout));
+                }
+                Err(_) => return Err(Refusal::Http(Failure::ClientClosed)),
+            }
+        }
     }
-    let body = metrics::cores_json(&stats::snapshot(control).await).into_bytes();
-    let content_type = "application/json";
-    Ok(Reply { status: 200, content_type, body: Cow::Owned(body), extra: Extra::None })
+}
+
+/// One request on its way to an answer.
+struct Request<'a> {
+    control: &'a Rc<Control>,
+    peer: SocketAddr,
+    port: Port,
+    head: &'a RequestHead,
+    /// What follows on the connection is another request.
+    body_is_over: bool,
+}
+
+impl Request<'_> {
+    async fn answer(&mut self, input: &mut Input<'_>) -> Result<Answer, Refusal> {
+        let bytes = &input.buffer[..self.head.bytes];
+        self.body_is_over = self.head.framing == Framing::None;
+        // Wherever the page is, the table knows it by one name.
+        let is_metrics = metrics_page::is_path(self.control, self.head, bytes);
+        let path = match self.port {
+            Port::Metrics if is_metrics => metrics::PATH.to_owned(),
+            Port::Metrics | Port::Admin => {
+                String::from_utf8_lossy(self.head.path.of(bytes)).into_owned()
+            }
+        };
+        let method = self.head.method_name.of(bytes);
+        let method = String::from_utf8_lossy(method).into_owned();
+        let found = api::find(self.port, self.head.method, &path);
+        let mut who = String::new();
+        let result = match self.admit(&found, bytes, &mut who).await {
+            Ok(()) => self.run(input, &found, &who).await,
+            Err(refusal) => Err(refusal),
+        };
+        if matches!(&found, Found::Operation(operation, _) if operation.changes()) {
+            let (status, changed) = match &result {
+                Ok(answer) => (answer.status, answer.changed.as_deref().unwrap_or_default()),
+                Err(refusal) => (refusal.status(), ""),
+            };
+            let (method, path) = (method.as_str(), path.as_str());
+            let peer = self.peer;
+            let record = audit::Record { who: &who, peer, method, path, status, changed };
+            audit::audit(self.control, &record);
+        }
+        result
+    }
+
+    /// The door: who asks, from where, and whether they may.
+    async fn admit(&self, found: &Found, bytes: &[u8], who: &mut String) -> Result<(), Refusal> {
+        let needed = match found {
+            Found::Operation(operation, _) => operation.role,
+            // Whoever may not look learns nothing of what there is.
+            Found::OtherMethods(_) | Found::Nothing => match self.port {
+                Port::Admin => Some(crate::plan::Role::Viewer),
+                Port::Metrics => None,
+            },
+        };
+        let Some(needed) = needed else { return Ok(()) };
+        let plan = &self.control.plan();
+        let access = &plan.admin_access;
+        if !auth::host_is_ours(access, plan.admin, self.head.authority.of(bytes)) {
+            return Err(Refusal::ForeignHost);
+        }
+        let changes = !self.head.method.is_safe();
+        if changes && !auth::origin_is_ours(self.head, bytes) {
+            return Err(Refusal::ForeignOrigin);
+        }
+        let refusal = match auth::caller(access, self.peer, self.head, bytes) {
+            Ok(caller) if caller.role >= needed => {
+                *who = caller.name;
+                return Ok(());
+            }
+            Ok(caller) => {
+                *who = caller.name;
+                Refusal::RoleTooLow { needed, has: caller.role }
+            }
+            Err(refusal) => refusal,
+        };
+        self.control.desk.refused.count(&refusal, self.peer, engine::now());
+        if refusal.status() == 401 {
+            engine::sleep(limits::ADMIN_REFUSAL_DELAY).await;
+        }
+        Err(refusal)
+    }
+
+    async fn run(
+        &mut self,
+        input: &mut Input<'_>,
+        found: &Found,
+        who: &str,
+    ) -> Result<Answer, Refusal> {
+        let (operation, values) = match found {
+            Found::Operation(operation, values) => (*operation, values.clone()),
+            Found::OtherMethods(methods) => return Err(Refusal::OtherMethods(methods.clone())),
+            Found::Nothing => return Err(Refusal::UnknownPath),
+        };
+        let bytes = &input.buffer[..self.head.bytes];
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let header = |name: &[u8]| text(self.head.named(bytes, name).unwrap_or_default());
+        let query = text(self.head.query.of(bytes));
+        let (content_type, accept) = (header(b"content-type"), header(b"accept"));
+        let if_match = header(b"if-match");
+        let body = input.read_body(self.head, operation.body_bytes_max()).await?;
+        self.body_is_over = true;
+        match operation.takes_toml() {
+            true if !is_one_of(&content_type, config::TYPES) => return Err(Refusal::NotToml),
+            false if !body.is_empty() && !is_one_of(&content_type, &[api::JSON]) => {
+                return Err(Refusal::NotJson);
+            }
+            true | false => {}
+        }
+        let query = call::query(&query, operation.parameters)?;
+        let call = Call { values, query, accept, if_match, who: who.to_owned(), body };
+        (operation.run)(self.control, &call).await
+    }
+
+    async fn send(
+        &self,
+        input: &Input<'_>,
+        result: Result<Answer, Refusal>,
+        keep: Keep,
+    ) -> Result<(), ()> {
+        let now = engine::wall_clock();
+        let request_id = request_id();
+        let mut edits = HeaderEdits::NONE;
+        let mut header = |name: &str, value: &str| {
+            edits.set.push((name.as_bytes().into(), value.as_bytes().into()));
+        };
+        header("Cache-Control", "no-store");
+        header("X-Content-Type-Options", "nosniff");
+        if let Ok(Answer { etag: Some(etag), .. }) = &result {
+            header("ETag", etag);
+        }
+        let reply = match &result {
+            Ok(answer) => Reply {
+                status: answer.status,
+                content_type: answer.content_type,
+                body: Cow::Borrowed(&answer.body),
+                extra: Extra::None,
+            },
+            // Nobody is there to read it.
+            Err(refusal) if refusal.status() == 0 => return Err(()),
+            Err(refusal) => {
+                if let Some((name, value)) = refusal.header() {
+                    header(name, &value);
+                }
+                refusal.reply(request_id.as_bytes(), now)
+            }
+        };
+        let head_only = self.head.method == Method::Head;
+        let plan = self.control.plan();
+        let sending = Sending {
+            version: self.head.version,
+            keep,
+            body: if head_only { BodySent::HeadOnly } else { BodySent::Whole },
+            date: now,
+            proxy_id: &plan.proxy_id,
+            request_id: request_id.as_bytes(),
+            edits: &edits,
+        };
+        let mut out = Vec::new();
+        reply.encode(&sending, &mut out);
+        let parts = [&out[..], b"", b""];
+        input.socket.send(&parts, limits::ADMIN_TIMEOUT).await.map_err(|_| ())
+    }
+}
+
+fn is_one_of(content_type: &str, known: &[&str]) -> bool {
+    let (kind, _) = content_type.split_once(';').unwrap_or((content_type, ""));
+    known.iter().any(|known| kind.trim().eq_ignore_ascii_case(known))
+}
+
+fn request_id() -> String {
+    format!("{:016x}{:016x}", engine::random_seed(), engine::random_seed())
 }

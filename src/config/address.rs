@@ -21,14 +21,14 @@ pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
     })
 }
 
-/// Where the admin API may listen: nobody else on the machine's networks can reach it.
-pub(super) fn loopback_address(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
-    let address = socket_address(value)?;
-    if address.ip().to_canonical().is_loopback() {
-        return Ok(address);
+/// A name without a port, as `Host` may have it.
+pub(super) fn host_name(value: &DeValue<'_>) -> Result<String, Wrong> {
+    let given = string(value)?;
+    if is_host_name(given) {
+        return Ok(given.to_ascii_lowercase());
     }
-    Err(Wrong::new(format!("the admin API has no authentication yet, so it refuses `{address}`"))
-        .note(format!("expected a loopback address: \"127.0.0.1:{}\"", address.port())))
+    Err(Wrong::new(format!("`{given}` is not the name of a host"))
+        .note("expected a name without a port: \"admin.internal\""))
 }
 
 /// `ip:port`, `[v6]:port` or `name:port`.

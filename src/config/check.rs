@@ -31,6 +31,7 @@ pub(super) struct Checked<'d> {
 pub(super) fn check(document: &Document) -> Checked<'_> {
     let mut found = Found::default();
     found.listeners(document);
+    found.admin(document);
     found.heads(document);
     found.group(document);
     found.route_names(document);
@@ -79,7 +80,8 @@ impl Found {
             let key = format!("{}.bind", listener.key);
             self.bind(&mut bound, Bound::new(&listener.bind, key), same);
         }
-        for (name, port) in [("metrics", &document.metrics.port), ("admin", &document.admin)] {
+        let ports = [("metrics", &document.metrics.port), ("admin", &document.admin.port)];
+        for (name, port) in ports {
             if port.enabled.value {
                 self.bind(&mut bound, Bound::new(&port.bind, format!("{name}.bind")), overlap);
             }
@@ -121,6 +123,31 @@ impl Found {
                         .note("expected a name of its own: logs, metrics and reloads tell by it");
                 self.refuse(offset, key, wrong);
             }
+        }
+    }
+
+    /// Whoever reaches the port may change everything, unless there are tokens.
+    fn admin(&mut self, document: &Document) {
+        let admin = &document.admin;
+        let bind = &admin.port.bind;
+        let loopback = bind.value.ip().to_canonical().is_loopback();
+        if admin.port.enabled.value && !loopback && admin.tokens.is_empty() {
+            let wrong =
+                Wrong::new(format!("the admin API would be open to all on `{}`", bind.value))
+                    .note(format!(
+                        "expected a loopback address: \"127.0.0.1:{}\"",
+                        bind.value.port()
+                    ))
+                    .note(
+                        "or tokens: tokens = [{ name = \"ci\", role = \"operator\", \
+                     token = \"${ADMIN_TOKEN}\" }]; client certificates come with TLS",
+                    );
+            self.refuse(bind.offset, "admin.bind".to_owned(), wrong);
+        }
+        let mut names = HashMap::new();
+        for token in &admin.tokens {
+            let key = format!("{}.name", token.key);
+            self.unique(&mut names, &token.name.value, &token.key, token.name.offset, key);
         }
     }
 

@@ -8,8 +8,8 @@ use super::read::At;
 use super::tracing;
 use crate::http::headers::HeaderEdits;
 use crate::plan::{
-    self, Action, Balance, ClusterTimeouts, HotReload, Limits, Listener, Plan, PoolLimits, Route,
-    Timeouts,
+    self, Action, AdminAccess, Balance, ClusterTimeouts, HotReload, Limits, Listener, Plan,
+    PoolLimits, Route, Timeouts, Token,
 };
 
 /// `cpus` is how many CPUs the process may use: what `cores = 0` means.
@@ -39,11 +39,26 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         tracing: tracing::compile(&document.tracing),
         metrics: port(&document.metrics.port),
         metering: document.metrics.compile(),
-        admin: port(&document.admin),
+        admin: port(&document.admin.port),
+        admin_access: admin_access(document),
+        health_on_listeners: document.health.on_listeners.value,
         drain_timeout: document.drain_timeout.value.0,
         hot_reload: hot_reload(&document.hot_reload),
         blacklist_path: document.blacklist.path.as_ref().map(|path| path.value.clone()),
         log_level: document.logging.level.value,
+        written: super::print(document),
+    }
+}
+
+fn admin_access(document: &Document) -> AdminAccess {
+    let token = |token: &super::secret::Token| Token {
+        name: token.name.value.clone(),
+        role: token.role.value,
+        digest: token.digest(),
+    };
+    AdminAccess {
+        hosts: document.admin.hosts.iter().map(|host| host.value.clone()).collect(),
+        tokens: document.admin.tokens.iter().map(token).collect(),
     }
 }
 

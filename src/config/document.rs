@@ -10,7 +10,8 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use toml::de::DeTable;
 
-use super::address::{endpoint_address, loopback_address, network, socket_address};
+use super::address::{endpoint_address, network, socket_address};
+pub use super::admin::{Admin, Health};
 use super::blacklist::Blacklist;
 use super::error::{Offset, Wrong};
 use super::hot_reload::HotReload;
@@ -47,7 +48,8 @@ pub struct Document {
     pub logging: Logging,
     pub tracing: Tracing,
     pub metrics: Metrics,
-    pub admin: Port,
+    pub admin: Admin,
+    pub health: Health,
     pub listeners: Vec<Listener>,
     pub routes: Vec<Route>,
     #[serde(serialize_with = "clusters_by_name")]
@@ -84,7 +86,7 @@ pub struct Timeouts {
     pub min_body_rate: At<Bytes>,
 }
 
-/// `[admin]`, and the part of `[metrics]` that is like it.
+/// The part that `[metrics]` and `[admin]` have in common.
 #[derive(Clone, Debug, Serialize)]
 pub struct Port {
     pub enabled: At<bool>,
@@ -208,7 +210,8 @@ impl Document {
             logging: Logging::read(root.section("logging")),
             tracing: Tracing::read(root.section("tracing")),
             metrics: Metrics::read(root.section("metrics")),
-            admin: Port::read_all(root.section("admin"), ADMIN_PORT, loopback_address),
+            admin: Admin::read(root.section("admin")),
+            health: Health::read(root.section("health")),
             listeners: Listener::read_all(&mut root),
             routes: root.sections("routes").into_iter().map(Route::read).collect(),
             clusters: root.entries("clusters").into_iter().filter_map(Cluster::read).collect(),
@@ -227,8 +230,6 @@ impl Document {
         Some((user.value.as_str(), self.group.as_ref().map(|group| group.value.as_str())))
     }
 }
-
-const ADMIN_PORT: u16 = 9091;
 
 impl Limits {
     fn read(mut section: Section<'_>) -> Limits {
@@ -281,25 +282,11 @@ impl Timeouts {
 }
 
 impl Port {
-    fn read_all(
-        mut section: Section<'_>,
-        port: u16,
-        address: impl Fn(&toml::de::DeValue<'_>) -> Result<SocketAddr, Wrong>,
-    ) -> Port {
-        let port = Port::read(&mut section, port, address);
-        section.finish();
-        port
-    }
-
-    pub(super) fn read(
-        section: &mut Section<'_>,
-        port: u16,
-        address: impl Fn(&toml::de::DeValue<'_>) -> Result<SocketAddr, Wrong>,
-    ) -> Port {
+    pub(super) fn read(section: &mut Section<'_>, port: u16) -> Port {
         let default = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Port {
             enabled: section.value_or("enabled", true, boolean),
-            bind: section.value_or("bind", default, address),
+            bind: section.value_or("bind", default, socket_address),
         }
     }
 }

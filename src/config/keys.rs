@@ -2,6 +2,7 @@
 //! table; tests hold it equal to what [`super::document`] reads, what `print-config` shows and
 //! what `conf/corelane.toml` lists.
 
+use super::admin_keys::ADMIN;
 use super::error::nearest;
 use super::hot_reload_keys::HOT_RELOAD;
 use super::logging_keys::LOGGING;
@@ -164,7 +165,7 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 5] = [GENERAL, HOT_RELOAD, LOGGING, METRICS, TRACING];
+const TABLES: [&[Key]; 6] = [GENERAL, ADMIN, HOT_RELOAD, LOGGING, METRICS, TRACING];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);
@@ -535,14 +536,6 @@ const GENERAL: &[Key] = &[
         "min_body_rate = \"1KiB\"",
         "slowest body up or down, in bytes a second, after 10 s of grace; then 408 or cut; 0: none",
     ),
-    key("admin.enabled", "boolean", Is("true"), "enabled = false", "serve the admin API"),
-    key(
-        "admin.bind",
-        "address",
-        Is("\"127.0.0.1:9091\""),
-        "bind = \"127.0.0.1:7000\"",
-        "where the admin API is served; loopback only, for it has no authentication yet",
-    ),
 ];
 
 #[cfg(test)]
@@ -565,6 +558,7 @@ mod tests {
         logging.error.rotate = {}
         logging.audit.rotate = {}
         clusters = { any = { endpoints = [{}] } }
+        admin = { tokens = [{}] }
     ";
 
     #[test]

@@ -4,7 +4,6 @@ use serde::Serialize;
 use toml::Value;
 use toml::de::DeValue;
 
-use super::address::socket_address;
 use super::document::Port;
 use super::error::Wrong;
 use super::read::{At, Section};
@@ -26,7 +25,7 @@ impl Metrics {
     pub(super) fn read(mut section: Section<'_>) -> Metrics {
         let series = integer(MAX_SERIES_MIN..=limits::METRICS_SERIES_CEILING as u64);
         let metrics = Metrics {
-            port: Port::read(&mut section, METRICS_PORT, socket_address),
+            port: Port::read(&mut section, METRICS_PORT),
             path: section.value_or("path", "/metrics".to_owned(), page_path),
             compat: section.value_or("compat", true, boolean),
             max_series: section.value_or("max_series", limits::METRICS_SERIES_MAX, series),

@@ -3,6 +3,8 @@
 //! the caller brings the text and installs the plan. Variables of the environment are read.
 
 mod address;
+mod admin;
+mod admin_keys;
 mod blacklist;
 mod check;
 mod compile;
@@ -19,6 +21,7 @@ mod metrics_keys;
 pub mod overrides;
 mod print;
 mod read;
+mod secret;
 pub mod tracing;
 mod tracing_keys;
 mod value;
@@ -124,6 +127,12 @@ pub fn environment_warnings(document: &Document) -> Errors {
     overrides::warnings(&Environment::of_process(), document)
 }
 
+/// A duration as the configuration writes it: `30s`.
+pub(crate) fn parse_time(text: &str) -> Result<std::time::Duration, String> {
+    let value = toml::de::DeValue::String(text.into());
+    value::time_or_none(&value).map(|time| time.0).map_err(|wrong| wrong.message)
+}
+
 /// For fuzzing: nothing that arrives as bytes may panic, and what loads must compile and print.
 pub fn fuzz(bytes: &[u8]) {
     let environment = Environment::of(&[("A", "1")]);
@@ -133,8 +142,10 @@ pub fn fuzz(bytes: &[u8]) {
             let plan = compile(&document, 1, 1).expect("what loads compiles");
             for printed in [print(&document), print_with_sources(&document)] {
                 // a reference in place of a secret has no default
-                let set: Vec<(&str, &str)> =
-                    env::names(&printed).into_iter().map(|name| (name, "1")).collect();
+                let set: Vec<(&str, &str)> = env::names(&printed)
+                    .into_iter()
+                    .map(|name| (name, "0123456789abcdef"))
+                    .collect();
                 let again = load_in("again", &printed, &Environment::of(&set));
                 let again = again.expect("what is printed loads");
                 let again = compile(&again, 1, 1).expect("what loads compiles");

@@ -215,7 +215,7 @@ impl Over<'_> {
                     self.port("metrics.bind", port, |d| &d.metrics.port);
             }
             Override::AdminPort(port) => {
-                self.document.admin.bind = self.port("admin.bind", port, |d| &d.admin);
+                self.document.admin.port.bind = self.port("admin.bind", port, |d| &d.admin.port);
             }
             // `corelane reverse` has its own word for where it listens and forwards to
             Override::Host(_) | Override::Port(_) | Override::DefaultBackend(_)

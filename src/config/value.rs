@@ -12,7 +12,7 @@ use toml::de::DeValue;
 
 use super::error::Wrong;
 use crate::limits;
-use crate::plan::{AccessLogFormat, Address, Balance, LocationPart, Network, OnFull};
+use crate::plan::{AccessLogFormat, Address, Balance, LocationPart, Network, OnFull, Role};
 
 /// A value as it is written in a configuration, for `print-config`.
 pub trait Written {
@@ -61,6 +61,8 @@ pub(super) const FORMATS: Names<AccessLogFormat> = &[
     ("text", AccessLogFormat::Text),
     ("template", AccessLogFormat::Template),
 ];
+pub(super) const ROLES: Names<Role> =
+    &[("viewer", Role::Viewer), ("operator", Role::Operator), ("admin", Role::Admin)];
 pub(super) const ON_FULL: Names<OnFull> = &[("drop", OnFull::Drop), ("block", OnFull::Block)];
 pub(super) const LEVELS: Names<LevelFilter> = &[
     ("off", LevelFilter::Off),
@@ -552,6 +554,12 @@ impl Written for ClusterProtocol {
 impl Written for Balance {
     fn written(&self) -> Value {
         written_name(BALANCES, *self)
+    }
+}
+
+impl Written for Role {
+    fn written(&self) -> Value {
+        written_name(ROLES, *self)
     }
 }
 

@@ -66,7 +66,6 @@ impl Older {
 
 impl Control {
     /// Newest first; with the numbers of the cores' last reports.
-    #[expect(dead_code, reason = "for the status page of the admin port")]
     pub(crate) fn generations(&self) -> Vec<LiveGeneration> {
         let exchanges = self.totals.borrow().exchanges();
         let version = self.plan().version;

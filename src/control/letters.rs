@@ -52,7 +52,9 @@ impl Letters {
 fn keep(kept: &mut VecDeque<ToShard>, letter: ToShard) {
     match &letter {
         // Who asks does not wait for ever.
-        ToShard::Report(_) => return,
+        ToShard::Report(_) | ToShard::Question(..) => return,
+        ToShard::Service(_) => kept.retain(|older| !matches!(older, ToShard::Service(_))),
+        ToShard::Health(_) => kept.retain(|older| !matches!(older, ToShard::Health(_))),
         ToShard::Endpoints(cluster, _) => kept
             .retain(|older| !matches!(older, ToShard::Endpoints(theirs, _) if theirs == cluster)),
         ToShard::WantEvents(_) => kept.retain(|older| !matches!(older, ToShard::WantEvents(_))),

@@ -4,13 +4,18 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
+use crate::control::overrides::Admission;
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::bus::{Event, Kinds};
 use crate::events::queue::Producer;
 use crate::events::span_queue::SpanProducer;
 use crate::listener::blacklist::Blocked;
 use crate::plan::{ClusterKey, ListenerKey, Network, Plan};
+use crate::shard::connections::Connection;
+use crate::shard::rejected::Rejected;
 use crate::shard::series::{ClusterCells, EndpointCells, SeriesShare};
+use crate::telemetry::health::Health;
+use crate::upstream::tally::Tallied;
 
 /// To a data core.
 #[derive(Debug)]
@@ -23,6 +28,12 @@ pub enum ToShard {
     Retire(u64),
     /// From the control core: answered by `State`, with the same number.
     Report(u64),
+    /// From the control core: answered by `Findings` with the same number.
+    Question(u64, Question),
+    /// From the control core: whether to keep connections open, and to call itself ready.
+    Service(Service),
+    /// From the control core: what health pages on listeners say from now on.
+    Health(Health),
     /// From the control core: which events somebody wants now.
     WantEvents(Kinds),
     /// From the control core: who may not connect from now on.
@@ -45,6 +56,48 @@ pub enum ToShard {
     SlotFree(ClusterKey),
     /// From another data core: exchanges wait there for a slot that an idle connection here holds.
     Recall(ClusterKey),
+}
+
+/// Whether the process is in service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Service {
+    #[default]
+    Serving,
+    /// Not ready any more; connections are kept.
+    Leaving,
+    /// Every answer closes its connection, idle ones are closed.
+    Closing,
+}
+
+/// What an operator wants to know of every core.
+#[derive(Clone, Copy, Debug)]
+pub enum Question {
+    Clusters,
+    /// So many of them, and how many each listener has.
+    Connections(usize),
+    Rejected,
+    ForgetRejected,
+}
+
+#[derive(Debug)]
+pub enum Findings {
+    /// Of the newest generation.
+    Clusters(Vec<(ClusterKey, Vec<EndpointState>)>),
+    Connections {
+        list: Vec<Connection>,
+        open: Vec<(ListenerKey, u64)>,
+    },
+    Rejected(Vec<Rejected>),
+    Forgotten(usize),
+}
+
+/// An endpoint as one core sees it.
+#[derive(Debug)]
+pub struct EndpointState {
+    pub address: SocketAddr,
+    pub open: u64,
+    pub idle: u64,
+    pub tallied: Tallied,
 }
 
 /// Room for a client, made by closing an idle one.
@@ -86,6 +139,11 @@ pub enum ToControl {
     State {
         core: usize,
         state: Box<ShardState>,
+    },
+    Findings {
+        core: usize,
+        number: u64,
+        findings: Box<Findings>,
     },
     /// Said again when a connection from another core arrived after it.
     Drained {
@@ -140,6 +198,8 @@ pub struct ClusterShare {
 pub struct EndpointShare {
     pub address: SocketAddr,
     pub weight: u32,
+    /// Whatever its weight.
+    pub admission: Admission,
     /// `None`: no maximum.
     pub permits: Option<Shared<Permits>>,
     pub(crate) series: Shared<EndpointCells>,

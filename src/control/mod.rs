@@ -6,13 +6,19 @@ mod audit;
 mod blacklist;
 mod clusters;
 mod complaint;
+mod config_file;
+pub(crate) mod drain;
 mod events;
 mod exporters;
 mod file_watch;
-mod generations;
+pub(crate) mod generations;
+mod health;
+pub(crate) mod history;
+mod inquiry;
 mod letters;
 pub mod message;
 mod names;
+pub(crate) mod overrides;
 mod ports;
 pub(crate) mod registry;
 pub(crate) mod reload;
@@ -23,21 +29,24 @@ mod upgrade;
 pub use start::{StartError, run};
 
 use std::cell::{Cell, RefCell};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::admin::Desk;
 use crate::cli::Source;
 use crate::control::blacklist::Keeper;
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
 use crate::control::generations::Older;
+use crate::control::inquiry::Inquiries;
 use crate::control::letters::Letters;
 use crate::control::message::{
-    ClusterShare, EndpointShare, Install, SpanChange, ToControl, ToShard,
+    ClusterShare, EndpointShare, Install, Service, SpanChange, ToControl, ToShard,
 };
 use crate::control::names::Watch;
+use crate::control::overrides::{Admission, Overrides};
 use crate::control::ports::Held;
 use crate::control::registry::Registry;
 use crate::control::reload::{Reloads, Trigger};
@@ -48,7 +57,7 @@ use crate::engine::{self, Inbox, Shared, Signal, Signals};
 use crate::events::bus::{Bus, Kinds};
 use crate::events::queue::Producer;
 use crate::limits;
-use crate::plan::{self, ClusterId, ClusterKey, ListenerKey, Plan};
+use crate::plan::{self, Address, ClusterId, ClusterKey, ListenerKey, Plan};
 use crate::shard::counters::Counters;
 
 /// What the control core's tasks share.
@@ -73,6 +82,12 @@ pub(crate) struct Control {
     pub(crate) totals: RefCell<Totals>,
     pub(crate) registry: Registry,
     pub(crate) draining: Cell<bool>,
+    pub(crate) desk: Desk,
+    overrides: Overrides,
+    service: Cell<Service>,
+    inquiries: RefCell<Inquiries>,
+    /// Counts up with every word of an operator on it.
+    service_turn: Cell<u64>,
     /// By core.
     drained: Vec<Cell<bool>>,
     /// By core: the version that it said it has.
@@ -90,6 +105,16 @@ struct Current {
     listener_keys: Vec<ListenerKey>,
 }
 
+/// What operators call the listeners of the plan in force.
+pub(crate) struct ListenerNames(Vec<(ListenerKey, String)>);
+
+impl ListenerNames {
+    pub(crate) fn of(&self, key: ListenerKey) -> String {
+        let found = self.0.iter().find(|(known, _)| *known == key);
+        found.map_or_else(|| "(removed)".to_owned(), |(_, name)| name.clone())
+    }
+}
+
 impl Control {
     /// Applies what the data cores say. Called when the control core's bell was rung.
     fn apply(self: &Rc<Self>, letter: ToControl) {
@@ -103,6 +128,9 @@ impl Control {
             ToControl::Blocked(hits) => self.note_blocked(hits),
             ToControl::Lent(sockets) => self.upgrades.lent.borrow_mut().extend(sockets),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
+            ToControl::Findings { core, number, findings } => {
+                self.inquiries.borrow_mut().answered(number, core, *findings);
+            }
             ToControl::Drained { core } => {
                 log::debug!("core {core} has drained");
                 self.drained[core].set(true);
@@ -161,13 +189,41 @@ impl Control {
                 if shares.iter().all(|share| share.address != address) {
                     let max = cluster.pool.connections_max;
                     let permits = max.map(|max| clusters.permits(key, address, max, cores));
+                    let said = self.override_of(&cluster.name, &endpoint.address, Some(address));
+                    let admission = said.as_ref().map_or(Admission::Ready, |said| said.admission);
+                    let weight = said.and_then(|said| said.weight).unwrap_or(endpoint.weight);
                     let series = self.registry.endpoint(&cluster.name, address, core);
-                    let weight = endpoint.weight;
-                    shares.push(EndpointShare { address, weight, permits, series });
+                    shares.push(EndpointShare { address, weight, admission, permits, series });
                 }
             }
         }
         shares
+    }
+
+    /// Where an endpoint is at the moment; empty while its name has no address.
+    pub(crate) fn addresses(&self, address: &Address) -> Vec<SocketAddr> {
+        self.watch.addresses(address)
+    }
+
+    /// Exchanges of the process that wait for a connection of this cluster of the plan in force.
+    pub(crate) fn waiting(&self, cluster: &str) -> u64 {
+        self.clusters.borrow().waiting(cluster).read().max(0) as u64
+    }
+
+    /// Of the clusters of the plan in force, in its order.
+    pub(crate) fn cluster_keys(&self) -> Vec<ClusterKey> {
+        self.current.borrow().cluster_keys.clone()
+    }
+
+    pub(crate) fn listener_names(&self) -> ListenerNames {
+        let current = self.current.borrow();
+        let names = current.plan.listeners.iter().map(|listener| listener.name.clone());
+        ListenerNames(current.listener_keys.iter().copied().zip(names).collect())
+    }
+
+    /// Of the listeners of the plan in force, in its order.
+    pub(crate) fn listener_keys(&self) -> Vec<ListenerKey> {
+        self.current.borrow().listener_keys.clone()
     }
 
     fn cluster_shares(&self, core: usize) -> Vec<ClusterShare> {
@@ -195,6 +251,8 @@ impl Control {
                 self.to_each_shard(|core| ToShard::Endpoints(key, endpoints(core)));
             }
         }
+        drop(current);
+        self.publish_health();
     }
 
     /// The plan in force for every core, with the sockets that are new and its ends of the
@@ -337,6 +395,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     let timeout = control.plan().drain_timeout;
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
     control.draining.set(true);
+    control.publish_health();
     control.tell_health("process", "draining", "it was asked to stop");
     control.to_shards(|| ToShard::Drain { handed_over: handed_over.clone() });
     let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;

@@ -2,7 +2,6 @@
 //! beside the control core; only when nothing can fail any more it is put in force: the cores get
 //! it by letter, exchanges that run end with what they began with. Whatever fails changes nothing.
 //! One at a time; requests for the same file that come meanwhile share the next run.
-#![expect(dead_code, reason = "the admin port asks for some of it")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,10 +11,11 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
-use crate::admin::{self, Page};
+use crate::admin::{self, Port};
 use crate::cli::Source;
 use crate::config;
 use crate::control::exporters;
+use crate::control::history::Applied;
 use crate::control::ports::{Bound, Ending, Held, PortChange};
 use crate::control::upgrade::{Described, Inherited, Use};
 use crate::control::{Control, Current, names, start};
@@ -24,6 +24,7 @@ use crate::events::publisher::{Files, Opened};
 use crate::limits;
 use crate::machine;
 use crate::plan::{Collector, Plan, User};
+use crate::telemetry::log_levels;
 use crate::telemetry::metrics::ReloadCounts;
 
 /// Who asked for a configuration.
@@ -37,6 +38,17 @@ pub(crate) enum Trigger {
     Admin,
     /// Back to this version.
     Rollback(u64),
+}
+
+impl Trigger {
+    /// What messages call the text that came with it.
+    pub(super) fn name(self, source: &Source) -> String {
+        match self {
+            Trigger::Start | Trigger::Signal | Trigger::Watch => source.name(),
+            Trigger::Admin => "(admin)".to_owned(),
+            Trigger::Rollback(version) => format!("(version {version})"),
+        }
+    }
 }
 
 impl fmt::Display for Trigger {
@@ -67,6 +79,8 @@ pub(crate) enum Refused {
     /// It is right, but cannot be had here and now: a port is taken, a log cannot be opened, the
     /// process is draining.
     Impossible(String),
+    /// It was meant for another version than this one, which is in force.
+    Superseded(u64),
 }
 
 impl fmt::Display for Refused {
@@ -74,6 +88,9 @@ impl fmt::Display for Refused {
         match self {
             Refused::Configuration(errors) => write!(f, "{}", errors.to_string().trim_end()),
             Refused::Impossible(reason) => f.write_str(reason),
+            Refused::Superseded(version) => {
+                write!(f, "the configuration has changed meanwhile: version {version} is in force")
+            }
         }
     }
 }
@@ -85,15 +102,6 @@ pub(crate) struct LastReload {
     pub(crate) trigger: Trigger,
     pub(crate) duration: Duration,
     pub(crate) outcome: Result<Report, Refused>,
-}
-
-/// A configuration that was put in force.
-#[derive(Clone, Debug)]
-pub(crate) struct Applied {
-    pub(crate) version: u64,
-    pub(crate) at: SystemTime,
-    pub(crate) trigger: Trigger,
-    pub(crate) text: Rc<str>,
 }
 
 impl ReloadCounts {
@@ -114,13 +122,6 @@ impl ReloadCounts {
     }
 }
 
-impl Applied {
-    /// Tells texts apart (FNV-1a, 64 bits); no protection against forgery.
-    pub(crate) fn hash(&self) -> u64 {
-        hash(&self.text)
-    }
-}
-
 pub(super) fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -128,7 +129,7 @@ pub(super) fn hash(text: &str) -> u64 {
 }
 
 #[derive(Clone)]
-enum Wanted {
+pub(super) enum Wanted {
     /// What the file says now.
     File,
     /// The same, if the file does not say what was read last.
@@ -140,6 +141,8 @@ enum Wanted {
 struct Job {
     wanted: Wanted,
     trigger: Trigger,
+    /// Only if this version is in force when its turn comes.
+    over: Option<u64>,
     outcome: Outcome,
 }
 
@@ -158,10 +161,12 @@ pub(super) struct Reloads {
     queue: RefCell<VecDeque<Job>>,
     running: Cell<bool>,
     last: RefCell<Option<LastReload>>,
-    history: RefCell<VecDeque<Applied>>,
+    pub(super) history: RefCell<VecDeque<Applied>>,
     counts: Cell<ReloadCounts>,
     /// Of the file as it was read last, good or bad.
-    read: Cell<u64>,
+    pub(super) read: Cell<u64>,
+    /// A text from the admin API is on its way into the file.
+    pub(super) writing: Cell<bool>,
     metrics: RefCell<OwnPort>,
     admin: RefCell<OwnPort>,
 }
@@ -176,6 +181,7 @@ impl Reloads {
             history: RefCell::default(),
             counts: Cell::new(ReloadCounts::at(engine::wall_clock())),
             read: Cell::new(hash(text)),
+            writing: Cell::new(false),
             metrics: RefCell::default(),
             admin: RefCell::default(),
         };
@@ -208,7 +214,7 @@ impl Reloads {
     }
 
     /// `None`: too many wait already.
-    fn enqueue(&self, wanted: Wanted, trigger: Trigger) -> Option<Outcome> {
+    fn enqueue(&self, wanted: Wanted, trigger: Trigger, over: Option<u64>) -> Option<Outcome> {
         let mut queue = self.queue.borrow_mut();
         let shared = queue.iter().find(|job| {
             matches!(
@@ -224,7 +230,7 @@ impl Reloads {
             return None;
         }
         let outcome = Outcome::default();
-        queue.push_back(Job { wanted, trigger, outcome: Rc::clone(&outcome) });
+        queue.push_back(Job { wanted, trigger, over, outcome: Rc::clone(&outcome) });
         Some(outcome)
     }
 }
@@ -268,44 +274,13 @@ impl Control {
                  start with --config FILE"
             )));
         }
-        self.perform(Wanted::File, trigger).await
+        self.perform(Wanted::File, trigger, None).await
     }
 
     /// The same, when a change of the file was noticed.
     pub(super) async fn reload_changed(self: &Rc<Self>) {
         // Whatever comes of it is logged.
-        drop(self.perform(Wanted::ChangedFile, Trigger::Watch).await);
-    }
-
-    /// Puts a text in force that did not come from the file. The file stays as it is.
-    pub(crate) async fn apply_text(
-        self: &Rc<Self>,
-        text: String,
-        trigger: Trigger,
-    ) -> Result<Report, Refused> {
-        self.perform(Wanted::Text(Rc::from(text)), trigger).await
-    }
-
-    /// Back to a configuration of the history.
-    pub(crate) async fn rollback(self: &Rc<Self>, version: u64) -> Result<Report, Refused> {
-        let text = {
-            let history = self.reloads.history.borrow();
-            history.iter().find(|old| old.version == version).map(|old| Rc::clone(&old.text))
-        };
-        let Some(text) = text else {
-            let known: Vec<String> =
-                self.history().iter().map(|old| old.version.to_string()).collect();
-            return Err(Refused::Impossible(format!(
-                "version {version} is not remembered; those that are: {}",
-                known.join(", ")
-            )));
-        };
-        self.perform(Wanted::Text(text), Trigger::Rollback(version)).await
-    }
-
-    /// What was put in force lately, oldest first.
-    pub(crate) fn history(&self) -> Vec<Applied> {
-        self.reloads.history.borrow().iter().cloned().collect()
+        drop(self.perform(Wanted::ChangedFile, Trigger::Watch, None).await);
     }
 
     /// All tries so far, as the metrics page has them.
@@ -319,8 +294,13 @@ impl Control {
     }
 
     /// Waits for its turn and its end. Dropping this takes nothing back.
-    async fn perform(self: &Rc<Self>, wanted: Wanted, trigger: Trigger) -> Result<Report, Refused> {
-        let Some(outcome) = self.reloads.enqueue(wanted, trigger) else {
+    pub(super) async fn perform(
+        self: &Rc<Self>,
+        wanted: Wanted,
+        trigger: Trigger,
+        over: Option<u64>,
+    ) -> Result<Report, Refused> {
+        let Some(outcome) = self.reloads.enqueue(wanted, trigger, over) else {
             return Err(Refused::Impossible(
                 "too many reloads wait for each other; try again when they are done".to_owned(),
             ));
@@ -367,12 +347,17 @@ impl Control {
         self.audit_reload(trigger, before, &outcome);
         let last = LastReload { at, trigger, duration, outcome: outcome.clone() };
         *self.reloads.last.borrow_mut() = Some(last);
+        self.publish_health();
         outcome
     }
 
     /// `None`: the file has not changed.
     async fn try_job(self: &Rc<Self>, job: &Job) -> Result<Option<Report>, Refused> {
         self.refuse_while_draining()?;
+        let running = self.plan().version;
+        if job.over.is_some_and(|version| version != running) {
+            return Err(Refused::Superseded(running));
+        }
         self.exporters_ending().await;
         let ground = Ground {
             source: self.source.clone(),
@@ -390,11 +375,7 @@ impl Control {
             Wanted::Text(text) => (Some(text.to_string()), None),
         };
         let from_file = given.is_none();
-        let name = match job.trigger {
-            Trigger::Start | Trigger::Signal | Trigger::Watch => self.source.name(),
-            Trigger::Admin => "(admin)".to_owned(),
-            Trigger::Rollback(version) => format!("(version {version})"),
-        };
+        let name = if from_file { self.source.name() } else { job.trigger.name(&self.source) };
         let preparing = self.watch.pool().run(move || {
             let text = match given {
                 Some(text) => Ok(text),
@@ -445,10 +426,11 @@ impl Control {
         bound.announce(&plan);
         let held = bound.take_held(&self.held.borrow());
         *self.held.borrow_mut() = held;
-        log::set_max_level(plan.log_level);
+        log_levels::set_default(plan.log_level);
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let before = self.put_in_force(plan, bound.keys.clone());
         self.older.add(before, engine::now());
+        self.publish_health();
         let spans = self.totals.borrow_mut().exporters.change(spans, self.shards.len());
         self.send_plan(bound.sockets, Vec::new(), spans);
         self.change_ports(bound.metrics, bound.admin);
@@ -478,6 +460,7 @@ impl Control {
         listener_keys: Vec<crate::plan::ListenerKey>,
     ) -> Shared<Plan> {
         self.watch.want(&[&plan]);
+        self.overrides.forget_all_but(&plan);
         self.registry.adopt(&plan);
         let cluster_keys = self.clusters.borrow_mut().keys(&plan);
         let current = Current { plan, cluster_keys, listener_keys };
@@ -519,21 +502,21 @@ impl Control {
     /// Metrics and admin move at once; their connections go on.
     pub(super) fn change_ports(self: &Rc<Self>, metrics: PortChange, admin: PortChange) {
         let ports = [
-            (metrics, &self.reloads.metrics, Page::Metrics),
-            (admin, &self.reloads.admin, Page::Admin),
+            (metrics, &self.reloads.metrics, Port::Metrics),
+            (admin, &self.reloads.admin, Port::Admin),
         ];
-        for (change, port, page) in ports {
+        for (change, own, port) in ports {
             match change {
                 PortChange::Same => {}
-                PortChange::Off => port.take().ending.end(),
+                PortChange::Off => own.take().ending.end(),
                 PortChange::To(socket) => {
                     let ending = Ending::default();
                     let new = OwnPort { ending: ending.clone(), socket: socket.try_clone().ok() };
-                    port.replace(new).ending.end();
+                    own.replace(new).ending.end();
                     let control = Rc::clone(self);
                     engine::spawn(async move {
                         let listener = engine::Listener::adopt(socket);
-                        let serving = admin::serve(control, listener, page);
+                        let serving = admin::serve(control, listener, port);
                         super::first(serving, ending.come()).await;
                     });
                 }
@@ -554,15 +537,23 @@ async fn work(control: Rc<Control>) {
     control.reloads.running.set(false);
 }
 
-/// Everything that may take long or fail, beside the control core.
-fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refused> {
-    let document = ground.source.document_of(name, &text).map_err(Refused::Configuration)?;
-    let cpus = machine::cpus();
-    let mut plan =
-        config::compile(&document, ground.version, cpus).map_err(Refused::Configuration)?;
+pub(super) fn compile(
+    source: &Source,
+    name: &str,
+    text: &str,
+    version: u64,
+) -> Result<(Plan, Vec<String>), Refused> {
+    let document = source.document_of(name, text).map_err(Refused::Configuration)?;
+    let plan = config::compile(&document, version, machine::cpus());
+    let plan = plan.map_err(Refused::Configuration)?;
     let mut warned = config::warnings(&document, usize::MAX).as_warnings();
     warned.push_str(&config::environment_warnings(&document).as_warnings());
-    let mut warnings: Vec<String> = warned.lines().map(str::to_owned).collect();
+    Ok((plan, warned.lines().map(str::to_owned).collect()))
+}
+
+/// Everything that may take long or fail, beside the control core.
+fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refused> {
+    let (mut plan, mut warnings) = compile(&ground.source, name, &text, ground.version)?;
     if plan.cores != ground.cores {
         warnings.push(format!(
             "cores: {} are asked for, {} go on running: their number changes with a restart only",
@@ -593,20 +584,23 @@ mod tests {
     #[test]
     fn requests_for_the_same_file_share_a_run_and_texts_do_not() {
         let reloads = Reloads::new("a", 1);
-        let first = reloads.enqueue(Wanted::File, Trigger::Signal).unwrap();
-        let second = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch).unwrap();
+        let first = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
+        let second = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch, None).unwrap();
         assert!(Rc::ptr_eq(&first, &second));
         reloads.queue.borrow_mut().clear(); // it runs now: what comes may not be in it
-        let third = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch).unwrap();
+        let third = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch, None).unwrap();
         assert!(!Rc::ptr_eq(&first, &third));
-        let explicit = reloads.enqueue(Wanted::File, Trigger::Signal).unwrap();
+        let explicit = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
         assert!(!Rc::ptr_eq(&third, &explicit), "it reads also what has not changed");
         for _ in 2..limits::RELOADS_QUEUED_MAX {
             let text = Wanted::Text(Rc::from("b"));
-            assert!(reloads.enqueue(text, Trigger::Admin).is_some());
+            assert!(reloads.enqueue(text, Trigger::Admin, None).is_some());
         }
-        assert!(reloads.enqueue(Wanted::Text(Rc::from("b")), Trigger::Admin).is_none());
-        assert!(reloads.enqueue(Wanted::File, Trigger::Signal).is_some(), "one waits already");
+        assert!(reloads.enqueue(Wanted::Text(Rc::from("b")), Trigger::Admin, None).is_none());
+        assert!(
+            reloads.enqueue(Wanted::File, Trigger::Signal, None).is_some(),
+            "one waits already"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::admin::Desk;
 use crate::cli::Source;
 use crate::control::blacklist::{self, Keeper};
 use crate::control::clusters::Clusters;
@@ -16,8 +17,9 @@ use crate::control::exporters::{self, Exporters};
 use crate::control::file_watch;
 use crate::control::generations::{self, Older};
 use crate::control::letters::{self, Letters};
-use crate::control::message::{ToControl, ToShard};
+use crate::control::message::{Service, ToControl, ToShard};
 use crate::control::names::{self, Watch};
+use crate::control::overrides::Overrides;
 use crate::control::ports::{Bound, Held};
 use crate::control::registry::Registry;
 use crate::control::reload::Reloads;
@@ -188,6 +190,11 @@ impl Parts {
             totals: RefCell::new(Totals::new(cores, Some(self.publisher))),
             registry,
             draining: Cell::new(false),
+            overrides: Overrides::default(),
+            desk: Desk::new(engine::now(), engine::wall_clock()),
+            service: Cell::new(Service::Serving),
+            inquiries: RefCell::default(),
+            service_turn: Cell::new(0),
             drained: (0..cores).map(|_| Cell::new(false)).collect(),
             installed: (0..cores).map(|_| Cell::new(0)).collect(),
             failed: RefCell::new(None),
@@ -234,6 +241,7 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     let version = plan.version;
     drop(plan);
     control.audit_process(Event::ProcessStart);
+    control.publish_health();
     if !control.blacklist.is_empty() {
         control.send_blacklist();
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::Histogram;
 
 use crate::control::Control;
+use crate::control::drain::State;
 use crate::control::exporters::Exporters;
 use crate::control::message::{GenerationState, ShardState, ToShard};
 use crate::engine;
@@ -141,7 +142,7 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
         access_log_dropped_lines: written.dropped_lines,
         trace_exported_spans: exported.taken,
         trace_failed_spans: exported.failed,
-        draining: control.draining.get(),
+        draining: matches!(control.state(), State::Draining | State::Stopping),
         rules_version: control.plan().version,
         reloads: control.reload_counts(),
         usage: engine::usage(),

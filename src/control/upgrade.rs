@@ -188,6 +188,14 @@ impl Upgrades {
 }
 
 impl Control {
+    pub(crate) fn upgrade_state(&self) -> &'static str {
+        match &*self.upgrades.state.borrow() {
+            State::Idle => "idle",
+            State::Running => "running",
+            State::HandedOver(_) => "handed_over",
+        }
+    }
+
     /// Starts the program anew. `Ok`: the id of the process that serves from now on, while this one
     /// drains. `Err`: why everything is as it was.
     pub(crate) async fn upgrade(self: &Rc<Self>) -> Result<u32, String> {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::engine::Socket;
+use crate::engine::{self, Socket};
 use crate::exchange::failure::{Failure, Retry, Side as Blame};
 use crate::exchange::record::{Marks, Phase};
 use crate::exchange::relay::{Download, Downloaded, Request};
@@ -22,6 +22,7 @@ use crate::shard::Shard;
 use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
 use crate::upstream::pool::{Cluster, Lease, Wanted};
+use crate::upstream::tally::Tally;
 
 pub(super) async fn forward(
     shard: &Rc<Shard>,
@@ -38,9 +39,11 @@ pub(super) async fn forward(
     let mut refused = Vec::new();
     loop {
         let lease = acquire(exchange, cluster, wanted, &mut refused, timeouts.connect).await?;
-        let reused = lease.reused;
+        let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
         let attempt = Attempt { shard, client, generation: &generation, route, timeouts };
-        match attempt.run(exchange, lease).await {
+        let ended = attempt.run(exchange, lease).await;
+        count(&endpoint.tally, exchange, ended.as_ref().err());
+        match ended {
             Ok(ending) => return Ok(ending),
             Err(failed) if reused && failed.is_safe_to_repeat(exchange) => {
                 exchange.end_attempt(Some(failed.failure));
@@ -50,6 +53,21 @@ pub(super) async fn forward(
                 exchange.progress.upload.set(Uploading::Untouched);
             }
             Err(failed) => return Err(failed.failure),
+        }
+    }
+}
+
+/// What an attempt says of its endpoint: that a client left says nothing.
+fn count(tally: &Tally, exchange: &Exchange, failed: Option<&Failed>) {
+    match failed {
+        Some(failed) if failed.failure.side() == Blame::Upstream => {
+            tally.failed(failed.failure, engine::wall_clock());
+        }
+        Some(_) => {}
+        None => {
+            let marks = &exchange.marks;
+            let latency = marks.first_byte.zip(marks.connected).map(|(end, start)| end - start);
+            tally.answered(latency.unwrap_or_default());
         }
     }
 }

@@ -168,6 +168,8 @@ failures! {
         "no healthy backend is available";
     EndpointUnresolved: 503 NO_HEALTHY_BACKEND "endpoint_unresolved" Upstream Never Open
         "the name of the backend has no address at the moment";
+    EndpointsDrained: 503 NO_HEALTHY_BACKEND "endpoints_drained" Upstream Never Open
+        "all backends were taken out of service by an operator";
     CircuitOpen: 503 CIRCUIT_OPEN "circuit_open" Upstream Never Open
         "the backend is failing and is being spared, try again later";
     ConnectRefused: 502 BACKEND_UNREACHABLE "connect_refused" Upstream Safe Open

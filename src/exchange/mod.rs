@@ -32,10 +32,13 @@ use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
 use crate::http1::body::Decoder;
 use crate::http1::server::{Client, Input};
+use crate::limits;
 use crate::plan::{Action, Route, RouteId};
 use crate::routing;
 use crate::shard::generation::Generation;
+use crate::shard::rejected::{self, Rejected};
 use crate::shard::{Origin, Shard};
+use crate::telemetry::health;
 use crate::upstream::endpoints::Endpoint;
 
 /// A request on its way. One per connection, used again for each request, so that it allocates
@@ -155,6 +158,13 @@ async fn answer(
     generation: &Generation,
 ) -> Result<Ending, Failure> {
     exchange.admit(shard, client)?;
+    if generation.plan.health_on_listeners
+        && let Some(page) = exchange.health_page()
+    {
+        let (status, body) = page.answer(&shard.health.borrow(), engine::wall_clock());
+        let page = Reply::json(status, body);
+        return reply(shard, client, exchange, &page, const { &HeaderEdits::NONE }).await;
+    }
     let route = exchange.find_route(generation);
     if let Some(tracing) = &generation.plan.tracing {
         exchange.begin_trace(tracing, route.as_ref().ok().copied());
@@ -225,7 +235,9 @@ impl Exchange {
         self.recorded = false;
         self.generation.enter();
         let plan = &self.generation.plan;
-        self.marks.head = Some(engine::now());
+        let now = engine::now();
+        self.marks.head = Some(now);
+        shard.connections.begins(self.origin.seat, now);
         self.progress.received.set(self.head.bytes as u64);
         self.progress.phase.set(Phase::Route);
         shard.stir();
@@ -250,6 +262,12 @@ impl Exchange {
             Framing::Length(length) if max != 0 && length > max => Err(Failure::BodyTooLarge),
             Framing::Length(_) | Framing::Chunked | Framing::None | Framing::UntilClose => Ok(()),
         }
+    }
+
+    /// Asked for by a probe, before any route is looked for.
+    fn health_page(&self) -> Option<health::Page> {
+        let asks = matches!(self.head.method, Method::Get | Method::Head);
+        asks.then(|| health::Page::find(self.head.path.of(self.input.head()))).flatten()
     }
 
     fn find_route<'g>(&mut self, generation: &'g Generation) -> Result<&'g Route, Failure> {
@@ -279,12 +297,20 @@ impl Exchange {
         }
         self.begin_trace_late();
         self.end_attempt(failure);
-        let shard = &self.shard;
+        let (shard, progress) = (&self.shard, &self.progress);
         // Also of one that was never admitted, or took long: its line is to be written.
         shard.stir();
-        let timings = self.marks.timings(engine::precise_now());
+        let now = engine::precise_now();
+        let timings = self.marks.timings(now);
         count::count(self, &timings, failure);
-        let capture = self.progress.capturer.take();
+        let (received, sent) = (progress.received.get(), progress.sent.get());
+        shard.connections.ends(self.origin.seat, received, sent, now);
+        if let Some(failure) = failure
+            && rejected::is_worth_keeping(failure)
+        {
+            self.remember(failure);
+        }
+        let capture = progress.capturer.take();
         if let Some(log) = &self.generation.plan.access_log {
             let failed = failure.is_some() || self.progress.status.get() >= 500;
             if log.sampling.takes(|| self.request_id(), failed, timings.total) {
@@ -309,6 +335,22 @@ impl Exchange {
         {
             shard.log.audit(&self.line(timings, Some(failure), None), failure, shard);
         }
+    }
+
+    /// For who asks what clients send that is refused.
+    #[cold]
+    fn remember(&self, failure: Failure) {
+        let head = self.input.head();
+        let bytes = if head.is_empty() { self.input.unused() } else { head };
+        self.shard.rejections.keep(Rejected {
+            at: engine::wall_clock(),
+            peer: self.origin.peer,
+            listener: self.origin.door.key,
+            failure,
+            phase: self.progress.phase.get(),
+            bytes: rejected::masked(bytes),
+            cut: bytes.len() > limits::REJECTED_BYTES_MAX,
+        });
     }
 
     fn line<'a>(

@@ -74,6 +74,15 @@ impl<'a> Reply<'a> {
         })
     }
 
+    pub fn json(status: u16, body: Vec<u8>) -> Reply<'static> {
+        Reply {
+            status,
+            content_type: "application/json",
+            body: Cow::Owned(body),
+            extra: Extra::None,
+        }
+    }
+
     pub fn respond(respond: &'a Respond) -> Reply<'a> {
         Reply {
             status: respond.status,
@@ -211,7 +220,8 @@ fn line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn error_body(code: &str, message: &str, request_id: &[u8], at: SystemTime) -> Vec<u8> {
+/// The JSON form of every error that the proxy or its admin API reports.
+pub(crate) fn error_body(code: &str, message: &str, request_id: &[u8], at: SystemTime) -> Vec<u8> {
     let mut body = Vec::with_capacity(192 + request_id.len());
     body.extend_from_slice(b"{\"error\":{\"code\":");
     json::string(code.as_bytes(), &mut body);

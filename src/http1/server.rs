@@ -104,7 +104,7 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
             Arrival::Gone => return Pause::Over,
             Arrival::Refused(failure) => {
                 exchange::refuse(shard, client, &mut exchange, failure).await;
-                linger(client).await;
+                linger(&client.socket).await;
                 return Pause::Over;
             }
         }
@@ -116,7 +116,7 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
                 return Pause::Over;
             }
             Ending::Close | Ending::Linger => {
-                linger(client).await;
+                linger(&client.socket).await;
                 return Pause::Over;
             }
         }
@@ -196,17 +196,17 @@ async fn receive(client: &Client, input: &mut Input, parks: bool) -> io::Result<
 /// Closing with bytes of the peer unread makes the kernel send a reset, which may overtake our
 /// answer (RFC 9112 section 9.6). So: no more from us, then read what still comes, for a while.
 /// Like every wait, it holds no buffer.
-async fn linger(client: &Client) {
-    client.socket.finish();
+pub(crate) async fn linger(socket: &Socket) {
+    socket.finish();
     let end = engine::now() + limits::LINGER_TIME_MAX;
     let mut turns = 0;
     while engine::now() < end {
-        client.socket.set_deadline(Side::Read, Some(limits::LINGER_TIME));
-        if client.socket.is_silent() && client.socket.ready(Side::Read).await.is_err() {
+        socket.set_deadline(Side::Read, Some(limits::LINGER_TIME));
+        if socket.is_silent() && socket.ready(Side::Read).await.is_err() {
             return;
         }
         let mut buffer = engine::buffer();
-        if !matches!(client.socket.recv(&mut buffer).await, Ok(1..)) {
+        if !matches!(socket.recv(&mut buffer).await, Ok(1..)) {
             return;
         }
         drop(buffer);

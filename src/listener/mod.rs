@@ -15,9 +15,10 @@ use crate::engine::{self, Listener, Socket};
 use crate::http1;
 use crate::limits;
 use crate::listener::limit::{Told, Waiting};
+use crate::shard::connections::Seated;
 use crate::shard::doors::Door;
 use crate::shard::events;
-use crate::shard::{Counted, Life, Origin, Shard};
+use crate::shard::{Counted, Life, Shard};
 
 /// Takes connections from one listening socket until the core drains or the listener is removed;
 /// then those still queued in the kernel, and closes it.
@@ -67,7 +68,7 @@ async fn take(
 /// A connection that another core has accepted for us, and counted here already.
 pub(crate) fn take_over(shard: Rc<Shard>, door: Rc<Door>, socket: Socket, peer: SocketAddr) {
     let counted = Counted::new(&shard, &door, true);
-    serve(shard, counted, Origin { door, peer }, socket);
+    serve(shard, counted, door, peer, socket);
 }
 
 /// Its place among the process's connections is taken.
@@ -94,7 +95,7 @@ fn admit(shard: &Rc<Shard>, door: &Rc<Door>, socket: Socket) {
         }
     }
     let counted = Counted::new(shard, door, false);
-    serve(Rc::clone(shard), counted, Origin { door: Rc::clone(door), peer }, socket);
+    serve(Rc::clone(shard), counted, Rc::clone(door), peer, socket);
 }
 
 fn hand_over(shard: &Rc<Shard>, core: usize, door: &Rc<Door>, socket: Socket, peer: SocketAddr) {
@@ -108,19 +109,19 @@ fn hand_over(shard: &Rc<Shard>, core: usize, door: &Rc<Door>, socket: Socket, pe
         Err(ToShard::Connection(_, fd, peer)) => {
             shard.all_counters[core].connections.add(-1);
             let counted = Counted::new(shard, door, false);
-            let origin = Origin { door: Rc::clone(door), peer };
-            serve(Rc::clone(shard), counted, origin, Socket::adopt(fd));
+            serve(Rc::clone(shard), counted, Rc::clone(door), peer, Socket::adopt(fd));
         }
         Err(_) => unreachable!("a letter comes back as it was"),
     }
 }
 
-fn serve(shard: Rc<Shard>, counted: Counted, origin: Origin, socket: Socket) {
+fn serve(shard: Rc<Shard>, counted: Counted, door: Rc<Door>, peer: SocketAddr, socket: Socket) {
     engine::spawn(async move {
         let session = Life::enter(&shard);
-        let told = events::connection_opened(&shard, &origin);
-        http1::server::serve(&shard, origin, socket).await;
-        drop((told, counted, session));
+        let seated = Seated::new(&shard, door, peer);
+        let told = events::connection_opened(&shard, &seated.origin);
+        http1::server::serve(&shard, seated.origin.clone(), socket).await;
+        drop((told, counted, session, seated));
     });
 }
 

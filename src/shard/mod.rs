@@ -1,12 +1,14 @@
 //! A data core: everything that it owns, and how it applies its mail. One per pinned thread;
 //! nothing here is ever seen by another thread but the counters.
 
+pub(crate) mod connections;
 pub(crate) mod counters;
 pub(crate) mod doors;
 pub(crate) mod events;
 pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
+pub(crate) mod rejected;
 pub(crate) mod series;
 mod spans;
 pub(crate) mod workspace;
@@ -15,21 +17,26 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use crate::control::message::{Install, ShardState, ToControl, ToShard};
+use crate::control::message::{
+    Findings, Install, Question, Service, ShardState, ToControl, ToShard,
+};
 use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
 use crate::listener::blacklist::Guard;
 use crate::plan::OnFull;
+use crate::shard::connections::{Connections, Seat};
 use crate::shard::counters::Counters;
 use crate::shard::doors::{Door, Doors, Wanted};
 use crate::shard::events::Events;
 use crate::shard::generation::{Generation, Generations};
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
+use crate::shard::rejected::Rejections;
 use crate::shard::series::{ListenerCells, Series};
 use crate::shard::spans::Spans;
 use crate::shard::workspace::Workspaces;
+use crate::telemetry::health::Health;
 
 pub(crate) struct Shard {
     pub(crate) mail: Rc<Mail>,
@@ -51,12 +58,17 @@ pub(crate) struct Shard {
     stirred: Cell<bool>,
     dozing: Cell<Option<Waker>>,
     pub(crate) life: Life,
+    pub(crate) connections: Connections,
+    pub(crate) rejections: Rejections,
+    /// What the control core says of the process, when listeners are asked.
+    pub(crate) health: RefCell<Health>,
 }
 
 /// Whether the core still takes connections, and who wants to know when that changes.
 #[derive(Default)]
 pub(crate) struct Life {
     draining: Cell<bool>,
+    pub(crate) service: Cell<Service>,
     /// Clients that are between two requests get the time to ask once more: only an answer can tell
     /// them to close without crossing their next request.
     patient: Cell<bool>,
@@ -90,6 +102,9 @@ pub(crate) async fn run(
         stirred: Cell::new(false),
         dozing: Cell::new(None),
         life: Life::default(),
+        connections: Connections::default(),
+        rejections: Rejections::default(),
+        health: RefCell::default(),
     });
     let applying = Rc::clone(&shard);
     engine::on_bell(move || {
@@ -119,6 +134,8 @@ impl Shard {
         match letter {
             ToShard::Install(_)
             | ToShard::Blacklist(_)
+            | ToShard::Service(_)
+            | ToShard::Health(_)
             | ToShard::WantEvents(_)
             | ToShard::Drain { .. }
             | ToShard::Stop => self.follow(letter),
@@ -127,6 +144,7 @@ impl Shard {
             ToShard::Endpoints(..)
             | ToShard::Retire(_)
             | ToShard::Report(_)
+            | ToShard::Question(..)
             | ToShard::MakeRoom(_)
             | ToShard::LendSockets
             | ToShard::SlotFree(_)
@@ -142,6 +160,13 @@ impl Shard {
             }
             ToShard::Retire(through) => self.retire(through),
             ToShard::Report(round) => self.report(round),
+            ToShard::Question(number, question) => {
+                let findings = Box::new(self.findings(question));
+                let core = self.mail.core();
+                self.mail.to_control(ToControl::Findings { core, number, findings });
+            }
+            ToShard::Health(health) => *self.health.borrow_mut() = health,
+            ToShard::Service(service) => self.serve(service),
             ToShard::WantEvents(kinds) => self.events.want(kinds),
             ToShard::Blacklist(blocked) => {
                 self.tell_blocked();
@@ -211,6 +236,30 @@ impl Shard {
         let generations = self.generations.states();
         let state = ShardState { round, core: engine::core_state(), generations };
         self.mail.to_control(ToControl::State { core: self.mail.core(), state: Box::new(state) });
+    }
+
+    fn findings(&self, question: Question) -> Findings {
+        match question {
+            Question::Clusters => {
+                let generation = self.generation();
+                let clusters = generation.clusters().iter();
+                let states = clusters.map(|cluster| (cluster.key(), cluster.endpoint_states()));
+                Findings::Clusters(states.collect())
+            }
+            Question::Connections(most) => {
+                let (list, open) = self.connections.list(most);
+                Findings::Connections { list, open }
+            }
+            Question::Rejected => Findings::Rejected(self.rejections.list()),
+            Question::ForgetRejected => Findings::Forgotten(self.rejections.forget()),
+        }
+    }
+
+    fn serve(&self, service: Service) {
+        self.life.service.set(service);
+        if service == Service::Closing {
+            engine::expire_parked();
+        }
     }
 
     fn tell_blocked(&self) {
@@ -337,6 +386,11 @@ impl Life {
         self.draining.get()
     }
 
+    /// Connections end with the answer that they carry.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.draining.get() || self.service.get() == Service::Closing
+    }
+
     /// Counts a connection until the guard is dropped.
     pub(crate) fn enter(shard: &Rc<Shard>) -> Session {
         shard.life.sessions.set(shard.life.sessions.get() + 1);
@@ -432,16 +486,19 @@ impl Drop for Counted {
 pub(crate) struct Origin {
     pub(crate) door: Rc<Door>,
     pub(crate) peer: std::net::SocketAddr,
+    pub(crate) seat: Seat,
 }
 
 impl Origin {
     /// The connection ends now if it is between two requests.
     pub(crate) fn ends_idle(&self, shard: &Shard) -> bool {
-        (shard.life.is_draining() && !shard.life.patient.get()) || self.door.is_closing()
+        let life = &shard.life;
+        let out_of_service = life.service.get() == Service::Closing;
+        (life.is_draining() && !life.patient.get()) || out_of_service || self.door.is_closing()
     }
 
     /// The connection ends after the exchange that it is in.
     pub(crate) fn is_closing(&self, shard: &Shard) -> bool {
-        shard.life.is_draining() || self.door.is_closing()
+        shard.life.is_closing() || self.door.is_closing()
     }
 }

@@ -8,15 +8,18 @@ use std::time::SystemTime;
 use crossbeam_channel::Sender;
 use log::{Level, LevelFilter, SetLoggerError};
 
-use crate::telemetry::{json, timestamp};
+use crate::telemetry::{json, log_levels, timestamp};
 
-/// Installs the logger of the process, once. `log::set_max_level` may change the level later.
+/// Installs the logger of the process, once. [`log_levels`] may change the level later.
 pub fn start(level: LevelFilter, clock: fn() -> SystemTime) -> Result<(), SetLoggerError> {
     env_logger::Builder::new()
-        // Everything passes the logger: `log`'s own maximum decides, so that it can be changed.
+        // Everything passes the logger: what decides can be changed.
         .filter_level(LevelFilter::Trace)
         .target(env_logger::Target::Stderr)
         .format(move |sink, record| {
+            if !log_levels::admits(record.target(), record.level()) {
+                return Ok(());
+            }
             let mut out = Vec::with_capacity(160);
             let message = record.args().to_string();
             line(clock(), record.level(), record.target(), &message, &mut out);
@@ -28,7 +31,7 @@ pub fn start(level: LevelFilter, clock: fn() -> SystemTime) -> Result<(), SetLog
             written
         })
         .try_init()?;
-    log::set_max_level(level);
+    log_levels::set_default(level);
     Ok(())
 }
 

@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use crate::balancing::RoundRobin;
 use crate::control::message::EndpointShare;
+use crate::control::overrides::Admission;
 use crate::engine::{Permits, Shared, Socket};
 use crate::shard::series::EndpointCells;
+use crate::upstream::tally::Tally;
 
 pub(super) struct Endpoints {
     pub(super) list: Vec<Rc<Endpoint>>,
@@ -23,6 +25,9 @@ pub(crate) struct Endpoint {
     pub(super) open: Cell<u32>,
     series: RefCell<Shared<EndpointCells>>,
     pub(super) permits: RefCell<Option<Shared<Permits>>>,
+    pub(crate) tally: Tally,
+    /// What operators say of it.
+    pub(super) admission: Cell<Admission>,
     /// No longer part of the cluster: connections close when their exchange ends.
     pub(super) removed: Cell<bool>,
 }
@@ -39,7 +44,7 @@ impl Endpoints {
         let same = self.list.len() == shares.len()
             && self.list.iter().zip(&self.weights).zip(shares).all(
                 |((endpoint, &weight), share)| {
-                    endpoint.address == share.address && weight == share.weight
+                    endpoint.address == share.address && weight == effective(share)
                 },
             );
         if same {
@@ -50,7 +55,7 @@ impl Endpoints {
 
     /// `next` is whose turn it is, roughly: not the first's after every change.
     pub(super) fn new(shares: Vec<EndpointShare>, old: &[Rc<Endpoint>], next: usize) -> Endpoints {
-        let weights: Vec<u32> = shares.iter().map(|share| share.weight).collect();
+        let weights: Vec<u32> = shares.iter().map(effective).collect();
         let list = shares
             .into_iter()
             .map(|share| {
@@ -65,9 +70,23 @@ impl Endpoints {
         Endpoints { list, weights, turn }
     }
 
+    /// All that could take exchanges are kept from it by an operator.
+    pub(super) fn are_drained(&self) -> bool {
+        self.weights.iter().all(|&weight| weight == 0)
+            && self.list.iter().any(|endpoint| endpoint.admission.get() != Admission::Ready)
+    }
+
     pub(super) fn has_another(&self, refused: &[SocketAddr]) -> bool {
         let mut weighted = self.list.iter().zip(&self.weights);
         weighted.any(|(endpoint, &weight)| weight > 0 && !refused.contains(&endpoint.address))
+    }
+}
+
+/// A weight of 0 takes no new exchanges.
+fn effective(share: &EndpointShare) -> u32 {
+    match share.admission {
+        Admission::Ready => share.weight,
+        Admission::Drained | Admission::Maintenance => 0,
     }
 }
 
@@ -79,6 +98,8 @@ impl Endpoint {
             open: Cell::new(0),
             series: RefCell::new(share.series),
             permits: RefCell::new(share.permits),
+            tally: Tally::default(),
+            admission: Cell::new(share.admission),
             removed: Cell::new(false),
         })
     }
@@ -121,6 +142,7 @@ impl Endpoint {
     /// the connections that are open.
     pub(super) fn take_over(&self, share: &EndpointShare) {
         self.removed.set(false);
+        self.admission.set(share.admission);
         self.count_in(&share.series);
         let mut own = self.permits.borrow_mut();
         match (&*own, &share.permits) {

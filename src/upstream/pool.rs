@@ -10,7 +10,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::control::message::{ClusterShare, EndpointShare, ToShard};
+use crate::control::message::{ClusterShare, EndpointShare, EndpointState, ToShard};
+use crate::control::overrides::Admission;
 use crate::engine::{self, Level, Shared, Socket};
 use crate::exchange::failure::Failure;
 use crate::limits;
@@ -165,10 +166,13 @@ impl Cluster {
         self.close_surplus();
     }
 
-    /// A maximum that was lowered: idle connections beyond it go first.
+    /// A maximum that was lowered: idle connections beyond it go first. In maintenance all do.
     fn close_surplus(&self) {
         let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
         for endpoint in endpoints {
+            if endpoint.admission.get() == Admission::Maintenance {
+                self.close_idle(&endpoint, usize::MAX);
+            }
             while endpoint.is_beyond() && !endpoint.idle.borrow().is_empty() {
                 self.close_idle(&endpoint, 1);
             }
@@ -209,6 +213,7 @@ impl Cluster {
                         Ok(Lease { socket: Some(socket), slot, reused: false })
                     }
                     Err(failure) => {
+                        slot.endpoint.tally.failed(failure, engine::wall_clock());
                         slot.endpoint.series().connect_failures.add(1);
                         Err((failure, Some(address)))
                     }
@@ -224,8 +229,11 @@ impl Cluster {
     }
 
     fn nobody(&self) -> Failure {
-        if self.endpoints.borrow().list.is_empty() {
+        let endpoints = self.endpoints.borrow();
+        if endpoints.list.is_empty() {
             Failure::EndpointUnresolved
+        } else if endpoints.are_drained() {
+            Failure::EndpointsDrained
         } else {
             Failure::NoEndpoint
         }
@@ -431,6 +439,17 @@ impl Cluster {
         }
     }
 
+    pub(crate) fn endpoint_states(&self) -> Vec<EndpointState> {
+        let endpoints = self.endpoints.borrow();
+        let state = |endpoint: &Rc<Endpoint>| EndpointState {
+            address: endpoint.address,
+            open: u64::from(endpoint.open.get()),
+            idle: endpoint.idle.borrow().len() as u64,
+            tallied: endpoint.tally.read(),
+        };
+        endpoints.list.iter().map(state).collect()
+    }
+
     pub(crate) fn key(&self) -> ClusterKey {
         self.key
     }
@@ -470,6 +489,7 @@ impl Lease {
         // A second before the endpoint's own clock runs out: its FIN must not cross our request.
         let idle = promised.map_or(limit, |p| limit.min(p.saturating_sub(Duration::from_secs(1))));
         if endpoint.removed.get()
+            || endpoint.admission.get() == Admission::Maintenance
             || idle.is_zero()
             || endpoint.is_beyond()
             || cluster.owes_others(endpoint, now)
@@ -589,6 +609,7 @@ mod tests {
         EndpointShare {
             address: address(port),
             weight: 1,
+            admission: Admission::Ready,
             permits: permits.map(Shared::share),
             series: Shared::new(EndpointCells::default()),
         }

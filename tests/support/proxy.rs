@@ -163,7 +163,9 @@ impl Proxy {
     }
 
     pub fn admin_get(&self, path: &str) -> Response {
-        self.client_of("admin").get(path)
+        let mut client = self.client_of("admin");
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        client.read_response()
     }
 
     /// The text of `/metrics`.

@@ -1,0 +1,130 @@
+//! `GET /admin/connections` and `GET /admin/listeners`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::admin::api::{Kind, Parameter};
+use crate::admin::call::{Answer, Call};
+use crate::admin::refusal::Refusal;
+use crate::admin::shape::Shape;
+use crate::control::message::{Findings, Question};
+use crate::control::{Control, ListenerNames};
+use crate::engine;
+use crate::limits;
+use crate::plan::{Listener, ListenerKey};
+use crate::shard::connections::Connection;
+
+pub(super) const SHAPE: Shape =
+    Shape::Object(&[("open", Shape::Whole), ("connections", Shape::List(&CONNECTION))]);
+const CONNECTION: Shape = Shape::Object(&[
+    ("core", Shape::Whole),
+    ("peer", Shape::Text),
+    ("listener", Shape::Text),
+    ("age_ms", Shape::Whole),
+    ("state", Shape::Word(&["serving", "idle"])),
+    ("state_ms", Shape::Whole),
+    ("requests", Shape::Whole),
+    ("received_bytes", Shape::Whole),
+    ("sent_bytes", Shape::Whole),
+]);
+
+pub(super) const LISTENERS: Shape = Shape::Object(&[("listeners", Shape::List(&LISTENER))]);
+const LISTENER: Shape = Shape::Object(&[
+    ("name", Shape::Text),
+    ("address", Shape::Text),
+    ("protocol", Shape::Text),
+    ("sockets", Shape::Whole),
+    ("connections", Shape::Whole),
+]);
+
+pub(super) const LIMIT: &[Parameter] = &[Parameter {
+    name: "limit",
+    kind: Kind::Whole { max: limits::ADMIN_CONNECTIONS_LISTED_MAX },
+    doc: "Most connections to list; 100.",
+}];
+
+#[derive(Serialize)]
+struct Page {
+    /// Of the whole process, listed or not.
+    open: u64,
+    connections: Vec<Listed>,
+}
+
+#[derive(Serialize)]
+struct Listed {
+    core: usize,
+    peer: SocketAddr,
+    listener: String,
+    age_ms: u64,
+    state: &'static str,
+    state_ms: u64,
+    requests: u32,
+    received_bytes: u64,
+    sent_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Listeners {
+    listeners: Vec<ListenerState>,
+}
+
+#[derive(Serialize)]
+struct ListenerState {
+    name: String,
+    address: SocketAddr,
+    protocol: &'static str,
+    /// One for each core.
+    sockets: usize,
+    connections: u64,
+}
+
+pub(super) async fn page(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
+    let most = call.whole("limit").unwrap_or(limits::ADMIN_CONNECTIONS_LISTED) as usize;
+    let (now, names) = (engine::now(), control.listener_names());
+    let mut page = Page { open: 0, connections: Vec::new() };
+    for (core, findings) in control.ask(Question::Connections(most)).await {
+        let Findings::Connections { list, open } = findings else { continue };
+        page.open += open.iter().map(|(_, count)| count).sum::<u64>();
+        let room = most - page.connections.len();
+        let listed = list.iter().take(room);
+        page.connections.extend(listed.map(|c| listed_as(&names, core, c, now)));
+    }
+    Ok(Answer::json(&page))
+}
+
+fn listed_as(names: &ListenerNames, core: usize, connection: &Connection, now: Instant) -> Listed {
+    let millis = |since: Instant| now.saturating_duration_since(since).as_millis() as u64;
+    Listed {
+        core,
+        peer: connection.peer,
+        listener: names.of(connection.listener),
+        age_ms: millis(connection.since),
+        state: if connection.serving { "serving" } else { "idle" },
+        state_ms: millis(connection.turned),
+        requests: connection.requests,
+        received_bytes: connection.received,
+        sent_bytes: connection.sent,
+    }
+}
+
+pub(super) async fn listeners(control: &Rc<Control>) -> Result<Answer, Refusal> {
+    let mut open: HashMap<ListenerKey, u64> = HashMap::new();
+    for (_, findings) in control.ask(Question::Connections(0)).await {
+        let Findings::Connections { open: of_core, .. } = findings else { continue };
+        of_core.into_iter().for_each(|(key, more)| *open.entry(key).or_default() += more);
+    }
+    let state = |(listener, key): (&Listener, ListenerKey)| ListenerState {
+        name: listener.name.clone(),
+        address: listener.bind,
+        protocol: "http",
+        sockets: control.counters.len(),
+        connections: open.get(&key).copied().unwrap_or_default(),
+    };
+    let (plan, keys) = (control.plan(), control.listener_keys());
+    let listeners = plan.listeners.iter().zip(keys).map(state).collect();
+    Ok(Answer::json(&Listeners { listeners }))
+}

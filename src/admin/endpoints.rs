@@ -1,0 +1,99 @@
+//! `POST /admin/clusters/{cluster}/endpoints/{address}/drain`, `…/maintenance`, `…/ready` and
+//! `PUT …/weight`: an endpoint out of service and back, by its name or by one of its addresses.
+
+use std::rc::Rc;
+
+use serde::{Deserialize, Deserializer};
+
+use crate::admin::call::{Answer, Call, given, whole};
+use crate::admin::clusters;
+use crate::admin::refusal::Refusal;
+use crate::admin::shape::Shape;
+use crate::control::Control;
+use crate::control::message::Question;
+use crate::control::overrides::{Admission, Said};
+use crate::limits;
+
+pub(super) const TAKES: Shape = Shape::Optional(&[("reason", Shape::Text)]);
+pub(super) const TAKES_WEIGHT: Shape = Shape::Object(&[("weight", Shape::OrNull(&Shape::Weight))]);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    #[serde(default, deserialize_with = "given")]
+    reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WeightBody {
+    /// `None`, which has to be said: as configured.
+    #[serde(deserialize_with = "or_null")]
+    weight: Option<u64>,
+}
+
+/// A member that may be null, but not be left out.
+fn or_null<'d, D: Deserializer<'d>>(reader: D) -> Result<Option<u64>, D::Error> {
+    let number = Option::<Whole>::deserialize(reader)?;
+    Ok(number.map(|Whole(number)| number))
+}
+
+#[derive(Deserialize)]
+struct Whole(#[serde(deserialize_with = "whole")] u64);
+
+pub(super) async fn admit(
+    control: &Rc<Control>,
+    call: &Call,
+    admission: Admission,
+) -> Result<Answer, Refusal> {
+    let Body { reason } = call.json()?;
+    let reason = reason.unwrap_or_default();
+    if reason.chars().count() > limits::ADMIN_REASON_CHARS_MAX {
+        let max = limits::ADMIN_REASON_CHARS_MAX;
+        return Err(Refusal::Invalid(format!("body: reason: expected at most {max} characters")));
+    }
+    let word = clusters::state(admission);
+    say(control, call, &Said::Admission(admission), &format!("{word} by {}", call.who), &reason)
+        .await
+}
+
+pub(super) async fn weigh(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
+    let WeightBody { weight } = call.json()?;
+    let max = limits::WEIGHT_MAX;
+    let known = weight.map(|weight| u32::try_from(weight).ok().filter(|weight| *weight <= max));
+    let too_large = || Refusal::Invalid(format!("body: weight: expected at most {max}, or null"));
+    let weight = known.map(|weight| weight.ok_or_else(too_large)).transpose()?;
+    let what = match weight {
+        Some(weight) => format!("weight {weight} by {}", call.who),
+        None => format!("weight as configured by {}", call.who),
+    };
+    say(control, call, &Said::Weight(weight), &what, "").await
+}
+
+/// Answered when every core that is not stuck goes by it.
+async fn say(
+    control: &Rc<Control>,
+    call: &Call,
+    said: &Said,
+    what: &str,
+    why: &str,
+) -> Result<Answer, Refusal> {
+    let [cluster, endpoint] = &call.values[..] else {
+        unreachable!("the path of the table has two values")
+    };
+    if !control.plan().clusters.iter().any(|known| known.name == *cluster) {
+        return Err(clusters::no_such_cluster());
+    }
+    let targets = control.targets(cluster, endpoint);
+    if targets.is_empty() {
+        let message = "this cluster has no endpoint with this name and port, or address and port: \
+                       GET /admin/clusters lists all";
+        return Err(Refusal::Absent(message.to_owned()));
+    }
+    let reason = if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") };
+    control.say(cluster, targets, said, &reason);
+    // Letters do not overtake each other: who answers this has the other.
+    control.ask(Question::Clusters).await;
+    let answer = clusters::one(control, call).await?;
+    Ok(answer.changed(format!("{cluster} {endpoint}: {reason}")))
+}

@@ -1,0 +1,134 @@
+//! `GET /admin/errors` and `DELETE /admin/errors`: the last requests that were refused for what the
+//! client sent.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::admin::call::Answer;
+use crate::admin::refusal::Refusal;
+use crate::admin::shape::Shape;
+use crate::admin::status::moment;
+use crate::control::message::{Findings, Question};
+use crate::control::{Control, ListenerNames};
+use crate::exchange::failure::Failure;
+use crate::http::head::RequestHead;
+use crate::http1::parse::{self, HeadLimits};
+use crate::plan::Plan;
+use crate::shard::rejected::Rejected;
+
+pub(super) const SHAPE: Shape = Shape::Object(&[("errors", Shape::List(&ERROR))]);
+const ERROR: Shape = Shape::Object(&[
+    ("at", Shape::Moment),
+    ("core", Shape::Whole),
+    ("peer", Shape::Text),
+    ("listener", Shape::Text),
+    ("reason", Shape::Text),
+    ("message", Shape::Text),
+    ("phase", Shape::Text),
+    ("offset", Shape::OrNull(&Shape::Whole)),
+    ("bytes_hex", Shape::Text),
+    ("bytes_cut", Shape::Flag),
+]);
+
+pub(super) const FORGOTTEN: Shape = Shape::Object(&[("forgotten", Shape::Whole)]);
+
+#[derive(Serialize)]
+struct Page {
+    /// The newest first.
+    errors: Vec<Error>,
+}
+
+#[derive(Serialize)]
+struct Error {
+    at: String,
+    core: usize,
+    peer: SocketAddr,
+    listener: String,
+    reason: &'static str,
+    message: &'static str,
+    phase: &'static str,
+    /// Of the byte that made it wrong, when it is among those kept.
+    offset: Option<usize>,
+    bytes_hex: String,
+    bytes_cut: bool,
+}
+
+#[derive(Serialize)]
+struct Forgotten {
+    forgotten: usize,
+}
+
+pub(super) async fn page(control: &Rc<Control>) -> Result<Answer, Refusal> {
+    let plan = control.plan();
+    let names = control.listener_names();
+    let mut errors: Vec<(SystemTime, Error)> = Vec::new();
+    for (core, findings) in control.ask(Question::Rejected).await {
+        let Findings::Rejected(list) = findings else { continue };
+        errors.extend(list.iter().map(|one| (one.at, error(&plan, &names, core, one))));
+    }
+    errors.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    Ok(Answer::json(&Page { errors: errors.into_iter().map(|(_, error)| error).collect() }))
+}
+
+pub(super) async fn forget(control: &Rc<Control>) -> Result<Answer, Refusal> {
+    let mut forgotten = 0;
+    for (_, findings) in control.ask(Question::ForgetRejected).await {
+        let Findings::Forgotten(count) = findings else { continue };
+        forgotten += count;
+    }
+    Ok(Answer::json(&Forgotten { forgotten }).changed(format!("{forgotten} errors forgotten")))
+}
+
+fn error(plan: &Plan, names: &ListenerNames, core: usize, rejected: &Rejected) -> Error {
+    let mut hex = String::with_capacity(2 * rejected.bytes.len());
+    for byte in &rejected.bytes {
+        write!(hex, "{byte:02x}").expect("a String takes every character");
+    }
+    let row = rejected.failure.row();
+    Error {
+        at: moment(rejected.at),
+        core,
+        peer: rejected.peer,
+        listener: names.of(rejected.listener),
+        reason: row.label,
+        message: row.message,
+        phase: rejected.phase.label(),
+        offset: offset(plan, rejected),
+        bytes_hex: hex,
+        bytes_cut: rejected.cut,
+    }
+}
+
+/// The parser refuses a head with the first byte that makes it wrong, and everything that goes on
+/// from there: so the shortest prefix that it refuses ends with that byte.
+fn offset(plan: &Plan, rejected: &Rejected) -> Option<usize> {
+    if !matches!(rejected.failure, Failure::Malformed(_)) {
+        return None;
+    }
+    let limits = HeadLimits {
+        url_bytes_max: plan.limits.url_bytes_max,
+        header_bytes_max: plan.limits.header_bytes_max,
+        headers_max: plan.limits.headers_max,
+    };
+    let is_refused = |length: usize| {
+        let head = &mut RequestHead::default();
+        parse::request(&rejected.bytes[..length], &limits, head).is_err()
+    };
+    let (mut good, mut bad) = (0, rejected.bytes.len());
+    if !is_refused(bad) {
+        return None;
+    }
+    while good + 1 < bad {
+        let middle = usize::midpoint(good, bad);
+        if is_refused(middle) {
+            bad = middle;
+        } else {
+            good = middle;
+        }
+    }
+    Some(bad - 1)
+}

@@ -1,0 +1,91 @@
+//! Whether the process is ready for new clients, decided from its own state: what it was told, and
+//! whether its clusters have addresses. Data cores that answer health pages are told of changes.
+
+use std::net::SocketAddr;
+
+use crate::control::Control;
+use crate::control::drain::State;
+use crate::control::message::ToShard;
+use crate::control::overrides::Admission;
+use crate::limits;
+use crate::plan::Address;
+use crate::telemetry::health::Health;
+use crate::telemetry::json;
+
+const READY: &str = "ready";
+
+impl Control {
+    /// Not ready: out of service, or no cluster has a single address that takes exchanges. One
+    /// cluster without any is no reason to take the others away from their clients.
+    pub(crate) fn health(&self) -> Health {
+        let state = self.state();
+        let mut checks = Vec::new();
+        json::name("config", &mut checks);
+        let refused = self.last_reload().is_some_and(|last| last.outcome.is_err());
+        // What runs is the last good one: worth an alarm, not worth its traffic.
+        json::string(if refused { b"reload_refused" } else { b"ok" }, &mut checks);
+        checks.push(b',');
+        json::name("service", &mut checks);
+        json::string(state.label().as_bytes(), &mut checks);
+        checks.push(b',');
+        json::name("backends", &mut checks);
+        checks.push(b'[');
+        let (mut known, mut ready, mut shown) = (0, 0, 0);
+        for cluster in &self.plan().clusters {
+            for endpoint in &cluster.endpoints {
+                known += 1;
+                let status = self.backend_status(&cluster.name, &endpoint.address);
+                ready += usize::from(status == READY);
+                if shown < limits::HEALTH_BACKENDS_MAX {
+                    backend(&cluster.name, &endpoint.address, status, shown > 0, &mut checks);
+                    shown += 1;
+                }
+            }
+        }
+        checks.push(b']');
+        let reachable = known == 0 || ready > 0;
+        Health { ready: state == State::Running && reachable, checks }
+    }
+
+    /// One address that takes exchanges is enough.
+    fn backend_status(&self, cluster: &str, address: &Address) -> &'static str {
+        let addresses = self.watch.addresses(address);
+        let takes = |found: &SocketAddr| {
+            let said = self.override_of(cluster, address, Some(*found));
+            said.is_none_or(|said| said.admission == Admission::Ready)
+        };
+        match (addresses.is_empty(), addresses.iter().any(takes)) {
+            (true, _) => "unresolved",
+            (false, true) => READY,
+            (false, false) => "drained",
+        }
+    }
+
+    /// To be called when anything that it says may have changed.
+    pub(crate) fn publish_health(&self) {
+        if self.plan().health_on_listeners {
+            let health = self.health();
+            self.to_shards(|| ToShard::Health(health.clone()));
+        }
+    }
+}
+
+fn backend(cluster: &str, address: &Address, status: &str, comma: bool, out: &mut Vec<u8>) {
+    if comma {
+        out.push(b',');
+    }
+    let url = match address {
+        Address::Ip(address) => format!("http://{address}"),
+        Address::Name(name, port) => format!("http://{name}:{port}"),
+    };
+    out.push(b'{');
+    json::name("url", out);
+    json::string(url.as_bytes(), out);
+    out.push(b',');
+    json::name("cluster", out);
+    json::string(cluster.as_bytes(), out);
+    out.push(b',');
+    json::name("status", out);
+    json::string(status.as_bytes(), out);
+    out.push(b'}');
+}
