@@ -204,7 +204,8 @@ pub const SLEEP_MAX: Duration = Duration::from_secs(60);
 pub const MAILBOX_MESSAGES: usize = 4096;
 /// How soon the control core tries again to give a data core a letter that found its box full.
 pub const LETTER_RETRY_INTERVAL: Duration = Duration::from_millis(10);
-/// Threads that do blocking work for the control core (names, files).
+/// Threads that look names up for the control core, and as many that do all else that blocks: a
+/// dead name server must not hold up a reload.
 pub const BLOCKING_THREADS: usize = 4;
 /// How much they give way to the cores: a tenth of the CPU time where there is too little.
 pub const BLOCKING_NICE: i32 = 10;
@@ -334,7 +335,7 @@ pub const UPGRADE_SOCKETS_MAX: usize = LISTENERS_MAX * CORES_MAX + 2;
 /// How long a data core may take to end once it is told to. Then the process ends without it, and
 /// says that it failed.
 pub const CORE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the end of the process looks whether the data cores have ended.
+/// How often it is looked whether a data core, or a new process that failed, has ended.
 pub const CORE_STOP_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// How long the end of the process waits for the access log to be written.
 pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 mod support;
 
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -247,6 +247,20 @@ fn a_reload_during_an_upgrade_waits_for_its_end() {
     fs::write(go, "").unwrap();
     proxy.wait_for_log("reloaded (SIGHUP)");
     assert_eq!(proxy.client().get("/new").text(), "ok");
+}
+
+#[test]
+fn a_link_that_leads_to_another_binary_by_now_is_followed_anew() {
+    let directory = TempDir::new();
+    let (current, next) = (directory.path().join("current"), directory.path().join("next"));
+    symlink(Proxy::binary(), &current).expect("a link can be made");
+    let proxy = Proxy::start_binary(&current, &edge(OK));
+    replace_with_script(&directory.path().join("broken"), "exit 7");
+    symlink("broken", &next).expect("a link can be made");
+    fs::rename(&next, &current).expect("a link can be replaced");
+    proxy.signal("USR2");
+    proxy.wait_for_log("exit status: 7");
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
 }
 
 #[test]

@@ -28,9 +28,7 @@ use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
 use crate::control::upgrade::{Inherited, Program, Upgrades};
 use crate::control::{Control, ControlMail, Current, Run, life};
-use crate::engine::{
-    self, BlockingPool, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals,
-};
+use crate::engine::{self, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals};
 use crate::events::bus::{Bus, Kinds};
 use crate::events::publisher::{
     Clocks, Files, Publisher, PublisherHandle, Settings, Started, Stopped,
@@ -167,7 +165,7 @@ impl Parts {
     fn into_control(self) -> Result<(Rc<Control>, First, ControlMail), StartError> {
         let Parts { reloads, source, open_files, plan, mut bound, .. } = self;
         let (producers, spans, inherited) = (self.producers, self.spans, self.inherited);
-        let pool = BlockingPool::start(self.bell)
+        let watch = Watch::start(&self.bell, &plan)
             .map_err(|e| StartError(format!("cannot start threads: {e}")))?;
         let mut clusters = Clusters::default();
         let current = Current {
@@ -179,7 +177,7 @@ impl Parts {
         let registry = Registry::new(&current.plan, cores);
         let control = Control {
             source,
-            watch: Watch::new(pool, &current.plan),
+            watch,
             current: RefCell::new(current),
             older: Older::default(),
             reloads,

@@ -38,7 +38,15 @@ pub(super) struct Program {
 impl Program {
     /// At the start: later the path may lead to the file that the new binary has replaced.
     pub(super) fn current() -> io::Result<Program> {
-        Ok(Program { path: env::current_exe()?, arguments: env::args_os().skip(1).collect() })
+        let running = env::current_exe()?;
+        let asked = env::args_os().next().map(PathBuf::from).unwrap_or_default();
+        // By the path that it was asked for, if that is one: a link on it may lead to a new
+        // binary by then.
+        let path = match std::path::absolute(&asked) {
+            Ok(path) if asked.canonicalize().ok() == running.canonicalize().ok() => path,
+            Ok(_) | Err(_) => running,
+        };
+        Ok(Program { path, arguments: env::args_os().skip(1).collect() })
     }
 }
 

@@ -298,6 +298,8 @@ impl Exchange {
         self.begin_trace_late();
         self.end_attempt(failure);
         let (shard, progress) = (&self.shard, &self.progress);
+        // Also of one that was never admitted, or took long: its line is to be written.
+        shard.stir();
         let now = engine::precise_now();
         let timings = self.marks.timings(now);
         count::count(self, &timings, failure);
