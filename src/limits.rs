@@ -204,8 +204,8 @@ pub const SLEEP_MAX: Duration = Duration::from_secs(60);
 pub const MAILBOX_MESSAGES: usize = 4096;
 /// How soon the control core tries again to give a data core a letter that found its box full.
 pub const LETTER_RETRY_INTERVAL: Duration = Duration::from_millis(10);
-/// Threads that look names up for the control core, and as many that do all else that blocks: a dead
-/// name server must not hold up a reload.
+/// Threads that look names up for the control core, and as many that do all else that blocks: a
+/// dead name server must not hold up a reload.
 pub const BLOCKING_THREADS: usize = 4;
 /// How much they give way to the cores: a tenth of the CPU time where there is too little.
 pub const BLOCKING_NICE: i32 = 10;

@@ -137,8 +137,8 @@ async fn resolve(control: Rc<Control>, wanted: NamedAddress) {
     control.wake(); // the next one may be due earlier now
 }
 
-/// A lookup on one of the threads for that. One that panics has failed like any other: an answer that trips
-/// us up now may be another one later, and a name must never be given up on.
+/// A lookup on one of the threads for that. One that panics has failed like any other: an answer
+/// that trips us up now may be another one later, and a name must never be given up on.
 async fn ask(
     pool: &BlockingPool,
     name: String,
