@@ -320,10 +320,11 @@ pub const DESCRIPTORS_PER_MESSAGE: usize = 200;
 /// How long a new process may take until it serves: names may have to be resolved first. Then it is
 /// ended, and the old one goes on.
 pub const UPGRADE_READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a new process that has closed its stream, or talks nonsense, may take to end by itself:
+/// its exit status tells why. Then it is ended.
+pub const UPGRADE_END_GRACE: Duration = Duration::from_millis(500);
 /// How long either side of an upgrade may take to pass the sockets on.
 pub const UPGRADE_SEND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a new process that has closed its end of the stream may take to end. Then it is ended.
-pub const UPGRADE_END_GRACE: Duration = Duration::from_secs(2);
 /// How long clients of a process that was replaced may be between two requests: their next one is
 /// answered, and the answer says that the connection closes. Then they are closed.
 pub const UPGRADE_IDLE_GRACE: Duration = Duration::from_secs(5);
@@ -334,7 +335,7 @@ pub const UPGRADE_SOCKETS_MAX: usize = LISTENERS_MAX * CORES_MAX + 2;
 /// How long a data core may take to end once it is told to. Then the process ends without it, and
 /// says that it failed.
 pub const CORE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it is looked whether a data core, or a new process that failed, has ended.
+/// How often the end of the process looks whether the data cores have ended.
 pub const CORE_STOP_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// How long the end of the process waits for the access log to be written.
 pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);

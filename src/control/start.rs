@@ -19,7 +19,9 @@ use crate::control::generations::{self, Older};
 use crate::control::letters::{self, Letters};
 use crate::control::message::{Service, ToControl, ToShard};
 use crate::control::names::{self, Watch};
+use crate::control::notify::Notify;
 use crate::control::overrides::Overrides;
+use crate::control::pid_file::PidFile;
 use crate::control::ports::{Bound, Held};
 use crate::control::registry::Registry;
 use crate::control::reload::Reloads;
@@ -183,6 +185,7 @@ impl Parts {
             open_files,
             program: self.program,
             upgrades: Upgrades::default(),
+            notify: Notify::from_environment(),
             blacklist: self.blacklist,
             bus: Bus::default(),
             wanted_events: Cell::new(Kinds::NONE),
@@ -247,20 +250,28 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     }
     let spans = control.totals.borrow_mut().exporters.change(spans, cores);
     control.send_plan(bound.sockets, producers, spans);
-    if !control.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
+    let served = if control.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
+        PidFile::write(control.plan().pid_file.as_deref())
+    } else {
         let reason = control.failed.borrow_mut().take();
-        control.to_shards(|| ToShard::Stop);
-        let reason =
-            reason.unwrap_or_else(|| "a data core did not take its plan in time".to_owned());
-        let (log, exporters) = control.totals.borrow_mut().take_writers();
-        return Ok((Run::Failed(reason), log, exporters));
-    }
+        Err(reason.unwrap_or_else(|| "a data core did not take its plan in time".to_owned()))
+    };
+    let pid_file = match served {
+        Ok(pid_file) => pid_file,
+        Err(reason) => {
+            control.to_shards(|| ToShard::Stop);
+            let (log, exporters) = control.totals.borrow_mut().take_writers();
+            return Ok((Run::Failed(reason), log, exporters));
+        }
+    };
     control.change_ports(bound.metrics, bound.admin);
     inherited.ready();
+    control.notify.ready(version);
     engine::spawn(blacklist::expire(Rc::clone(&control)));
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
     let outcome = life(&control, &mut signals).await;
+    drop(pid_file);
     control.audit_process(Event::ProcessStop);
     let (publisher, exporters) = control.totals.borrow_mut().take_writers();
     Ok((outcome, publisher, exporters))

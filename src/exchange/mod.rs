@@ -333,7 +333,8 @@ impl Exchange {
             && failure.is_suspicious()
             && self.generation.plan.audit_log.is_some()
         {
-            shard.log.audit(&self.line(timings, Some(failure), None), failure, shard);
+            let line = self.line(timings, Some(failure), None);
+            shard.log.audit(self.generation.plan.version, &line, failure, shard);
         }
     }
 
