@@ -335,7 +335,7 @@ pub const UPGRADE_SOCKETS_MAX: usize = LISTENERS_MAX * CORES_MAX + 2;
 /// How long a data core may take to end once it is told to. Then the process ends without it, and
 /// says that it failed.
 pub const CORE_STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often it is looked whether a data core, or a new process that failed, has ended.
+/// How often the end of the process looks whether the data cores have ended.
 pub const CORE_STOP_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 /// How long the end of the process waits for the access log to be written.
 pub const PUBLISHER_STOP_TIMEOUT: Duration = Duration::from_secs(5);
