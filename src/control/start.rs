@@ -421,12 +421,13 @@ fn join(mut threads: Vec<JoinHandle<()>>, limit: Duration) -> Vec<String> {
 
 /// What a plan leaves to the machine.
 pub(super) fn complete(plan: &mut Plan, open_files: u64) {
-    plan.limits.connections_max.get_or_insert(connections_for(open_files));
+    plan.limits.connections_max.get_or_insert(connections_for(open_files, plan.cores));
 }
 
 /// A quarter is left to upstream connections, which many clients share, and some to the rest.
-fn connections_for(open_files: u64) -> u32 {
-    let spare = open_files.saturating_sub(limits::DESCRIPTORS_RESERVED) / 4 * 3;
+fn connections_for(open_files: u64, cores: usize) -> u32 {
+    let pipes = 2 * (cores * limits::PIPES_LENT_MAX) as u64;
+    let spare = open_files.saturating_sub(limits::DESCRIPTORS_RESERVED + pipes) / 4 * 3;
     u32::try_from(spare).unwrap_or(u32::MAX).max(16)
 }
 
@@ -466,9 +467,9 @@ mod tests {
 
     #[test]
     fn the_connection_limit_follows_the_open_file_limit() {
-        assert_eq!(connections_for(20_000), 14_808);
-        assert_eq!(connections_for(64), 16);
-        assert_eq!(connections_for(u64::MAX), u32::MAX);
+        assert_eq!(connections_for(20_000, 1), 14_712);
+        assert_eq!(connections_for(64, 1), 16);
+        assert_eq!(connections_for(u64::MAX, 16), u32::MAX);
     }
 
     #[test]
