@@ -37,6 +37,9 @@ pub const BULK_AFTER: u64 = 2 * 1024 * 1024;
 /// Most bytes that one splice of a long body takes out of a socket: they stay in the kernel, in
 /// pages that count as the socket's, until the other side takes them.
 pub const SPLICE_BYTES_MAX: usize = 256 * 1024;
+/// Long bodies that a core carries through pipes at once, two descriptors each; the kernel gives a
+/// user 1024 pipes of full size. Those beyond are copied through buffers.
+pub const PIPES_LENT_MAX: usize = 64;
 /// Empty pipes that a core keeps for the next long body. More are closed.
 pub const PIPES_KEPT: usize = 32;
 /// A request of at most so many bytes is copied while its exchange waits, and gives its buffer
@@ -204,7 +207,8 @@ pub const SLEEP_MAX: Duration = Duration::from_secs(60);
 pub const MAILBOX_MESSAGES: usize = 4096;
 /// How soon the control core tries again to give a data core a letter that found its box full.
 pub const LETTER_RETRY_INTERVAL: Duration = Duration::from_millis(10);
-/// Threads that do blocking work for the control core (names, files).
+/// Threads that look names up for the control core, and as many that do all else that blocks: a
+/// dead name server must not hold up a reload.
 pub const BLOCKING_THREADS: usize = 4;
 /// How much they give way to the cores: a tenth of the CPU time where there is too little.
 pub const BLOCKING_NICE: i32 = 10;
@@ -347,6 +351,9 @@ pub const DESCRIPTORS_PER_MESSAGE: usize = 200;
 /// How long a new process may take until it serves: names may have to be resolved first. Then it is
 /// ended, and the old one goes on.
 pub const UPGRADE_READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a new process that has closed its stream, or talks nonsense, may take to end by itself:
+/// its exit status tells why. Then it is ended.
+pub const UPGRADE_END_GRACE: Duration = Duration::from_millis(500);
 /// How long either side of an upgrade may take to pass the sockets on.
 pub const UPGRADE_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long clients of a process that was replaced may be between two requests: their next one is

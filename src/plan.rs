@@ -40,6 +40,7 @@ pub struct Plan {
     pub cores: usize,
     /// Whom the process becomes once its sockets are bound.
     pub user: Option<User>,
+    pub pid_file: Option<PathBuf>,
     pub listeners: Vec<Listener>,
     pub router: routing::Router,
     pub routes: Vec<Route>,

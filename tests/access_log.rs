@@ -4,6 +4,7 @@
 mod support;
 
 use std::io::Write as _;
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
@@ -306,6 +307,24 @@ fn a_first_request_whose_client_resets_while_its_origin_thinks_ends_at_once() {
     origin.wait_for_requests(1);
     client.close();
     let record = &records(&proxy, 2)[1];
+    assert_eq!(termination(record), ("client", "first_byte", Some("client_closed")));
+    assert!(record.number("duration_ms") < 2_500.0, "{record:?}");
+}
+
+#[test]
+fn a_client_that_resets_after_an_interim_answer_ends_its_exchange_at_once() {
+    let origin = Origin::raw(|stream, _, _| {
+        let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n");
+        thread::sleep(Duration::from_secs(3));
+        After::Close
+    });
+    let proxy = Proxy::start(&logged("json", &origin, ""));
+    let mut client = TcpStream::connect(proxy.address("edge")).expect("it accepts");
+    client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").expect("it is open");
+    // The interim answer stays unread: closing resets.
+    assert!(client.peek(&mut [0]).expect("it answers") > 0);
+    drop(client);
+    let record = &records(&proxy, 1)[0];
     assert_eq!(termination(record), ("client", "first_byte", Some("client_closed")));
     assert!(record.number("duration_ms") < 2_500.0, "{record:?}");
 }

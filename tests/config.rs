@@ -235,10 +235,10 @@ fn every_value_lands_in_its_own_field() {
     let plan = compile(&load(DISTINCT));
     let Plan { limits, timeouts, clusters, routes, access_log, metrics, admin, .. } = &plan;
     let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, user, .. } = &plan;
-    let Plan { error_log, audit_log, hot_reload, blacklist_path, tracing, .. } = &plan;
+    let Plan { error_log, audit_log, hot_reload, blacklist_path, tracing, pid_file, .. } = &plan;
     let text = format!(
-        "{cores} {drain_timeout:?} {hot_reload:?} {blacklist_path:?} {user:?} {proxy_id} \
-         {log_level} {metrics:?} {admin:?}\n\
+        "{cores} {drain_timeout:?} {hot_reload:?} {blacklist_path:?} {user:?} {pid_file:?} \
+         {proxy_id} {log_level} {metrics:?} {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
          {clusters:#?}\n{error_log:#?}\n{audit_log:#?}\n{tracing:#?}\n"
     );
@@ -420,6 +420,7 @@ const DISTINCT: &str = r#"
 cores = 3
 drain_timeout = "31s"
 user = "someone"
+pid_file = "distinct.pid"
 group = "some"
 proxy_id = "distinct"
 trusted_proxies = ["10.0.0.0/8"]
@@ -652,10 +653,10 @@ fn compile(document: &Document) -> Plan {
 fn without_router(plan: &Plan) -> String {
     let Plan { cores, listeners, routes, clusters, limits, timeouts, trusted_proxies, .. } = plan;
     let Plan { proxy_id, access_log, metrics, admin, drain_timeout, log_level, user, .. } = plan;
-    let Plan { captures, error_log, audit_log, hot_reload, .. } = plan;
+    let Plan { captures, error_log, audit_log, hot_reload, pid_file, .. } = plan;
     format!(
-        "{cores:?} {user:?} {listeners:?} {routes:?} {clusters:?} {limits:?} {timeouts:?} \
-         {trusted_proxies:?} {proxy_id:?} {access_log:?} {metrics:?} {admin:?} \
+        "{cores:?} {user:?} {pid_file:?} {listeners:?} {routes:?} {clusters:?} {limits:?} \
+         {timeouts:?} {trusted_proxies:?} {proxy_id:?} {access_log:?} {metrics:?} {admin:?} \
          {drain_timeout:?} {hot_reload:?} {log_level:?} {captures:?} {error_log:?} {audit_log:?}"
     )
 }

@@ -301,6 +301,12 @@ fn a_process_with_nothing_to_do_does_nothing() {
     let before = activity(&proxy);
     thread::sleep(Duration::from_millis(1_500));
     assert_eq!(activity(&proxy), before);
+    // A core that is woken only to refuse something has the line of that to write.
+    let mut client = proxy.client();
+    client.send("no request\r\n\r\n");
+    assert_eq!(client.read_response().status, 400);
+    let log = || fs::read_to_string(proxy.directory().join("access.log")).unwrap_or_default();
+    assert!(eventually(|| log().lines().count() == 17), "{}", log());
     for client in &mut clients {
         assert_eq!(client.get("/").text(), "x");
     }

@@ -457,6 +457,21 @@ fn a_cut_answer_whose_end_only_closing_tells_ends_with_a_reset() {
 }
 
 #[test]
+fn a_refusal_of_an_answer_that_only_closing_would_have_ended_is_not_reset() {
+    let origin = Origin::raw(|stream, _, _| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnone\r\n");
+        After::Close
+    });
+    let proxy = proxy_to(origin.address(), "", "");
+    let mut stream = TcpStream::connect(proxy.address("edge")).expect("it accepts");
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: test\r\n\r\n").expect("it is open");
+    let mut received = Vec::new();
+    assert!(ends_cleanly(stream, &mut received), "{}", received.escape_ascii());
+    assert!(received.starts_with(b"HTTP/1.1 502 "), "{}", received.escape_ascii());
+    assert!(is_alive(&proxy));
+}
+
+#[test]
 fn a_route_may_bound_the_whole_exchange() {
     let origin = Origin::connections(|mut stream, _| {
         let mut room = [0; 4096];

@@ -64,6 +64,27 @@ fn a_template_shows_what_it_names_and_hides_secrets() {
 }
 
 #[test]
+fn a_template_names_the_trace_of_an_exchange_that_has_one() {
+    let origin = Origin::start();
+    let log = "[logging.access]\npath = \"access.log\"\nformat = \"template\"\n\
+               template = 'trace={trace_id}'\n";
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let untraced = "trace=-".to_owned();
+    for (tracing, expected) in
+        [("", untraced), ("[tracing]\nenabled = true\n", format!("trace={trace}"))]
+    {
+        let proxy = Proxy::start(&through(&origin, "", &format!("{log}{tracing}")));
+        let mut client = proxy.client();
+        client.send(format!(
+            "GET /own HTTP/1.1\r\nHost: a\r\n\
+             traceparent: 00-{trace}-00f067aa0ba902b7-01\r\n\r\n"
+        ));
+        assert_eq!(client.read_response().status, 204);
+        assert_eq!(lines(&proxy, 1)[0], expected);
+    }
+}
+
+#[test]
 fn the_text_format_is_one_line_that_people_read() {
     let origin = Origin::start().on("GET /", Respond::text("x"));
     let log = "[logging.access]\npath = \"access.log\"\nformat = \"text\"\n";

@@ -3,8 +3,9 @@
 mod support;
 
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
@@ -64,7 +65,10 @@ fn pids(log: &str) -> Vec<u32> {
 /// A binary of one's own, which a test may replace.
 fn copied_binary(directory: &Path) -> PathBuf {
     let path = directory.join("corelane");
-    fs::copy(Proxy::binary(), &path).expect("the binary can be copied");
+    // By another process: had this one the file open for writing, another test's child would too,
+    // and it could not be run ("Text file busy").
+    let copied = Command::new("cp").args([&Proxy::binary(), &path]).status();
+    assert!(copied.expect("cp runs").success());
     path
 }
 
@@ -140,8 +144,14 @@ fn a_new_binary_that_fails_leaves_the_old_process_serving() {
     let directory = TempDir::new();
     let binary = copied_binary(directory.path());
     let mut proxy = Proxy::start_binary(&binary, &edge(OK));
-    let good = fs::read(&binary).unwrap();
-    for script in ["exit 3", "echo garbage >&0; exit 0", "kill -9 $$"] {
+    for script in [
+        "exit 3",
+        "echo garbage >&0; exit 0",
+        "kill -9 $$",
+        // It says nonsense, or nothing any more, and stays.
+        "echo nonsense nonsense >&0; exec sleep 300",
+        "exec sleep 300 <&-",
+    ] {
         replace_with_script(&binary, script);
         let failures = |log: &str| log.matches("the upgrade has failed").count();
         let before = failures(&proxy.log());
@@ -151,8 +161,7 @@ fn a_new_binary_that_fails_leaves_the_old_process_serving() {
     }
     // A configuration that is wrong by now does the same.
     fs::remove_file(&binary).unwrap();
-    fs::write(&binary, good).unwrap();
-    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+    copied_binary(directory.path());
     proxy.rewrite_config("nonsense = 1\n");
     proxy.signal("USR2");
     proxy.wait_for_log("exit status: 2");
@@ -195,6 +204,63 @@ fn a_listener_that_the_new_configuration_lacks_is_closed_and_a_new_one_opened() 
             .map_or(true, |mut stream| matches!(stream.read(&mut [0]), Ok(0) | Err(_)))
     };
     assert!(eventually(refused));
+}
+
+/// A binary whose process notes its id and then does what the script says.
+fn noting_its_pid(binary: &Path, directory: &Path, script: &str) -> impl Fn() -> Option<u32> {
+    let note = directory.join("pid");
+    let started = format!("echo $$ > {0}.new; mv {0}.new {0}", note.display());
+    replace_with_script(binary, &format!("{started}\n{script}"));
+    move || fs::read_to_string(&note).ok()?.trim().parse().ok()
+}
+
+#[test]
+fn a_stop_during_an_upgrade_ends_the_new_process_as_well() {
+    let directory = TempDir::new();
+    let binary = copied_binary(directory.path());
+    let mut proxy = Proxy::start_binary(&binary, &edge(OK));
+    let pid = noting_its_pid(&binary, directory.path(), "exec sleep 300");
+    proxy.signal("USR2");
+    assert!(eventually(|| pid().is_some()), "{}", proxy.log());
+    let started = Successors(vec![pid().unwrap()]);
+    proxy.signal("TERM");
+    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
+    assert!(!is_alive(started.0[0]), "nobody would know of it:\n{}", proxy.log());
+    assert!(proxy.log().contains("this process is to stop"), "{}", proxy.log());
+}
+
+#[test]
+fn a_reload_during_an_upgrade_waits_for_its_end() {
+    let directory = TempDir::new();
+    let binary = copied_binary(directory.path());
+    let proxy = Proxy::start_binary(&binary, &edge(OK));
+    let go = directory.path().join("go");
+    let waits = format!("until [ -e {} ]; do sleep 0.05; done; exit 3", go.display());
+    let pid = noting_its_pid(&binary, directory.path(), &waits);
+    proxy.signal("USR2");
+    assert!(eventually(|| pid().is_some()), "{}", proxy.log());
+    proxy.rewrite_config(&edge(&OK.replace("\"/ok\"", "\"/new\"")));
+    proxy.signal("HUP");
+    // As long as a reload takes that does not wait.
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
+    fs::write(go, "").unwrap();
+    proxy.wait_for_log("reloaded (SIGHUP)");
+    assert_eq!(proxy.client().get("/new").text(), "ok");
+}
+
+#[test]
+fn a_link_that_leads_to_another_binary_by_now_is_followed_anew() {
+    let directory = TempDir::new();
+    let (current, next) = (directory.path().join("current"), directory.path().join("next"));
+    symlink(Proxy::binary(), &current).expect("a link can be made");
+    let proxy = Proxy::start_binary(&current, &edge(OK));
+    replace_with_script(&directory.path().join("broken"), "exit 7");
+    symlink("broken", &next).expect("a link can be made");
+    fs::rename(&next, &current).expect("a link can be replaced");
+    proxy.signal("USR2");
+    proxy.wait_for_log("exit status: 7");
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
 }
 
 #[test]

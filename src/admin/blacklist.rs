@@ -135,7 +135,7 @@ pub(super) async fn page(control: &Rc<Control>, call: &Call) -> Result<Answer, R
         None => control.blacklisted(most),
         Some(ip) => control.blacklisting(ip).into_iter().take(most).collect(),
     };
-    let (count, survives_restart) = (control.blacklist_len(), survives(control));
+    let (count, survives_restart) = (control.blacklist_len(), control.blacklist_is_kept());
     let entries = entries.iter().map(listed_as).collect();
     Ok(Answer::json(&Page { count, survives_restart, entries }))
 }
@@ -167,7 +167,7 @@ pub(super) async fn add(control: &Rc<Control>, call: &Call) -> Result<Answer, Re
     let until = body.duration.map_or("for good".to_owned(), |seconds| format!("for {seconds} s"));
     let why = if entry.reason.is_empty() { String::new() } else { format!(": {}", entry.reason) };
     let changed = format!("{network} is blocked {until}{why}");
-    let survives_restart = survives(control);
+    let survives_restart = control.blacklist_is_kept();
     let page = Added { entry: listed_as(&entry), replaced, survives_restart };
     Ok(Answer::json(&page).changed(changed))
 }
@@ -200,7 +200,7 @@ pub(super) async fn remove(control: &Rc<Control>, call: &Call) -> Result<Answer,
         }
     };
     settled(control).await;
-    let survives_restart = survives(control);
+    let survives_restart = control.blacklist_is_kept();
     Ok(Answer::json(&Removed { removed, survives_restart }).changed(changed))
 }
 
@@ -208,10 +208,6 @@ pub(super) async fn remove(control: &Rc<Control>, call: &Call) -> Result<Answer,
 /// who answers this has the other.
 async fn settled(control: &Rc<Control>) {
     control.ask(Question::Connections(0)).await;
-}
-
-fn survives(control: &Control) -> bool {
-    control.plan().blacklist_path.is_some()
 }
 
 fn network(text: &str) -> Result<Network, Refusal> {

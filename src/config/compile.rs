@@ -24,6 +24,7 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
             name: name.to_owned(),
             group: group.map(str::to_owned),
         }),
+        pid_file: document.pid_file.as_ref().map(|path| path.value.clone()),
         listeners: listeners(document),
         router: config.router,
         routes: routes(document, config.actions, &mut captures),

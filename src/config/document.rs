@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::ser::SerializeMap;
@@ -39,6 +40,8 @@ pub struct Document {
     pub user: Option<At<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<At<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid_file: Option<At<PathBuf>>,
     pub trusted_proxies: Vec<At<Network>>,
     pub proxy_id: At<String>,
     pub hot_reload: HotReload,
@@ -201,6 +204,7 @@ impl Document {
             drain_timeout: root.value_or("drain_timeout", Time(limits::DRAIN_TIMEOUT), time),
             user: root.value("user", account),
             group: root.value("group", account),
+            pid_file: root.value("pid_file", super::value::path),
             trusted_proxies: root.list("trusted_proxies", network),
             proxy_id: root.value_or("proxy_id", "corelane".to_owned(), proxy_id),
             hot_reload: HotReload::read(root.section("hot_reload")),

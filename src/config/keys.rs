@@ -229,6 +229,13 @@ const GENERAL: &[Key] = &[
         "group that it becomes a member of, instead of the user's own",
     ),
     key(
+        "pid_file",
+        "path",
+        Absent("none"),
+        "pid_file = \"/run/corelane/pid\"",
+        "file with the id of the process that serves, after an upgrade too",
+    ),
+    key(
         "trusted_proxies",
         "list of networks",
         Is("[]"),

@@ -13,7 +13,9 @@ impl Control {
         record.encode(&mut line);
         self.tell_audit(record);
         let lost = match &self.totals.borrow().log {
-            Some(publisher) if self.plan().audit_log.is_some() => !publisher.audit(line.clone()),
+            Some(publisher) if self.plan().audit_log.is_some() => {
+                !publisher.audit(self.plan().version, line.clone())
+            }
             Some(_) | None => true,
         };
         if lost {

@@ -26,6 +26,8 @@ pub(super) struct Keeper {
     /// What the file has is older.
     unsaved: Cell<bool>,
     saving: Cell<bool>,
+    /// A file that could not be read to its end: saving would lose what is in it.
+    unread: RefCell<Option<PathBuf>>,
 }
 
 impl Keeper {
@@ -41,10 +43,21 @@ impl Keeper {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             // Serving without it is better than not serving.
-            Err(error) => log::error!("{}: the blacklist cannot be read: {error}", path.display()),
+            Err(error) => {
+                log::error!(
+                    "{}: the blacklist cannot be read: {error}; changes of it are not saved: \
+                     correct or move the file, then start again",
+                    path.display()
+                );
+                *keeper.unread.borrow_mut() = Some(path.to_owned());
+            }
         }
         drop(list);
         keeper
+    }
+
+    fn may_not_save(&self, path: &Path) -> bool {
+        self.unread.borrow().as_deref() == Some(path)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -60,6 +73,12 @@ impl Control {
     /// The first of them, by network.
     pub(crate) fn blacklisted(&self, most: usize) -> Vec<Entry> {
         self.blacklist.list.borrow().iter().take(most).cloned().collect()
+    }
+
+    /// Whether a change reaches a file, and so the next process.
+    pub(crate) fn blacklist_is_kept(&self) -> bool {
+        let plan = self.plan();
+        plan.blacklist_path.as_ref().is_some_and(|path| !self.blacklist.may_not_save(path))
     }
 
     pub(crate) fn blacklist_len(&self) -> usize {
@@ -114,6 +133,9 @@ impl Control {
         engine::spawn(async move {
             while control.blacklist.unsaved.replace(false) {
                 let Some(path) = control.plan().blacklist_path.clone() else { break };
+                if control.blacklist.may_not_save(&path) {
+                    break;
+                }
                 let entries = control.blacklisted(usize::MAX);
                 let name = path.display().to_string();
                 let written = control.watch.pool().run(move || write(&path, &entries)).await;
@@ -194,12 +216,12 @@ pub(super) async fn expire(control: Rc<Control>) {
 /// A line that is no entry is told of and left out: one bad line must not let everybody in.
 fn read(path: &Path, into: &mut Blacklist) -> io::Result<()> {
     let file = BufReader::new(std::fs::File::open(path)?);
-    for (number, line) in file.lines().enumerate() {
+    for (number, line) in file.split(b'\n').enumerate() {
         let line = line?;
-        if line.trim().is_empty() {
+        if line.trim_ascii().is_empty() {
             continue;
         }
-        let full = match serde_json::from_str(&line) {
+        let full = match serde_json::from_slice(&line) {
             Ok(entry) => into.add(entry).is_err(),
             Err(error) => {
                 log::warn!("{}:{}: no blacklist entry: {error}", path.display(), number + 1);
@@ -258,10 +280,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_could_not_be_read_is_not_written_over() {
+        let path = file("unread");
+        std::fs::create_dir(&path).unwrap();
+        assert!(Keeper::load(Some(&path), UNIX_EPOCH).may_not_save(&path));
+        std::fs::remove_dir(&path).unwrap();
+        assert!(!Keeper::load(Some(&path), UNIX_EPOCH).may_not_save(&path));
+    }
+
+    #[test]
     fn a_bad_line_costs_no_more_than_itself_and_no_file_is_no_error() {
         let path = file("bad");
         let good = serde_json::to_string(&entry("10.0.0.1", None)).unwrap();
-        std::fs::write(&path, format!("{{\"ip\":\"10.0.0.1/33\"}}\nnonsense\n\n{good}\n")).unwrap();
+        let bad = b"{\"ip\":\"10.0.0.1/33\"}\nnonsense\n\xff\n\n";
+        std::fs::write(&path, [&bad[..], good.as_bytes(), b"\n"].concat()).unwrap();
         assert_eq!(Keeper::load(Some(&path), UNIX_EPOCH).list.borrow().len(), 1);
         std::fs::remove_file(&path).unwrap();
         assert!(Keeper::load(Some(&path), UNIX_EPOCH).is_empty());

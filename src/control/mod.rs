@@ -18,7 +18,10 @@ mod inquiry;
 mod letters;
 pub mod message;
 mod names;
+mod notify;
 pub(crate) mod overrides;
+mod own_ports;
+mod pid_file;
 mod ports;
 pub(crate) mod registry;
 pub(crate) mod reload;
@@ -47,6 +50,7 @@ use crate::control::message::{
     ClusterShare, EndpointShare, Install, Service, SpanChange, ToControl, ToShard,
 };
 use crate::control::names::Watch;
+use crate::control::notify::Notify;
 use crate::control::overrides::{Admission, Overrides};
 use crate::control::ports::Held;
 use crate::control::registry::Registry;
@@ -75,6 +79,7 @@ pub(crate) struct Control {
     /// What the data cores make.
     wanted_events: Cell<Kinds>,
     upgrades: Upgrades,
+    notify: Notify,
     /// The limit of the process.
     open_files: u64,
     shards: Vec<Letters>,
@@ -381,7 +386,14 @@ enum Run {
 async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     let handed_over = loop {
         match first(signals.next(), control.end()).await {
-            Either::First(Ok(Signal::Stop)) => break Vec::new(),
+            Either::First(Ok(Signal::Stop)) => {
+                let keys = control.end_upgrade().await;
+                match control.upgrades.handed_over() {
+                    Some(_) => control.reloads.own_ports.end(),
+                    None => control.notify.stopping(),
+                }
+                break keys;
+            }
             Either::First(Ok(Signal::Reopen)) => {
                 if let Some(publisher) = &control.totals.borrow().log {
                     publisher.reopen();
@@ -391,7 +403,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
             Either::First(Ok(Signal::Upgrade)) => upgrade(Rc::clone(control)),
             Either::First(Err(error)) => log::error!("cannot read signals: {error}"),
             Either::Second(End::HandedOver(keys)) => {
-                control.reloads.end_ports();
+                control.reloads.own_ports.end();
                 break keys;
             }
             Either::Second(End::Failed(reason)) => {

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
@@ -11,19 +12,22 @@ use std::task::Poll;
 use crate::control::Control;
 use crate::discovery::dns::{Answer, ResolveError, Resolver};
 use crate::discovery::{Change, NamedAddress, Names};
-use crate::engine::{self, BlockingPool, Sleep};
+use crate::engine::{self, BlockingPool, Doorbell, Sleep};
 use crate::plan::{Address, Endpoint, Plan};
 
 pub(super) struct Watch {
     names: RefCell<Names>,
+    /// For lookups alone: while no name server answers, all its threads wait.
+    lookups: BlockingPool,
     pool: BlockingPool,
 }
 
 impl Watch {
-    pub(super) fn new(pool: BlockingPool, plan: &Plan) -> Watch {
-        let watch = Watch { names: RefCell::default(), pool };
+    pub(super) fn start(bell: &Doorbell, plan: &Plan) -> io::Result<Watch> {
+        let pool = || BlockingPool::start(bell.clone());
+        let watch = Watch { names: RefCell::default(), lookups: pool()?, pool: pool()? };
         watch.want(&[plan]);
-        watch
+        Ok(watch)
     }
 
     /// The names of these plans and no others. What is known of them stays known.
@@ -32,12 +36,13 @@ impl Watch {
         self.names.borrow_mut().watch(wanted, engine::now());
     }
 
-    /// For work that blocks.
+    /// For all other work that blocks.
     pub(super) fn pool(&self) -> &BlockingPool {
         &self.pool
     }
 
     pub(super) fn collect(&self) {
+        self.lookups.collect();
         self.pool.collect();
     }
 
@@ -116,7 +121,7 @@ pub(super) async fn keep_resolved(control: Rc<Control>) {
 
 async fn resolve(control: Rc<Control>, wanted: NamedAddress) {
     let lookup = |name: &str| Resolver::load().resolve(name);
-    let result = ask(&control.watch.pool, wanted.name.clone(), lookup).await;
+    let result = ask(&control.watch.lookups, wanted.name.clone(), lookup).await;
     if let Err(error) = &result {
         log::warn!("cannot resolve {}: {error}", wanted.name);
     }
@@ -132,8 +137,8 @@ async fn resolve(control: Rc<Control>, wanted: NamedAddress) {
     control.wake(); // the next one may be due earlier now
 }
 
-/// A lookup on the blocking pool. One that panics has failed like any other: an answer that trips
-/// us up now may be another one later, and a name must never be given up on.
+/// A lookup on one of the threads for that. One that panics has failed like any other: an answer
+/// that trips us up now may be another one later, and a name must never be given up on.
 async fn ask(
     pool: &BlockingPool,
     name: String,
@@ -149,7 +154,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::{Doorbell, Placement};
+    use crate::engine::Placement;
+    use crate::limits;
 
     #[test]
     fn a_name_whose_lookup_panicked_is_asked_again_after_the_backoff() {
@@ -178,6 +184,35 @@ mod tests {
         };
         let core = std::thread::spawn(|| engine::run(Placement::Anywhere, bell, main));
         core.join().expect("nothing panics beyond the lookup").expect("the core runs");
+    }
+
+    #[test]
+    fn other_work_is_done_while_every_lookup_hangs() {
+        let bell = Doorbell::new().expect("descriptors are left");
+        let own = bell.clone();
+        let main = || async move {
+            let pool = || BlockingPool::start(own.clone()).expect("threads are left");
+            let watch = Watch { names: RefCell::default(), lookups: pool(), pool: pool() };
+            let watch = Rc::new(watch);
+            let collecting = Rc::downgrade(&watch);
+            engine::on_bell(move || collecting.upgrade().iter().for_each(|watch| watch.collect()));
+            let (answer, answers) = crossbeam_channel::bounded::<()>(0);
+            for _ in 0..2 * limits::BLOCKING_THREADS {
+                let (watch, answers) = (Rc::clone(&watch), answers.clone());
+                engine::spawn(async move {
+                    let hang = move |name: &str| {
+                        let _ = answers.recv();
+                        Err(ResolveError::Panicked { name: name.to_owned() })
+                    };
+                    drop(ask(&watch.lookups, "a.test".to_owned(), hang).await);
+                });
+            }
+            engine::yield_now().await;
+            assert_eq!(watch.pool().run(|| 7).await, Some(7));
+            drop(answer);
+        };
+        let core = std::thread::spawn(|| engine::run(Placement::Anywhere, bell, main));
+        core.join().expect("nothing panics").expect("the core runs");
     }
 
     #[test]

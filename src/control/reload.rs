@@ -6,18 +6,18 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::TcpListener;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
-use crate::admin::{self, Port};
 use crate::cli::Source;
 use crate::config;
 use crate::control::exporters;
 use crate::control::history::Applied;
-use crate::control::ports::{Bound, Ending, Held, PortChange};
-use crate::control::upgrade::{Described, Inherited, Use};
+use crate::control::own_ports::OwnPorts;
+use crate::control::ports::{Bound, Held};
+use crate::control::upgrade::Inherited;
 use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
 use crate::events::publisher::{Files, Opened};
@@ -149,17 +149,11 @@ struct Job {
 /// `None` until it is there.
 type Outcome = Rc<RefCell<Option<Result<Report, Refused>>>>;
 
-/// A port that the control core serves itself.
-#[derive(Default)]
-struct OwnPort {
-    ending: Ending,
-    /// For a process that may take over.
-    socket: Option<TcpListener>,
-}
-
 pub(super) struct Reloads {
     queue: RefCell<VecDeque<Job>>,
     running: Cell<bool>,
+    /// Something is being changed.
+    busy: Cell<bool>,
     last: RefCell<Option<LastReload>>,
     pub(super) history: RefCell<VecDeque<Applied>>,
     counts: Cell<ReloadCounts>,
@@ -167,8 +161,7 @@ pub(super) struct Reloads {
     pub(super) read: Cell<u64>,
     /// A text from the admin API is on its way into the file.
     pub(super) writing: Cell<bool>,
-    metrics: RefCell<OwnPort>,
-    admin: RefCell<OwnPort>,
+    pub(super) own_ports: OwnPorts,
 }
 
 impl Reloads {
@@ -177,32 +170,20 @@ impl Reloads {
         let reloads = Reloads {
             queue: RefCell::default(),
             running: Cell::new(false),
+            busy: Cell::new(false),
             last: RefCell::new(None),
             history: RefCell::default(),
             counts: Cell::new(ReloadCounts::at(engine::wall_clock())),
             read: Cell::new(hash(text)),
             writing: Cell::new(false),
-            metrics: RefCell::default(),
-            admin: RefCell::default(),
+            own_ports: OwnPorts::default(),
         };
         reloads.remember(version, Trigger::Start, Rc::from(text));
         reloads
     }
 
-    /// Metrics and admin are another process's from now on.
-    pub(super) fn end_ports(&self) {
-        for port in [&self.metrics, &self.admin] {
-            port.take().ending.end();
-        }
-    }
-
-    pub(super) fn own_sockets(&self, held: &Held) -> Vec<(Described, TcpListener)> {
-        let ports = [(Use::Metrics, &self.metrics), (Use::Admin, &self.admin)];
-        let duplicate = |(role, port): (Use, &RefCell<OwnPort>)| {
-            let socket = port.borrow().socket.as_ref()?.try_clone().ok()?;
-            Some((held.describe_own(role)?, socket))
-        };
-        ports.into_iter().filter_map(duplicate).collect()
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.get()
     }
 
     fn remember(&self, version: u64, trigger: Trigger, text: Rc<str>) {
@@ -255,6 +236,7 @@ struct Ground {
     version: u64,
     cores: usize,
     user: Option<User>,
+    pid_file: Option<PathBuf>,
     open_files: u64,
 }
 
@@ -269,6 +251,8 @@ impl Control {
     pub(crate) async fn reload(self: &Rc<Self>, trigger: Trigger) -> Result<Report, Refused> {
         if self.source.file().is_none() {
             let name = self.source.name();
+            self.notify.reloading();
+            self.notify.refused(self.plan().version);
             return Err(Refused::Impossible(format!(
                 "the configuration is {name}: there is no file to read again; \
                  start with --config FILE"
@@ -322,7 +306,16 @@ impl Control {
         let begun = engine::precise_now();
         let at = engine::wall_clock();
         let before = self.plan().version;
+        // The sockets that it hands over are to be those of the plan in force.
+        while self.upgrades.is_running() {
+            self.changed_once().await;
+        }
+        self.reloads.busy.set(true);
+        if !matches!(job.wanted, Wanted::ChangedFile) {
+            self.notify.reloading();
+        }
         let result = self.try_job(job).await;
+        self.reloads.busy.set(false);
         let outcome = match result {
             // Nothing was asked for, nothing has happened.
             Ok(None) => return Ok(Report { version: self.plan().version, warnings: Vec::new() }),
@@ -335,11 +328,13 @@ impl Control {
             Ok(report) => {
                 let version = report.version;
                 log::info!("reloaded ({trigger}): version {version} in {duration:?}");
+                self.notify.ready(version);
             }
             Err(refused) => {
                 let version = self.plan().version;
                 log::error!("reload refused ({trigger}): version {version} stays in force");
                 refused.to_string().lines().for_each(|line| log::error!("{line}"));
+                self.notify.refused(version);
             }
         }
         self.reloads.counts.update(|counts| counts.and(&outcome, engine::wall_clock()));
@@ -353,6 +348,10 @@ impl Control {
 
     /// `None`: the file has not changed.
     async fn try_job(self: &Rc<Self>, job: &Job) -> Result<Option<Report>, Refused> {
+        let changed = matches!(job.wanted, Wanted::ChangedFile);
+        if changed && self.upgrades.handed_over().is_some() {
+            return Ok(None); // the new process has read it, and watches it
+        }
         self.refuse_while_draining()?;
         let running = self.plan().version;
         if job.over.is_some_and(|version| version != running) {
@@ -367,6 +366,7 @@ impl Control {
             version: self.plan().version + 1,
             cores: self.shards.len(),
             user: self.plan().user.clone(),
+            pid_file: self.plan().pid_file.clone(),
             open_files: self.open_files,
         };
         let (given, known) = match &job.wanted {
@@ -405,6 +405,10 @@ impl Control {
     fn refuse_while_draining(&self) -> Result<(), Refused> {
         if self.draining.get() {
             return Err(Refused::Impossible("the process is draining".to_owned()));
+        }
+        if self.upgrades.handed_over().is_some() {
+            let reason = "another process has taken over: it has read the file itself";
+            return Err(Refused::Impossible(reason.to_owned()));
         }
         Ok(())
     }
@@ -498,31 +502,6 @@ impl Control {
             engine::sleep(limits::ACCESS_LOG_RETRY_INTERVAL).await;
         }
     }
-
-    /// Metrics and admin move at once; their connections go on.
-    pub(super) fn change_ports(self: &Rc<Self>, metrics: PortChange, admin: PortChange) {
-        let ports = [
-            (metrics, &self.reloads.metrics, Port::Metrics),
-            (admin, &self.reloads.admin, Port::Admin),
-        ];
-        for (change, own, port) in ports {
-            match change {
-                PortChange::Same => {}
-                PortChange::Off => own.take().ending.end(),
-                PortChange::To(socket) => {
-                    let ending = Ending::default();
-                    let new = OwnPort { ending: ending.clone(), socket: socket.try_clone().ok() };
-                    own.replace(new).ending.end();
-                    let control = Rc::clone(self);
-                    engine::spawn(async move {
-                        let listener = engine::Listener::adopt(socket);
-                        let serving = admin::serve(control, listener, port);
-                        super::first(serving, ending.come()).await;
-                    });
-                }
-            }
-        }
-    }
 }
 
 /// Does what waits, one after the other.
@@ -564,6 +543,10 @@ fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refuse
     if plan.user != ground.user {
         warnings.push("user, group: the process stays who it is, until a restart".to_owned());
         plan.user.clone_from(&ground.user);
+    }
+    if plan.pid_file != ground.pid_file {
+        warnings.push("pid_file: it stays where it is, until a restart".to_owned());
+        plan.pid_file.clone_from(&ground.pid_file);
     }
     start::complete(&mut plan, ground.open_files);
     let bound = ground

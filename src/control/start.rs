@@ -19,16 +19,16 @@ use crate::control::generations::{self, Older};
 use crate::control::letters::{self, Letters};
 use crate::control::message::{Service, ToControl, ToShard};
 use crate::control::names::{self, Watch};
+use crate::control::notify::Notify;
 use crate::control::overrides::Overrides;
+use crate::control::pid_file::PidFile;
 use crate::control::ports::{Bound, Held};
 use crate::control::registry::Registry;
 use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
 use crate::control::upgrade::{Inherited, Program, Upgrades};
 use crate::control::{Control, ControlMail, Current, Run, life};
-use crate::engine::{
-    self, BlockingPool, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals,
-};
+use crate::engine::{self, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals};
 use crate::events::bus::{Bus, Kinds};
 use crate::events::publisher::{
     Clocks, Files, Publisher, PublisherHandle, Settings, Started, Stopped,
@@ -165,7 +165,7 @@ impl Parts {
     fn into_control(self) -> Result<(Rc<Control>, First, ControlMail), StartError> {
         let Parts { reloads, source, open_files, plan, mut bound, .. } = self;
         let (producers, spans, inherited) = (self.producers, self.spans, self.inherited);
-        let pool = BlockingPool::start(self.bell)
+        let watch = Watch::start(&self.bell, &plan)
             .map_err(|e| StartError(format!("cannot start threads: {e}")))?;
         let mut clusters = Clusters::default();
         let current = Current {
@@ -177,7 +177,7 @@ impl Parts {
         let registry = Registry::new(&current.plan, cores);
         let control = Control {
             source,
-            watch: Watch::new(pool, &current.plan),
+            watch,
             current: RefCell::new(current),
             older: Older::default(),
             reloads,
@@ -185,6 +185,7 @@ impl Parts {
             open_files,
             program: self.program,
             upgrades: Upgrades::default(),
+            notify: Notify::from_environment(),
             blacklist: self.blacklist,
             bus: Bus::default(),
             taps: super::Taps::default(),
@@ -250,20 +251,28 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     }
     let spans = control.totals.borrow_mut().exporters.change(spans, cores);
     control.send_plan(bound.sockets, producers, spans);
-    if !control.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
+    let served = if control.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
+        PidFile::write(control.plan().pid_file.as_deref())
+    } else {
         let reason = control.failed.borrow_mut().take();
-        control.to_shards(|| ToShard::Stop);
-        let reason =
-            reason.unwrap_or_else(|| "a data core did not take its plan in time".to_owned());
-        let (log, exporters) = control.totals.borrow_mut().take_writers();
-        return Ok((Run::Failed(reason), log, exporters));
-    }
+        Err(reason.unwrap_or_else(|| "a data core did not take its plan in time".to_owned()))
+    };
+    let pid_file = match served {
+        Ok(pid_file) => pid_file,
+        Err(reason) => {
+            control.to_shards(|| ToShard::Stop);
+            let (log, exporters) = control.totals.borrow_mut().take_writers();
+            return Ok((Run::Failed(reason), log, exporters));
+        }
+    };
     control.change_ports(bound.metrics, bound.admin);
     inherited.ready();
+    control.notify.ready(version);
     engine::spawn(blacklist::expire(Rc::clone(&control)));
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
     let outcome = life(&control, &mut signals).await;
+    drop(pid_file);
     control.audit_process(Event::ProcessStop);
     let (publisher, exporters) = control.totals.borrow_mut().take_writers();
     Ok((outcome, publisher, exporters))
@@ -413,12 +422,13 @@ fn join(mut threads: Vec<JoinHandle<()>>, limit: Duration) -> Vec<String> {
 
 /// What a plan leaves to the machine.
 pub(super) fn complete(plan: &mut Plan, open_files: u64) {
-    plan.limits.connections_max.get_or_insert(connections_for(open_files));
+    plan.limits.connections_max.get_or_insert(connections_for(open_files, plan.cores));
 }
 
 /// A quarter is left to upstream connections, which many clients share, and some to the rest.
-fn connections_for(open_files: u64) -> u32 {
-    let spare = open_files.saturating_sub(limits::DESCRIPTORS_RESERVED) / 4 * 3;
+fn connections_for(open_files: u64, cores: usize) -> u32 {
+    let pipes = 2 * (cores * limits::PIPES_LENT_MAX) as u64;
+    let spare = open_files.saturating_sub(limits::DESCRIPTORS_RESERVED + pipes) / 4 * 3;
     u32::try_from(spare).unwrap_or(u32::MAX).max(16)
 }
 
@@ -458,9 +468,9 @@ mod tests {
 
     #[test]
     fn the_connection_limit_follows_the_open_file_limit() {
-        assert_eq!(connections_for(20_000), 14_808);
-        assert_eq!(connections_for(64), 16);
-        assert_eq!(connections_for(u64::MAX), u32::MAX);
+        assert_eq!(connections_for(20_000, 1), 14_712);
+        assert_eq!(connections_for(64, 1), 16);
+        assert_eq!(connections_for(u64::MAX, 16), u32::MAX);
     }
 
     #[test]

@@ -4,16 +4,17 @@
 //! and the new process takes it. One that fails, or says nothing in time, is ended, and nothing has
 //! changed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::env;
 use std::ffi::OsString;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::rc::Rc;
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +38,15 @@ pub(super) struct Program {
 impl Program {
     /// At the start: later the path may lead to the file that the new binary has replaced.
     pub(super) fn current() -> io::Result<Program> {
-        Ok(Program { path: env::current_exe()?, arguments: env::args_os().skip(1).collect() })
+        let running = env::current_exe()?;
+        let asked = env::args_os().next().map(PathBuf::from).unwrap_or_default();
+        // By the path that it was asked for, if that is one: a link on it may lead to a new
+        // binary by then.
+        let path = match std::path::absolute(&asked) {
+            Ok(path) if asked.canonicalize().ok() == running.canonicalize().ok() => path,
+            Ok(_) | Err(_) => running,
+        };
+        Ok(Program { path, arguments: env::args_os().skip(1).collect() })
     }
 }
 
@@ -157,6 +166,9 @@ impl Inherited {
 pub(super) struct Upgrades {
     pub(super) lent: RefCell<Vec<(ListenerKey, TcpListener)>>,
     state: RefCell<State>,
+    /// To the process that is being started.
+    stream: RefCell<Option<UnixStream>>,
+    given_up: Cell<bool>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -169,6 +181,22 @@ enum State {
 }
 
 impl Upgrades {
+    pub(super) fn is_running(&self) -> bool {
+        *self.state.borrow() == State::Running
+    }
+
+    fn given_up(&self) -> bool {
+        self.given_up.get()
+    }
+
+    /// A new process that does not serve yet is ended. One that has said that it does, does.
+    fn give_up(&self) {
+        self.given_up.set(true);
+        if let Some(stream) = self.stream.take() {
+            drop(stream.shutdown(Shutdown::Both));
+        }
+    }
+
     /// The listeners that another process has taken over.
     pub(super) fn handed_over(&self) -> Option<Vec<ListenerKey>> {
         match &*self.state.borrow() {
@@ -198,9 +226,16 @@ impl Control {
         }
         self.upgrades.state.replace(State::Running);
         let outcome = self.hand_over().await;
+        self.upgrades.stream.take();
+        let given_up = self.upgrades.given_up();
+        let outcome = outcome.map_err(|reason| match given_up {
+            true => "it was given up: this process is to stop".to_owned(),
+            false => reason,
+        });
         let (state, result) = match outcome {
             Ok((pid, keys)) => {
                 log::info!("process {pid} serves from now on, this one drains");
+                self.notify.handed_over(pid);
                 (State::HandedOver(keys), Ok(pid))
             }
             Err(reason) => {
@@ -213,10 +248,31 @@ impl Control {
         result
     }
 
+    /// Before this process drains because it was told to: one that was being started must not
+    /// outlive it. The listeners that another process has by then.
+    pub(super) async fn end_upgrade(&self) -> Vec<ListenerKey> {
+        self.upgrades.give_up();
+        self.wake();
+        self.until(limits::INSTALL_TIMEOUT, |control| !control.upgrades.is_running()).await;
+        self.upgrades.handed_over().unwrap_or_default()
+    }
+
     async fn hand_over(self: &Rc<Self>) -> Result<(u32, Vec<ListenerKey>), String> {
+        // It may bind and close listeners. Those to come wait for this upgrade.
+        let settled = |control: &Control| !control.reloads.is_busy() || control.upgrades.given_up();
+        if !self.until(limits::UPGRADE_READY_TIMEOUT, settled).await {
+            return Err("a reload is running and does not end".to_owned());
+        }
         let sockets = self.all_sockets().await?;
+        let cannot = |error: io::Error| format!("cannot make a UNIX stream: {error}");
+        let (ours, theirs) = UnixStream::pair().map_err(cannot)?;
+        self.upgrades.stream.replace(Some(ours.try_clone().map_err(cannot)?));
+        if self.upgrades.given_up() {
+            return Err("it was given up".to_owned());
+        }
         let program = self.program.clone();
-        let started = self.watch.pool().run(move || hand_over(&program, &sockets)).await;
+        let work = move || hand_over(&program, &sockets, ours, theirs);
+        let started = self.watch.pool().run(work).await;
         started.unwrap_or_else(|| Err("handing over has panicked".to_owned()))
     }
 
@@ -233,7 +289,7 @@ impl Control {
         let held = self.held.borrow();
         let known = |(key, socket)| Some((held.describe(key)?, socket));
         let mut sockets: Vec<_> = lent.into_iter().filter_map(known).collect();
-        sockets.extend(self.reloads.own_sockets(&held));
+        sockets.extend(self.reloads.own_ports.sockets(&held));
         Ok(sockets)
     }
 }
@@ -242,16 +298,15 @@ impl Control {
 fn hand_over(
     program: &Program,
     sockets: &[(Described, TcpListener)],
+    mut ours: UnixStream,
+    theirs: UnixStream,
 ) -> Result<(u32, Vec<ListenerKey>), String> {
-    let cannot = |what: &str, error: io::Error| format!("cannot {what}: {error}");
-    let (mut ours, theirs) =
-        UnixStream::pair().map_err(|error| cannot("make a UNIX stream", error))?;
     let mut child = Command::new(&program.path)
         .args(&program.arguments)
         .env(VARIABLE, "1")
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .spawn()
-        .map_err(|error| cannot(&format!("start {}", program.path.display()), error))?;
+        .map_err(|error| format!("cannot start {}: {error}", program.path.display()))?;
     match serves(&mut ours, sockets) {
         Ok(keys) => Ok((child.id(), keys)),
         Err(error) => Err(ended(&mut child, &error)),
@@ -276,16 +331,35 @@ fn serves(
 
 /// Ends a new process that does not serve, and says what is known of it.
 fn ended(child: &mut Child, error: &io::Error) -> String {
-    let late = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
-    if late {
-        drop(child.kill());
+    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        let limit = limits::UPGRADE_READY_TIMEOUT;
+        return killed(child, &format!("did not serve within {limit:?}"));
     }
+    // It may be about to end by itself, which tells more.
+    match end_of(child) {
+        Some(status) => format!("the new process ended ({status}); its log says why"),
+        None => killed(child, &format!("does not say that it serves ({error})")),
+    }
+}
+
+fn killed(child: &mut Child, why: &str) -> String {
+    drop(child.kill());
     match child.wait() {
-        Ok(_) if late => {
-            let limit = limits::UPGRADE_READY_TIMEOUT;
-            format!("the new process did not serve within {limit:?}, it was ended")
+        Ok(_) => format!("the new process {why}, it was ended"),
+        Err(error) => format!("the new process {why}, and is lost: {error}"),
+    }
+}
+
+/// `None`: it goes on running.
+fn end_of(child: &mut Child) -> Option<ExitStatus> {
+    let end = engine::precise_now() + limits::UPGRADE_END_GRACE;
+    loop {
+        if let Some(status) = child.try_wait().ok().flatten() {
+            return Some(status);
         }
-        Ok(status) => format!("the new process ended ({status}); its log says why"),
-        Err(wait) => format!("the new process is lost: {error}; {wait}"),
+        if engine::precise_now() >= end {
+            return None;
+        }
+        thread::sleep(limits::CORE_STOP_LOOK_INTERVAL);
     }
 }

@@ -41,7 +41,8 @@ pub use pipe::Pipe;
 pub use privileges::Identity;
 pub use probe::probe;
 pub use process::{
-    Signal, Signals, Usage, cpus, open_files_max, raise_open_files, random_seed, usage,
+    Signal, Signals, Usage, cpus, monotonic_time, open_files_max, raise_open_files, random_seed,
+    usage,
 };
 pub use shared::{Counter, Level, Permits, Shared};
 pub use slots::Parked;

@@ -3,7 +3,7 @@
 //! copy. Pipes are lent by the core, and kept for the next body when they come back empty.
 #![expect(unsafe_code, reason = "system calls on raw descriptors")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -30,16 +30,23 @@ struct Ends {
     into: OwnedFd,
 }
 
-/// The core's empty pipes.
+/// The core's empty pipes, and how many it has lent.
 #[derive(Debug, Default)]
-pub(super) struct Pipes(RefCell<Vec<Ends>>);
+pub(super) struct Pipes {
+    empty: RefCell<Vec<Ends>>,
+    lent: Cell<usize>,
+}
 
 impl Pipe {
-    /// Fails when no descriptors are left: then bytes have to be copied.
+    /// Fails when too many are lent, or no descriptors are left: then bytes have to be copied.
     pub fn lend() -> io::Result<Pipe> {
         let pool = Rc::clone(&Machine::current().pipes);
-        let kept = pool.0.borrow_mut().pop();
+        if pool.lent.get() >= limits::PIPES_LENT_MAX {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        let kept = pool.empty.borrow_mut().pop();
         let ends = kept.map_or_else(open, Ok)?;
+        pool.lent.set(pool.lent.get() + 1);
         Ok(Pipe { ends: Some(ends), held: 0, pool })
     }
 
@@ -89,7 +96,8 @@ impl Pipe {
 impl Drop for Pipe {
     /// One that still holds bytes is closed: they are nobody else's.
     fn drop(&mut self) {
-        let mut kept = self.pool.0.borrow_mut();
+        self.pool.lent.set(self.pool.lent.get() - 1);
+        let mut kept = self.pool.empty.borrow_mut();
         if self.held == 0 && kept.len() < limits::PIPES_KEPT {
             kept.extend(self.ends.take());
         }
@@ -125,7 +133,7 @@ mod tests {
     use crate::engine::test_core::{BRIEF, LONG, connection, fill, on_a_core};
 
     fn kept() -> usize {
-        Machine::current().pipes.0.borrow().len()
+        Machine::current().pipes.empty.borrow().len()
     }
 
     #[test]
@@ -225,12 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn a_core_keeps_only_so_many_pipes() {
+    fn a_core_lends_only_so_many_pipes_and_keeps_fewer() {
         on_a_core(|| async {
             let pipes: Vec<_> =
-                (0..limits::PIPES_KEPT + 3).map(|_| Pipe::lend().unwrap()).collect();
+                (0..limits::PIPES_LENT_MAX).map(|_| Pipe::lend().unwrap()).collect();
+            assert_eq!(Pipe::lend().unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
             drop(pipes);
             assert_eq!(kept(), limits::PIPES_KEPT);
+            assert!(Pipe::lend().is_ok(), "those that came back are lent again");
         });
     }
 }

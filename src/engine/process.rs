@@ -43,6 +43,11 @@ pub(super) fn thread_cpu() -> Duration {
     cpu(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
+/// Since the machine started, as systemd counts it.
+pub fn monotonic_time() -> Duration {
+    cpu(libc::CLOCK_MONOTONIC)
+}
+
 fn cpu(clock: libc::clockid_t) -> Duration {
     let mut time = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: the kernel fills the local; the clock always exists.

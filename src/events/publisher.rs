@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError
 use log::LevelFilter;
 
 use crate::events::log_file::{LogFile, Outcome};
-use crate::events::queue::{self, Batch, Consumer, Order, Producer, Written};
+use crate::events::queue::{self, AuditLine, Batch, Consumer, Order, Producer, Written};
 use crate::limits::{ACCESS_LOG_BATCHES_MAX, ACCESS_LOG_RETRY_INTERVAL, AUDIT_LINES_MAX};
 use crate::plan::{AuditLog, ErrorLog, OnFull, Plan, Rotate};
 use crate::telemetry::process_log::{self, Note};
@@ -144,7 +144,7 @@ impl std::error::Error for StartError {}
 #[derive(Debug)]
 pub struct PublisherHandle {
     orders: Sender<Order>,
-    audits: Sender<Vec<u8>>,
+    audits: Sender<AuditLine>,
     written: Receiver<Written>,
     last: Written,
     clocks: Clocks,
@@ -184,9 +184,10 @@ impl PublisherHandle {
         self.orders.try_send(Order::Forget(oldest)).is_ok()
     }
 
-    /// Writes a line of the audit log, newline included. Never blocks; false when it is lost.
-    pub fn audit(&self, line: Vec<u8>) -> bool {
-        self.audits.try_send(line).is_ok()
+    /// Writes a line of the audit log, newline included, to the file of plan `version`, or of a
+    /// later one. Never blocks; false when it is lost.
+    pub fn audit(&self, version: u64, line: Vec<u8>) -> bool {
+        self.audits.try_send(AuditLine { version, line }).is_ok()
     }
 
     /// The sums as of the publisher's last turn. Never blocks.
@@ -217,7 +218,7 @@ impl PublisherHandle {
 struct Worker {
     consumers: Vec<Consumer>,
     orders: Receiver<Order>,
-    audits: Receiver<Vec<u8>>,
+    audits: Receiver<AuditLine>,
     /// Lines of the process's own log. `None`: another publisher of this process has them.
     notes: Option<Receiver<Note>>,
     written_in: Sender<Written>,
@@ -296,6 +297,7 @@ impl Worker {
                     self.logs.reopen(held);
                 }
                 Ok(Order::Use(version, files)) => {
+                    self.logs.changing = true;
                     self.drain();
                     self.logs.use_files(version, *files);
                 }
@@ -304,7 +306,11 @@ impl Worker {
                     self.logs.forget(oldest);
                 }
                 Ok(Order::Stop) | Err(TryRecvError::Disconnected) => return Next::End,
-                Err(TryRecvError::Empty) => return Next::GoOn,
+                Err(TryRecvError::Empty) => {
+                    // No order brings a file for these.
+                    self.logs.early.clear();
+                    return Next::GoOn;
+                }
             }
         }
     }
@@ -360,8 +366,14 @@ impl Worker {
                 self.logs.audit(line);
             }
         }
-        if let Some(notes) = &self.notes {
-            for note in notes.try_iter().take(AUDIT_LINES_MAX) {
+        let Some(notes) = &self.notes else { return };
+        for note in notes.try_iter().take(AUDIT_LINES_MAX) {
+            // Notes know no plan. An order that was sent before this one is seen by now: it may
+            // bring the file.
+            let changing = self.logs.changing || !self.orders.is_empty();
+            if self.logs.error.is_none() && changing {
+                self.logs.early.push(Early::Note(note));
+            } else {
                 self.logs.note(note);
             }
         }
@@ -391,8 +403,19 @@ struct Logs {
     access: Vec<AccessLog>,
     error: Option<(LevelFilter, LogFile)>,
     audit: Option<LogFile>,
+    /// Short lines that have overtaken the order that brings their file. Bounded: it is queued, and
+    /// the next to be obeyed.
+    early: Vec<Early>,
+    /// Such an order is being obeyed.
+    changing: bool,
     /// Of access logs that are no longer written.
     before: Written,
+}
+
+#[derive(Debug)]
+enum Early {
+    Audit(AuditLine),
+    Note(Note),
 }
 
 #[derive(Debug)]
@@ -406,7 +429,9 @@ struct AccessLog {
 impl Logs {
     fn new(version: u64, files: Opened) -> Logs {
         let before = Written::default();
-        let mut logs = Logs { access: Vec::new(), error: None, audit: None, before };
+        let early = Vec::new();
+        let access = Vec::new();
+        let mut logs = Logs { access, error: None, audit: None, early, changing: false, before };
         logs.use_files(version, files);
         logs
     }
@@ -438,6 +463,17 @@ impl Logs {
             file.settle(audit.rotate, OnFull::Drop);
             file
         });
+        self.changing = false;
+        for early in std::mem::take(&mut self.early) {
+            match early {
+                Early::Audit(line) => self.audit(line),
+                Early::Note(note) => self.note(note),
+            }
+        }
+    }
+
+    fn newest(&self) -> Option<u64> {
+        self.access.last().and_then(|log| log.since.last()).copied()
     }
 
     fn forget(&mut self, oldest: u64) {
@@ -459,8 +495,7 @@ impl Logs {
 
     /// Writes a batch and gives its buffer back, or leaves it with its consumer.
     fn write(&mut self, consumer: &mut Consumer, mut batch: Batch) -> Outcome {
-        let newest = self.access.last().and_then(|log| log.since.last());
-        if newest.is_some_and(|&newest| batch.version > newest) {
+        if self.newest().is_some_and(|newest| batch.version > newest) {
             // It has overtaken the order that brings its file.
             consumer.held = Some(batch);
             return Outcome::Held;
@@ -497,7 +532,11 @@ impl Logs {
         }
     }
 
-    fn audit(&mut self, line: Vec<u8>) {
+    fn audit(&mut self, line: AuditLine) {
+        if self.newest().is_some_and(|newest| line.version > newest) {
+            return self.early.push(Early::Audit(line));
+        }
+        let AuditLine { line, .. } = line;
         if let Some(log) = &mut self.audit {
             let _ = log.write(&mut Batch { text: line, lines: 1, ..Batch::default() });
         }
@@ -652,7 +691,9 @@ mod tests {
         assert!(offer(&mut producers[0], &["still old\n"]));
         assert!(offer_of(2, &mut producers[0], &["new\n"]));
         until(&mut handle, |written| written.lines == 3);
-        assert!(producers[0].audit(b"core\n".to_vec()) && handle.audit(b"control\n".to_vec()));
+        assert!(
+            producers[0].audit(2, b"core\n".to_vec()) && handle.audit(2, b"control\n".to_vec())
+        );
         assert!(handle.forget(2));
         // Back to the first, and then there is none.
         change(&handle, 3, files(&folder.log(), OnFull::Drop), &wanted);
@@ -677,6 +718,31 @@ mod tests {
         worker.logs.use_files(2, files(&new, OnFull::Drop).open(&now, CLOCKS).unwrap());
         worker.drain();
         assert_eq!((folder.text(), fs::read_to_string(new).unwrap()), ("".into(), "new\n".into()));
+    }
+
+    #[test]
+    fn short_lines_that_overtake_the_order_of_their_file_wait_for_it() {
+        let folder = Folder::new("early");
+        let logs = Logs::new(1, Files::default().open(&Files::default(), CLOCKS).unwrap());
+        let (producer, consumer) = queue::pair();
+        let (mut worker, handle) = Worker::new(logs, vec![consumer], CLOCKS);
+        let (notes_in, notes) = crossbeam_channel::bounded(AUDIT_LINES_MAX);
+        worker.notes = Some(notes);
+        let [audit, error] = ["audit.log", "error.log"].map(|name| folder.0.join(name));
+        let wanted = Files {
+            audit: Some(AuditLog { path: audit.clone(), rotate: None }),
+            error: Some(ErrorLog { path: error.clone(), rotate: None, level: LevelFilter::Info }),
+            ..Files::default()
+        };
+        change(&handle, 2, wanted, &Files::default());
+        assert!(producer.audit(2, b"core\n".to_vec()) && handle.audit(2, b"control\n".to_vec()));
+        notes_in.send(Note { level: log::Level::Warn, line: b"warning\n".to_vec() }).unwrap();
+        // It was busy with lines when the order came.
+        worker.drain();
+        assert_eq!(worker.obey(), Next::GoOn);
+        worker.drain();
+        assert_eq!(fs::read_to_string(audit).unwrap(), "control\ncore\n");
+        assert_eq!(fs::read_to_string(error).unwrap(), "warning\n");
     }
 
     #[test]

@@ -84,12 +84,20 @@ impl Batch {
     }
 }
 
+/// A line of the audit log, with its newline.
+#[derive(Debug)]
+pub(crate) struct AuditLine {
+    /// Of the plan that was in force.
+    pub(crate) version: u64,
+    pub(crate) line: Vec<u8>,
+}
+
 /// A data core's end.
 #[derive(Debug)]
 pub struct Producer {
     batches: Sender<Batch>,
     empties: Receiver<(Vec<u8>, usize)>,
-    audit: Sender<Vec<u8>>,
+    audit: Sender<AuditLine>,
     spares: Vec<Vec<u8>>,
     /// Bytes of text that the publisher has not given back yet.
     queued: usize,
@@ -150,8 +158,8 @@ impl Producer {
     }
 
     /// Offers a line of the audit log; false when there is no room for it. Never blocks.
-    pub fn audit(&self, line: Vec<u8>) -> bool {
-        self.audit.try_send(line).is_ok()
+    pub fn audit(&self, version: u64, line: Vec<u8>) -> bool {
+        self.audit.try_send(AuditLine { version, line }).is_ok()
     }
 
     /// Takes back the buffers that were written.
@@ -169,7 +177,7 @@ impl Producer {
 #[derive(Debug)]
 pub(crate) struct Consumer {
     pub(crate) batches: Receiver<Batch>,
-    pub(crate) audit: Receiver<Vec<u8>>,
+    pub(crate) audit: Receiver<AuditLine>,
     /// A batch that could not be written, and may not be lost.
     pub(crate) held: Option<Batch>,
     empties: Sender<(Vec<u8>, usize)>,
@@ -257,7 +265,7 @@ mod tests {
         drop(consumer);
         let batch = batch(&mut producer, 2);
         assert_eq!(producer.offer(batch).unwrap_err().lines, 2);
-        assert!(!producer.audit(b"x\n".to_vec()));
+        assert!(!producer.audit(1, b"x\n".to_vec()));
     }
 
     #[test]

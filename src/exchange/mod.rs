@@ -310,6 +310,8 @@ impl Exchange {
         self.begin_trace_late();
         self.end_attempt(failure);
         let (shard, progress) = (&self.shard, &self.progress);
+        // Also of one that was never admitted, or took long: its line is to be written.
+        shard.stir();
         let now = engine::precise_now();
         let timings = self.marks.timings(now);
         count::count(self, &timings, failure);
@@ -350,7 +352,8 @@ impl Exchange {
             && failure.is_suspicious()
             && self.generation.plan.audit_log.is_some()
         {
-            shard.log.audit(&self.line(timings, Some(failure), None), failure, shard);
+            let line = self.line(timings, Some(failure), None);
+            shard.log.audit(self.generation.plan.version, &line, failure, shard);
         }
     }
 

@@ -73,6 +73,10 @@ impl Download<'_> {
                     end -= used;
                     set_deadline(self.upstream, self.progress, &self.timeouts);
                     if end == 0 {
+                        // The next one may be long in coming, and nobody left to want it.
+                        drop((work, buffer));
+                        buffer = self.first_bytes().await?;
+                        work = self.shard.workspaces.take();
                         end = self.receive(&mut buffer, 0).await?;
                     }
                 }
@@ -169,7 +173,12 @@ impl Download<'_> {
             // Else the client would take a cut, by whatever it comes about, for the end.
             self.client.socket.set_reset_on_close(true);
         }
-        if self.piece(&mut work, &mut decoder, framing, &mut buffer[start..end]).await? {
+        let first = self.piece(&mut work, &mut decoder, framing, &mut buffer[start..end]).await;
+        if by_closing && !self.progress.head_sent.get() {
+            // It was no good before the client got any of it: it gets an answer of ours.
+            self.client.socket.set_reset_on_close(false);
+        }
+        if first? {
             drop(buffer);
         } else {
             self.body(&mut work, buffer, &mut decoder, framing).await?;

@@ -137,13 +137,14 @@ impl AccessLines {
     }
 
     /// Reports a request that should not have been sent, if there is not too much to report.
-    pub(crate) fn audit(&self, record: &Record<'_>, failure: Failure, shard: &Shard) {
+    /// `version` is that of its plan.
+    pub(crate) fn audit(&self, version: u64, record: &Record<'_>, failure: Failure, shard: &Shard) {
         if let Some(lines) = self.lines.borrow_mut().as_mut()
             && let Some(untold) = lines.pace.allows(engine::now())
         {
             let mut line = Vec::new();
             audit_log::refused_request(record, failure, untold, &mut line);
-            if !lines.producer.audit(line) {
+            if !lines.producer.audit(version, line) {
                 lines.pace.untold = untold + 1;
             }
             shard.stir();

@@ -5,7 +5,7 @@ use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Record;
 use crate::telemetry::access_log::{escaped_or_dash, ip, level, message, socket};
 use crate::telemetry::redact::{HIDDEN, Redact};
-use crate::telemetry::{decimal, timestamp};
+use crate::telemetry::{decimal, timestamp, trace};
 
 /// The one human-readable format, `format = "text"`.
 pub const TEXT: &str = "{timestamp} {level} {client_ip} \"{method} {url} {protocol}\" {status} \
@@ -68,11 +68,12 @@ enum Variable {
     Status,
     Timestamp,
     TimestampClf,
+    TraceId,
     Url,
     UserAgent,
 }
 
-const VARIABLES: [(&str, Variable); 34] = [
+const VARIABLES: [(&str, Variable); 35] = [
     ("attempts", Variable::Attempts),
     ("backend", Variable::Backend),
     ("body_bytes_sent", Variable::BodyBytesSent),
@@ -105,6 +106,7 @@ const VARIABLES: [(&str, Variable); 34] = [
     ("status", Variable::Status),
     ("timestamp", Variable::Timestamp),
     ("timestamp_clf", Variable::TimestampClf),
+    ("trace_id", Variable::TraceId),
     ("url", Variable::Url),
     ("user_agent", Variable::UserAgent),
 ];
@@ -267,6 +269,10 @@ impl Variable {
             Variable::Status => decimal::padded(u64::from(record.status), 3, out),
             Variable::Timestamp => timestamp::iso(record.at, out),
             Variable::TimestampClf => timestamp::common_log(record.at, out),
+            Variable::TraceId => match record.trace_id {
+                Some(trace_id) => trace::write_hex(out, trace_id, 32),
+                None => out.push(b'-'),
+            },
             Variable::Url => escaped_or_dash(redact.url(record.target, scratch), out),
             Variable::UserAgent => escaped_or_dash(record.user_agent, out),
         }

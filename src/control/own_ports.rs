@@ -1,0 +1,69 @@
+//! The ports that the control core serves itself: metrics and admin, over reloads and upgrades.
+
+use std::cell::RefCell;
+use std::net::TcpListener;
+use std::rc::Rc;
+
+use crate::admin::{self, Port};
+use crate::control::Control;
+use crate::control::ports::{Ending, Held, PortChange};
+use crate::control::upgrade::{Described, Use};
+use crate::engine;
+
+#[derive(Default)]
+pub(super) struct OwnPorts {
+    metrics: RefCell<OwnPort>,
+    admin: RefCell<OwnPort>,
+}
+
+#[derive(Default)]
+struct OwnPort {
+    ending: Ending,
+    /// For a process that may take over.
+    socket: Option<TcpListener>,
+}
+
+impl OwnPorts {
+    /// They are another process's from now on.
+    pub(super) fn end(&self) {
+        for port in [&self.metrics, &self.admin] {
+            port.take().ending.end();
+        }
+    }
+
+    /// Each once more, for another process.
+    pub(super) fn sockets(&self, held: &Held) -> Vec<(Described, TcpListener)> {
+        let ports = [(Use::Metrics, &self.metrics), (Use::Admin, &self.admin)];
+        let duplicate = |(role, port): (Use, &RefCell<OwnPort>)| {
+            let socket = port.borrow().socket.as_ref()?.try_clone().ok()?;
+            Some((held.describe_own(role)?, socket))
+        };
+        ports.into_iter().filter_map(duplicate).collect()
+    }
+}
+
+impl Control {
+    /// Metrics and admin move at once; their connections go on.
+    pub(super) fn change_ports(self: &Rc<Self>, metrics: PortChange, admin: PortChange) {
+        let own_ports = &self.reloads.own_ports;
+        let ports =
+            [(metrics, &own_ports.metrics, Port::Metrics), (admin, &own_ports.admin, Port::Admin)];
+        for (change, own, port) in ports {
+            match change {
+                PortChange::Same => {}
+                PortChange::Off => own.take().ending.end(),
+                PortChange::To(socket) => {
+                    let ending = Ending::default();
+                    let new = OwnPort { ending: ending.clone(), socket: socket.try_clone().ok() };
+                    own.replace(new).ending.end();
+                    let control = Rc::clone(self);
+                    engine::spawn(async move {
+                        let listener = engine::Listener::adopt(socket);
+                        let serving = admin::serve(control, listener, port);
+                        super::first(serving, ending.come()).await;
+                    });
+                }
+            }
+        }
+    }
+}
