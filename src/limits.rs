@@ -267,6 +267,8 @@ pub const STREAM_SECONDS: u64 = 60;
 pub const STREAM_SECONDS_MAX: u64 = 3600;
 /// Most events that a stream is asked to end after.
 pub const STREAM_COUNT_MAX: u64 = 1_000_000;
+/// Events that may wait for the reader of a stream. It loses those beyond, and is told how many.
+pub const STREAM_EVENTS_MAX: usize = 2_000;
 /// Taps that run at once. Another is answered 429: a core looks at no more than one.
 pub const TAPS_MAX: usize = 1;
 /// Exchanges that may wait for the reader of a tap. It loses those beyond, and is told how many.

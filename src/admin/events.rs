@@ -29,7 +29,7 @@ pub(super) async fn stream(control: &Rc<Control>, call: &Call) -> Result<Answer,
         .map(|kinds| kinds.split(',').filter_map(Kinds::named).fold(Kinds::NONE, Kinds::and));
     let seat = Seat::take(control)?;
     let kinds = named.unwrap_or(Kinds::ALL);
-    let subscription = control.subscribe(kinds, limits::SUBSCRIBER_EVENTS_MAX);
+    let subscription = control.subscribe(kinds, limits::STREAM_EVENTS_MAX);
     // Who answers this has been told what is wanted.
     control.ask(Question::Connections(0)).await;
     let bounds = stream::bounds(call);

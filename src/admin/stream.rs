@@ -195,5 +195,7 @@ enum Next {
 async fn gone(input: &mut Input<'_>) {
     let (socket, buffer) = (input.socket, &mut input.buffer);
     socket.set_deadline(Side::Read, None);
-    while matches!(socket.recv(buffer).await, Ok(count) if count > 0) {}
+    while matches!(socket.recv(buffer).await, Ok(count) if count > 0) {
+        engine::yield_now().await;
+    }
 }
