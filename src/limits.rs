@@ -262,6 +262,17 @@ pub const EVENT_BATCH_MAX: usize = 64;
 pub const SUBSCRIBER_EVENTS_MAX: usize = 10_000;
 /// Most entries of the blacklist. More are refused.
 pub const BLACKLIST_ENTRIES_MAX: usize = 100_000;
+/// Longest time of an entry of the blacklist, ten years. Longer is answered 400: it is to be for
+/// good.
+pub const BLACKLIST_SECONDS_MAX: u64 = 315_360_000;
+/// How many entries of the blacklist the admin port lists when it is not said. More are cut off.
+pub const BLACKLIST_LISTED: u64 = 10_000;
+/// How much of a text that is no network is shown to who sent it. The rest is cut.
+pub const NETWORK_CHARS_SHOWN: usize = 64;
+/// How long a blacklist that could not be saved waits for the next try.
+pub const BLACKLIST_SAVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the end of the process waits for the blacklist to be saved.
+pub const BLACKLIST_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the log tells whom the blacklist has turned away, with how often it did.
 pub const BLACKLIST_TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// Networks that one such report names. The rest is summed.

@@ -4,8 +4,11 @@
 mod support;
 
 use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
-use support::{Curl, Proxy, TempDir, edge, eventually};
+use serde_json::{Value, json};
+use support::{Curl, Proxy, Response, TempDir, edge, eventually};
 
 const OK: &str = "[[routes]]\nname = \"ok\"\nrespond = { status = 200, body = \"ok\" }\n";
 
@@ -17,6 +20,36 @@ fn config(directory: &TempDir, cores: usize) -> String {
         &format!("cores = {cores}"),
         1,
     )
+}
+
+/// By the admin port.
+fn ask(proxy: &Proxy, method: &str, query: &str, body: &str) -> Response {
+    let mut client = proxy.client_of("admin");
+    client.send(format!(
+        "{method} /admin/blacklist{query} HTTP/1.1\r\nHost: localhost\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    client.read_response_to(method)
+}
+
+fn block(proxy: &Proxy, body: &Value) -> Value {
+    value(&ask(proxy, "POST", "", &body.to_string()))
+}
+
+fn value(response: &Response) -> Value {
+    assert_eq!(response.status, 200, "{response:?}");
+    serde_json::from_str(response.text()).expect("the admin API answers JSON")
+}
+
+fn refused(response: &Response) -> (u16, String) {
+    let error: Value = serde_json::from_str(response.text()).expect("errors are JSON");
+    (response.status, error["error"]["message"].as_str().unwrap_or_default().to_owned())
+}
+
+fn entries(proxy: &Proxy, query: &str) -> Vec<Value> {
+    let page = value(&ask(proxy, "GET", query, ""));
+    page["entries"].as_array().expect("a list").clone()
 }
 
 fn listed(ip: &str, until: Option<u64>) -> String {
@@ -87,4 +120,186 @@ fn entries_of_the_file_that_have_run_out_or_are_broken_block_nobody() {
     assert_eq!(from(&proxy, "127.0.0.5").status, 0);
     proxy.wait_for_log("blacklist:2: no blacklist entry");
     assert!(fs::read_to_string(directory.path().join("blacklist")).is_ok());
+}
+
+#[test]
+fn a_block_by_the_admin_port_is_on_all_of_16_cores_when_it_is_answered() {
+    let directory = TempDir::new();
+    let proxy = Proxy::start(&config(&directory, 16));
+    let (done, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        // A client that nobody blocks is served all the time.
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                assert_eq!(from(&proxy, "127.0.0.9").text(), "ok");
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for (ip, addresses) in [
+            ("127.0.0.2", &["127.0.0.2"][..]),
+            ("127.0.1.0/24", &["127.0.1.0", "127.0.1.255"]),
+            ("::ffff:127.0.2.0/120", &["127.0.2.3"]),
+        ] {
+            let answer = block(&proxy, &json!({ "ip": ip, "duration": 3600, "reason": "abuse" }));
+            assert_eq!(answer["replaced"], false);
+            assert_eq!(answer["survives_restart"], true);
+            let entry = &answer["entry"];
+            assert_eq!((&entry["reason"], &entry["by"]), (&json!("abuse"), &json!("loopback")));
+            assert!(
+                entry["seconds_left"].as_u64().is_some_and(|left| (3590..=3600).contains(&left))
+            );
+            for round in 0..32 {
+                let address = addresses[round % addresses.len()];
+                assert_eq!(from(&proxy, address).status, 0, "{ip} {address}");
+            }
+        }
+        assert_eq!(from(&proxy, "127.0.3.1").text(), "ok");
+        assert!(eventually(|| served.load(Ordering::Relaxed) > 3));
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(eventually(|| entries(&proxy, "?ip=127.0.0.2")[0]["hits"] == 32));
+    assert_eq!(proxy.metric("tls_proxy_blacklist_entries"), Some(3.0));
+    assert_eq!(proxy.metric("tls_proxy_blacklisted_connections_total"), Some(96.0));
+    proxy.wait_for_log("127.0.0.2/32 is blocked for 3600 s: abuse");
+}
+
+#[test]
+fn ipv6_is_blocked_like_ipv4() {
+    let rest = format!("[[listeners]]\nname = \"six\"\nbind = \"[::1]:0\"\n{OK}");
+    let proxy = Proxy::start(&edge(&rest));
+    let url = format!("http://[::1]:{}/", proxy.port("six"));
+    assert_eq!(Curl::get(&url, &[]).text(), "ok");
+    for ip in ["::1", "::/120"] {
+        assert_eq!(block(&proxy, &json!({ "ip": ip }))["survives_restart"], false);
+        assert_eq!(Curl::get(&url, &[]).status, 0);
+        assert_eq!(Curl::get(&proxy.url("/"), &[]).text(), "ok", "IPv4 is none of it");
+        assert_eq!(value(&ask(&proxy, "DELETE", &format!("?ip={ip}"), ""))["removed"], 1);
+        assert_eq!(Curl::get(&url, &[]).text(), "ok");
+    }
+}
+
+#[test]
+fn who_is_connected_already_gets_403_at_the_next_request_and_is_closed() {
+    let directory = TempDir::new();
+    let proxy = Proxy::start(&config(&directory, 2));
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").status, 200);
+    // The caller's own address only when it is meant.
+    let own = json!({ "ip": "127.0.0.1" });
+    let (status, message) = refused(&ask(&proxy, "POST", "", &own.to_string()));
+    assert_eq!(status, 409);
+    assert!(message.contains("\"force\": true"), "{message}");
+    assert_eq!(client.get("/").status, 200, "nothing has changed");
+    block(&proxy, &json!({ "ip": "127.0.0.1", "force": true }));
+    let answer = client.get("/");
+    assert_eq!(answer.status, 403);
+    assert!(answer.text().contains("\"BLACKLISTED\""), "{}", answer.text());
+    assert_eq!(client.read_to_close(), b"");
+    assert_eq!(from(&proxy, "127.0.0.9").text(), "ok");
+    // The admin port lets the operator take it back.
+    assert_eq!(value(&ask(&proxy, "DELETE", "", "{\"ip\":\"127.0.0.1\"}"))["removed"], 1);
+    assert_eq!(proxy.client().get("/").status, 200);
+}
+
+#[test]
+fn an_entry_runs_out_by_itself() {
+    let directory = TempDir::new();
+    let proxy = Proxy::start(&config(&directory, 2));
+    block(&proxy, &json!({ "ip": "127.0.0.2", "duration": 1.0 }));
+    block(&proxy, &json!({ "ip": "127.0.0.3" }));
+    assert!(eventually(|| from(&proxy, "127.0.0.2").text() == "ok"));
+    assert_eq!(from(&proxy, "127.0.0.3").status, 0, "for good");
+    let left = entries(&proxy, "");
+    assert_eq!(left.len(), 1);
+    assert_eq!((&left[0]["ip"], &left[0]["until"]), (&json!("127.0.0.3/32"), &Value::Null));
+    assert!(eventually(|| !directory.read("blacklist").contains("127.0.0.2")));
+}
+
+#[test]
+fn blocks_survive_a_reload_and_with_a_path_a_restart() {
+    let directory = TempDir::new();
+    let toml = config(&directory, 2);
+    let proxy = Proxy::start(&toml);
+    block(&proxy, &json!({ "ip": "127.0.0.2", "duration": 600, "reason": "a \"why\"" }));
+    assert_eq!(value(&ask(&proxy, "GET", "?ip=127.0.0.2", ""))["count"], 1);
+    proxy.rewrite_config(&toml.replace("\"ok\" }", "\"new\" }"));
+    proxy.signal("HUP");
+    assert!(eventually(|| from(&proxy, "127.0.0.9").text() == "new"));
+    assert_eq!(from(&proxy, "127.0.0.2").status, 0);
+    assert!(eventually(|| directory.path().join("blacklist").exists()));
+    drop(proxy);
+    let proxy = Proxy::start(&toml);
+    assert_eq!(from(&proxy, "127.0.0.2").status, 0);
+    assert_eq!(from(&proxy, "127.0.0.9").text(), "ok");
+    assert_eq!(entries(&proxy, "")[0]["reason"], "a \"why\"");
+    assert_eq!(value(&ask(&proxy, "DELETE", "?all=true", ""))["removed"], 1);
+    assert_eq!(from(&proxy, "127.0.0.2").text(), "ok");
+    assert!(eventually(|| directory.read("blacklist").is_empty()));
+}
+
+#[test]
+fn ten_thousand_entries_are_looked_up_listed_and_cleared() {
+    let directory = TempDir::new();
+    let many = (0..10_000).map(|n| listed(&format!("10.{}.{}.0/24", n / 250, n % 250), None));
+    directory.write("blacklist", many.collect::<String>());
+    let proxy = Proxy::start(&config(&directory, 2));
+    block(&proxy, &json!({ "ip": "127.0.0.2" }));
+    assert_eq!(from(&proxy, "127.0.0.2").status, 0);
+    let behind = |client: &str| {
+        Curl::get(&proxy.url("/"), &["-H", &format!("X-Forwarded-For: {client}")]).status
+    };
+    assert_eq!((behind("10.39.249.7"), behind("10.39.250.7")), (403, 200));
+    let page = value(&ask(&proxy, "GET", "?limit=3", ""));
+    assert_eq!((&page["count"], page["entries"].as_array().unwrap().len()), (&json!(10_001), 3));
+    assert_eq!(entries(&proxy, "").len(), 10_000);
+    assert_eq!(entries(&proxy, "?limit=100000").len(), 10_001);
+    assert_eq!(entries(&proxy, "?ip=10.39.249.7")[0]["ip"], "10.39.249.0/24");
+    assert_eq!(entries(&proxy, "?ip=10.39.250.7").len(), 0);
+    assert_eq!(value(&ask(&proxy, "DELETE", "?all=true", ""))["removed"], 10_001);
+    assert_eq!((behind("10.39.249.7"), from(&proxy, "127.0.0.2").status), (200, 200));
+}
+
+#[test]
+fn what_is_no_block_is_refused_with_what_was_expected_and_blocks_nobody() {
+    let directory = TempDir::new();
+    let proxy = Proxy::start(&config(&directory, 1));
+    let long = "x".repeat(201);
+    let cases = [
+        ("{}", "ip"),
+        ("{\"ip\":null}", "string"),
+        ("{\"ip\":7}", "string"),
+        ("{\"ip\":\"example.org\"}", "address or a CIDR block"),
+        ("{\"ip\":\"10.0.0.0/33\"}", "address or a CIDR block"),
+        ("{\"ip\":\"10.0.0.1/8\"}", "did you mean 10.0.0.0/8"),
+        ("{\"ip\":\"10.0.0.1\",\"duration\":0}", "duration"),
+        ("{\"ip\":\"10.0.0.1\",\"duration\":-1}", "whole number"),
+        ("{\"ip\":\"10.0.0.1\",\"duration\":315360001}", "duration"),
+        ("{\"ip\":\"10.0.0.1\",\"duration\":\"1h\"}", "invalid type"),
+        ("{\"ip\":\"10.0.0.1\",\"until\":5}", "unknown field"),
+        ("{\"ip\":\"10.0.0.1\",\"force\":1}", "boolean"),
+        ("[\"10.0.0.1\"]", "object"),
+        ("{\"ip\":\"10.0.0.1\"", "EOF"),
+        ("\u{0}\u{1}", "expected value"),
+    ];
+    for (body, expected) in cases {
+        let (status, message) = refused(&ask(&proxy, "POST", "", body));
+        assert_eq!(status, 400, "{body}");
+        assert!(message.contains(expected), "{body}: {message}");
+    }
+    let reason = json!({ "ip": "10.0.0.1", "reason": long }).to_string();
+    assert_eq!(refused(&ask(&proxy, "POST", "", &reason)).0, 400);
+    for (query, body, expected) in [
+        ("", "", 400),
+        ("?all=false", "", 400),
+        ("?all=true&ip=10.0.0.1", "", 400),
+        ("?all=true", "{\"ip\":\"10.0.0.1\"}", 400),
+        ("?ip=nobody", "", 400),
+        ("?ip=10.0.0.1", "", 404),
+        ("", "{\"ip\":\"10.0.0.1\"}", 404),
+    ] {
+        assert_eq!(refused(&ask(&proxy, "DELETE", query, body)).0, expected, "{query} {body}");
+    }
+    assert_eq!(refused(&ask(&proxy, "GET", "?ip=10.0.0.0/8", "")).0, 400);
+    assert_eq!(entries(&proxy, "").len(), 0);
+    assert_eq!(from(&proxy, "127.0.0.9").text(), "ok");
 }

@@ -9,8 +9,8 @@ use crate::admin::call::{Answer, Call};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::{
-    Port, changes, clusters, config, connections, drain, endpoints, errors, health, logging,
-    metrics, openapi, refusal, status, upgrade,
+    Port, blacklist, changes, clusters, config, connections, drain, endpoints, errors, health,
+    logging, metrics, openapi, refusal, status, upgrade,
 };
 use crate::control::Control;
 use crate::control::overrides::Admission;
@@ -59,6 +59,10 @@ pub(super) enum Kind {
     Time,
     /// `true` or `false`.
     Flag,
+    /// An IP address.
+    Address,
+    /// An IP address or a CIDR block.
+    Network,
 }
 
 pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Result<Answer, Refusal>> + 'a>>;
@@ -205,6 +209,37 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[json(errors::FORGOTTEN)],
         |control, _| Box::pin(errors::forget(control)),
     ),
+    Operation {
+        parameters: blacklist::LOOK,
+        ..page(
+            "/admin/blacklist",
+            "Addresses and networks that may not connect.",
+            &[json(blacklist::SHAPE)],
+            |control, call| Box::pin(blacklist::page(control, call)),
+        )
+    },
+    Operation {
+        takes: Some(blacklist::TAKES),
+        ..change(
+            Method::Post,
+            "/admin/blacklist",
+            "Blocks an address or a CIDR block on every core, for so many seconds or for good; one \
+             that holds the caller's own address only with force.",
+            &[json(blacklist::ADDED)],
+            |control, call| Box::pin(blacklist::add(control, call)),
+        )
+    },
+    Operation {
+        parameters: blacklist::REMOVE,
+        takes: Some(blacklist::TAKES_IP),
+        ..change(
+            Method::Delete,
+            "/admin/blacklist",
+            "Lets an address or a CIDR block in again, or all of them.",
+            &[json(blacklist::REMOVED)],
+            |control, call| Box::pin(blacklist::remove(control, call)),
+        )
+    },
     page(
         "/admin/config",
         "The configuration that runs, defaults filled in, secrets hidden.",

@@ -1,5 +1,6 @@
 //! A request that has passed the door, and what is answered to it.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::de::{DeserializeOwned, Error as _};
@@ -9,6 +10,7 @@ use serde_json::Number;
 use crate::admin::api::{JSON, Kind, Parameter, unescaped};
 use crate::admin::refusal::Refusal;
 use crate::config;
+use crate::plan::Network;
 
 /// Owns what it needs of the head: its buffer is read over by the body.
 #[derive(Clone, Debug)]
@@ -19,8 +21,9 @@ pub(super) struct Call {
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) accept: String,
     pub(super) if_match: String,
-    /// Who asks.
+    /// Who asks, and from where.
     pub(super) who: String,
+    pub(super) peer: SocketAddr,
     pub(super) body: Vec<u8>,
 }
 
@@ -141,6 +144,17 @@ impl Kind {
             Kind::Whole { max } => match value.parse::<u64>() {
                 Ok(number) if number <= max && value.bytes().all(|b| b.is_ascii_digit()) => Ok(()),
                 Ok(_) | Err(_) => Err(format!("a whole number up to {max}")),
+            },
+            Kind::Address => match value.parse::<IpAddr>() {
+                Ok(_) => Ok(()),
+                Err(_) => Err("an IP address".to_owned()),
+            },
+            Kind::Network => match value.parse::<Network>() {
+                Ok(_) => Ok(()),
+                Err(wrong) => {
+                    let wrong = wrong.to_string();
+                    Err(wrong.strip_prefix("expected ").unwrap_or(&wrong).to_owned())
+                }
             },
             Kind::Flag if ["true", "false"].contains(&value) => Ok(()),
             Kind::Flag => Err("true or false".to_owned()),

@@ -4,6 +4,7 @@
 mod api;
 mod audit;
 mod auth;
+mod blacklist;
 mod call;
 mod changes;
 pub(crate) mod client;
@@ -328,7 +329,8 @@ impl Request<'_> {
             true | false => {}
         }
         let query = call::query(&query, operation.parameters)?;
-        let call = Call { values, query, accept, if_match, who: who.to_owned(), body };
+        let (who, peer) = (who.to_owned(), self.peer);
+        let call = Call { values, query, accept, if_match, who, peer, body };
         (operation.run)(self.control, &call).await
     }
 

@@ -84,7 +84,7 @@ fn described(operation: &Operation) -> Value {
     }
     if let Some(shape) = operation.takes {
         let types = if operation.takes_toml() { config::TYPES } else { &[JSON] };
-        let required = matches!(shape, Shape::Page | Shape::Object(_));
+        let required = matches!(shape, Shape::Page | Shape::Object(_) | Shape::Body { .. });
         value["requestBody"] = json!({ "required": required, "content": {} });
         for content_type in types {
             value["requestBody"]["content"][content_type] = json!({ "schema": shape.schema() });
@@ -156,6 +156,7 @@ fn parameter(parameter: &Parameter) -> Value {
         Kind::Whole { max } => json!({ "type": "integer", "minimum": 0, "maximum": max }),
         Kind::Time => Shape::Time.schema(),
         Kind::Flag => Shape::Flag.schema(),
+        Kind::Address | Kind::Network => Shape::Network.schema(),
     };
     json!({
         "name": parameter.name, "in": "query", "required": false, "description": parameter.doc,

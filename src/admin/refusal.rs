@@ -57,6 +57,8 @@ pub(super) enum Refusal {
     Absent(String),
     /// Not in this state of the process.
     Conflict(String),
+    /// There is no room for more of it.
+    Full(String),
     /// With every mistake.
     Configuration(config::Errors),
     /// `If-Match` names another version than the one that is in force.
@@ -116,6 +118,7 @@ impl Refusal {
             Refusal::Invalid(message) => (400, "INVALID_REQUEST", message.clone().into()),
             Refusal::Absent(message) => (404, "NOT_FOUND", message.clone().into()),
             Refusal::Conflict(message) => (409, "CONFLICT", message.clone().into()),
+            Refusal::Full(message) => (507, "FULL", message.clone().into()),
             Refusal::Configuration(errors) => {
                 let count = errors.list().len();
                 let message = format!("the configuration has mistakes ({count}), nothing changed");
@@ -157,6 +160,7 @@ impl Refusal {
             | Refusal::Conflict(_)
             | Refusal::Configuration(_)
             | Refusal::Superseded(_)
+            | Refusal::Full(_)
             | Refusal::UpgradeFailed(_) => None,
         }
     }

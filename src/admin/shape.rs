@@ -13,6 +13,10 @@ pub(super) enum Shape {
     /// A duration, as the configuration writes it.
     Time,
     Whole,
+    /// A whole number from, to.
+    Between(u64, u64),
+    /// An IP address or a CIDR block.
+    Network,
     /// Of an endpoint.
     Weight,
     Number,
@@ -25,6 +29,11 @@ pub(super) enum Shape {
     Object(&'static [(&'static str, Shape)]),
     /// A body to send: every member may be left out.
     Optional(&'static [(&'static str, Shape)]),
+    /// A body to send, of which only some members may be left out.
+    Body {
+        needed: &'static [(&'static str, Shape)],
+        optional: &'static [(&'static str, Shape)],
+    },
     /// Names that the operator or this process chooses.
     Map(&'static Shape),
     /// Text that is no JSON.
@@ -39,6 +48,14 @@ impl Shape {
             Shape::Moment => json!({ "type": "string", "format": "date-time" }),
             Shape::Time => json!({ "type": "string", "pattern": TIME }),
             Shape::Whole => json!({ "type": "integer", "minimum": 0 }),
+            Shape::Between(least, most) => {
+                json!({ "type": "integer", "minimum": least, "maximum": most })
+            }
+            // Less than is taken: no format knows blocks.
+            Shape::Network => json!({
+                "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }],
+                "description": "An address, or a CIDR block such as 192.0.2.0/24 or 2001:db8::/32.",
+            }),
             Shape::Weight => {
                 json!({ "type": "integer", "minimum": 0, "maximum": limits::WEIGHT_MAX })
             }
@@ -58,6 +75,15 @@ impl Shape {
                 "type": "object", "properties": properties(members),
                 "additionalProperties": false,
             }),
+            Shape::Body { needed, optional } => {
+                let names: Vec<&str> = needed.iter().map(|(name, _)| *name).collect();
+                let mut members = properties(needed);
+                members.append(&mut properties(optional));
+                json!({
+                    "type": "object", "properties": members, "required": names,
+                    "additionalProperties": false,
+                })
+            }
             Shape::Map(shape) => json!({
                 "type": "object", "additionalProperties": shape.schema(),
             }),

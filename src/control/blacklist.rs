@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -60,24 +61,37 @@ impl Keeper {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.list.borrow().len() == 0
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.list.borrow().len()
     }
 }
 
 impl Control {
-    pub(crate) fn blacklisted(&self) -> Vec<Entry> {
-        self.blacklist.list.borrow().iter().cloned().collect()
+    /// The first of them, by network.
+    pub(crate) fn blacklisted(&self, most: usize) -> Vec<Entry> {
+        self.blacklist.list.borrow().iter().take(most).cloned().collect()
     }
 
-    #[expect(dead_code, reason = "the admin port calls it")]
-    pub(crate) fn blacklist(self: &Rc<Self>, entry: Entry) -> Result<(), Full> {
-        self.blacklist.list.borrow_mut().add(entry)?;
+    pub(crate) fn blacklist_len(&self) -> usize {
+        self.blacklist.len()
+    }
+
+    /// The entry that this address is turned away for.
+    pub(crate) fn blacklisting(&self, address: IpAddr) -> Option<Entry> {
+        self.blacklist.list.borrow().narrowest(address).cloned()
+    }
+
+    /// The entry as it is now, and whether it took the place of another.
+    pub(crate) fn blacklist(self: &Rc<Self>, entry: Entry) -> Result<(Entry, bool), Full> {
+        let added = self.blacklist.list.borrow_mut().add(entry)?;
         self.blacklist_changed();
-        Ok(())
+        Ok(added)
     }
 
     /// Takes the entry of exactly this network away.
-    #[expect(dead_code, reason = "the admin port calls it")]
     pub(crate) fn unblacklist(self: &Rc<Self>, network: Network) -> Option<Entry> {
         let entry = self.blacklist.list.borrow_mut().remove(network)?;
         self.blacklist_changed();
@@ -85,7 +99,6 @@ impl Control {
     }
 
     /// How many there were.
-    #[expect(dead_code, reason = "the admin port calls it")]
     pub(crate) fn clear_blacklist(self: &Rc<Self>) -> usize {
         let count = self.blacklist.list.borrow_mut().clear();
         self.blacklist_changed();
@@ -117,15 +130,26 @@ impl Control {
                 if control.blacklist.may_not_save(&path) {
                     break;
                 }
-                let entries = control.blacklisted();
+                let entries = control.blacklisted(usize::MAX);
                 let name = path.display().to_string();
                 let written = control.watch.pool().run(move || write(&path, &entries)).await;
                 if let Some(Err(error)) = written {
-                    log::error!("{name}: the blacklist cannot be saved: {error}");
+                    log::error!("{name}: the blacklist cannot be saved, for now: {error}");
+                    control.blacklist.unsaved.set(true);
+                    if control.draining.get() {
+                        break;
+                    }
+                    engine::sleep(limits::BLACKLIST_SAVE_INTERVAL).await;
                 }
             }
             control.blacklist.saving.set(false);
+            control.wake();
         });
+    }
+
+    /// What was changed last is in the file, or cannot be.
+    pub(super) fn is_blacklist_saved(&self) -> bool {
+        !self.blacklist.saving.get()
     }
 
     /// What a core has turned away.

@@ -142,6 +142,7 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
         access_log_dropped_lines: written.dropped_lines,
         trace_exported_spans: exported.taken,
         trace_failed_spans: exported.failed,
+        blacklist_entries: control.blacklist.len() as u64,
         draining: matches!(control.state(), State::Draining | State::Stopping),
         rules_version: control.plan().version,
         reloads: control.reload_counts(),

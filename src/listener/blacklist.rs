@@ -32,6 +32,13 @@ pub(crate) struct Entry {
     pub(crate) hits: u64,
 }
 
+impl Entry {
+    pub(crate) fn covers(&self, address: IpAddr) -> bool {
+        let (first, bits) = key(self.network);
+        mapped(address) & mask(bits) == first
+    }
+}
+
 /// All entries, by network.
 #[derive(Debug, Default)]
 pub(crate) struct Blacklist {
@@ -48,15 +55,22 @@ pub(crate) struct Full;
 
 impl Blacklist {
     /// Adds an entry, or takes the place of the one for the same network; its hits go on.
-    pub(crate) fn add(&mut self, mut entry: Entry) -> Result<(), Full> {
+    /// Gives the entry as it is now, and whether there was one before.
+    pub(crate) fn add(&mut self, mut entry: Entry) -> Result<(Entry, bool), Full> {
         let key = key(entry.network);
         match self.entries.get(&key) {
             Some(old) => entry.hits += old.hits,
             None if self.entries.len() >= limits::BLACKLIST_ENTRIES_MAX => return Err(Full),
             None => {}
         }
-        self.entries.insert(key, entry);
-        Ok(())
+        let replaced = self.entries.insert(key, entry.clone()).is_some();
+        Ok((entry, replaced))
+    }
+
+    /// The entry that this address is turned away for.
+    pub(crate) fn narrowest(&self, address: IpAddr) -> Option<&Entry> {
+        let upto = ..=(mapped(address), u8::MAX);
+        self.entries.range(upto).rev().map(|(_, entry)| entry).find(|entry| entry.covers(address))
     }
 
     /// The entry of exactly this network.
@@ -281,7 +295,7 @@ mod tests {
 
     fn list(networks: &[&str]) -> Blacklist {
         let mut list = Blacklist::default();
-        networks.iter().for_each(|network| list.add(entry(network)).unwrap());
+        networks.iter().for_each(|network| drop(list.add(entry(network)).unwrap()));
         list
     }
 
@@ -307,6 +321,19 @@ mod tests {
         assert_eq!(by("2001:db8:ffff::1").as_deref(), Some("2001:db8::/32"));
         assert_eq!(by("2001:db9::"), None);
         assert_eq!(by("::ffff:10.1.2.3").as_deref(), Some("10.1.2.3/32"), "mapped");
+    }
+
+    #[test]
+    fn an_operator_is_told_of_the_entry_that_the_cores_go_by() {
+        let list = list(&["::/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "fd00::/8", "fd00::1"]);
+        let blocked = list.blocked();
+        for address in ["10.1.2.3", "10.1.2.4", "10.2.0.0", "11.0.0.0", "fd00::1", "fd01::", "::"] {
+            let told = list.narrowest(address.parse().unwrap());
+            let told = told.map(|entry| entry.network.to_string());
+            assert!(told.is_some() && told == blocks(&blocked, address), "{address}: {told:?}");
+        }
+        let list = super::tests::list(&["10.1.0.0/16"]);
+        assert!(list.narrowest("10.2.0.0".parse().unwrap()).is_none());
     }
 
     #[test]

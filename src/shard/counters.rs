@@ -61,6 +61,7 @@ impl Counters {
             connections_handed_over: self.handed_over.read(),
             connection_limit_waits: self.limit_waits.read(),
             connections_recalled: self.recalled.read(),
+            connections_blocked: self.blocked.read(),
             accept_errors: self.accept_errors.read(),
             bytes_in: self.bytes_in.read(),
             bytes_out: self.bytes_out.read(),

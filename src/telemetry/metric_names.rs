@@ -103,6 +103,13 @@ pub const CONNECTIONS_RECALLED_TOTAL: Metric = counter(
     "",
     "Idle client connections closed to make room for new ones.",
 );
+pub const BLACKLISTED_CONNECTIONS_TOTAL: Metric = counter(
+    "tls_proxy_blacklisted_connections_total",
+    "",
+    "Connections closed at once because the blacklist has their address.",
+);
+pub const BLACKLIST_ENTRIES: Metric =
+    gauge("tls_proxy_blacklist_entries", "", "Addresses and networks that may not connect.");
 pub const ACCEPT_ERRORS_TOTAL: Metric = counter(
     "tls_proxy_accept_errors_total",
     "",
@@ -340,12 +347,14 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 59] = [
+pub const ALL: [Metric; 61] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
     CONNECTION_LIMIT_TOTAL,
     CONNECTIONS_RECALLED_TOTAL,
+    BLACKLISTED_CONNECTIONS_TOTAL,
+    BLACKLIST_ENTRIES,
     ACCEPT_ERRORS_TOTAL,
     REQUESTS_TOTAL,
     BYTES_IN_TOTAL,

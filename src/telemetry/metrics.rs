@@ -27,6 +27,7 @@ pub struct Snapshot {
     /// Taken by the collector, and given up by the exporter.
     pub trace_exported_spans: u64,
     pub trace_failed_spans: u64,
+    pub blacklist_entries: u64,
     pub draining: bool,
     pub rules_version: u64,
     pub reloads: ReloadCounts,
@@ -65,6 +66,7 @@ pub struct Counts {
     pub connections_handed_over: u64,
     pub connection_limit_waits: u64,
     pub connections_recalled: u64,
+    pub connections_blocked: u64,
     pub accept_errors: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -86,6 +88,7 @@ impl Default for Counts {
             connections_handed_over: 0,
             connection_limit_waits: 0,
             connections_recalled: 0,
+            connections_blocked: 0,
             accept_errors: 0,
             bytes_in: 0,
             bytes_out: 0,
@@ -110,6 +113,7 @@ impl Counts {
         self.connections_handed_over += other.connections_handed_over;
         self.connection_limit_waits += other.connection_limit_waits;
         self.connections_recalled += other.connections_recalled;
+        self.connections_blocked += other.connections_blocked;
         self.accept_errors += other.accept_errors;
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
@@ -291,6 +295,7 @@ pub(crate) mod tests {
             connections_handed_over: scale,
             connection_limit_waits: 4 * scale,
             connections_recalled: 2 * scale,
+            connections_blocked: 5 * scale,
             accept_errors: scale,
             bytes_in: 1000 * scale,
             bytes_out: 5000 * scale,
@@ -320,6 +325,7 @@ pub(crate) mod tests {
             access_log_dropped_lines: 4,
             trace_exported_spans: 31,
             trace_failed_spans: 5,
+            blacklist_entries: 6,
             draining: false,
             rules_version: 3,
             reloads: ReloadCounts {

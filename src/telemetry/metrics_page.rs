@@ -31,7 +31,7 @@ pub(crate) async fn write<O: Outlet>(
     page: &mut Page<O>,
 ) -> Result {
     let merged = snapshot.merged();
-    totals(&merged, series, page);
+    totals(snapshot, &merged, series, page);
     backend_errors(series, page).await?;
     timeouts(&merged, page);
     page.plain(names::PANICS_TOTAL, merged.panics);
@@ -49,12 +49,14 @@ pub(crate) async fn write<O: Outlet>(
     Ok(())
 }
 
-fn totals<O: Outlet>(merged: &Counts, series: &Series, page: &mut Page<O>) {
+fn totals<O: Outlet>(snapshot: &Snapshot, merged: &Counts, series: &Series, page: &mut Page<O>) {
     page.plain(names::CONNECTIONS_TOTAL, merged.connections);
     page.plain(names::CONNECTIONS_ACTIVE, merged.connections_active);
     page.plain(names::CONNECTIONS_HANDED_OVER_TOTAL, merged.connections_handed_over);
     page.plain(names::CONNECTION_LIMIT_TOTAL, merged.connection_limit_waits);
     page.plain(names::CONNECTIONS_RECALLED_TOTAL, merged.connections_recalled);
+    page.plain(names::BLACKLISTED_CONNECTIONS_TOTAL, merged.connections_blocked);
+    page.plain(names::BLACKLIST_ENTRIES, snapshot.blacklist_entries);
     page.plain(names::ACCEPT_ERRORS_TOTAL, merged.accept_errors);
     answers(names::REQUESTS_TOTAL, merged, page);
     page.plain(names::BYTES_IN_TOTAL, merged.bytes_in);
