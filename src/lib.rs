@@ -48,6 +48,13 @@
 //! every generation; a listening socket stays with its address; an exchange stays with its
 //! generation.
 //!
+//! # A new binary, and what operators see
+//!
+//! `control/upgrade.rs` starts the program again and hands it every listening socket; when it
+//! serves, this process drains. `admin/api.rs` is the one table of what operators may ask: router,
+//! roles and OpenAPI come from it. What happens is told on the event bus ([`events::bus`]), which
+//! costs nothing while nobody subscribes; logs and spans leave by the publisher's threads.
+//!
 //! # Where this departs from the first design, and why
 //!
 //! - A core sleeps in its own ring, not in glommio's: one place to be woken at, no eventfd to arm,

@@ -292,6 +292,10 @@ pub const BLACKLIST_SECONDS_MAX: u64 = 315_360_000;
 pub const BLACKLIST_LISTED: u64 = 10_000;
 /// How much of a text that is no network is shown to who sent it. The rest is cut.
 pub const NETWORK_CHARS_SHOWN: usize = 64;
+/// How long a blacklist that could not be saved waits for the next try.
+pub const BLACKLIST_SAVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the end of the process waits for the blacklist to be saved.
+pub const BLACKLIST_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the log tells whom the blacklist has turned away, with how often it did.
 pub const BLACKLIST_TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// Networks that one such report names. The rest is summed.

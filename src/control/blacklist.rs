@@ -140,11 +140,22 @@ impl Control {
                 let name = path.display().to_string();
                 let written = control.watch.pool().run(move || write(&path, &entries)).await;
                 if let Some(Err(error)) = written {
-                    log::error!("{name}: the blacklist cannot be saved: {error}");
+                    log::error!("{name}: the blacklist cannot be saved, for now: {error}");
+                    control.blacklist.unsaved.set(true);
+                    if control.draining.get() {
+                        break;
+                    }
+                    engine::sleep(limits::BLACKLIST_SAVE_INTERVAL).await;
                 }
             }
             control.blacklist.saving.set(false);
+            control.wake();
         });
+    }
+
+    /// What was changed last is in the file, or cannot be.
+    pub(super) fn is_blacklist_saved(&self) -> bool {
+        !self.blacklist.saving.get()
     }
 
     /// What a core has turned away.

@@ -421,6 +421,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;
     control.to_shards(|| ToShard::Stop);
     control.until(limits::CORE_STOP_TIMEOUT, Control::are_letters_sent).await;
+    control.until(limits::BLACKLIST_STOP_TIMEOUT, Control::is_blacklist_saved).await;
     if let Some(reason) = control.failed.borrow_mut().take() {
         return Run::Failed(reason);
     }
