@@ -149,10 +149,12 @@ impl Blocked {
 
     /// The entry that blocks an address.
     pub(crate) fn entry_of(&self, address: IpAddr) -> Option<u32> {
-        let address = mapped(address);
-        let after = self.ranges.partition_point(|range| range.first <= address);
+        let place = mapped(address);
+        let after = self.ranges.partition_point(|range| range.first <= place);
         let range = self.ranges.get(after.checked_sub(1)?)?;
-        (address <= range.last).then_some(range.entry)
+        // IPv4 has a place among IPv6, but a network of IPv6 around it does not mean it.
+        let meant = self.network(range.entry).contains(address);
+        (place <= range.last && meant).then_some(range.entry)
     }
 
     pub(crate) fn network(&self, entry: u32) -> Network {
@@ -342,6 +344,7 @@ mod tests {
         let last = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
         assert_eq!(blocks(&blocked, last), Some(format!("{last}/128")));
         assert_eq!(blocks(&blocked, "::").as_deref(), Some("::/0"));
+        assert_eq!(blocks(&blocked, "10.0.0.1"), None, "that is all of IPv6, and no IPv4");
         let blocked = list(&["0.0.0.0/0"]).blocked();
         assert_eq!(blocks(&blocked, "255.255.255.255").as_deref(), Some("0.0.0.0/0"));
         assert_eq!(blocks(&blocked, "::1"), None);
