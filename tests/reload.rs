@@ -542,15 +542,17 @@ fn the_maximum_of_connections_holds_through_reloads_on_sixteen_cores() {
             .map(|n| format!("[clusters.A{n}]\nendpoints = [{{ address = \"127.0.0.1:9\" }}]\n"))
             .collect();
         let weight = 1 + number % 2;
-        on_cores(
-            16,
-            // A request may wait for a connection through all of the reloads.
-            &edge(&format!(
-                "[hot_reload]\nmax_generations = 32\n\
-                 [[routes]]\nname = \"all\"\ncluster = \"a\"\n{others}[clusters.a]\n\
+        // A request may wait for a connection through all of the reloads.
+        format!(
+            "hot_reload.max_generations = 32\n{}",
+            on_cores(
+                16,
+                &edge(&format!(
+                    "[[routes]]\nname = \"all\"\ncluster = \"a\"\n{others}[clusters.a]\n\
                  endpoints = [{{ address = \"{address}\", weight = {weight} }}]\n\
                  [clusters.a.pool]\nmax_connections = 3\nqueue_timeout = \"9s\"\n"
-            )),
+                )),
+            )
         )
     };
     let proxy = Proxy::start(&toml(0));
