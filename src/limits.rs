@@ -258,8 +258,6 @@ pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
 /// Events that a core gathers before it sends them, when housekeeping does not come first.
 pub const EVENT_BATCH_MAX: usize = 64;
-/// Events that may wait for one subscriber. It loses those beyond, and is told how many.
-pub const SUBSCRIBER_EVENTS_MAX: usize = 10_000;
 /// Streams of events that the admin port has open at once. More are answered 429.
 pub const STREAMS_MAX: usize = 4;
 /// How long a stream goes on when it is not said, and at most, in seconds: nobody forgets one.
