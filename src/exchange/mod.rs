@@ -13,7 +13,7 @@ pub(crate) mod relay;
 mod trace;
 pub(crate) mod upload;
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -323,37 +323,36 @@ impl Exchange {
             self.remember(failure);
         }
         let capture = progress.capturer.take();
-        if let Some(log) = &self.generation.plan.access_log {
-            let failed = failure.is_some() || self.progress.status.get() >= 500;
+        // Made once, for whoever wants it first.
+        let made = OnceCell::new();
+        let line = || made.get_or_init(|| self.line(timings, failure, capture.as_deref()));
+        let plan = &self.generation.plan;
+        if let Some(log) = &plan.access_log {
+            let failed = failure.is_some() || progress.status.get() >= 500;
             if log.sampling.takes(|| self.request_id(), failed, timings.total) {
-                let line = self.line(timings, failure, capture.as_deref());
-                shard.log.write(log, self.generation.plan.version, &line, shard);
+                shard.log.write(log, plan.version, line(), shard);
             }
         }
-        let wanted = shard.events.wants(Kinds::REQUEST.and(Kinds::FAILURE));
-        if wanted || self.is_traced() {
-            let line = self.line(timings, failure, None);
-            if wanted {
-                tell(shard, &line);
-            }
-            self.tell_trace(&line);
+        if shard.events.wants(Kinds::REQUEST.and(Kinds::FAILURE)) {
+            tell(shard, line());
         }
-        if let Some(capture) = capture {
-            shard.log.captures.give_back(capture);
+        if self.is_traced() {
+            self.tell_trace(line());
         }
-        if let Some((tap, capture)) = progress.capturer.take_tapped() {
-            let line = self.line(timings, failure, None);
-            if let Some(shown) = shard.tapping.shows(&tap, &line, &capture) {
+        if let Some((tap, tapped)) = progress.capturer.take_tapped() {
+            if let Some(shown) = shard.tapping.shows(&tap, line(), &tapped) {
                 shard.events.tell(&shard.mail, Event::Exchange(Box::new(shown)));
             }
-            shard.log.captures.give_back(capture);
+            shard.log.captures.give_back(tapped);
         }
         if let Some(failure) = failure
             && failure.is_suspicious()
-            && self.generation.plan.audit_log.is_some()
+            && plan.audit_log.is_some()
         {
-            let line = self.line(timings, Some(failure), None);
-            shard.log.audit(self.generation.plan.version, &line, failure, shard);
+            shard.log.audit(plan.version, line(), failure, shard);
+        }
+        if let Some(capture) = capture {
+            shard.log.captures.give_back(capture);
         }
     }
 
