@@ -290,3 +290,107 @@ fn is_number(text: &str) -> bool {
         && part.is_none_or(is_digits)
         && exponent.is_none_or(unsigned)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::Syntax;
+    use super::*;
+
+    fn mistakes(text: &str) -> Vec<(usize, String)> {
+        let parsed = parse(text);
+        let told = |mistake: super::super::syntax::Mistake| {
+            (mistake.problem.offset.expect("a place"), mistake.problem.wrong.message)
+        };
+        parsed.mistakes.into_iter().map(told).collect()
+    }
+
+    #[test]
+    fn strings_and_numbers_are_those_of_another_reader_of_json() {
+        let text = r#" { "\u0061\n" : "\"\\\/\b\f\n\r\t\u00fc\ud83e\udd80 \u{e9} \u007f" ,
+            "n" : [ 0 , -0 , -12 , 1e3 , 1.5E-1, -0.25e+2, 9223372036854775807 ] ,
+            "e" : [ ] , "o" : { } , "b" : [ true , false ] , "" : "" } "#
+            .replace("\\u{e9}", "\u{e9}");
+        assert_eq!(mistakes(&text), []);
+        let ours = serde_json::to_value(Syntax::Json.table(&text)).unwrap();
+        let theirs: Value = serde_json::from_str(&text).unwrap();
+        for key in ["a\n", "e", "o", "b", ""] {
+            assert_eq!(ours[key], theirs[key], "{key}");
+        }
+        let numbers = |value: &Value| -> Vec<f64> {
+            value["n"].as_array().unwrap().iter().map(|n| n.as_f64().unwrap()).collect()
+        };
+        assert_eq!(numbers(&ours), numbers(&theirs));
+    }
+
+    #[test]
+    fn what_another_reader_of_json_refuses_is_refused() {
+        for wrong in [
+            "",
+            " ",
+            "{",
+            "}",
+            "[",
+            "{]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\" 1}",
+            "{a:1}",
+            "{'a':1}",
+            "{\"a\":'b'}",
+            "{\"a\":1,}",
+            "{\"a\":[1,]}",
+            "{,}",
+            "{\"a\":[,]}",
+            "{\"a\":1 \"b\":2}",
+            "{\"a\":01}",
+            "{\"a\":+1}",
+            "{\"a\":1.}",
+            "{\"a\":.5}",
+            "{\"a\":-}",
+            "{\"a\":1e}",
+            "{\"a\":0x10}",
+            "{\"a\":1_0}",
+            "{\"a\":NaN}",
+            "{\"a\":Infinity}",
+            "{\"a\":True}",
+            "{\"a\":nul}",
+            "{\"a\":\"\t\"}",
+            "{\"a\":\"\n\"}",
+            "{\"a\":\"\\q\"}",
+            "{\"a\":\"\\u12\"}",
+            "{\"a\":\"\\u+123\"}",
+            "{\"a\":\"\\ud800\"}",
+            "{\"a\":\"\\udc00\"}",
+            "{} {}",
+            "{}x",
+            "{}\0",
+            "\0{}",
+            "{\"a\":\"\\ud800\\u0041\"}",
+            "\u{feff}{}",
+            "\u{a0}{}",
+            "{}// a",
+            "{}# a",
+            "/* {} ",
+            "{\"a\":\"\\\u{e9}\"}",
+            "{\"a\":\"\\",
+        ] {
+            assert!(serde_json::from_str::<Value>(wrong).is_err(), "{wrong:?}");
+            assert!(!mistakes(wrong).is_empty(), "{wrong:?}");
+        }
+        for other in ["[]", "1", "\"a\"", "{\"a\":null}", "{\"a\":1,\"\\u0061\":1}"] {
+            assert_eq!(mistakes(other).len(), 1, "{other}: no configuration");
+        }
+    }
+
+    #[test]
+    fn reading_goes_on_where_it_is_clear_what_was_meant() {
+        let text = "{\"a\": [1, /* x */ 2,], // y\n\"b\": \"\t\", \"c\": nope,}";
+        let places: Vec<usize> = mistakes(text).into_iter().map(|(at, _)| at).collect();
+        let expected = ["/* x", ",]", "// y", "\t", "nope", ",}"];
+        assert_eq!(places, expected.map(|part| text.find(part).unwrap()));
+        let parsed = parse(text);
+        assert_eq!(parsed.tree.get_ref().len(), 3);
+    }
+}

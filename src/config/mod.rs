@@ -150,8 +150,34 @@ pub(crate) fn parse_time(text: &str) -> Result<std::time::Duration, String> {
 
 /// For fuzzing: nothing that arrives as bytes may panic, and what loads must compile and print.
 pub fn fuzz(bytes: &[u8]) {
+    fuzz_as(Syntax::Toml, bytes);
+}
+
+/// The same for YAML.
+pub fn fuzz_yaml(bytes: &[u8]) {
+    fuzz_as(Syntax::Yaml, bytes);
+}
+
+/// The same for JSON; what is taken is JSON to another reader too.
+pub fn fuzz_json(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && Syntax::Json.parse(text).mistakes.is_empty()
+    {
+        let other = serde_json::from_str::<serde::de::IgnoredAny>(text);
+        assert!(other.is_ok(), "{other:?}");
+    }
+    fuzz_as(Syntax::Json, bytes);
+}
+
+fn fuzz_as(syntax: Syntax, bytes: &[u8]) {
     let environment = Environment::of(&[("A", "1")]);
-    let loaded = decode("fuzz", bytes).and_then(|text| load_in("fuzz", text, &environment));
+    let loaded = decode("fuzz", bytes).and_then(|text| {
+        let tree = syntax.parse(text).tree;
+        print::visit("", tree.get_ref(), &mut |path, value, _| {
+            assert!(text.get(value.span()).is_some(), "{path} has no place");
+        });
+        load_as(syntax, "fuzz", text, &environment)
+    });
     match loaded {
         Ok(document) => {
             let plan = compile(&document, 1, 1).expect("what loads compiles");

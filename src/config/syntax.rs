@@ -27,8 +27,14 @@ pub(super) struct Parsed<'t> {
 /// What is wrong with the syntax of a text.
 pub(super) struct Mistake {
     pub(super) problem: Problem,
-    /// What is said of this part of the text is probably a consequence.
-    pub(super) doubtful: Range<usize>,
+    /// What is said of these parts of the text is probably a consequence.
+    pub(super) doubtful: Vec<Range<usize>>,
+}
+
+impl Mistake {
+    fn doubts(&self, at: usize) -> bool {
+        self.doubtful.iter().any(|range| range.contains(&at))
+    }
 }
 
 impl Syntax {
@@ -74,7 +80,7 @@ impl Syntax {
 /// that could not be read may not be what was written, nor is a key below a broken `[header]`
 /// where it seems to be.
 pub(super) fn beside(mistakes: Vec<Mistake>, found: Vec<Problem>) -> Vec<Problem> {
-    let sure = |at: usize| !mistakes.iter().any(|mistake| mistake.doubtful.contains(&at));
+    let sure = |at: usize| !mistakes.iter().any(|mistake| mistake.doubts(at));
     let mut problems: Vec<Problem> =
         found.into_iter().filter(|problem| problem.offset.is_none_or(sure)).collect();
     problems.extend(mistakes.into_iter().map(|mistake| mistake.problem));
@@ -86,7 +92,7 @@ fn of_toml(text: &str, errors: &[Error]) -> Vec<Mistake> {
     for error in errors.iter().take(limits::CONFIG_ERRORS_MAX + 1) {
         let span = error.span().unwrap_or(0..0);
         // One mistake often makes the parser stumble twice on the same line.
-        if mistakes.iter().any(|before| before.doubtful.contains(&span.start)) {
+        if mistakes.iter().any(|before| before.doubts(span.start)) {
             continue;
         }
         let message = match (error.message(), text.get(span.clone())) {
@@ -95,7 +101,7 @@ fn of_toml(text: &str, errors: &[Error]) -> Vec<Mistake> {
         };
         let wrong = Wrong::new(message);
         let problem = Problem { offset: Some(span.start), key: String::new(), wrong };
-        mistakes.push(Mistake { problem, doubtful: consequences(text, span.start) });
+        mistakes.push(Mistake { problem, doubtful: vec![consequences(text, span.start)] });
     }
     mistakes
 }

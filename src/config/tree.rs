@@ -187,7 +187,7 @@ impl<'t> Builder<'t> {
         Err(self.stop(at, wrong))
     }
 
-    fn too_deep(&mut self, at: usize) -> Stop {
+    pub(super) fn too_deep(&mut self, at: usize) -> Stop {
         let most = limits::CONFIG_DEPTH_MAX;
         let wrong = Wrong::new("this is nested too deeply")
             .note(format!("expected at most {most} tables and lists inside each other"));
@@ -196,7 +196,7 @@ impl<'t> Builder<'t> {
 
     /// Notes a mistake after which reading goes on, unless there were many.
     pub(super) fn mistake(&mut self, at: usize, wrong: Wrong) -> Result<(), Stop> {
-        self.note(at, wrong, at..at + 1);
+        self.note(at, wrong, vec![Range { start: at, end: at + 1 }]);
         if self.mistakes.len() > limits::CONFIG_ERRORS_MAX { Err(Stop) } else { Ok(()) }
     }
 
@@ -207,11 +207,15 @@ impl<'t> Builder<'t> {
 
     /// The same, where what comes after `from` may have been read wrongly.
     pub(super) fn stop_doubting(&mut self, from: usize, at: usize, wrong: Wrong) -> Stop {
-        self.note(at, wrong, from..self.text.len() + 1);
+        // A list that was not read to its end may seem too short.
+        let lists = self.open.iter().filter(|open| matches!(open.items, Items::List(_)));
+        let unfinished = lists.map(|open| open.start..open.start + 1);
+        let doubtful = unfinished.chain(std::iter::once(from..self.text.len() + 1)).collect();
+        self.note(at, wrong, doubtful);
         Stop
     }
 
-    fn note(&mut self, at: usize, wrong: Wrong, doubtful: Range<usize>) {
+    fn note(&mut self, at: usize, wrong: Wrong, doubtful: Vec<Range<usize>>) {
         let problem = Problem { offset: Some(at), key: self.path(), wrong };
         self.mistakes.push(Mistake { problem, doubtful });
     }
@@ -253,7 +257,7 @@ impl<'t> Builder<'t> {
             } else {
                 let wrong = Wrong::new(format!("expected a table of keys, found {found}"))
                     .note("a configuration begins with its keys, such as `listeners`");
-                self.note(start, wrong, 0..end + 1);
+                self.note(start, wrong, vec![Range { start: 0, end: end + 1 }]);
             }
         }
         Parsed { tree: Spanned::new(span, tree), mistakes: self.mistakes }
@@ -272,4 +276,75 @@ pub(super) fn number(text: &str) -> Option<DeValue<'_>> {
 /// `null` and its like.
 pub(super) fn nothing() -> Wrong {
     Wrong::new("there is no value here").note("leave the key out: then its default is in force")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::syntax::Syntax;
+    use super::*;
+
+    fn mistakes(syntax: Syntax, text: &str) -> Vec<String> {
+        let parsed = syntax.parse(text);
+        parsed.mistakes.into_iter().map(|mistake| mistake.problem.wrong.message).collect()
+    }
+
+    #[test]
+    fn nesting_is_refused_where_it_becomes_too_deep_and_not_before() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        for (syntax, open, close) in [(Syntax::Json, "{\"a\":", "}"), (Syntax::Yaml, "{a: ", "}")] {
+            let text = |depth: usize| format!("{open}{}{close}", nested(depth - 1));
+            let deepest = limits::CONFIG_DEPTH_MAX;
+            assert_eq!(mistakes(syntax, &text(deepest)), [""; 0], "{syntax:?}");
+            for depth in [deepest + 1, 1000, 100_000] {
+                assert_eq!(mistakes(syntax, &text(depth)), ["this is nested too deeply"]);
+            }
+        }
+        let deep = format!("a: {}", "- ".repeat(100_000));
+        assert_eq!(mistakes(Syntax::Yaml, &deep).len(), 1);
+        let steps: String = (0..10_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+        assert_eq!(mistakes(Syntax::Yaml, &steps), ["this is nested too deeply"]);
+    }
+
+    #[test]
+    fn aliases_neither_nest_nor_repeat_without_end() {
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        let mut chain = String::from("a0: &a0 [x]\n");
+        for n in 1..1000 {
+            let before = format!("*a{}", n - 1);
+            let ten = [before.as_str(); 10].join(", ");
+            bomb.push_str(&format!("a{n}: &a{n} [{ten}]\n"));
+            chain.push_str(&format!("a{n}: &a{n} [{before}]\n"));
+        }
+        let repeated = "anchors and aliases repeat too much of this file";
+        assert_eq!(mistakes(Syntax::Yaml, &bomb), [repeated]);
+        assert_eq!(mistakes(Syntax::Yaml, &chain), ["this is nested too deeply"]);
+        let long = format!("a: &a {}\nb: [{}]\n", "x".repeat(1000), "*a, ".repeat(100_000));
+        assert_eq!(mistakes(Syntax::Yaml, &long), [repeated]);
+        let anchors: String = (0..70).map(|n| format!("&a{n} [")).collect();
+        let named = format!("a: {anchors}{}{}\n", "x".repeat(100_000), "]".repeat(70));
+        assert_eq!(mistakes(Syntax::Yaml, &named), [repeated]);
+    }
+
+    #[test]
+    fn an_alias_stands_for_the_value_and_its_place() {
+        let text = "a: &a\n  x: 1\nb: *a\nc: [*a, *a]\n";
+        let parsed = Syntax::Yaml.parse(text);
+        assert!(parsed.mistakes.is_empty());
+        let x = |value: &DeValue<'_>| {
+            let x = value.as_table().and_then(|table| table.get("x")).unwrap().span();
+            text[x.clone()].to_owned() + &x.start.to_string()
+        };
+        let tree = parsed.tree.into_inner();
+        assert_eq!(x(tree.get("b").unwrap().get_ref()), "111");
+        let list = tree.get("c").unwrap().get_ref().as_array().unwrap();
+        assert_eq!(list.iter().map(|one| x(one.get_ref())).collect::<Vec<_>>(), ["111", "111"]);
+    }
+
+    #[test]
+    fn no_more_mistakes_are_kept_than_are_printed() {
+        let nothing = format!("{{\"a\":[{}null]}}", "null,".repeat(100_000));
+        for syntax in [Syntax::Json, Syntax::Yaml] {
+            assert_eq!(mistakes(syntax, &nothing).len(), limits::CONFIG_ERRORS_MAX + 1);
+        }
+    }
 }

@@ -164,14 +164,21 @@ impl<'t> Reader<'t> {
 
     fn refused(&mut self, error: &ScanError) -> Stop {
         let at = self.place(error);
-        let wrong = Wrong::new(message(error.kind()));
-        let wrong = match cure(error.kind()) {
-            Some(cure) => wrong.note(cure),
-            None => wrong,
-        };
-        // What a bracket that was not closed has swallowed reads oddly.
-        let line = line_start(self.text, at);
-        let from = if self.brackets > 0 { self.bracket.min(line) } else { line };
+        // It reads ahead of us.
+        if *error.kind() == ErrorKind::RecursionLimitExceeded {
+            return self.builder.too_deep(at);
+        }
+        let mut wrong = Wrong::new(message(error.kind()));
+        if let Some(cure) = cure(error.kind()) {
+            wrong = wrong.note(cure);
+        }
+        let mut from = line_start(self.text, at);
+        if self.brackets > 0 {
+            // What a bracket that was not closed has swallowed reads oddly.
+            from = from.min(self.bracket);
+            let line = self.text[..self.bracket].matches('\n').count() + 1;
+            wrong = wrong.note(format!("a bracket opens on line {line}: is it closed?"));
+        }
         self.builder.stop_doubting(from, at, wrong)
     }
 
@@ -267,6 +274,10 @@ fn message(kind: &ErrorKind) -> String {
         ErrorKind::UnexpectedCharacter { character } => {
             format!("a value cannot begin with `{character}`")
         }
+        ErrorKind::TabInPlainScalar
+        | ErrorKind::TabNotAllowed
+        | ErrorKind::TabInIndentation
+        | ErrorKind::TabInBlockIndentation => "a tab cannot stand here".to_owned(),
         other => other.to_string(),
     }
 }
@@ -280,6 +291,11 @@ fn cure(kind: &ErrorKind) -> Option<&'static str> {
         ErrorKind::MappingValueNotAllowed => Some(
             "keys of one table stand in one column; a value with `: ` inside is written in quotes",
         ),
+        ErrorKind::ExpectedBlockSequenceEntry
+        | ErrorKind::ExpectedBlockMappingKey
+        | ErrorKind::InvalidIndentation => {
+            Some("keys of one table stand in one column, and so do the `-` of one list")
+        }
         ErrorKind::ExpectedFlowMappingSeparator | ErrorKind::ExpectedFlowSequenceSeparator => {
             Some("between brackets, a value with one of `{}[],` inside is written in quotes")
         }
@@ -294,5 +310,115 @@ fn cure(kind: &ErrorKind) -> Option<&'static str> {
             Some("in double quotes write `\\\\` for a backslash, or use single quotes")
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(text: &str) -> Result<toml::Table, Vec<String>> {
+        let parsed = parse(text);
+        if parsed.mistakes.is_empty() {
+            return Ok(super::super::Syntax::Yaml.table(text));
+        }
+        let message = |mistake: super::super::syntax::Mistake| mistake.problem.wrong.message;
+        Err(parsed.mistakes.into_iter().map(message).collect())
+    }
+
+    /// As TOML writes it.
+    fn value(text: &str) -> String {
+        let table = values(&format!("a: {text}\n")).unwrap_or_else(|e| panic!("{text}: {e:?}"));
+        table["a"].to_string()
+    }
+
+    #[test]
+    fn plain_scalars_mean_what_the_core_schema_says() {
+        for text in ["true", "True", "TRUE"] {
+            assert_eq!(value(text), "true");
+        }
+        for text in
+            ["yes", "no", "on", "off", "y", "n", "NO", "tRUE", "2001-12-14", "1_000", "12:30:45"]
+        {
+            assert_eq!(value(text), format!("\"{text}\""), "a string");
+        }
+        for text in ["0x", "0o8", "-0x1", "1e", "e1", ".", "--", "+", "1.2.3", "10.0.0.0/8", "1MB"]
+        {
+            assert_eq!(value(text), format!("\"{text}\""), "a string");
+        }
+        for (text, expected) in [
+            ("12", "12"),
+            ("-12", "-12"),
+            ("+12", "12"),
+            ("0", "0"),
+            ("0x1F", "31"),
+            ("0o17", "15"),
+            ("1e3", "1000.0"),
+            ("-1.5E-1", "-0.15"),
+            (".inf", "inf"),
+            ("-.INF", "-inf"),
+            (".nan", "nan"),
+        ] {
+            assert_eq!(value(text), expected, "{text}");
+        }
+        for text in ["\"12\"", "'12'", "\"true\"", "'~'", "''"] {
+            assert!(value(text).len() >= 2 && value(text).contains(['"', '\'']), "{text}");
+        }
+        for odd in ["007", "-01", ".5", "5.", "00.5"] {
+            let mistakes = values(&format!("a: {odd}\n")).unwrap_err();
+            assert!(mistakes[0].contains("leading zero"), "{odd}: {mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn texts_of_many_lines_and_characters_are_read_whole() {
+        let text = "\u{feff}a: |\n  one\n  two\nb: >-\n  one\n  two\nc: one\n  two\n\
+                    d: \"\\u00fc \\x41\"\n\u{fc}: \u{1f980}\n";
+        let table = values(text).unwrap();
+        let of = |key: &str| table[key].as_str().unwrap();
+        assert_eq!((of("a"), of("b"), of("c")), ("one\ntwo\n", "one two", "one two"));
+        assert_eq!((of("d"), of("\u{fc}")), ("\u{fc} A", "\u{1f980}"));
+    }
+
+    #[test]
+    fn nothing_is_an_empty_configuration_and_two_are_too_many() {
+        for empty in ["", "\n", "# nothing\n", "---\n", "--- ~\n", "{}", "---\n...\n", "\u{feff}"] {
+            assert_eq!(values(empty), Ok(toml::Table::new()), "{empty:?}");
+        }
+        for wrong in ["a", "[]", "12", "a: 1\n...\nb: 1\n", "a: 1\n---\n"] {
+            assert_eq!(values(wrong).unwrap_err().len(), 1, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_yaml_or_no_tree_is_refused() {
+        for wrong in [
+            "a: \0",
+            "a: \u{7}",
+            "a:\n\tb: 1",
+            "a: [",
+            "a: ]",
+            "a: {b",
+            "a: \"",
+            "a: @b",
+            "a: 1\n b: 2",
+            "a: *b",
+            "? [a]\n: 1",
+            "? a: b\n: 1",
+            "[a]: 1",
+            "*a : 1",
+            "a: %b",
+            "%TAG ! x\n---\na: 1",
+            "a: &b *c",
+            "a: - b",
+            "a: \"\\q\"",
+            "a: \"\\ud800\"",
+            "a: b\u{feff}\n\u{feff}c: d\0",
+            "&a [a, b]: c",
+            "a: !<tag",
+            "a: |x\n b",
+        ] {
+            assert!(values(wrong).is_err(), "{wrong:?}");
+        }
     }
 }
