@@ -1,6 +1,7 @@
-//! From text to a plan: text, [`Document`], checked references, [`Plan`]. Runs on the control core,
-//! at start and at every reload, and reports every mistake at once. It reads no file and no clock:
-//! the caller brings the text and installs the plan. Variables of the environment are read.
+//! From text to a plan: text in one of three syntaxes, [`Document`], checked references, [`Plan`].
+//! Runs on the control core, at start and at every reload, and reports every mistake at once. It
+//! reads no file and no clock: the caller brings the text and installs the plan. Variables of the
+//! environment are read.
 
 mod address;
 mod admin;
