@@ -290,7 +290,7 @@ fn read_at(stream: &mut TcpStream, count: usize, time: Duration) -> bool {
 
 fn ask(proxy: &Proxy) -> TcpStream {
     let mut stream = TcpStream::connect(proxy.address("edge")).expect("it accepts");
-    stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+    stream.set_read_timeout(Some(PATIENCE)).expect("30 s is a timeout");
     stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("it is open");
     stream
 }
@@ -400,7 +400,7 @@ fn an_answer_that_stops_in_the_middle_is_cut() {
 
 /// Reads to the end; whether that was an orderly one.
 fn ends_cleanly(mut stream: TcpStream, received: &mut Vec<u8>) -> bool {
-    stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+    stream.set_read_timeout(Some(PATIENCE)).expect("30 s is a timeout");
     match stream.read_to_end(received) {
         Ok(_) => true,
         Err(error) => {

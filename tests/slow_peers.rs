@@ -234,8 +234,8 @@ fn write_all(stream: &mut impl Write, total: u64) -> io::Result<()> {
 
 fn stream_to(proxy: &Proxy) -> TcpStream {
     let stream = TcpStream::connect(proxy.address("edge")).expect("it accepts");
-    stream.set_write_timeout(Some(PATIENCE)).expect("10 s is a timeout");
-    stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("30 s is a timeout");
+    stream.set_read_timeout(Some(PATIENCE)).expect("30 s is a timeout");
     stream
 }
 
