@@ -41,7 +41,7 @@ fn records(proxy: &Proxy, count: usize) -> Vec<Json> {
 }
 
 fn assert_times_add_up(record: &Json) {
-    let spans = ["head_ms", "queue_ms", "connect_ms", "first_byte_ms", "body_ms"];
+    let spans = ["head_ms", "queue_ms", "connect_ms", "upload_ms", "first_byte_ms", "body_ms"];
     let spans = spans.map(|name| record.number(&format!("timings.{name}")));
     assert!(spans.iter().all(|&span| span >= 0.0), "{record:?}");
     let (sum, total) = (spans.iter().sum::<f64>(), record.number("duration_ms"));
@@ -52,6 +52,22 @@ fn termination(record: &Json) -> (&str, &str, Option<&str>) {
     let known = *record.at("termination.reason") != Json::Null;
     let reason = known.then(|| record.text("termination.reason"));
     (record.text("termination.by"), record.text("termination.phase"), reason)
+}
+
+#[test]
+fn the_time_of_a_slow_upload_is_not_that_of_the_backend() {
+    let origin = Origin::start().on("POST /", Respond::text("thanks"));
+    let proxy = Proxy::start(&logged("json", &origin, ""));
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na");
+    thread::sleep(Duration::from_millis(300));
+    client.send("b");
+    assert_eq!(client.read_response().text(), "thanks");
+    let record = &records(&proxy, 1)[0];
+    let (upload, first_byte) =
+        (record.number("timings.upload_ms"), record.number("timings.first_byte_ms"));
+    assert!(upload >= 299.0 && first_byte < upload, "{record:?}");
+    assert_eq!(client.get("/").status, 404);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::engine::{self, SendError, Side, Socket};
 use crate::exchange::carry::Carrier;
+use crate::exchange::count::Meter;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
 use crate::exchange::{Progress, Uploading};
@@ -41,6 +42,7 @@ pub(super) struct Download<'a> {
     pub(super) request: Request,
     pub(super) marks: &'a mut Marks,
     pub(super) progress: &'a Progress,
+    pub(super) meter: Meter<'a>,
 }
 
 /// What the way down needs to know of the request.
@@ -294,6 +296,7 @@ impl Download<'_> {
             if self.piece(work, decoder, framing, &mut buffer[..received]).await? {
                 return Ok(());
             }
+            self.meter.count();
             turns += 1;
             if turns % limits::IO_PER_TURN == 0 {
                 engine::yield_now().await;
@@ -324,6 +327,7 @@ impl Download<'_> {
             let given = carrier.give(&self.client.socket, timeouts.write, keeps_up).await;
             note_sent(given, taken, timeouts, self.progress)?;
             self.progress.body_sent.set(self.progress.body_sent.get() + taken as u64);
+            self.meter.count();
             turns += 1;
             if turns % limits::IO_PER_TURN == 0 {
                 engine::yield_now().await;
