@@ -515,8 +515,7 @@ fn when_one_endpoint_refuses_the_next_is_tried() {
 #[test]
 fn two_dead_endpoints_do_not_hide_the_one_alive_from_anybody() {
     let origin = Origin::start().on("GET /", Respond::text("alive"));
-    let endpoints =
-        [endpoint(nobody()), endpoint(nobody()), endpoint(origin.address())];
+    let endpoints = [endpoint(nobody()), endpoint(nobody()), endpoint(origin.address())];
     let proxy = Proxy::start(&cluster(2, &endpoints, "", ""));
     let answers = at_once(16, |_| {
         let mut client = proxy.client();
