@@ -686,7 +686,9 @@ fn generations_are_freed_and_memory_does_not_grow() {
                 format!("[clusters.c{n}]\nendpoints = [{{ address = \"127.0.0.1:{port}\" }}]\n")
             })
             .collect();
-        format!("logging.level = \"debug\"\n{}", on_cores(2, &edge(&(routes + &clusters))))
+        // One client is quiet for as long as twenty reloads take.
+        let first = "logging.level = \"debug\"\ntimeouts.idle = \"1h\"\n";
+        format!("{first}{}", on_cores(2, &edge(&(routes + &clusters))))
     };
     let proxy = Proxy::start(&toml(1));
     let mut kept = proxy.client();
