@@ -485,7 +485,10 @@ fn route(name: &str, cluster: &str) -> String {
 }
 
 fn cluster(name: &str, address: impl std::fmt::Display) -> String {
-    format!("[clusters.{name}]\nendpoints = [{{ address = \"{address}\" }}]\n")
+    format!(
+        "[clusters.{name}]\nendpoints = [{{ address = \"{address}\" }}]\n\
+         pool.idle_timeout = \"60s\"\n"
+    )
 }
 
 /// Cores let go of a name when their last exchange or connection of it has ended, not at once.
