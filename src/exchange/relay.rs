@@ -215,6 +215,7 @@ impl Download<'_> {
         if first? {
             drop(buffer);
         } else {
+            self.meter.count();
             self.body(&mut work, buffer, &mut decoder, framing).await?;
         }
         if by_closing {
