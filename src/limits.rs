@@ -476,6 +476,12 @@ pub const METRICS_BUCKETS_MICROS: [u64; 12] = [
 pub const METRICS_PIECE_BYTES: usize = 64 * 1024;
 
 const _: () = assert!(METRICS_BUCKETS_MICROS.len() <= METRICS_BUCKETS_MAX);
+/// Histograms of which a core keeps exemplars, a KiB each; a core hands all of them over at a
+/// scrape. Those beyond have none until others are old.
+pub const EXEMPLAR_HISTOGRAMS_MAX: usize = 512;
+/// How long a core keeps an exemplar: some scrape intervals, so that each of several scrapers sees
+/// it.
+pub const EXEMPLAR_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 
 // --- heads of endpoints --------------------------------------------------------------------
 

@@ -373,6 +373,8 @@ pub struct Metering {
     pub compat: bool,
     pub bounds: Bounds,
     pub series_max: usize,
+    /// Histograms of request durations name traces.
+    pub exemplars: bool,
 }
 
 /// Upper bounds of the buckets of durations, in microseconds, ascending.

@@ -339,6 +339,9 @@ impl Exchange {
             tell(shard, line());
         }
         if self.is_traced() {
+            if plan.metering.exemplars {
+                count::keep_exemplars(self, &timings);
+            }
             self.tell_trace(line());
         }
         if let Some((tap, tapped)) = progress.capturer.take_tapped() {
