@@ -4,9 +4,11 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
-use support::{After, Origin, Proxy, RawClient, Respond, Response, edge, eventually, signal};
+use support::{
+    After, Origin, Proxy, RawClient, Respond, Response, edge, eventually, nobody, signal,
+};
 
 const PAGES: &str = "[[error_pages]]\nstatuses = [\"4xx\", \"5xx\"]\n\
     body = '<p title=\"{{path}}\">{{status}} {{reason}} {{code}} {{host}} {{message}} \
@@ -34,11 +36,6 @@ fn ask(client: &mut RawClient, head: &str) -> Response {
 
 fn is_alive(proxy: &Proxy) -> bool {
     proxy.client().get("/ok").text() == "ok"
-}
-
-fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
-    listener.local_addr().expect("a bound socket has an address")
 }
 
 #[test]

@@ -452,28 +452,32 @@ fn a_recorded_trace_stands_behind_its_buckets_until_exemplars_are_switched_off()
     ask_traced(&proxy, "/orders/1", TRACE, "01");
     assert_eq!(exemplars(&open_metrics(&proxy)), [""; 0]);
     reload(&proxy, &with_exemplars(&origin, true), "ok");
-    ask_traced(&proxy, "/orders/1", TRACE, "01");
-    ask_traced(&proxy, "/nowhere", &TRACE.replace('4', "5"), "01");
-    ask_traced(&proxy, "/orders/1", &TRACE.replace('4', "6"), "00");
     let unrouted = TRACE.replace('4', "5");
-    let expected = [
-        ("tls_proxy_route_request_duration_seconds_bucket{route=\"orders\",", TRACE),
-        ("tls_proxy_cluster_request_duration_seconds_bucket{cluster=\"orders\",", TRACE),
-        ("tls_proxy_endpoint_request_duration_seconds_bucket{cluster=\"orders\",", TRACE),
-        ("tls_proxy_route_request_duration_seconds_bucket{route=\"(none)\",", &unrouted),
-        ("tls_proxy_listener_request_duration_seconds_bucket{listener=\"edge\",", &unrouted),
-        ("tls_proxy_request_duration_seconds_bucket{", &unrouted),
-    ];
     // An exchange is counted when its client has the answer already.
-    let is_shown = || {
-        let page = open_metrics(&proxy);
-        let shown = exemplars(&page);
-        expected.iter().all(|(series, trace)| {
-            let trace = format!(" # {{trace_id=\"{trace}\"}} 0.");
-            shown.iter().any(|line| line.starts_with(series) && line.contains(&trace))
-        })
+    let shows = |trace: &str, expected: &[&str]| {
+        let trace = format!(" # {{trace_id=\"{trace}\"}} ");
+        let is_there = || {
+            let page = open_metrics(&proxy);
+            let shown = exemplars(&page);
+            let has = |series: &&str| {
+                shown.iter().any(|line| line.starts_with(*series) && line.contains(&trace))
+            };
+            expected.iter().all(has)
+        };
+        assert!(eventually(is_there), "{trace}: {:#?}", exemplars(&open_metrics(&proxy)));
     };
-    assert!(eventually(is_shown), "{:#?}", exemplars(&open_metrics(&proxy)));
+    ask_traced(&proxy, "/orders/1", TRACE, "01");
+    let of_all = "tls_proxy_request_duration_seconds_bucket{";
+    let of_listener = "tls_proxy_listener_request_duration_seconds_bucket{listener=\"edge\",";
+    let of_route = "tls_proxy_route_request_duration_seconds_bucket{route=\"orders\",";
+    let of_cluster = "tls_proxy_cluster_request_duration_seconds_bucket{cluster=\"orders\",";
+    let of_endpoint = "tls_proxy_endpoint_request_duration_seconds_bucket{cluster=\"orders\",";
+    shows(TRACE, &[of_all, of_listener, of_route, of_cluster, of_endpoint]);
+    ask_traced(&proxy, "/nowhere", &unrouted, "01");
+    let of_none = "tls_proxy_route_request_duration_seconds_bucket{route=\"(none)\",";
+    shows(&unrouted, &[of_all, of_listener, of_none]);
+    shows(TRACE, &[of_route]);
+    ask_traced(&proxy, "/orders/1", &TRACE.replace('4', "6"), "00");
     let other = "tls_proxy_route_requests_total{route=\"orders\",status=\"2xx\"}";
     assert!(eventually(|| proxy.metric(other) == Some(3.0)));
     let unrecorded = TRACE.replace('4', "6");

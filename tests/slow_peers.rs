@@ -139,23 +139,18 @@ fn two_thousand_idle_connections_cost_little_and_are_served_when_they_speak() {
         let answer = support::Response::read(stream, &mut Vec::new(), "GET").expect("an answer");
         assert_eq!(answer.text(), "hi");
     };
-    // A connection that has just spoken holds more, and what it gives back the next ones use: so
-    // they come in groups, and the first one pays for that.
-    let mut streams = Vec::new();
-    let mut before = 0;
-    for group in 0..5 {
-        let mut more = connect_many(proxy.address("edge"), count / 5);
-        more.iter_mut().for_each(ask);
-        streams.append(&mut more);
-        thread::sleep(Duration::from_millis(800));
-        if group == 0 {
-            before = proxy.rss_kb();
-        }
-    }
-    let held = proxy.rss_kb().saturating_sub(before);
-    let idle = streams.len() as u64 / 5 * 4;
-    println!("{idle} idle connections hold {held} KiB");
-    assert!(held <= idle * 2, "{held} KiB for {idle} idle connections");
+    let mut warm = connect_many(proxy.address("edge"), 100);
+    warm.iter_mut().for_each(ask);
+    let before = proxy.rss_kb();
+    let mut streams = connect_many(proxy.address("edge"), count);
+    streams.iter_mut().for_each(ask);
+    // One that has just spoken holds more. When the core is quiet that goes back to the system, and
+    // not to the allocator only.
+    let held = || proxy.rss_kb().saturating_sub(before);
+    let bound = count as u64 * if cfg!(debug_assertions) { 5 } else { 2 };
+    assert!(eventually(|| held() <= bound), "{} KiB for {count} idle connections", held());
+    println!("{count} idle connections hold {} KiB", held());
+    streams.append(&mut warm);
     streams.iter_mut().for_each(ask);
     assert_eq!(proxy.metric("tls_proxy_connections_active"), Some(streams.len() as f64));
 }
@@ -234,8 +229,8 @@ fn write_all(stream: &mut impl Write, total: u64) -> io::Result<()> {
 
 fn stream_to(proxy: &Proxy) -> TcpStream {
     let stream = TcpStream::connect(proxy.address("edge")).expect("it accepts");
-    stream.set_write_timeout(Some(PATIENCE)).expect("10 s is a timeout");
-    stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("30 s is a timeout");
+    stream.set_read_timeout(Some(PATIENCE)).expect("30 s is a timeout");
     stream
 }
 

@@ -69,7 +69,7 @@ impl Proxy {
         Self::spawn(&Self::binary(), &arguments, TempDir::new(), &[], variables)
     }
 
-    /// Runs a command that ends: `corelane check FILE`. It is killed after 10 s.
+    /// Runs a command that ends: `corelane check FILE`. It is killed after `PATIENCE`.
     pub fn command(arguments: &[&str]) -> Output {
         Self::command_in(&[], arguments)
     }
