@@ -236,6 +236,7 @@ impl Source {
     pub fn document_of(&self, name: &str, text: &str) -> Result<Document, config::Errors> {
         let mut document = config::load(name, text)?;
         document.find_secrets()?;
+        document.find_error_pages()?;
         self.flags.apply(document)
     }
 
@@ -361,10 +362,11 @@ pub fn version() -> Output {
     Output { out, ..Output::default() }
 }
 
-/// With the secrets that are in files of their own.
+/// With the secrets and the error pages that are in files of their own.
 fn load_to_run(file: &Path) -> Result<Document, Output> {
     let mut document = load(file)?;
     document.find_secrets().map_err(refused)?;
+    document.find_error_pages().map_err(refused)?;
     Ok(document)
 }
 
