@@ -501,6 +501,12 @@ pub const CONNECTIONS_CEILING: u32 = 10_000_000;
 /// Largest configuration file: room for tens of thousands of routes. Larger is refused unread,
 /// so that a wrong path (a device, a log) does not fill the memory.
 pub const CONFIG_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most tables and lists inside each other in YAML and JSON, as in TOML; the schema has fewer than
+/// ten. Deeper is refused: what walks the tree does so by recursion.
+pub const CONFIG_DEPTH_MAX: usize = 80;
+/// Most bytes of a YAML text that anchors name and aliases repeat together, an alias in a repeated
+/// part counted each time. More is refused: a few lines can unfold to billions of values.
+pub const CONFIG_REPEATED_BYTES_MAX: usize = 1024 * 1024;
 /// Most mistakes that are printed for one file; the rest is counted.
 pub const CONFIG_ERRORS_MAX: usize = 100;
 /// Longest duration in a configuration. Longer is refused: it is a mistake in the unit.

@@ -21,6 +21,7 @@ use super::logging::{Logging, RouteLog};
 use super::metrics::Metrics;
 use super::overrides::Source;
 use super::read::{At, Item, Reader, Section};
+use super::syntax::Syntax;
 use super::tracing::{RouteTracing, Tracing};
 use super::value::{
     BALANCES, CLUSTER_PROTOCOLS, LISTENER_PROTOCOLS, account, boolean, bytes, check_header_name,
@@ -61,11 +62,13 @@ pub struct Document {
     pub routes: Vec<Route>,
     #[serde(serialize_with = "clusters_by_name")]
     pub clusters: Vec<Cluster>,
-    /// The file's name and text, for messages.
+    /// The file's name, text and syntax, for messages.
     #[serde(skip)]
     pub(super) path: String,
     #[serde(skip)]
     pub(super) source: String,
+    #[serde(skip)]
+    pub(super) syntax: Syntax,
     /// Keys that the environment or the command line set, in the order in which they did.
     #[serde(skip)]
     pub(super) overrides: Vec<(String, Source)>,
@@ -203,7 +206,13 @@ impl Document {
     }
 
     /// What could be read; `reader` has what could not.
-    pub(super) fn read(reader: &Reader, tree: &DeTable<'_>, path: &str, source: &str) -> Document {
+    pub(super) fn read(
+        reader: &Reader,
+        tree: &DeTable<'_>,
+        syntax: Syntax,
+        path: &str,
+        source: &str,
+    ) -> Document {
         let mut root = reader.root(tree);
         let document = Document {
             cores: root.value_or("cores", 0, integer(0..=limits::CORES_MAX as u64)),
@@ -228,6 +237,7 @@ impl Document {
             clusters: root.entries("clusters").into_iter().filter_map(Cluster::read).collect(),
             path: path.to_owned(),
             source: source.to_owned(),
+            syntax,
             overrides: Vec::new(),
             without_effect: Vec::new(),
         };

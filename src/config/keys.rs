@@ -552,6 +552,7 @@ mod tests {
 
     use toml::de::DeTable;
 
+    use super::super::Syntax;
     use super::super::document::Document;
     use super::super::env::Variables;
     use super::super::read::Reader;
@@ -574,7 +575,7 @@ mod tests {
     fn the_reader_asks_for_every_key_of_the_registry_and_no_other() {
         let tree = DeTable::parse(EVERYTHING).unwrap();
         let reader = Reader::new(false, Variables::default());
-        let _ = Document::read(&reader, tree.get_ref(), "everything", EVERYTHING);
+        let _ = Document::read(&reader, tree.get_ref(), Syntax::Toml, "everything", EVERYTHING);
         let asked = reader.asked.borrow();
         // A section is asked for as well; only its keys are in the registry.
         let section = |path: &String| asked.iter().any(|other| is_below(other, path));

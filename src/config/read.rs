@@ -1,6 +1,6 @@
-//! A typed reader over the spanned TOML tree. Unlike a derived deserializer it does not stop at
-//! the first mistake: each section takes the keys that it knows, and whatever is left is unknown.
-//! Only [`super::document`] calls it.
+//! A typed reader over the tree of a text, which is in the types of TOML's parser whatever the
+//! syntax. Unlike a derived deserializer it does not stop at the first mistake: each section takes
+//! the keys that it knows, and whatever is left is unknown. Only [`super::document`] calls it.
 
 use std::cell::RefCell;
 
@@ -12,6 +12,7 @@ use super::env::{self, Variables};
 use super::error::{Offset, Problem, Wrong};
 use super::keys;
 use super::value::{Written, found};
+use crate::limits;
 
 /// A value, and where it was written.
 #[derive(Clone, Debug)]
@@ -236,6 +237,10 @@ impl<'t> Section<'t> {
             let given = name.get_ref().as_ref();
             if self.asked.contains(&given) {
                 continue;
+            }
+            // More are not printed, and what was meant takes long to guess.
+            if self.reader.problems.borrow().len() > limits::CONFIG_ERRORS_MAX {
+                return;
             }
             let mut known = self.asked.clone();
             known.sort_unstable();
