@@ -246,6 +246,7 @@ impl Source {
     ) -> Result<Document, config::Errors> {
         let mut document = config::load_as(syntax, name, text, &Environment::of_process())?;
         document.find_secrets()?;
+        document.find_error_pages()?;
         self.flags.apply(document)
     }
 
@@ -371,10 +372,11 @@ pub fn version() -> Output {
     Output { out, ..Output::default() }
 }
 
-/// With the secrets that are in files of their own.
+/// With the secrets and the error pages that are in files of their own.
 fn load_to_run(file: &Path) -> Result<Document, Output> {
     let mut document = load(file)?;
     document.find_secrets().map_err(refused)?;
+    document.find_error_pages().map_err(refused)?;
     Ok(document)
 }
 

@@ -141,6 +141,8 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
          [[routes]]\nname = \"b\"\npaths = [\"/b\"]\nrespond = {{}}\n\
          [[routes]]\nname = \"c\"\npaths = [\"/c\"]\nredirect = {{ location = \"/\" }}\n\
          access_log = {{ request_body = {{}}, response_body = {{}} }}\n\
+         error_pages = [{{ statuses = 404, body = \"\" }}]\n\
+         [[error_pages]]\nstatuses = 404\nbody = \"\"\n\
          [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n\
          [logging]\naccess = {{ {LOG}, request_body = {{}}, response_body = {{}} }}\n\
          error = {{ {LOG} }}\naudit = {{ {LOG} }}\n",
@@ -159,8 +161,9 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
                 assert!(filled.any(|value| *value == default), "{}: {default}", key.path);
             }
             Fallback::Absent(_) => {
-                // a log is rotated only where it has a path
-                let written = key.path.starts_with("logging.") && key.path.ends_with(".path");
+                // a log is rotated only where it has a path, and a page has one text
+                let written = key.path.starts_with("logging.") && key.path.ends_with(".path")
+                    || key.path.ends_with("error_pages[].body");
                 let optional = key.path != "routes[].cluster" && !written;
                 assert!(!optional || filled.count() == 0, "{} has a default", key.path);
             }
@@ -192,7 +195,7 @@ fn every_example_of_the_registry_loads_in_its_place() {
         };
         let example = key.example;
         let text = match section {
-            "" => frame(example, "", "", "", ""),
+            "" | "error_pages[]" => frame(example, "", "", "", ""),
             "listeners[]" => frame("", example, "", "", ""),
             "routes[]" => frame("", "", example, "", ""),
             "clusters" => frame("", "", "", example, ""),
@@ -277,12 +280,13 @@ fn every_value_lands_in_its_own_field() {
     let plan = compile(&load(DISTINCT));
     let Plan { limits, timeouts, clusters, routes, access_log, metrics, admin, .. } = &plan;
     let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, user, .. } = &plan;
+    let Plan { error_pages, pages, .. } = &plan;
     let Plan { error_log, audit_log, hot_reload, blacklist_path, tracing, pid_file, .. } = &plan;
     let text = format!(
         "{cores} {drain_timeout:?} {hot_reload:?} {blacklist_path:?} {user:?} {pid_file:?} \
          {proxy_id} {log_level} {metrics:?} {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
-         {clusters:#?}\n{error_log:#?}\n{audit_log:#?}\n{tracing:#?}\n"
+         {clusters:#?}\n{error_pages:?}\n{pages:?}\n{error_log:#?}\n{audit_log:#?}\n{tracing:#?}\n"
     );
     support::snapshot("config/plan.txt", &text);
 }
@@ -465,6 +469,7 @@ user = "someone"
 pid_file = "distinct.pid"
 group = "some"
 proxy_id = "distinct"
+error_pages = [{ statuses = 410, builtin = true, intercept_upstream = true }]
 trusted_proxies = ["10.0.0.0/8"]
 
 [hot_reload]
@@ -537,6 +542,7 @@ bind = "127.0.0.1:3"
 name = "headers"
 cluster = "b"
 timeout = "5s"
+error_pages = [{ statuses = [404, "4xx", "5xx"], body = "d {{path}}" }]
 request_headers = { set = { A = "1" }, add = { B = "2" }, remove = ["C"] }
 response_headers = { set = { D = "3" }, add = { E = "4" }, remove = ["F"] }
 

@@ -374,6 +374,7 @@ impl Request<'_> {
                 content_type: answer.content_type,
                 body: Cow::Borrowed(&answer.body),
                 extra: Extra::None,
+                varies: false,
             },
             // Nobody is there to read it.
             Err(refusal) if refusal.status() == 0 => return Err(()),

@@ -177,7 +177,8 @@ impl Refusal {
         if let Refusal::Configuration(errors) = self {
             list(errors, &mut body);
         }
-        Reply { status, content_type: JSON, body: Cow::Owned(body), extra: Extra::None }
+        let body = Cow::Owned(body);
+        Reply { status, content_type: JSON, body, extra: Extra::None, varies: false }
     }
 }
 

@@ -15,6 +15,7 @@ use super::address::{endpoint_address, network, socket_address};
 pub use super::admin::{Admin, Health};
 use super::blacklist::Blacklist;
 use super::error::{Offset, Wrong};
+use super::error_pages::ErrorPage;
 use super::hot_reload::HotReload;
 use super::logging::{Logging, RouteLog};
 use super::metrics::Metrics;
@@ -54,6 +55,9 @@ pub struct Document {
     pub metrics: Metrics,
     pub admin: Admin,
     pub health: Health,
+    /// Where a route has none of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub error_pages: Vec<ErrorPage>,
     pub listeners: Vec<Listener>,
     pub routes: Vec<Route>,
     #[serde(serialize_with = "clusters_by_name")]
@@ -128,6 +132,8 @@ pub struct Route {
     pub request_headers: Edits,
     pub response_headers: Edits,
     pub access_log: RouteLog,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub error_pages: Vec<ErrorPage>,
     /// `routes[0]`, for messages.
     #[serde(skip)]
     pub(super) key: String,
@@ -225,6 +231,7 @@ impl Document {
             metrics: Metrics::read(root.section("metrics")),
             admin: Admin::read(root.section("admin")),
             health: Health::read(root.section("health")),
+            error_pages: ErrorPage::read_all(&mut root),
             listeners: Listener::read_all(&mut root),
             routes: root.sections("routes").into_iter().map(Route::read).collect(),
             clusters: root.entries("clusters").into_iter().filter_map(Cluster::read).collect(),
@@ -351,6 +358,7 @@ impl Route {
         let request_headers = Edits::read(section.section("request_headers"));
         let response_headers = Edits::read(section.section("response_headers"));
         let access_log = RouteLog::read(section.section("access_log"));
+        let error_pages = ErrorPage::read_all(&mut section);
         if several || none {
             let message =
                 if none { "this route does nothing" } else { "this route does two things" };
@@ -374,6 +382,7 @@ impl Route {
             request_headers,
             response_headers,
             access_log,
+            error_pages,
             key,
             offset,
         }

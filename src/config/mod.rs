@@ -12,6 +12,8 @@ mod compile;
 pub mod document;
 mod env;
 pub mod error;
+mod error_page_keys;
+pub mod error_pages;
 mod hot_reload;
 mod hot_reload_keys;
 mod json;

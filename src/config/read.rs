@@ -138,6 +138,19 @@ impl<'t> Section<'t> {
         item.elements().iter().filter_map(|element| element.parse(&parse)).collect()
     }
 
+    /// Like [`Section::list`], where one value alone need not stand in brackets.
+    pub(super) fn one_or_list<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&DeValue<'_>) -> Result<T, Wrong>,
+    ) -> Vec<At<T>> {
+        let Some(item) = self.item(key) else {
+            return Vec::new();
+        };
+        let items = if item.is_array() { item.elements() } else { vec![item] };
+        items.iter().filter_map(|item| item.parse(&parse)).collect()
+    }
+
     /// A table below this one. An absent one is read as empty, so that its defaults have one home.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'t> {
         self.optional_section(key).unwrap_or_else(|| Section {
