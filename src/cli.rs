@@ -116,7 +116,7 @@ pub struct Flags {
     /// What running exchanges get after SIGTERM
     #[arg(long, value_name = "SECONDS", value_parser = drain_seconds, help_heading = RESOURCES)]
     pub drain_timeout_seconds: Option<u64>,
-    /// off, error, warn, info, debug or trace
+    /// off, fatal, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", help_heading = LOGS)]
     pub log_level: Option<LevelFilter>,
     /// Directory of access.log and error.log
