@@ -279,8 +279,12 @@ pub const TAP_BODY_BYTES_MAX: usize = 16 * 1024;
 pub const TAP_TEXT_BYTES_MAX: usize = 1024;
 /// Bytes of a stream that are gathered before they are sent, when so many wait.
 pub const STREAM_PIECE_BYTES: usize = 16 * 1024;
-/// How long a stream's reader may take for a piece. Then its connection is closed.
+/// How long a stream's reader may take for a piece, beside what `ADMIN_RATE_MIN` allows. Then its
+/// connection is closed.
 pub const STREAM_SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a reader may take for what it is owed when its stream ends. What it was opened for has
+/// ended by then.
+pub const STREAM_LAST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most entries of the blacklist. More are refused.
 pub const BLACKLIST_ENTRIES_MAX: usize = 100_000;
 /// Longest time of an entry of the blacklist, ten years. Longer is answered 400: it is to be for
@@ -402,13 +406,17 @@ pub const RELOAD_LINKS_MAX: usize = 40;
 
 // --- admin ---------------------------------------------------------------------------------
 
-/// Connections to each of the admin and metrics ports. More wait in the kernel's queue.
+/// Connections to each of the admin and metrics ports. For more, those are closed that nobody has let
+/// in yet, or that ask for nothing; where all are served, they wait in the kernel's queue.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// How long a scrape waits for the reports of all cores. Then it takes what they reported last.
 pub const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an admin client may take for a request's head, for its body, and be idle. Then 408, or
 /// the connection is closed.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Slowest reader of an answer, in bytes a second, beside the time above. A slower one's connection is
+/// closed: it holds a place that others need.
+pub const ADMIN_RATE_MIN: u64 = 16 * 1024;
 /// Largest body of an admin request. Larger is answered 413.
 pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
 /// How long a refused token waits for its 401: guessing is slow on every connection.

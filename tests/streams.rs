@@ -6,6 +6,8 @@ mod support;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
+use std::sync::mpsc;
+use std::time::Duration;
 use std::{io, thread};
 
 use serde_json::{Value, json};
@@ -303,6 +305,30 @@ fn a_reader_of_a_tap_that_does_not_read_loses_exchanges_and_slows_nobody() {
     }
     let lost = std::iter::from_fn(|| slow.next()).find(|event| event["event_type"] == "lost");
     assert!(lost.is_some_and(|event| event["count"].as_u64() > Some(0)));
+    still_works(&proxy);
+}
+
+#[test]
+fn a_tap_ends_at_its_time_however_slowly_its_reader_reads() {
+    let proxy = Proxy::start(&edge(OK));
+    let slow = Stream::open(&proxy, "/admin/tap?seconds=5");
+    let (stop, stopped) = mpsc::channel::<()>();
+    let reader = thread::spawn(move || {
+        let mut stream = slow.reader.into_inner();
+        // A byte now and then keeps any other timeout away.
+        while stopped.recv_timeout(Duration::from_millis(20)).is_err() {
+            let _ = io::Read::read(&mut stream, &mut [0; 1]);
+        }
+    });
+    let mut client = proxy.client();
+    let request = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(4000));
+    for _ in 0..400 {
+        client.send(request.repeat(10));
+        (0..10).for_each(|_| assert_eq!(client.read_response().status, 200));
+    }
+    assert!(eventually(|| proxy.admin_get("/admin/tap?seconds=0").status == 200));
+    stop.send(()).expect("it still reads");
+    reader.join().expect("it was told to stop");
     still_works(&proxy);
 }
 

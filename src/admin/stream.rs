@@ -3,7 +3,9 @@
 //! else notices.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -13,9 +15,10 @@ use serde_json::json;
 use crate::admin::api::{Kind, Parameter};
 use crate::admin::call::Call;
 use crate::admin::chunks::Chunks;
+use crate::admin::places::Place;
 use crate::admin::refusal::Refusal;
 use crate::admin::{Input, request_id};
-use crate::control::Control;
+use crate::control::{self, Control, Either};
 use crate::engine::{self, Side};
 use crate::events::bus::{Event, Received, Subscription};
 use crate::http::head::{RequestHead, Version};
@@ -137,6 +140,7 @@ impl Stream {
 pub(super) async fn serve(
     control: &Rc<Control>,
     input: &mut Input<'_>,
+    place: &Place,
     head: &RequestHead,
     mut stream: Stream,
 ) -> io::Result<()> {
@@ -154,41 +158,67 @@ pub(super) async fn serve(
     let mut chunks = Chunks { socket, chunked, head: answer, patience };
     // Who waits for the first event knows that it will come.
     chunks.begin().await?;
-    let ends = control.until(stream.time, |control| control.draining.get());
+    let ends = control.until(stream.time, |control| control.draining.get() || place.is_over());
     let mut ends = std::pin::pin!(ends);
     let mut gone = std::pin::pin!(gone(input));
     let mut lines = Vec::new();
     while !stream.is_over() {
-        let next = {
-            let mut more = std::pin::pin!(stream.lines(&mut lines));
-            std::future::poll_fn(|context| {
-                if gone.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(Next::Gone);
-                }
-                if ends.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(Next::End);
-                }
-                more.as_mut().poll(context).map(|()| Next::Lines)
-            })
-            .await
-        };
-        match next {
-            Next::Lines => {}
+        match before(gone.as_mut(), ends.as_mut(), stream.lines(&mut lines)).await {
+            Next::Done(()) => {}
             Next::End => break,
             Next::Gone => return Err(io::ErrorKind::ConnectionAborted.into()),
         }
-        chunks.piece(&lines).await?;
+        let mut sending = Box::pin(chunks.piece(&lines));
+        match before(gone.as_mut(), ends.as_mut(), sending.as_mut()).await {
+            Next::Done(sent) => sent?,
+            Next::End => {
+                // The cores do no more for it, whatever its reader is at.
+                drop(stream);
+                control.want_events();
+                in_time(sending).await?;
+                return in_time(chunks.end()).await;
+            }
+            Next::Gone => return Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+        drop(sending);
         engine::yield_now().await;
     }
     drop(stream);
     control.want_events();
-    chunks.end().await
+    in_time(chunks.end()).await
 }
 
-enum Next {
-    Lines,
+/// The last that a reader gets.
+async fn in_time(sending: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    match control::first(sending, engine::sleep(limits::STREAM_LAST_TIMEOUT)).await {
+        Either::First(sent) => sent,
+        Either::Second(()) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+enum Next<T> {
+    Done(T),
     End,
     Gone,
+}
+
+/// `what`, unless the reader goes or the stream's time is over before it.
+async fn before<T>(
+    mut gone: Pin<&mut impl Future<Output = ()>>,
+    mut ends: Pin<&mut impl Future<Output = bool>>,
+    what: impl Future<Output = T>,
+) -> Next<T> {
+    let mut what = std::pin::pin!(what);
+    std::future::poll_fn(|context| {
+        if gone.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Next::Gone);
+        }
+        if ends.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Next::End);
+        }
+        what.as_mut().poll(context).map(Next::Done)
+    })
+    .await
 }
 
 /// Until the client has closed; what it sends meanwhile is thrown away.

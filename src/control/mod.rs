@@ -5,9 +5,10 @@
 mod audit;
 mod blacklist;
 mod clusters;
-mod complaint;
+pub(crate) mod complaint;
 mod config_file;
 pub(crate) mod drain;
+pub(crate) mod ending;
 mod events;
 mod exporters;
 mod file_watch;
@@ -361,7 +362,7 @@ impl Control {
         }
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let wakers = std::mem::take(&mut *self.changed.borrow_mut());
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -459,13 +460,16 @@ async fn again(signals: &mut Signals) {
     }
 }
 
-enum Either<A, B> {
+pub(crate) enum Either<A, B> {
     First(A),
     Second(B),
 }
 
 /// Whichever is ready first.
-async fn first<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> Either<A, B> {
+pub(crate) async fn first<A, B>(
+    a: impl Future<Output = A>,
+    b: impl Future<Output = B>,
+) -> Either<A, B> {
     let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
     std::future::poll_fn(|context| {
         if let Poll::Ready(value) = a.as_mut().poll(context) {
