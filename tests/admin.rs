@@ -964,6 +964,31 @@ fn a_configuration_that_is_put_is_in_memory_unless_it_is_to_be_written() {
 }
 
 #[test]
+fn a_configuration_in_force_whose_file_cannot_be_replaced_is_told_as_such() {
+    let proxy = Proxy::start(&saying("one"));
+    let new = proxy.directory().join(format!(".corelane.toml.{}.new", proxy.pid()));
+    let (stop, stopped) = mpsc::channel::<()>();
+    // What is to take the file's place goes missing: as good as a file that cannot be replaced.
+    let thief = thread::spawn(move || {
+        while stopped.try_recv().is_err() {
+            drop(fs::remove_file(&new));
+        }
+    });
+    let answer = ask(&proxy, "PUT", "/admin/config?persist=true", TOML, &saying("two"));
+    stop.send(()).expect("it runs still");
+    thief.join().expect("it was told to stop");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let page = json(&answer);
+    assert_eq!((&page["applied"], &page["written"]), (&json!(true), &json!(false)));
+    for told in [&page["note"], &page["warnings"][0]] {
+        assert!(told.as_str().is_some_and(|text| text.contains("could not be replaced")), "{page}");
+    }
+    assert_eq!((says(&proxy).as_str(), file(&proxy)), ("two", saying("one")));
+    proxy.wait_for_log("\"outcome\":\"done\",\"actor\":\"loopback\"");
+    still_works(&proxy);
+}
+
+#[test]
 fn a_dry_run_changes_nothing() {
     let proxy = Proxy::start(&saying("one"));
     let dry = "/admin/config?dry_run=true&persist=true";

@@ -51,12 +51,12 @@ impl Control {
         self.perform(Wanted::Text(Rc::from(text)), Trigger::Admin, over).await
     }
 
-    /// The same, and the file says so from now on.
+    /// The same, and the file says so from now on; or why it does not.
     pub(crate) async fn apply_and_write(
         self: &Rc<Self>,
         text: String,
         over: Option<u64>,
-    ) -> Result<Report, Refused> {
+    ) -> Result<(Report, Result<(), String>), Refused> {
         let Some(file) = self.source.file().map(Path::to_owned) else {
             let name = self.source.name();
             return Err(Refused::Impossible(format!(
@@ -69,7 +69,8 @@ impl Control {
                 "another configuration is being written; try again when that is done".to_owned(),
             ));
         };
-        let lost = || Refused::Impossible("writing the file panicked: this is a bug".to_owned());
+        let panicked = || "writing the file panicked: this is a bug".to_owned();
+        let lost = || Refused::Impossible(panicked());
         let copy = text.clone();
         let written = self.watch.pool().run(move || Beside::write(&file, &copy)).await;
         let beside = written.ok_or_else(lost)?.map_err(Refused::Impossible)?;
@@ -79,11 +80,12 @@ impl Control {
         // Whoever watches the file finds what is in force already.
         let before = self.reloads.read.replace(read);
         let placing = self.watch.pool().run(move || beside.put_in_place()).await;
-        if let Err(reason) = placing.ok_or_else(lost)? {
+        let placed = placing.unwrap_or_else(|| Err(panicked()));
+        if let Err(reason) = &placed {
+            log::warn!("version {}: {reason}", report.version);
             self.reloads.read.set(before);
-            return Err(Refused::Impossible(reason));
         }
-        Ok(report)
+        Ok((report, placed))
     }
 
     /// What `corelane check` would say of this text for this process; nothing is changed.
