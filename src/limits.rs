@@ -396,8 +396,13 @@ pub const RELOAD_DEBOUNCE: Duration = Duration::from_millis(200);
 pub const RELOAD_DEBOUNCE_MAX: Duration = Duration::from_secs(2);
 /// How often a configuration file that is gone, or cannot be watched, is looked for.
 pub const RELOAD_LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Reloads that wait for the one that runs; those that would read the same file wait together.
-/// More are refused.
+/// How long reading a new configuration, and opening what it names, may take. Then it is refused.
+pub const RELOAD_PREPARE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Of those, how many may be under way, late ones included: each holds one of `BLOCKING_THREADS`, and
+/// some are left for other work. More are refused at once.
+pub const RELOADS_OVERDUE_MAX: usize = 2;
+/// Configurations given as texts that wait for the one that is put in force. More are refused.
+/// Requests to read the file are not: those that come one after the other wait together.
 pub const RELOADS_QUEUED_MAX: usize = 16;
 /// Configurations that were applied and are remembered, to go back to. The oldest are forgotten.
 pub const RELOAD_HISTORY_MAX: usize = 10;

@@ -91,12 +91,12 @@ impl Control {
     /// What `corelane check` would say of this text for this process; nothing is changed.
     pub(crate) async fn check_text(self: &Rc<Self>, text: String) -> Result<Vec<String>, Refused> {
         let (source, version) = (self.source.clone(), self.plan().version + 1);
-        let checking = self.watch.pool().run(move || {
-            let name = Trigger::Admin.name(&source);
+        let name = Trigger::Admin.name(&source);
+        let called = name.clone();
+        let checking = self.in_time(&called, move || {
             compile(&source, &name, &text, version).map(|(_, warnings)| warnings)
         });
-        let panicked = || Refused::Impossible("checking it panicked: this is a bug".to_owned());
-        checking.await.ok_or_else(panicked)?
+        checking.await?
     }
 
     /// The text that is in force.

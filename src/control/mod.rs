@@ -20,6 +20,7 @@ mod letters;
 pub mod message;
 mod names;
 mod notify;
+mod overdue;
 pub(crate) mod overrides;
 mod own_ports;
 mod pid_file;

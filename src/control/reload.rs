@@ -15,6 +15,7 @@ use crate::cli::Source;
 use crate::config;
 use crate::control::exporters;
 use crate::control::history::Applied;
+use crate::control::overdue::{self, Begun};
 use crate::control::own_ports::OwnPorts;
 use crate::control::ports::{Bound, Held};
 use crate::control::upgrade::Inherited;
@@ -162,6 +163,7 @@ pub(super) struct Reloads {
     /// A text from the admin API is on its way into the file.
     pub(super) writing: Cell<bool>,
     pub(super) own_ports: OwnPorts,
+    pub(super) begun: Begun,
 }
 
 impl Reloads {
@@ -177,6 +179,7 @@ impl Reloads {
             read: Cell::new(hash(text)),
             writing: Cell::new(false),
             own_ports: OwnPorts::default(),
+            begun: Begun::default(),
         };
         reloads.remember(version, Trigger::Start, Rc::from(text));
         reloads
@@ -194,10 +197,11 @@ impl Reloads {
         history.push_back(Applied { version, at: engine::wall_clock(), trigger, text });
     }
 
-    /// `None`: too many wait already.
+    /// `None`: too many texts wait already. The file is read for whoever asks, after what was asked
+    /// for before: a text between two requests for it keeps them apart.
     fn enqueue(&self, wanted: Wanted, trigger: Trigger, over: Option<u64>) -> Option<Outcome> {
         let mut queue = self.queue.borrow_mut();
-        let shared = queue.iter().find(|job| {
+        let shared = queue.back().filter(|job| {
             matches!(
                 (&job.wanted, &wanted),
                 (Wanted::File, Wanted::File | Wanted::ChangedFile)
@@ -207,7 +211,9 @@ impl Reloads {
         if let Some(job) = shared {
             return Some(Rc::clone(&job.outcome));
         }
-        if queue.len() >= limits::RELOADS_QUEUED_MAX {
+        let is_text = |wanted: &Wanted| matches!(wanted, Wanted::Text(_));
+        let texts = queue.iter().filter(|job| is_text(&job.wanted)).count();
+        if is_text(&wanted) && texts >= limits::RELOADS_QUEUED_MAX {
             return None;
         }
         let outcome = Outcome::default();
@@ -286,7 +292,8 @@ impl Control {
     ) -> Result<Report, Refused> {
         let Some(outcome) = self.reloads.enqueue(wanted, trigger, over) else {
             return Err(Refused::Impossible(
-                "too many reloads wait for each other; try again when they are done".to_owned(),
+                "too many configurations wait for each other; try again when they are done"
+                    .to_owned(),
             ));
         };
         if !self.reloads.running.replace(true) {
@@ -376,7 +383,8 @@ impl Control {
         };
         let from_file = given.is_none();
         let name = if from_file { self.source.name() } else { job.trigger.name(&self.source) };
-        let preparing = self.watch.pool().run(move || {
+        let called = name.clone();
+        let preparing = self.in_time(&called, move || {
             let text = match given {
                 Some(text) => Ok(text),
                 None => ground.source.text(),
@@ -390,9 +398,7 @@ impl Control {
                 text.map_err(Refused::Configuration).and_then(|text| prepare(&ground, &name, text));
             (read, prepared.map(|prepared| Preparation::Ready(Box::new(prepared))))
         });
-        let Some((read, prepared)) = preparing.await else {
-            return Err(Refused::Impossible("preparing it panicked: this is a bug".to_owned()));
-        };
+        let (read, prepared) = preparing.await?;
         if from_file {
             self.reloads.read.set(read);
         }
@@ -509,7 +515,9 @@ async fn work(control: Rc<Control>) {
     loop {
         let job = control.reloads.queue.borrow_mut().pop_front();
         let Some(job) = job else { break };
-        let outcome = control.run_job(&job).await;
+        let ran = overdue::caught(control.run_job(&job)).await;
+        let outcome = ran.unwrap_or_else(|| Err(overdue::panicked()));
+        control.reloads.busy.set(false);
         *job.outcome.borrow_mut() = Some(outcome);
         control.wake();
     }
@@ -575,15 +583,15 @@ mod tests {
         assert!(!Rc::ptr_eq(&first, &third));
         let explicit = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
         assert!(!Rc::ptr_eq(&third, &explicit), "it reads also what has not changed");
-        for _ in 2..limits::RELOADS_QUEUED_MAX {
+        for _ in 0..limits::RELOADS_QUEUED_MAX {
             let text = Wanted::Text(Rc::from("b"));
             assert!(reloads.enqueue(text, Trigger::Admin, None).is_some());
         }
         assert!(reloads.enqueue(Wanted::Text(Rc::from("b")), Trigger::Admin, None).is_none());
-        assert!(
-            reloads.enqueue(Wanted::File, Trigger::Signal, None).is_some(),
-            "one waits already"
-        );
+        let last = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
+        assert!(!Rc::ptr_eq(&explicit, &last), "it comes after the texts, whose turn is first");
+        let again = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
+        assert!(Rc::ptr_eq(&again, &last));
     }
 
     #[test]
