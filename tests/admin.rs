@@ -657,6 +657,9 @@ fn health_pages_are_on_both_ports_and_on_listeners_when_asked_for() {
             assert_eq!(response.status, 200, "{name} {path}");
             let body = json(&response);
             assert_eq!(body["status"], word, "{name} {path}");
+            // What is behind a listener is not for each of its clients.
+            let shown = name != "edge" && ["", "/readiness"].contains(&path);
+            assert_eq!(body["checks"].is_object(), shown, "{name} {path}");
             assert!(body["timestamp"].is_string());
         }
     }
@@ -671,6 +674,21 @@ fn health_pages_are_on_both_ports_and_on_listeners_when_asked_for() {
     assert_eq!(ask(&proxy, "POST", "/admin/drain?delay=1h", "", "").status, 200);
     assert!(eventually(|| proxy.client().get("/health").status == 503));
     assert_eq!(proxy.client().get("/health/liveness").status, 200);
+}
+
+#[test]
+fn listeners_tell_clients_what_is_behind_them_only_when_asked_to() {
+    let asked = "health = { on_listeners = true, listener_details = true }\n";
+    let proxy = Proxy::start(&format!("{asked}{}", edge(ROUTE)));
+    let told = |details: bool| {
+        let body = json(&proxy.client().get("/health"));
+        body["checks"]["service"] == json!("running") && details
+            || body["checks"].is_null() && !details
+    };
+    assert!(told(true));
+    proxy.rewrite_config(&format!("health = {{ on_listeners = true }}\n{}", edge(ROUTE)));
+    assert_eq!(ask(&proxy, "POST", "/admin/reload", "", "").status, 200);
+    assert!(eventually(|| told(false)));
 }
 
 #[test]
@@ -961,6 +979,27 @@ fn a_configuration_that_is_put_is_in_memory_unless_it_is_to_be_written() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
     proxy.wait_for_log("\"action\":\"PUT /admin/config\"");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_in_time_holds_up_nothing_else() {
+    let proxy = Proxy::start(&saying("one"));
+    let path = proxy.directory().join("corelane.toml");
+    fs::remove_file(&path).expect("it is there");
+    // Nobody writes into it: as good as a file of a server that is gone.
+    assert!(Command::new("mkfifo").arg(&path).status().expect("coreutils").success());
+    let refused = thread::scope(|scope| {
+        let reload = scope.spawn(|| ask(&proxy, "POST", "/admin/reload", "", ""));
+        still_works(&proxy);
+        reload.join().expect("it is answered")
+    });
+    assert!([409, 422].contains(&refused.status), "{refused:?}");
+    assert_eq!(ask(&proxy, "PUT", "/admin/config", TOML, &saying("two")).status, 200);
+    assert_eq!(says(&proxy), "two");
+    fs::remove_file(&path).expect("it is there");
+    proxy.rewrite_config(&saying("three"));
+    assert_eq!(ask(&proxy, "POST", "/admin/reload", "", "").status, 200);
+    assert_eq!(says(&proxy), "three");
 }
 
 #[test]

@@ -92,6 +92,44 @@ fn only_the_kinds_that_were_asked_for_come_and_the_stream_is_audited() {
 }
 
 #[test]
+fn health_events_tell_what_operators_take_out_of_service_and_back() {
+    let origin = Origin::start().on("GET /api/a", Respond::text("a"));
+    let proxy = Proxy::start(&forwarding(&origin));
+    let mut stream = Stream::open(&proxy, "/admin/events?kinds=health&count=5");
+    let endpoint = format!("/admin/clusters/app/endpoints/{}", origin.address());
+    for (path, body) in [
+        (format!("{endpoint}/drain"), "{\"reason\":\"disk\"}"),
+        (format!("{endpoint}/weight"), "{\"weight\":3}"),
+        (format!("{endpoint}/ready"), "{}"),
+        ("/admin/drain?delay=1h".to_owned(), "{}"),
+        ("/admin/resume".to_owned(), ""),
+        ("/admin/resume".to_owned(), ""),
+    ] {
+        let mut client = proxy.client_of("admin");
+        client.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        assert_eq!(client.read_response().status, 200, "{path}");
+    }
+    let events = stream.rest();
+    let name = format!("app {}", origin.address());
+    let expected = [
+        (name.as_str(), "drained", "drained by loopback: disk"),
+        (&name, "drained", "weight 3 by loopback"),
+        (&name, "ready", "ready by loopback"),
+        ("process", "draining", "an operator took it out of service"),
+        ("process", "running", "an operator put it back"),
+    ];
+    for (event, (subject, state, reason)) in events.iter().zip(expected) {
+        assert_eq!((&event["subject"], &event["state"]), (&json!(subject), &json!(state)));
+        assert!(event["reason"].as_str().is_some_and(|text| text.contains(reason)), "{event}");
+    }
+    assert_eq!(proxy.client().get("/ok").status, 200);
+}
+
+#[test]
 fn a_stream_ends_by_its_time_and_in_whole_chunks() {
     let proxy = Proxy::start(&edge(OK));
     let mut client = proxy.client_of("admin");

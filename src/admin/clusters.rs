@@ -163,14 +163,6 @@ fn cluster(
     Cluster { name: plan.name.clone(), waiting, endpoints }
 }
 
-pub(super) fn state(admission: Admission) -> &'static str {
-    match admission {
-        Admission::Ready => "ready",
-        Admission::Drained => "drained",
-        Admission::Maintenance => "maintenance",
-    }
-}
-
 fn endpoint(
     configured: &plan::Endpoint,
     address: Option<SocketAddr>,
@@ -180,10 +172,10 @@ fn endpoint(
     let admission = said.as_ref().map_or(Admission::Ready, |said| said.admission);
     let weight = said.as_ref().and_then(|said| said.weight).unwrap_or(configured.weight);
     let (state, own_reason) = match (address, admission, weight) {
-        (_, Admission::Drained | Admission::Maintenance, _) => (state(admission), ""),
+        (_, Admission::Drained | Admission::Maintenance, _) => (admission.label(), ""),
         (None, Admission::Ready, _) => ("unresolved", "its name has no address at the moment"),
         (Some(_), Admission::Ready, 0) => ("off", "its weight is 0"),
-        (Some(_), Admission::Ready, _) => (state(admission), ""),
+        (Some(_), Admission::Ready, _) => (admission.label(), ""),
     };
     let (reason, since) = match said {
         Some(said) => (said.reason, Some(moment(said.since))),

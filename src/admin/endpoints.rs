@@ -1,5 +1,5 @@
 //! `POST /admin/clusters/{cluster}/endpoints/{address}/drain`, `…/maintenance`, `…/ready` and
-//! `PUT …/weight`: an endpoint out of service and back, by its name or by one of its addresses.
+//! `…/weight` (by PUT as well): an endpoint out of service and back, by its name or by one of its addresses.
 
 use std::rc::Rc;
 
@@ -52,7 +52,7 @@ pub(super) async fn admit(
         let max = limits::ADMIN_REASON_CHARS_MAX;
         return Err(Refusal::Invalid(format!("body: reason: expected at most {max} characters")));
     }
-    let word = clusters::state(admission);
+    let word = admission.label();
     say(control, call, &Said::Admission(admission), &format!("{word} by {}", call.who), &reason)
         .await
 }

@@ -22,6 +22,16 @@ pub enum Admission {
     Maintenance,
 }
 
+impl Admission {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Admission::Ready => "ready",
+            Admission::Drained => "drained",
+            Admission::Maintenance => "maintenance",
+        }
+    }
+}
+
 /// What an endpoint is called by who speaks of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -160,7 +170,15 @@ impl Control {
     /// For every core at once; it is theirs when the next letter is answered.
     pub(crate) fn say(&self, cluster: &str, targets: Vec<Target>, said: &Said, reason: &str) {
         for target in targets {
+            let (configured, address) = match &target {
+                Target::Written(configured) => (configured.clone(), None),
+                Target::Of(configured, address) => (configured.clone(), Some(*address)),
+            };
             self.overrides.say(cluster, target, said, reason, engine::wall_clock());
+            let now = self.override_of(cluster, &configured, address);
+            let state = now.map_or(Admission::Ready, |now| now.admission).label();
+            let name = address.map_or_else(|| configured.to_string(), |it| it.to_string());
+            self.tell_health(&format!("{cluster} {name}"), state, reason);
         }
         let current = self.current.borrow();
         for (known, &key) in current.plan.clusters.iter().zip(&current.cluster_keys) {

@@ -145,7 +145,7 @@ pub struct Reload {
 pub struct Health {
     #[serde(serialize_with = "instant")]
     pub timestamp: SystemTime,
-    /// `process`, or the name of a cluster.
+    /// `process`, the name of a host that endpoints have, or a cluster and one of its endpoints.
     pub subject: String,
     pub state: String,
     pub reason: String,
