@@ -256,6 +256,8 @@ pub const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Endpoints that are tried for one request when connecting fails. Nothing was sent to any of them.
 pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
+/// Places for client connections that a core's table keeps, however few there are.
+pub const CONNECTION_SEATS_KEPT: usize = 1024;
 /// Events that a core gathers before it sends them, when housekeeping does not come first.
 pub const EVENT_BATCH_MAX: usize = 64;
 /// Streams of events that the admin port has open at once. More are answered 429.
@@ -294,6 +296,11 @@ pub const BLACKLIST_SECONDS_MAX: u64 = 315_360_000;
 pub const BLACKLIST_LISTED: u64 = 10_000;
 /// How much of a text that is no network is shown to who sent it. The rest is cut.
 pub const NETWORK_CHARS_SHOWN: usize = 64;
+/// The control core rests this many times as long as it took to make the list for the data cores, before
+/// it makes the next one: of its time, that is a tenth at most.
+pub const BLACKLIST_REST: u32 = 9;
+/// How often the blacklist's file is written anew while changes go on.
+pub const BLACKLIST_SAVE_PACE: Duration = Duration::from_secs(1);
 /// How long a blacklist that could not be saved waits for the next try.
 pub const BLACKLIST_SAVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the end of the process waits for the blacklist to be saved.

@@ -966,10 +966,13 @@ fn a_configuration_that_is_put_is_in_memory_unless_it_is_to_be_written() {
     let page = json(&answer);
     assert_eq!((&page["applied"], &page["written"]), (&json!(true), &json!(false)));
     assert_eq!((says(&proxy).as_str(), file(&proxy)), ("two", saying("one")));
+    let shown = || proxy.admin_get("/admin/config").text().to_owned();
+    assert!(shown().contains("\"two\"") && shown().contains("\"two\""), "made once, given twice");
     let persist = "/admin/config?persist=true";
     let page = json(&ask(&proxy, "PUT", persist, TOML, &saying("three")));
     assert_eq!((&page["applied"], &page["written"]), (&json!(true), &json!(true)));
     assert_eq!((says(&proxy).as_str(), file(&proxy)), ("three", saying("three")));
+    assert!(shown().contains("\"three\""));
     let refused = ask(&proxy, "PUT", persist, TOML, "nonsense = true\n");
     assert_eq!(refused.status, 422);
     assert_eq!((says(&proxy).as_str(), file(&proxy)), ("three", saying("three")));

@@ -156,7 +156,8 @@ pub(super) async fn version(control: &Rc<Control>, call: &Call) -> Result<Answer
     let wanted = call.values[0].parse::<u64>().ok();
     let found = history.iter().find(|applied| Some(applied.version) == wanted);
     let found = found.ok_or_else(|| not_remembered(&history))?;
-    Ok(config::shown(&found.text, &call.accept).with_etag(etag(found)))
+    let page = config::shown(control, found.text.to_string(), &call.accept).await?;
+    Ok(page.with_etag(etag(found)))
 }
 
 pub(super) async fn rollback(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {

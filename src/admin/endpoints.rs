@@ -10,7 +10,6 @@ use crate::admin::clusters;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::control::Control;
-use crate::control::message::Question;
 use crate::control::overrides::{Admission, Said};
 use crate::limits;
 
@@ -92,8 +91,7 @@ async fn say(
     }
     let reason = if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") };
     control.say(cluster, targets, said, &reason);
-    // Letters do not overtake each other: who answers this has the other.
-    control.ask(Question::Clusters).await;
+    // It asks every core, and letters do not overtake each other: who answers has this one.
     let answer = clusters::one(control, call).await?;
     Ok(answer.changed(format!("{cluster} {endpoint}: {reason}")))
 }

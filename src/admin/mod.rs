@@ -30,7 +30,7 @@ mod tap;
 mod upgrade;
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -76,6 +76,7 @@ pub(crate) struct Desk {
     refused: Refused,
     /// Connections that were closed for others, at both ports.
     displaced: Rc<Cell<u64>>,
+    shown: RefCell<Option<config::Shown>>,
     /// That are open.
     streams: Rc<Cell<usize>>,
 }
@@ -87,6 +88,7 @@ impl Desk {
             started_at: wall,
             refused: Refused::default(),
             displaced: Rc::default(),
+            shown: RefCell::default(),
             streams: Rc::default(),
         }
     }

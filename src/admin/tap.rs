@@ -61,7 +61,7 @@ pub(super) async fn stream(control: &Rc<Control>, call: &Call) -> Result<Answer,
         return Err(Refusal::TooManyStreams(message));
     };
     // Who answers this has it.
-    control.ask(Question::Connections(0)).await;
+    control.ask(Question::Nothing).await;
     let id = tapped.id;
     let ours = move |event: &Event| matches!(event, Event::Exchange(shown) if shown.tap == id);
     let stream = Stream::new(seat, subscription, (count, time)).only(ours, tapped);

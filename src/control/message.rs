@@ -75,6 +75,8 @@ pub enum Service {
 /// What an operator wants to know of every core.
 #[derive(Clone, Copy, Debug)]
 pub enum Question {
+    /// Only that it has read its mail up to here: letters do not overtake each other.
+    Nothing,
     Clusters,
     /// So many of them, and how many each listener has.
     Connections(usize),
@@ -84,6 +86,7 @@ pub enum Question {
 
 #[derive(Debug)]
 pub enum Findings {
+    Nothing,
     /// Of the newest generation.
     Clusters(Vec<(ClusterKey, Vec<EndpointState>)>),
     Connections {

@@ -15,7 +15,7 @@ mod file_watch;
 pub(crate) mod generations;
 mod health;
 pub(crate) mod history;
-mod inquiry;
+pub(crate) mod inquiry;
 mod letters;
 pub mod message;
 mod names;
@@ -340,6 +340,14 @@ impl Control {
             Poll::Pending
         })
         .await
+    }
+
+    /// What takes long, on another thread; `None`: it panicked.
+    pub(crate) async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.watch.pool().run(work).await
     }
 
     /// Until the next letter, or change of anything.

@@ -425,7 +425,7 @@ impl Control {
         prepared: Prepared,
         trigger: Trigger,
     ) -> Result<Report, Refused> {
-        let Prepared { plan, text, mut bound, logs, spans, warnings } = prepared;
+        let Prepared { plan, text, mut bound, logs, spans, mut warnings } = prepared;
         let plan = Shared::new(plan);
         self.names_first(&plan).await;
         if let Err(refused) = self.change_logs(plan.version, logs).await {
@@ -446,11 +446,23 @@ impl Control {
         self.change_ports(bound.metrics, bound.admin);
         self.reloads.remember(version, trigger, Rc::from(text));
         if !self.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
-            log::error!("a data core has not taken version {version} in time, it is stuck");
+            let told = self.not_installed(version);
+            log::error!("{told}");
+            warnings.push(told);
         }
         self.totals.borrow_mut().exporters.end_older();
         self.tend_generations().await;
         Ok(Report { version, warnings })
+    }
+
+    fn not_installed(&self, version: u64) -> String {
+        let lacks = |core: &usize| self.installed[*core].get() < version;
+        let cores: Vec<usize> = (0..self.installed.len()).filter(lacks).collect();
+        format!(
+            "data cores {cores:?} have not taken version {version} in {:?}: they go by an earlier \
+             one until they do; if they stay silent in GET /admin/cores, restart the process",
+            limits::INSTALL_TIMEOUT
+        )
     }
 
     /// Names that are new get a moment, so that the first requests find addresses. The old plan
