@@ -130,6 +130,63 @@ fn health_events_tell_what_operators_take_out_of_service_and_back() {
 }
 
 #[test]
+fn a_token_that_is_taken_back_takes_its_streams_with_it() {
+    let with = |tokens: &[(&str, &str)]| {
+        let tokens: Vec<String> = tokens
+            .iter()
+            .map(|(name, role)| {
+                format!("{{ name = \"{name}\", role = \"{role}\", token = \"{name}-token-0123456789\" }}")
+            })
+            .collect();
+        let admin =
+            format!("admin = {{ bind = \"127.0.0.1:0\", tokens = [{}] }}", tokens.join(", "));
+        edge(OK).replace("admin = { bind = \"127.0.0.1:0\" }", &admin)
+    };
+    let proxy =
+        Proxy::start(&with(&[("stays", "operator"), ("goes", "operator"), ("sinks", "operator")]));
+    let open = |name: &str| {
+        let mut client = proxy.client_of("admin");
+        client.send(format!(
+            "GET /admin/events?kinds=audit&seconds=3600 HTTP/1.1\r\nHost: localhost\r\n\
+             Authorization: Bearer {name}-token-0123456789\r\n\r\n"
+        ));
+        proxy.wait_for_log(&format!("\"actor\":\"{name}\""));
+        client
+    };
+    let (mut stays, mut goes, mut sinks) = (open("stays"), open("goes"), open("sinks"));
+    proxy.rewrite_config(&with(&[("stays", "operator"), ("sinks", "viewer")]));
+    proxy.signal("HUP");
+    for stream in [&mut goes, &mut sinks] {
+        let text = String::from_utf8(stream.read_to_close()).expect("it is text");
+        assert!(text.contains("does not let its caller in any more"), "{text}");
+        assert!(text.ends_with("\r\n0\r\n\r\n"), "{text}");
+    }
+    proxy.wait_for_log("reloaded (SIGHUP)");
+    let mut client = proxy.client_of("admin");
+    client.send("POST /admin/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.read_response().status, 401);
+    let told = "POST /admin/drain";
+    let mut seen = String::new();
+    assert!(eventually(|| {
+        seen.push_str(&String::from_utf8_lossy(&stays.read_exactly(1)));
+        seen.contains(told) || seen.contains("auth_failure")
+    }));
+    assert_eq!(proxy.client().get("/").status, 200);
+}
+
+#[test]
+fn a_tap_ends_when_other_things_are_to_be_hidden() {
+    let proxy = Proxy::start(&edge(OK));
+    let mut tap = Stream::open(&proxy, "/admin/tap?seconds=3600");
+    proxy.rewrite_config(&format!("logging.redact.headers = [\"X-Session\"]\n{}", edge(OK)));
+    proxy.signal("HUP");
+    let lines = tap.rest();
+    let reason = lines.last().and_then(|line| line["reason"].as_str()).unwrap_or_default();
+    assert!(reason.contains("hides other things"), "{lines:?}");
+    still_works(&proxy);
+}
+
+#[test]
 fn a_stream_ends_by_its_time_and_in_whole_chunks() {
     let proxy = Proxy::start(&edge(OK));
     let mut client = proxy.client_of("admin");

@@ -33,6 +33,6 @@ pub(super) async fn stream(control: &Rc<Control>, call: &Call) -> Result<Answer,
     // Who answers this has been told what is wanted.
     control.ask(Question::Nothing).await;
     let bounds = stream::bounds(call);
-    let stream = Stream::new(seat, subscription, bounds);
+    let stream = Stream::new(seat, subscription, bounds, call);
     Ok(Answer::stream(stream).changed(format!("a stream of events for {:?}", bounds.1)))
 }

@@ -334,7 +334,7 @@ impl Request<'_> {
         if changes && !auth::origin_is_ours(self.head, bytes) {
             return Err(Refusal::ForeignOrigin);
         }
-        let caller = auth::caller(access, self.peer, self.head, bytes);
+        let caller = auth::caller(access, &auth::pass(self.peer, self.head, bytes));
         self.place.set_let_in(caller.is_ok());
         let refusal = match caller {
             Ok(caller) if caller.role >= needed => {
@@ -371,6 +371,7 @@ impl Request<'_> {
         let query = text(self.head.query.of(bytes));
         let (content_type, accept) = (header(b"content-type"), header(b"accept"));
         let if_match = header(b"if-match");
+        let pass = operation.role.map(|role| (auth::pass(self.peer, self.head, bytes), role));
         let body = input.read_body(self.head, operation.body_bytes_max()).await?;
         self.body_is_over = true;
         // Whoever may no longer come in must not finish what was begun.
@@ -386,7 +387,10 @@ impl Request<'_> {
         }
         let query = call::query(&query, operation.parameters)?;
         let (who, peer) = (who.to_owned(), self.peer);
-        let call = Call { values, query, accept, if_match, who, peer, body };
+        let call = Call { values, query, accept, if_match, who, peer, pass, body };
+        if let Some(refusal) = call.is_let_in_no_more(&self.control.plan()) {
+            return Err(refusal);
+        }
         (operation.run)(self.control, &call).await
     }
 

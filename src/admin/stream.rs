@@ -23,6 +23,7 @@ use crate::engine::{self, Side};
 use crate::events::bus::{Event, Received, Subscription};
 use crate::http::head::{RequestHead, Version};
 use crate::limits;
+use crate::plan::Plan;
 use crate::telemetry::timestamp;
 
 /// RFC 8259 texts, each on its line.
@@ -47,10 +48,15 @@ pub(super) struct Stream {
     /// `None`: by time only.
     left: Option<u64>,
     time: Duration,
+    /// Why a new plan ends it.
+    conditions: Vec<Condition>,
     /// Ends what was begun for it.
     _end: Option<Box<dyn std::any::Any>>,
     _seat: Seat,
 }
+
+/// `None`: it may go on.
+type Condition = Box<dyn Fn(&Plan) -> Option<&'static str>>;
 
 /// One of few.
 pub(super) struct Seat(Rc<Cell<usize>>);
@@ -86,8 +92,24 @@ impl Stream {
         seat: Seat,
         subscription: Subscription,
         (left, time): (Option<u64>, Duration),
+        call: &Call,
     ) -> Stream {
-        Stream { subscription, takes: Box::new(|_| true), left, time, _end: None, _seat: seat }
+        let call = call.clone();
+        let let_in = move |plan: &Plan| {
+            let refusal = call.is_let_in_no_more(plan);
+            refusal.map(|_| "a new configuration does not let its caller in any more")
+        };
+        let (takes, conditions) = (Box::new(|_: &Event| true), vec![Box::new(let_in) as Condition]);
+        Stream { subscription, takes, left, time, conditions, _end: None, _seat: seat }
+    }
+
+    /// Under each new plan.
+    pub(super) fn unless(
+        mut self,
+        condition: impl Fn(&Plan) -> Option<&'static str> + 'static,
+    ) -> Stream {
+        self.conditions.push(Box::new(condition));
+        self
     }
 
     /// Only these; `end` is dropped with the stream.
@@ -158,7 +180,18 @@ pub(super) async fn serve(
     let mut chunks = Chunks { socket, chunked, head: answer, patience };
     // Who waits for the first event knows that it will come.
     chunks.begin().await?;
-    let ends = control.until(stream.time, |control| control.draining.get() || place.is_over());
+    let (conditions, broken) = (std::mem::take(&mut stream.conditions), Cell::new(None));
+    let looked_at = Cell::new(0);
+    let is_broken = |control: &Control| {
+        let plan = control.plan();
+        if looked_at.replace(plan.version) != plan.version {
+            broken.set(conditions.iter().find_map(|condition| condition(&plan)));
+        }
+        broken.get().is_some()
+    };
+    let ends = control.until(stream.time, |control| {
+        control.draining.get() || place.is_over() || is_broken(control)
+    });
     let mut ends = std::pin::pin!(ends);
     let mut gone = std::pin::pin!(gone(input));
     let mut lines = Vec::new();
@@ -176,7 +209,7 @@ pub(super) async fn serve(
                 drop(stream);
                 control.want_events();
                 in_time(sending).await?;
-                return in_time(chunks.end()).await;
+                return in_time(end(&mut chunks, broken.get())).await;
             }
             Next::Gone => return Err(io::ErrorKind::ConnectionAborted.into()),
         }
@@ -185,7 +218,16 @@ pub(super) async fn serve(
     }
     drop(stream);
     control.want_events();
-    in_time(chunks.end()).await
+    in_time(end(&mut chunks, broken.get())).await
+}
+
+/// With the reason, if it is none that the reader knows of.
+async fn end(chunks: &mut Chunks<'_>, broken: Option<&str>) -> io::Result<()> {
+    if let Some(reason) = broken {
+        let line = format!("{}\n", json!({ "event_type": "ended", "reason": reason }));
+        chunks.piece(line.as_bytes()).await?;
+    }
+    chunks.end().await
 }
 
 /// The last that a reader gets.
