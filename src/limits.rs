@@ -442,6 +442,9 @@ pub const ADMIN_TOKEN_BYTES_MAX: usize = 4096;
 /// Most connections that one page of the admin API lists, and how many when it is not said.
 pub const ADMIN_CONNECTIONS_LISTED_MAX: u64 = 10_000;
 pub const ADMIN_CONNECTIONS_LISTED: u64 = 100;
+/// How long what an operator said of one address of a name outlives the address: lookups that leave one
+/// out for a moment do not undo a drain. Then it is forgotten, since the address may be another's.
+pub const OVERRIDE_GONE_MAX: Duration = Duration::from_secs(600);
 /// Longest reason that an operator gives for taking an endpoint out of service. Longer is answered
 /// 400: it is shown on every page that lists the endpoint.
 pub const ADMIN_REASON_CHARS_MAX: usize = 200;

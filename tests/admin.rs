@@ -881,6 +881,22 @@ fn the_running_configuration_is_shown_in_both_forms_without_secrets() {
 }
 
 #[test]
+fn levels_that_were_set_stay_until_a_reload_configures_others() {
+    let proxy = Proxy::start(&saying("a"));
+    let body = "{\"default\":\"debug\",\"modules\":{\"http\":\"warn\"}}";
+    assert_eq!(ask(&proxy, "PUT", "/admin/logging", JSON, body).status, 200);
+    let set = |level: &str| {
+        let page = json(&proxy.admin_get("/admin/logging"));
+        page["default"] == json!(level) && page["modules"] == json!({"http": "warn"})
+    };
+    assert_eq!(ask(&proxy, "POST", "/admin/reload", "", "").status, 200);
+    assert!(set("debug"));
+    proxy.rewrite_config(&format!("logging.level = \"warn\"\n{}", saying("a")));
+    assert_eq!(ask(&proxy, "POST", "/admin/reload", "", "").status, 200);
+    assert!(set("warn"));
+}
+
+#[test]
 fn log_levels_change_by_module_while_it_runs() {
     let proxy = Proxy::start(&edge(ROUTE));
     let json_line = "Content-Type: application/json\r\n";
@@ -1218,6 +1234,36 @@ fn an_endpoint_that_is_drained_gets_nothing_new_from_any_of_16_cores() {
     assert_eq!(ask(&proxy, "PUT", "/admin/config", TOML, &only_b).status, 200);
     assert_eq!(ask(&proxy, "PUT", "/admin/config", TOML, &toml).status, 200);
     assert_eq!(endpoint(&proxy, 0)["state"], "ready");
+}
+
+#[test]
+fn an_address_is_not_ready_while_its_name_is_out_of_service() {
+    let origin = Origin::start().on("GET /", Respond::text("a"));
+    let port = origin.address().port();
+    let proxy = Proxy::start(&edge(&format!(
+        "[[routes]]\nname = \"all\"\ncluster = \"app\"\n[clusters.app]\n\
+         endpoints = [{{ address = \"localhost:{port}\" }}]\n"
+    )));
+    let change = |endpoint: &str, what: &str| {
+        let path = format!("/admin/clusters/app/endpoints/{endpoint}:{port}/{what}");
+        ask(&proxy, "POST", &path, "", "")
+    };
+    assert_eq!(change("localhost", "maintenance").status, 200);
+    let refused = change("127.0.0.1", "ready");
+    assert_eq!(refused.status, 409);
+    assert!(refused.text().contains(&format!("endpoints/localhost:{port}/ready")), "{refused:?}");
+    assert_eq!(change("127.0.0.1", "drain").status, 200, "for when the name is back");
+    assert_eq!(change("localhost", "ready").status, 200);
+    let state = |address: &str| {
+        let page = json(&proxy.admin_get("/admin/clusters/app"));
+        let mut all = page["endpoints"].as_array().expect("a list").iter();
+        all.find(|it| it["address"] == json!(format!("{address}:{port}")))
+            .map(|it| it["state"].clone())
+    };
+    assert_eq!(state("127.0.0.1"), Some(json!("drained")));
+    assert_eq!(change("127.0.0.1", "ready").status, 200);
+    assert_eq!(state("127.0.0.1"), Some(json!("ready")));
+    assert!(eventually(|| proxy.client().get("/").status == 200));
 }
 
 #[test]

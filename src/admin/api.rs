@@ -351,7 +351,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..change(
             Method::Put,
             "/admin/logging",
-            "Sets all levels until the next start; what is left out is as configured.",
+            "Sets all levels until the next start, the default one until a reload that configures \
+             another; what is left out is as configured.",
             &[json(logging::SHAPE)],
             |control, call| Box::pin(logging::set(control, call)),
         )

@@ -168,10 +168,23 @@ fn cluster(control: &Control, key: ClusterKey, plan: &plan::Cluster, sums: &Sums
             let said = control.override_of(&plan.name, &configured.address, Some(address));
             endpoints.push(endpoint(configured, Some(address), said, sum));
         }
+        for address in control.absent_addresses(&plan.name, &configured.address) {
+            let said = control.override_of(&plan.name, &configured.address, Some(address));
+            endpoints.push(absent(endpoint(configured, Some(address), said, &Sum::default())));
+        }
     }
     let waiting = control.waiting(&plan.name);
     let cores_missing = sums.missing.clone();
     Cluster { name: plan.name.clone(), waiting, endpoints, cores_missing }
+}
+
+/// Only what was said of it is left.
+fn absent(mut shown: Endpoint) -> Endpoint {
+    if shown.state == Admission::Ready.label() {
+        shown.state = "unresolved";
+    }
+    shown.reason.push_str("; its name does not have this address at the moment");
+    shown
 }
 
 fn endpoint(

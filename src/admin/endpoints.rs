@@ -10,7 +10,7 @@ use crate::admin::clusters;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::control::Control;
-use crate::control::overrides::{Admission, Said};
+use crate::control::overrides::{Admission, Said, Target};
 use crate::limits;
 
 pub(super) const TAKES: Shape = Shape::Optional(&[("reason", Shape::Text)]);
@@ -69,6 +69,21 @@ pub(super) async fn weigh(control: &Rc<Control>, call: &Call) -> Result<Answer, 
     say(control, call, &Said::Weight(weight), &what, "").await
 }
 
+/// An address is not ready while its name is not.
+fn may_be_ready(control: &Control, cluster: &str, target: &Target) -> Result<(), Refusal> {
+    let Target::Of(name, _) = target else { return Ok(()) };
+    let of_name = control.override_of(cluster, name, None);
+    let state = of_name.map_or(Admission::Ready, |said| said.admission);
+    if state == Admission::Ready {
+        return Ok(());
+    }
+    Err(Refusal::Conflict(format!(
+        "{name}, the name of this address, is {state}, which holds for all of its addresses: take \
+         that back first, with POST /admin/clusters/{cluster}/endpoints/{name}/ready",
+        state = state.label()
+    )))
+}
+
 /// Answered when every core that is not stuck goes by it.
 async fn say(
     control: &Rc<Control>,
@@ -89,9 +104,16 @@ async fn say(
                        GET /admin/clusters lists all";
         return Err(Refusal::Absent(message.to_owned()));
     }
+    if let Said::Admission(Admission::Ready) = said {
+        targets.iter().try_for_each(|target| may_be_ready(control, cluster, target))?;
+    }
     let reason = if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") };
     control.say(cluster, targets, said, &reason);
     // It asks every core, and letters do not overtake each other: who answers has this one.
-    let answer = clusters::one(control, call).await?;
+    let gone = |_| {
+        let message = "it was done, but a reload has taken the cluster away meanwhile";
+        Refusal::Conflict(message.to_owned())
+    };
+    let answer = clusters::one(control, call).await.map_err(gone)?;
     Ok(answer.changed(format!("{cluster} {endpoint}: {reason}")))
 }

@@ -110,9 +110,13 @@ pub(crate) async fn serve(
 
 async fn accept(control: &Rc<Control>, mut listener: Listener, port: Port, places: &Rc<Places>) {
     loop {
-        let Ok(socket) = listener.accept().await else {
-            engine::sleep(limits::FULL_RETRY_INTERVAL).await;
-            continue;
+        let socket = match listener.accept().await {
+            Ok(socket) => socket,
+            Err(error) => {
+                places.complain_of_accept(&error);
+                engine::sleep(limits::FULL_RETRY_INTERVAL).await;
+                continue;
+            }
         };
         // Gone already: nobody to answer.
         let Ok(peer) = socket.peer_address() else { continue };

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Instant;
@@ -24,6 +25,9 @@ pub(super) struct Places {
     /// Of all ports.
     closed_in_all: Rc<Cell<u64>>,
     full: Complaint,
+    /// Accepts that failed since the start.
+    failed: Cell<u64>,
+    cannot_accept: Complaint,
 }
 
 /// What is known of one connection.
@@ -53,6 +57,20 @@ impl Places {
             closed: Cell::new(0),
             closed_in_all,
             full: Complaint::default(),
+            failed: Cell::new(0),
+            cannot_accept: Complaint::default(),
+        }
+    }
+
+    pub(super) fn complain_of_accept(&self, error: &io::Error) {
+        self.failed.set(self.failed.get() + 1);
+        if let Some(times) = self.cannot_accept.due(engine::now(), self.failed.get()) {
+            let name = self.port.name();
+            log::error!(
+                "the {name} port cannot accept connections: {error} ({times} tries failed since \
+                 this was last said); where descriptors are short, raise the open-file limit \
+                 (LimitNOFILE=, ulimit -n)"
+            );
         }
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use crate::control::overrides::Admission;
 use crate::engine::{CoreState, Level, Permits, Shared};
-use crate::events::bus::{Event, Kinds};
+use crate::events::bus::{Event, Kinds, Lost};
 use crate::events::queue::Producer;
 use crate::events::span_queue::SpanProducer;
 use crate::listener::blacklist::Blocked;
@@ -136,7 +136,7 @@ pub enum ToControl {
     /// What has happened, and how many events were lost before.
     Events {
         events: Vec<Event>,
-        lost: u64,
+        lost: Lost,
     },
     /// How often the blacklist has turned somebody away, since last time.
     Blocked(Vec<(Network, u64)>),

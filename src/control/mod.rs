@@ -139,7 +139,7 @@ impl Control {
                 self.installed[core].set(version);
             }
             ToControl::ListenerClosed(key) => self.held.borrow_mut().closed(key),
-            ToControl::Events { events, lost } => self.take_events(events, lost),
+            ToControl::Events { events, lost } => self.take_events(events, &lost),
             ToControl::Blocked(hits) => self.note_blocked(hits),
             ToControl::Lent(sockets) => self.upgrades.lent.borrow_mut().extend(sockets),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
@@ -259,6 +259,7 @@ impl Control {
     fn name_changed(&self, name: &NamedAddress) {
         self.clusters.borrow_mut().forget_unused_permits();
         self.registry.forget_unused();
+        self.tend_overrides();
         let current = self.current.borrow();
         for (cluster, &key) in current.plan.clusters.iter().zip(&current.cluster_keys) {
             if names::leads_to(&cluster.endpoints, name) {

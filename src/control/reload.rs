@@ -436,7 +436,10 @@ impl Control {
         bound.announce(&plan);
         let held = bound.take_held(&self.held.borrow());
         *self.held.borrow_mut() = held;
-        log_levels::set_default(plan.log_level);
+        // Else what an operator has set goes on.
+        if plan.log_level != self.plan().log_level {
+            log_levels::set_default(plan.log_level);
+        }
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let before = self.put_in_force(plan, bound.keys.clone());
         self.older.add(before, engine::now());

@@ -128,7 +128,7 @@ impl Blacklist {
         self.entries.len()
     }
 
-    /// Counts hits that a core reports for a network; false when it is no longer listed.
+    /// Counts hits that a core reports for a network; `None`: it is no longer listed.
     pub(crate) fn note_hits(&mut self, network: Network, hits: u64) -> Option<&Entry> {
         let entry = self.entries.get_mut(&key(network))?;
         entry.hits += hits;
