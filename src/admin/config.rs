@@ -6,16 +6,29 @@ use toml::{Table, Value};
 
 use crate::admin::api::JSON;
 use crate::admin::call::{Answer, Call};
-use crate::admin::changes;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
+use crate::admin::{changes, is_one_of};
+use crate::config::Syntax;
 use crate::control::Control;
 use crate::shard::rejected::is_secret;
 
 pub(super) const SHAPE: Shape = Shape::Anything;
 pub(super) const TOML: &str = "application/toml";
-/// Of a body that is TOML.
-pub(super) const TYPES: &[&str] = &[TOML, "text/plain"];
+/// Of a body that is a configuration. YAML's is that of RFC 9512.
+pub(super) const TYPES: &[&str] = &[TOML, "application/yaml", JSON, "text/plain"];
+
+/// As [`TYPES`].
+pub(super) fn syntax_of(content_type: &str) -> Option<Syntax> {
+    let is = |name: &str| is_one_of(content_type, &[name]);
+    if is(JSON) {
+        return Some(Syntax::Json);
+    }
+    if is("application/yaml") {
+        return Some(Syntax::Yaml);
+    }
+    is_one_of(content_type, &[TOML, "text/plain"]).then_some(Syntax::Toml)
+}
 
 const HIDDEN: &str = "(hidden)";
 
@@ -27,7 +40,8 @@ pub(super) async fn page(control: &Rc<Control>, call: &Call) -> Result<Answer, R
     let page = match made.filter(|made| (made.version, made.form) == (version, form)) {
         Some(made) => made.page,
         None => {
-            let page = Rc::new(beside(control, move || rendered(&plan.written, form)).await?);
+            let work = move || rendered(Syntax::Toml, &plan.written, form);
+            let page = Rc::new(beside(control, work).await?);
             let made = Shown { version, form, page: Rc::clone(&page) };
             *control.desk.shown.borrow_mut() = Some(made);
             page
@@ -47,11 +61,12 @@ pub(super) struct Shown {
 /// A text that was read without mistakes before, in the form that is wanted.
 pub(super) async fn shown(
     control: &Control,
+    syntax: Syntax,
     text: String,
     accept: &str,
 ) -> Result<Answer, Refusal> {
     let form = form(accept);
-    let page = beside(control, move || rendered(&text, form)).await?;
+    let page = beside(control, move || rendered(syntax, &text, form)).await?;
     Ok(Answer::page(form, page))
 }
 
@@ -64,11 +79,13 @@ async fn beside(
     control.beside(work).await.ok_or_else(panicked)
 }
 
-fn rendered(text: &str, form: &'static str) -> Vec<u8> {
-    let mut table: Table = text.parse().expect("it was read as TOML before");
+fn rendered(syntax: Syntax, text: &str, form: &'static str) -> Vec<u8> {
+    let mut table: Table = syntax.table(text);
     hide(&mut table);
     match form {
-        TOML => toml::to_string(&table).expect("it was TOML before").into_bytes(),
+        TOML => {
+            toml::to_string(&table).expect("each of its values has a form in TOML").into_bytes()
+        }
         _ => Answer::json(&table).body,
     }
 }

@@ -382,8 +382,10 @@ impl Request<'_> {
         if self.place.is_over() {
             return Err(Refusal::Http(Failure::ClientClosed));
         }
-        match operation.takes_toml() {
-            true if !is_one_of(&content_type, config::TYPES) => return Err(Refusal::NotToml),
+        match operation.takes_configuration() {
+            true if !is_one_of(&content_type, config::TYPES) => {
+                return Err(Refusal::NotConfiguration);
+            }
             false if !body.is_empty() && !is_one_of(&content_type, &[api::JSON]) => {
                 return Err(Refusal::NotJson);
             }
@@ -391,7 +393,7 @@ impl Request<'_> {
         }
         let query = call::query(&query, operation.parameters)?;
         let (who, peer) = (who.to_owned(), self.peer);
-        let call = Call { values, query, accept, if_match, who, peer, pass, body };
+        let call = Call { values, query, content_type, accept, if_match, who, peer, pass, body };
         if let Some(refusal) = call.is_let_in_no_more(&self.control.plan()) {
             return Err(refusal);
         }
@@ -421,6 +423,7 @@ impl Request<'_> {
                 content_type: answer.content_type,
                 body: Cow::Borrowed(&answer.body),
                 extra: Extra::None,
+                varies: false,
             },
             // Nobody is there to read it.
             Err(refusal) if refusal.status() == 0 => return Err(()),
