@@ -26,6 +26,13 @@ pub(super) struct Keeper {
     /// What the file has is older.
     unsaved: Cell<bool>,
     saving: Cell<bool>,
+    /// At this moment: `saving` goes on for a while, so that changes that follow are written at once.
+    writing: Cell<bool>,
+    /// Counts up with every change.
+    changes: Cell<u64>,
+    /// The changes that the cores have been told of.
+    sent: Cell<u64>,
+    sending: Cell<bool>,
     /// A file that could not be read to its end: saving would lose what is in it.
     unread: RefCell<Option<PathBuf>>,
 }
@@ -112,13 +119,38 @@ impl Control {
     }
 
     fn blacklist_changed(self: &Rc<Self>) {
-        self.send_blacklist();
+        self.blacklist.changes.update(|changes| changes + 1);
+        if !self.blacklist.sending.replace(true) {
+            engine::spawn(Rc::clone(self).send_changes());
+        }
         self.save_blacklist();
         self.wake();
     }
 
+    /// At once, and those that follow together: making a long list anew for each would leave this
+    /// core no time for anything else.
+    async fn send_changes(self: Rc<Self>) {
+        while self.blacklist.sent.get() != self.blacklist.changes.get() {
+            let begun = engine::precise_now();
+            self.send_blacklist();
+            self.wake();
+            let took = engine::precise_now().saturating_duration_since(begun);
+            engine::sleep(took * limits::BLACKLIST_REST).await;
+        }
+        self.blacklist.sending.set(false);
+    }
+
+    /// Until what was changed so far is on its way to every core.
+    pub(crate) async fn blacklist_sent(&self) {
+        let changes = self.blacklist.changes.get();
+        while self.blacklist.sent.get() < changes {
+            self.changed_once().await;
+        }
+    }
+
     /// To every data core; the newest replaces the one before.
     pub(super) fn send_blacklist(&self) {
+        self.blacklist.sent.set(self.blacklist.changes.get());
         let blocked = Shared::new(self.blacklist.list.borrow().blocked());
         self.to_shards(|| ToShard::Blacklist(blocked.share()));
     }
@@ -138,7 +170,10 @@ impl Control {
                 }
                 let entries = control.blacklisted(usize::MAX);
                 let name = path.display().to_string();
+                control.blacklist.writing.set(true);
                 let written = control.watch.pool().run(move || write(&path, &entries)).await;
+                control.blacklist.writing.set(false);
+                control.wake();
                 if let Some(Err(error)) = written {
                     log::error!("{name}: the blacklist cannot be saved, for now: {error}");
                     control.blacklist.unsaved.set(true);
@@ -146,6 +181,8 @@ impl Control {
                         break;
                     }
                     engine::sleep(limits::BLACKLIST_SAVE_INTERVAL).await;
+                } else {
+                    control.until(limits::BLACKLIST_SAVE_PACE, |c| c.draining.get()).await;
                 }
             }
             control.blacklist.saving.set(false);
@@ -155,7 +192,8 @@ impl Control {
 
     /// What was changed last is in the file, or cannot be.
     pub(super) fn is_blacklist_saved(&self) -> bool {
-        !self.blacklist.saving.get()
+        let Keeper { saving, unsaved, writing, .. } = &self.blacklist;
+        !saving.get() || !(unsaved.get() || writing.get())
     }
 
     /// What a core has turned away.

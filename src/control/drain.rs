@@ -73,7 +73,15 @@ impl Control {
     }
 
     fn tell(&self, service: Service) {
-        self.service.set(service);
+        let before = self.service.replace(service);
+        if before != service {
+            let reason = match service {
+                Service::Serving => "an operator put it back in service",
+                Service::Leaving => "an operator took it out of service: it is not ready any more",
+                Service::Closing => "out of service: every answer closes its connection now",
+            };
+            self.tell_health("process", self.state().label(), reason);
+        }
         self.publish_health();
         self.to_shards(|| ToShard::Service(service));
     }

@@ -14,7 +14,8 @@ use crate::limits;
 pub(super) struct Letters {
     core: usize,
     outbox: Outbox<ToShard>,
-    /// Oldest first. Bounded: one for each plan and each cluster, and the few that end a core.
+    /// Oldest first. The newest of each kind, and of each cluster; and, while a core is stuck, every
+    /// plan that it has not taken, since sockets come with it.
     kept: RefCell<VecDeque<ToShard>>,
 }
 

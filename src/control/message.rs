@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use crate::control::overrides::Admission;
 use crate::engine::{CoreState, Level, Permits, Shared};
-use crate::events::bus::{Event, Kinds};
+use crate::events::bus::{Event, Kinds, Lost};
 use crate::events::queue::Producer;
 use crate::events::span_queue::SpanProducer;
 use crate::listener::blacklist::Blocked;
@@ -76,6 +76,8 @@ pub enum Service {
 /// What an operator wants to know of every core.
 #[derive(Clone, Copy, Debug)]
 pub enum Question {
+    /// Only that it has read its mail up to here: letters do not overtake each other.
+    Nothing,
     Clusters,
     /// So many of them, and how many each listener has.
     Connections(usize),
@@ -86,6 +88,7 @@ pub enum Question {
 
 #[derive(Debug)]
 pub enum Findings {
+    Nothing,
     /// Of the newest generation.
     Clusters(Vec<(ClusterKey, Vec<EndpointState>)>),
     Connections {
@@ -136,7 +139,7 @@ pub enum ToControl {
     /// What has happened, and how many events were lost before.
     Events {
         events: Vec<Event>,
-        lost: u64,
+        lost: Lost,
     },
     /// How often the blacklist has turned somebody away, since last time.
     Blocked(Vec<(Network, u64)>),

@@ -5,20 +5,22 @@
 mod audit;
 mod blacklist;
 mod clusters;
-mod complaint;
+pub(crate) mod complaint;
 mod config_file;
 pub(crate) mod drain;
+pub(crate) mod ending;
 mod events;
 mod exporters;
 mod file_watch;
 pub(crate) mod generations;
 mod health;
 pub(crate) mod history;
-mod inquiry;
+pub(crate) mod inquiry;
 mod letters;
 pub mod message;
 mod names;
 mod notify;
+mod overdue;
 pub(crate) mod overrides;
 mod own_ports;
 mod pid_file;
@@ -137,7 +139,7 @@ impl Control {
                 self.installed[core].set(version);
             }
             ToControl::ListenerClosed(key) => self.held.borrow_mut().closed(key),
-            ToControl::Events { events, lost } => self.take_events(events, lost),
+            ToControl::Events { events, lost } => self.take_events(events, &lost),
             ToControl::Blocked(hits) => self.note_blocked(hits),
             ToControl::Lent(sockets) => self.upgrades.lent.borrow_mut().extend(sockets),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
@@ -257,6 +259,7 @@ impl Control {
     fn name_changed(&self, name: &NamedAddress) {
         self.clusters.borrow_mut().forget_unused_permits();
         self.registry.forget_unused();
+        self.tend_overrides();
         let current = self.current.borrow();
         for (cluster, &key) in current.plan.clusters.iter().zip(&current.cluster_keys) {
             if names::leads_to(&cluster.endpoints, name) {
@@ -340,6 +343,14 @@ impl Control {
         .await
     }
 
+    /// What takes long, on another thread; `None`: it panicked.
+    pub(crate) async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.watch.pool().run(work).await
+    }
+
     /// Until the next letter, or change of anything.
     async fn changed_once(&self) {
         let mut waited = false;
@@ -361,7 +372,7 @@ impl Control {
         }
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let wakers = std::mem::take(&mut *self.changed.borrow_mut());
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -459,13 +470,16 @@ async fn again(signals: &mut Signals) {
     }
 }
 
-enum Either<A, B> {
+pub(crate) enum Either<A, B> {
     First(A),
     Second(B),
 }
 
 /// Whichever is ready first.
-async fn first<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> Either<A, B> {
+pub(crate) async fn first<A, B>(
+    a: impl Future<Output = A>,
+    b: impl Future<Output = B>,
+) -> Either<A, B> {
     let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
     std::future::poll_fn(|context| {
         if let Poll::Ready(value) = a.as_mut().poll(context) {

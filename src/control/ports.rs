@@ -2,11 +2,8 @@
 //! be had refuses the whole plan. A listener that stays keeps its very sockets, and with them the
 //! connections that the kernel has queued there.
 
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::rc::Rc;
-use std::task::{Poll, Waker};
 
 use crate::control::start::StartError;
 use crate::control::upgrade::{Described, Inherited, Use};
@@ -252,27 +249,4 @@ fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> StartErr
     let known = CURES.iter().find(|(kind, _)| *kind == error.kind());
     let cure = known.map_or("check the address", |(_, cure)| cure);
     StartError::new(format!("cannot listen on {address} as {name}: {error}; {cure}"))
-}
-
-/// Says once that something is to end.
-#[derive(Clone, Default)]
-pub(super) struct Ending(Rc<(Cell<bool>, RefCell<Option<Waker>>)>);
-
-impl Ending {
-    pub(super) fn end(&self) {
-        self.0.0.set(true);
-        let waker = self.0.1.borrow_mut().take();
-        waker.into_iter().for_each(Waker::wake);
-    }
-
-    pub(super) async fn come(&self) {
-        std::future::poll_fn(|context| {
-            if self.0.0.get() {
-                return Poll::Ready(());
-            }
-            *self.0.1.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
 }

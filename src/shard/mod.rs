@@ -249,6 +249,7 @@ impl Shard {
 
     fn findings(&self, question: Question) -> Findings {
         match question {
+            Question::Nothing => Findings::Nothing,
             Question::Clusters => {
                 let generation = self.generation();
                 let clusters = generation.clusters().iter();
