@@ -47,6 +47,11 @@ pub enum Command {
     /// Explain a key of the configuration, or list all of them
     Explain { key: Option<String> },
     /// Have a running process hand its sockets to a new one; exit 1 when that fails
+    ///
+    /// The new process reads the configuration file and takes the listening sockets over; the old
+    /// one then drains. Should the new one die meanwhile, for 5 s at least, the old one takes
+    /// connections again. Not noticed: one that hangs, and one that dies after the old one has
+    /// ended; lost: what the dead one had accepted. SIGUSR2 does the same.
     Upgrade(Upgrade),
     /// Print the version
     Version,

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -282,6 +282,111 @@ fn a_process_that_drains_starts_no_other() {
     proxy.signal("USR2");
     proxy.wait_for_log("is refused: the process is draining");
     assert_eq!(client.read_response().status, 502);
+}
+
+const AGAIN: &str = "this process takes connections again";
+
+#[test]
+fn the_old_process_takes_connections_again_when_the_new_one_dies() {
+    let other = "[[listeners]]\nname = \"other\"\nbind = \"127.0.0.1:0\"\n";
+    let unwatched = "hot_reload = { watch = false }\npid_file = \"pid\"\n";
+    let config = format!("{unwatched}{}{other}", with_cores(2));
+    let mut proxy = Proxy::start(&config);
+    let (address, gone) = (proxy.address("edge"), proxy.address("other"));
+    let pid_file = proxy.directory().join("pid");
+    // The new process does not take one of the listeners.
+    proxy.rewrite_config(&config.replace(other, ""));
+    let mut successors = Successors::default();
+    let mut kept = RawClient::connect(address);
+    assert_eq!(kept.get("/ok").status, 200);
+    let new = successors.upgrade(&proxy);
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
+    signal(new, "KILL");
+    proxy.wait_for_log(AGAIN);
+    // Over all its sockets, those of the listener that had gone included.
+    for _ in 0..32 {
+        assert_eq!(RawClient::connect(address).get("/ok").text(), "ok");
+    }
+    for _ in 0..8 {
+        assert_eq!(RawClient::connect(gone).get("/ok").text(), "ok");
+    }
+    let idle = || proxy.admin_get("/admin/status").text().contains("\"upgrade\": \"idle\"");
+    assert!(eventually(idle), "{}", proxy.admin_get("/admin/status").text());
+    assert_eq!(fs::read_to_string(pid_file).unwrap().trim(), proxy.pid().to_string());
+    // It reloads and hands over as before.
+    successors.0.clear();
+    proxy.signal("HUP");
+    proxy.wait_for_log("reloaded (SIGHUP)");
+    successors.upgrade(&proxy);
+    assert_eq!(RawClient::connect(address).get("/ok").text(), "ok");
+    assert!(proxy.wait_exit(Duration::from_secs(20)).success(), "{}", proxy.log());
+    assert_eq!(RawClient::connect(address).get("/ok").text(), "ok");
+}
+
+#[test]
+fn no_connection_is_left_waiting_when_the_new_process_dies() {
+    let mut proxy = Proxy::start(&with_cores(2));
+    let address = proxy.address("edge");
+    let mut successors = Successors::default();
+    let new = successors.upgrade(&proxy);
+    assert_eq!(RawClient::connect(address).get("/ok").text(), "ok");
+    // It accepts nothing any more, and then it is gone.
+    signal(new, "STOP");
+    let mut waiting: Vec<_> = (0..16).map(|_| RawClient::connect(address)).collect();
+    for client in &mut waiting {
+        client.send("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    signal(new, "KILL");
+    // The kernel may have accepted some for the one that died; those are told at once.
+    for client in &mut waiting {
+        match client.try_read_response_to("GET") {
+            Ok(response) => assert_eq!(response.text(), "ok"),
+            Err(error) => assert_ne!(error.kind(), ErrorKind::WouldBlock, "left to wait"),
+        }
+    }
+    proxy.wait_for_log(AGAIN);
+    assert_eq!(RawClient::connect(address).get("/ok").text(), "ok");
+    proxy.signal("TERM");
+    assert!(proxy.wait_exit(Duration::from_secs(20)).success(), "{}", proxy.log());
+}
+
+#[test]
+fn a_new_process_that_is_told_to_stop_is_not_replaced() {
+    let origin =
+        Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(2500)));
+    let mut proxy = Proxy::start(&edge(&format!(
+        "{OK}[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
+         [clusters.app]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    )));
+    let address = proxy.address("edge");
+    let mut client = proxy.client();
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_for_requests(1);
+    let mut successors = Successors::default();
+    let new = successors.upgrade(&proxy);
+    signal(new, "TERM");
+    assert!(eventually(|| !is_alive(new)), "{}", proxy.log());
+    let refused = || std::net::TcpStream::connect(address).is_err();
+    assert!(eventually(refused), "nobody listens any more:\n{}", proxy.log());
+    assert_eq!(client.read_response().text(), "slow");
+    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
+    assert!(!proxy.log().contains(AGAIN), "{}", proxy.log());
+}
+
+#[test]
+fn a_listener_that_the_new_process_closes_is_not_kept_open_by_the_old_one() {
+    let other = "[[listeners]]\nname = \"other\"\nbind = \"127.0.0.1:0\"\n";
+    let proxy = Proxy::start(&edge(&format!("{OK}{other}")));
+    let gone = proxy.address("other");
+    let mut successors = Successors::default();
+    let new = successors.upgrade(&proxy);
+    proxy.rewrite_config(&edge(OK));
+    signal(new, "HUP");
+    proxy.wait_for_log("reloaded (SIGHUP)");
+    let refused = || std::net::TcpStream::connect(gone).is_err();
+    assert!(eventually(refused), "{}", proxy.log());
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
 }
 
 /// The command beside the process: what it printed, and how it exited.

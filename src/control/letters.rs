@@ -64,6 +64,7 @@ fn keep(kept: &mut VecDeque<ToShard>, letter: ToShard) {
         ToShard::Install(_)
         | ToShard::LendSockets
         | ToShard::Drain { .. }
+        | ToShard::TakeAgain(_)
         | ToShard::Stop
         | ToShard::Connection(..)
         | ToShard::MakeRoom(_)

@@ -48,6 +48,9 @@ pub enum ToShard {
         /// Another process accepts from these now: what is queued there is its own.
         handed_over: Vec<ListenerKey>,
     },
+    /// From the control core: whoever had taken over is gone, so accept again, from these. Answered
+    /// by `TakesAgain`.
+    TakeAgain(Vec<(ListenerKey, TcpListener)>),
     /// From the control core: end now, whatever runs.
     Stop,
     /// From another data core, which has more connections: nothing was read from it yet.
@@ -150,6 +153,10 @@ pub enum ToControl {
     },
     /// Said again when a connection from another core arrived after it.
     Drained {
+        core: usize,
+    },
+    /// It has these sockets, and has said before this whatever it said of draining.
+    TakesAgain {
         core: usize,
     },
     /// Clients wait for room in `limits.max_concurrent_connections`. Said about once a second.

@@ -15,9 +15,9 @@ use crate::cli::Source;
 use crate::config;
 use crate::control::exporters;
 use crate::control::history::Applied;
+use crate::control::inherited::Inherited;
 use crate::control::own_ports::OwnPorts;
 use crate::control::ports::{Bound, Held};
-use crate::control::upgrade::Inherited;
 use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
 use crate::events::publisher::{Files, Opened};
@@ -427,6 +427,8 @@ impl Control {
             return Err(refused);
         }
         let version = plan.version;
+        // Listeners may go, and the process before this one would keep their queues open.
+        self.predecessor.borrow_mut().settled();
         bound.announce(&plan);
         let held = bound.take_held(&self.held.borrow());
         *self.held.borrow_mut() = held;

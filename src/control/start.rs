@@ -16,6 +16,7 @@ use crate::control::complaint::Complaint;
 use crate::control::exporters::{self, Exporters};
 use crate::control::file_watch;
 use crate::control::generations::{self, Older};
+use crate::control::inherited::{Inherited, Predecessor};
 use crate::control::letters::{self, Letters};
 use crate::control::message::{Service, ToControl, ToShard};
 use crate::control::names::{self, Watch};
@@ -26,7 +27,7 @@ use crate::control::ports::{Bound, Held};
 use crate::control::registry::Registry;
 use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
-use crate::control::upgrade::{Inherited, Program, Upgrades};
+use crate::control::upgrade::{Program, Upgrades};
 use crate::control::{Control, ControlMail, Current, Run, life};
 use crate::engine::{self, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals};
 use crate::events::bus::{Bus, Kinds};
@@ -185,6 +186,7 @@ impl Parts {
             open_files,
             program: self.program,
             upgrades: Upgrades::default(),
+            predecessor: RefCell::new(Predecessor::default()),
             notify: Notify::from_environment(),
             blacklist: self.blacklist,
             bus: Bus::default(),
@@ -200,6 +202,7 @@ impl Parts {
             inquiries: RefCell::default(),
             service_turn: Cell::new(0),
             drained: (0..cores).map(|_| Cell::new(false)).collect(),
+            resumed: (0..cores).map(|_| Cell::new(false)).collect(),
             installed: (0..cores).map(|_| Cell::new(0)).collect(),
             failed: RefCell::new(None),
             changed: RefCell::default(),
@@ -266,12 +269,12 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
         }
     };
     control.change_ports(bound.metrics, bound.admin);
-    inherited.ready();
+    control.predecessor.replace(inherited.ready());
     control.notify.ready(version);
     engine::spawn(blacklist::expire(Rc::clone(&control)));
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
-    let outcome = life(&control, &mut signals).await;
+    let outcome = life(&control, &mut signals, &pid_file).await;
     drop(pid_file);
     control.audit_process(Event::ProcessStop);
     let (publisher, exporters) = control.totals.borrow_mut().take_writers();

@@ -14,6 +14,7 @@ mod spans;
 pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -24,7 +25,7 @@ use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
 use crate::listener::blacklist::Guard;
-use crate::plan::OnFull;
+use crate::plan::{ListenerKey, OnFull};
 use crate::shard::connections::{Connections, Seat};
 use crate::shard::counters::Counters;
 use crate::shard::doors::{Door, Doors, Wanted};
@@ -142,6 +143,7 @@ impl Shard {
             | ToShard::WantEvents(_)
             | ToShard::Tap(_)
             | ToShard::Drain { .. }
+            | ToShard::TakeAgain(_)
             | ToShard::Stop => self.follow(letter),
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
@@ -181,6 +183,11 @@ impl Shard {
             ToShard::Drain { handed_over } => {
                 self.doors.hand_over(&handed_over);
                 self.drain(!handed_over.is_empty());
+            }
+            ToShard::TakeAgain(sockets) => {
+                self.life.resume();
+                self.listen(sockets);
+                self.mail.to_control(ToControl::TakesAgain { core: self.mail.core() });
             }
             ToShard::Stop => self.life.stop(),
             ToShard::Connection(key, fd, peer) => {
@@ -226,13 +233,17 @@ impl Shard {
             // Those that came by a door that closes find it closing.
             engine::wake_all();
         }
-        for (key, socket) in install.sockets {
-            let Some(door) = self.doors.find(key) else { continue };
-            engine::spawn(listener::accept(Rc::clone(self), door, engine::Listener::adopt(socket)));
-        }
+        self.listen(install.sockets);
         self.stir();
         self.early.take().into_iter().for_each(|letter| self.follow(letter));
         self.mail.to_control(ToControl::Installed { core: self.mail.core(), version });
+    }
+
+    fn listen(self: &Rc<Self>, sockets: Vec<(ListenerKey, TcpListener)>) {
+        for (key, socket) in sockets {
+            let Some(door) = self.doors.find(key) else { continue };
+            engine::spawn(listener::accept(Rc::clone(self), door, engine::Listener::adopt(socket)));
+        }
     }
 
     fn report(&self, round: u64) {
@@ -287,8 +298,9 @@ impl Shard {
             let shard = Rc::clone(self);
             engine::spawn(async move {
                 engine::sleep(limits::UPGRADE_IDLE_GRACE).await;
-                shard.life.patient.set(false);
-                engine::expire_parked();
+                if shard.life.patient.replace(false) {
+                    engine::expire_parked();
+                }
             });
         } else {
             engine::expire_parked();
@@ -300,6 +312,9 @@ impl Shard {
         let shard = Rc::clone(self);
         engine::spawn(async move {
             shard.life.until_empty().await;
+            if !shard.life.is_draining() {
+                return; // it takes connections again
+            }
             shard.log.flush(shard.counters());
             shard.events.flush(&shard.mail);
             shard.mail.to_control(ToControl::Drained { core: shard.mail.core() });
@@ -416,6 +431,12 @@ impl Life {
         self.wake();
     }
 
+    fn resume(&self) {
+        self.draining.set(false);
+        self.patient.set(false);
+        self.wake();
+    }
+
     fn stop(&self) {
         self.stopped.set(true);
         self.wake();
@@ -431,7 +452,7 @@ impl Life {
     }
 
     async fn until_empty(&self) {
-        self.until(|life| life.sessions.get() == 0).await;
+        self.until(|life| life.sessions.get() == 0 || !life.draining.get()).await;
     }
 
     async fn until(&self, reached: impl Fn(&Life) -> bool) {
