@@ -363,8 +363,8 @@ pub const UPGRADE_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long clients of a process that was replaced may be between two requests: their next one is
 /// answered, and the answer says that the connection closes. Then they are closed.
 pub const UPGRADE_IDLE_GRACE: Duration = Duration::from_secs(5);
-/// How long a process that was replaced stays at least, to take connections again should the new one
-/// die. Later, it does so for as long as it drains.
+/// How long a process that was replaced stays at least, to take connections again should the new
+/// one die. Later, it does so for as long as it drains.
 pub const UPGRADE_WATCH_TIME: Duration = Duration::from_secs(5);
 /// Largest description of the sockets of an upgrade. Larger is refused: it is none of ours.
 pub const UPGRADE_MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -41,8 +41,8 @@ pub enum ToShard {
     Tap(Option<Box<Tap>>),
     /// From the control core: who may not connect from now on.
     Blacklist(Shared<Blocked>),
-    /// From the control core: answered by `Lent`.
-    LendSockets,
+    /// From the control core: answered by `Lent` with the same number.
+    LendSockets(u64),
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
     Drain {
         /// Another process accepts from these now: what is queued there is its own.
@@ -140,8 +140,8 @@ pub enum ToControl {
     },
     /// How often the blacklist has turned somebody away, since last time.
     Blocked(Vec<(Network, u64)>),
-    /// Duplicates of all listening sockets of this core.
-    Lent(Vec<(ListenerKey, TcpListener)>),
+    /// Duplicates of all listening sockets of this core, for the upgrade of this number.
+    Lent(u64, Vec<(ListenerKey, TcpListener)>),
     State {
         core: usize,
         state: Box<ShardState>,

@@ -151,7 +151,7 @@ impl Control {
             }
             ToControl::Events { events, lost } => self.take_events(events, lost),
             ToControl::Blocked(hits) => self.note_blocked(hits),
-            ToControl::Lent(sockets) => self.upgrades.lent.borrow_mut().extend(sockets),
+            ToControl::Lent(round, sockets) => self.upgrades.lent.borrow_mut().add(round, sockets),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
             ToControl::Findings { core, number, findings } => {
                 self.inquiries.borrow_mut().answered(number, core, *findings);

@@ -95,13 +95,35 @@ pub(super) struct Ready {
 /// One at a time, and once it has succeeded none.
 #[derive(Debug, Default)]
 pub(super) struct Upgrades {
-    pub(super) lent: RefCell<Vec<(ListenerKey, TcpListener)>>,
+    pub(super) lent: RefCell<Lent>,
     /// A listener for each socket of it that a core has closed, while this process drains.
     pub(super) left: RefCell<Vec<ListenerKey>>,
     state: RefCell<State>,
     /// To the process that is being started.
     stream: RefCell<Option<UnixStream>>,
     given_up: Cell<bool>,
+}
+
+/// What the cores have lent for an upgrade.
+#[derive(Debug, Default)]
+pub(super) struct Lent {
+    round: u64,
+    sockets: Vec<(ListenerKey, TcpListener)>,
+}
+
+impl Lent {
+    /// Nothing yet, for the next upgrade. Its number.
+    fn begin(&mut self) -> u64 {
+        *self = Lent { round: self.round + 1, sockets: Vec::new() };
+        self.round
+    }
+
+    /// What comes late, for an upgrade that is over, is closed.
+    pub(super) fn add(&mut self, round: u64, sockets: Vec<(ListenerKey, TcpListener)>) {
+        if round == self.round {
+            self.sockets.extend(sockets);
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -228,14 +250,14 @@ impl Control {
 
     /// A duplicate of every listening socket of the process.
     async fn all_sockets(&self) -> Result<Vec<(Described, TcpListener)>, String> {
-        self.upgrades.lent.borrow_mut().clear();
-        self.to_shards(|| ToShard::LendSockets);
+        let round = self.upgrades.lent.borrow_mut().begin();
+        self.to_shards(|| ToShard::LendSockets(round));
         let wanted = self.held.borrow().listening_sockets();
-        let all = |control: &Control| control.upgrades.lent.borrow().len() >= wanted;
+        let all = |control: &Control| control.upgrades.lent.borrow().sockets.len() >= wanted;
         if !self.until(limits::INSTALL_TIMEOUT, all).await {
             return Err("a data core does not lend its sockets".to_owned());
         }
-        let lent = self.upgrades.lent.take();
+        let lent = std::mem::take(&mut self.upgrades.lent.borrow_mut().sockets);
         let held = self.held.borrow();
         let known = |(key, socket)| Some((held.describe(key)?, socket));
         let mut sockets: Vec<_> = lent.into_iter().filter_map(known).collect();
@@ -310,5 +332,24 @@ pub(super) fn end_of(child: &mut Child) -> Option<ExitStatus> {
             return None;
         }
         thread::sleep(limits::CORE_STOP_LOOK_INTERVAL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_that_are_lent_too_late_are_not_those_of_the_next_upgrade() {
+        let socket = |key| {
+            let socket = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+            vec![(ListenerKey(key), socket)]
+        };
+        let mut lent = Lent::default();
+        let (first, second) = (lent.begin(), lent.begin());
+        lent.add(first, socket(1));
+        lent.add(second, socket(2));
+        let keys: Vec<ListenerKey> = lent.sockets.iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys, [ListenerKey(2)]);
     }
 }

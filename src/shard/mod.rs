@@ -152,7 +152,7 @@ impl Shard {
             | ToShard::Report(_)
             | ToShard::Question(..)
             | ToShard::MakeRoom(_)
-            | ToShard::LendSockets
+            | ToShard::LendSockets(_)
             | ToShard::SlotFree(_)
             | ToShard::Recall(_) => {}
         }
@@ -179,7 +179,9 @@ impl Shard {
                 self.tell_blocked();
                 self.guard.install(blocked);
             }
-            ToShard::LendSockets => self.mail.to_control(ToControl::Lent(self.doors.lend())),
+            ToShard::LendSockets(round) => {
+                self.mail.to_control(ToControl::Lent(round, self.doors.lend()));
+            }
             ToShard::Drain { handed_over } => {
                 self.doors.hand_over(&handed_over);
                 self.drain(!handed_over.is_empty());
