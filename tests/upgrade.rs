@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
 
+use serde_json::Value;
 use support::{After, Origin, Proxy, RawClient, Respond, TempDir, edge, eventually, signal};
 
 const OK: &str = "[[routes]]\nname = \"ok\"\npaths = [\"/ok\"]\n\
@@ -389,6 +390,148 @@ fn a_listener_that_the_new_process_closes_is_not_kept_open_by_the_old_one() {
     assert_eq!(proxy.client().get("/ok").text(), "ok");
 }
 
+fn ask(proxy: &Proxy, method: &str, path: &str, body: &str) -> Value {
+    let mut client = proxy.client_of("admin");
+    let kind = if path.starts_with("/admin/config") { "toml" } else { "json" };
+    client.send(format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/{kind}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    let response = client.read_response_to(method);
+    assert_eq!(response.status, 200, "{method} {path}: {}", response.text());
+    serde_json::from_str(response.text()).expect("the admin API answers JSON")
+}
+
+fn blacklisted(proxy: &Proxy) -> Vec<String> {
+    let page = ask(proxy, "GET", "/admin/blacklist", "");
+    let entries = page["entries"].as_array().expect("a list").iter();
+    entries.map(|entry| entry["ip"].as_str().expect("a text").to_owned()).collect()
+}
+
+fn with_cluster(origin: &Origin) -> String {
+    edge(&format!(
+        "{OK}[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
+         [clusters.app]\nendpoints = [{{ address = \"{}\" }}, {{ address = \"127.0.0.2:1\" }}]\n",
+        origin.address()
+    ))
+}
+
+#[test]
+fn what_operators_have_said_goes_on_in_the_new_process() {
+    let origin = Origin::start().on("GET /", Respond::text("x"));
+    let proxy = Proxy::start(&with_cluster(&origin));
+    let endpoint = format!("/admin/clusters/app/endpoints/{}", origin.address());
+    ask(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/maintenance", "");
+    ask(&proxy, "PUT", &format!("{endpoint}/weight"), "{\"weight\":7}");
+    ask(
+        &proxy,
+        "PUT",
+        "/admin/logging",
+        "{\"default\":\"debug\",\"modules\":{\"http1\":\"trace\"}}",
+    );
+    ask(&proxy, "POST", "/admin/blacklist", "{\"ip\":\"192.0.2.0/24\",\"reason\":\"abuse\"}");
+    ask(&proxy, "POST", "/admin/drain?delay=1h", "");
+    let before = ask(&proxy, "GET", "/admin/clusters/app", "");
+    let levels = ask(&proxy, "GET", "/admin/logging", "");
+    let mut successors = Successors::default();
+    for _ in 0..2 {
+        successors.upgrade(&proxy);
+        let after = ask(&proxy, "GET", "/admin/clusters/app", "");
+        for (before, after) in [0, 1].map(|at| (&before["endpoints"][at], &after["endpoints"][at]))
+        {
+            for member in ["address", "state", "reason", "weight"] {
+                assert_eq!(before[member], after[member], "{member}");
+            }
+        }
+        assert_eq!(ask(&proxy, "GET", "/admin/logging", ""), levels);
+        assert_eq!(blacklisted(&proxy), ["192.0.2.0/24"]);
+        assert_eq!(ask(&proxy, "GET", "/admin/status", "")["state"], "draining");
+        assert_eq!(proxy.client().get("/").text(), "x", "the other endpoint takes none");
+    }
+    // And is taken back there as everywhere.
+    ask(&proxy, "POST", "/admin/resume", "");
+    ask(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/ready", "");
+    ask(&proxy, "DELETE", "/admin/blacklist", "{\"ip\":\"192.0.2.0/24\"}");
+    successors.upgrade(&proxy);
+    assert_eq!(ask(&proxy, "GET", "/admin/status", "")["state"], "running");
+    assert_eq!(blacklisted(&proxy), [""; 0]);
+}
+
+#[test]
+fn what_is_said_while_the_new_process_starts_reaches_it() {
+    let directory = TempDir::new();
+    let binary = copied_binary(directory.path());
+    let file = directory.path().join("blacklist");
+    let origin = Origin::start().on("GET /", Respond::text("x"));
+    for kept in ["", &format!("[blacklist]\npath = \"{}\"\n", file.display())] {
+        let config = format!("{}{kept}", with_cluster(&origin));
+        let proxy = Proxy::start_binary(&binary, &config);
+        ask(&proxy, "POST", "/admin/blacklist", "{\"ip\":\"192.0.2.1\"}");
+        let go = directory.path().join("go");
+        let real = Proxy::binary();
+        let waits = format!(
+            "until [ -e {} ]; do sleep 0.05; done\nexec {} \"$@\"",
+            go.display(),
+            real.display()
+        );
+        let started = noting_its_pid(&binary, directory.path(), &waits);
+        proxy.signal("USR2");
+        assert!(eventually(|| started().is_some()), "{}", proxy.log());
+        ask(&proxy, "POST", "/admin/blacklist", "{\"ip\":\"192.0.2.2\"}");
+        ask(&proxy, "DELETE", "/admin/blacklist", "{\"ip\":\"192.0.2.1\"}");
+        ask(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/drain", "");
+        fs::write(&go, "").unwrap();
+        assert!(eventually(|| !pids(&proxy.log()).is_empty()), "{}", proxy.log());
+        let _successors = Successors(pids(&proxy.log()));
+        assert_eq!(blacklisted(&proxy), ["192.0.2.2/32"], "{}", proxy.log());
+        let cluster = ask(&proxy, "GET", "/admin/clusters/app", "");
+        assert_eq!(cluster["endpoints"][1]["state"], "drained", "{cluster}");
+        assert_eq!(proxy.client().get("/").text(), "x");
+        let saved = || fs::read_to_string(&file).is_ok_and(|text| text.contains("192.0.2.2"));
+        assert!(kept.is_empty() || eventually(saved));
+        fs::remove_file(&go).unwrap();
+        fs::remove_file(directory.path().join("pid")).unwrap();
+        fs::remove_file(&binary).unwrap();
+        copied_binary(directory.path());
+    }
+}
+
+#[test]
+fn a_configuration_that_is_in_memory_only_is_told_of_and_not_passed_on() {
+    let proxy = Proxy::start(&with_cores(1));
+    let put = with_cores(1).replace("\"/ok\"", "\"/put\"");
+    ask(&proxy, "PUT", "/admin/config", &put);
+    assert_eq!(proxy.client().get("/put").text(), "ok");
+    let (text, code) = ask_for_upgrade(&["--admin", &proxy.address("admin").to_string()]);
+    let _successors = Successors(pids(&proxy.log()));
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("warning: the configuration in force, version 2 (admin)"), "{text}");
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
+    assert_eq!(proxy.client().get("/put").status, 404);
+}
+
+#[test]
+fn an_operator_who_still_talks_to_the_old_process_is_sent_to_the_new_one() {
+    let origin =
+        Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(1500)));
+    let proxy = Proxy::start(&with_cluster(&origin));
+    ask(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/maintenance", "");
+    let mut client = proxy.client();
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_for_requests(1);
+    let mut operator = proxy.client_of("admin");
+    operator.send("GET /admin/status HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(operator.read_response().status, 200);
+    let mut successors = Successors::default();
+    successors.upgrade(&proxy);
+    operator.send("POST /admin/drain HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let response = operator.read_response();
+    assert_eq!((response.status, response.header("connection")), (409, Some("close")));
+    assert!(response.text().contains("ask again on a new connection"), "{}", response.text());
+    assert_eq!(client.read_response().text(), "slow");
+}
+
 /// The command beside the process: what it printed, and how it exited.
 fn ask_for_upgrade(arguments: &[&str]) -> (String, Option<i32>) {
     let output = Proxy::command(&[&["upgrade"], arguments].concat());
@@ -412,7 +555,8 @@ fn the_upgrade_command_says_which_process_serves() {
     let (admin, file) = (proxy.address("admin").to_string(), file.display().to_string());
     let mut successors = Successors::default();
     let (text, code) = ask_for_upgrade(&["--admin", &admin, "--token-file", &file]);
-    let pid = text.strip_prefix("process ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let pid: Option<u32> =
+        text.strip_prefix("process ").and_then(|rest| rest.split(' ').next()?.parse().ok());
     successors.0.extend(pid);
     assert_eq!(code, Some(0), "{text}{}", proxy.log());
     let pid = pid.expect("it says which");

@@ -111,7 +111,26 @@ impl Control {
         count
     }
 
-    fn blacklist_changed(self: &Rc<Self>) {
+    /// What the process before this one lists. Its file has no more than that; another file may.
+    pub(super) fn take_blacklist(
+        &self,
+        entries: Vec<Entry>,
+        listed_before: &[Network],
+        same_file: bool,
+    ) {
+        let mut list = self.blacklist.list.borrow_mut();
+        if same_file {
+            list.clear();
+        }
+        listed_before.iter().for_each(|network| drop(list.remove(*network)));
+        let left_out = entries.into_iter().filter_map(|entry| list.put(entry).err()).count();
+        if left_out > 0 {
+            log::error!("{left_out} entries of the blacklist are left out: it is full");
+        }
+        list.expire(engine::wall_clock());
+    }
+
+    pub(super) fn blacklist_changed(self: &Rc<Self>) {
         self.send_blacklist();
         self.save_blacklist();
         self.wake();
@@ -125,6 +144,9 @@ impl Control {
 
     /// Writes the file beside the core. Changes that come meanwhile are written after it.
     pub(super) fn save_blacklist(self: &Rc<Self>) {
+        if self.upgrades.successor().is_some() {
+            return; // the file is the other process's, and it knows all of this
+        }
         self.blacklist.unsaved.set(true);
         if self.plan().blacklist_path.is_none() || self.blacklist.saving.replace(true) {
             return;

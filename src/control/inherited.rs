@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use crate::control::passed_on::PassedOn;
 use crate::control::start::StartError;
 use crate::control::upgrade::{Described, Manifest, Ready, Use, VARIABLE};
 use crate::engine;
@@ -18,6 +19,8 @@ pub(super) struct Inherited {
     sockets: Vec<(Described, TcpListener)>,
     taken: Vec<u32>,
     ports: Vec<Use>,
+    /// What operators have told that process. `None`: it cannot say.
+    passed_on: Option<PassedOn>,
 }
 
 impl Inherited {
@@ -46,10 +49,14 @@ impl Inherited {
         if manifest.sockets.len() != fds.len() {
             return Err(failed(&"their number is not the one announced"));
         }
+        let mut passed_on = None;
+        if manifest.passes_on {
+            passed_on = Some(PassedOn::receive(&mut stream).map_err(|error| failed(&error))?);
+        }
         log::info!("takes over {} sockets", fds.len());
         let sockets = manifest.sockets.into_iter().zip(fds.into_iter().map(TcpListener::from));
         let (stream, sockets) = (Some(stream), sockets.collect());
-        Ok(Inherited { stream, sockets, ..Inherited::default() })
+        Ok(Inherited { stream, sockets, passed_on, ..Inherited::default() })
     }
 
     /// The sockets of a listener with this name and address, and where they are bound.
@@ -74,6 +81,10 @@ impl Inherited {
         Some((bound, sockets))
     }
 
+    pub(super) fn take_passed_on(&mut self) -> Option<PassedOn> {
+        self.passed_on.take()
+    }
+
     /// Tells the old process that this one serves. What it has not taken is dropped here, and
     /// closed there.
     pub(super) fn ready(self) -> Predecessor {
@@ -92,6 +103,11 @@ impl Inherited {
 pub(super) struct Predecessor(Option<UnixStream>);
 
 impl Predecessor {
+    /// To read from it what it says last, beside the core.
+    pub(super) fn stream(&self) -> Option<UnixStream> {
+        self.0.as_ref()?.try_clone().ok()
+    }
+
     /// From now on the end of this process is no accident, or its sockets are no longer those that
     /// it was given: the other one lets go of them.
     pub(super) fn settled(&mut self) {

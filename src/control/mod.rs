@@ -22,6 +22,7 @@ mod names;
 mod notify;
 pub(crate) mod overrides;
 mod own_ports;
+mod passed_on;
 mod pid_file;
 mod ports;
 pub(crate) mod registry;
@@ -30,7 +31,7 @@ mod start;
 pub(crate) mod stats;
 mod successor;
 mod tap;
-mod upgrade;
+pub(crate) mod upgrade;
 
 pub use start::{StartError, run};
 
@@ -38,7 +39,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::admin::Desk;
 use crate::cli::Source;
@@ -100,6 +101,8 @@ pub(crate) struct Control {
     inquiries: RefCell<Inquiries>,
     /// Counts up with every word of an operator on it.
     service_turn: Cell<u64>,
+    /// When `Service::Leaving` becomes `Service::Closing`.
+    closes_at: Cell<Option<Instant>>,
     /// By core.
     drained: Vec<Cell<bool>>,
     /// By core: it takes connections again.

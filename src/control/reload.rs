@@ -186,6 +186,12 @@ impl Reloads {
         self.busy.get()
     }
 
+    /// What is in force: who asked for it, its version and its text.
+    pub(super) fn newest(&self) -> Option<(Trigger, u64, Rc<str>)> {
+        let history = self.history.borrow();
+        history.back().map(|last| (last.trigger, last.version, Rc::clone(&last.text)))
+    }
+
     fn remember(&self, version: u64, trigger: Trigger, text: Rc<str>) {
         let mut history = self.history.borrow_mut();
         if history.len() >= limits::RELOAD_HISTORY_MAX {

@@ -22,6 +22,7 @@ use crate::control::message::{Service, ToControl, ToShard};
 use crate::control::names::{self, Watch};
 use crate::control::notify::Notify;
 use crate::control::overrides::Overrides;
+use crate::control::passed_on::PassedOn;
 use crate::control::pid_file::PidFile;
 use crate::control::ports::{Bound, Held};
 use crate::control::registry::Registry;
@@ -201,6 +202,7 @@ impl Parts {
             service: Cell::new(Service::Serving),
             inquiries: RefCell::default(),
             service_turn: Cell::new(0),
+            closes_at: Cell::new(None),
             drained: (0..cores).map(|_| Cell::new(false)).collect(),
             resumed: (0..cores).map(|_| Cell::new(false)).collect(),
             installed: (0..cores).map(|_| Cell::new(0)).collect(),
@@ -222,7 +224,7 @@ impl Parts {
 
 /// The control core's main task: the first generation, then signals, until the end.
 async fn supervise(parts: Parts) -> Result<Ended, StartError> {
-    let (control, First { bound, producers, spans, inherited }, mail) = parts.into_control()?;
+    let (control, First { bound, producers, spans, mut inherited }, mail) = parts.into_control()?;
     let applying = Rc::clone(&control);
     engine::on_bell(move || {
         applying.watch.collect();
@@ -247,6 +249,9 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     log::info!("corelane {} runs on {cores} cores, {clusters} clusters", env!("CARGO_PKG_VERSION"));
     let version = plan.version;
     drop(plan);
+    let passed_on = inherited.take_passed_on();
+    let listed = passed_on.as_ref().map(PassedOn::networks);
+    passed_on.into_iter().for_each(|passed| control.go_on_with(passed, &[]));
     control.audit_process(Event::ProcessStart);
     control.publish_health();
     if !control.blacklist.is_empty() {
@@ -268,8 +273,12 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
             return Ok((Run::Failed(reason), log, exporters));
         }
     };
-    control.change_ports(bound.metrics, bound.admin);
     control.predecessor.replace(inherited.ready());
+    if let Some(listed) = listed {
+        control.hear_the_rest(&listed).await;
+    }
+    // From now on operators speak to this process.
+    control.change_ports(bound.metrics, bound.admin);
     control.notify.ready(version);
     engine::spawn(blacklist::expire(Rc::clone(&control)));
     engine::spawn(generations::tend(Rc::clone(&control)));

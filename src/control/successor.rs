@@ -93,7 +93,11 @@ impl Control {
         }
         let (control, watched) = (Rc::clone(self), Rc::clone(&successor));
         engine::spawn(async move {
-            match until_gone(stream).await {
+            let gone = match control.pass_on_the_rest(stream).await {
+                Ok(stream) => until_gone(stream).await,
+                Err(error) => Err(error),
+            };
+            match gone {
                 Ok(true) => {
                     let status = control.watch.pool().run(move || status_of(child)).await;
                     control.successor_gone(&watched, status.flatten());
@@ -113,6 +117,23 @@ impl Control {
             control.wake();
         });
         successor
+    }
+
+    /// What was said while it started. Nothing more is said to this process: it would be lost.
+    async fn pass_on_the_rest(&self, mut stream: UnixStream) -> io::Result<UnixStream> {
+        // What this process writes into the file of the blacklist comes before what the other does.
+        self.until(limits::BLACKLIST_STOP_TIMEOUT, Control::is_blacklist_saved).await;
+        let rest = self.to_pass_on();
+        let work = move || (rest.send(&mut stream), stream);
+        let sent = self.watch.pool().run(work).await;
+        let (sent, stream) = sent.ok_or_else(|| io::Error::other("sending has panicked"))?;
+        if let Err(error) = sent {
+            log::error!(
+                "what operators have said during the upgrade is not known to the new process: \
+                 {error}"
+            );
+        }
+        Ok(stream)
     }
 
     fn successor_gone(&self, successor: &Successor, status: Option<ExitStatus>) {

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::Control;
 use crate::control::message::ToShard;
+use crate::control::passed_on::PassedOn;
 use crate::control::successor::{Started, Successor};
 use crate::engine;
 use crate::limits;
@@ -75,6 +76,18 @@ pub(super) struct Described {
 pub(super) struct Manifest {
     #[serde(default)]
     pub(super) sockets: Vec<Described>,
+    /// Another message follows: what operators have said.
+    #[serde(default)]
+    pub(super) passes_on: bool,
+}
+
+/// An upgrade that has succeeded.
+#[derive(Clone, Debug)]
+pub(crate) struct Upgraded {
+    /// Of the process that serves from now on.
+    pub(crate) pid: u32,
+    /// What an operator should know, one line each.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What the new process says when it serves.
@@ -116,6 +129,12 @@ impl Lent {
     fn begin(&mut self) -> u64 {
         *self = Lent { round: self.round + 1, sockets: Vec::new() };
         self.round
+    }
+
+    /// What came, for an upgrade that has what it needs, or waits no longer.
+    fn end(&mut self) -> Vec<(ListenerKey, TcpListener)> {
+        self.round += 1;
+        std::mem::take(&mut self.sockets)
     }
 
     /// What comes late, for an upgrade that is over, is closed.
@@ -180,9 +199,14 @@ impl Control {
         }
     }
 
-    /// Starts the program anew. `Ok`: the id of the process that serves from now on, while this one
-    /// drains. `Err`: why everything is as it was.
-    pub(crate) async fn upgrade(self: &Rc<Self>) -> Result<u32, String> {
+    /// The process that serves in the place of this one.
+    pub(crate) fn handed_over_to(&self) -> Option<u32> {
+        self.upgrades.successor().map(|successor| successor.pid)
+    }
+
+    /// Starts the program anew. `Ok`: it serves, while this process drains. `Err`: why everything
+    /// is as it was.
+    pub(crate) async fn upgrade(self: &Rc<Self>) -> Result<Upgraded, String> {
         if self.draining.get() {
             return Err("this process is draining".to_owned());
         }
@@ -190,6 +214,7 @@ impl Control {
             return Err("an upgrade is running already".to_owned());
         }
         self.upgrades.state.replace(State::Running);
+        let warnings = self.lost_by_upgrade().await;
         let outcome = self.hand_over().await;
         self.upgrades.stream.take();
         let given_up = self.upgrades.given_up();
@@ -202,10 +227,11 @@ impl Control {
                 let successor = self.watch_successor(started);
                 let pid = successor.pid;
                 log::info!("process {pid} serves from now on, this one drains");
+                warnings.iter().for_each(|warning| log::warn!("{warning}"));
                 self.notify.handed_over(pid);
                 // One before this could take sockets again that are a third's by now.
                 self.predecessor.borrow_mut().settled();
-                (State::HandedOver(successor), Ok(pid))
+                (State::HandedOver(successor), Ok(Upgraded { pid, warnings }))
             }
             Err(reason) => {
                 log::error!("the upgrade has failed, this process goes on: {reason}");
@@ -243,7 +269,8 @@ impl Control {
             return Err("it was given up".to_owned());
         }
         let program = self.program.clone();
-        let work = move || hand_over(&program, sockets, ours, theirs);
+        let passed_on = self.to_pass_on();
+        let work = move || hand_over(&program, sockets, &passed_on, ours, theirs);
         let started = self.watch.pool().run(work).await;
         started.unwrap_or_else(|| Err("handing over has panicked".to_owned()))
     }
@@ -254,10 +281,11 @@ impl Control {
         self.to_shards(|| ToShard::LendSockets(round));
         let wanted = self.held.borrow().listening_sockets();
         let all = |control: &Control| control.upgrades.lent.borrow().sockets.len() >= wanted;
-        if !self.until(limits::INSTALL_TIMEOUT, all).await {
+        let have_all = self.until(limits::INSTALL_TIMEOUT, all).await;
+        let lent = self.upgrades.lent.borrow_mut().end();
+        if !have_all {
             return Err("a data core does not lend its sockets".to_owned());
         }
-        let lent = std::mem::take(&mut self.upgrades.lent.borrow_mut().sockets);
         let held = self.held.borrow();
         let known = |(key, socket)| Some((held.describe(key)?, socket));
         let mut sockets: Vec<_> = lent.into_iter().filter_map(known).collect();
@@ -270,6 +298,7 @@ impl Control {
 fn hand_over(
     program: &Program,
     sockets: Vec<(Described, TcpListener)>,
+    passed_on: &PassedOn,
     mut ours: UnixStream,
     theirs: UnixStream,
 ) -> Result<Started, String> {
@@ -279,7 +308,7 @@ fn hand_over(
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .spawn()
         .map_err(|error| format!("cannot start {}: {error}", program.path.display()))?;
-    match serves(&mut ours, &sockets) {
+    match serves(&mut ours, &sockets, passed_on) {
         Ok(Ready { keys, ports, is_watched }) => {
             let keys = keys.into_iter().map(ListenerKey).collect();
             Ok(Started { child, stream: ours, keys, ports, is_watched, sockets })
@@ -288,13 +317,19 @@ fn hand_over(
     }
 }
 
-fn serves(stream: &mut UnixStream, sockets: &[(Described, TcpListener)]) -> io::Result<Ready> {
+fn serves(
+    stream: &mut UnixStream,
+    sockets: &[(Described, TcpListener)],
+    passed_on: &PassedOn,
+) -> io::Result<Ready> {
     stream.set_write_timeout(Some(limits::UPGRADE_SEND_TIMEOUT))?;
     stream.set_read_timeout(Some(limits::UPGRADE_READY_TIMEOUT))?;
     let described = sockets.iter().map(|(described, _)| described.clone()).collect();
-    let manifest = toml::to_string(&Manifest { sockets: described }).map_err(io::Error::other)?;
+    let manifest = Manifest { sockets: described, passes_on: true };
+    let manifest = toml::to_string(&manifest).map_err(io::Error::other)?;
     let fds: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
     engine::send_descriptors(stream, manifest.as_bytes(), &fds)?;
+    passed_on.send(stream)?;
     let most = limits::UPGRADE_MANIFEST_BYTES_MAX;
     let (text, _) = engine::receive_descriptors(stream, most, 0)?;
     toml::from_str(&String::from_utf8_lossy(&text)).map_err(io::Error::other)
@@ -346,10 +381,14 @@ mod tests {
             vec![(ListenerKey(key), socket)]
         };
         let mut lent = Lent::default();
-        let (first, second) = (lent.begin(), lent.begin());
+        let first = lent.begin();
+        assert!(lent.end().is_empty());
+        lent.add(first, socket(1));
+        assert!(lent.sockets.is_empty(), "held, it would keep a queue open");
+        let second = lent.begin();
         lent.add(first, socket(1));
         lent.add(second, socket(2));
-        let keys: Vec<ListenerKey> = lent.sockets.iter().map(|(key, _)| *key).collect();
+        let keys: Vec<ListenerKey> = lent.end().iter().map(|(key, _)| *key).collect();
         assert_eq!(keys, [ListenerKey(2)]);
     }
 }

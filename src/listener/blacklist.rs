@@ -67,6 +67,12 @@ impl Blacklist {
         Ok((entry, replaced))
     }
 
+    /// An entry as it is, its hits included, in the place of the one for the same network.
+    pub(crate) fn put(&mut self, entry: Entry) -> Result<(), Full> {
+        self.entries.remove(&key(entry.network));
+        self.add(entry).map(|_| ())
+    }
+
     /// The entry that this address is turned away for.
     pub(crate) fn narrowest(&self, address: IpAddr) -> Option<&Entry> {
         let place = mapped(address);
