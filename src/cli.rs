@@ -49,9 +49,9 @@ pub enum Command {
     /// Have a running process hand its sockets to a new one; exit 1 when that fails
     ///
     /// The new process reads the configuration file, takes the listening sockets over, and goes on
-    /// with what the admin API was told of endpoints, drain, log levels and the blacklist. One put
-    /// in force by PUT /admin/config but not written to the file is lost, with a warning. The old
-    /// process then drains. Should the new one die meanwhile, for 5 s at least, the old one takes
+    /// with what the admin API was told of endpoints, drain, log levels and the blacklist. What
+    /// PUT /admin/config has put in force, but not written to the file, is lost, with a warning. The
+    /// old process then drains. Should the new one die meanwhile, for 5 s at least, the old one takes
     /// connections again. Not noticed: one that hangs, and one that dies after the old one has
     /// ended; lost: what the dead one had accepted. SIGUSR2 does the same.
     Upgrade(Upgrade),

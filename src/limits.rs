@@ -124,6 +124,14 @@ const _: () = assert!(LOGGED_BODY_BYTES_CEILING < BULK_AFTER);
 pub const LOGGED_BODY_BYTES: u64 = 64 * 1024;
 /// Captures that a core keeps for its next exchanges.
 pub const CAPTURES_KEPT: usize = 64;
+/// Lines of the process's own log that wait for standard error. More are dropped and counted.
+pub const STDERR_LINES_MAX: usize = 4096;
+/// How long the end of the process waits for standard error to take what was logged.
+pub const STDERR_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same after a panic, which may be the last that the process does.
+pub const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(50);
+/// How long a standard error that is not to be waited for, and has no room, is left alone.
+pub const STDERR_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Lines that wait for the audit log or the error log, per sender. More are dropped; the next line
 /// that is written, or the process's own log, says how many.
 pub const AUDIT_LINES_MAX: usize = 256;

@@ -42,6 +42,7 @@ use crate::shard::counters::Counters;
 use crate::shard::mail::{Inboxes, Mail};
 use crate::shard::{self};
 use crate::telemetry::audit_log::Event;
+use crate::telemetry::stderr;
 
 /// Why the process does not start, in a sentence for its operator.
 #[derive(Debug)]
@@ -67,6 +68,9 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     let open_files = engine::raise_open_files();
     engine::probe().map_err(StartError)?;
     Signals::block().map_err(|e| StartError(format!("cannot block signals: {e}")))?;
+    // The first thread, after the signals that all are to leave alone.
+    let _writing = stderr::start(engine::wall_clock)
+        .map_err(|e| StartError(format!("cannot write standard error: {e}")))?;
     let program =
         Program::current().map_err(|e| StartError(format!("cannot find its own program: {e}")))?;
     let mut inherited = Inherited::receive()?;
