@@ -383,6 +383,11 @@ fn load(file: &Path) -> Result<Document, Output> {
 fn read(file: &Path) -> Result<String, config::Errors> {
     let name = file.display().to_string();
     let mut bytes = Vec::new();
+    // Opening a pipe would wait for who writes it, and a device may do anything.
+    match std::fs::metadata(file).map(|metadata| metadata.file_type()) {
+        Ok(kind) if !kind.is_file() => return Err(config::no_file(&name, kind)),
+        Ok(_) | Err(_) => {}
+    }
     // One byte more than allowed: what is too large is refused without being read to its end.
     let most = limits::CONFIG_BYTES_MAX as u64 + 1;
     let read = std::fs::File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes));
