@@ -374,6 +374,10 @@ pub const UPGRADE_IDLE_GRACE: Duration = Duration::from_secs(5);
 /// How long a process that was replaced stays at least, to take connections again should the new
 /// one die. Later, it does so for as long as it drains.
 pub const UPGRADE_WATCH_TIME: Duration = Duration::from_secs(5);
+/// The same for a process that is to end: what was sent by then arrives and is answered. Then they
+/// are told that no more comes, and read for a while: a request that crosses that is not answered,
+/// but not reset either.
+pub const DRAIN_IDLE_GRACE: Duration = Duration::from_millis(200);
 /// Largest description of the sockets of an upgrade. Larger is refused: it is none of ours.
 pub const UPGRADE_MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most sockets that an upgrade passes on.

@@ -17,6 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::control::message::{
     Findings, Install, Question, Service, ShardState, ToControl, ToShard,
@@ -184,7 +185,12 @@ impl Shard {
             }
             ToShard::Drain { handed_over } => {
                 self.doors.hand_over(&handed_over);
-                self.drain(!handed_over.is_empty());
+                let handed_over = !handed_over.is_empty();
+                self.drain(if handed_over {
+                    limits::UPGRADE_IDLE_GRACE
+                } else {
+                    limits::DRAIN_IDLE_GRACE
+                });
             }
             ToShard::TakeAgain(sockets) => {
                 self.life.resume();
@@ -293,20 +299,17 @@ impl Shard {
         }
     }
 
-    fn drain(self: &Rc<Self>, patient: bool) {
-        self.life.patient.set(patient);
+    /// `patience`: for clients that are between two requests.
+    fn drain(self: &Rc<Self>, patience: Duration) {
+        self.life.patient.set(true);
         self.life.drain();
-        if patient {
-            let shard = Rc::clone(self);
-            engine::spawn(async move {
-                engine::sleep(limits::UPGRADE_IDLE_GRACE).await;
-                if shard.life.patient.replace(false) {
-                    engine::expire_parked();
-                }
-            });
-        } else {
-            engine::expire_parked();
-        }
+        let shard = Rc::clone(self);
+        engine::spawn(async move {
+            engine::sleep(patience).await;
+            if shard.life.patient.replace(false) {
+                engine::expire_parked();
+            }
+        });
         self.tell_when_empty();
     }
 
