@@ -50,10 +50,10 @@ pub enum Command {
     ///
     /// The new process reads the configuration file, takes the listening sockets over, and goes on
     /// with what the admin API was told of endpoints, drain, log levels and the blacklist. What
-    /// PUT /admin/config has put in force, but not written to the file, is lost, with a warning. The
-    /// old process then drains. Should the new one die meanwhile, for 5 s at least, the old one takes
-    /// connections again. Not noticed: one that hangs, and one that dies after the old one has
-    /// ended; lost: what the dead one had accepted. SIGUSR2 does the same.
+    /// PUT /admin/config has put in force, but not written to the file, is lost, with a warning.
+    /// The old process then drains. Should the new one die meanwhile, for 5 s at least, the old one
+    /// takes connections again. Not noticed: one that hangs, and one that dies after the old one
+    /// has ended; lost: what the dead one had accepted. SIGUSR2 does the same.
     Upgrade(Upgrade),
     /// Print the version
     Version,

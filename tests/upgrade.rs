@@ -265,6 +265,22 @@ fn a_link_that_leads_to_another_binary_by_now_is_followed_anew() {
 }
 
 #[test]
+fn a_new_process_is_started_with_no_signal_blocked() {
+    let directory = TempDir::new();
+    let binary = copied_binary(directory.path());
+    let proxy = Proxy::start_binary(&binary, &edge(OK));
+    let note = directory.path().join("blocked");
+    // By the shell itself: one that starts a program blocks signals for a moment.
+    let reads = "while read -r name mask; do [ $name != SigBlk: ] || echo $mask; done";
+    let script = format!("{reads} < /proc/$$/status > {}\nexit 3", note.display());
+    replace_with_script(&binary, &script);
+    proxy.signal("USR2");
+    proxy.wait_for_log("exit status: 3");
+    let blocked = fs::read_to_string(note).expect("the script has written it");
+    assert_eq!(blocked.split_whitespace().last(), Some("0000000000000000"));
+}
+
+#[test]
 fn a_process_that_drains_starts_no_other() {
     let origin = Origin::raw(|_, _, _| {
         thread::sleep(Duration::from_millis(700));
@@ -507,7 +523,7 @@ fn a_configuration_that_is_in_memory_only_is_told_of_and_not_passed_on() {
     let _successors = Successors(pids(&proxy.log()));
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("warning: the configuration in force, version 2 (admin)"), "{text}");
-    assert_eq!(proxy.client().get("/ok").text(), "ok");
+    assert!(eventually(|| proxy.client().get("/ok").text() == "ok"), "{}", proxy.log());
     assert_eq!(proxy.client().get("/put").status, 404);
 }
 

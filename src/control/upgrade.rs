@@ -22,7 +22,7 @@ use crate::control::Control;
 use crate::control::message::ToShard;
 use crate::control::passed_on::PassedOn;
 use crate::control::successor::{Started, Successor};
-use crate::engine;
+use crate::engine::{self, Signals};
 use crate::limits;
 use crate::plan::ListenerKey;
 
@@ -302,12 +302,15 @@ fn hand_over(
     mut ours: UnixStream,
     theirs: UnixStream,
 ) -> Result<Started, String> {
-    let mut child = Command::new(&program.path)
+    let mut command = Command::new(&program.path);
+    Signals::unblock_in(&mut command);
+    let mut child = command
         .args(&program.arguments)
         .env(VARIABLE, "1")
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .spawn()
         .map_err(|error| format!("cannot start {}: {error}", program.path.display()))?;
+    drop(command); // and with it our handle on the child's end of the stream
     match serves(&mut ours, &sockets, passed_on) {
         Ok(Ready { keys, ports, is_watched }) => {
             let keys = keys.into_iter().map(ListenerKey).collect();
