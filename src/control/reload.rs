@@ -443,6 +443,7 @@ impl Control {
         let before = self.put_in_force(plan, bound.keys.clone());
         self.older.add(before, engine::now());
         self.publish_health();
+        self.blacklist_follows();
         let spans = self.totals.borrow_mut().exporters.change(spans, self.shards.len());
         self.send_plan(bound.sockets, Vec::new(), spans);
         self.change_ports(bound.metrics, bound.admin);
