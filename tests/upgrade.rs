@@ -11,7 +11,10 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use serde_json::Value;
-use support::{After, Origin, Proxy, RawClient, Respond, TempDir, edge, eventually, signal};
+use support::{
+    After, Gate, Origin, PATIENCE, Proxy, RawClient, Respond, Response, TempDir, edge, eventually,
+    signal,
+};
 
 const OK: &str = "[[routes]]\nname = \"ok\"\npaths = [\"/ok\"]\n\
                   respond = { status = 200, body = \"ok\" }\n";
@@ -81,6 +84,22 @@ fn replace_with_script(path: &Path, script: &str) {
     fs::rename(&new, path).expect("a file can be replaced");
 }
 
+/// The answer, or `None` when the connection was closed between two requests, of which this is the
+/// second: a client sends it again. The first on a connection is always answered.
+fn ask(client: &mut RawClient, number: usize) -> Option<Response> {
+    let sent = client.try_send("GET /ok HTTP/1.1\r\nHost: test\r\n\r\n");
+    match sent.and_then(|()| client.try_read_response_to("GET")) {
+        Ok(response) => Some(response),
+        Err(error) => {
+            let between = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe]
+                .contains(&error.kind())
+                || error.to_string().contains("closed after 0 bytes");
+            assert!(number > 0 && between, "request {number} of a connection: {error}");
+            None
+        }
+    }
+}
+
 #[test]
 fn clients_notice_nothing_of_three_upgrades() {
     let mut proxy = Proxy::start(&with_cores(2));
@@ -93,8 +112,8 @@ fn clients_notice_nothing_of_three_upgrades() {
                 while !stop.load(Ordering::Relaxed) {
                     // A connection each, and some that are kept for a while.
                     let mut client = RawClient::connect(address);
-                    for _ in 0..served.load(Ordering::Relaxed) % 7 + 1 {
-                        let response = client.get("/ok");
+                    for number in 0..served.load(Ordering::Relaxed) % 7 + 1 {
+                        let Some(response) = ask(&mut client, number) else { break };
                         assert_eq!(response.status, 200);
                         served.fetch_add(1, Ordering::Relaxed);
                         if response.header("connection") == Some("close") {
@@ -114,7 +133,7 @@ fn clients_notice_nothing_of_three_upgrades() {
         stop.store(true, Ordering::Relaxed);
         upgraded.unwrap();
     });
-    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
+    assert!(proxy.wait_exit(PATIENCE).success());
     assert!(eventually(|| !is_alive(successors.0[0])), "the one between ends too");
     assert_eq!(proxy.admin_get("/admin/cores").status, 200, "admin was taken over as well");
     signal(successors.0[2], "TERM");
@@ -123,8 +142,8 @@ fn clients_notice_nothing_of_three_upgrades() {
 
 #[test]
 fn an_exchange_that_runs_is_finished_by_the_old_process() {
-    let origin =
-        Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(1500)));
+    let upgraded = Gate::new();
+    let origin = Origin::start().on("GET /slow", Respond::text("slow").behind(&upgraded));
     let proxy = Proxy::start(&edge(&format!(
         "{OK}[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
          [clusters.app]\nendpoints = [{{ address = \"{}\" }}]\n",
@@ -136,6 +155,7 @@ fn an_exchange_that_runs_is_finished_by_the_old_process() {
     let mut successors = Successors::default();
     successors.upgrade(&proxy);
     assert_eq!(proxy.client().get("/ok").text(), "ok");
+    upgraded.open();
     let response = client.read_response();
     assert_eq!((response.text(), response.header("connection")), ("slow", Some("close")));
 }
@@ -171,7 +191,7 @@ fn a_new_binary_that_fails_leaves_the_old_process_serving() {
     proxy.rewrite_config(&edge(OK));
     let mut successors = Successors::default();
     successors.upgrade(&proxy);
-    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
+    assert!(proxy.wait_exit(PATIENCE).success());
     assert_eq!(proxy.client().get("/ok").text(), "ok");
 }
 
@@ -225,9 +245,10 @@ fn a_stop_during_an_upgrade_ends_the_new_process_as_well() {
     assert!(eventually(|| pid().is_some()), "{}", proxy.log());
     let started = Successors(vec![pid().unwrap()]);
     proxy.signal("TERM");
-    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
-    assert!(!is_alive(started.0[0]), "nobody would know of it:\n{}", proxy.log());
-    assert!(proxy.log().contains("this process is to stop"), "{}", proxy.log());
+    assert!(proxy.wait_exit(PATIENCE).success());
+    let ended = eventually(|| !is_alive(started.0[0]));
+    assert!(ended, "nobody would know of it:\n{}", proxy.log());
+    proxy.wait_for_log("this process is to stop");
 }
 
 #[test]
@@ -282,8 +303,10 @@ fn a_new_process_is_started_with_no_signal_blocked() {
 
 #[test]
 fn a_process_that_drains_starts_no_other() {
-    let origin = Origin::raw(|_, _, _| {
-        thread::sleep(Duration::from_millis(700));
+    let gate = Gate::new();
+    let refused = gate.clone();
+    let origin = Origin::raw(move |_, _, _| {
+        refused.wait();
         After::Close
     });
     let proxy = Proxy::start(&edge(&format!(
@@ -298,6 +321,7 @@ fn a_process_that_drains_starts_no_other() {
     proxy.wait_for_log("draining");
     proxy.signal("USR2");
     proxy.wait_for_log("is refused: the process is draining");
+    gate.open();
     assert_eq!(client.read_response().status, 502);
 }
 
@@ -406,7 +430,7 @@ fn a_listener_that_the_new_process_closes_is_not_kept_open_by_the_old_one() {
     assert_eq!(proxy.client().get("/ok").text(), "ok");
 }
 
-fn ask(proxy: &Proxy, method: &str, path: &str, body: &str) -> Value {
+fn admin(proxy: &Proxy, method: &str, path: &str, body: &str) -> Value {
     let mut client = proxy.client_of("admin");
     let kind = if path.starts_with("/admin/config") { "toml" } else { "json" };
     client.send(format!(
@@ -420,7 +444,7 @@ fn ask(proxy: &Proxy, method: &str, path: &str, body: &str) -> Value {
 }
 
 fn blacklisted(proxy: &Proxy) -> Vec<String> {
-    let page = ask(proxy, "GET", "/admin/blacklist", "");
+    let page = admin(proxy, "GET", "/admin/blacklist", "");
     let entries = page["entries"].as_array().expect("a list").iter();
     entries.map(|entry| entry["ip"].as_str().expect("a text").to_owned()).collect()
 }
@@ -438,39 +462,39 @@ fn what_operators_have_said_goes_on_in_the_new_process() {
     let origin = Origin::start().on("GET /", Respond::text("x"));
     let proxy = Proxy::start(&with_cluster(&origin));
     let endpoint = format!("/admin/clusters/app/endpoints/{}", origin.address());
-    ask(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/maintenance", "");
-    ask(&proxy, "PUT", &format!("{endpoint}/weight"), "{\"weight\":7}");
-    ask(
+    admin(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/maintenance", "");
+    admin(&proxy, "PUT", &format!("{endpoint}/weight"), "{\"weight\":7}");
+    admin(
         &proxy,
         "PUT",
         "/admin/logging",
         "{\"default\":\"debug\",\"modules\":{\"http1\":\"trace\"}}",
     );
-    ask(&proxy, "POST", "/admin/blacklist", "{\"ip\":\"192.0.2.0/24\",\"reason\":\"abuse\"}");
-    ask(&proxy, "POST", "/admin/drain?delay=1h", "");
-    let before = ask(&proxy, "GET", "/admin/clusters/app", "");
-    let levels = ask(&proxy, "GET", "/admin/logging", "");
+    admin(&proxy, "POST", "/admin/blacklist", "{\"ip\":\"192.0.2.0/24\",\"reason\":\"abuse\"}");
+    admin(&proxy, "POST", "/admin/drain?delay=1h", "");
+    let before = admin(&proxy, "GET", "/admin/clusters/app", "");
+    let levels = admin(&proxy, "GET", "/admin/logging", "");
     let mut successors = Successors::default();
     for _ in 0..2 {
         successors.upgrade(&proxy);
-        let after = ask(&proxy, "GET", "/admin/clusters/app", "");
+        let after = admin(&proxy, "GET", "/admin/clusters/app", "");
         for (before, after) in [0, 1].map(|at| (&before["endpoints"][at], &after["endpoints"][at]))
         {
             for member in ["address", "state", "reason", "weight"] {
                 assert_eq!(before[member], after[member], "{member}");
             }
         }
-        assert_eq!(ask(&proxy, "GET", "/admin/logging", ""), levels);
+        assert_eq!(admin(&proxy, "GET", "/admin/logging", ""), levels);
         assert_eq!(blacklisted(&proxy), ["192.0.2.0/24"]);
-        assert_eq!(ask(&proxy, "GET", "/admin/status", "")["state"], "draining");
+        assert_eq!(admin(&proxy, "GET", "/admin/status", "")["state"], "draining");
         assert_eq!(proxy.client().get("/").text(), "x", "the other endpoint takes none");
     }
     // And is taken back there as everywhere.
-    ask(&proxy, "POST", "/admin/resume", "");
-    ask(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/ready", "");
-    ask(&proxy, "DELETE", "/admin/blacklist", "{\"ip\":\"192.0.2.0/24\"}");
+    admin(&proxy, "POST", "/admin/resume", "");
+    admin(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/ready", "");
+    admin(&proxy, "DELETE", "/admin/blacklist", "{\"ip\":\"192.0.2.0/24\"}");
     successors.upgrade(&proxy);
-    assert_eq!(ask(&proxy, "GET", "/admin/status", "")["state"], "running");
+    assert_eq!(admin(&proxy, "GET", "/admin/status", "")["state"], "running");
     assert_eq!(blacklisted(&proxy), [""; 0]);
 }
 
@@ -483,7 +507,7 @@ fn what_is_said_while_the_new_process_starts_reaches_it() {
     for kept in ["", &format!("[blacklist]\npath = \"{}\"\n", file.display())] {
         let config = format!("{}{kept}", with_cluster(&origin));
         let proxy = Proxy::start_binary(&binary, &config);
-        ask(&proxy, "POST", "/admin/blacklist", "{\"ip\":\"192.0.2.1\"}");
+        admin(&proxy, "POST", "/admin/blacklist", "{\"ip\":\"192.0.2.1\"}");
         let go = directory.path().join("go");
         let real = Proxy::binary();
         let waits = format!(
@@ -494,14 +518,14 @@ fn what_is_said_while_the_new_process_starts_reaches_it() {
         let started = noting_its_pid(&binary, directory.path(), &waits);
         proxy.signal("USR2");
         assert!(eventually(|| started().is_some()), "{}", proxy.log());
-        ask(&proxy, "POST", "/admin/blacklist", "{\"ip\":\"192.0.2.2\"}");
-        ask(&proxy, "DELETE", "/admin/blacklist", "{\"ip\":\"192.0.2.1\"}");
-        ask(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/drain", "");
+        admin(&proxy, "POST", "/admin/blacklist", "{\"ip\":\"192.0.2.2\"}");
+        admin(&proxy, "DELETE", "/admin/blacklist", "{\"ip\":\"192.0.2.1\"}");
+        admin(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/drain", "");
         fs::write(&go, "").unwrap();
         assert!(eventually(|| !pids(&proxy.log()).is_empty()), "{}", proxy.log());
         let _successors = Successors(pids(&proxy.log()));
         assert_eq!(blacklisted(&proxy), ["192.0.2.2/32"], "{}", proxy.log());
-        let cluster = ask(&proxy, "GET", "/admin/clusters/app", "");
+        let cluster = admin(&proxy, "GET", "/admin/clusters/app", "");
         assert_eq!(cluster["endpoints"][1]["state"], "drained", "{cluster}");
         assert_eq!(proxy.client().get("/").text(), "x");
         let saved = || fs::read_to_string(&file).is_ok_and(|text| text.contains("192.0.2.2"));
@@ -517,7 +541,7 @@ fn what_is_said_while_the_new_process_starts_reaches_it() {
 fn a_configuration_that_is_in_memory_only_is_told_of_and_not_passed_on() {
     let proxy = Proxy::start(&with_cores(1));
     let put = with_cores(1).replace("\"/ok\"", "\"/put\"");
-    ask(&proxy, "PUT", "/admin/config", &put);
+    admin(&proxy, "PUT", "/admin/config", &put);
     assert_eq!(proxy.client().get("/put").text(), "ok");
     let (text, code) = ask_for_upgrade(&["--admin", &proxy.address("admin").to_string()]);
     let _successors = Successors(pids(&proxy.log()));
@@ -532,7 +556,7 @@ fn an_operator_who_still_talks_to_the_old_process_is_sent_to_the_new_one() {
     let origin =
         Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(1500)));
     let proxy = Proxy::start(&with_cluster(&origin));
-    ask(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/maintenance", "");
+    admin(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/maintenance", "");
     let mut client = proxy.client();
     client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
     origin.wait_for_requests(1);
