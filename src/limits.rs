@@ -145,6 +145,14 @@ const _: () = assert!(LOGGED_BODY_BYTES_CEILING < BULK_AFTER);
 pub const LOGGED_BODY_BYTES: u64 = 64 * 1024;
 /// Captures that a core keeps for its next exchanges.
 pub const CAPTURES_KEPT: usize = 64;
+/// Lines of the process's own log that wait for standard error. More are dropped and counted.
+pub const STDERR_LINES_MAX: usize = 4096;
+/// How long the end of the process waits for standard error to take what was logged.
+pub const STDERR_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same after a panic, which may be the last that the process does.
+pub const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(50);
+/// How long a standard error that is not to be waited for, and has no room, is left alone.
+pub const STDERR_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Lines that wait for the audit log or the error log, per sender. More are dropped; the next line
 /// that is written, or the process's own log, says how many.
 pub const AUDIT_LINES_MAX: usize = 256;
@@ -395,6 +403,13 @@ pub const UPGRADE_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long clients of a process that was replaced may be between two requests: their next one is
 /// answered, and the answer says that the connection closes. Then they are closed.
 pub const UPGRADE_IDLE_GRACE: Duration = Duration::from_secs(5);
+/// How long a process that was replaced stays at least, to take connections again should the new
+/// one die. Later, it does so for as long as it drains.
+pub const UPGRADE_WATCH_TIME: Duration = Duration::from_secs(5);
+/// The same for a process that is to end: what was sent by then arrives and is answered. Then they
+/// are told that no more comes, and read for a while: a request that crosses that is not answered,
+/// but not reset either.
+pub const DRAIN_IDLE_GRACE: Duration = Duration::from_millis(200);
 /// Largest description of the sockets of an upgrade. Larger is refused: it is none of ours.
 pub const UPGRADE_MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most sockets that an upgrade passes on.

@@ -188,7 +188,9 @@ async fn connection(
             }
             return;
         }
-        let goes_on = request.body_is_over && !place.is_over();
+        // After an upgrade, the next request is for the process that has taken over.
+        let goes_on =
+            request.body_is_over && !place.is_over() && control.handed_over_to().is_none();
         let keep = if goes_on { head.keep } else { Keep::Close };
         if request.send(&input, result, keep).await.is_err() {
             return;
@@ -369,6 +371,11 @@ impl Request<'_> {
             Found::OtherMethods(methods) => return Err(Refusal::OtherMethods(methods.clone())),
             Found::Nothing => return Err(Refusal::UnknownPath),
         };
+        if let (true, Some(pid)) = (operation.changes(), self.control.handed_over_to()) {
+            return Err(Refusal::Conflict(format!(
+                "process {pid} serves in the place of this one: ask again on a new connection"
+            )));
+        }
         let bytes = &input.buffer[..self.head.bytes];
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let header = |name: &[u8]| text(self.head.named(bytes, name).unwrap_or_default());

@@ -33,6 +33,10 @@ pub(super) struct Keeper {
     /// The changes that the cores have been told of.
     sent: Cell<u64>,
     sending: Cell<bool>,
+    /// The file that it is in.
+    at: RefCell<Option<PathBuf>>,
+    /// It is on its way to another file.
+    moving: Cell<bool>,
     /// A file that could not be read to its end: saving would lose what is in it.
     unread: RefCell<Option<PathBuf>>,
 }
@@ -42,6 +46,7 @@ impl Keeper {
     pub(super) fn load(path: Option<&Path>, now: SystemTime) -> Keeper {
         let keeper = Keeper::default();
         let Some(path) = path else { return keeper };
+        *keeper.at.borrow_mut() = Some(path.to_owned());
         let mut list = keeper.list.borrow_mut();
         match read(path, &mut list) {
             Ok(()) => {
@@ -118,7 +123,26 @@ impl Control {
         count
     }
 
-    fn blacklist_changed(self: &Rc<Self>) {
+    /// What the process before this one lists. Its file has no more than that; another file may.
+    pub(super) fn take_blacklist(
+        &self,
+        entries: Vec<Entry>,
+        listed_before: &[Network],
+        same_file: bool,
+    ) {
+        let mut list = self.blacklist.list.borrow_mut();
+        if same_file {
+            list.clear();
+        }
+        listed_before.iter().for_each(|network| drop(list.remove(*network)));
+        let left_out = entries.into_iter().filter_map(|entry| list.put(entry).err()).count();
+        if left_out > 0 {
+            log::error!("{left_out} entries of the blacklist are left out: it is full");
+        }
+        list.expire(engine::wall_clock());
+    }
+
+    pub(super) fn blacklist_changed(self: &Rc<Self>) {
         self.blacklist.changes.update(|changes| changes + 1);
         if !self.blacklist.sending.replace(true) {
             engine::spawn(Rc::clone(self).send_changes());
@@ -157,14 +181,18 @@ impl Control {
 
     /// Writes the file beside the core. Changes that come meanwhile are written after it.
     pub(super) fn save_blacklist(self: &Rc<Self>) {
+        if self.upgrades.successor().is_some() {
+            return; // the file is the other process's, and it knows all of this
+        }
         self.blacklist.unsaved.set(true);
-        if self.plan().blacklist_path.is_none() || self.blacklist.saving.replace(true) {
+        let keeper = &self.blacklist;
+        if keeper.at.borrow().is_none() || keeper.moving.get() || keeper.saving.replace(true) {
             return;
         }
         let control = Rc::clone(self);
         engine::spawn(async move {
-            while control.blacklist.unsaved.replace(false) {
-                let Some(path) = control.plan().blacklist_path.clone() else { break };
+            while !control.blacklist.moving.get() && control.blacklist.unsaved.replace(false) {
+                let Some(path) = control.blacklist.at.borrow().clone() else { break };
                 if control.blacklist.may_not_save(&path) {
                     break;
                 }
@@ -180,9 +208,14 @@ impl Control {
                     if control.draining.get() {
                         break;
                     }
-                    engine::sleep(limits::BLACKLIST_SAVE_INTERVAL).await;
+                    super::first(
+                        engine::sleep(limits::BLACKLIST_SAVE_INTERVAL),
+                        control.until_blacklist_moves(),
+                    )
+                    .await;
                 } else {
-                    control.until(limits::BLACKLIST_SAVE_PACE, |c| c.draining.get()).await;
+                    let wanted = |c: &Control| c.draining.get() || c.blacklist.moving.get();
+                    control.until(limits::BLACKLIST_SAVE_PACE, wanted).await;
                 }
             }
             control.blacklist.saving.set(false);
@@ -192,8 +225,64 @@ impl Control {
 
     /// What was changed last is in the file, or cannot be.
     pub(super) fn is_blacklist_saved(&self) -> bool {
-        let Keeper { saving, unsaved, writing, .. } = &self.blacklist;
-        !saving.get() || !(unsaved.get() || writing.get())
+        let Keeper { saving, unsaved, writing, moving, .. } = &self.blacklist;
+        !moving.get() && (!saving.get() || !(unsaved.get() || writing.get()))
+    }
+
+    async fn until_blacklist_moves(&self) {
+        while !self.blacklist.moving.get() {
+            self.changed_once().await;
+        }
+    }
+
+    /// After a reload, which may keep it in another file: the old one gets what it lacks and stays,
+    /// what the new one has is added, and the whole is kept there from now on.
+    pub(super) fn blacklist_follows(self: &Rc<Self>) {
+        let keeper = &self.blacklist;
+        if *keeper.at.borrow() == self.plan().blacklist_path || keeper.moving.replace(true) {
+            return;
+        }
+        let control = Rc::clone(self);
+        engine::spawn(async move {
+            let keeper = &control.blacklist;
+            control.wake();
+            while keeper.saving.get() {
+                control.changed_once().await;
+            }
+            while *keeper.at.borrow() != control.plan().blacklist_path {
+                let to = control.plan().blacklist_path.clone();
+                control.move_blacklist(to).await;
+            }
+            keeper.moving.set(false);
+            control.blacklist_changed();
+        });
+    }
+
+    async fn move_blacklist(self: &Rc<Self>, to: Option<PathBuf>) {
+        let keeper = &self.blacklist;
+        let from = keeper.at.borrow().clone().filter(|from| !keeper.may_not_save(from));
+        let last = from.filter(|_| keeper.unsaved.replace(false));
+        let last = last.map(|from| (from, self.blacklisted(usize::MAX)));
+        let (wanted, now) = (to.clone(), engine::wall_clock());
+        let work = move || {
+            if let Some((from, entries)) = last
+                && let Err(error) = write(&from, &entries)
+            {
+                log::error!("{}: the blacklist cannot be saved: {error}", from.display());
+            }
+            Keeper::load(wanted.as_deref(), now)
+        };
+        // One that panicked has found nothing.
+        let loaded = self.watch.pool().run(work).await.unwrap_or_default();
+        let mut list = keeper.list.borrow_mut();
+        let found = loaded.list.into_inner();
+        let added = found.iter().filter(|entry| list.add_new((*entry).clone())).count();
+        drop(list);
+        keeper.unread.replace(loaded.unread.into_inner());
+        let place =
+            to.as_ref().map_or("in no file".to_owned(), |to| format!("in {}", to.display()));
+        log::info!("the blacklist is kept {place} from now on; {added} entries were there already");
+        *keeper.at.borrow_mut() = to;
     }
 
     /// What a core has turned away.

@@ -48,6 +48,7 @@ impl Control {
     /// Again with another delay: the new one counts from now.
     pub(crate) fn leave(self: &Rc<Self>, delay: Duration) -> Result<(), Stopping> {
         let turn = self.turn(Service::Leaving)?;
+        self.closes_at.set(engine::now().checked_add(delay));
         let control = Rc::clone(self);
         engine::spawn(async move {
             engine::sleep(delay).await;
@@ -68,6 +69,7 @@ impl Control {
             return Err(Stopping);
         }
         self.service_turn.set(self.service_turn.get() + 1);
+        self.closes_at.set(None);
         self.tell(service);
         Ok(self.service_turn.get())
     }

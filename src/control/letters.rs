@@ -63,8 +63,9 @@ fn keep(kept: &mut VecDeque<ToShard>, letter: ToShard) {
         ToShard::Blacklist(_) => kept.retain(|older| !matches!(older, ToShard::Blacklist(_))),
         ToShard::Retire(_) => kept.retain(|older| !matches!(older, ToShard::Retire(_))),
         ToShard::Install(_)
-        | ToShard::LendSockets
+        | ToShard::LendSockets(_)
         | ToShard::Drain { .. }
+        | ToShard::TakeAgain(_)
         | ToShard::Stop
         | ToShard::Connection(..)
         | ToShard::MakeRoom(_)

@@ -42,13 +42,16 @@ pub enum ToShard {
     Tap(Option<Box<Tap>>),
     /// From the control core: who may not connect from now on.
     Blacklist(Shared<Blocked>),
-    /// From the control core: answered by `Lent`.
-    LendSockets,
+    /// From the control core: answered by `Lent` with the same number.
+    LendSockets(u64),
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
     Drain {
         /// Another process accepts from these now: what is queued there is its own.
         handed_over: Vec<ListenerKey>,
     },
+    /// From the control core: whoever had taken over is gone, so accept again, from these. Answered
+    /// by `TakesAgain`.
+    TakeAgain(Vec<(ListenerKey, TcpListener)>),
     /// From the control core: end now, whatever runs.
     Stop,
     /// From another data core, which has more connections: nothing was read from it yet.
@@ -143,8 +146,8 @@ pub enum ToControl {
     },
     /// How often the blacklist has turned somebody away, since last time.
     Blocked(Vec<(Network, u64)>),
-    /// Duplicates of all listening sockets of this core.
-    Lent(Vec<(ListenerKey, TcpListener)>),
+    /// Duplicates of all listening sockets of this core, for the upgrade of this number.
+    Lent(u64, Vec<(ListenerKey, TcpListener)>),
     State {
         core: usize,
         state: Box<ShardState>,
@@ -156,6 +159,10 @@ pub enum ToControl {
     },
     /// Said again when a connection from another core arrived after it.
     Drained {
+        core: usize,
+    },
+    /// It has these sockets, and has said before this whatever it said of draining.
+    TakesAgain {
         core: usize,
     },
     /// Clients wait for room in `limits.max_concurrent_connections`. Said about once a second.

@@ -1,6 +1,6 @@
 //! What operators say of endpoints while the process runs: out of service, or another weight. It
 //! belongs to the endpoint as the configuration writes it, so it outlives reloads, and ends when
-//! the endpoint leaves the configuration. It is of this process: the next one begins without.
+//! the endpoint leaves the configuration. An upgrade passes it on; a restart begins without.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -156,6 +156,24 @@ impl Overrides {
         absent
     }
 
+    /// Cluster, target and what was said of it.
+    pub(super) fn all(&self) -> Vec<(String, Target, Override)> {
+        let entries = self.0.borrow();
+        let parts = |e: &Entry| (e.cluster.clone(), e.target.clone(), e.says.clone());
+        entries.iter().map(parts).collect()
+    }
+
+    /// In the place of whatever was said of it.
+    pub(super) fn set(&self, cluster: &str, target: Target, says: Override) {
+        let mut entries = self.0.borrow_mut();
+        entries.retain(|e| e.cluster != cluster || e.target != target);
+        entries.push(Entry { cluster: cluster.to_owned(), target, says });
+    }
+
+    pub(super) fn forget_all(&self) {
+        self.0.borrow_mut().clear();
+    }
+
     /// Those of endpoints that this plan does not have end.
     pub(super) fn forget_all_but(&self, plan: &Plan) {
         let is_there = |entry: &Entry| {
@@ -231,6 +249,12 @@ impl Control {
             let name = address.map_or_else(|| configured.to_string(), |it| it.to_string());
             self.tell_health(&format!("{cluster} {name}"), state, reason);
         }
+        self.send_endpoints(cluster);
+        self.publish_health();
+    }
+
+    /// As they are now, to every core.
+    pub(super) fn send_endpoints(&self, cluster: &str) {
         let current = self.current.borrow();
         for (known, &key) in current.plan.clusters.iter().zip(&current.cluster_keys) {
             if known.name == cluster {
@@ -238,8 +262,6 @@ impl Control {
                 self.to_each_shard(|core| ToShard::Endpoints(key, endpoints(core)));
             }
         }
-        drop(current);
-        self.publish_health();
     }
 }
 

@@ -15,10 +15,10 @@ use crate::cli::Source;
 use crate::config::{self, Syntax};
 use crate::control::exporters;
 use crate::control::history::Applied;
+use crate::control::inherited::Inherited;
 use crate::control::overdue::{self, Begun};
 use crate::control::own_ports::OwnPorts;
 use crate::control::ports::{Bound, Held};
-use crate::control::upgrade::Inherited;
 use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
 use crate::events::publisher::{Files, Opened};
@@ -187,6 +187,12 @@ impl Reloads {
 
     pub(super) fn is_busy(&self) -> bool {
         self.busy.get()
+    }
+
+    /// What is in force: who asked for it, its version and its text.
+    pub(super) fn newest(&self) -> Option<(Trigger, u64, Rc<str>)> {
+        let history = self.history.borrow();
+        history.back().map(|last| (last.trigger, last.version, Rc::clone(&last.text)))
     }
 
     fn remember(&self, version: u64, trigger: Trigger, syntax: Syntax, text: Rc<str>) {
@@ -435,6 +441,8 @@ impl Control {
             return Err(refused);
         }
         let version = plan.version;
+        // Listeners may go, and the process before this one would keep their queues open.
+        self.predecessor.borrow_mut().settled();
         bound.announce(&plan);
         let held = bound.take_held(&self.held.borrow());
         *self.held.borrow_mut() = held;
@@ -446,6 +454,7 @@ impl Control {
         let before = self.put_in_force(plan, bound.keys.clone());
         self.older.add(before, engine::now());
         self.publish_health();
+        self.blacklist_follows();
         let spans = self.totals.borrow_mut().exporters.change(spans, self.shards.len());
         self.send_plan(bound.sockets, Vec::new(), spans);
         self.change_ports(bound.metrics, bound.admin);

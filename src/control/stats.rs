@@ -15,6 +15,7 @@ use crate::engine;
 use crate::events::publisher::PublisherHandle;
 use crate::limits;
 use crate::telemetry::metrics::{Core, Snapshot, new_histogram};
+use crate::telemetry::stderr;
 
 /// What the cores have reported, summed since the start.
 pub(crate) struct Totals {
@@ -140,6 +141,7 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
             .collect(),
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
+        process_log_dropped_lines: stderr::lost(),
         trace_exported_spans: exported.taken,
         trace_failed_spans: exported.failed,
         blacklist_entries: control.blacklist.len() as u64,

@@ -73,6 +73,17 @@ impl Blacklist {
         Ok((entry, before.is_some()))
     }
 
+    /// An entry as it is, its hits included, in the place of the one for the same network.
+    pub(crate) fn put(&mut self, entry: Entry) -> Result<(), Full> {
+        self.entries.remove(&key(entry.network));
+        self.add(entry).map(|_| ())
+    }
+
+    /// True: nothing was listed for its network, and now it is.
+    pub(crate) fn add_new(&mut self, entry: Entry) -> bool {
+        !self.entries.contains_key(&key(entry.network)) && self.add(entry).is_ok()
+    }
+
     /// The entry that this address is turned away for.
     pub(crate) fn narrowest(&self, address: IpAddr) -> Option<&Entry> {
         let place = mapped(address);

@@ -25,6 +25,7 @@ pub struct Snapshot {
     pub access_log_lines: u64,
     /// Dropped by the publisher; those dropped by cores are in their counts.
     pub access_log_dropped_lines: u64,
+    pub process_log_dropped_lines: u64,
     /// Taken by the collector, and given up by the exporter.
     pub trace_exported_spans: u64,
     pub trace_failed_spans: u64,
@@ -326,6 +327,7 @@ pub(crate) mod tests {
             cores: vec![core(1), core(2)],
             access_log_lines: 25,
             access_log_dropped_lines: 4,
+            process_log_dropped_lines: 8,
             trace_exported_spans: 31,
             trace_failed_spans: 5,
             blacklist_entries: 6,

@@ -271,6 +271,7 @@ fn process<O: Outlet>(snapshot: &Snapshot, merged: &Counts, series: &Series, pag
     page.plain(names::ACCESS_LOG_LINES_TOTAL, snapshot.access_log_lines);
     let dropped = snapshot.access_log_dropped_lines + merged.access_log_dropped_lines;
     page.plain(names::ACCESS_LOG_DROPPED_TOTAL, dropped);
+    page.plain(names::PROCESS_LOG_DROPPED_TOTAL, snapshot.process_log_dropped_lines);
     page.plain(names::TRACE_SPANS_EXPORTED_TOTAL, snapshot.trace_exported_spans);
     page.plain(names::TRACE_SPANS_DROPPED_TOTAL, merged.trace_dropped_spans);
     page.plain(names::TRACE_SPANS_FAILED_TOTAL, snapshot.trace_failed_spans);
