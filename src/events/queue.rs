@@ -67,6 +67,11 @@ impl Batch {
         debug_assert!(self.text.ends_with(b"\n"));
     }
 
+    /// What is written of it ends inside a line.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.sent > 0 && self.text[self.sent - 1] != b'\n'
+    }
+
     /// What was cut is to be written whole, to another file.
     pub(crate) fn back_to_line(&mut self) {
         let newline = self.text[..self.sent].iter().rposition(|&byte| byte == b'\n');
