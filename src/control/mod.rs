@@ -418,6 +418,11 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     control.publish_health();
     control.tell_health("process", "draining", "it was asked to stop");
     control.to_shards(|| ToShard::Drain { handed_over: handed_over.clone() });
+    if control.upgrades.handed_over().is_some()
+        && let Some(publisher) = &control.totals.borrow().log
+    {
+        publisher.rotate(false);
+    }
     let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;
     control.to_shards(|| ToShard::Stop);
     control.until(limits::CORE_STOP_TIMEOUT, Control::are_letters_sent).await;

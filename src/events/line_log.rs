@@ -36,6 +36,10 @@ impl LineLog {
         self.file.settle(rotate, OnFull::Drop);
     }
 
+    pub(super) fn rotate_here(&mut self, yes: bool) {
+        self.file.rotate_here(yes);
+    }
+
     pub(super) fn write(&mut self, line: Vec<u8>) {
         self.held.push_back(Batch { text: line, lines: 1, ..Batch::default() });
         self.has_room();

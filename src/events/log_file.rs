@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::events::open_log::OpenLog;
 use crate::events::queue::{Batch, Written};
-use crate::events::rotation::{self, Keeper};
+use crate::events::rotation::{self, Keeper, PutAside};
 use crate::limits::{LOG_COMPLAINT_INTERVAL, LOG_STALL_MAX, ROTATE_RETRY_INTERVAL};
 use crate::plan::{OnFull, Rotate};
 
@@ -33,6 +33,7 @@ pub(super) struct LogFile {
     clocks: Clocks,
     on_full: OnFull,
     rotate: Option<Rotate>,
+    is_rotating: bool,
     keeper: Keeper,
     /// A rotation failed then.
     stuck: Option<Instant>,
@@ -85,6 +86,7 @@ impl LogFile {
             clocks,
             on_full: OnFull::Drop,
             rotate: None,
+            is_rotating: true,
             keeper: Keeper::default(),
             stuck: None,
             written: Written::default(),
@@ -101,8 +103,8 @@ impl LogFile {
     /// What may change while the file stays.
     pub(super) fn settle(&mut self, rotate: Option<Rotate>, on_full: OnFull) {
         self.on_full = on_full;
-        self.rotate = rotate;
-        if let (Some(path), Some(rotate)) = (&self.path, rotate) {
+        let is_new = std::mem::replace(&mut self.rotate, rotate) != rotate;
+        if let (Some(path), Some(rotate), true) = (&self.path, rotate, is_new) {
             self.keeper.look(path, rotate, self.name);
         }
     }
@@ -110,7 +112,7 @@ impl LogFile {
     /// Writes the rest of a batch, or gives up what of it cannot be written.
     pub(super) fn write(&mut self, batch: &mut Batch) -> Outcome {
         self.note_late(std::mem::take(&mut batch.lost));
-        self.rotate_if_due(batch);
+        self.keep_in_place(batch);
         let (sent, result) = self.send(&batch.text[batch.sent..]);
         batch.sent += sent;
         self.written.bytes += sent as u64;
@@ -151,15 +153,6 @@ impl LogFile {
 
     fn is_stuck(&self, now: Instant) -> bool {
         self.held_since.is_some_and(|since| now.saturating_duration_since(since) >= LOG_STALL_MAX)
-    }
-
-    /// For a log that nobody wants any more.
-    pub(super) fn give_up_if_stuck(&mut self, batch: &Batch) -> Outcome {
-        if !self.is_stuck((self.clocks.now)()) {
-            return Outcome::Held;
-        }
-        self.give_up(batch);
-        Outcome::Settled
     }
 
     /// A batch that is held goes elsewhere, whole lines of it.
@@ -235,28 +228,50 @@ impl LogFile {
         }
     }
 
-    fn rotate_if_due(&mut self, batch: &Batch) {
-        let (Some(rotate), Some(path), Some(open)) = (self.rotate, &self.path, &self.open) else {
+    /// Before each batch. Two processes may write this file, of which one puts it aside.
+    fn keep_in_place(&mut self, batch: &Batch) {
+        let (Some(rotate), Some(path), Some(open)) = (self.rotate, &self.path, &mut self.open)
+        else {
             return;
         };
-        if self.keeper.is_needed_again() {
+        let now = (self.clocks.now)();
+        if self.is_rotating && self.keeper.is_needed_again(now) {
             self.keeper.look(path, rotate, self.name);
         }
-        let is_large = open.bytes + batch.text.len() as u64 > rotate.bytes_max;
-        let is_due = open.is_regular() && open.bytes > 0 && batch.sent == 0 && !self.torn;
-        if !is_due || !(is_large || self.age(open) >= rotate.age_max) {
+        if !open.is_regular() || batch.sent > 0 || self.torn {
             return;
         }
-        let now = (self.clocks.now)();
+        if open.is_time_to_look(now)
+            && !open.is_at(path)
+            && let Ok(new) = OpenLog::append(path, (self.clocks.wall)())
+        {
+            *open = new;
+        }
+        self.rotate_if_due(rotate, batch, now);
+    }
+
+    fn rotate_if_due(&mut self, rotate: Rotate, batch: &Batch, now: Instant) {
+        let (Some(path), Some(open)) = (&self.path, &self.open) else {
+            return;
+        };
+        let is_large = open.bytes + batch.text.len() as u64 > rotate.bytes_max;
+        let is_due = open.bytes > 0 && (is_large || self.age(open) >= rotate.age_max);
+        if !is_due || !self.is_rotating {
+            return;
+        }
         let wait = |since| now.saturating_duration_since(since) < ROTATE_RETRY_INTERVAL;
         if self.stuck.is_some_and(wait) {
             return;
         }
         self.stuck = None;
-        let path = path.clone();
-        match rotation::put_aside(&path, (self.clocks.wall)()) {
-            // Somebody else has moved it already.
-            Err(error) if error.kind() != ErrorKind::NotFound => {
+        match rotation::put_aside(path, || open.is_at(path), (self.clocks.wall)()) {
+            Ok(PutAside::Done) => {
+                self.open = None;
+                self.keeper.look(path, rotate, self.name);
+            }
+            Ok(PutAside::Before) => self.open = None,
+            Ok(PutAside::Busy) => {}
+            Err(error) => {
                 self.stuck = Some(now);
                 log::error!(
                     "{}: cannot rotate {}: {error}; its folder must be writable, lines go to the \
@@ -265,11 +280,12 @@ impl LogFile {
                     path.display()
                 );
             }
-            Ok(_) | Err(_) => {
-                self.open = None;
-                self.keeper.look(&path, rotate, self.name);
-            }
         }
+    }
+
+    /// False: the process that came after this one rotates the log now, as its plan says.
+    pub(super) fn rotate_here(&mut self, yes: bool) {
+        self.is_rotating = yes;
     }
 
     fn age(&self, open: &OpenLog) -> Duration {
@@ -521,12 +537,41 @@ mod tests {
     #[test]
     fn a_rotation_that_fails_loses_no_line_and_waits_before_it_tries_again() {
         let folder = Folder::new("stuck");
-        let mut log = rotating(folder.log(), 1, Duration::MAX);
+        // Its name cannot become any longer.
+        let path = folder.0.join("a".repeat(250));
+        let mut log = rotating(path.clone(), 1, Duration::MAX);
         write(&mut log, "a\n");
-        log.path = Some(PathBuf::from("/")); // nobody can rename it
         write(&mut log, "b\n");
         assert!(log.stuck.is_some());
-        assert_eq!(folder.text(), "a\nb\n");
+        assert_eq!(fs::read_to_string(path).unwrap(), "a\nb\n");
+    }
+
+    #[test]
+    fn a_log_that_another_process_rotates_is_followed() {
+        let folder = Folder::new("followed");
+        let mut ours = rotating(folder.log(), 10, Duration::MAX);
+        let mut other = rotating(folder.log(), 10, Duration::MAX);
+        ours.rotate_here(false);
+        for text in ["1234567\n", "8\n"] {
+            write(&mut ours, text);
+        }
+        write(&mut other, "other\n");
+        assert_eq!(folder.rotated(), ["1234567\n8\n"]);
+        ours.open.as_mut().unwrap().look_again();
+        write(&mut ours, "ours, however long it is\n");
+        assert_eq!(folder.text(), "other\nours, however long it is\n");
+    }
+
+    #[test]
+    fn a_file_that_somebody_has_cut_is_as_long_as_it_is() {
+        let folder = Folder::new("truncated");
+        let mut log = rotating(folder.log(), 10, Duration::MAX);
+        write(&mut log, "12345678\n");
+        File::options().write(true).open(folder.log()).unwrap().set_len(0).unwrap();
+        log.open.as_mut().unwrap().look_again();
+        write(&mut log, "9\n");
+        assert!(folder.rotated().is_empty());
+        assert_eq!(folder.text(), "9\n");
     }
 
     #[test]

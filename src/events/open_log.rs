@@ -141,6 +141,11 @@ impl OpenLog {
         }
         due
     }
+
+    #[cfg(test)]
+    pub(super) fn look_again(&mut self) {
+        self.looked = None;
+    }
 }
 
 impl AsFd for OpenLog {

@@ -173,6 +173,12 @@ impl PublisherHandle {
         drop(self.orders.try_send(Order::Reopen));
     }
 
+    /// Whether this process rotates its logs: another one that has taken over does it as its own
+    /// plan says, and this one follows it. Never blocks; an order that is lost does no harm.
+    pub fn rotate(&self, yes: bool) {
+        drop(self.orders.try_send(Order::Rotate(yes)));
+    }
+
     /// Writes access-log lines of generation `version` and later ones to these files, and all
     /// others from now on. Comes back when the publisher is too busy to listen: try again later.
     pub fn use_files(&self, version: u64, files: Box<Opened>) -> Result<(), Box<Opened>> {
@@ -180,7 +186,9 @@ impl PublisherHandle {
             Ok(()) => Ok(()),
             Err(error) => match error.into_inner() {
                 Order::Use(_, files) => Err(files),
-                Order::Reopen | Order::Forget(_) | Order::Stop => unreachable!("it was sent"),
+                Order::Reopen | Order::Rotate(_) | Order::Forget(_) | Order::Stop => {
+                    unreachable!("it was sent")
+                }
             },
         }
     }
@@ -321,6 +329,7 @@ impl Worker {
                     let held = self.consumers.iter_mut().find_map(|c| c.held.as_mut());
                     self.logs.reopen(held);
                 }
+                Ok(Order::Rotate(yes)) => self.logs.rotate_here(yes),
                 Ok(Order::Use(version, files)) => {
                     self.logs.changing = true;
                     self.drain();
@@ -536,18 +545,14 @@ impl Logs {
         let index = self.index(batch.version);
         let mut outcome = self.write_to(index, &mut batch);
         let newest = self.access.len() - 1;
+        let is_replaced = index != newest && self.access[newest].file.is_some();
         if outcome == Outcome::Held
-            && index != newest
-            && let is_replaced = self.access[newest].file.is_some()
+            && is_replaced
             && let Some(file) = &mut self.access[index].file
         {
             // A reload is the way out for who waits for a log that has no room.
-            if is_replaced {
-                file.let_go(&mut batch);
-                outcome = self.write_to(newest, &mut batch);
-            } else {
-                outcome = file.give_up_if_stuck(&batch);
-            }
+            file.let_go(&mut batch);
+            outcome = self.write_to(newest, &mut batch);
         }
         match outcome {
             Outcome::Settled => consumer.give_back(batch.text),
@@ -599,6 +604,12 @@ impl Logs {
             }
         }
         self.line_logs().for_each(LineLog::reopen);
+    }
+
+    fn rotate_here(&mut self, yes: bool) {
+        let files = self.access.iter_mut().filter_map(|log| log.file.as_mut());
+        files.for_each(|file| file.rotate_here(yes));
+        self.line_logs().for_each(|log| log.rotate_here(yes));
     }
 
     fn line_logs(&mut self) -> impl Iterator<Item = &mut LineLog> {

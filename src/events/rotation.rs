@@ -3,23 +3,51 @@
 //! is ever renamed twice and names sort by age. Compressing and deleting happen on a thread of
 //! their own, which looks at the folder and not at a list: what a crash left behind is done the
 //! next time.
+//!
+//! Two processes may write one log: one that drains and the one that came after it. So a file is
+//! left as it is while anybody holds it open as a log, and one at a time works on it: whoever writes
+//! has a shared lock on it, and who compresses or deletes takes an exclusive one, or goes on to the
+//! next.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::limits::ROTATE_RETRY_INTERVAL;
 use crate::plan::Rotate;
 use crate::telemetry::decimal::padded;
 use crate::telemetry::timestamp::Civil;
 
-/// Puts the file aside. Its new name.
-pub(super) fn put_aside(path: &Path, at: SystemTime) -> io::Result<PathBuf> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PutAside {
+    Done,
+    /// Another one has done that: the path names another file by now, or none.
+    Before,
+    /// Another one does that right now, for a log in this folder.
+    Busy,
+}
+
+/// Gives the file another name, if the path names what `is_ours` says it does.
+pub(super) fn put_aside(
+    path: &Path,
+    is_ours: impl FnOnce() -> bool,
+    at: SystemTime,
+) -> io::Result<PutAside> {
+    let folder = File::open(folder_of(path));
+    if let Ok(folder) = &folder
+        && let Err(TryLockError::WouldBlock) = folder.try_lock()
+    {
+        return Ok(PutAside::Busy);
+    }
+    if !is_ours() {
+        return Ok(PutAside::Before);
+    }
     let mut name = stamp(at);
     let mut aside = with_suffix(path, &name);
     // Twice within a millisecond, or a clock that was set back.
@@ -31,7 +59,7 @@ pub(super) fn put_aside(path: &Path, at: SystemTime) -> io::Result<PathBuf> {
         aside = with_suffix(path, &name);
     }
     fs::rename(path, &aside)?;
-    Ok(aside)
+    Ok(PutAside::Done)
 }
 
 /// `20261121T135300.123Z`
@@ -55,19 +83,10 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The files of this log that were put aside, oldest first. Nobody else's: the name must fit.
+/// The files of this log that were put aside, oldest first.
 fn backups(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default().to_string_lossy());
-    let prefix = format!("{name}.");
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let stamp = name.to_str().and_then(|name| name.strip_prefix(&prefix));
-        if stamp.is_some_and(is_stamp) {
-            found.push(entry.path());
-        }
-    }
+    let mut found =
+        put_aside_files(path, |rest| is_stamp(rest.strip_suffix(".gz").unwrap_or(rest)))?;
     // `-1` of the same millisecond sorts behind it, whether compressed or not.
     found.sort_by_key(
         |path| {
@@ -77,12 +96,27 @@ fn backups(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The files of this log with such an end to their names. Nobody else's: the name must fit.
+fn put_aside_files(path: &Path, fits: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
+    let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default().to_string_lossy());
+    let prefix = format!("{name}.");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(&prefix));
+        if rest.is_some_and(&fits) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn is_stamp(text: &str) -> bool {
-    let text = text.strip_suffix(".gz").unwrap_or(text);
     let (stamp, number) = text.split_at_checked(STAMP_BYTES).unwrap_or((text, ""));
     let fits = |(byte, pattern): (u8, u8)| match pattern {
         b'0' => byte.is_ascii_digit(),
@@ -107,9 +141,18 @@ fn is_compressed(path: &Path) -> bool {
 /// The thread that compresses and deletes, at most one per log.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
-    running: Option<JoinHandle<()>>,
+    running: Option<JoinHandle<Kept>>,
     /// Something was put aside that the running thread may not have seen.
     again: bool,
+    /// The last one ended like that, at some time before this.
+    left: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    All,
+    /// Somebody writes one of the files still, or works on it.
+    NotYet,
 }
 
 impl Keeper {
@@ -120,15 +163,17 @@ impl Keeper {
             return;
         }
         self.again = false;
+        self.left = None;
         let path = path.to_owned();
         let keep = move || {
-            if let Err(error) = keep(&path, rotate) {
+            keep(&path, rotate).unwrap_or_else(|error| {
                 log::error!(
                     "{name}: cannot tidy the rotated files of {}: {error}; the next rotation tries \
                      again",
                     path.display()
                 );
-            }
+                Kept::All
+            })
         };
         match thread::Builder::new().name("log-keeper".to_owned()).spawn(keep) {
             Ok(thread) => self.running = Some(thread),
@@ -136,41 +181,81 @@ impl Keeper {
         }
     }
 
-    pub(super) fn is_needed_again(&self) -> bool {
-        self.again && self.running.as_ref().is_none_or(JoinHandle::is_finished)
+    pub(super) fn is_needed_again(&mut self, now: Instant) -> bool {
+        if let Some(ended) = self.running.take_if(|thread| thread.is_finished())
+            && let Ok(Kept::NotYet) = ended.join()
+        {
+            self.left = Some(now);
+        }
+        let waited = |left| now.saturating_duration_since(left) >= ROTATE_RETRY_INTERVAL;
+        self.running.is_none() && (self.again || self.left.is_some_and(waited))
     }
 }
 
 /// Deletes what is too old and compresses the rest, newest last.
-fn keep(path: &Path, rotate: Rotate) -> io::Result<()> {
-    prune(path, rotate.backups_max)?;
+fn keep(path: &Path, rotate: Rotate) -> io::Result<Kept> {
+    remove_unfinished(path)?;
+    let mut kept = prune(path, rotate.backups_max)?;
     if !rotate.compress {
-        return Ok(());
+        return Ok(kept);
     }
     for backup in backups(path)? {
         if !is_compressed(&backup) {
-            compress(&backup)?;
+            if compress(&backup)? == Kept::NotYet {
+                kept = Kept::NotYet;
+            }
             // Rotations went on meanwhile: the disk must not fill with what is to be
             // deleted anyway.
             prune(path, rotate.backups_max)?;
         }
     }
-    Ok(())
+    Ok(kept)
 }
 
-fn prune(path: &Path, backups_max: usize) -> io::Result<()> {
+fn prune(path: &Path, backups_max: usize) -> io::Result<Kept> {
     let backups = backups(path)?;
+    let mut kept = Kept::All;
     for old in &backups[..backups.len().saturating_sub(backups_max)] {
-        present(fs::remove_file(old))?;
+        let Some(file) = present(File::open(old))? else { continue };
+        if is_in_use(&file) {
+            kept = Kept::NotYet;
+        } else {
+            present(fs::remove_file(old))?;
+        }
+    }
+    Ok(kept)
+}
+
+/// Otherwise nobody else takes it, for as long as the file is open here. File systems without locks
+/// do without.
+fn is_in_use(file: &File) -> bool {
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+}
+
+/// What a crash left behind of a file that has been deleted since.
+fn remove_unfinished(path: &Path) -> io::Result<()> {
+    let suffix = format!(".{UNFINISHED}");
+    let fits = |rest: &str| rest.strip_suffix(&suffix).is_some_and(is_stamp);
+    for unfinished in put_aside_files(path, fits)? {
+        let whole = unfinished.with_extension("").with_extension("");
+        if !whole.exists() {
+            present(fs::remove_file(unfinished))?;
+        }
     }
     Ok(())
 }
 
-fn compress(path: &Path) -> io::Result<()> {
+fn compress(path: &Path) -> io::Result<Kept> {
     let unfinished = with_suffix(path, UNFINISHED);
     let Some(mut from) = present(File::open(path))? else {
-        return Ok(());
+        return Ok(Kept::All);
     };
+    if is_in_use(&from) {
+        return Ok(Kept::NotYet);
+    }
+    if !path.exists() {
+        return Ok(Kept::All); // another one was faster
+    }
     let mut options = OpenOptions::new();
     let to = options.write(true).create(true).truncate(true).mode(0o640).open(&unfinished)?;
     let result = (|| {
@@ -182,11 +267,11 @@ fn compress(path: &Path) -> io::Result<()> {
         to.sync_all()?;
         fs::rename(&unfinished, with_suffix(path, GZIP))
     })();
-    if result.is_err() {
+    if let Err(error) = result {
         drop(fs::remove_file(&unfinished));
-        return result;
+        return Err(error);
     }
-    present(fs::remove_file(path)).map(|_| ())
+    present(fs::remove_file(path)).map(|_| Kept::All)
 }
 
 /// A file that somebody else has deleted is no error.
@@ -205,6 +290,7 @@ mod tests {
 
     use super::*;
     use crate::events::log_file::scratch::Folder;
+    use crate::events::open_log::OpenLog;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_767_323_045 + seconds)
@@ -212,6 +298,12 @@ mod tests {
 
     fn rotate(backups_max: usize, compress: bool) -> Rotate {
         Rotate { bytes_max: 1, age_max: Duration::MAX, backups_max, compress }
+    }
+
+    /// Its new name.
+    fn aside(folder: &Folder, seconds: u64) -> PathBuf {
+        assert_eq!(put_aside(&folder.log(), || true, at(seconds)).unwrap(), PutAside::Done);
+        backups(&folder.log()).unwrap().pop().unwrap()
     }
 
     fn names(folder: &Folder) -> Vec<String> {
@@ -228,7 +320,7 @@ mod tests {
         let folder = Folder::new("aside");
         for _ in 0..3 {
             fs::write(folder.log(), "x").unwrap();
-            put_aside(&folder.log(), at(0)).unwrap();
+            aside(&folder, 0);
         }
         let stamp = "access.log.20260102T030405.000Z";
         let expected = [stamp.to_owned(), format!("{stamp}-1"), format!("{stamp}-2")];
@@ -245,7 +337,7 @@ mod tests {
         }
         for second in 0..5 {
             fs::write(folder.log(), second.to_string()).unwrap();
-            put_aside(&folder.log(), at(second)).unwrap();
+            aside(&folder, second);
         }
         keep(&folder.log(), rotate(2, false)).unwrap();
         let kept: Vec<String> = backups(&folder.log())
@@ -264,7 +356,7 @@ mod tests {
         let folder = Folder::new("gzip");
         let text = "a line of the log\n".repeat(10_000);
         fs::write(folder.log(), &text).unwrap();
-        let aside = put_aside(&folder.log(), at(0)).unwrap();
+        let aside = aside(&folder, 0);
         fs::write(with_suffix(&aside, UNFINISHED), "of a crash").unwrap();
         keep(&folder.log(), rotate(3, true)).unwrap();
         assert_eq!(names(&folder), ["access.log.20260102T030405.000Z.gz"]);
@@ -275,5 +367,54 @@ mod tests {
         assert_eq!(again, text);
         keep(&folder.log(), rotate(3, true)).unwrap();
         assert_eq!(names(&folder).len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_another_process_writes_is_neither_compressed_nor_deleted_until_it_is_closed() {
+        let folder = Folder::new("in-use");
+        let open = || OpenLog::append(&folder.log(), at(0)).unwrap();
+        let mut old = open();
+        old.write(b"before\n").unwrap();
+        let aside = aside(&folder, 0);
+        let new = open();
+        assert!(!old.is_at(&folder.log()) && new.is_at(&folder.log()));
+        for rotate in [rotate(3, true), rotate(0, true)] {
+            assert_eq!(keep(&folder.log(), rotate).unwrap(), Kept::NotYet);
+        }
+        old.write(b"after\n").unwrap();
+        assert_eq!(fs::read_to_string(&aside).unwrap(), "before\nafter\n");
+        drop(old);
+        assert_eq!(keep(&folder.log(), rotate(3, true)).unwrap(), Kept::All);
+        assert_eq!(names(&folder), ["access.log", "access.log.20260102T030405.000Z.gz"]);
+    }
+
+    #[test]
+    fn who_comes_second_puts_nothing_aside() {
+        let folder = Folder::new("second");
+        let open = || OpenLog::append(&folder.log(), at(0)).unwrap();
+        let (first, second) = (open(), open());
+        let put = |log: &OpenLog| put_aside(&folder.log(), || log.is_at(&folder.log()), at(0));
+        assert_eq!(put(&first).unwrap(), PutAside::Done);
+        assert_eq!(put(&second).unwrap(), PutAside::Before);
+        let third = open();
+        assert_eq!(put(&second).unwrap(), PutAside::Before);
+        let busy = File::open(&folder.0).unwrap();
+        busy.try_lock().unwrap();
+        assert_eq!(put(&third).unwrap(), PutAside::Busy);
+        drop(busy);
+        assert_eq!(put(&third).unwrap(), PutAside::Done);
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_deleted_file_is_deleted_too() {
+        let folder = Folder::new("unfinished");
+        fs::write(folder.log(), "x").unwrap();
+        let whole = aside(&folder, 1);
+        let left = ["access.log.20260102T030405.000Z.gz.tmp", "access.log.mine.gz.tmp"];
+        left.iter().for_each(|name| fs::write(folder.0.join(name), "of a crash").unwrap());
+        fs::write(with_suffix(&whole, UNFINISHED), "under way").unwrap();
+        keep(&folder.log(), rotate(3, false)).unwrap();
+        let stamp = "access.log.20260102T030406.000Z";
+        assert_eq!(names(&folder), [stamp, &format!("{stamp}.gz.tmp"), left[1]]);
     }
 }
