@@ -264,7 +264,7 @@ impl LogFile {
             return;
         }
         self.stuck = None;
-        match rotation::put_aside(path, || open.is_at(path), (self.clocks.wall)()) {
+        match rotation::put_aside_once(path, || open.is_at(path), (self.clocks.wall)()) {
             Ok(PutAside::Done) => {
                 self.open = None;
                 self.keeper.look(path, rotate, self.name);

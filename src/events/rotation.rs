@@ -33,8 +33,8 @@ pub(super) enum PutAside {
     Busy,
 }
 
-/// Gives the file another name, if the path names what `is_ours` says it does.
-pub(super) fn put_aside(
+/// Puts the file aside, if the path names what `is_ours` says it does.
+pub(super) fn put_aside_once(
     path: &Path,
     is_ours: impl FnOnce() -> bool,
     at: SystemTime,
@@ -48,6 +48,11 @@ pub(super) fn put_aside(
     if !is_ours() {
         return Ok(PutAside::Before);
     }
+    put_aside(path, at).map(|_| PutAside::Done)
+}
+
+/// Puts the file aside. Its new name.
+fn put_aside(path: &Path, at: SystemTime) -> io::Result<PathBuf> {
     let mut name = stamp(at);
     let mut aside = with_suffix(path, &name);
     // Twice within a millisecond, or a clock that was set back.
@@ -59,7 +64,7 @@ pub(super) fn put_aside(
         aside = with_suffix(path, &name);
     }
     fs::rename(path, &aside)?;
-    Ok(PutAside::Done)
+    Ok(aside)
 }
 
 /// `20261121T135300.123Z`
@@ -83,10 +88,19 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The files of this log that were put aside, oldest first.
+/// The files of this log that were put aside, oldest first. Nobody else's: the name must fit.
 fn backups(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found =
-        put_aside_files(path, |rest| is_stamp(rest.strip_suffix(".gz").unwrap_or(rest)))?;
+    let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default().to_string_lossy());
+    let prefix = format!("{name}.");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let stamp = name.to_str().and_then(|name| name.strip_prefix(&prefix));
+        if stamp.is_some_and(is_stamp) {
+            found.push(entry.path());
+        }
+    }
     // `-1` of the same millisecond sorts behind it, whether compressed or not.
     found.sort_by_key(
         |path| {
@@ -96,27 +110,12 @@ fn backups(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The files of this log with such an end to their names. Nobody else's: the name must fit.
-fn put_aside_files(path: &Path, fits: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
-    let (folder, name) = (folder_of(path), path.file_name().unwrap_or_default().to_string_lossy());
-    let prefix = format!("{name}.");
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let rest = name.to_str().and_then(|name| name.strip_prefix(&prefix));
-        if rest.is_some_and(&fits) {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
-}
-
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn is_stamp(text: &str) -> bool {
+    let text = text.strip_suffix(".gz").unwrap_or(text);
     let (stamp, number) = text.split_at_checked(STAMP_BYTES).unwrap_or((text, ""));
     let fits = |(byte, pattern): (u8, u8)| match pattern {
         b'0' => byte.is_ascii_digit(),
@@ -234,11 +233,15 @@ fn is_in_use(file: &File) -> bool {
 
 /// What a crash left behind of a file that has been deleted since.
 fn remove_unfinished(path: &Path) -> io::Result<()> {
-    let suffix = format!(".{UNFINISHED}");
-    let fits = |rest: &str| rest.strip_suffix(&suffix).is_some_and(is_stamp);
-    for unfinished in put_aside_files(path, fits)? {
+    for entry in fs::read_dir(folder_of(path))? {
+        let unfinished = entry?.path();
         let whole = unfinished.with_extension("").with_extension("");
-        if !whole.exists() {
+        let stamp = whole.to_str().zip(path.to_str()).and_then(|(whole, log)| {
+            let (whole, log) = (whole.rsplit('/').next()?, log.rsplit('/').next()?);
+            whole.strip_prefix(log)?.strip_prefix('.')
+        });
+        let is_ours = unfinished == with_suffix(&whole, UNFINISHED) && stamp.is_some_and(is_stamp);
+        if is_ours && !whole.exists() {
             present(fs::remove_file(unfinished))?;
         }
     }
@@ -300,12 +303,6 @@ mod tests {
         Rotate { bytes_max: 1, age_max: Duration::MAX, backups_max, compress }
     }
 
-    /// Its new name.
-    fn aside(folder: &Folder, seconds: u64) -> PathBuf {
-        assert_eq!(put_aside(&folder.log(), || true, at(seconds)).unwrap(), PutAside::Done);
-        backups(&folder.log()).unwrap().pop().unwrap()
-    }
-
     fn names(folder: &Folder) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(&folder.0)
             .unwrap()
@@ -320,7 +317,7 @@ mod tests {
         let folder = Folder::new("aside");
         for _ in 0..3 {
             fs::write(folder.log(), "x").unwrap();
-            aside(&folder, 0);
+            put_aside(&folder.log(), at(0)).unwrap();
         }
         let stamp = "access.log.20260102T030405.000Z";
         let expected = [stamp.to_owned(), format!("{stamp}-1"), format!("{stamp}-2")];
@@ -337,7 +334,7 @@ mod tests {
         }
         for second in 0..5 {
             fs::write(folder.log(), second.to_string()).unwrap();
-            aside(&folder, second);
+            put_aside(&folder.log(), at(second)).unwrap();
         }
         keep(&folder.log(), rotate(2, false)).unwrap();
         let kept: Vec<String> = backups(&folder.log())
@@ -356,7 +353,7 @@ mod tests {
         let folder = Folder::new("gzip");
         let text = "a line of the log\n".repeat(10_000);
         fs::write(folder.log(), &text).unwrap();
-        let aside = aside(&folder, 0);
+        let aside = put_aside(&folder.log(), at(0)).unwrap();
         fs::write(with_suffix(&aside, UNFINISHED), "of a crash").unwrap();
         keep(&folder.log(), rotate(3, true)).unwrap();
         assert_eq!(names(&folder), ["access.log.20260102T030405.000Z.gz"]);
@@ -375,7 +372,7 @@ mod tests {
         let open = || OpenLog::append(&folder.log(), at(0)).unwrap();
         let mut old = open();
         old.write(b"before\n").unwrap();
-        let aside = aside(&folder, 0);
+        let aside = put_aside(&folder.log(), at(0)).unwrap();
         let new = open();
         assert!(!old.is_at(&folder.log()) && new.is_at(&folder.log()));
         for rotate in [rotate(3, true), rotate(0, true)] {
@@ -393,7 +390,7 @@ mod tests {
         let folder = Folder::new("second");
         let open = || OpenLog::append(&folder.log(), at(0)).unwrap();
         let (first, second) = (open(), open());
-        let put = |log: &OpenLog| put_aside(&folder.log(), || log.is_at(&folder.log()), at(0));
+        let put = |log: &OpenLog| put_aside_once(&folder.log(), || log.is_at(&folder.log()), at(0));
         assert_eq!(put(&first).unwrap(), PutAside::Done);
         assert_eq!(put(&second).unwrap(), PutAside::Before);
         let third = open();
@@ -409,7 +406,7 @@ mod tests {
     fn what_a_crash_left_of_a_deleted_file_is_deleted_too() {
         let folder = Folder::new("unfinished");
         fs::write(folder.log(), "x").unwrap();
-        let whole = aside(&folder, 1);
+        let whole = put_aside(&folder.log(), at(1)).unwrap();
         let left = ["access.log.20260102T030405.000Z.gz.tmp", "access.log.mine.gz.tmp"];
         left.iter().for_each(|name| fs::write(folder.0.join(name), "of a crash").unwrap());
         fs::write(with_suffix(&whole, UNFINISHED), "under way").unwrap();
