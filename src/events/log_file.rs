@@ -103,7 +103,8 @@ impl LogFile {
     /// What may change while the file stays.
     pub(super) fn settle(&mut self, rotate: Option<Rotate>, on_full: OnFull) {
         self.on_full = on_full;
-        let is_new = std::mem::replace(&mut self.rotate, rotate) != rotate;
+        let is_new = self.is_rotating && self.rotate != rotate;
+        self.rotate = rotate;
         if let (Some(path), Some(rotate), true) = (&self.path, rotate, is_new) {
             self.keeper.look(path, rotate, self.name);
         }
@@ -235,7 +236,7 @@ impl LogFile {
             return;
         };
         let now = (self.clocks.now)();
-        if self.is_rotating && self.keeper.is_needed_again(now) {
+        if self.is_rotating && self.keeper.is_needed_again() {
             self.keeper.look(path, rotate, self.name);
         }
         if !open.is_regular() || batch.sent > 0 || self.torn {
@@ -286,6 +287,9 @@ impl LogFile {
     /// False: the process that came after this one rotates the log now, as its plan says.
     pub(super) fn rotate_here(&mut self, yes: bool) {
         self.is_rotating = yes;
+        if !yes {
+            self.keeper = Keeper::default();
+        }
     }
 
     fn age(&self, open: &OpenLog) -> Duration {

@@ -13,8 +13,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
-use std::time::{Instant, SystemTime};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
+use std::thread;
+use std::time::SystemTime;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -137,14 +138,13 @@ fn is_compressed(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == GZIP)
 }
 
-/// The thread that compresses and deletes, at most one per log.
+/// The thread that compresses and deletes, one per log, from its first order on.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
-    running: Option<JoinHandle<Kept>>,
-    /// Something was put aside that the running thread may not have seen.
+    /// One order may wait: it sees whatever was put aside before its turn comes.
+    orders: Option<SyncSender<(PathBuf, Rotate)>>,
+    /// An order found another one waiting, which may be of other settings.
     again: bool,
-    /// The last one ended like that, at some time before this.
-    left: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,40 +155,55 @@ enum Kept {
 }
 
 impl Keeper {
-    /// Never waits: a thread that still runs is followed by another one when there is an occasion.
+    /// Never waits.
     pub(super) fn look(&mut self, path: &Path, rotate: Rotate, name: &'static str) {
-        if self.running.as_ref().is_some_and(|thread| !thread.is_finished()) {
-            self.again = true;
-            return;
-        }
         self.again = false;
-        self.left = None;
-        let path = path.to_owned();
-        let keep = move || {
-            keep(&path, rotate).unwrap_or_else(|error| {
-                log::error!(
-                    "{name}: cannot tidy the rotated files of {}: {error}; the next rotation tries \
-                     again",
-                    path.display()
-                );
-                Kept::All
-            })
+        let mut order = (path.to_owned(), rotate);
+        if let Some(orders) = &self.orders {
+            match orders.try_send(order) {
+                Ok(()) => return,
+                Err(TrySendError::Full(_)) => {
+                    self.again = true;
+                    return;
+                }
+                Err(TrySendError::Disconnected(unheard)) => order = unheard,
+            }
+        }
+        let (sender, orders) = mpsc::sync_channel(1);
+        drop(sender.try_send(order)); // there is room for one
+        let obey = move || {
+            let Ok(mut order) = orders.recv() else { return };
+            loop {
+                let next = match obey(&order.0, order.1, name) {
+                    Kept::All => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                    Kept::NotYet => orders.recv_timeout(ROTATE_RETRY_INTERVAL),
+                };
+                match next {
+                    Ok(next) => order = next,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+            }
         };
-        match thread::Builder::new().name("log-keeper".to_owned()).spawn(keep) {
-            Ok(thread) => self.running = Some(thread),
+        match thread::Builder::new().name("log-keeper".to_owned()).spawn(obey) {
+            Ok(_) => self.orders = Some(sender),
             Err(error) => log::error!("{name}: cannot start a thread to compress: {error}"),
         }
     }
 
-    pub(super) fn is_needed_again(&mut self, now: Instant) -> bool {
-        if let Some(ended) = self.running.take_if(|thread| thread.is_finished())
-            && let Ok(Kept::NotYet) = ended.join()
-        {
-            self.left = Some(now);
-        }
-        let waited = |left| now.saturating_duration_since(left) >= ROTATE_RETRY_INTERVAL;
-        self.running.is_none() && (self.again || self.left.is_some_and(waited))
+    pub(super) fn is_needed_again(&self) -> bool {
+        self.again
     }
+}
+
+fn obey(path: &Path, rotate: Rotate, name: &'static str) -> Kept {
+    keep(path, rotate).unwrap_or_else(|error| {
+        log::error!(
+            "{name}: cannot tidy the rotated files of {}: {error}; the next rotation tries again",
+            path.display()
+        );
+        Kept::All
+    })
 }
 
 /// Deletes what is too old and compresses the rest, newest last.
@@ -323,6 +338,23 @@ mod tests {
         let expected = [stamp.to_owned(), format!("{stamp}-1"), format!("{stamp}-2")];
         assert_eq!(names(&folder), expected);
         assert_eq!(backups(&folder.log()).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn what_is_put_aside_while_the_thread_works_is_compressed_without_another_order() {
+        let folder = Folder::new("busy");
+        let mut keeper = Keeper::default();
+        for second in 0..50 {
+            fs::write(folder.log(), "x".repeat(100_000)).unwrap();
+            put_aside(&folder.log(), at(second)).unwrap();
+            keeper.look(&folder.log(), rotate(50, true), "log");
+        }
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while !names(&folder).iter().all(|name| name.ends_with(".gz")) {
+            assert!(std::time::Instant::now() < deadline, "{:?}", names(&folder));
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(names(&folder).len(), 50);
     }
 
     #[test]
