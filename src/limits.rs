@@ -154,8 +154,8 @@ const _: () = assert!(LOGGED_BODY_BYTES_CEILING < BULK_AFTER);
 pub const LOGGED_BODY_BYTES: u64 = 64 * 1024;
 /// Captures that a core keeps for its next exchanges.
 pub const CAPTURES_KEPT: usize = 64;
-/// Lines that wait for the audit log or the error log, per sender. More are dropped; the next line
-/// that is written, or the process's own log, says how many.
+/// Lines that wait for the audit log or the error log, per sender. More are dropped and
+/// counted (`tls_proxy_log_dropped_total`).
 pub const AUDIT_LINES_MAX: usize = 256;
 /// Security events of data cores in the audit log, per second, in the whole process; each core has
 /// its share, and at least one. More are counted, and the next line says how many there were.

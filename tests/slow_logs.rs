@@ -237,3 +237,23 @@ fn an_audit_log_that_is_a_stuck_pipe_holds_up_neither_the_others_nor_loses_what_
     assert_eq!(all.matches("refused_request").count(), 3);
     assert!(all.contains("process_start") && all.contains("process_stop"));
 }
+
+#[test]
+fn lines_that_the_audit_and_error_logs_lack_are_counted() {
+    let origin = Origin::start();
+    let logging = "[logging.access]\npath = \"access.log\"\n\
+                   [logging.error]\npath = \"/dev/full\"\nlevel = \"info\"\n\
+                   [logging.audit]\npath = \"/dev/full\"\n";
+    let proxy = Proxy::start(&config(&origin, logging));
+    let lost =
+        |log: &str| proxy.metric(&format!("tls_proxy_log_dropped_total{{log=\"{log}\"}}")).unwrap();
+    let before = lost("audit");
+    is_refused(&proxy);
+    assert!(eventually(|| lost("audit") > before && lost("error") > 0.0));
+    // They stay counted when nobody wants the logs any more.
+    let (audit, error) = (lost("audit"), lost("error"));
+    reload(&proxy, &config(&origin, "[logging.access]\npath = \"access.log\"\n"));
+    assert!(lost("audit") >= audit && lost("error") >= error);
+    assert_eq!(lost("access"), 0.0);
+    assert_eq!(proxy.client().get("/own").status, 204);
+}

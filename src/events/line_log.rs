@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 
 use crate::events::log_file::{LogFile, Outcome};
-use crate::events::queue::{Batch, Written};
+use crate::events::queue::Batch;
 use crate::plan::{OnFull, Rotate};
 
 #[derive(Debug)]
@@ -64,12 +64,18 @@ impl LineLog {
         self.file.stalled()
     }
 
-    /// The process ends, or the log does.
+    /// The process ends, or nobody wants this log any more.
     pub(super) fn give_up(&mut self) {
         self.held.drain(..).for_each(|line| self.file.give_up(&line));
     }
 
-    pub(super) fn written(&self) -> Written {
-        self.file.written
+    pub(super) fn dropped_lines(&self) -> u64 {
+        self.file.written.dropped_lines
+    }
+
+    /// The lines that it has lost.
+    pub(super) fn close(mut self) -> u64 {
+        self.give_up();
+        self.dropped_lines()
     }
 }

@@ -5,6 +5,7 @@
 //! that began before it are told of in the access log of their own plan, which stays open until the
 //! last of them has ended.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -154,6 +155,8 @@ pub struct PublisherHandle {
     audits: Sender<AuditLine>,
     written: Receiver<Written>,
     last: Written,
+    /// Audit lines that found no room.
+    refused: Cell<u64>,
     clocks: Clocks,
 }
 
@@ -202,7 +205,9 @@ impl PublisherHandle {
     /// Writes a line of the audit log, newline included, to the file of plan `version`, or of a
     /// later one. Never blocks; false when it is lost.
     pub fn audit(&self, version: u64, line: Vec<u8>) -> bool {
-        self.audits.try_send(AuditLine { version, line }).is_ok()
+        let is_taken = self.audits.try_send(AuditLine { version, line }).is_ok();
+        self.refused.set(self.refused.get() + u64::from(!is_taken));
+        is_taken
     }
 
     /// The sums as of the publisher's last turn. Never blocks.
@@ -210,7 +215,7 @@ impl PublisherHandle {
         if let Ok(written) = self.written.try_recv() {
             self.last = written;
         }
-        self.last
+        Written { audit_dropped: self.last.audit_dropped + self.refused.get(), ..self.last }
     }
 
     /// Has everything written that is queued by now. Blocks until then, at most for `timeout`:
@@ -260,6 +265,7 @@ impl Worker {
             audits: audits_in,
             written: written_out.clone(),
             last: Written::default(),
+            refused: Cell::new(0),
             clocks,
         };
         let worker = Worker { consumers, orders, audits, notes, written_in, written_out, logs };
@@ -496,15 +502,27 @@ impl Logs {
         }
         self.access.push(log);
         let error = line_log(self.error.take().map(|(_, log)| log), new.error);
-        self.error = new.files.error.zip(error).map(|(error, mut log)| {
-            log.settle(error.rotate);
-            (error.level, log)
-        });
+        self.error = match (new.files.error, error) {
+            (Some(error), Some(mut log)) => {
+                log.settle(error.rotate);
+                Some((error.level, log))
+            }
+            (_, log) => {
+                self.before.error_dropped += log.map_or(0, LineLog::close);
+                None
+            }
+        };
         let audit = line_log(self.audit.take(), new.audit);
-        self.audit = new.files.audit.zip(audit).map(|(audit, mut log)| {
-            log.settle(audit.rotate);
-            log
-        });
+        self.audit = match (new.files.audit, audit) {
+            (Some(audit), Some(mut log)) => {
+                log.settle(audit.rotate);
+                Some(log)
+            }
+            (_, log) => {
+                self.before.audit_dropped += log.map_or(0, LineLog::close);
+                None
+            }
+        };
         self.changing = false;
         for early in std::mem::take(&mut self.early) {
             match early {
@@ -636,7 +654,10 @@ impl Logs {
     }
 
     fn written(&self) -> Written {
-        self.access.iter().fold(self.before, |sum, log| sum.plus(log.written()))
+        let mut sums = self.access.iter().fold(self.before, |sum, log| sum.plus(log.written()));
+        sums.error_dropped += self.error.as_ref().map_or(0, |(_, log)| log.dropped_lines());
+        sums.audit_dropped += self.audit.as_ref().map_or(0, LineLog::dropped_lines);
+        sums
     }
 }
 
@@ -728,7 +749,7 @@ mod tests {
         let text = fs::read_to_string(folder.log()).unwrap();
         assert_eq!(text.lines().count(), 160);
         let bytes = text.len() as u64;
-        assert_eq!(written, Written { lines: 160, bytes, dropped_lines: 0, reopened: 0 });
+        assert_eq!(written, Written { lines: 160, bytes, ..Written::default() });
         assert!(!offer(&mut producers[0], &["late\n"]));
     }
 

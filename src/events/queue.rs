@@ -35,6 +35,9 @@ pub struct Written {
     pub dropped_lines: u64,
     /// How often the file was opened by its name again.
     pub reopened: u64,
+    /// The same as `dropped_lines` of the other logs.
+    pub error_dropped: u64,
+    pub audit_dropped: u64,
 }
 
 impl Written {
@@ -44,6 +47,8 @@ impl Written {
             bytes: self.bytes + other.bytes,
             dropped_lines: self.dropped_lines + other.dropped_lines,
             reopened: self.reopened + other.reopened,
+            error_dropped: self.error_dropped + other.error_dropped,
+            audit_dropped: self.audit_dropped + other.audit_dropped,
         }
     }
 }
