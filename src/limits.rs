@@ -131,6 +131,15 @@ pub const ACCESS_LOG_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a core that ends waits for room for the last lines of such a log. Then they are lost.
 pub const ACCESS_LOG_LAST_WAIT: Duration = Duration::from_secs(2);
 const _: () = assert!(ACCESS_LOG_LAST_WAIT.as_secs() < CORE_STOP_TIMEOUT.as_secs());
+/// How often the publisher looks for orders and other logs' lines while a pipe takes none.
+pub const LOG_STALL_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// A pipe that takes no line for so long is complained about; at the end of the process its lines
+/// are given up.
+pub const LOG_STALL_MAX: Duration = Duration::from_secs(1);
+const _: () = assert!(LOG_STALL_MAX.as_secs() < PUBLISHER_STOP_TIMEOUT.as_secs());
+/// How often a log that is rotated is looked at: whether another process has put it aside, and how
+/// long it is.
+pub const LOG_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a log that cannot be written is complained about.
 pub const LOG_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -155,6 +164,8 @@ pub const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(50);
 pub const STDERR_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Lines that wait for the audit log or the error log, per sender. More are dropped; the next line
 /// that is written, or the process's own log, says how many.
+/// Lines that wait for the audit log or the error log, per sender. More are dropped and
+/// counted (`tls_proxy_log_dropped_total`).
 pub const AUDIT_LINES_MAX: usize = 256;
 /// Security events of data cores in the audit log, per second, in the whole process; each core has
 /// its share, and at least one. More are counted, and the next line says how many there were.

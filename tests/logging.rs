@@ -611,7 +611,7 @@ fn a_standard_error_that_nobody_reads_holds_nobody_up_and_what_is_lost_is_told()
     let mut admin = RawClient::connect(address("admin"));
     let mut client = RawClient::connect(address("edge"));
     let mut asked = 0;
-    while metric("tls_proxy_process_log_dropped_total") == 0.0 {
+    while metric("tls_proxy_log_dropped_total{log=\"process\"}") == 0.0 {
         for _ in 0..500 {
             admin.send("POST /admin/resume HTTP/1.1\r\nHost: localhost\r\n\r\n");
             assert_eq!(admin.read_response().status, 200);

@@ -160,6 +160,72 @@ fn an_exchange_that_runs_is_finished_by_the_old_process() {
     assert_eq!((response.text(), response.header("connection")), ("slow", Some("close")));
 }
 
+/// What all files of the log hold, compressed ones too.
+fn logged(directory: &Path) -> String {
+    let text = |path: PathBuf| match path.extension() {
+        Some(end) if end == "gz" => {
+            let unpacked = Command::new("gzip").arg("-dc").arg(path).output().expect("gzip runs");
+            String::from_utf8_lossy(&unpacked.stdout).into_owned()
+        }
+        Some(_) | None => fs::read_to_string(path).unwrap_or_default(),
+    };
+    let entries = fs::read_dir(directory).expect("the folder is there");
+    let paths = entries.map(|entry| entry.expect("it has a name").path());
+    let is_log = |path: &PathBuf| path.to_string_lossy().contains("/access.log");
+    paths.filter(is_log).map(text).collect()
+}
+
+#[test]
+fn lines_of_the_old_process_survive_that_the_new_one_rotates_the_log() {
+    const STREAMS: usize = 5;
+    let gate = Gate::new();
+    let origin = Origin::start();
+    let held =
+        (0..STREAMS).map(|number| (format!("GET /{number}"), Respond::text("x").behind(&gate)));
+    let origin = held.fold(origin, |origin, (request, respond)| origin.on(&request, respond));
+    let route = format!(
+        "[[routes]]\nname = \"a\"\ncluster = \"a\"\n\
+         [clusters.a]\nendpoints = [{{ address = \"{}\" }}]\n\
+         [logging.access]\npath = \"access.log\"\n\
+         rotate = {{ max_size = 65536, max_backups = 50 }}\n",
+        origin.address()
+    );
+    let mut proxy = Proxy::start(&edge(&format!("{OK}{route}")));
+    let mut successors = Successors::default();
+    let mut streams: Vec<RawClient> = (0..STREAMS).map(|_| proxy.client()).collect();
+    for (number, stream) in streams.iter_mut().enumerate() {
+        stream.send(format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    }
+    assert_eq!(proxy.client().get("/ok").status, 200); // a line of the old process
+    assert!(eventually(|| logged(proxy.directory()).contains("/ok")));
+    let new = successors.upgrade(&proxy);
+    let is_packed = |directory: &Path| {
+        let entries = fs::read_dir(directory).expect("the folder is there").flatten();
+        entries.filter(|entry| entry.path().extension().is_some_and(|end| end == "gz")).count()
+    };
+    let mut sent = 1;
+    assert!(eventually(|| {
+        let mut client = proxy.client();
+        for _ in 0..200 {
+            assert_eq!(client.get("/ok").status, 200);
+            sent += 1;
+        }
+        is_packed(proxy.directory()) >= 2
+    }));
+    gate.open();
+    for stream in &mut streams {
+        assert_eq!(stream.read_response().text(), "x");
+    }
+    assert!(proxy.wait_exit(PATIENCE).success());
+    signal(new, "TERM");
+    assert!(eventually(|| !is_alive(new)));
+    let text = logged(proxy.directory());
+    for number in 0..STREAMS {
+        assert!(text.contains(&format!("\"/{number}\"")), "the line of {number} is lost");
+    }
+    assert_eq!(text.lines().count(), sent + STREAMS);
+}
+
 #[test]
 fn a_new_binary_that_fails_leaves_the_old_process_serving() {
     let directory = TempDir::new();

@@ -482,6 +482,11 @@ async fn drain(
     control.publish_health();
     control.tell_health("process", "draining", "it was asked to stop");
     control.to_shards(|| ToShard::Drain { handed_over: handed_over.clone() });
+    if control.upgrades.handed_over().is_some()
+        && let Some(publisher) = &control.totals.borrow().log
+    {
+        publisher.rotate(false);
+    }
     let done = |control: &Control| control.is_empty() && control.is_successor_left_alone();
     let over = first(control.until(timeout, done), again(signals));
     let drained = match first(over, control.successor_died()).await {

@@ -150,6 +150,7 @@ impl AccessLines {
             audit_log::refused_request(record, failure, untold, &mut line);
             if !lines.producer.audit(version, line) {
                 lines.pace.untold = untold + 1;
+                shard.counters().audit_lines_dropped.add(1);
             }
             shard.stir();
         }

@@ -264,10 +264,10 @@ pub const ACCESS_LOG_DROPPED_TOTAL: Metric = counter(
     "",
     "Access log lines lost: the disk was too slow or could not be written.",
 );
-pub const PROCESS_LOG_DROPPED_TOTAL: Metric = counter(
-    "tls_proxy_process_log_dropped_total",
-    "",
-    "Lines of the process's own log lost: standard error was not read fast enough.",
+pub const LOG_DROPPED_TOTAL: Metric = counter(
+    "tls_proxy_log_dropped_total",
+    "log",
+    "Lines that a log (access, audit, error, process) lacks: it was too slow or could not be written.",
 );
 pub const TRACE_SPANS_EXPORTED_TOTAL: Metric = counter(
     "tls_proxy_trace_spans_exported_total",
@@ -400,7 +400,7 @@ pub const ALL: [Metric; 63] = [
     ENDPOINT_CONNECT_FAILURES_TOTAL,
     ACCESS_LOG_LINES_TOTAL,
     ACCESS_LOG_DROPPED_TOTAL,
-    PROCESS_LOG_DROPPED_TOTAL,
+    LOG_DROPPED_TOTAL,
     TRACE_SPANS_EXPORTED_TOTAL,
     TRACE_SPANS_DROPPED_TOTAL,
     TRACE_SPANS_FAILED_TOTAL,
