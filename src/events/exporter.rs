@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError};
 
 use crate::engine;
-use crate::events::collector::{Answer, Line};
+use crate::events::collector::{self, Answer};
 use crate::events::span_queue::{self, SpanBatch, SpanConsumer, SpanProducer};
+use crate::http1::blocking_client::{Line, reason};
 use crate::limits;
 use crate::plan::{Collector, Spoken};
 use crate::telemetry::trace::span::{self, Span};
@@ -302,7 +303,7 @@ impl Worker {
         }
         self.request.clear();
         write_request(&self.collector, batches, &mut self.request);
-        match self.line.post(&self.collector, &self.request, by) {
+        match collector::post(&mut self.line, &self.collector, &self.request, by) {
             Ok(answer) => judge(self.collector.spoken, &answer),
             Err(error) => Tried::Again { reason: reason(&error), after: None },
         }
@@ -331,13 +332,6 @@ impl Worker {
         let _ = self.exported_out.try_recv();
         let _ = self.exported_in.try_send(self.exported);
     }
-}
-
-fn reason(error: &io::Error) -> String {
-    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-        return "it was silent too long".to_owned();
-    }
-    error.to_string()
 }
 
 /// Up to a tenth: many proxies must not come back to a collector at the same moment.
