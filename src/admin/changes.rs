@@ -91,7 +91,7 @@ struct RollbackBody {
 
 pub(super) async fn reload(control: &Rc<Control>) -> Result<Answer, Refusal> {
     let report = control.reload(Trigger::Admin).await?;
-    Ok(reloaded(report, "the file"))
+    Ok(reloaded(report, &control.provider_name()))
 }
 
 fn reloaded(report: Report, what: &str) -> Answer {
@@ -124,6 +124,10 @@ pub(super) async fn put(control: &Rc<Control>, call: &Call) -> Result<Answer, Re
     let note = match (persist, control.file_name()) {
         (true, Some(file)) => format!("{file} was written"),
         (false, Some(file)) => format!("in memory only: the next reload or start reads {file}"),
+        (_, None) if control.provider_kind() == "http" => {
+            let name = control.provider_name();
+            format!("in memory only: the next text of {name} replaces it, and so does a reload")
+        }
         (_, None) => "in memory only: the process has no configuration file".to_owned(),
     };
     let version = report.version;

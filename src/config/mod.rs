@@ -26,7 +26,7 @@ pub mod tracing;
 mod tracing_keys;
 mod value;
 
-pub use address::parse_address as endpoint_address;
+pub use address::{WrongUrl, http_url, parse_address as endpoint_address};
 pub use document::Document;
 pub use env::Environment;
 pub use error::{Error, Errors};
@@ -99,6 +99,12 @@ pub fn unreadable(path: &str, error: &std::io::Error) -> Errors {
     let wrong =
         Wrong::new(format!("cannot be read: {error}")).note("expected a configuration file");
     Errors::new(path, "", vec![Problem { offset: None, key: String::new(), wrong }])
+}
+
+/// What is said of a server that gives no text; `expected` is what it should have done.
+pub fn unfetched(url: &str, message: &str, expected: &str) -> Errors {
+    let wrong = Wrong::new(format!("cannot be fetched: {message}")).note(expected.to_owned());
+    Errors::new(url, "", vec![Problem { offset: None, key: String::new(), wrong }])
 }
 
 /// Compiles a document. `cpus` is how many CPUs the process may use: what `cores = 0` means.

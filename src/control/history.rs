@@ -57,12 +57,8 @@ impl Control {
         text: String,
         over: Option<u64>,
     ) -> Result<Report, Refused> {
-        let Some(file) = self.source.file().map(Path::to_owned) else {
-            let name = self.source.name();
-            return Err(Refused::Impossible(format!(
-                "the configuration is {name}: there is no file to write; \
-                 leave `persist` out, or start with --config FILE"
-            )));
+        let Some(file) = self.source.provider.file().map(Path::to_owned) else {
+            return Err(Refused::Impossible(self.why_not_written()));
         };
         let Some(_writing) = Writing::begin(&self.reloads.writing) else {
             return Err(Refused::Impossible(
@@ -105,7 +101,21 @@ impl Control {
 
     /// `None`: the process has no configuration file.
     pub(crate) fn file_name(&self) -> Option<String> {
-        self.source.file().map(|file| file.display().to_string())
+        self.source.provider.file().map(|file| file.display().to_string())
+    }
+
+    fn why_not_written(&self) -> String {
+        let name = self.source.name();
+        match self.source.provider.server() {
+            Some(_) => format!(
+                "the configuration comes from {name}, which is only read from: change it there, or \
+                 leave `persist` out"
+            ),
+            None => format!(
+                "the configuration is {name}: there is no file to write; leave `persist` out, or \
+                 start with --config FILE"
+            ),
+        }
     }
 
     /// Back to a configuration of the history.

@@ -7,6 +7,7 @@ mod blacklist;
 mod clusters;
 mod complaint;
 mod config_file;
+mod config_poll;
 pub(crate) mod drain;
 mod events;
 mod exporters;
@@ -28,6 +29,7 @@ pub(crate) mod reload;
 mod start;
 pub(crate) mod stats;
 mod tap;
+mod trigger;
 mod upgrade;
 
 pub use start::{StartError, run};
@@ -43,6 +45,7 @@ use crate::cli::Source;
 use crate::control::blacklist::Keeper;
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
+use crate::control::config_poll::Fetches;
 use crate::control::generations::Older;
 use crate::control::inquiry::Inquiries;
 use crate::control::letters::Letters;
@@ -71,6 +74,7 @@ pub(crate) struct Control {
     current: RefCell<Current>,
     older: Older,
     reloads: Reloads,
+    fetches: Fetches,
     held: RefCell<Held>,
     program: Program,
     blacklist: Keeper,
@@ -434,8 +438,8 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
 /// SIGHUP. What comes of it is logged.
 fn reload(control: Rc<Control>) {
     engine::spawn(async move {
-        if let (Err(refused), None) = (control.reload(Trigger::Signal).await, control.source.file())
-        {
+        let result = control.reload(Trigger::Signal).await;
+        if let (Err(refused), false) = (result, control.source.provider.can_change()) {
             log::warn!("SIGHUP: {refused}");
         }
     });

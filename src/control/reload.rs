@@ -13,10 +13,12 @@ use std::time::{Duration, SystemTime};
 
 use crate::cli::Source;
 use crate::config;
+use crate::control::config_poll::FetchedText;
 use crate::control::exporters;
 use crate::control::history::Applied;
 use crate::control::own_ports::OwnPorts;
 use crate::control::ports::{Bound, Held};
+pub(crate) use crate::control::trigger::Trigger;
 use crate::control::upgrade::Inherited;
 use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
@@ -24,44 +26,9 @@ use crate::events::publisher::{Files, Opened};
 use crate::limits;
 use crate::machine;
 use crate::plan::{Collector, Plan, User};
+use crate::provider::{Reading, Validators};
 use crate::telemetry::log_levels;
 use crate::telemetry::metrics::ReloadCounts;
-
-/// Who asked for a configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trigger {
-    Start,
-    /// SIGHUP.
-    Signal,
-    /// The file has changed.
-    Watch,
-    Admin,
-    /// Back to this version.
-    Rollback(u64),
-}
-
-impl Trigger {
-    /// What messages call the text that came with it.
-    pub(super) fn name(self, source: &Source) -> String {
-        match self {
-            Trigger::Start | Trigger::Signal | Trigger::Watch => source.name(),
-            Trigger::Admin => "(admin)".to_owned(),
-            Trigger::Rollback(version) => format!("(version {version})"),
-        }
-    }
-}
-
-impl fmt::Display for Trigger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Trigger::Start => f.write_str("start"),
-            Trigger::Signal => f.write_str("SIGHUP"),
-            Trigger::Watch => f.write_str("file change"),
-            Trigger::Admin => f.write_str("admin"),
-            Trigger::Rollback(version) => write!(f, "rollback to {version}"),
-        }
-    }
-}
 
 /// A configuration that is in force.
 #[derive(Clone, Debug)]
@@ -130,11 +97,26 @@ pub(super) fn hash(text: &str) -> u64 {
 
 #[derive(Clone)]
 pub(super) enum Wanted {
-    /// What the file says now.
+    /// What the file or the server says now.
     File,
     /// The same, if the file does not say what was read last.
     ChangedFile,
+    /// What the server has said, if it is not what was read last, and nobody has asked it since.
+    Fetched {
+        reading: Reading,
+        turn: u64,
+    },
     Text(Rc<str>),
+}
+
+impl Wanted {
+    /// Nobody asked for it: what was read before is not read again, and nobody is told.
+    fn is_for_a_change(&self) -> bool {
+        match self {
+            Wanted::ChangedFile | Wanted::Fetched { .. } => true,
+            Wanted::File | Wanted::Text(_) => false,
+        }
+    }
 }
 
 /// Waits for its turn; then everybody who waits for it sees its outcome.
@@ -200,7 +182,7 @@ impl Reloads {
         let shared = queue.iter().find(|job| {
             matches!(
                 (&job.wanted, &wanted),
-                (Wanted::File, Wanted::File | Wanted::ChangedFile)
+                (Wanted::File, Wanted::File | Wanted::ChangedFile | Wanted::Fetched { .. })
                     | (Wanted::ChangedFile, Wanted::ChangedFile)
             )
         });
@@ -240,6 +222,14 @@ struct Ground {
     open_files: u64,
 }
 
+/// What became of a text, on another thread.
+struct Read {
+    hash: u64,
+    /// By whatever it was read from.
+    told: Result<Validators, config::Errors>,
+    outcome: Result<Preparation, Refused>,
+}
+
 enum Preparation {
     Ready(Box<Prepared>),
     /// The file is as it was read last.
@@ -247,9 +237,9 @@ enum Preparation {
 }
 
 impl Control {
-    /// Reads the configuration file again. For whatever has no file, says so.
+    /// Reads the configuration again, from its file or server. For what has neither, says so.
     pub(crate) async fn reload(self: &Rc<Self>, trigger: Trigger) -> Result<Report, Refused> {
-        if self.source.file().is_none() {
+        if !self.source.provider.can_change() {
             let name = self.source.name();
             self.notify.reloading();
             self.notify.refused(self.plan().version);
@@ -311,7 +301,7 @@ impl Control {
             self.changed_once().await;
         }
         self.reloads.busy.set(true);
-        if !matches!(job.wanted, Wanted::ChangedFile) {
+        if !job.wanted.is_for_a_change() {
             self.notify.reloading();
         }
         let result = self.try_job(job).await;
@@ -348,8 +338,7 @@ impl Control {
 
     /// `None`: the file has not changed.
     async fn try_job(self: &Rc<Self>, job: &Job) -> Result<Option<Report>, Refused> {
-        let changed = matches!(job.wanted, Wanted::ChangedFile);
-        if changed && self.upgrades.handed_over().is_some() {
+        if job.wanted.is_for_a_change() && self.upgrades.handed_over().is_some() {
             return Ok(None); // the new process has read it, and watches it
         }
         self.refuse_while_draining()?;
@@ -358,47 +347,74 @@ impl Control {
             return Err(Refused::Superseded(running));
         }
         self.exporters_ending().await;
-        let ground = Ground {
-            source: self.source.clone(),
-            held: self.held.borrow().clone(),
-            logs: Files::of(&self.plan()),
-            collectors: self.totals.borrow().exporters.collectors().to_vec(),
-            version: self.plan().version + 1,
-            cores: self.shards.len(),
-            user: self.plan().user.clone(),
-            pid_file: self.plan().pid_file.clone(),
-            open_files: self.open_files,
+        let ground = self.ground();
+        let known = job.wanted.is_for_a_change().then(|| self.reloads.read.get());
+        let given = match &job.wanted {
+            Wanted::File | Wanted::ChangedFile => None,
+            Wanted::Fetched { turn, .. } if *turn != self.fetches.turn() => return Ok(None),
+            Wanted::Fetched { reading, .. } => Some(reading.clone()),
+            Wanted::Text(text) => Some(Reading { text: text.to_string(), ..Reading::default() }),
         };
-        let (given, known) = match &job.wanted {
-            Wanted::File => (None, None),
-            Wanted::ChangedFile => (None, Some(self.reloads.read.get())),
-            Wanted::Text(text) => (Some(text.to_string()), None),
-        };
-        let from_file = given.is_none();
-        let name = if from_file { self.source.name() } else { job.trigger.name(&self.source) };
+        let is_own = matches!(job.wanted, Wanted::Text(_));
+        let asks = given.is_none() && self.source.provider.server().is_some();
+        if asks {
+            self.fetches.begin_turn();
+        }
+        let name = if is_own { job.trigger.name(&self.source) } else { self.source.name() };
+        let timeout = self.plan().hot_reload.poll_timeout;
         let preparing = self.watch.pool().run(move || {
-            let text = match given {
-                Some(text) => Ok(text),
-                None => ground.source.text(),
+            let reading = match given {
+                Some(reading) => Ok(reading),
+                None => ground.source.provider.read(timeout),
             };
+            let told = reading.as_ref().map(|r| r.validators.clone()).map_err(Clone::clone);
             // What could not be read counts as read, so that it is complained about once.
-            let read = hash(text.as_deref().unwrap_or_default());
+            let read = hash(reading.as_ref().map_or("", |reading| &reading.text));
             if known == Some(read) {
-                return (read, Ok(Preparation::Unchanged));
+                return Read { hash: read, told, outcome: Ok(Preparation::Unchanged) };
             }
-            let prepared =
-                text.map_err(Refused::Configuration).and_then(|text| prepare(&ground, &name, text));
-            (read, prepared.map(|prepared| Preparation::Ready(Box::new(prepared))))
+            let prepared = reading
+                .map_err(Refused::Configuration)
+                .and_then(|reading| prepare(&ground, &name, reading.text));
+            let outcome = prepared.map(|prepared| Preparation::Ready(Box::new(prepared)));
+            Read { hash: read, told, outcome }
         });
-        let Some((read, prepared)) = preparing.await else {
+        let Some(Read { hash, told, outcome }) = preparing.await else {
             return Err(Refused::Impossible("preparing it panicked: this is a bug".to_owned()));
         };
-        if from_file {
-            self.reloads.read.set(read);
+        if asks {
+            self.fetches.begin_turn();
+            self.fetches.note(told.as_ref().map(|_| FetchedText::New));
         }
-        match prepared? {
-            Preparation::Unchanged => Ok(None),
-            Preparation::Ready(prepared) => self.commit(*prepared, job.trigger).await.map(Some),
+        // A server that gives nothing has said nothing new.
+        if !is_own && (told.is_ok() || !asks) {
+            self.reloads.read.set(hash);
+            self.fetches.remember(told.unwrap_or_default());
+        }
+        let prepared = match outcome? {
+            Preparation::Unchanged => return Ok(None),
+            Preparation::Ready(prepared) => prepared,
+        };
+        let text: Rc<str> = Rc::from(&*prepared.text);
+        let report = self.commit(*prepared, job.trigger).await?;
+        if !is_own {
+            self.keep_copy(text).await;
+        }
+        Ok(Some(report))
+    }
+
+    fn ground(&self) -> Ground {
+        let plan = self.plan();
+        Ground {
+            source: self.source.clone(),
+            held: self.held.borrow().clone(),
+            logs: Files::of(&plan),
+            collectors: self.totals.borrow().exporters.collectors().to_vec(),
+            version: plan.version + 1,
+            cores: self.shards.len(),
+            user: plan.user.clone(),
+            pid_file: plan.pid_file.clone(),
+            open_files: self.open_files,
         }
     }
 

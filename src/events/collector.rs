@@ -61,12 +61,12 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::plan::{Address, CollectorUrl, Secret};
+    use crate::plan::{Address, HttpUrl, Secret};
     use crate::telemetry::trace::otlp::Service;
 
     fn collector(address: SocketAddr) -> Collector {
         Collector {
-            url: CollectorUrl {
+            url: HttpUrl {
                 address: Address::Ip(address),
                 authority: "collector".to_owned(),
                 path: "/v1/traces".to_owned(),

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError};
 
-use crate::engine;
 use crate::events::collector::{self, Answer};
 use crate::events::span_queue::{self, SpanBatch, SpanConsumer, SpanProducer};
-use crate::http1::blocking_client::{Line, reason};
+use crate::http1::blocking_client::{Line, jitter, reason};
 use crate::limits;
 use crate::plan::{Collector, Spoken};
 use crate::telemetry::trace::span::{self, Span};
@@ -334,11 +333,6 @@ impl Worker {
     }
 }
 
-/// Up to a tenth: many proxies must not come back to a collector at the same moment.
-fn jitter(wait: Duration) -> Duration {
-    wait / 1000 * (engine::random_seed() % 100) as u32
-}
-
 fn write_request(collector: &Collector, batches: &[(usize, SpanBatch)], out: &mut Vec<u8>) {
     let service = &collector.service;
     let spans = |write: &mut dyn FnMut(&Span<'_>)| {
@@ -378,7 +372,7 @@ mod tests {
     use std::thread::JoinHandle;
 
     use super::*;
-    use crate::plan::{Address, CollectorUrl};
+    use crate::plan::{Address, HttpUrl};
     use crate::telemetry::trace::otlp::Service;
     use crate::telemetry::trace::span::tests::batch;
 
@@ -388,7 +382,7 @@ mod tests {
     fn collector(listener: &TcpListener) -> Collector {
         let address = listener.local_addr().unwrap();
         Collector {
-            url: CollectorUrl {
+            url: HttpUrl {
                 address: Address::Ip(address),
                 authority: address.to_string(),
                 path: "/".to_owned(),

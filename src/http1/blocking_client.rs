@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
+use crate::engine;
 use crate::http::head::{Keep, Method, ResponseHead};
 use crate::http1::body::{Decoder, MalformedBody};
 use crate::http1::parse::{self, HeadLimits, Parsed};
@@ -177,7 +178,9 @@ impl Line {
     ) -> io::Result<(Vec<u8>, End)> {
         let mut body = Vec::new();
         loop {
-            let wrong = |wrong: MalformedBody| malformed(wrong.message());
+            let wrong = |wrong: MalformedBody| {
+                io::Error::new(ErrorKind::InvalidData, format!("its answer: {}", wrong.message()))
+            };
             let decoded = decoder.decode(&mut bytes).map_err(wrong)?;
             body.extend_from_slice(decoded.of(&bytes));
             bytes.drain(..decoded.consumed);
@@ -219,11 +222,19 @@ impl Line {
 
 /// Why there is no answer, in words.
 pub(crate) fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => "it was silent too long".to_owned(),
-        ErrorKind::UnexpectedEof => "it closed the connection without an answer".to_owned(),
-        _ => error.to_string(),
+    let kind = error.kind();
+    if matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+        return "it was silent too long".to_owned();
     }
+    if kind == ErrorKind::UnexpectedEof {
+        return "it closed the connection without an answer".to_owned();
+    }
+    error.to_string()
+}
+
+/// Up to a tenth of a wait: many proxies must not come back to a server at the same moment.
+pub(crate) fn jitter(wait: Duration) -> Duration {
+    wait / 1000 * (engine::random_seed() % 100) as u32
 }
 
 fn malformed(message: &str) -> io::Error {

@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub draining: bool,
     pub rules_version: u64,
     pub reloads: ReloadCounts,
+    /// `None`: the configuration has no server.
+    pub fetches: Option<FetchCounts>,
     pub usage: Usage,
     pub started: SystemTime,
 }
@@ -45,6 +47,18 @@ pub struct ReloadCounts {
     pub last_ok: SystemTime,
     /// Configurations that some exchange still runs with, the newest included.
     pub generations: u64,
+}
+
+/// Questions to the server that the configuration comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FetchCounts {
+    /// Answered with a text.
+    pub text: u64,
+    /// Answered that it is still the same.
+    pub unchanged: u64,
+    pub failed: u64,
+    /// When it was answered last; `None`: it never was.
+    pub last_ok: Option<SystemTime>,
 }
 
 #[derive(Clone, Debug)]
@@ -335,6 +349,12 @@ pub(crate) mod tests {
                 last_ok: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_250),
                 generations: 2,
             },
+            fetches: Some(FetchCounts {
+                text: 3,
+                unchanged: 40,
+                failed: 5,
+                last_ok: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_750)),
+            }),
             usage: Usage {
                 cpu: Duration::from_millis(12_340),
                 resident_bytes: 8 << 20,
