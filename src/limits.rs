@@ -493,6 +493,9 @@ pub const CONFIG_START_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest tag of a text that is sent back to its server. With a longer one every question is
 /// answered with the text.
 pub const CONFIG_TAG_BYTES_MAX: usize = 1024;
+/// How often a part of a configuration is put over the one in force, when another change comes in
+/// between. Then it is refused: the caller may try again.
+pub const CONFIG_PATCH_TRIES_MAX: u32 = 8;
 /// Longest duration in a configuration. Longer is refused: it is a mistake in the unit.
 pub const CONFIG_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest age in a configuration, such as that of a log before its rotation. Longer is refused.

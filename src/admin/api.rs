@@ -75,6 +75,7 @@ pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Result<Answer, Refusal
 pub(super) type Run = for<'a> fn(&'a Rc<Control>, &'a Call) -> Running<'a>;
 
 pub(super) const JSON: &str = "application/json";
+pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";
 
 const BOTH: &[Port] = &[Port::Admin, Port::Metrics];
 const ADMIN: &[Port] = &[Port::Admin];
@@ -280,7 +281,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ),
     Operation {
         role: Some(Role::Admin),
-        parameters: changes::PUT_PARAMETERS,
+        parameters: changes::PARAMETERS,
         takes: Some(Shape::Page),
         ..change(
             Method::Put,
@@ -289,6 +290,20 @@ pub(super) const OPERATIONS: &[Operation] = &[
              version of that ETag.",
             &[json(changes::APPLIED), refusal::WRONG_CONFIGURATION],
             |control, call| Box::pin(changes::put(control, call)),
+        )
+    },
+    Operation {
+        role: Some(Role::Admin),
+        parameters: changes::PARAMETERS,
+        takes: Some(Shape::Anything),
+        ..change(
+            Method::Patch,
+            "/admin/config",
+            "Puts a part of a configuration over the one in force (JSON Merge Patch, RFC 7396): \
+             null removes a key, a list is replaced whole, what is not named stays, secrets too. \
+             With If-Match only over the version of that ETag.",
+            &[json(changes::APPLIED), refusal::WRONG_CONFIGURATION],
+            |control, call| Box::pin(changes::patch(control, call)),
         )
     },
     page(
@@ -495,14 +510,23 @@ impl Operation {
     pub(super) fn body_bytes_max(&self) -> usize {
         match self.takes {
             None => 0,
-            Some(_) if self.takes_toml() => limits::CONFIG_BYTES_MAX,
+            Some(_) if self.takes_configuration() => limits::CONFIG_BYTES_MAX,
             Some(_) => limits::ADMIN_BODY_BYTES_MAX,
         }
     }
 
-    /// Otherwise JSON.
-    pub(super) fn takes_toml(&self) -> bool {
-        matches!(self.takes, Some(Shape::Page))
+    /// Of its body; the first is the one to name.
+    pub(super) fn types(&self) -> &'static [&'static str] {
+        match self.takes {
+            Some(Shape::Page) => config::TYPES,
+            Some(_) if self.method == Method::Patch => &[MERGE_PATCH],
+            Some(_) | None => &[JSON],
+        }
+    }
+
+    /// The whole or a part: a body that is always there, for the version that `If-Match` names.
+    pub(super) fn takes_configuration(&self) -> bool {
+        self.types() != [JSON]
     }
 }
 

@@ -14,6 +14,7 @@ use crate::admin::status::moment;
 use crate::control::Control;
 use crate::control::history::Applied;
 use crate::control::reload::{Refused, Report, Trigger};
+use crate::limits;
 
 pub(super) const RELOADED: Shape =
     Shape::Object(&[("version", Shape::Whole), ("warnings", Shape::List(&Shape::Text))]);
@@ -34,7 +35,7 @@ const ENTRY: Shape = Shape::Object(&[
 ]);
 pub(super) const ROLLBACK: Shape = Shape::Object(&[("version", Shape::Whole)]);
 
-pub(super) const PUT_PARAMETERS: &[Parameter] = &[
+pub(super) const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "dry_run",
         kind: Kind::Flag,
@@ -101,25 +102,56 @@ fn reloaded(report: Report, what: &str) -> Answer {
 }
 
 pub(super) async fn put(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
+    let running = unless_superseded(control, call)?;
+    let Ok(text) = String::from_utf8(call.body.clone()) else {
+        return Err(Refusal::Invalid("body: expected TOML, which is UTF-8".to_owned()));
+    };
+    let over = (!call.if_match.is_empty()).then_some(running.version);
+    apply(control, call, text, Trigger::Admin, over).await
+}
+
+/// Over what is in force: a change in between is not lost, the part is put over that again.
+pub(super) async fn patch(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
+    let mut tries = 0;
+    loop {
+        let running = unless_superseded(control, call)?;
+        let invalid = |reason| Refusal::Invalid(format!("body: {reason}"));
+        let text = control.patched(call.body.clone()).await.map_err(invalid)?;
+        tries += 1;
+        match apply(control, call, text, Trigger::Patch, Some(running.version)).await {
+            Err(Refusal::Superseded(_)) if tries < limits::CONFIG_PATCH_TRIES_MAX => {}
+            result => return result,
+        }
+    }
+}
+
+/// What is in force, if the caller means that.
+fn unless_superseded(control: &Control, call: &Call) -> Result<Applied, Refusal> {
     let running = control.running();
     if !call.if_match.is_empty() && !matches(&call.if_match, &etag(&running)) {
         return Err(Refusal::from(Refused::Superseded(running.version)));
     }
-    let Ok(text) = String::from_utf8(call.body.clone()) else {
-        return Err(Refusal::Invalid("body: expected TOML, which is UTF-8".to_owned()));
-    };
+    Ok(running)
+}
+
+async fn apply(
+    control: &Rc<Control>,
+    call: &Call,
+    text: String,
+    trigger: Trigger,
+    over: Option<u64>,
+) -> Result<Answer, Refusal> {
     if call.flag("dry_run") {
-        let warnings = control.check_text(text).await?;
+        let warnings = control.check_text(text, trigger).await?;
         let note = "it was checked only; a port or a file may still refuse it".to_owned();
-        let version = running.version;
+        let version = control.plan().version;
         return Ok(Answer::json(&Put { version, applied: false, written: false, note, warnings }));
     }
-    let over = (!call.if_match.is_empty()).then_some(running.version);
     let persist = call.flag("persist");
     let report = if persist {
-        control.apply_and_write(text, over).await?
+        control.apply_and_write(text, trigger, over).await?
     } else {
-        control.apply_text(text, over).await?
+        control.apply_text(text, trigger, over).await?
     };
     let note = match (persist, control.file_name()) {
         (true, Some(file)) => format!("{file} was written"),

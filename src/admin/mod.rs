@@ -336,12 +336,9 @@ impl Request<'_> {
         let if_match = header(b"if-match");
         let body = input.read_body(self.head, operation.body_bytes_max()).await?;
         self.body_is_over = true;
-        match operation.takes_toml() {
-            true if !is_one_of(&content_type, config::TYPES) => return Err(Refusal::NotToml),
-            false if !body.is_empty() && !is_one_of(&content_type, &[api::JSON]) => {
-                return Err(Refusal::NotJson);
-            }
-            true | false => {}
+        let is_typed = operation.takes_configuration() || !body.is_empty();
+        if is_typed && !is_one_of(&content_type, operation.types()) {
+            return Err(Refusal::OtherType { expected: operation.types()[0] });
         }
         let query = call::query(&query, operation.parameters)?;
         let (who, peer) = (who.to_owned(), self.peer);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::admin::api::{Gives, JSON};
+use crate::admin::api::{Gives, JSON, MERGE_PATCH};
 use crate::admin::shape::Shape;
 use crate::config;
 use crate::control::reload::Refused;
@@ -48,8 +48,10 @@ pub(super) enum Refusal {
     ForeignHost,
     /// A browser was told to ask by a page of another site.
     ForeignOrigin,
-    NotJson,
-    NotToml,
+    /// The body is of another type than this.
+    OtherType {
+        expected: &'static str,
+    },
     BodyTooLarge(usize),
     /// What was wrong and what was expected.
     Invalid(String),
@@ -103,15 +105,10 @@ impl Refusal {
                 "FOREIGN_ORIGIN",
                 "a page of another site asked for this: expected no Origin header, or ours".into(),
             ),
-            Refusal::NotJson => (
+            Refusal::OtherType { expected } => (
                 415,
                 "UNSUPPORTED_MEDIA_TYPE",
-                "expected a JSON body: `Content-Type: application/json`".into(),
-            ),
-            Refusal::NotToml => (
-                415,
-                "UNSUPPORTED_MEDIA_TYPE",
-                "expected a TOML body: `Content-Type: application/toml`".into(),
+                format!("expected another body: `Content-Type: {expected}`").into(),
             ),
             Refusal::BodyTooLarge(max) => {
                 (413, "BODY_TOO_LARGE", format!("expected at most {max} bytes of body").into())
@@ -149,8 +146,11 @@ impl Refusal {
                 "WWW-Authenticate",
                 "Bearer realm=\"admin\", error=\"invalid_token\"".to_owned(),
             )),
-            Refusal::NotJson => Some(("Accept", "application/json".to_owned())),
-            Refusal::NotToml => Some(("Accept", "application/toml".to_owned())),
+            // RFC 5789 2.2
+            Refusal::OtherType { expected: MERGE_PATCH } => {
+                Some(("Accept-Patch", MERGE_PATCH.to_owned()))
+            }
+            Refusal::OtherType { expected } => Some(("Accept", (*expected).to_owned())),
             Refusal::Http(_)
             | Refusal::UnknownPath
             | Refusal::RoleTooLow { .. }

@@ -132,9 +132,8 @@ impl Fetches {
 }
 
 impl Control {
-    /// `None`: the configuration has no server.
-    pub(crate) fn fetch_counts(&self) -> Option<FetchCounts> {
-        self.source.provider.server().map(|_| self.fetches.counts())
+    pub(crate) fn fetch_counts(&self) -> FetchCounts {
+        self.fetches.counts()
     }
 
     pub(crate) fn fetch_state(&self) -> FetchState {

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use crate::config;
 use crate::control::Control;
 use crate::control::config_file::Beside;
-use crate::control::reload::{Refused, Report, Trigger, Wanted, compile, hash};
+use crate::control::reload::{Refused, Report, Title, Trigger, Wanted, compile, hash};
 
 /// A configuration that was put in force.
 #[derive(Clone, Debug)]
@@ -42,19 +43,28 @@ impl Drop for Writing<'_> {
 }
 
 impl Control {
+    /// The text in force with a part of one (RFC 7396) over it. The error is about that part.
+    pub(crate) async fn patched(&self, patch: Vec<u8>) -> Result<String, String> {
+        let text = self.running().text.to_string();
+        let patching = self.watch.pool().run(move || config::patched(&text, &patch));
+        patching.await.unwrap_or_else(|| Err("putting it over panicked: this is a bug".to_owned()))
+    }
+
     /// Puts a text in force that did not come from the file. The file stays as it is.
     pub(crate) async fn apply_text(
         self: &Rc<Self>,
         text: String,
+        trigger: Trigger,
         over: Option<u64>,
     ) -> Result<Report, Refused> {
-        self.perform(Wanted::Text(Rc::from(text)), Trigger::Admin, over).await
+        self.perform(Wanted::Text(Rc::from(text)), trigger, over).await
     }
 
     /// The same, and the file says so from now on.
     pub(crate) async fn apply_and_write(
         self: &Rc<Self>,
         text: String,
+        trigger: Trigger,
         over: Option<u64>,
     ) -> Result<Report, Refused> {
         let Some(file) = self.source.provider.file().map(Path::to_owned) else {
@@ -71,7 +81,7 @@ impl Control {
         let beside = written.ok_or_else(lost)?.map_err(Refused::Impossible)?;
         let read = hash(&text);
         // Refused: what is beside the file goes with `beside`.
-        let report = self.apply_text(text, over).await?;
+        let report = self.apply_text(text, trigger, over).await?;
         // Whoever watches the file finds what is in force already.
         let before = self.reloads.read.replace(read);
         let placing = self.watch.pool().run(move || beside.put_in_place()).await;
@@ -83,11 +93,15 @@ impl Control {
     }
 
     /// What `corelane check` would say of this text for this process; nothing is changed.
-    pub(crate) async fn check_text(self: &Rc<Self>, text: String) -> Result<Vec<String>, Refused> {
+    pub(crate) async fn check_text(
+        self: &Rc<Self>,
+        text: String,
+        trigger: Trigger,
+    ) -> Result<Vec<String>, Refused> {
         let (source, version) = (self.source.clone(), self.plan().version + 1);
         let checking = self.watch.pool().run(move || {
-            let name = Trigger::Admin.name(&source);
-            compile(&source, &name, &text, version).map(|(_, warnings)| warnings)
+            let title = Title::of(trigger, &source);
+            compile(&source, &title, &text, version).map(|(_, warnings)| warnings)
         });
         let panicked = || Refused::Impossible("checking it panicked: this is a bug".to_owned());
         checking.await.ok_or_else(panicked)?

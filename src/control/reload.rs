@@ -360,7 +360,10 @@ impl Control {
         if asks {
             self.fetches.begin_turn();
         }
-        let name = if is_own { job.trigger.name(&self.source) } else { self.source.name() };
+        let title = match is_own {
+            true => Title::of(job.trigger, &self.source),
+            false => Title { name: self.source.name(), is_seen: true },
+        };
         let timeout = self.plan().hot_reload.poll_timeout;
         let preparing = self.watch.pool().run(move || {
             let reading = match given {
@@ -375,7 +378,7 @@ impl Control {
             }
             let prepared = reading
                 .map_err(Refused::Configuration)
-                .and_then(|reading| prepare(&ground, &name, reading.text));
+                .and_then(|reading| prepare(&ground, &title, reading.text));
             let outcome = prepared.map(|prepared| Preparation::Ready(Box::new(prepared)));
             Read { hash: read, told, outcome }
         });
@@ -532,23 +535,41 @@ async fn work(control: Rc<Control>) {
     control.reloads.running.set(false);
 }
 
+/// What messages call a text.
+pub(super) struct Title {
+    name: String,
+    /// By whoever reads them: then its lines mean something.
+    is_seen: bool,
+}
+
+impl Title {
+    pub(super) fn of(trigger: Trigger, source: &Source) -> Title {
+        Title { name: trigger.name(source), is_seen: trigger != Trigger::Patch }
+    }
+
+    fn placed(&self, errors: config::Errors) -> config::Errors {
+        if self.is_seen { errors } else { errors.without_places() }
+    }
+}
+
 pub(super) fn compile(
     source: &Source,
-    name: &str,
+    title: &Title,
     text: &str,
     version: u64,
 ) -> Result<(Plan, Vec<String>), Refused> {
-    let document = source.document_of(name, text).map_err(Refused::Configuration)?;
-    let plan = config::compile(&document, version, machine::cpus());
-    let plan = plan.map_err(Refused::Configuration)?;
-    let mut warned = config::warnings(&document, usize::MAX).as_warnings();
+    let refused = |errors| Refused::Configuration(title.placed(errors));
+    let document = source.document_of(&title.name, text).map_err(refused)?;
+    let plan = config::compile(&document, version, machine::cpus()).map_err(refused)?;
+    let warnings = config::warnings(&document, usize::MAX);
+    let mut warned = title.placed(warnings).as_warnings();
     warned.push_str(&config::environment_warnings(&document).as_warnings());
     Ok((plan, warned.lines().map(str::to_owned).collect()))
 }
 
 /// Everything that may take long or fail, beside the control core.
-fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refused> {
-    let (mut plan, mut warnings) = compile(&ground.source, name, &text, ground.version)?;
+fn prepare(ground: &Ground, title: &Title, text: String) -> Result<Prepared, Refused> {
+    let (mut plan, mut warnings) = compile(&ground.source, title, &text, ground.version)?;
     if plan.cores != ground.cores {
         warnings.push(format!(
             "cores: {} are asked for, {} go on running: their number changes with a restart only",

@@ -15,6 +15,8 @@ pub(crate) enum Trigger {
     /// The server has another text.
     Poll,
     Admin,
+    /// A part of one, over the one in force.
+    Patch,
     /// Back to this version.
     Rollback(u64),
 }
@@ -25,6 +27,7 @@ impl Trigger {
         match self {
             Trigger::Start | Trigger::Signal | Trigger::Watch | Trigger::Poll => source.name(),
             Trigger::Admin => "(admin)".to_owned(),
+            Trigger::Patch => "(patch)".to_owned(),
             Trigger::Rollback(version) => format!("(version {version})"),
         }
     }
@@ -38,6 +41,7 @@ impl fmt::Display for Trigger {
             Trigger::Watch => f.write_str("file change"),
             Trigger::Poll => f.write_str("poll"),
             Trigger::Admin => f.write_str("admin"),
+            Trigger::Patch => f.write_str("patch"),
             Trigger::Rollback(version) => write!(f, "rollback to {version}"),
         }
     }

@@ -300,12 +300,12 @@ pub const CONFIG_FETCHES_TOTAL: Metric = counter(
     "tls_proxy_config_fetches_total",
     "outcome",
     "Questions to the server that the configuration comes from: answered with a text, with \
-     unchanged, or failed. Absent without a server.",
+     unchanged, or failed.",
 );
 pub const CONFIG_FETCH_SUCCESS_TIMESTAMP_SECONDS: Metric = gauge(
     "tls_proxy_config_last_fetch_success_timestamp_seconds",
     "",
-    "When that server answered last, in seconds since 1970; 0: it never did.",
+    "When that server answered last, in seconds since 1970; 0: it never did, or there is none.",
 );
 pub const GENERATIONS: Metric = gauge(
     "tls_proxy_config_generations",

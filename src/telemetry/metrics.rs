@@ -31,8 +31,7 @@ pub struct Snapshot {
     pub draining: bool,
     pub rules_version: u64,
     pub reloads: ReloadCounts,
-    /// `None`: the configuration has no server.
-    pub fetches: Option<FetchCounts>,
+    pub fetches: FetchCounts,
     pub usage: Usage,
     pub started: SystemTime,
 }
@@ -349,12 +348,12 @@ pub(crate) mod tests {
                 last_ok: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_250),
                 generations: 2,
             },
-            fetches: Some(FetchCounts {
+            fetches: FetchCounts {
                 text: 3,
                 unchanged: 40,
                 failed: 5,
                 last_ok: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_750)),
-            }),
+            },
             usage: Usage {
                 cpu: Duration::from_millis(12_340),
                 resident_bytes: 8 << 20,

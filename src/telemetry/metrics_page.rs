@@ -267,9 +267,7 @@ fn process<O: Outlet>(snapshot: &Snapshot, merged: &Counts, series: &Series, pag
     page.plain(names::DRAINING, u64::from(snapshot.draining));
     page.plain(names::RULES_VERSION, snapshot.rules_version);
     reloads(&snapshot.reloads, page);
-    if let Some(counts) = &snapshot.fetches {
-        fetches(counts, page);
-    }
+    fetches(&snapshot.fetches, page);
     page.header(names::METRICS_FOLDED);
     for (kind, count) in series.folded {
         page.sample(names::METRICS_FOLDED, &[("kind", kind)], count);
