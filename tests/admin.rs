@@ -450,7 +450,7 @@ fn wrong_tokens_in_every_form_are_answered_401_and_let_nobody_in() {
     let status = json(&ask(&proxy, "GET", "/admin/status", &bearer(VIEWER), ""));
     assert_eq!(status["state"], "running");
     assert_eq!(status["admin_refused_total"], wrong.len() + 1);
-    assert!(proxy.log().contains("refused, the last with 401 from 127.0.0.1"));
+    proxy.wait_for_log("refused, the last with 401 from 127.0.0.1");
     for token in [VIEWER, OPERATOR, ADMIN] {
         assert!(!proxy.log().contains(token), "{}", proxy.log());
     }
@@ -614,10 +614,10 @@ fn a_drain_turns_readiness_first_then_closes_and_resume_takes_it_back() {
 #[test]
 fn a_resume_takes_back_a_drain_that_has_not_closed_anything_yet() {
     let proxy = Proxy::start(&edge(ROUTE));
-    assert_eq!(ask(&proxy, "POST", "/admin/drain?delay=50ms", "", "").status, 200);
+    assert_eq!(ask(&proxy, "POST", "/admin/drain?delay=500ms", "", "").status, 200);
     assert_eq!(ask(&proxy, "POST", "/admin/resume", "", "").status, 200);
     // Longer than the drain would have taken: that nothing happens shows only by waiting.
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    thread::sleep(std::time::Duration::from_secs(1));
     assert_eq!(proxy.client().get("/").header("Connection"), None);
     let twice = ask(&proxy, "POST", "/admin/drain?delay=1s&delay=2s", "", "");
     assert_eq!(twice.status, 400, "{twice:?}");
@@ -881,7 +881,7 @@ fn log_levels_change_by_module_while_it_runs() {
     let page = json(&put("{\"modules\":{\"audit\":\"trace\"}}"));
     assert_eq!(page["default"], "info", "as configured");
     // The last change is written again, those in between were not.
-    assert!(eventually(|| proxy.log().contains("PUT /admin/logging")), "{}", proxy.log());
+    proxy.wait_for_log("PUT /admin/logging");
     assert_eq!(audits(), 2, "{}", proxy.log());
     for wrong in [
         "{\"default\":\"loud\"}",
@@ -964,7 +964,7 @@ fn a_configuration_that_is_put_is_in_memory_unless_it_is_to_be_written() {
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".new"))
         .collect();
     assert!(left.is_empty(), "{left:?}");
-    assert!(proxy.log().contains("\"action\":\"PUT /admin/config\""), "{}", proxy.log());
+    proxy.wait_for_log("\"action\":\"PUT /admin/config\"");
 }
 
 #[test]
@@ -1204,7 +1204,7 @@ fn earlier_configurations_are_listed_shown_without_secrets_and_put_back() {
     for (body, status) in [("{\"version\":99}", 404), ("{}", 400), ("{\"version\":-1}", 400)] {
         assert_eq!(ask(&proxy, "POST", "/admin/config/rollback", JSON, body).status, status);
     }
-    assert!(proxy.log().contains("version 3 is in force, from version 1"), "{}", proxy.log());
+    proxy.wait_for_log("version 3 is in force, from version 1");
 }
 
 // --- endpoints -------------------------------------------------------------------------------

@@ -9,9 +9,12 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
-use support::{Json, Origin, Prometheus, Proxy, Respond, edge, eventually, promtool, sum_of};
+use support::{
+    After, Json, Origin, Prometheus, Proxy, Respond, edge, eventually, nobody, promtool, sum_of,
+};
 
 /// Two clusters, of which one has nobody behind it.
 fn routed(origin: &Origin, metrics: &str) -> String {
@@ -33,6 +36,53 @@ fn origin() -> Origin {
 }
 
 const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+
+#[test]
+fn a_long_answer_is_counted_while_it_passes_and_once() {
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let goes_on = Mutex::new(goes_on);
+    let origin = Origin::raw(move |stream, _, _| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n");
+        for piece in 0..3 {
+            if piece > 0 {
+                let _ = goes_on.lock().unwrap().recv();
+            }
+            let _ = stream.write_all(&[b'x'; 1000]);
+        }
+        After::KeepOpen
+    });
+    let proxy = Proxy::start(&routed(&origin, ""));
+    let mut client = proxy.client();
+    client.send("GET /orders/1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let sent = |series: &str| proxy.metric(series).unwrap_or_default();
+    let all = ["tls_proxy_bytes_out_total", "tls_proxy_route_bytes_out_total{route=\"orders\"}"];
+    go_on.send(()).unwrap();
+    for series in all {
+        assert!(eventually(|| sent(series) > 2000.0), "{series} is {}", sent(series));
+    }
+    assert_eq!(sent("tls_proxy_requests_total"), 0.0, "it goes on");
+    go_on.send(()).unwrap();
+    let response = client.read_response();
+    assert_eq!(response.body.len(), 3000);
+    let total = (response.head.len() + 4 + response.body.len()) as f64;
+    for series in all {
+        assert!(eventually(|| sent(series) == total), "{series}: {}, {total}", sent(series));
+    }
+}
+
+#[test]
+fn attempts_that_were_followed_by_another_are_counted_by_reason() {
+    let origin = origin();
+    let dead = format!("endpoints = [{{ address = \"{}\" }}, ", nobody());
+    let proxy = Proxy::start(&routed(&origin, "").replacen("endpoints = [", &dead, 1));
+    for _ in 0..4 {
+        assert_eq!(proxy.client().get("/orders/1").text(), "one");
+    }
+    let retries = "tls_proxy_upstream_retries_total{cluster=\"orders\",reason=\"connect_refused\"}";
+    let tried = proxy.metric(retries).unwrap_or_default();
+    assert!((1.0..=4.0).contains(&tried), "{tried}");
+    assert_eq!(proxy.metric("tls_proxy_backend_errors_total{backend=\"orders\"}"), None);
+}
 
 #[test]
 fn an_exchange_counts_for_its_listener_route_cluster_and_endpoint() {
@@ -435,7 +485,10 @@ fn route(name: &str, cluster: &str) -> String {
 }
 
 fn cluster(name: &str, address: impl std::fmt::Display) -> String {
-    format!("[clusters.{name}]\nendpoints = [{{ address = \"{address}\" }}]\n")
+    format!(
+        "[clusters.{name}]\nendpoints = [{{ address = \"{address}\" }}]\n\
+         pool.idle_timeout = \"60s\"\n"
+    )
 }
 
 /// Cores let go of a name when their last exchange or connection of it has ended, not at once.

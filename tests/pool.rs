@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{After, Origin, Proxy, RawClient, Respond, edge, eventually};
+use support::{After, Gate, Json, Origin, Proxy, RawClient, Respond, edge, eventually, nobody};
 
 /// One route to cluster `a` with these endpoints; `pool` and `more` are TOML lines.
 fn cluster(cores: usize, endpoints: &[String], pool: &str, more: &str) -> String {
@@ -128,31 +128,40 @@ fn at_once<T: Send>(count: usize, client: impl Fn(usize) -> T + Sync) -> Vec<T> 
 #[test]
 fn the_maximum_is_the_processs_and_no_core_starves() {
     let (origin, most) = counting_origin(Duration::from_millis(2));
-    let proxy = Proxy::start(&pool_of(16, &origin, "max_connections = 5\nqueue_timeout = \"8s\""));
-    let hammer = |_| {
+    let proxy = Proxy::start(&pool_of(16, &origin, "max_connections = 5\nqueue_timeout = \"25s\""));
+    let answers: [AtomicUsize; 64] = std::array::from_fn(|_| AtomicUsize::new(0));
+    let served = || -> Vec<usize> { answers.iter().map(|a| a.load(Ordering::SeqCst)).collect() };
+    // Fair within reason: nobody gets less than a tenth of an even share. The scheduler of a busy
+    // machine is less fair than that for a while, so it may take some time to show.
+    let is_fair = |served: &[usize]| {
+        served.iter().min().is_some_and(|least| least * 64 * 10 >= served.iter().sum())
+    };
+    let begin = Instant::now();
+    let goes_on = || match begin.elapsed().as_secs() {
+        0..3 => true,
+        3..25 => !is_fair(&served()),
+        _ => false,
+    };
+    at_once(64, |number| {
         let mut client = proxy.client();
-        let until = Instant::now() + Duration::from_secs(3);
-        let mut answers = 0;
-        while Instant::now() < until {
+        while goes_on() {
             let response = client.get("/");
             assert_eq!(response.status, 200, "{response:?}");
-            answers += 1;
+            answers[number].fetch_add(1, Ordering::SeqCst);
         }
-        answers
-    };
-    let answers = at_once(64, hammer);
+    });
     assert_eq!(most.load(Ordering::SeqCst), 5, "the maximum is used, and not exceeded");
-    let (least, total) = (answers.iter().min().expect("64 clients"), answers.iter().sum::<usize>());
-    // Fair within reason: nobody gets less than a tenth of an even share.
-    assert!(least * 64 * 10 >= total, "somebody starved: {answers:?}");
-    assert!(total > 640, "slots lie idle: {total} answers");
+    let (served, total) = (served(), served().iter().sum::<usize>());
+    assert!(is_fair(&served), "somebody starved: {served:?}");
+    // A slot that nobody is woken for lies idle until the queue's timeout.
+    assert!(total > 200, "slots lie idle: {total} answers");
     assert!(origin.connections_accepted() < total, "connections are not used again");
     assert_eq!(proxy.client().get("/").status, 200);
 }
 
 /// Requests of each core so far, as `GET /admin/cores` says.
 fn requests_of_cores(proxy: &Proxy) -> Vec<u64> {
-    let page = support::Json::parse(proxy.admin_get("/admin/cores").text());
+    let page = Json::parse(proxy.admin_get("/admin/cores").text());
     page.list("cores").iter().map(|core| core.number("requests") as u64).collect()
 }
 
@@ -183,10 +192,10 @@ fn clients_of_one_core(proxy: &Proxy, count: usize) -> (Vec<RawClient>, Vec<RawC
 
 #[test]
 fn one_hot_core_may_use_the_whole_maximum() {
-    let (origin, most) = counting_origin(Duration::from_millis(500));
+    let (origin, most) = counting_origin(Duration::from_secs(1));
     let route =
         "[[routes]]\nname = \"where\"\npaths = [\"/where\"]\nrespond = { body = \"here\" }\n";
-    let pool = "max_connections = 8\nqueue_timeout = \"9s\"";
+    let pool = "max_connections = 8\nqueue_timeout = \"25s\"";
     let toml = cluster(16, &[endpoint(origin.address())], pool, route);
     let proxy = Proxy::start(&toml);
     let (mut hot, mut others) = clients_of_one_core(&proxy, 8);
@@ -232,12 +241,20 @@ fn one_core_alone_uses_the_maximum_and_not_one_more() {
 
 #[test]
 fn a_full_queue_refuses_with_503_and_says_when_to_come_back() {
-    let origin =
-        Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_millis(1_500)));
     for cores in [1, 16] {
-        let pool = "max_connections = 1\nmax_pending = 2\nqueue_timeout = \"8s\"";
+        // It answers once all have come that are to be refused.
+        let all = Gate::new();
+        let origin = Origin::start().on("GET /slow", Respond::text("x").behind(&all));
+        let pool = "max_connections = 1\nmax_pending = 2\nqueue_timeout = \"25s\"";
         let proxy = Proxy::start(&pool_of(cores, &origin, pool));
-        let responses = at_once(8, |_| proxy.client().get("/slow"));
+        let refusals = AtomicUsize::new(0);
+        let responses = at_once(8, |_| {
+            let response = proxy.client().get("/slow");
+            if response.status == 503 && refusals.fetch_add(1, Ordering::SeqCst) + 1 == 5 {
+                all.open();
+            }
+            response
+        });
         let refused: Vec<_> = responses.iter().filter(|r| r.status == 503).collect();
         // One is served and two wait, however many cores there are.
         assert_eq!(refused.len(), 5, "of 8 were refused");
@@ -252,20 +269,21 @@ fn a_full_queue_refuses_with_503_and_says_when_to_come_back() {
 
 #[test]
 fn who_waits_too_long_gets_503() {
-    let origin =
-        Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_millis(1_500)));
     for cores in [1, 4] {
+        let gone = Gate::new();
+        let origin = Origin::start().on("GET /slow", Respond::text("x").behind(&gone));
         let pool = "max_connections = 1\nqueue_timeout = \"200ms\"";
         let proxy = Proxy::start(&pool_of(cores, &origin, pool));
         let mut first = proxy.client();
         first.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
-        let before = origin.requests().len();
-        assert!(eventually(|| origin.requests().len() > before || origin.connections_open() > 0));
+        origin.wait_for_requests(1);
         let late = proxy.client().get("/other");
         assert_eq!(late.status, 503, "{late:?}");
         assert!(late.text().contains("OVERLOADED"), "{late:?}");
+        gone.open();
         assert_eq!(first.read_response().status, 200);
-        assert_eq!(proxy.client().get("/other").status, 404);
+        // The one slot may be on its way from one core to another.
+        assert!(eventually(|| proxy.client().get("/other").status == 404));
     }
 }
 
@@ -273,14 +291,13 @@ fn who_waits_too_long_gets_503() {
 fn clients_of_all_cores(proxy: &Proxy, cores: usize) -> Vec<RawClient> {
     for _ in 0..20 {
         let clients: Vec<RawClient> = (0..4 * cores).map(|_| proxy.client()).collect();
-        let everywhere = eventually(|| {
-            let page = support::Json::parse(proxy.admin_get("/admin/cores").text());
-            let cores = page.list("cores");
-            cores.iter().map(|core| core.number("connections")).sum::<f64>() as usize
-                >= clients.len()
-                && cores.iter().all(|core| core.number("connections") > 0.0)
+        let mut of_cores = Vec::new();
+        let all = eventually(|| {
+            let page = Json::parse(proxy.admin_get("/admin/cores").text());
+            of_cores = page.list("cores").iter().map(|core| core.number("connections")).collect();
+            of_cores.iter().sum::<f64>() as usize >= clients.len()
         });
-        if everywhere {
+        if all && of_cores.iter().all(|&connections| connections > 0.0) {
             return clients;
         }
     }
@@ -291,7 +308,7 @@ fn clients_of_all_cores(proxy: &Proxy, cores: usize) -> Vec<RawClient> {
 fn a_freed_slot_goes_to_who_waits_on_another_core_at_once() {
     let origin =
         Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_millis(300)));
-    let pool = "max_connections = 1\nqueue_timeout = \"9s\"";
+    let pool = "max_connections = 1\nqueue_timeout = \"25s\"";
     let proxy = Proxy::start(&pool_of(8, &origin, pool));
     let mut clients = clients_of_all_cores(&proxy, 8);
     let started = Instant::now();
@@ -302,21 +319,21 @@ fn a_freed_slot_goes_to_who_waits_on_another_core_at_once() {
         assert_eq!(client.read_response().status, 200);
     }
     // 8 × 0.3 s one after the other; a lost wake-up would cost the queue's timeout.
-    assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
-    assert_eq!(origin.connections_open().max(1), 1);
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert!(eventually(|| origin.connections_open() <= 1));
 }
 
 #[test]
 fn an_idle_connection_of_one_core_is_recalled_for_another() {
     let origin = Origin::start().on("GET /", Respond::text("x"));
-    let pool = "max_connections = 1\nidle_timeout = \"60s\"\nqueue_timeout = \"9s\"";
+    let pool = "max_connections = 1\nidle_timeout = \"60s\"\nqueue_timeout = \"25s\"";
     let proxy = Proxy::start(&pool_of(8, &origin, pool));
     let started = Instant::now();
     for client in &mut clients_of_all_cores(&proxy, 8) {
         assert_eq!(client.get("/").text(), "x");
     }
     // Each of the eight cores needed the connection that another one kept.
-    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     assert!(origin.connections_accepted() >= 8);
 }
 
@@ -327,7 +344,7 @@ fn slots_are_all_given_back_whatever_happens_to_their_exchanges() {
             return After::Reset;
         }
         if request.starts_with(b"GET /slow") {
-            thread::sleep(Duration::from_millis(300));
+            thread::sleep(Duration::from_secs(1));
         }
         let _ = stream.write_all(OK);
         if connection % 3 == 0 { After::Close } else { After::KeepOpen }
@@ -335,12 +352,12 @@ fn slots_are_all_given_back_whatever_happens_to_their_exchanges() {
     let toml = cluster(
         4,
         &[endpoint(origin.address())],
-        "max_connections = 2\nqueue_timeout = \"9s\"",
-        "[clusters.a.timeouts]\nfirst_byte = \"100ms\"",
+        "max_connections = 2\nqueue_timeout = \"25s\"",
+        "[clusters.a.timeouts]\nfirst_byte = \"500ms\"",
     );
     let proxy = Proxy::start(&toml);
     at_once(16, |number| {
-        for round in 0..6 {
+        for round in 0..3 {
             let mut client = proxy.client();
             let target = ["/", "/reset", "/slow"][(number + round) % 3];
             client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
@@ -360,7 +377,7 @@ fn slots_are_all_given_back_whatever_happens_to_their_exchanges() {
 #[test]
 fn an_idle_connection_is_closed_when_its_time_is_over() {
     let origin = Origin::start().on("GET /", Respond::text("x"));
-    let proxy = Proxy::start(&pool_of(1, &origin, "idle_timeout = \"300ms\""));
+    let proxy = Proxy::start(&pool_of(1, &origin, "idle_timeout = \"1s\""));
     assert_eq!(proxy.client().get("/").text(), "x");
     assert_eq!(origin.connections_open(), 1);
     assert!(eventually(|| origin.connections_open() == 0), "it stays open");
@@ -385,6 +402,12 @@ fn the_endpoints_own_keep_alive_timeout_is_respected() {
     assert_eq!(origin.connections_accepted(), 3);
 }
 
+/// How many the proxy has, as the admin port says.
+fn connections_to_a(proxy: &Proxy) -> f64 {
+    let page = Json::parse(proxy.admin_get("/admin/clusters/a").text());
+    page.list("endpoints")[0].number("connections")
+}
+
 #[test]
 fn a_kept_connection_that_the_endpoint_has_closed_is_not_used_again() {
     let origin =
@@ -394,8 +417,7 @@ fn a_kept_connection_that_the_endpoint_has_closed_is_not_used_again() {
     for round in 1..=20 {
         assert_eq!(client.get("/").text(), "x");
         origin.close_connections();
-        assert!(eventually(|| origin.connections_open() == 0));
-        thread::sleep(Duration::from_millis(5)); // for the FIN to be seen
+        assert!(eventually(|| connections_to_a(&proxy) == 0.0), "an end is not noticed");
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
         let response = client.read_response();
         assert_eq!((response.status, response.text()), (200, "posted"), "round {round}");
@@ -422,8 +444,10 @@ fn the_connection_limit_is_the_processs_and_the_rest_waits() {
     let serving = Arc::new(Open::default());
     let counted = Arc::clone(&serving);
     let origin = Origin::raw(move |stream, _, _| {
-        let _inside = counted.enter();
+        let inside = counted.enter();
+        eventually(|| counted.most() > MAX / 2);
         thread::sleep(Duration::from_millis(150));
+        drop(inside); // with the answer its client may leave, and the next one come
         let _ = stream.write_all(OK);
         After::KeepOpen
     });
@@ -481,16 +505,10 @@ fn an_endpoint_of_weight_0_gets_nothing() {
     assert_eq!(refused.status, 502, "not a wait for the endpoint that takes none: {refused:?}");
 }
 
-/// An address that nobody listens on.
-fn dead_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
-    listener.local_addr().expect("a bound socket has an address")
-}
-
 #[test]
 fn when_one_endpoint_refuses_the_next_is_tried() {
     let origin = Origin::start().on("GET /", Respond::text("alive"));
-    let endpoints = [endpoint(dead_address()), endpoint(origin.address())];
+    let endpoints = [endpoint(nobody()), endpoint(origin.address())];
     let proxy = Proxy::start(&cluster(1, &endpoints, "", ""));
     let mut client = proxy.client();
     for _ in 0..10 {
@@ -505,8 +523,7 @@ fn when_one_endpoint_refuses_the_next_is_tried() {
 #[test]
 fn two_dead_endpoints_do_not_hide_the_one_alive_from_anybody() {
     let origin = Origin::start().on("GET /", Respond::text("alive"));
-    let endpoints =
-        [endpoint(dead_address()), endpoint(dead_address()), endpoint(origin.address())];
+    let endpoints = [endpoint(nobody()), endpoint(nobody()), endpoint(origin.address())];
     let proxy = Proxy::start(&cluster(2, &endpoints, "", ""));
     let answers = at_once(16, |_| {
         let mut client = proxy.client();
@@ -517,7 +534,7 @@ fn two_dead_endpoints_do_not_hide_the_one_alive_from_anybody() {
 
 #[test]
 fn when_every_endpoint_refuses_the_answer_is_502() {
-    let endpoints = [endpoint(dead_address()), endpoint(dead_address())];
+    let endpoints = [endpoint(nobody()), endpoint(nobody())];
     let proxy = Proxy::start(&cluster(1, &endpoints, "", ""));
     let response = proxy.client().get("/");
     assert_eq!(response.status, 502);
@@ -550,7 +567,7 @@ fn a_name_that_does_not_resolve_stops_neither_the_start_nor_other_clusters() {
     assert_eq!(lost.status, 503, "{lost:?}");
     assert!(lost.text().contains("NO_HEALTHY_BACKEND"), "{lost:?}");
     assert_eq!(client.get("/").text(), "alive");
-    assert!(proxy.log().contains("no-such-host.invalid"), "{}", proxy.log());
+    proxy.wait_for_log("no-such-host.invalid");
 }
 
 #[test]
@@ -559,10 +576,12 @@ fn a_connection_that_the_endpoint_never_accepts_is_given_up_in_time() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
     let address = listener.local_addr().expect("a bound socket has an address");
     let mut waiting = Vec::new();
-    for _ in 0..5_000 {
+    // One that fails may have been late; when no other succeeds either, the queue is full.
+    let mut failed = 0;
+    while failed < 3 {
         match TcpStream::connect_timeout(&address, Duration::from_millis(100)) {
             Ok(stream) => waiting.push(stream),
-            Err(_) => break,
+            Err(_) => failed += 1,
         }
     }
     let timeouts = "[clusters.a.timeouts]\nconnect = \"200ms\"";

@@ -59,7 +59,8 @@ fn slow_clients(proxy: &Proxy, count: usize) -> Vec<TcpStream> {
             stream.write_all(part.as_bytes()).expect("it is still open");
         }
         let worst = slowest(proxy, 100);
-        assert!(worst < Duration::from_secs(2), "a request took {worst:?} beside {count} others");
+        // Who waited for the others would wait for `timeouts.header`.
+        assert!(worst < Duration::from_secs(20), "a request took {worst:?} beside {count} others");
     }
     slow
 }
@@ -139,23 +140,18 @@ fn two_thousand_idle_connections_cost_little_and_are_served_when_they_speak() {
         let answer = support::Response::read(stream, &mut Vec::new(), "GET").expect("an answer");
         assert_eq!(answer.text(), "hi");
     };
-    // A connection that has just spoken holds more, and what it gives back the next ones use: so
-    // they come in groups, and the first one pays for that.
-    let mut streams = Vec::new();
-    let mut before = 0;
-    for group in 0..5 {
-        let mut more = connect_many(proxy.address("edge"), count / 5);
-        more.iter_mut().for_each(ask);
-        streams.append(&mut more);
-        thread::sleep(Duration::from_millis(800));
-        if group == 0 {
-            before = proxy.rss_kb();
-        }
-    }
-    let held = proxy.rss_kb().saturating_sub(before);
-    let idle = streams.len() as u64 / 5 * 4;
-    println!("{idle} idle connections hold {held} KiB");
-    assert!(held <= idle * 2, "{held} KiB for {idle} idle connections");
+    let mut warm = connect_many(proxy.address("edge"), 100);
+    warm.iter_mut().for_each(ask);
+    let before = proxy.rss_kb();
+    let mut streams = connect_many(proxy.address("edge"), count);
+    streams.iter_mut().for_each(ask);
+    // One that has just spoken holds more. When the core is quiet that goes back to the system, and
+    // not to the allocator only.
+    let held = || proxy.rss_kb().saturating_sub(before);
+    let bound = count as u64 * if cfg!(debug_assertions) { 5 } else { 2 };
+    assert!(eventually(|| held() <= bound), "{} KiB for {count} idle connections", held());
+    println!("{count} idle connections hold {} KiB", held());
+    streams.append(&mut warm);
     streams.iter_mut().for_each(ask);
     assert_eq!(proxy.metric("tls_proxy_connections_active"), Some(streams.len() as f64));
 }
@@ -170,8 +166,8 @@ fn a_wedged_origin_does_not_disturb_another_route() {
         "[[routes]]\nname = \"wedged\"\npaths = [\"/wedged\"]\ncluster = \"wedged\"\n\
          [[routes]]\nname = \"all\"\ncluster = \"healthy\"\n\
          [clusters.wedged]\nendpoints = [{{ address = \"{}\" }}]\n\
-         [clusters.wedged.pool]\nmax_connections = 50\nqueue_timeout = \"700ms\"\n\
-         [clusters.wedged.timeouts]\nfirst_byte = \"1500ms\"\n\
+         [clusters.wedged.pool]\nmax_connections = 50\nqueue_timeout = \"3s\"\n\
+         [clusters.wedged.timeouts]\nfirst_byte = \"6s\"\n\
          [clusters.healthy]\nendpoints = [{{ address = \"{}\" }}]\n",
         wedged.address(),
         healthy.address()
@@ -182,7 +178,7 @@ fn a_wedged_origin_does_not_disturb_another_route() {
     }
     assert!(eventually(|| wedged.connections_accepted() == 50));
     let worst = slowest(&proxy, 200);
-    assert!(worst < Duration::from_millis(500), "a request took {worst:?} beside a wedged origin");
+    assert!(worst < Duration::from_millis(2500), "a request took {worst:?} beside a wedged origin");
     let statuses: Vec<u16> = stuck.iter_mut().map(|c| c.read_response().status).collect();
     let count = |wanted| statuses.iter().filter(|&&status| status == wanted).count();
     assert_eq!((count(504), count(503)), (50, 50), "{statuses:?}");
@@ -234,8 +230,8 @@ fn write_all(stream: &mut impl Write, total: u64) -> io::Result<()> {
 
 fn stream_to(proxy: &Proxy) -> TcpStream {
     let stream = TcpStream::connect(proxy.address("edge")).expect("it accepts");
-    stream.set_write_timeout(Some(PATIENCE)).expect("10 s is a timeout");
-    stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("30 s is a timeout");
+    stream.set_read_timeout(Some(PATIENCE)).expect("30 s is a timeout");
     stream
 }
 
@@ -345,5 +341,5 @@ fn a_client_that_takes_nothing_is_cut_and_the_slot_of_its_origin_is_free_again()
     let mut next = proxy.client();
     assert_eq!(next.get("/2").text(), "xx", "it waited for the slot, then had it");
     let reason = "tls_proxy_failures_total{reason=\"client_write_timeout\",side=\"client\"}";
-    assert_eq!(proxy.metric(reason), Some(1.0));
+    assert!(eventually(|| proxy.metric(reason) == Some(1.0)), "{:?}", proxy.metric(reason));
 }

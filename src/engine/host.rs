@@ -409,6 +409,14 @@ pub fn core_state() -> CoreState {
     })
 }
 
+/// Gives freed memory back to the system now: the allocator does so only when it is next called,
+/// which on a core that has gone quiet may be in an hour.
+#[expect(unsafe_code, reason = "a call into the allocator, which touches free memory only")]
+pub fn trim_memory() {
+    // SAFETY: any thread may call it at any time.
+    unsafe { libmimalloc_sys::mi_collect(false) };
+}
+
 /// Frees buffers that nobody has needed lately.
 pub fn trim_buffers() {
     Machine::with(|machine| {

@@ -32,7 +32,7 @@ pub use doorbell::Doorbell;
 pub use handover::{receive_descriptors, send_descriptors};
 pub use host::{
     CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, now, on_bell, precise_now, run,
-    sleep, spawn, trim_buffers, wall_clock, yield_now,
+    sleep, spawn, trim_buffers, trim_memory, wall_clock, yield_now,
 };
 pub use io::{Descriptor, Side};
 pub use listener::Listener;

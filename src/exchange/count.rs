@@ -1,13 +1,15 @@
 //! An exchange that has ended, in the numbers of all that had a part in it: its core, and its
-//! listener, route, cluster and endpoint. Additions to cells of this core, no allocation.
+//! listener, route, cluster and endpoint. Additions to cells of this core, no allocation. Bytes of
+//! long bodies count while they pass, not hours later.
 
-use crate::exchange::Exchange;
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Timings;
+use crate::exchange::{Exchange, Progress};
 use crate::http::head::Method;
 use crate::plan::{Action, Bounds};
 use crate::shard::counters::Counters;
 use crate::shard::series::{ClusterCells, EndpointCells, Phases, RouteCells, Taken};
+use crate::shard::{Origin, Shard};
 use crate::telemetry::metrics::answer_slot;
 
 pub(super) fn count(exchange: &Exchange, timings: &Timings, failure: Option<Failure>) {
@@ -29,15 +31,49 @@ pub(super) fn count(exchange: &Exchange, timings: &Timings, failure: Option<Fail
     let facts = Facts {
         method: exchange.head.method,
         status: progress.status.get(),
-        received: progress.received.get(),
-        sent: progress.sent.get(),
+        received: progress.received.get() - progress.counted.get().0,
+        sent: progress.sent.get() - progress.counted.get().1,
         failure,
         phases: Phases {
             connect: marks.admitted.is_some() && !progress.reused.get(),
-            first_byte: marks.connected.is_some(),
+            first_byte: marks.first_byte.is_some(),
         },
     };
     places.add(&generation.series.bounds, &facts, timings);
+}
+
+/// An attempt that failed, and is followed by another.
+pub(super) fn retried(exchange: &Exchange, failure: Failure) {
+    let action = exchange.route.map(|id| &exchange.generation.route(id).action);
+    if let Some(Action::Forward(id)) = action {
+        let cluster = exchange.generation.cluster(*id).series();
+        cluster.retries[failure.index()].add(1);
+    }
+}
+
+/// Counts the bytes of a long exchange on their way.
+#[derive(Clone, Copy)]
+pub(super) struct Meter<'a> {
+    pub(super) shard: &'a Shard,
+    pub(super) origin: &'a Origin,
+    pub(super) route: &'a RouteCells,
+    pub(super) progress: &'a Progress,
+}
+
+impl Meter<'_> {
+    /// What has passed since the last time.
+    pub(super) fn count(&self) {
+        let passed = (self.progress.received.get(), self.progress.sent.get());
+        let before = self.progress.counted.replace(passed);
+        let (received, sent) = (passed.0 - before.0, passed.1 - before.1);
+        let counters = self.shard.counters();
+        counters.bytes_in.add(received);
+        counters.bytes_out.add(sent);
+        for cells in [&self.origin.door.cells().traffic, self.route] {
+            cells.bytes_in.add(received);
+            cells.bytes_out.add(sent);
+        }
+    }
 }
 
 /// Where an exchange is counted.
@@ -55,6 +91,7 @@ struct Places<'a> {
 struct Facts {
     method: Method,
     status: u16,
+    /// Bytes that were not counted on their way.
     received: u64,
     sent: u64,
     failure: Option<Failure>,

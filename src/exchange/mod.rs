@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Instant;
 
 use crate::engine;
 use crate::events::bus::{self, Event, Kinds};
@@ -71,6 +72,10 @@ pub(crate) struct Progress {
     pub(crate) status: Cell<u16>,
     pub(crate) received: Cell<u64>,
     pub(crate) sent: Cell<u64>,
+    /// What of these two is in the counters already.
+    pub(crate) counted: Cell<(u64, u64)>,
+    /// When the request had left, body and all.
+    pub(crate) uploaded: Cell<Option<Instant>>,
     /// How fast the client takes it.
     pub(crate) pace: Pace,
     pub(crate) body_sent: Cell<u64>,
@@ -313,7 +318,7 @@ impl Exchange {
         // Also of one that was never admitted, or took long: its line is to be written.
         shard.stir();
         let now = engine::precise_now();
-        let timings = self.marks.timings(now);
+        let timings = self.timings(now);
         count::count(self, &timings, failure);
         let (received, sent) = (progress.received.get(), progress.sent.get());
         shard.connections.ends(self.origin.seat, received, sent, now);
@@ -354,6 +359,10 @@ impl Exchange {
         if let Some(capture) = capture {
             shard.log.captures.give_back(capture);
         }
+    }
+
+    fn timings(&self, end: Instant) -> Timings {
+        Marks { uploaded: self.progress.uploaded.get(), ..self.marks }.timings(end)
     }
 
     /// For who asks what clients send that is refused.

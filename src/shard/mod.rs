@@ -375,7 +375,11 @@ async fn housekeeping(shard: Rc<Shard>) {
             engine::trim_buffers();
             let connections =
                 clusters.iter().map(|cluster| cluster.open_connections()).sum::<u64>();
-            let busy = connections > 0 || shard.stirred.replace(false);
+            let stirred = shard.stirred.replace(false);
+            if !stirred {
+                engine::trim_memory();
+            }
+            let busy = connections > 0 || stirred;
             quiet = if busy { 0 } else { quiet + 1 };
         }
         if quiet >= limits::QUIET_BEATS {

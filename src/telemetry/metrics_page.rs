@@ -32,7 +32,10 @@ pub(crate) async fn write<O: Outlet>(
 ) -> Result {
     let merged = snapshot.merged();
     totals(snapshot, &merged, series, page);
-    backend_errors(series, page).await?;
+    let errors = (names::BACKEND_ERRORS_TOTAL, "backend");
+    by_reason(errors, series, page, |cells, failure| &cells.failures[failure.index()]).await?;
+    let retries = (names::UPSTREAM_RETRIES_TOTAL, "cluster");
+    by_reason(retries, series, page, |cells, failure| &cells.retries[failure.index()]).await?;
     timeouts(&merged, page);
     page.plain(names::PANICS_TOTAL, merged.panics);
     listeners(series, page).await?;
@@ -112,16 +115,20 @@ fn answers<O: Outlet>(metric: Metric, counts: &Counts, page: &mut Page<O>) {
 }
 
 /// Those that have happened: clusters times reasons are many.
-async fn backend_errors<O: Outlet>(series: &Series, page: &mut Page<O>) -> Result {
-    page.header(names::BACKEND_ERRORS_TOTAL);
+async fn by_reason<O: Outlet>(
+    (metric, label): (Metric, &str),
+    series: &Series,
+    page: &mut Page<O>,
+    of: impl Fn(&ClusterCells, Failure) -> &Counter,
+) -> Result {
+    page.header(metric);
     for cluster in &series.clusters {
         let upstream = |failure: &Failure| failure.side() == Side::Upstream;
         for failure in Failure::ALL.into_iter().filter(upstream) {
-            let count = cluster.sum(|cells| &cells.failures[failure.index()]);
+            let count = cluster.sum(|cells| of(cells, failure));
             if count > 0 {
-                let labels =
-                    [("backend", cluster.labels[0].1.as_str()), ("reason", reason(failure))];
-                page.sample(names::BACKEND_ERRORS_TOTAL, &labels, count);
+                let labels = [(label, cluster.labels[0].1.as_str()), ("reason", reason(failure))];
+                page.sample(metric, &labels, count);
             }
         }
         page.breathe().await?;
@@ -415,6 +422,7 @@ mod tests {
             let cells: &ClusterCells = &series.clusters[0].cells[core];
             cells.failures[Failure::ConnectRefused.index()].add(2);
             cells.failures[Failure::FirstByteTimeout.index()].add(1);
+            cells.retries[Failure::ConnectRefused.index()].add(3);
             let timings = Timings {
                 queue: Duration::from_micros(3),
                 connect: Duration::from_millis(4),

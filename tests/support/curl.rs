@@ -22,7 +22,7 @@ impl Curl {
         let directory = TempDir::new();
         let output = Command::new(program("curl"))
             .current_dir(directory.path())
-            .args(["--silent", "--show-error", "--max-time", "10", "--noproxy", "*"])
+            .args(["--silent", "--show-error", "--max-time", "30", "--noproxy", "*"])
             .args(["--dump-header", "heads", "--output", "body", "--write-out", "%{http_code}"])
             .args(arguments)
             .arg(url)

@@ -1,6 +1,6 @@
 //! The harness of the tests in this directory: the real binary, and real or scripted peers for it.
 //! Everything listens on ports that the kernel chose, lives in its own temporary directory, ends
-//! after 10 s at most and is gone when dropped, so tests run in parallel and leave nothing behind.
+//! after 30 s at most and is gone when dropped, so tests run in parallel and leave nothing behind.
 #![allow(
     dead_code,
     unused_imports,
@@ -24,8 +24,8 @@ pub use curl::Curl;
 pub use json::Json;
 pub use message::{Response, decode_chunked, request_length};
 pub use nginx::Nginx;
-pub use origin::{After, Origin, Received, Respond};
-pub use program::{TempDir, eventually, program, signal};
+pub use origin::{After, Gate, Origin, Received, Respond};
+pub use program::{TempDir, eventually, nobody, program, signal, unused_port};
 pub use prometheus::{Prometheus, promtool};
 pub use proxy::{Proxy, edge, sum_of};
 pub use raw_client::RawClient;
@@ -33,5 +33,6 @@ pub use snapshot::{difference, snapshot};
 
 use std::time::Duration;
 
-/// How long anything in a test may wait for anything: a test that hangs says nothing.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything in a test may wait for anything: a test that hangs says nothing. What waits
+/// this long has failed; nothing else may depend on it, so it is long enough for a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,11 +1,11 @@
 //! The real nginx as an origin.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::{TempDir, eventually, program, signal};
+use super::{TempDir, eventually, nobody, program, signal};
 
 /// One server on a port of its own; files go under `www/`.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Nginx {
 impl Nginx {
     /// `server` goes into the one server block: `location / { return 200 "hello"; }`.
     pub fn start(server: &str) -> Self {
-        // nginx cannot bind port 0, and between our close and its bind somebody may be faster.
+        // nginx cannot bind port 0, and before it binds another one somebody may be faster.
         for _ in 0..10 {
             if let Ok(nginx) = Self::try_start(server) {
                 return nginx;
@@ -30,10 +30,8 @@ impl Nginx {
     fn try_start(server: &str) -> Result<Self, String> {
         let directory = TempDir::new();
         fs::create_dir_all(directory.path().join("www")).expect("the directory is ours");
-        let free = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
-        let address = free.local_addr().expect("a bound socket has an address");
+        let address = nobody();
         let config = directory.write("nginx.conf", configuration(address, server));
-        drop(free);
         let stderr = File::create(directory.path().join("stderr")).expect("the directory is ours");
         let mut child = Command::new(program("nginx"))
             .arg("-p")

@@ -1,11 +1,11 @@
 //! A scripted HTTP/1.1 origin: threads and std::net, so that it shares nothing with the proxy.
 //! It counts connections, keeps every request it received, and can be told to misbehave.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -63,6 +63,27 @@ impl Received {
     }
 }
 
+/// Something that has happened, once and for all, and those who wait for it.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn open(&self) {
+        *lock(&self.0.0) = true;
+        self.0.1.notify_all();
+    }
+
+    /// Comes back when it is open; a test that never opens it has failed long before.
+    pub fn wait(&self) {
+        let closed = lock(&self.0.0);
+        drop(self.0.1.wait_timeout_while(closed, 2 * PATIENCE, |open| !*open));
+    }
+}
+
 /// An answer of a well-behaved origin.
 #[derive(Clone, Debug)]
 pub struct Respond {
@@ -71,6 +92,7 @@ pub struct Respond {
     body: Vec<u8>,
     framing: Framing,
     delay: Duration,
+    gate: Option<Gate>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +114,7 @@ impl Respond {
             body: body.into(),
             framing: Framing::Length,
             delay: Duration::ZERO,
+            gate: None,
         }
     }
 
@@ -124,8 +147,17 @@ impl Respond {
         self
     }
 
+    /// Waits with the first byte until the gate is open.
+    pub fn behind(mut self, gate: &Gate) -> Self {
+        self.gate = Some(gate.clone());
+        self
+    }
+
     fn write(&self, stream: &mut TcpStream, is_head: bool) -> io::Result<After> {
         thread::sleep(self.delay);
+        if let Some(gate) = &self.gate {
+            gate.wait();
+        }
         let mut bytes = format!("HTTP/1.1 {}\r\n{}", self.status, self.headers).into_bytes();
         let framing = match &self.framing {
             Framing::Length => format!("Content-Length: {}\r\n\r\n", self.body.len()),
@@ -167,6 +199,8 @@ struct Shared {
     /// Of the open connections, to end them when the origin is dropped.
     open: Mutex<HashMap<usize, TcpStream>>,
     accepted: AtomicUsize,
+    /// Where connections of the test itself come from, which nobody counts.
+    probes: Mutex<HashSet<SocketAddr>>,
     stopped: AtomicBool,
 }
 
@@ -203,6 +237,7 @@ impl Origin {
             requests: Mutex::default(),
             open: Mutex::default(),
             accepted: AtomicUsize::new(0),
+            probes: Mutex::default(),
             stopped: AtomicBool::new(false),
         });
         let origin = Self { address, shared: Arc::clone(&shared) };
@@ -224,8 +259,17 @@ impl Origin {
         format!("http://{}{path}", self.address)
     }
 
-    /// Connections accepted since the start.
+    /// Connections established since the start: all of them, even if this machine has not got
+    /// round to accepting the last ones. They are accepted in their order, so once a connection of
+    /// our own was, those before it were too.
     pub fn connections_accepted(&self) -> usize {
+        let mut probes = lock(&self.shared.probes);
+        let probe = TcpStream::connect(self.address).expect("the origin accepts");
+        let ours = probe.local_addr().expect("a connected socket has an address");
+        probes.insert(ours);
+        drop(probes);
+        let came = eventually(|| !lock(&self.shared.probes).contains(&ours));
+        assert!(came, "the origin does not accept");
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
@@ -276,6 +320,9 @@ impl Shared {
                 return;
             }
             let Ok(stream) = stream else { continue };
+            if stream.peer_addr().is_ok_and(|peer| lock(&self.probes).remove(&peer)) {
+                continue;
+            }
             let number = self.accepted.fetch_add(1, Ordering::SeqCst);
             let _ = stream.set_nodelay(true);
             let _ = stream.set_write_timeout(Some(PATIENCE));

@@ -1,5 +1,7 @@
 //! Real programs: where they are, their directories and signals.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,6 +39,33 @@ pub fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
         thread::sleep(Duration::from_millis(5));
     }
     true
+}
+
+/// A port that nobody has, and that the kernel gives to nobody who asks for any: between this and
+/// its use no other test gets it. (Linux gives ports from 32768 on, unless it is told otherwise.)
+pub fn unused_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let first = range.split_whitespace().next().and_then(|port| port.parse().ok());
+    let (lowest, count) = (10_000, first.unwrap_or(32_768).clamp(11_000, 60_000) - 10_000);
+    // Tests of other processes begin elsewhere.
+    let begin = process::id().wrapping_mul(97);
+    for _ in 0..count {
+        let number = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count;
+        let port = u16::try_from(lowest + number).expect("it is below 65536");
+        let is_taken = |ip: IpAddr| {
+            TcpListener::bind((ip, port)).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+        };
+        if !is_taken(Ipv4Addr::UNSPECIFIED.into()) && !is_taken(Ipv6Addr::UNSPECIFIED.into()) {
+            return port;
+        }
+    }
+    panic!("all {count} ports from {lowest} on are in use");
+}
+
+/// An address where nobody listens, and nobody will.
+pub fn nobody() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, unused_port()).into()
 }
 
 /// A directory of its own for each test, removed when dropped.

@@ -2,12 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use super::{Json, RawClient, TempDir, eventually, program, signal};
+use super::{Json, RawClient, TempDir, eventually, nobody, program, signal};
 
 /// On loopback, its data in a directory of its own.
 #[derive(Debug)]
@@ -20,8 +20,8 @@ pub struct Prometheus {
 impl Prometheus {
     /// `config` is its whole configuration; `rules` are files beside it: name and text.
     pub fn start(config: &str, rules: &[(&str, &str)]) -> Self {
-        // It says nowhere which port it got for 0, and between our close and its bind somebody may
-        // be faster.
+        // It says nowhere which port it got for 0, and before it binds another one somebody may be
+        // faster.
         for _ in 0..5 {
             if let Some(prometheus) = Self::try_start(config, rules) {
                 return prometheus;
@@ -36,9 +36,7 @@ impl Prometheus {
         for (name, text) in rules {
             directory.write(name, text);
         }
-        let free = TcpListener::bind("127.0.0.1:0").expect("the kernel has a free port");
-        let address = free.local_addr().expect("a bound socket has an address");
-        drop(free);
+        let address = nobody();
         let stderr = File::create(directory.path().join("stderr")).expect("the directory is ours");
         let child = Command::new(program("prometheus"))
             .arg(format!("--config.file={}", config.display()))

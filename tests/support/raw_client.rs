@@ -19,8 +19,8 @@ impl RawClient {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)
             .unwrap_or_else(|error| panic!("nobody accepts on {address}: {error}"));
         stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
-        stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+        stream.set_read_timeout(Some(PATIENCE)).expect("30 s is a timeout");
+        stream.set_write_timeout(Some(PATIENCE)).expect("30 s is a timeout");
         Self { stream, buffer: Vec::new() }
     }
 
@@ -101,7 +101,7 @@ impl RawClient {
         let quiet = self.stream.peek(&mut chunk).is_err_and(|error| {
             [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut].contains(&error.kind())
         });
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("10 s is a timeout");
+        self.stream.set_read_timeout(Some(PATIENCE)).expect("30 s is a timeout");
         quiet
     }
 
