@@ -6,14 +6,14 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, thread};
 
 use support::{
-    After, Json, Nginx, Origin, Proxy, RawClient, Respond, Response, TempDir, eventually, signal,
+    After, Json, Nginx, Origin, Proxy, RawClient, Respond, Response, TempDir, eventually, nobody,
+    signal,
 };
 
 /// Asked again at once.
@@ -306,10 +306,7 @@ fn a_redirect_is_not_followed() {
 
 #[test]
 fn a_server_that_goes_and_comes_back_is_asked_on() {
-    let address = {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
+    let address = nobody();
     let url = format!("http://{address}/x");
     // Nobody is there yet: the start waits.
     let coming = thread::spawn(move || {
@@ -347,25 +344,17 @@ fn answers_on(address: std::net::SocketAddr, text: String, count: usize) {
 
 #[test]
 fn without_server_and_copy_a_start_fails_after_a_while_and_says_why() {
-    let (directory, begun) = (TempDir::new(), Instant::now());
+    let (directory, server) = (TempDir::new(), Server::start(""));
+    server.sends("HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n", After::Close);
     let copy = directory.path().join("copy.toml");
-    let mut child = Command::new(Proxy::binary())
-        .args(["run", "--config", "http://127.0.0.1:1/x?key=hunter2", "--config-copy"])
-        .arg(&copy)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    while child.try_wait().unwrap().is_none() {
-        if begun.elapsed() > Duration::from_secs(60) {
-            child.kill().unwrap();
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    let output = child.wait_with_output().unwrap();
+    let url = format!("{}?key=hunter2", server.url());
+    let more = ["--config-copy", &copy.display().to_string()];
+    let output = Proxy::command(&[&["run", "--config", &url][..], &more].concat());
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.starts_with("http://127.0.0.1:1/x?(hidden): cannot be fetched: "), "{said}");
-    assert!(!copy.exists() && begun.elapsed() > Duration::from_secs(5));
+    let expected = format!("{}?(hidden): cannot be fetched: it answered 503", server.url());
+    assert!(said.starts_with(&expected), "{said}");
+    assert!(!copy.exists() && server.asked.load(Ordering::SeqCst) > 3, "it is tried on");
 }
 
 #[test]

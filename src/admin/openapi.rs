@@ -40,9 +40,9 @@ fn document() -> Value {
         "info": {
             "title": "Corelane admin API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Changes are made by POST, PUT, PATCH and DELETE only. On loopback without \
-                configured tokens no token is needed; with tokens every operation but those of \
-                /health needs one of the role that it names.",
+            "description": "Changes are made by POST, PUT, PATCH and DELETE only. On loopback \
+                without configured tokens no token is needed; with tokens every operation but \
+                those of /health needs one of the role that it names.",
         },
         "paths": paths,
         "components": {
