@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::config::{self, Document, Environment, Override, keys, overrides};
+use crate::config::{self, Document, Environment, Override, Syntax, keys, overrides};
 use crate::limits;
 use crate::machine::{self, Machine};
 use crate::plan::HttpUrl;
@@ -242,17 +242,28 @@ impl Source {
         self.provider.name()
     }
 
+    /// Of its text.
+    pub fn syntax(&self) -> Syntax {
+        self.provider.syntax()
+    }
+
     /// A text with this process's flags applied; `name` is for messages.
-    pub fn document_of(&self, name: &str, text: &str) -> Result<Document, config::Errors> {
-        let mut document = config::load(name, text)?;
+    pub fn document_of(
+        &self,
+        name: &str,
+        syntax: Syntax,
+        text: &str,
+    ) -> Result<Document, config::Errors> {
+        let mut document = config::load_as(syntax, name, text, &Environment::of_process())?;
         document.find_secrets()?;
+        document.find_error_pages()?;
         self.flags.apply(document)
     }
 
     /// Reads and checks, once.
     pub fn document(&self) -> Result<Document, config::Errors> {
         let reading = self.provider.read(limits::CONFIG_POLL_TIMEOUT)?;
-        self.document_of(&self.name(), &reading.text)
+        self.document_of(&self.name(), self.syntax(), &reading.text)
     }
 
     /// The same at the start of a process, which waits for a server.
@@ -360,7 +371,9 @@ pub fn check(check: &Check, machine: &Machine) -> Output {
 pub fn print_config(print: &PrintConfig) -> Output {
     let loaded = print.asked.source(&print.flags).and_then(|source| {
         let reading = source.provider.read(limits::CONFIG_POLL_TIMEOUT).map_err(refused)?;
-        let document = config::load(&source.name(), &reading.text).map_err(refused)?;
+        let (name, environment) = (source.name(), Environment::of_process());
+        let document = config::load_as(source.syntax(), &name, &reading.text, &environment)
+            .map_err(refused)?;
         source.flags.apply(document).map_err(refused)
     });
     match loaded {

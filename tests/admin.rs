@@ -1168,7 +1168,7 @@ fn texts_that_are_no_configuration_are_refused_with_their_mistakes() {
         (TOML, "a = ", 422),
         (TOML, "\u{0}", 422),
         (TOML, "cores = 1\ncores = 1\n", 422),
-        (JSON, "{}", 415),
+        (JSON, "{}", 422),
         ("", "x", 415),
     ];
     for (lines, body, status) in cases {

@@ -458,6 +458,108 @@ fn shows_the_dashboard(prometheus: &Prometheus) {
     }
 }
 
+// --- exemplars ------------------------------------------------------------------------------
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// Asks with a trace that its caller records, or does not.
+fn ask_traced(proxy: &Proxy, target: &str, trace: &str, recorded: &str) {
+    let mut client = proxy.client();
+    client.send(format!(
+        "GET {target} HTTP/1.1\r\nHost: test\r\n\
+         traceparent: 00-{trace}-00f067aa0ba902b7-{recorded}\r\n\r\n"
+    ));
+    assert_ne!(client.read_response().status, 0);
+}
+
+fn open_metrics(proxy: &Proxy) -> String {
+    let mut client = proxy.client_of("metrics");
+    client.send(
+        "GET /metrics HTTP/1.1\r\nHost: test\r\n\
+         Accept: application/openmetrics-text; version=1.0.0\r\n\r\n",
+    );
+    client.read_response().text().to_owned()
+}
+
+fn exemplars(page: &str) -> Vec<&str> {
+    page.lines().filter(|line| line.contains(" # {")).collect()
+}
+
+/// A trace is recorded if its caller says so.
+fn with_exemplars(origin: &Origin, exemplars: bool) -> String {
+    let config = routed(origin, &format!(", exemplars = {exemplars}")).replacen(
+        "cores = 1",
+        "cores = 2\nhot_reload.watch = false",
+        1,
+    );
+    format!("{config}[tracing]\nenabled = true\nsample = 0.0\n")
+}
+
+#[test]
+fn a_recorded_trace_stands_behind_its_buckets_until_exemplars_are_switched_off() {
+    let origin = origin();
+    let proxy = Proxy::start(&with_exemplars(&origin, false));
+    ask_traced(&proxy, "/orders/1", TRACE, "01");
+    assert_eq!(exemplars(&open_metrics(&proxy)), [""; 0]);
+    reload(&proxy, &with_exemplars(&origin, true), "ok");
+    let unrouted = TRACE.replace('4', "5");
+    // An exchange is counted when its client has the answer already.
+    let shows = |trace: &str, expected: &[&str]| {
+        let trace = format!(" # {{trace_id=\"{trace}\"}} ");
+        let is_there = || {
+            let page = open_metrics(&proxy);
+            let shown = exemplars(&page);
+            let has = |series: &&str| {
+                shown.iter().any(|line| line.starts_with(*series) && line.contains(&trace))
+            };
+            expected.iter().all(has)
+        };
+        assert!(eventually(is_there), "{trace}: {:#?}", exemplars(&open_metrics(&proxy)));
+    };
+    ask_traced(&proxy, "/orders/1", TRACE, "01");
+    let of_all = "tls_proxy_request_duration_seconds_bucket{";
+    let of_listener = "tls_proxy_listener_request_duration_seconds_bucket{listener=\"edge\",";
+    let of_route = "tls_proxy_route_request_duration_seconds_bucket{route=\"orders\",";
+    let of_cluster = "tls_proxy_cluster_request_duration_seconds_bucket{cluster=\"orders\",";
+    let of_endpoint = "tls_proxy_endpoint_request_duration_seconds_bucket{cluster=\"orders\",";
+    shows(TRACE, &[of_all, of_listener, of_route, of_cluster, of_endpoint]);
+    ask_traced(&proxy, "/nowhere", &unrouted, "01");
+    let of_none = "tls_proxy_route_request_duration_seconds_bucket{route=\"(none)\",";
+    shows(&unrouted, &[of_all, of_listener, of_none]);
+    shows(TRACE, &[of_route]);
+    ask_traced(&proxy, "/orders/1", &TRACE.replace('4', "6"), "00");
+    let other = "tls_proxy_route_requests_total{route=\"orders\",status=\"2xx\"}";
+    assert!(eventually(|| proxy.metric(other) == Some(3.0)));
+    let unrecorded = TRACE.replace('4', "6");
+    assert!(!open_metrics(&proxy).contains(&unrecorded));
+    assert!(exemplars(&proxy.metrics()).is_empty(), "text has none");
+    reload(&proxy, &with_exemplars(&origin, false), "ok");
+    assert_eq!(exemplars(&open_metrics(&proxy)), [""; 0]);
+    assert_eq!(proxy.client().get("/orders/1").status, 200);
+}
+
+#[test]
+fn a_real_prometheus_shows_the_exemplars() {
+    let origin = origin();
+    let proxy = Proxy::start(&with_exemplars(&origin, true));
+    let config = shipped("prometheus/prometheus.yml")
+        .replace("127.0.0.1:9090", &proxy.address("metrics").to_string())
+        .replace("_interval: 15s", "_interval: 200ms");
+    let alerts = shipped("prometheus/alerts.yml");
+    let flag = "--enable-feature=exemplar-storage";
+    let prometheus = Prometheus::start_with(&[flag], &config, &[("alerts.yml", &alerts)]);
+    ask_traced(&proxy, "/orders/1", TRACE, "01");
+    let shown = || {
+        let query = "tls_proxy_route_request_duration_seconds_bucket%7Broute=%22orders%22%7D";
+        let path = format!("/api/v1/query_exemplars?query={query}&start=0&end=9999999999");
+        let answer = prometheus.api(&path);
+        let series = answer.list("data");
+        let traces = series.iter().flat_map(|series| series.list("exemplars"));
+        traces.map(|exemplar| exemplar.text("labels.trace_id").to_owned()).collect::<Vec<_>>()
+    };
+    assert!(eventually(|| shown() == [TRACE]), "{:?}", shown());
+}
+
 // --- over reloads ---------------------------------------------------------------------------
 
 /// Has it read, and waits until that is done.

@@ -286,8 +286,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..change(
             Method::Put,
             "/admin/config",
-            "Checks a configuration (TOML) and puts it in force; with If-Match only over the \
-             version of that ETag.",
+            "Checks a configuration (TOML, YAML or JSON) and puts it in force; with If-Match only \
+             over the version of that ETag.",
             &[json(changes::APPLIED), refusal::WRONG_CONFIGURATION],
             |control, call| Box::pin(changes::put(control, call)),
         )
@@ -521,6 +521,15 @@ impl Operation {
             Some(Shape::Page) => config::TYPES,
             Some(_) if self.method == Method::Patch => &[MERGE_PATCH],
             Some(_) | None => &[JSON],
+        }
+    }
+
+    /// For a body of another type.
+    pub(super) fn other_type(&self) -> Refusal {
+        match self.takes {
+            Some(Shape::Page) => Refusal::NotConfiguration,
+            Some(_) if self.method == Method::Patch => Refusal::NotMergePatch,
+            Some(_) | None => Refusal::NotJson,
         }
     }
 

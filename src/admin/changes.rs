@@ -11,6 +11,7 @@ use crate::admin::config;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::status::moment;
+use crate::config::Syntax;
 use crate::control::Control;
 use crate::control::history::Applied;
 use crate::control::reload::{Refused, Report, Trigger};
@@ -44,8 +45,9 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "persist",
         kind: Kind::Flag,
-        doc: "Also writes the text to the configuration file, by a rename; without it the text is \
-              in memory only, and the file's comes back with the next reload or start.",
+        doc: "Also writes the text to the configuration file, which must be of the same syntax, by \
+              a rename; without it the text is in memory only, and the file's comes back with the \
+              next reload or start.",
     },
 ];
 
@@ -104,10 +106,11 @@ fn reloaded(report: Report, what: &str) -> Answer {
 pub(super) async fn put(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
     let running = unless_superseded(control, call)?;
     let Ok(text) = String::from_utf8(call.body.clone()) else {
-        return Err(Refusal::Invalid("body: expected TOML, which is UTF-8".to_owned()));
+        return Err(Refusal::Invalid("body: expected text, which is UTF-8".to_owned()));
     };
     let over = (!call.if_match.is_empty()).then_some(running.version);
-    apply(control, call, text, Trigger::Admin, over).await
+    let syntax = config::syntax_of(&call.content_type).ok_or(Refusal::NotConfiguration)?;
+    apply(control, call, (syntax, text), Trigger::Admin, over).await
 }
 
 /// Over what is in force: a change in between is not lost, the part is put over that again.
@@ -137,21 +140,24 @@ fn unless_superseded(control: &Control, call: &Call) -> Result<Applied, Refusal>
 async fn apply(
     control: &Rc<Control>,
     call: &Call,
-    text: String,
+    (syntax, text): (Syntax, String),
     trigger: Trigger,
     over: Option<u64>,
 ) -> Result<Answer, Refusal> {
+    let persist = call.flag("persist");
     if call.flag("dry_run") {
-        let warnings = control.check_text(text, trigger).await?;
+        if persist {
+            control.file_for(syntax)?;
+        }
+        let warnings = control.check_text(syntax, text, trigger).await?;
         let note = "it was checked only; a port or a file may still refuse it".to_owned();
         let version = control.plan().version;
         return Ok(Answer::json(&Put { version, applied: false, written: false, note, warnings }));
     }
-    let persist = call.flag("persist");
     let report = if persist {
-        control.apply_and_write(text, trigger, over).await?
+        control.apply_and_write(syntax, text, trigger, over).await?
     } else {
-        control.apply_text(text, trigger, over).await?
+        control.apply_text(syntax, text, trigger, over).await?
     };
     let note = match (persist, control.file_name()) {
         (true, Some(file)) => format!("{file} was written"),
@@ -185,7 +191,7 @@ pub(super) async fn version(control: &Rc<Control>, call: &Call) -> Result<Answer
     let wanted = call.values[0].parse::<u64>().ok();
     let found = history.iter().find(|applied| Some(applied.version) == wanted);
     let found = found.ok_or_else(|| not_remembered(&history))?;
-    Ok(config::shown(&found.text, &call.accept).with_etag(etag(found)))
+    Ok(config::shown(found.syntax, &found.text, &call.accept).with_etag(etag(found)))
 }
 
 pub(super) async fn rollback(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {

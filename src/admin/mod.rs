@@ -338,11 +338,11 @@ impl Request<'_> {
         self.body_is_over = true;
         let is_typed = operation.takes_configuration() || !body.is_empty();
         if is_typed && !is_one_of(&content_type, operation.types()) {
-            return Err(Refusal::OtherType { expected: operation.types()[0] });
+            return Err(operation.other_type());
         }
         let query = call::query(&query, operation.parameters)?;
         let (who, peer) = (who.to_owned(), self.peer);
-        let call = Call { values, query, accept, if_match, who, peer, body };
+        let call = Call { values, query, content_type, accept, if_match, who, peer, body };
         (operation.run)(self.control, &call).await
     }
 
@@ -369,6 +369,7 @@ impl Request<'_> {
                 content_type: answer.content_type,
                 body: Cow::Borrowed(&answer.body),
                 extra: Extra::None,
+                varies: false,
             },
             // Nobody is there to read it.
             Err(refusal) if refusal.status() == 0 => return Err(()),

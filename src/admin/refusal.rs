@@ -17,6 +17,7 @@ use crate::plan::Role;
 /// What `Refusal::Configuration` is answered with.
 pub(super) const WRONG_CONFIGURATION: Gives =
     Gives { status: 422, content_type: JSON, shape: Shape::Object(&[("error", MISTAKES)]) };
+const CONFIGURATION_TYPES: &str = "application/toml, application/yaml, application/json";
 const MISTAKES: Shape = Shape::Object(&[
     ("code", Shape::Text),
     ("message", Shape::Text),
@@ -48,10 +49,9 @@ pub(super) enum Refusal {
     ForeignHost,
     /// A browser was told to ask by a page of another site.
     ForeignOrigin,
-    /// The body is of another type than this.
-    OtherType {
-        expected: &'static str,
-    },
+    NotJson,
+    NotConfiguration,
+    NotMergePatch,
     BodyTooLarge(usize),
     /// What was wrong and what was expected.
     Invalid(String),
@@ -105,10 +105,22 @@ impl Refusal {
                 "FOREIGN_ORIGIN",
                 "a page of another site asked for this: expected no Origin header, or ours".into(),
             ),
-            Refusal::OtherType { expected } => (
+            Refusal::NotJson => (
                 415,
                 "UNSUPPORTED_MEDIA_TYPE",
-                format!("expected another body: `Content-Type: {expected}`").into(),
+                "expected a JSON body: `Content-Type: application/json`".into(),
+            ),
+            Refusal::NotConfiguration => (
+                415,
+                "UNSUPPORTED_MEDIA_TYPE",
+                "expected a configuration: `Content-Type: application/toml`, `application/yaml` or \
+                 `application/json`"
+                    .into(),
+            ),
+            Refusal::NotMergePatch => (
+                415,
+                "UNSUPPORTED_MEDIA_TYPE",
+                format!("expected a part of a configuration: `Content-Type: {MERGE_PATCH}`").into(),
             ),
             Refusal::BodyTooLarge(max) => {
                 (413, "BODY_TOO_LARGE", format!("expected at most {max} bytes of body").into())
@@ -146,11 +158,10 @@ impl Refusal {
                 "WWW-Authenticate",
                 "Bearer realm=\"admin\", error=\"invalid_token\"".to_owned(),
             )),
+            Refusal::NotJson => Some(("Accept", "application/json".to_owned())),
+            Refusal::NotConfiguration => Some(("Accept", CONFIGURATION_TYPES.to_owned())),
             // RFC 5789 2.2
-            Refusal::OtherType { expected: MERGE_PATCH } => {
-                Some(("Accept-Patch", MERGE_PATCH.to_owned()))
-            }
-            Refusal::OtherType { expected } => Some(("Accept", (*expected).to_owned())),
+            Refusal::NotMergePatch => Some(("Accept-Patch", MERGE_PATCH.to_owned())),
             Refusal::Http(_)
             | Refusal::UnknownPath
             | Refusal::RoleTooLow { .. }
@@ -174,7 +185,8 @@ impl Refusal {
         if let Refusal::Configuration(errors) = self {
             list(errors, &mut body);
         }
-        Reply { status, content_type: JSON, body: Cow::Owned(body), extra: Extra::None }
+        let body = Cow::Owned(body);
+        Reply { status, content_type: JSON, body, extra: Extra::None, varies: false }
     }
 }
 

@@ -5,9 +5,12 @@ use serde_json::{Map, Value as Json};
 use toml::{Table, Value};
 use toml_edit::{ArrayOfTables, DocumentMut, InlineTable, Item, TableLike};
 
-/// `text` with `patch` over it. What comes out may still be no configuration. The error is a
-/// sentence about the patch.
-pub fn patched(text: &str, patch: &[u8]) -> Result<String, String> {
+use super::read;
+use super::syntax::Syntax;
+
+/// `text` with `patch` over it: TOML as it was, of YAML and JSON the values as JSON. What comes out
+/// may still be no configuration. The error is a sentence about the patch.
+pub fn patched(syntax: Syntax, text: &str, patch: &[u8]) -> Result<(Syntax, String), String> {
     let patch: Json = serde_json::from_slice(patch).map_err(|error| {
         // It may quote the body: enough of it to recognise, and no more.
         error.to_string().chars().take(MESSAGE_CHARS_MAX).collect::<String>()
@@ -15,25 +18,35 @@ pub fn patched(text: &str, patch: &[u8]) -> Result<String, String> {
     let Json::Object(patch) = patch else {
         return Err("expected an object, such as {\"limits\": {\"max_headers_count\": 50}}".into());
     };
-    let not_toml = |error: toml::de::Error| format!("what it is put over: {}", error.message());
-    let mut whole: Table = text.parse().map_err(not_toml)?;
+    let mut whole = syntax.table(text);
     merge(&mut whole, &patch, "")?;
+    match syntax {
+        Syntax::Toml => edited(text, &patch, &whole).map(|text| (syntax, text)),
+        Syntax::Yaml | Syntax::Json => {
+            let no_form = |error: serde_json::Error| format!("it has no form in JSON: {error}");
+            let text = serde_json::to_string_pretty(&whole).map_err(no_form)?;
+            Ok((Syntax::Json, text + "\n"))
+        }
+    }
+}
+
+fn edited(text: &str, patch: &Map<String, Json>, whole: &Table) -> Result<String, String> {
     if let Ok(mut document) = text.parse::<DocumentMut>() {
-        edit(document.as_table_mut(), &patch, &whole);
+        edit(document.as_table_mut(), patch, whole);
         let edited = document.to_string();
-        if edited.parse::<Table>().is_ok_and(|found| found == whole) {
+        if edited.parse::<Table>().is_ok_and(|found| found == *whole) {
             return Ok(edited);
         }
     }
     // No comments, but what was asked for.
-    toml::to_string(&whole).map_err(|error| format!("it has no form in TOML: {error}"))
+    toml::to_string(whole).map_err(|error| format!("it has no form in TOML: {error}"))
 }
 
 const MESSAGE_CHARS_MAX: usize = 300;
 
 fn merge(target: &mut Table, patch: &Map<String, Json>, path: &str) -> Result<(), String> {
     for (name, value) in patch {
-        let path = super::read::join(path, name);
+        let path = read::join(path, name);
         match value {
             Json::Null => drop(target.remove(name)),
             Json::Object(below) => {
@@ -70,7 +83,7 @@ fn plain(value: &Json, path: &str) -> Result<Value, String> {
         }
         Json::Object(members) => {
             let at = |(name, value): (&String, &Json)| {
-                let path = super::read::join(path, name);
+                let path = read::join(path, name);
                 Ok((name.clone(), plain(value, &path)?))
             };
             members.iter().map(at).collect::<Result<_, String>>().map(Value::Table)
@@ -164,7 +177,8 @@ endpoints = [{ address = "10.0.0.1:80" }] # one
 "#;
 
     fn over(text: &str, patch: &str) -> String {
-        patched(text, patch.as_bytes()).unwrap_or_else(|error| panic!("{patch}: {error}"))
+        let patched = patched(Syntax::Toml, text, patch.as_bytes());
+        patched.unwrap_or_else(|error| panic!("{patch}: {error}")).1
     }
 
     #[test]
@@ -240,6 +254,21 @@ endpoints = [{ address = "10.0.0.1:80" }] # one
     }
 
     #[test]
+    fn yaml_and_json_come_out_as_json() {
+        let patch = br#"{"cores": 3, "limits": {"max_headers_count": null}}"#;
+        for (syntax, text) in [
+            (Syntax::Yaml, "cores: 1 # one\nlimits:\n  max_headers_count: 9\nproxy_id: ${A}\n"),
+            (Syntax::Json, r#"{"cores":1,"limits":{"max_headers_count":9},"proxy_id":"${A}"}"#),
+        ] {
+            let (syntax, text) = patched(syntax, text, patch).unwrap();
+            assert_eq!(syntax, Syntax::Json);
+            let tree: Json = serde_json::from_str(&text).unwrap();
+            let expected = serde_json::json!({ "cores": 3, "limits": {}, "proxy_id": "${A}" });
+            assert_eq!(tree, expected);
+        }
+    }
+
+    #[test]
     fn what_is_no_patch_is_refused_with_its_place() {
         let big = "9".repeat(30);
         for (patch, says) in [
@@ -250,12 +279,15 @@ endpoints = [{ address = "10.0.0.1:80" }] # one
             (r#"{"a": {"b": [{"c": null}]}}"#, "a.b[0].c: null in a list"),
             (r#"{"a": 18446744073709551615}"#, "a: 18446744073709551615 is larger"),
         ] {
-            let error = patched(FILE, patch.as_bytes()).unwrap_err();
+            let error = patched(Syntax::Toml, FILE, patch.as_bytes()).unwrap_err();
             assert!(error.contains(says), "{patch}: {error}");
         }
-        assert!(patched(FILE, format!("{{\"a\": {big}}}").as_bytes()).is_ok(), "a float");
+        assert!(
+            patched(Syntax::Toml, FILE, format!("{{\"a\": {big}}}").as_bytes()).is_ok(),
+            "a float"
+        );
         let deep = format!("{}1{}", "{\"a\":".repeat(500), "}".repeat(500));
-        assert!(patched(FILE, deep.as_bytes()).is_err());
-        assert!(patched(FILE, b"{\"a\": \"\xff\"}").is_err());
+        assert!(patched(Syntax::Toml, FILE, deep.as_bytes()).is_err());
+        assert!(patched(Syntax::Toml, FILE, b"{\"a\": \"\xff\"}").is_err());
     }
 }

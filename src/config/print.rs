@@ -27,7 +27,7 @@ pub fn print_with_sources(document: &Document) -> String {
 /// Keys whose values are secrets that the file itself contains.
 pub fn secrets_in_the_file(document: &Document) -> Vec<String> {
     let mut paths = Vec::new();
-    let (tree, _) = DeTable::parse_recoverable(&document.source);
+    let tree = document.syntax.parse(&document.source).tree;
     visit("", tree.get_ref(), &mut |path, value, _| {
         let text = value.get_ref().as_str();
         let literal = text.is_some_and(|text| env::names(text).is_empty());
@@ -41,7 +41,7 @@ pub fn secrets_in_the_file(document: &Document) -> Vec<String> {
 fn printed(document: &Document, lines: Option<Lines>) -> String {
     let text = toml::to_string(document).expect("every value has a form in TOML");
     let Ok(tree) = DeTable::parse(&text) else { unreachable!("what the serializer wrote is TOML") };
-    let (written, _) = DeTable::parse_recoverable(&document.source);
+    let written = document.syntax.parse(&document.source).tree;
     let mut origins: HashMap<String, &Spanned<DeValue<'_>>> = HashMap::new();
     visit("", written.get_ref(), &mut |path, value, _| {
         origins.insert(path.to_owned(), value);

@@ -2,11 +2,11 @@
 //! instead of the file.
 
 use std::cell::Cell;
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use crate::config;
+use crate::config::{self, Syntax};
 use crate::control::Control;
 use crate::control::config_file::Beside;
 use crate::control::reload::{Refused, Report, Title, Trigger, Wanted, compile, hash};
@@ -17,6 +17,7 @@ pub(crate) struct Applied {
     pub(crate) version: u64,
     pub(crate) at: SystemTime,
     pub(crate) trigger: Trigger,
+    pub(crate) syntax: Syntax,
     pub(crate) text: Rc<str>,
 }
 
@@ -44,32 +45,49 @@ impl Drop for Writing<'_> {
 
 impl Control {
     /// The text in force with a part of one (RFC 7396) over it. The error is about that part.
-    pub(crate) async fn patched(&self, patch: Vec<u8>) -> Result<String, String> {
-        let text = self.running().text.to_string();
-        let patching = self.watch.pool().run(move || config::patched(&text, &patch));
+    pub(crate) async fn patched(&self, patch: Vec<u8>) -> Result<(Syntax, String), String> {
+        let Applied { syntax, text, .. } = self.running();
+        let text = text.to_string();
+        let patching = self.watch.pool().run(move || config::patched(syntax, &text, &patch));
         patching.await.unwrap_or_else(|| Err("putting it over panicked: this is a bug".to_owned()))
     }
 
     /// Puts a text in force that did not come from the file. The file stays as it is.
     pub(crate) async fn apply_text(
         self: &Rc<Self>,
+        syntax: Syntax,
         text: String,
         trigger: Trigger,
         over: Option<u64>,
     ) -> Result<Report, Refused> {
-        self.perform(Wanted::Text(Rc::from(text)), trigger, over).await
+        self.perform(Wanted::Text(syntax, Rc::from(text)), trigger, over).await
+    }
+
+    /// The file that a text of this syntax may be written to.
+    pub(crate) fn file_for(&self, syntax: Syntax) -> Result<PathBuf, Refused> {
+        let Some(file) = self.source.provider.file() else {
+            return Err(Refused::Impossible(self.why_not_written()));
+        };
+        let of_file = Syntax::of_file(file);
+        if of_file != syntax {
+            let (name, own, given) = (file.display(), of_file.name(), syntax.name());
+            return Err(Refused::Impossible(format!(
+                "{name} is {own}, this text is {given}; \
+                 send {own} to have it written, or leave `persist` out"
+            )));
+        }
+        Ok(file.to_owned())
     }
 
     /// The same, and the file says so from now on.
     pub(crate) async fn apply_and_write(
         self: &Rc<Self>,
+        syntax: Syntax,
         text: String,
         trigger: Trigger,
         over: Option<u64>,
     ) -> Result<Report, Refused> {
-        let Some(file) = self.source.provider.file().map(Path::to_owned) else {
-            return Err(Refused::Impossible(self.why_not_written()));
-        };
+        let file = self.file_for(syntax)?;
         let Some(_writing) = Writing::begin(&self.reloads.writing) else {
             return Err(Refused::Impossible(
                 "another configuration is being written; try again when that is done".to_owned(),
@@ -81,7 +99,7 @@ impl Control {
         let beside = written.ok_or_else(lost)?.map_err(Refused::Impossible)?;
         let read = hash(&text);
         // Refused: what is beside the file goes with `beside`.
-        let report = self.apply_text(text, trigger, over).await?;
+        let report = self.apply_text(syntax, text, trigger, over).await?;
         // Whoever watches the file finds what is in force already.
         let before = self.reloads.read.replace(read);
         let placing = self.watch.pool().run(move || beside.put_in_place()).await;
@@ -95,13 +113,14 @@ impl Control {
     /// What `corelane check` would say of this text for this process; nothing is changed.
     pub(crate) async fn check_text(
         self: &Rc<Self>,
+        syntax: Syntax,
         text: String,
         trigger: Trigger,
     ) -> Result<Vec<String>, Refused> {
         let (source, version) = (self.source.clone(), self.plan().version + 1);
         let checking = self.watch.pool().run(move || {
             let title = Title::of(trigger, &source);
-            compile(&source, &title, &text, version).map(|(_, warnings)| warnings)
+            compile(&source, &title, syntax, &text, version).map(|(_, warnings)| warnings)
         });
         let panicked = || Refused::Impossible("checking it panicked: this is a bug".to_owned());
         checking.await.ok_or_else(panicked)?
@@ -134,11 +153,11 @@ impl Control {
 
     /// Back to a configuration of the history.
     pub(crate) async fn rollback(self: &Rc<Self>, version: u64) -> Result<Report, Refused> {
-        let text = {
+        let found = {
             let history = self.reloads.history.borrow();
-            history.iter().find(|old| old.version == version).map(|old| Rc::clone(&old.text))
+            history.iter().find(|old| old.version == version).cloned()
         };
-        let Some(text) = text else {
+        let Some(Applied { syntax, text, .. }) = found else {
             let known: Vec<String> =
                 self.history().iter().map(|old| old.version.to_string()).collect();
             return Err(Refused::Impossible(format!(
@@ -146,7 +165,7 @@ impl Control {
                 known.join(", ")
             )));
         };
-        self.perform(Wanted::Text(text), Trigger::Rollback(version), None).await
+        self.perform(Wanted::Text(syntax, text), Trigger::Rollback(version), None).await
     }
 
     /// What was put in force lately, oldest first.

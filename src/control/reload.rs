@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use crate::cli::Source;
-use crate::config;
+use crate::config::{self, Syntax};
 use crate::control::config_poll::FetchedText;
 use crate::control::exporters;
 use crate::control::history::Applied;
@@ -106,7 +106,7 @@ pub(super) enum Wanted {
         reading: Reading,
         turn: u64,
     },
-    Text(Rc<str>),
+    Text(Syntax, Rc<str>),
 }
 
 impl Wanted {
@@ -114,7 +114,7 @@ impl Wanted {
     fn is_for_a_change(&self) -> bool {
         match self {
             Wanted::ChangedFile | Wanted::Fetched { .. } => true,
-            Wanted::File | Wanted::Text(_) => false,
+            Wanted::File | Wanted::Text(..) => false,
         }
     }
 }
@@ -148,7 +148,7 @@ pub(super) struct Reloads {
 
 impl Reloads {
     /// `text` is in force from the start.
-    pub(super) fn new(text: &str, version: u64) -> Reloads {
+    pub(super) fn new(syntax: Syntax, text: &str, version: u64) -> Reloads {
         let reloads = Reloads {
             queue: RefCell::default(),
             running: Cell::new(false),
@@ -160,7 +160,7 @@ impl Reloads {
             writing: Cell::new(false),
             own_ports: OwnPorts::default(),
         };
-        reloads.remember(version, Trigger::Start, Rc::from(text));
+        reloads.remember(version, Trigger::Start, syntax, Rc::from(text));
         reloads
     }
 
@@ -168,12 +168,12 @@ impl Reloads {
         self.busy.get()
     }
 
-    fn remember(&self, version: u64, trigger: Trigger, text: Rc<str>) {
+    fn remember(&self, version: u64, trigger: Trigger, syntax: Syntax, text: Rc<str>) {
         let mut history = self.history.borrow_mut();
         if history.len() >= limits::RELOAD_HISTORY_MAX {
             history.pop_front();
         }
-        history.push_back(Applied { version, at: engine::wall_clock(), trigger, text });
+        history.push_back(Applied { version, at: engine::wall_clock(), trigger, syntax, text });
     }
 
     /// `None`: too many wait already.
@@ -201,6 +201,7 @@ impl Reloads {
 /// Everything that can fail has not.
 struct Prepared {
     plan: Plan,
+    syntax: Syntax,
     text: String,
     bound: Bound,
     logs: Opened,
@@ -353,9 +354,13 @@ impl Control {
             Wanted::File | Wanted::ChangedFile => None,
             Wanted::Fetched { turn, .. } if *turn != self.fetches.turn() => return Ok(None),
             Wanted::Fetched { reading, .. } => Some(reading.clone()),
-            Wanted::Text(text) => Some(Reading { text: text.to_string(), ..Reading::default() }),
+            Wanted::Text(_, text) => Some(Reading { text: text.to_string(), ..Reading::default() }),
         };
-        let is_own = matches!(job.wanted, Wanted::Text(_));
+        let syntax = match &job.wanted {
+            Wanted::Text(syntax, _) => *syntax,
+            Wanted::File | Wanted::ChangedFile | Wanted::Fetched { .. } => self.source.syntax(),
+        };
+        let is_own = matches!(job.wanted, Wanted::Text(..));
         let asks = given.is_none() && self.source.provider.server().is_some();
         if asks {
             self.fetches.begin_turn();
@@ -378,7 +383,7 @@ impl Control {
             }
             let prepared = reading
                 .map_err(Refused::Configuration)
-                .and_then(|reading| prepare(&ground, &title, reading.text));
+                .and_then(|reading| prepare(&ground, &title, syntax, reading.text));
             let outcome = prepared.map(|prepared| Preparation::Ready(Box::new(prepared)));
             Read { hash: read, told, outcome }
         });
@@ -438,7 +443,7 @@ impl Control {
         prepared: Prepared,
         trigger: Trigger,
     ) -> Result<Report, Refused> {
-        let Prepared { plan, text, mut bound, logs, spans, warnings } = prepared;
+        let Prepared { plan, syntax, text, mut bound, logs, spans, warnings } = prepared;
         let plan = Shared::new(plan);
         self.names_first(&plan).await;
         if let Err(refused) = self.change_logs(plan.version, logs).await {
@@ -457,7 +462,7 @@ impl Control {
         let spans = self.totals.borrow_mut().exporters.change(spans, self.shards.len());
         self.send_plan(bound.sockets, Vec::new(), spans);
         self.change_ports(bound.metrics, bound.admin);
-        self.reloads.remember(version, trigger, Rc::from(text));
+        self.reloads.remember(version, trigger, syntax, Rc::from(text));
         if !self.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
             log::error!("a data core has not taken version {version} in time, it is stuck");
         }
@@ -555,11 +560,12 @@ impl Title {
 pub(super) fn compile(
     source: &Source,
     title: &Title,
+    syntax: Syntax,
     text: &str,
     version: u64,
 ) -> Result<(Plan, Vec<String>), Refused> {
     let refused = |errors| Refused::Configuration(title.placed(errors));
-    let document = source.document_of(&title.name, text).map_err(refused)?;
+    let document = source.document_of(&title.name, syntax, text).map_err(refused)?;
     let plan = config::compile(&document, version, machine::cpus()).map_err(refused)?;
     let warnings = config::warnings(&document, usize::MAX);
     let mut warned = title.placed(warnings).as_warnings();
@@ -568,8 +574,13 @@ pub(super) fn compile(
 }
 
 /// Everything that may take long or fail, beside the control core.
-fn prepare(ground: &Ground, title: &Title, text: String) -> Result<Prepared, Refused> {
-    let (mut plan, mut warnings) = compile(&ground.source, title, &text, ground.version)?;
+fn prepare(
+    ground: &Ground,
+    title: &Title,
+    syntax: Syntax,
+    text: String,
+) -> Result<Prepared, Refused> {
+    let (mut plan, mut warnings) = compile(&ground.source, title, syntax, &text, ground.version)?;
     if plan.cores != ground.cores {
         warnings.push(format!(
             "cores: {} are asked for, {} go on running: their number changes with a restart only",
@@ -594,7 +605,7 @@ fn prepare(ground: &Ground, title: &Title, text: String) -> Result<Prepared, Ref
         .open(&ground.logs, start::CLOCKS)
         .map_err(|error| Refused::Impossible(error.to_string()))?;
     let spans = exporters::start(&plan, &ground.collectors).map_err(Refused::Impossible)?;
-    Ok(Prepared { plan, text, bound, logs, spans, warnings })
+    Ok(Prepared { plan, syntax, text, bound, logs, spans, warnings })
 }
 
 #[cfg(test)]
@@ -603,7 +614,7 @@ mod tests {
 
     #[test]
     fn requests_for_the_same_file_share_a_run_and_texts_do_not() {
-        let reloads = Reloads::new("a", 1);
+        let reloads = Reloads::new(Syntax::Toml, "a", 1);
         let first = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
         let second = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch, None).unwrap();
         assert!(Rc::ptr_eq(&first, &second));
@@ -613,10 +624,14 @@ mod tests {
         let explicit = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
         assert!(!Rc::ptr_eq(&third, &explicit), "it reads also what has not changed");
         for _ in 2..limits::RELOADS_QUEUED_MAX {
-            let text = Wanted::Text(Rc::from("b"));
+            let text = Wanted::Text(Syntax::Toml, Rc::from("b"));
             assert!(reloads.enqueue(text, Trigger::Admin, None).is_some());
         }
-        assert!(reloads.enqueue(Wanted::Text(Rc::from("b")), Trigger::Admin, None).is_none());
+        assert!(
+            reloads
+                .enqueue(Wanted::Text(Syntax::Toml, Rc::from("b")), Trigger::Admin, None)
+                .is_none()
+        );
         assert!(
             reloads.enqueue(Wanted::File, Trigger::Signal, None).is_some(),
             "one waits already"
@@ -625,9 +640,9 @@ mod tests {
 
     #[test]
     fn the_last_ten_are_remembered() {
-        let reloads = Reloads::new("1", 1);
+        let reloads = Reloads::new(Syntax::Toml, "1", 1);
         for version in 2..=12_u64 {
-            reloads.remember(version, Trigger::Signal, Rc::from(version.to_string()));
+            reloads.remember(version, Trigger::Signal, Syntax::Toml, Rc::from(version.to_string()));
         }
         let history = reloads.history.borrow();
         let versions: Vec<u64> = history.iter().map(|old| old.version).collect();

@@ -85,7 +85,7 @@ pub fn run(mut plan: Plan, source: Source, begun: &Beginning) -> Result<(), Star
         (0..cores).map(|_| Shared::new(Counters::new())).collect();
     let threads = start_shards(&bells, post.shards, &all_counters)?;
     let parts = Parts {
-        reloads: Reloads::new(begun.document.text(), plan.version),
+        reloads: Reloads::new(source.syntax(), begun.document.text(), plan.version),
         fetches: Fetches::begun(&begun.found),
         source,
         open_files,

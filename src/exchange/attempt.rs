@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::engine::{self, Socket};
 use crate::exchange::count::{self, Meter};
+use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::{Failure, Retry, Side as Blame};
 use crate::exchange::record::{Marks, Phase};
 use crate::exchange::relay::{Download, Downloaded, Request};
@@ -173,7 +174,7 @@ impl Attempt<'_> {
             Sent::Part => self.answer_early(exchange, lease.socket(), &mut upload).await,
         };
         match answered {
-            Ok(downloaded) => Ok(self.end(exchange, lease, &downloaded)),
+            Ok(downloaded) => self.finish(exchange, lease, downloaded).await,
             Err(failure) => {
                 let replayable = matches!(sent, Sent::Whole { replayable: true });
                 Err(Failed { failure, unsent: false, replayable })
@@ -247,7 +248,7 @@ impl Attempt<'_> {
         }
         exchange.progress.upload.set(Uploading::Broken);
         match self.answer(exchange, lease.socket()).await {
-            Ok(downloaded) => Ok(self.end(exchange, lease, &downloaded)),
+            Ok(downloaded) => self.finish(exchange, lease, downloaded).await,
             Err(failure) if failure.side() == Blame::Upstream && !exchange.has_answer() => {
                 Err(failed)
             }
@@ -324,6 +325,43 @@ impl Attempt<'_> {
     fn meter<'m>(&'m self, route: Option<RouteId>, progress: &'m Progress) -> Meter<'m> {
         let route = self.generation.series.route(route);
         Meter { shard: self.shard, origin: &self.client.origin, route, progress }
+    }
+
+    async fn finish(
+        &self,
+        exchange: &mut Exchange,
+        lease: Lease,
+        mut downloaded: Downloaded,
+    ) -> Result<Ending, Failed> {
+        match downloaded.replaced.take() {
+            None => Ok(self.end(exchange, lease, &downloaded)),
+            // In a box, like all that few exchanges need.
+            Some(replaced) => Box::pin(self.replace(exchange, lease, downloaded, *replaced)).await,
+        }
+    }
+
+    /// A page of ours instead of the upstream's. The client has it before the rest is read.
+    async fn replace(
+        &self,
+        exchange: &mut Exchange,
+        lease: Lease,
+        downloaded: Downloaded,
+        mut replaced: Replaced,
+    ) -> Result<Ending, Failed> {
+        let uploaded = exchange.progress.upload.get() == Uploading::Whole;
+        let page = exchange.replacement(self.generation, &mut replaced);
+        let edits = &self.route.response_headers;
+        let sent = super::reply(self.shard, self.client, exchange, &page, edits).await;
+        let ending =
+            sent.map_err(|failure| Failed { failure, unsent: false, replayable: false })?;
+        exchange.progress.phase.set(Phase::Done);
+        if uploaded
+            && downloaded.upstream == Keep::Open
+            && replaced.skip_rest(lease.socket()).await == Keep::Open
+        {
+            lease.keep(downloaded.promised);
+        }
+        Ok(ending)
     }
 
     fn end(&self, exchange: &Exchange, lease: Lease, downloaded: &Downloaded) -> Ending {

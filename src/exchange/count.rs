@@ -2,6 +2,7 @@
 //! listener, route, cluster and endpoint. Additions to cells of this core, no allocation. Bytes of
 //! long bodies count while they pass, not hours later.
 
+use crate::engine;
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Timings;
 use crate::exchange::{Exchange, Progress};
@@ -10,7 +11,8 @@ use crate::plan::{Action, Bounds};
 use crate::shard::counters::Counters;
 use crate::shard::series::{ClusterCells, EndpointCells, Phases, RouteCells, Taken};
 use crate::shard::{Origin, Shard};
-use crate::telemetry::metrics::answer_slot;
+use crate::telemetry::exemplars::{Exemplar, Subject};
+use crate::telemetry::metrics::{UNROUTED, answer_slot};
 
 pub(super) fn count(exchange: &Exchange, timings: &Timings, failure: Option<Failure>) {
     let (generation, progress, marks) = (&exchange.generation, &exchange.progress, &exchange.marks);
@@ -72,6 +74,29 @@ impl Meter<'_> {
         for cells in [&self.origin.door.cells().traffic, self.route] {
             cells.bytes_in.add(received);
             cells.bytes_out.add(sent);
+        }
+    }
+}
+
+/// Of an exchange whose trace is recorded: it stands for its bucket in the histograms that it was
+/// counted in, until the next one does.
+#[cold]
+pub(super) fn keep_exemplars(exchange: &Exchange, timings: &Timings) {
+    let Some(trace_id) = exchange.trace_id() else { return };
+    let generation = &exchange.generation;
+    let micros = timings.total.as_micros() as u64;
+    let bucket = generation.series.bounds.bucket(micros);
+    let exemplar = Exemplar { trace_id, micros, at: engine::wall_clock() };
+    let keep = |subject| exchange.shard.exemplars.keep(subject, bucket, exemplar);
+    keep(Subject::Process);
+    keep(Subject::Listener(exchange.listener_name().to_owned()));
+    let route = exchange.route.map(|id| generation.route(id));
+    keep(Subject::Route(route.map_or(UNROUTED, |route| &route.name).to_owned()));
+    if let Some(Action::Forward(id)) = route.map(|route| &route.action) {
+        let cluster = &generation.plan.clusters[id.0 as usize].name;
+        keep(Subject::Cluster(cluster.clone()));
+        if let Some(endpoint) = &exchange.endpoint {
+            keep(Subject::Endpoint(cluster.clone(), endpoint.address));
         }
     }
 }

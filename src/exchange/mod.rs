@@ -6,6 +6,7 @@ pub mod capture;
 mod carry;
 pub mod client_address;
 pub mod count;
+mod error_page;
 pub mod failure;
 mod pace;
 pub mod record;
@@ -185,7 +186,8 @@ async fn answer(
             }
         }
         Action::Respond(respond) => {
-            reply(shard, client, exchange, &Reply::respond(respond), &route.response_headers).await
+            let answer = exchange.responded(generation, respond);
+            reply(shard, client, exchange, &answer, &route.response_headers).await
         }
         Action::Redirect(redirect) => {
             let (head, bytes) = (&exchange.head, exchange.input.head());
@@ -342,6 +344,9 @@ impl Exchange {
             tell(shard, line());
         }
         if self.is_traced() {
+            if plan.metering.exemplars {
+                count::keep_exemplars(self, &timings);
+            }
             self.tell_trace(line());
         }
         if let Some((tap, tapped)) = progress.capturer.take_tapped() {
@@ -560,13 +565,13 @@ async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: 
     if progress.head_sent.get() || progress.interim.get() {
         return Ending::Close;
     }
-    let Some(answer) = Reply::failure(failure, exchange.request_id(), engine::wall_clock()) else {
+    let generation = Rc::clone(&exchange.generation);
+    let Some(answer) = exchange.failed(&generation, failure) else {
         return Ending::Close;
     };
     if failure.row().keep == Keep::Close {
         exchange.head.keep = Keep::Close;
     }
-    let generation = Rc::clone(&exchange.generation);
     let edits = match exchange.route {
         Some(id) => &generation.route(id).response_headers,
         None => const { &HeaderEdits::NONE },

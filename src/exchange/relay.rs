@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::engine::{self, SendError, Side, Socket};
 use crate::exchange::carry::Carrier;
 use crate::exchange::count::Meter;
+use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
 use crate::exchange::{Progress, Uploading};
@@ -29,6 +30,8 @@ pub(super) struct Downloaded {
     pub(super) upstream: Keep,
     pub(super) client: Keep,
     pub(super) promised: Option<Duration>,
+    /// Nothing of it was given to the client: a page of ours takes its place.
+    pub(super) replaced: Option<Box<Replaced>>,
 }
 
 /// The parts of an exchange that the way down uses, while the way up uses the others.
@@ -107,6 +110,9 @@ impl Download<'_> {
                         end = self.receive(&mut buffer, 0).await?;
                     }
                 }
+                Parsed::Complete if work.head.status >= 400 && self.is_intercepted(&work.head) => {
+                    return Ok(Replaced::begin(&work.head, &mut buffer[..end]));
+                }
                 Parsed::Complete => return self.relay(work, buffer, end).await,
             }
         }
@@ -158,6 +164,11 @@ impl Download<'_> {
             return Err(Failure::UpstreamMalformed);
         }
         Ok(parsed)
+    }
+
+    fn is_intercepted(&self, head: &ResponseHead) -> bool {
+        let page = self.plan.error_page(Some(self.route), head.status);
+        page.is_some_and(|page| page.intercepts)
     }
 
     /// 100, 103 and the like go to who can understand them (RFC 9110 section 15.2).
@@ -221,8 +232,8 @@ impl Download<'_> {
         if by_closing {
             self.client.socket.set_reset_on_close(false);
         }
-        let promised = work.head.keep_alive_seconds.map(|s| Duration::from_secs(u64::from(s)));
-        Ok(Downloaded { upstream: work.head.keep, client: keep, promised })
+        let (upstream, promised) = (work.head.keep, work.head.promised());
+        Ok(Downloaded { upstream, client: keep, promised, replaced: None })
     }
 
     /// Sends what `out` holds and the body bytes among `received`. True at the end of the body.

@@ -64,14 +64,15 @@ impl Source {
                 }
             };
             // A text that is wrong is not waited for: its server is there.
-            let document = self.document_of(&self.name(), &reading.text)?;
+            let document = self.document_of(&self.name(), self.syntax(), &reading.text)?;
             let found = Found::Text(reading.validators);
             return Ok(Beginning { document, notes: Vec::new(), found });
         }
     }
 
     fn begin_with_copy(&self, copy: &Path, errors: &Errors) -> Result<Beginning, Errors> {
-        let document = self.document_of(&copy.display().to_string(), &read_file(copy)?)?;
+        let document =
+            self.document_of(&copy.display().to_string(), self.syntax(), &read_file(copy)?)?;
         let reason = errors.to_string().trim_end().to_owned();
         let mut notes = vec![format!(
             "starts from {}, the copy of what {} said last; it is asked on",

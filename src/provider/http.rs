@@ -4,11 +4,11 @@
 
 use std::fmt;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Reading;
-use crate::config::{self, Errors, WrongUrl};
+use crate::config::{self, Errors, Syntax, WrongUrl};
 use crate::engine;
 use crate::http::head::Method;
 use crate::http1::blocking_client::{self, Answer, End, Line, Request};
@@ -109,13 +109,20 @@ impl Server {
         }
     }
 
+    pub(super) fn syntax(&self) -> Syntax {
+        let path = self.url.path.split('?').next().unwrap_or_default();
+        Syntax::of_file(Path::new(path))
+    }
+
     fn head(&self, known: &Validators, token: Option<&Secret>) -> String {
         let version = env!("CARGO_PKG_VERSION");
         let mut head = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: corelane/{version}\r\n\
-             Accept: application/toml, text/plain, */*;q=0.1\r\nAccept-Encoding: identity\r\n\
+             Accept: {}, text/plain, */*;q=0.1\r\nAccept-Encoding: identity\r\n\
              Connection: close\r\n",
-            self.url.path, self.url.authority,
+            self.url.path,
+            self.url.authority,
+            media_type(self.syntax()),
         );
         for (name, value) in [
             ("Authorization", token.map(|token| format!("Bearer {}", token.0))),
@@ -128,6 +135,14 @@ impl Server {
         }
         head.push_str("\r\n");
         head
+    }
+}
+
+fn media_type(syntax: Syntax) -> &'static str {
+    match syntax {
+        Syntax::Toml => "application/toml",
+        Syntax::Yaml => "application/yaml",
+        Syntax::Json => "application/json",
     }
 }
 

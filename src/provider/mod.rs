@@ -17,7 +17,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{self, Environment, Errors};
+use crate::config::{self, Environment, Errors, Syntax};
 use crate::limits;
 
 /// Where a configuration comes from.
@@ -106,6 +106,15 @@ impl ConfigProvider {
             ConfigProvider::Http(_) => "http",
             ConfigProvider::BuiltIn => "built_in",
             ConfigProvider::Arguments(_) => "arguments",
+        }
+    }
+
+    /// Of its text, by the end of its name.
+    pub(crate) fn syntax(&self) -> Syntax {
+        match self {
+            ConfigProvider::File(file) => Syntax::of_file(file),
+            ConfigProvider::Http(server) => server.syntax(),
+            ConfigProvider::BuiltIn | ConfigProvider::Arguments(_) => Syntax::Toml,
         }
     }
 

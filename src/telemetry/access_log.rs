@@ -283,7 +283,7 @@ pub(super) fn socket(address: SocketAddr, out: &mut Vec<u8>) {
 }
 
 /// An IPv4-mapped address is written as the IPv4 address that it is.
-pub(super) fn ip(address: IpAddr, out: &mut Vec<u8>) {
+pub(crate) fn ip(address: IpAddr, out: &mut Vec<u8>) {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             for (index, octet) in address.octets().into_iter().enumerate() {

@@ -49,6 +49,16 @@ impl Proxy {
         Self::spawn(binary, &arguments, directory, &bound_names(toml), &[])
     }
 
+    /// Runs `corelane run --config FILE` with a file of this name, in any syntax; `names` are what
+    /// it binds.
+    pub fn start_file(file: &str, text: &str, names: &[&str]) -> Self {
+        let directory = TempDir::new();
+        let config = directory.write(file, text).display().to_string();
+        let arguments = ["run", "--config", &config].map(str::to_owned);
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        Self::spawn(&Self::binary(), &arguments, directory, &names, &[])
+    }
+
     /// Runs `corelane run --config FILE` with variables of the environment and more arguments.
     pub fn start_in(variables: &[(&str, &str)], more: &[&str], toml: &str) -> Self {
         let directory = TempDir::new();
