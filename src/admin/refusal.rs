@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::admin::api::{Gives, JSON};
+use crate::admin::api::{Gives, JSON, MERGE_PATCH};
 use crate::admin::shape::Shape;
 use crate::config;
 use crate::control::reload::Refused;
@@ -51,6 +51,7 @@ pub(super) enum Refusal {
     ForeignOrigin,
     NotJson,
     NotConfiguration,
+    NotMergePatch,
     BodyTooLarge(usize),
     /// What was wrong and what was expected.
     Invalid(String),
@@ -116,6 +117,11 @@ impl Refusal {
                  `application/json`"
                     .into(),
             ),
+            Refusal::NotMergePatch => (
+                415,
+                "UNSUPPORTED_MEDIA_TYPE",
+                format!("expected a part of a configuration: `Content-Type: {MERGE_PATCH}`").into(),
+            ),
             Refusal::BodyTooLarge(max) => {
                 (413, "BODY_TOO_LARGE", format!("expected at most {max} bytes of body").into())
             }
@@ -154,6 +160,8 @@ impl Refusal {
             )),
             Refusal::NotJson => Some(("Accept", "application/json".to_owned())),
             Refusal::NotConfiguration => Some(("Accept", CONFIGURATION_TYPES.to_owned())),
+            // RFC 5789 2.2
+            Refusal::NotMergePatch => Some(("Accept-Patch", MERGE_PATCH.to_owned())),
             Refusal::Http(_)
             | Refusal::UnknownPath
             | Refusal::RoleTooLow { .. }
