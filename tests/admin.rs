@@ -828,6 +828,31 @@ fn refused_requests_are_remembered_with_their_first_wrong_byte_and_without_secre
 }
 
 #[test]
+fn refused_requests_show_no_secret_of_a_url_a_header_or_a_body() {
+    let redact = "[logging.access]\nenabled = false\n[logging.redact]\nheaders = [\"x-plan\"]\n\
+                  query = [\"pin\"]\n";
+    let proxy = Proxy::start(&format!("{}{redact}", edge(ROUTE)));
+    let mut client = proxy.client();
+    client.send(
+        "POST /x?access_token=QSECRET&pin=QSECRET&page=2 HTTP/1.1\r\nHost: a\r\n\
+         Referer: http://b/?token=QSECRET\r\napikey: QSECRET\r\nX-Password: QSECRET\r\n\
+         X-Session: QSECRET\r\nX-Plan: QSECRET\r\nX y: 1\r\nContent-Length: 16\r\n\r\n\
+         password=QSECRET",
+    );
+    assert_eq!(client.read_response().status, 400);
+    let page = json(&proxy.admin_get("/admin/errors"));
+    let hex = page["errors"][0]["bytes_hex"].as_str().unwrap();
+    let of_hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert!(!hex.contains(&of_hex("QSECRET")), "{page}");
+    assert!(
+        hex.starts_with(&of_hex("POST /x?access_token=*******&pin=*******&page=2 HTTP/1.1\r\n"))
+    );
+    assert!(page["errors"][0]["offset"].is_u64(), "{page}");
+    proxy.wait_for_log("GET /admin/errors");
+    assert_eq!(proxy.client().get("/").status, 200);
+}
+
+#[test]
 fn a_flood_of_bad_requests_is_remembered_within_bounds() {
     let proxy = Proxy::start(&edge(ROUTE));
     let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\nY : 1\r\n\r\n", "z".repeat(9000));
@@ -860,6 +885,35 @@ fn the_running_configuration_is_shown_in_both_forms_without_secrets() {
         assert!(!page.text().contains(&sha256(ADMIN)), "{page:?}");
         assert!(!page.text().contains(VIEWER) && !page.text().contains(OPERATOR), "{page:?}");
     }
+}
+
+#[test]
+fn operators_see_variables_by_their_names_in_every_version() {
+    let secrets = "[routes.request_headers.set]\n\"X-Backend-Key\" = \"${BKEY}\"\n\
+                   X-Env = \"${NAME:-none}\"\napikey = \"LITERAL\"\nX-Password = \"LITERAL\"\n\
+                   X-Keyboard = \"azerty\"\n[tracing.otlp]\nendpoint = \"http://127.0.0.1:1\"\n\
+                   headers = { x-team = \"LITERAL\" }\n[timeouts]\nheader = \"${WAIT}\"\n";
+    let variables = [("BKEY", "RESOLVED"), ("NAME", "RESOLVED"), ("WAIT", "7s")];
+    let text = format!("{}{secrets}", edge(ROUTE));
+    let proxy = Proxy::start_in(&variables, &[], &text);
+    for path in ["/admin/config", "/admin/config/history/1"] {
+        let page = proxy.admin_get(path);
+        assert!(!page.text().contains("LITERAL") && !page.text().contains("RESOLVED"), "{page:?}");
+        let config = json(&page);
+        let set = &config["routes"][0]["request_headers"]["set"];
+        assert_eq!(
+            (&set["X-Backend-Key"], &set["X-Env"]),
+            (&json!("${BKEY}"), &json!("${NAME:-none}"))
+        );
+        assert_eq!((&set["apikey"], &set["X-Keyboard"]), (&json!("${HIDDEN}"), &json!("azerty")));
+        assert_eq!(config["timeouts"]["header"], "${WAIT}");
+    }
+    // What is shown cannot pass for the whole: put back, it does not set secrets to something else.
+    let shown = ask(&proxy, "GET", "/admin/config", "Accept: application/toml\r\n", "");
+    let refused = ask(&proxy, "PUT", "/admin/config", TOML, shown.text());
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert!(refused.text().contains("`HIDDEN` is not set"), "{refused:?}");
+    assert_eq!(proxy.client().get("/").status, 200);
 }
 
 #[test]
@@ -1060,7 +1114,7 @@ fn earlier_configurations_are_listed_shown_without_secrets_and_put_back() {
         .collect();
     assert_eq!(versions, [(2, true), (1, false)]);
     let first = ask(&proxy, "GET", "/admin/config/history/1", "Accept: application/toml\r\n", "");
-    assert!(first.text().contains("one") && first.text().contains("(hidden)"), "{first:?}");
+    assert!(first.text().contains("one") && first.text().contains("${HIDDEN}"), "{first:?}");
     assert!(!first.text().contains("SECRET-VALUE"), "{first:?}");
     for unknown in ["3", "x", "-1", "01x", "18446744073709551616"] {
         let path = format!("/admin/config/history/{unknown}");

@@ -31,7 +31,7 @@ pub use document::Document;
 pub use env::Environment;
 pub use error::{Error, Errors};
 pub use overrides::{Override, Source};
-pub use print::{print, print_with_sources, secrets_in_the_file};
+pub use print::{hidden, print, print_with_references, print_with_sources, secrets_in_the_file};
 pub use read::At;
 
 use std::ops::Range;

@@ -16,7 +16,7 @@ use crate::exchange::capture::Captures;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::Record;
 use crate::limits;
-use crate::plan::{AccessLog, OnFull};
+use crate::plan::{AccessLog, OnFull, Plan};
 use crate::shard::Shard;
 use crate::shard::counters::Counters;
 use crate::telemetry::{access_log, audit_log};
@@ -137,14 +137,14 @@ impl AccessLines {
     }
 
     /// Reports a request that should not have been sent, if there is not too much to report.
-    /// `version` is that of its plan.
-    pub(crate) fn audit(&self, version: u64, record: &Record<'_>, failure: Failure, shard: &Shard) {
+    /// `plan` is its own.
+    pub(crate) fn audit(&self, plan: &Plan, record: &Record<'_>, failure: Failure, shard: &Shard) {
         if let Some(lines) = self.lines.borrow_mut().as_mut()
             && let Some(untold) = lines.pace.allows(engine::now())
         {
             let mut line = Vec::new();
-            audit_log::refused_request(record, failure, untold, &mut line);
-            if !lines.producer.audit(version, line) {
+            audit_log::refused_request(record, failure, &plan.secrets, untold, &mut line);
+            if !lines.producer.audit(plan.version, line) {
                 lines.pace.untold = untold + 1;
             }
             shard.stir();

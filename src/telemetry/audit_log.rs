@@ -9,7 +9,7 @@ use crate::exchange::failure::Failure;
 use crate::exchange::record::Record as Exchange;
 use crate::limits::ACCESS_LOG_FIELD_BYTES_MAX;
 use crate::telemetry::access_log::ip;
-use crate::telemetry::redact::{QUERY_KEYS, Redact};
+use crate::telemetry::redact::Redact;
 use crate::telemetry::{decimal, json, timestamp};
 
 /// What kind of fact it is. The label is what operators search for.
@@ -91,14 +91,19 @@ impl Record<'_> {
 }
 
 /// Appends the line of a request that was refused; `untold` were left out before it.
-pub fn refused_request(exchange: &Exchange<'_>, failure: Failure, untold: u64, out: &mut Vec<u8>) {
+pub fn refused_request(
+    exchange: &Exchange<'_>,
+    failure: Failure,
+    secrets: &Redact,
+    untold: u64,
+    out: &mut Vec<u8>,
+) {
     begin(exchange.at, Event::RefusedRequest, Outcome::Denied, out);
     address("client_ip", Some(exchange.client), out);
     address("peer_ip", Some(exchange.peer.ip()), out);
     optional("listener", exchange.listener.as_bytes(), out);
     optional("request_id", exchange.request_id, out);
     optional("method", exchange.method, out);
-    let secrets = Redact::new([].into_iter(), QUERY_KEYS.into_iter());
     optional("url", secrets.url(exchange.target, &mut Vec::new()), out);
     optional("reason", failure.label().as_bytes(), out);
     optional("detail", failure.row().message.as_bytes(), out);

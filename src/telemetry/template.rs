@@ -243,7 +243,8 @@ impl Variable {
             Variable::Message => escaped_or_dash(message(record.failure).as_bytes(), out),
             Variable::Method => escaped_or_dash(record.method, out),
             Variable::Path => {
-                let path = record.target.split(|&byte| byte == b'?').next();
+                let url = redact.url(record.target, scratch);
+                let path = url.split(|&byte| byte == b'?').next();
                 escaped_or_dash(path.unwrap_or_default(), out);
             }
             Variable::PeerIp => ip(record.peer.ip(), out),
