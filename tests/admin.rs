@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc;
+use std::time::Instant;
 use std::{env, fs, thread};
 
 use serde_json::{Value, json};
@@ -556,23 +557,108 @@ fn every_change_and_every_try_is_in_the_audit_log() {
     ask(&proxy, "POST", "/admin/resume", &bearer(VIEWER), "");
     ask(&proxy, "POST", "/admin/resume", &bearer("wrong"), "");
     ask(&proxy, "GET", "/admin/status", &bearer(VIEWER), "");
-    let audit = || -> Vec<Value> {
-        let log = proxy.log();
-        let lines = log.lines().filter_map(|line| line.split_once(" audit: "));
-        lines.map(|(_, line)| serde_json::from_str(line).expect("it is JSON")).collect()
-    };
-    assert!(eventually(|| audit().len() == 3), "{}", proxy.log());
-    let (lines, drained) = (audit(), "200 out of service, connections close after 3600s");
+    ask(&proxy, "GET", "/admin/status", &bearer("wrong"), "");
+    ask(&proxy, "GET", "/admin/nothing", "Host: evil.example\r\n", "");
+    ask(&proxy, "DELETE", "/admin/blacklist?ip=1.2.3.4", &bearer(OPERATOR), "");
+    let json_body = format!("{JSON}{}", bearer(OPERATOR));
+    ask(&proxy, "DELETE", "/admin/blacklist", &json_body, "{ \"ip\": \"1.2.3.5\" }");
+    let toml_body = format!("{TOML}{}", bearer(ADMIN));
+    ask(&proxy, "PUT", "/admin/config?dry_run=true", &toml_body, &saying("a"));
+    let forbidden = "403 FORBIDDEN: this needs role operator, the token has viewer";
+    let unknown = "401 UNAUTHORIZED: this token is not known";
+    let (nobody, refused) = (Value::Null, ("auth_failure", "denied"));
+    let (failed, none) = (("admin_change", "failed"), Value::Null);
+    let drained = "200 out of service, connections close after 3600s";
     let expected = [
-        ("admin_change", "done", json!("ci"), "POST /admin/drain", drained),
-        ("auth_failure", "denied", json!("looker"), "POST /admin/resume", "403"),
-        ("auth_failure", "denied", Value::Null, "POST /admin/resume", "401"),
+        (("admin_change", "done"), json!("ci"), "POST /admin/drain", json!("delay=1h"), drained),
+        (refused, json!("looker"), "POST /admin/resume", none.clone(), forbidden),
+        (refused, nobody.clone(), "POST /admin/resume", none.clone(), unknown),
+        (refused, nobody.clone(), "GET /admin/status", none.clone(), unknown),
+        (refused, nobody, "GET /admin/nothing", none, "421 FOREIGN_HOST: "),
+        (failed, json!("ci"), "DELETE /admin/blacklist", json!("ip=1.2.3.4"), "404 NOT_FOUND: "),
+        (
+            failed,
+            json!("ci"),
+            "DELETE /admin/blacklist",
+            json!("{\"ip\":\"1.2.3.5\"}"),
+            "404 NOT_FOUND: ",
+        ),
+        (
+            ("admin_change", "dry_run"),
+            json!("root"),
+            "PUT /admin/config",
+            json!("dry_run=true"),
+            "200",
+        ),
     ];
-    for (line, (event, outcome, actor, action, detail)) in lines.iter().zip(expected) {
+    assert!(eventually(|| audited(&proxy).len() == expected.len()), "{}", proxy.log());
+    for (line, ((event, outcome), actor, action, target, detail)) in
+        audited(&proxy).iter().zip(expected)
+    {
         assert_eq!((&line["event"], &line["outcome"]), (&json!(event), &json!(outcome)), "{line}");
         assert_eq!((&line["actor"], &line["peer_ip"]), (&actor, &json!("127.0.0.1")), "{line}");
-        assert_eq!((&line["action"], &line["detail"]), (&json!(action), &json!(detail)), "{line}");
+        assert_eq!((&line["action"], &line["target"]), (&json!(action), &target), "{line}");
+        assert!(line["detail"].as_str().unwrap().starts_with(detail), "{line}");
     }
+    let status = json(&ask(&proxy, "GET", "/admin/status", &bearer(VIEWER), ""));
+    assert_eq!(status["admin_refused_total"], 4, "everything that was refused at the door");
+}
+
+/// What the process's own log has of the audit log.
+fn audited(proxy: &Proxy) -> Vec<Value> {
+    let log = proxy.log();
+    let lines = log.lines().filter_map(|line| line.split_once(" audit: "));
+    lines.map(|(_, line)| serde_json::from_str(line).expect("it is JSON")).collect()
+}
+
+#[test]
+fn strangers_cannot_flood_the_audit_log_and_none_of_them_is_forgotten() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let began = Instant::now();
+    let path = format!("/admin/{}", "x".repeat(7000));
+    let foreign = |method: &str, line: &str| ask(&proxy, method, &path, line, "").status;
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| assert_eq!(foreign("GET", "Host: evil.example\r\n"), 421));
+            scope.spawn(|| assert_eq!(foreign("PUT", "Origin: http://evil.example\r\n"), 403));
+        }
+    });
+    let mut sent = 40;
+    let told = |lines: &[Value]| {
+        lines.iter().map(|line| 1 + line["untold"].as_u64().unwrap_or(0)).sum::<u64>()
+    };
+    // The next one that is told says how many were not.
+    let all_are_told = || {
+        sent += 1;
+        assert_eq!(foreign("GET", "Host: evil.example\r\n"), 421);
+        told(&audited(&proxy)) == sent
+    };
+    assert!(eventually(all_are_told), "{}", proxy.log());
+    let lines = audited(&proxy);
+    assert!(lines.len() as u64 <= 8 * (began.elapsed().as_secs() + 2), "{}", lines.len());
+    for line in &lines {
+        assert_eq!((&line["event"], &line["outcome"]), (&json!("auth_failure"), &json!("denied")));
+        assert!(line.to_string().len() < 1000, "{line}");
+    }
+    let status = json(&proxy.admin_get("/admin/status"));
+    assert_eq!(status["admin_refused_total"], sent);
+}
+
+#[test]
+fn pages_of_other_sites_cannot_open_taps_and_streams() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    for path in ["/admin/tap?seconds=1", "/admin/events?seconds=1", "/admin/errors"] {
+        for lines in ["Sec-Fetch-Site: cross-site\r\n", "Origin: http://evil.example\r\n"] {
+            let refused = ask(&proxy, "GET", path, lines, "");
+            assert_eq!(
+                (refused.status, code(&refused).as_str()),
+                (403, "FOREIGN_ORIGIN"),
+                "{path}"
+            );
+        }
+        assert_eq!(ask(&proxy, "GET", path, "Sec-Fetch-Site: none\r\n", "").status, 200, "{path}");
+    }
+    still_works(&proxy);
 }
 
 // --- draining --------------------------------------------------------------------------------
@@ -921,29 +1007,29 @@ fn log_levels_change_by_module_while_it_runs() {
     let proxy = Proxy::start(&edge(ROUTE));
     let json_line = "Content-Type: application/json\r\n";
     let put = |body: &str| ask(&proxy, "PUT", "/admin/logging", json_line, body);
-    let audits = || proxy.log().matches(" audit: ").count();
+    let audits = || audited(&proxy).len();
     let page = json(&proxy.admin_get("/admin/logging"));
     assert_eq!((&page["default"], &page["modules"]), (&json!("info"), &json!({})));
     assert_eq!(ask(&proxy, "POST", "/admin/resume", "", "").status, 200);
     assert!(eventually(|| audits() == 1));
-    let page = json(&put("{\"default\":\"error\",\"modules\":{\"audit\":\"off\"}}"));
-    assert_eq!((&page["default"], &page["modules"]), (&json!("error"), &json!({"audit": "off"})));
+    let page = json(&put("{\"default\":\"off\",\"modules\":{\"admin\":\"off\"}}"));
+    assert_eq!((&page["default"], &page["modules"]), (&json!("off"), &json!({"admin": "off"})));
     assert_eq!(ask(&proxy, "POST", "/admin/resume", "", "").status, 200);
-    let page = json(&put("{\"modules\":{\"audit\":\"trace\"}}"));
+    // Who turns the log off is told of, and so is what they do then.
+    assert!(eventually(|| audits() == 3), "{}", proxy.log());
+    let page = json(&put("{\"modules\":{\"control\":\"trace\"}}"));
     assert_eq!(page["default"], "info", "as configured");
-    // The last change is written again, those in between were not.
-    proxy.wait_for_log("PUT /admin/logging");
-    assert_eq!(audits(), 2, "{}", proxy.log());
     for wrong in [
+        "{\"modules\":{\"audit\":\"off\"}}",
         "{\"default\":\"loud\"}",
         "{\"modules\":{\"nothing\":\"info\"}}",
-        "{\"modules\":{\"audit\":\"INFO\"}}",
+        "{\"modules\":{\"admin\":\"INFO\"}}",
         "{\"modules\":[]}",
         "{\"levels\":{}}",
     ] {
         assert_eq!(put(wrong).status, 400, "{wrong}");
     }
-    assert_eq!(json(&proxy.admin_get("/admin/logging"))["modules"], json!({"audit": "trace"}));
+    assert_eq!(json(&proxy.admin_get("/admin/logging"))["modules"], json!({"control": "trace"}));
 }
 
 // --- configurations --------------------------------------------------------------------------

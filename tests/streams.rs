@@ -83,7 +83,16 @@ fn only_the_kinds_that_were_asked_for_come_and_the_stream_is_audited() {
     proxy.wait_for_log("GET /admin/events");
     assert_eq!(proxy.client().get("/").status, 200);
     proxy.signal("HUP");
-    let kinds: Vec<Value> = stream.rest().iter().map(|event| event["event_type"].clone()).collect();
+    let events = stream.rest();
+    let audit = events.iter().find(|event| event["event_type"] == "audit").expect("one of each");
+    assert_eq!((&audit["event"], &audit["outcome"]), (&json!("admin_change"), &json!("done")));
+    assert_eq!(
+        (&audit["who"], &audit["action"]),
+        (&json!("loopback"), &json!("GET /admin/events"))
+    );
+    assert_eq!(audit["target"], "kinds=reload,audit count=2");
+    assert_eq!(audit["detail"], "200 a stream of events for 60s");
+    let kinds: Vec<Value> = events.iter().map(|event| event["event_type"].clone()).collect();
     assert!(kinds.contains(&json!("reload")) && kinds.contains(&json!("audit")), "{kinds:?}");
     assert!(kinds.iter().all(|kind| kind == "reload" || kind == "audit"), "{kinds:?}");
     still_works(&proxy);
@@ -311,15 +320,14 @@ fn a_tap_shows_only_what_fits_all_of_its_parameters() {
 
 #[test]
 fn bodies_are_cut_at_the_cap_and_reach_the_client_whole() {
-    let long = format!("\"{}\"", "0123456789".repeat(10_000));
-    let answer = Respond::text(&long).header("Content-Type", "application/json").chunked(1000);
-    let origin = Origin::start().on("GET /api/long", answer);
+    let long = format!("[\"{}\"]", "0123456789".repeat(10_000));
+    let origin = Origin::start().on("GET /api/long", Respond::text(&long).chunked(1000));
     let proxy = Proxy::start(&forwarding(&origin));
     let mut tap = Stream::open(&proxy, "/admin/tap?body=15&count=1&route=api");
     assert!(proxy.client().get("/api/long").text() == long);
     let shown = &tap.rest()[0];
-    assert_eq!(shown["response_body"]["text"], "\"01234567890123");
-    assert_eq!(shown["response_body"]["bytes"], 100_002);
+    assert_eq!(shown["response_body"]["text"], "[\"0123456789012");
+    assert_eq!(shown["response_body"]["bytes"], 100_004);
     assert_eq!(shown["response_body"]["truncated"], true);
     assert_eq!(proxy.client().get("/ok").status, 200);
 }

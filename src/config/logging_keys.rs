@@ -241,7 +241,8 @@ pub(super) const LOGGING: &[Key] = &[
         "path",
         Absent("changes are told by the process's own log"),
         "path = \"/var/log/corelane/audit.log\"",
-        "file for changes and refused requests, as JSON lines; SIGUSR1 opens it again",
+        "file for changes and refused requests, as JSON lines; SIGUSR1 opens it again; without one \
+         they are on standard error, whatever the log level",
     ),
     key(
         "logging.audit.rotate.max_size",

@@ -8,7 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::engine;
 use crate::events::queue::{Batch, Producer};
@@ -19,7 +19,8 @@ use crate::limits;
 use crate::plan::{AccessLog, OnFull, Plan};
 use crate::shard::Shard;
 use crate::shard::counters::Counters;
-use crate::telemetry::{access_log, audit_log};
+use crate::telemetry::access_log;
+use crate::telemetry::audit_log::{self, Pace};
 
 pub(crate) struct AccessLines {
     lines: RefCell<Option<Lines>>,
@@ -40,14 +41,6 @@ struct Lines {
     pace: Pace,
 }
 
-/// Of security events.
-struct Pace {
-    per_second: usize,
-    second: Option<Instant>,
-    told: usize,
-    untold: u64,
-}
-
 impl AccessLines {
     pub(crate) fn new(cores: usize) -> AccessLines {
         AccessLines {
@@ -64,7 +57,7 @@ impl AccessLines {
         let mut lines = self.lines.borrow_mut();
         if let Some(producer) = producer {
             let per_second = (limits::AUDIT_EVENTS_PER_SECOND / cores.max(1)).max(1);
-            let pace = Pace { per_second, second: None, told: 0, untold: 0 };
+            let pace = Pace::new(per_second);
             *lines =
                 Some(Lines { producer, batches: Vec::new(), on_full, scratch: Vec::new(), pace });
         } else if let Some(lines) = lines.as_mut() {
@@ -145,7 +138,7 @@ impl AccessLines {
             let mut line = Vec::new();
             audit_log::refused_request(record, failure, &plan.secrets, untold, &mut line);
             if !lines.producer.audit(plan.version, line) {
-                lines.pace.untold = untold + 1;
+                lines.pace.leave_out(untold + 1);
             }
             shard.stir();
         }
@@ -196,37 +189,5 @@ impl Lines {
             }
         }
         if waiting == 0 { Offered::Settled } else { Offered::Waits }
-    }
-}
-
-impl Pace {
-    /// How many events were left out before this one; `None`: so is this one.
-    fn allows(&mut self, now: Instant) -> Option<u64> {
-        let is_over =
-            |second: Instant| now.saturating_duration_since(second) >= Duration::from_secs(1);
-        if self.second.is_none_or(is_over) {
-            self.second = Some(now);
-            self.told = 0;
-        }
-        if self.told == self.per_second {
-            self.untold += 1;
-            return None;
-        }
-        self.told += 1;
-        Some(std::mem::take(&mut self.untold))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn security_events_are_told_at_a_pace_and_those_left_out_are_counted() {
-        let mut pace = Pace { per_second: 2, second: None, told: 0, untold: 0 };
-        let now = Instant::now();
-        assert_eq!([(); 5].map(|()| pace.allows(now)), [Some(0), Some(0), None, None, None]);
-        let later = now + Duration::from_secs(1);
-        assert_eq!([(); 3].map(|()| pace.allows(later)), [Some(3), Some(0), None]);
     }
 }
