@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
-use crate::config::{self, Document, Environment, Override, keys, overrides};
+use crate::config::{self, Document, Environment, Override, Syntax, keys, overrides};
 use crate::limits;
 use crate::machine::{self, Machine};
 use crate::plan::CollectorUrl;
@@ -232,16 +232,27 @@ impl Source {
         }
     }
 
+    /// Of its text.
+    pub fn syntax(&self) -> Syntax {
+        self.file().map_or(Syntax::Toml, Syntax::of_file)
+    }
+
     /// A text with this process's flags applied; `name` is for messages.
-    pub fn document_of(&self, name: &str, text: &str) -> Result<Document, config::Errors> {
-        let mut document = config::load(name, text)?;
+    pub fn document_of(
+        &self,
+        name: &str,
+        syntax: Syntax,
+        text: &str,
+    ) -> Result<Document, config::Errors> {
+        let mut document = config::load_as(syntax, name, text, &Environment::of_process())?;
         document.find_secrets()?;
+        document.find_error_pages()?;
         self.flags.apply(document)
     }
 
     /// Reads and checks. Called again for every reload.
     pub fn document(&self) -> Result<Document, config::Errors> {
-        self.document_of(&self.name(), &self.text()?)
+        self.document_of(&self.name(), self.syntax(), &self.text()?)
     }
 }
 
@@ -361,10 +372,11 @@ pub fn version() -> Output {
     Output { out, ..Output::default() }
 }
 
-/// With the secrets that are in files of their own.
+/// With the secrets and the error pages that are in files of their own.
 fn load_to_run(file: &Path) -> Result<Document, Output> {
     let mut document = load(file)?;
     document.find_secrets().map_err(refused)?;
+    document.find_error_pages().map_err(refused)?;
     Ok(document)
 }
 

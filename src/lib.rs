@@ -68,8 +68,9 @@
 //! - Durations are counted in fixed buckets, in cells like all counters, not in histograms that are
 //!   handed over: a scrape reads them where they are, and counting one is two additions. They
 //!   belong to names, not to plans, so that they outlive a reload.
-//! - Configuration is read by a small reader over TOML's spanned tree ([`config`]) and not by
-//!   serde's derive, which stops at the first error: an operator gets all of them at once.
+//! - Configuration is read by a small reader over a tree with places ([`config`]) and not by
+//!   serde's derive, which stops at the first error: an operator gets all of them at once. TOML's
+//!   parser has such a tree; YAML and JSON are turned into the same one.
 
 // In the order that bytes meet them.
 mod listener;

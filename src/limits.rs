@@ -18,6 +18,27 @@ pub const HEADERS_MAX_CEILING: usize = 256;
 /// there is no limit. Default of `limits.max_body_size`; 0 is no limit.
 pub const BODY_BYTES_MAX: u64 = 0;
 
+// --- error pages ---------------------------------------------------------------------------
+
+/// Largest error page. Larger is a configuration error: every error would be answered with it.
+pub const ERROR_PAGE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of all error pages that are in files. More is a configuration error: each configuration
+/// that is in use holds them.
+pub const ERROR_PAGES_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most error pages, those of all routes together. More is a configuration error.
+pub const ERROR_PAGES_MAX: usize = 10_000;
+/// Most variables in one page. More is a configuration error: with the bound below, this one is
+/// what a hostile request can make a page grow by.
+pub const ERROR_PAGE_VARIABLES_MAX: usize = 64;
+/// Bytes of one variable of a page, before they are escaped. The rest of a longer one is not shown.
+pub const ERROR_PAGE_FIELD_BYTES_MAX: usize = 1024;
+/// Bytes of an upstream's error that are read and thrown away once a page has taken its place. Of a
+/// longer one the connection is closed.
+pub const REPLACED_BODY_BYTES_MAX: u64 = 64 * 1024;
+/// How long they may take to come: the client has its page, but its next request waits. Then the
+/// connection is closed.
+pub const REPLACED_BODY_TIMEOUT: Duration = Duration::from_millis(100);
+
 // --- buffers -------------------------------------------------------------------------------
 
 /// The pooled buffer: lent once a socket is readable, given back before the connection waits.
@@ -462,6 +483,12 @@ pub const METRICS_BUCKETS_MICROS: [u64; 12] = [
 pub const METRICS_PIECE_BYTES: usize = 64 * 1024;
 
 const _: () = assert!(METRICS_BUCKETS_MICROS.len() <= METRICS_BUCKETS_MAX);
+/// Histograms of which a core keeps exemplars, a KiB each; a core hands all of them over at a
+/// scrape. Those beyond have none until others are old.
+pub const EXEMPLAR_HISTOGRAMS_MAX: usize = 512;
+/// How long a core keeps an exemplar: some scrape intervals, so that each of several scrapers sees
+/// it.
+pub const EXEMPLAR_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 
 // --- heads of endpoints --------------------------------------------------------------------
 
@@ -481,6 +508,12 @@ pub const CONNECTIONS_CEILING: u32 = 10_000_000;
 /// Largest configuration file: room for tens of thousands of routes. Larger is refused unread,
 /// so that a wrong path (a device, a log) does not fill the memory.
 pub const CONFIG_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most tables and lists inside each other in YAML and JSON, as in TOML; the schema has fewer than
+/// ten. Deeper is refused: what walks the tree does so by recursion.
+pub const CONFIG_DEPTH_MAX: usize = 80;
+/// Most bytes of a YAML text that anchors name and aliases repeat together, an alias in a repeated
+/// part counted each time. More is refused: a few lines can unfold to billions of values.
+pub const CONFIG_REPEATED_BYTES_MAX: usize = 1024 * 1024;
 /// Most mistakes that are printed for one file; the rest is counted.
 pub const CONFIG_ERRORS_MAX: usize = 100;
 /// Longest duration in a configuration. Longer is refused: it is a mistake in the unit.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::http::error_page::{ErrorPage, PageTable};
 use crate::http::headers::HeaderEdits;
 use crate::limits;
 use crate::routing;
@@ -45,6 +46,10 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     pub router: routing::Router,
     pub routes: Vec<Route>,
+    /// Of all routes, and of those requests that have none.
+    pub error_pages: Vec<ErrorPage>,
+    /// Where a route has no page of its own.
+    pub pages: PageTable,
     pub clusters: Vec<Cluster>,
     pub limits: Limits,
     pub timeouts: Timeouts,
@@ -80,6 +85,13 @@ pub struct Plan {
 impl Plan {
     pub fn capturing(&self, route: &Route) -> Option<&Capturing> {
         self.captures.get(route.capture? as usize)
+    }
+
+    /// What an error of this status is answered with, where that is not the JSON form.
+    pub fn error_page(&self, route: Option<&Route>, status: u16) -> Option<&ErrorPage> {
+        let of_route = route.and_then(|route| route.error_pages.find(status));
+        let id = of_route.or_else(|| self.pages.find(status))?;
+        self.error_pages.get(id.0 as usize)
     }
 }
 
@@ -118,6 +130,8 @@ pub struct Route {
     pub response_headers: HeaderEdits,
     /// Index into `Plan::captures`; `None`: the log needs no more than the line.
     pub capture: Option<u32>,
+    /// These come before those of the plan.
+    pub error_pages: PageTable,
 }
 
 #[derive(Debug)]
@@ -363,6 +377,8 @@ pub struct Metering {
     pub compat: bool,
     pub bounds: Bounds,
     pub series_max: usize,
+    /// Histograms of request durations name traces.
+    pub exemplars: bool,
 }
 
 /// Upper bounds of the buckets of durations, in microseconds, ascending.

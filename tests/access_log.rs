@@ -41,7 +41,7 @@ fn records(proxy: &Proxy, count: usize) -> Vec<Json> {
 }
 
 fn assert_times_add_up(record: &Json) {
-    let spans = ["head_ms", "queue_ms", "connect_ms", "first_byte_ms", "body_ms"];
+    let spans = ["head_ms", "queue_ms", "connect_ms", "upload_ms", "first_byte_ms", "body_ms"];
     let spans = spans.map(|name| record.number(&format!("timings.{name}")));
     assert!(spans.iter().all(|&span| span >= 0.0), "{record:?}");
     let (sum, total) = (spans.iter().sum::<f64>(), record.number("duration_ms"));
@@ -52,6 +52,22 @@ fn termination(record: &Json) -> (&str, &str, Option<&str>) {
     let known = *record.at("termination.reason") != Json::Null;
     let reason = known.then(|| record.text("termination.reason"));
     (record.text("termination.by"), record.text("termination.phase"), reason)
+}
+
+#[test]
+fn the_time_of_a_slow_upload_is_not_that_of_the_backend() {
+    let origin = Origin::start().on("POST /", Respond::text("thanks"));
+    let proxy = Proxy::start(&logged("json", &origin, ""));
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na");
+    thread::sleep(Duration::from_millis(300));
+    client.send("b");
+    assert_eq!(client.read_response().text(), "thanks");
+    let record = &records(&proxy, 1)[0];
+    let (upload, first_byte) =
+        (record.number("timings.upload_ms"), record.number("timings.first_byte_ms"));
+    assert!(upload >= 299.0 && first_byte < upload, "{record:?}");
+    assert_eq!(client.get("/").status, 404);
 }
 
 #[test]
@@ -215,14 +231,14 @@ fn failing_origin() -> Origin {
         };
         let _ = stream.write_all(answer);
         if after == After::KeepOpen {
-            thread::sleep(Duration::from_millis(900));
+            thread::sleep(Duration::from_secs(3));
         }
         After::Close
     })
 }
 
-const SHORT_TIMEOUTS: &str = "[clusters.a.timeouts]\nfirst_byte = \"400ms\"\nread = \"300ms\"\n\
-                              [timeouts]\nheader = \"200ms\"\nread = \"200ms\"\n";
+const SHORT_TIMEOUTS: &str = "[clusters.a.timeouts]\nfirst_byte = \"1s\"\nread = \"1s\"\n\
+                              [timeouts]\nheader = \"1s\"\nread = \"1s\"\n";
 
 #[test]
 fn what_an_upstream_ended_is_told_with_the_phase_and_the_reason() {
@@ -299,7 +315,7 @@ fn a_client_that_leaves_within_a_download_is_told_of() {
 
 #[test]
 fn a_first_request_whose_client_resets_while_its_origin_thinks_ends_at_once() {
-    let origin = Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_secs(3)));
+    let origin = Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_secs(25)));
     let proxy = Proxy::start(&logged("json", &origin, ""));
     let mut client = proxy.client();
     // The answer to the first stays unread in the client's socket: closing it resets.
@@ -308,14 +324,14 @@ fn a_first_request_whose_client_resets_while_its_origin_thinks_ends_at_once() {
     client.close();
     let record = &records(&proxy, 2)[1];
     assert_eq!(termination(record), ("client", "first_byte", Some("client_closed")));
-    assert!(record.number("duration_ms") < 2_500.0, "{record:?}");
+    assert!(record.number("duration_ms") < 20_000.0, "{record:?}");
 }
 
 #[test]
 fn a_client_that_resets_after_an_interim_answer_ends_its_exchange_at_once() {
     let origin = Origin::raw(|stream, _, _| {
         let _ = stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n");
-        thread::sleep(Duration::from_secs(3));
+        thread::sleep(Duration::from_secs(25));
         After::Close
     });
     let proxy = Proxy::start(&logged("json", &origin, ""));
@@ -326,12 +342,12 @@ fn a_client_that_resets_after_an_interim_answer_ends_its_exchange_at_once() {
     drop(client);
     let record = &records(&proxy, 1)[0];
     assert_eq!(termination(record), ("client", "first_byte", Some("client_closed")));
-    assert!(record.number("duration_ms") < 2_500.0, "{record:?}");
+    assert!(record.number("duration_ms") < 20_000.0, "{record:?}");
 }
 
 #[test]
 fn exchanges_that_a_drain_cuts_have_their_lines() {
-    let origin = Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_secs(3)));
+    let origin = Origin::start().on("GET /slow", Respond::text("x").after(Duration::from_secs(25)));
     let toml = logged("json", &origin, "");
     let mut proxy = Proxy::start(&format!("drain_timeout = \"200ms\"\n{toml}"));
     let mut client = proxy.client();

@@ -17,29 +17,71 @@ use corelane::plan::{Action, Address, Balance, Plan};
 
 #[test]
 fn every_broken_file_is_refused_with_all_its_mistakes() {
-    let files = files("tests/config");
-    assert!(files.len() >= 25, "{} files", files.len());
+    let files = files_of_any_syntax("tests/config");
+    assert!(files.len() >= 45, "{} files", files.len());
     for file in files {
         let name = file.strip_prefix(root()).unwrap().display().to_string();
         let text = fs::read_to_string(&file).unwrap();
         let errors = config::load(&name, &text).expect_err(&name).to_string();
-        support::snapshot(&name.trim_start_matches("tests/").replace(".toml", ".txt"), &errors);
+        let printed = Path::new(name.trim_start_matches("tests/")).with_extension("txt");
+        support::snapshot(&printed.display().to_string(), &errors);
     }
 }
 
 #[test]
 fn every_example_loads_without_a_warning_and_says_what_it_shows() {
-    let mut files = files("conf/examples");
+    let mut files = files_of_any_syntax("conf/examples");
     assert!(files.len() >= 12);
     files.push(root().join("conf/corelane.toml"));
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
-        let document = load(&text);
-        assert!(text.starts_with("# "), "{}", file.display());
+        let name = file.display().to_string();
+        let document = config::load(&name, &text).unwrap_or_else(|errors| panic!("{errors}"));
+        assert!(text.starts_with("# ") || name.ends_with(".json"), "{name}");
         assert!(text.lines().count() <= 30 || file.ends_with("corelane.toml"));
         let warnings = config::warnings(&document, 1024);
         assert!(warnings.is_empty(), "{}: {}", file.display(), warnings.as_warnings());
         assert_eq!(check(&file).code, 0);
+    }
+}
+
+#[test]
+fn the_same_configuration_in_three_syntaxes_prints_the_same_but_for_its_lines() {
+    let [toml, yaml, json] = ["toml", "yaml", "json"].map(|extension| {
+        let file = root().join("conf/examples/syntaxes").with_extension(extension);
+        let document = config::load(&file.display().to_string(), &read(&file)).unwrap();
+        (config::print(&document), config::print_with_sources(&document))
+    });
+    assert_eq!(toml.0, yaml.0);
+    assert_eq!(toml.0, json.0);
+    for (printed, line) in [(toml, 8), (yaml, 6), (json, 4)] {
+        let is_said = |printed: &str| {
+            printed.lines().any(|text| {
+                text.starts_with("max_body_size = \"1MB\"") && text.ends_with(&format!(":{line}"))
+            })
+        };
+        assert!(is_said(&printed.1), "{}", printed.1);
+        assert!(printed.1.contains("bind = \"127.0.0.1:8080\"  "), "{}", printed.1);
+        assert!(printed.1.lines().any(|line| line.ends_with(" ${PORT}")), "{}", printed.1);
+    }
+}
+
+#[test]
+fn a_secret_of_a_yaml_or_json_file_is_hidden_and_never_quoted() {
+    let yaml = "routes: [{ name: a, respond: {}, request_headers: { set: { Cookie: hunter2 } } }]\n\
+                listeners: [{ name: l, bind: \"127.0.0.1:0\" }]\n\
+                admin: { tokens: [{ name: ci, role: viewer, token: hunter2-hunter2-hunter2 }] }\n";
+    let document = config::load("a.yaml", yaml).unwrap_or_else(|errors| panic!("{errors}"));
+    for printed in [config::print(&document), config::print_with_sources(&document)] {
+        assert!(printed.contains("${HIDDEN}") && !printed.contains("hunter2"), "{printed}");
+    }
+    let named = config::secrets_in_the_file(&document);
+    assert_eq!(named, ["admin.tokens[0].token", "routes[0].request_headers.set.Cookie"]);
+    for (name, secret) in [("a.yaml", "1234567"), ("a.yaml", "0123"), ("a.json", "1234567")] {
+        let text = format!("{{\"admin\": {{\"tokens\": [{{\"token\": {secret}}}]}}}}");
+        let errors = config::load(name, &text).unwrap_err().to_string();
+        assert!(errors.contains(&format!("{name}:1:33: admin.tokens[0].token")), "{errors}");
+        assert!(errors.contains("in quotes") && !errors.contains(secret), "{errors}");
     }
 }
 
@@ -99,6 +141,8 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
          [[routes]]\nname = \"b\"\npaths = [\"/b\"]\nrespond = {{}}\n\
          [[routes]]\nname = \"c\"\npaths = [\"/c\"]\nredirect = {{ location = \"/\" }}\n\
          access_log = {{ request_body = {{}}, response_body = {{}} }}\n\
+         error_pages = [{{ statuses = 404, body = \"\" }}]\n\
+         [[error_pages]]\nstatuses = 404\nbody = \"\"\n\
          [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n\
          [logging]\naccess = {{ {LOG}, request_body = {{}}, response_body = {{}} }}\n\
          error = {{ {LOG} }}\naudit = {{ {LOG} }}\n",
@@ -117,8 +161,9 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
                 assert!(filled.any(|value| *value == default), "{}: {default}", key.path);
             }
             Fallback::Absent(_) => {
-                // a log is rotated only where it has a path
-                let written = key.path.starts_with("logging.") && key.path.ends_with(".path");
+                // a log is rotated only where it has a path, and a page has one text
+                let written = key.path.starts_with("logging.") && key.path.ends_with(".path")
+                    || key.path.ends_with("error_pages[].body");
                 let optional = key.path != "routes[].cluster" && !written;
                 assert!(!optional || filled.count() == 0, "{} has a default", key.path);
             }
@@ -150,7 +195,7 @@ fn every_example_of_the_registry_loads_in_its_place() {
         };
         let example = key.example;
         let text = match section {
-            "" => frame(example, "", "", "", ""),
+            "" | "error_pages[]" => frame(example, "", "", "", ""),
             "listeners[]" => frame("", example, "", "", ""),
             "routes[]" => frame("", "", example, "", ""),
             "clusters" => frame("", "", "", example, ""),
@@ -235,12 +280,13 @@ fn every_value_lands_in_its_own_field() {
     let plan = compile(&load(DISTINCT));
     let Plan { limits, timeouts, clusters, routes, access_log, metrics, admin, .. } = &plan;
     let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, user, .. } = &plan;
+    let Plan { error_pages, pages, .. } = &plan;
     let Plan { error_log, audit_log, hot_reload, blacklist_path, tracing, pid_file, .. } = &plan;
     let text = format!(
         "{cores} {drain_timeout:?} {hot_reload:?} {blacklist_path:?} {user:?} {pid_file:?} \
          {proxy_id} {log_level} {metrics:?} {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
-         {clusters:#?}\n{error_log:#?}\n{audit_log:#?}\n{tracing:#?}\n"
+         {clusters:#?}\n{error_pages:?}\n{pages:?}\n{error_log:#?}\n{audit_log:#?}\n{tracing:#?}\n"
     );
     support::snapshot("config/plan.txt", &text);
 }
@@ -423,6 +469,7 @@ user = "someone"
 pid_file = "distinct.pid"
 group = "some"
 proxy_id = "distinct"
+error_pages = [{ statuses = 410, builtin = true, intercept_upstream = true }]
 trusted_proxies = ["10.0.0.0/8"]
 
 [hot_reload]
@@ -495,6 +542,7 @@ bind = "127.0.0.1:3"
 name = "headers"
 cluster = "b"
 timeout = "5s"
+error_pages = [{ statuses = [404, "4xx", "5xx"], body = "d {{path}}" }]
 request_headers = { set = { A = "1" }, add = { B = "2" }, remove = ["C"] }
 response_headers = { set = { D = "3" }, add = { E = "4" }, remove = ["F"] }
 
@@ -617,6 +665,14 @@ fn files(folder: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join(folder)).unwrap();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    files
+}
+
+fn files_of_any_syntax(folder: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root().join(folder)).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension != "txt"));
     files.sort();
     files
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Origin, Proxy, RawClient, Respond, TempDir, edge, eventually};
+use support::{Gate, Origin, Proxy, RawClient, Respond, TempDir, edge, eventually};
 
 const RESPOND: &str = "[[routes]]\nname = \"all\"\nrespond = { status = 200, body = \"hi\" }\n";
 
@@ -100,7 +100,8 @@ fn new_clients_never_push_the_process_over_its_limit() {
 
 #[test]
 fn requests_that_run_or_have_begun_are_never_cut_for_a_new_client() {
-    let slow = Respond::text("slow").after(Duration::from_millis(700));
+    let quiet = Gate::new();
+    let slow = Respond::text("slow").behind(&quiet);
     let origin = Origin::start().on("GET /slow", slow).on("GET /", Respond::text("hi"));
     let route = format!(
         "[[routes]]\nname = \"all\"\ncluster = \"a\"\n\
@@ -117,6 +118,7 @@ fn requests_that_run_or_have_begun_are_never_cut_for_a_new_client() {
     assert!(third.is_quiet_for(Duration::from_millis(200)));
     clients[1].send("TP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(clients[1].read_response().text(), "hi");
+    quiet.open();
     assert_eq!(clients[0].read_response().text(), "slow");
     assert_eq!(third.read_response().text(), "hi", "one of them is idle by now");
 }
@@ -148,7 +150,7 @@ fn the_operator_is_told_of_the_limit_once_and_can_see_how_often_it_was_reached()
     assert_eq!(waited(), 16.0);
     assert_eq!(proxy.metric("tls_proxy_connections_recalled_total"), Some(16.0));
     assert_eq!(lines_with(&proxy, told), 1, "{}", proxy.log());
-    assert!(proxy.log().contains("raise `limits.max_concurrent_connections`"), "{}", proxy.log());
+    proxy.wait_for_log("raise `limits.max_concurrent_connections`");
 }
 
 /// The binary with no more than so many open files.
@@ -176,7 +178,7 @@ fn without_descriptors_the_process_says_so_rarely_and_serves_again_when_there_ar
     waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(waiting.is_quiet_for(Duration::from_millis(1_000)));
     assert_eq!(lines_with(&proxy, "cannot accept"), 1, "{}", proxy.log());
-    assert!(proxy.log().contains("raise the open-file limit"), "{}", proxy.log());
+    proxy.wait_for_log("raise the open-file limit");
     drop(begun);
     assert_eq!(waiting.read_response().text(), "hi");
     assert!(errors() >= Some(2.0), "{:?}", errors());

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use support::{
     Json, Origin, Proxy, RawClient, Respond, TempDir, edge, eventually, program, sum_of,
+    unused_port,
 };
 
 const RESPOND: &str = "[[routes]]\nname = \"all\"\nrespond = { status = 200, body = \"hi\" }\n";
@@ -27,6 +28,7 @@ fn threads(proxy: &Proxy) -> Vec<(String, String)> {
     tasks
         .map(|task| task.expect("procfs lists its entries").path())
         .map(|path| (read(path.join("comm")).trim().to_owned(), read(path.join("status"))))
+        .filter(|(_, status)| !status.is_empty()) // it has ended meanwhile
         .collect()
 }
 
@@ -180,7 +182,7 @@ fn everything_that_is_bound_is_announced_by_address_and_name() {
     let proxy = Proxy::start(&with_cores(2, &format!("{second}{RESPOND}")));
     for name in ["edge", "second", "metrics", "admin"] {
         let line = format!("listening on {} as {name}", proxy.address(name));
-        assert!(proxy.log().contains(&line), "{line} is missing in\n{}", proxy.log());
+        proxy.wait_for_log(&line);
         assert!(proxy.port(name) > 0);
     }
     for name in ["edge", "second"] {
@@ -190,12 +192,10 @@ fn everything_that_is_bound_is_announced_by_address_and_name() {
 
 #[test]
 fn all_of_ipv4_and_all_of_ipv6_may_have_the_same_port() {
-    let free = TcpListener::bind("0.0.0.0:0").expect("the kernel has a free port");
-    let port = free.local_addr().expect("a bound socket has an address").port();
+    let port = unused_port();
     let listener = |name, ip| format!("[[listeners]]\nname = \"{name}\"\nbind = \"{ip}:{port}\"\n");
     let own = "metrics = { bind = \"127.0.0.1:0\" }\nadmin = { bind = \"127.0.0.1:0\" }\n";
     let (v4, v6) = (listener("v4", "0.0.0.0"), listener("v6", "[::]"));
-    drop(free);
     for both in [format!("{v4}{v6}"), format!("{v6}{v4}")] {
         let _proxy = Proxy::start(&format!("cores = 2\n{own}{both}{RESPOND}"));
         for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {

@@ -45,8 +45,18 @@ fn configurations_hold_their_invariants() {
     replay("configuration", corelane::config::fuzz);
 }
 
+#[test]
+fn configurations_in_yaml_hold_their_invariants() {
+    replay("configuration_yaml", corelane::config::fuzz_yaml);
+}
+
+#[test]
+fn configurations_in_json_hold_their_invariants() {
+    replay("configuration_json", corelane::config::fuzz_json);
+}
+
 /// Bytes that matter to a parser of text.
-const INTERESTING: &[u8] = b"\r\n :\t\0;,#?_-0a%[]*/\x7f\xff";
+const INTERESTING: &[u8] = b"\r\n :\t\0;,#?_-0a%[]*/\x7f\xff\"'{}&!|>\\";
 
 fn replay(parser: &str, fuzz: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(parser);

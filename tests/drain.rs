@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{After, Origin, PATIENCE, Proxy, RawClient, Respond, Response, edge, eventually};
+use support::{
+    After, Gate, Origin, PATIENCE, Proxy, RawClient, Respond, Response, edge, eventually,
+};
 
 const RESPOND: &str = "[[routes]]\nname = \"all\"\nrespond = { status = 200, body = \"hi\" }\n";
 
@@ -33,17 +35,23 @@ fn assert_drained(proxy: &mut Proxy) {
     proxy.wait_for_log("drained, bye");
 }
 
+/// An origin that answers once the gate is open.
+fn held() -> (Origin, Gate) {
+    let gate = Gate::new();
+    (Origin::start().on("GET /slow", Respond::text("done").behind(&gate)), gate)
+}
+
 #[test]
 fn a_running_exchange_finishes_and_its_answer_says_that_the_connection_ends() {
-    let origin =
-        Origin::start().on("GET /slow", Respond::text("done").after(Duration::from_millis(600)));
     for signal in ["TERM", "INT"] {
+        let (origin, drains) = held();
         let mut proxy = Proxy::start(&to_origin(2, &origin, ""));
         let mut client = proxy.client();
-        let before = origin.requests().len();
         client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
-        origin.wait_for_requests(before + 1);
+        origin.wait_for_requests(1);
         proxy.signal(signal);
+        proxy.wait_for_log("draining");
+        drains.open();
         let response = client.read_response();
         assert_eq!((response.status, response.text()), (200, "done"));
         assert_eq!(response.header("connection"), Some("close"), "{response:?}");
@@ -54,9 +62,13 @@ fn a_running_exchange_finishes_and_its_answer_says_that_the_connection_ends() {
 
 #[test]
 fn a_download_that_runs_is_finished() {
-    let origin = Origin::raw(|stream, _, _| {
+    let gate = Gate::new();
+    let drains = gate.clone();
+    let origin = Origin::raw(move |stream, _, _| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
-        for _ in 0..10 {
+        let _ = stream.write_all(&[b'x'; 100_000]);
+        drains.wait();
+        for _ in 0..9 {
             thread::sleep(Duration::from_millis(60));
             let _ = stream.write_all(&[b'x'; 100_000]);
         }
@@ -67,6 +79,8 @@ fn a_download_that_runs_is_finished() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     let begun = client.read_exactly(1);
     proxy.signal("TERM");
+    proxy.wait_for_log("draining");
+    gate.open();
     let rest = client.read_to_close();
     assert!(begun == b"H" && rest.len() > 1_000_000, "{} bytes", rest.len());
     assert_drained(&mut proxy);
@@ -111,7 +125,8 @@ fn idle_connections_are_closed_at_once() {
         assert_eq!(client.read_to_close(), b"");
     }
     assert_drained(&mut proxy);
-    assert!(signalled.elapsed() < Duration::from_secs(5), "{:?}", signalled.elapsed());
+    // Well before `drain_timeout` would have cut them.
+    assert!(signalled.elapsed() < Duration::from_secs(20), "{:?}", signalled.elapsed());
 }
 
 #[test]
@@ -141,7 +156,7 @@ fn a_half_sent_head_is_waited_for_and_then_answered() {
 
 #[test]
 fn drain_timeout_cuts_what_is_stuck_and_the_exit_is_still_clean() {
-    let origin = Origin::connections(|_stream, _| thread::sleep(Duration::from_secs(8)));
+    let origin = Origin::connections(|_stream, _| thread::sleep(2 * PATIENCE));
     let mut proxy = Proxy::start(&to_origin(2, &origin, "drain_timeout = \"300ms\"\n"));
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -152,15 +167,14 @@ fn drain_timeout_cuts_what_is_stuck_and_the_exit_is_still_clean() {
     assert_eq!(proxy.wait_exit(PATIENCE).code(), Some(0), "{}", proxy.log());
     let took = signalled.elapsed();
     assert!(took >= Duration::from_millis(300), "cut after {took:?}");
-    assert!(took < Duration::from_secs(5), "cut after {took:?}");
+    assert!(took < Duration::from_secs(20), "cut after {took:?}"); // the default is 30 s
     proxy.wait_for_log("drain_timeout is over");
 }
 
 #[test]
 fn every_listener_stops_taking_connections() {
     let second = "[[listeners]]\nname = \"second\"\nbind = \"127.0.0.1:0\"\n";
-    let origin =
-        Origin::start().on("GET /slow", Respond::text("done").after(Duration::from_millis(700)));
+    let (origin, refused) = held();
     let toml = to_origin(2, &origin, "").replacen("[[routes]]", &format!("{second}[[routes]]"), 1);
     let mut proxy = Proxy::start(&toml);
     let (edge, second) = (proxy.address("edge"), proxy.address("second"));
@@ -173,6 +187,7 @@ fn every_listener_stops_taking_connections() {
     for address in [edge, second] {
         assert!(eventually(|| refuses(address)), "{address} still takes connections");
     }
+    refused.open();
     assert_eq!(client.read_response().text(), "done");
     assert_drained(&mut proxy);
 }
@@ -184,8 +199,7 @@ fn refuses(address: SocketAddr) -> bool {
 
 #[test]
 fn metrics_and_admin_answer_while_it_drains() {
-    let origin =
-        Origin::start().on("GET /slow", Respond::text("done").after(Duration::from_millis(700)));
+    let (origin, seen) = held();
     let mut proxy = Proxy::start(&to_origin(1, &origin, ""));
     let mut client = proxy.client();
     client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -193,14 +207,15 @@ fn metrics_and_admin_answer_while_it_drains() {
     assert_eq!(proxy.metric("tls_proxy_draining"), Some(0.0));
     proxy.signal("TERM");
     proxy.wait_for_log("draining");
-    assert_eq!(proxy.metric("tls_proxy_draining"), Some(1.0));
+    assert!(eventually(|| proxy.metric("tls_proxy_draining") == Some(1.0)));
+    seen.open();
     assert_eq!(client.read_response().text(), "done");
     assert_drained(&mut proxy);
 }
 
 /// One request on a connection of its own. `Ok(None)`: nobody took the connection.
 fn once(address: SocketAddr) -> io::Result<Option<Response>> {
-    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) else {
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
         return Ok(None);
     };
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -279,7 +294,8 @@ fn keep_asking(address: SocketAddr, stop: &AtomicBool, answers: &AtomicUsize) ->
 #[test]
 fn under_load_no_request_is_lost_but_on_connections_closed_between_requests() {
     let origin = Origin::raw(|stream, _, _| {
-        thread::sleep(Duration::from_millis(2));
+        // Longer than a busy machine takes for all 64: they are in an exchange most of the time.
+        thread::sleep(Duration::from_millis(100));
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx");
         After::KeepOpen
     });

@@ -273,6 +273,54 @@ fn a_client_that_takes_nothing_is_cut_and_its_upstream_connection_too() {
     drop(client);
 }
 
+/// An origin that sends `start`, is silent then, and tells when its connection has ended.
+fn silent_after(start: &'static [u8], ended: mpsc::Sender<()>) -> Origin {
+    Origin::connections(move |mut stream, _| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(start);
+        while matches!(stream.read(&mut [0; 64]), Ok(1..)) {}
+        let _ = ended.send(());
+    })
+}
+
+#[test]
+fn a_client_that_resets_while_the_answer_is_silent_costs_the_upstream_nothing_more() {
+    const HALF_A_HEAD: &[u8] = b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-";
+    const HALF_AN_EVENT: &[u8] = b"HTTP/1.1 200 OK\r\n\r\ndata: ";
+    for start in [HALF_A_HEAD, HALF_AN_EVENT] {
+        let (ended, end) = mpsc::channel();
+        let origin = silent_after(start, ended);
+        let timeouts = "timeouts.first_byte = \"1h\"\ntimeouts.read = \"1h\"\n";
+        let proxy = proxy_to(origin.address(), "", timeouts);
+        let mut client = TcpStream::connect(proxy.address("edge")).expect("it accepts");
+        client.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").expect("it is open");
+        client.peek(&mut [0]).expect("an answer begins");
+        drop(client); // with bytes unread: that resets
+        end.recv_timeout(PATIENCE).expect("the upstream connection ends too");
+        assert_eq!(member(&log_lines(&proxy, 1)[0], "reason"), "client_closed");
+        assert!(is_alive(&proxy));
+    }
+}
+
+#[test]
+fn a_response_head_may_come_in_any_number_of_pieces() {
+    let origin = Origin::raw(|stream, _, _| {
+        for byte in b"HTTP/1.1 200 OK\r\nX-Long: abcdefgh\r\nContent-Length: 2\r\n\r\nhi" {
+            if stream.write_all(&[*byte]).is_err() {
+                return After::Close;
+            }
+            thread::sleep(Duration::from_millis(2)); // else the kernel joins them
+        }
+        After::KeepOpen
+    });
+    let proxy = proxy_to(origin.address(), "", "");
+    let mut client = proxy.client();
+    for _ in 0..2 {
+        let response = client.get("/");
+        assert_eq!((response.header("X-Long"), response.text()), (Some("abcdefgh"), "hi"));
+    }
+}
+
 /// An origin that sends without end.
 fn endless() -> Origin {
     Origin::raw(|stream, _, _| {

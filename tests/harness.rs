@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use support::{
-    After, Curl, Nginx, Origin, Proxy, RawClient, Respond, difference, eventually, program,
-    request_length,
+    After, Curl, Gate, Nginx, Origin, PATIENCE, Proxy, RawClient, Respond, difference, eventually,
+    program, request_length,
 };
 
 #[test]
@@ -99,14 +99,17 @@ fn a_script_answers_with_exact_bytes_and_ends_as_it_says() {
 
 #[test]
 fn a_script_may_own_whole_connections_and_a_quiet_one_is_seen_as_quiet() {
-    let origin = Origin::connections(|mut stream, number| {
+    let gate = Gate::new();
+    let quiet = gate.clone();
+    let origin = Origin::connections(move |mut stream, number| {
         if number == 0 {
-            std::thread::sleep(Duration::from_millis(200));
+            quiet.wait();
         }
         let _ = stream.write_all(b"bye");
     });
     let mut client = RawClient::connect(origin.address());
     assert!(client.is_quiet_for(Duration::from_millis(20)));
+    gate.open();
     assert_eq!(client.read_exactly(1), b"b");
     assert_eq!(client.read_to_close(), b"ye");
     let mut client = RawClient::connect(origin.address());
@@ -186,7 +189,7 @@ fn the_ports_are_read_from_the_log_and_signals_arrive() {
     proxy.signal("HUP");
     proxy.wait_for_log("reloaded # second");
     proxy.signal("TERM");
-    assert!(proxy.wait_exit(Duration::from_secs(10)).success());
+    assert!(proxy.wait_exit(PATIENCE).success());
 }
 
 #[test]

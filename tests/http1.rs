@@ -10,7 +10,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use support::{After, Origin, PATIENCE, Proxy, RawClient, Respond, Response, edge, eventually};
+use support::{
+    After, Json, Origin, PATIENCE, Proxy, RawClient, Respond, Response, edge, eventually,
+};
 
 /// Everything goes to `origin`; `rest` is appended to the configuration.
 fn proxy_to(origin: &Origin, rest: &str) -> Proxy {
@@ -144,7 +146,11 @@ fn bytes_that_come_while_a_connection_idles_end_it() {
     let mut client = proxy.client();
     for _ in 0..3 {
         assert_eq!(client.get("/").text(), "ok");
-        thread::sleep(Duration::from_millis(150));
+        let kept = || {
+            let page = Json::parse(proxy.admin_get("/admin/clusters/app").text());
+            page.list("endpoints")[0].number("connections")
+        };
+        assert!(eventually(|| kept() == 0.0), "{} connections are kept", kept());
     }
     assert_eq!(origin.connections_accepted(), 3);
 }
@@ -193,6 +199,7 @@ fn a_client_that_leaves_mid_response_ends_the_upstream_connection() {
 
 #[test]
 fn a_client_that_leaves_mid_request_ends_the_upstream_connection() {
+    let (begun, begin) = mpsc::channel();
     let (ended, end) = mpsc::channel();
     let origin = Origin::connections(move |mut stream, number| {
         if number > 0 {
@@ -201,13 +208,19 @@ fn a_client_that_leaves_mid_request_ends_the_upstream_connection() {
             return;
         }
         let mut received = Vec::new();
+        let mut room = [0; 4096];
+        while !received.ends_with(b"\r\n\r\nabc") {
+            let Ok(count @ 1..) = stream.read(&mut room) else { break };
+            received.extend_from_slice(&room[..count]);
+        }
+        let _ = begun.send(());
         let _ = stream.read_to_end(&mut received);
         let _ = ended.send(received);
     });
     let proxy = proxy_to(&origin, "");
     let mut client = proxy.client();
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
-    thread::sleep(Duration::from_millis(50));
+    begin.recv_timeout(PATIENCE).expect("the origin sees the beginning");
     client.close();
     let received = end.recv_timeout(PATIENCE).expect("the origin sees the end");
     assert!(received.ends_with(b"\r\n\r\nabc"), "{}", received.escape_ascii());
@@ -496,7 +509,7 @@ fn a_body_cut_by_the_origin_is_cut_for_the_client() {
                 return written(stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
             }
             written(stream, answer);
-            thread::sleep(Duration::from_millis(30)); // a reset may overtake what came before it
+            thread::sleep(Duration::from_millis(300)); // a reset may overtake what came before it
             after
         });
         let proxy = proxy_to(&origin, "");

@@ -9,9 +9,12 @@ use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
-use support::{Json, Origin, Prometheus, Proxy, Respond, edge, eventually, promtool, sum_of};
+use support::{
+    After, Json, Origin, Prometheus, Proxy, Respond, edge, eventually, nobody, promtool, sum_of,
+};
 
 /// Two clusters, of which one has nobody behind it.
 fn routed(origin: &Origin, metrics: &str) -> String {
@@ -33,6 +36,53 @@ fn origin() -> Origin {
 }
 
 const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+
+#[test]
+fn a_long_answer_is_counted_while_it_passes_and_once() {
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let goes_on = Mutex::new(goes_on);
+    let origin = Origin::raw(move |stream, _, _| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n");
+        for piece in 0..3 {
+            if piece > 0 {
+                let _ = goes_on.lock().unwrap().recv();
+            }
+            let _ = stream.write_all(&[b'x'; 1000]);
+        }
+        After::KeepOpen
+    });
+    let proxy = Proxy::start(&routed(&origin, ""));
+    let mut client = proxy.client();
+    client.send("GET /orders/1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let sent = |series: &str| proxy.metric(series).unwrap_or_default();
+    let all = ["tls_proxy_bytes_out_total", "tls_proxy_route_bytes_out_total{route=\"orders\"}"];
+    go_on.send(()).unwrap();
+    for series in all {
+        assert!(eventually(|| sent(series) > 2000.0), "{series} is {}", sent(series));
+    }
+    assert_eq!(sent("tls_proxy_requests_total"), 0.0, "it goes on");
+    go_on.send(()).unwrap();
+    let response = client.read_response();
+    assert_eq!(response.body.len(), 3000);
+    let total = (response.head.len() + 4 + response.body.len()) as f64;
+    for series in all {
+        assert!(eventually(|| sent(series) == total), "{series}: {}, {total}", sent(series));
+    }
+}
+
+#[test]
+fn attempts_that_were_followed_by_another_are_counted_by_reason() {
+    let origin = origin();
+    let dead = format!("endpoints = [{{ address = \"{}\" }}, ", nobody());
+    let proxy = Proxy::start(&routed(&origin, "").replacen("endpoints = [", &dead, 1));
+    for _ in 0..4 {
+        assert_eq!(proxy.client().get("/orders/1").text(), "one");
+    }
+    let retries = "tls_proxy_upstream_retries_total{cluster=\"orders\",reason=\"connect_refused\"}";
+    let tried = proxy.metric(retries).unwrap_or_default();
+    assert!((1.0..=4.0).contains(&tried), "{tried}");
+    assert_eq!(proxy.metric("tls_proxy_backend_errors_total{backend=\"orders\"}"), None);
+}
 
 #[test]
 fn an_exchange_counts_for_its_listener_route_cluster_and_endpoint() {
@@ -408,6 +458,108 @@ fn shows_the_dashboard(prometheus: &Prometheus) {
     }
 }
 
+// --- exemplars ------------------------------------------------------------------------------
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// Asks with a trace that its caller records, or does not.
+fn ask_traced(proxy: &Proxy, target: &str, trace: &str, recorded: &str) {
+    let mut client = proxy.client();
+    client.send(format!(
+        "GET {target} HTTP/1.1\r\nHost: test\r\n\
+         traceparent: 00-{trace}-00f067aa0ba902b7-{recorded}\r\n\r\n"
+    ));
+    assert_ne!(client.read_response().status, 0);
+}
+
+fn open_metrics(proxy: &Proxy) -> String {
+    let mut client = proxy.client_of("metrics");
+    client.send(
+        "GET /metrics HTTP/1.1\r\nHost: test\r\n\
+         Accept: application/openmetrics-text; version=1.0.0\r\n\r\n",
+    );
+    client.read_response().text().to_owned()
+}
+
+fn exemplars(page: &str) -> Vec<&str> {
+    page.lines().filter(|line| line.contains(" # {")).collect()
+}
+
+/// A trace is recorded if its caller says so.
+fn with_exemplars(origin: &Origin, exemplars: bool) -> String {
+    let config = routed(origin, &format!(", exemplars = {exemplars}")).replacen(
+        "cores = 1",
+        "cores = 2\nhot_reload.watch = false",
+        1,
+    );
+    format!("{config}[tracing]\nenabled = true\nsample = 0.0\n")
+}
+
+#[test]
+fn a_recorded_trace_stands_behind_its_buckets_until_exemplars_are_switched_off() {
+    let origin = origin();
+    let proxy = Proxy::start(&with_exemplars(&origin, false));
+    ask_traced(&proxy, "/orders/1", TRACE, "01");
+    assert_eq!(exemplars(&open_metrics(&proxy)), [""; 0]);
+    reload(&proxy, &with_exemplars(&origin, true), "ok");
+    let unrouted = TRACE.replace('4', "5");
+    // An exchange is counted when its client has the answer already.
+    let shows = |trace: &str, expected: &[&str]| {
+        let trace = format!(" # {{trace_id=\"{trace}\"}} ");
+        let is_there = || {
+            let page = open_metrics(&proxy);
+            let shown = exemplars(&page);
+            let has = |series: &&str| {
+                shown.iter().any(|line| line.starts_with(*series) && line.contains(&trace))
+            };
+            expected.iter().all(has)
+        };
+        assert!(eventually(is_there), "{trace}: {:#?}", exemplars(&open_metrics(&proxy)));
+    };
+    ask_traced(&proxy, "/orders/1", TRACE, "01");
+    let of_all = "tls_proxy_request_duration_seconds_bucket{";
+    let of_listener = "tls_proxy_listener_request_duration_seconds_bucket{listener=\"edge\",";
+    let of_route = "tls_proxy_route_request_duration_seconds_bucket{route=\"orders\",";
+    let of_cluster = "tls_proxy_cluster_request_duration_seconds_bucket{cluster=\"orders\",";
+    let of_endpoint = "tls_proxy_endpoint_request_duration_seconds_bucket{cluster=\"orders\",";
+    shows(TRACE, &[of_all, of_listener, of_route, of_cluster, of_endpoint]);
+    ask_traced(&proxy, "/nowhere", &unrouted, "01");
+    let of_none = "tls_proxy_route_request_duration_seconds_bucket{route=\"(none)\",";
+    shows(&unrouted, &[of_all, of_listener, of_none]);
+    shows(TRACE, &[of_route]);
+    ask_traced(&proxy, "/orders/1", &TRACE.replace('4', "6"), "00");
+    let other = "tls_proxy_route_requests_total{route=\"orders\",status=\"2xx\"}";
+    assert!(eventually(|| proxy.metric(other) == Some(3.0)));
+    let unrecorded = TRACE.replace('4', "6");
+    assert!(!open_metrics(&proxy).contains(&unrecorded));
+    assert!(exemplars(&proxy.metrics()).is_empty(), "text has none");
+    reload(&proxy, &with_exemplars(&origin, false), "ok");
+    assert_eq!(exemplars(&open_metrics(&proxy)), [""; 0]);
+    assert_eq!(proxy.client().get("/orders/1").status, 200);
+}
+
+#[test]
+fn a_real_prometheus_shows_the_exemplars() {
+    let origin = origin();
+    let proxy = Proxy::start(&with_exemplars(&origin, true));
+    let config = shipped("prometheus/prometheus.yml")
+        .replace("127.0.0.1:9090", &proxy.address("metrics").to_string())
+        .replace("_interval: 15s", "_interval: 200ms");
+    let alerts = shipped("prometheus/alerts.yml");
+    let flag = "--enable-feature=exemplar-storage";
+    let prometheus = Prometheus::start_with(&[flag], &config, &[("alerts.yml", &alerts)]);
+    ask_traced(&proxy, "/orders/1", TRACE, "01");
+    let shown = || {
+        let query = "tls_proxy_route_request_duration_seconds_bucket%7Broute=%22orders%22%7D";
+        let path = format!("/api/v1/query_exemplars?query={query}&start=0&end=9999999999");
+        let answer = prometheus.api(&path);
+        let series = answer.list("data");
+        let traces = series.iter().flat_map(|series| series.list("exemplars"));
+        traces.map(|exemplar| exemplar.text("labels.trace_id").to_owned()).collect::<Vec<_>>()
+    };
+    assert!(eventually(|| shown() == [TRACE]), "{:?}", shown());
+}
+
 // --- over reloads ---------------------------------------------------------------------------
 
 /// Has it read, and waits until that is done.
@@ -435,7 +587,10 @@ fn route(name: &str, cluster: &str) -> String {
 }
 
 fn cluster(name: &str, address: impl std::fmt::Display) -> String {
-    format!("[clusters.{name}]\nendpoints = [{{ address = \"{address}\" }}]\n")
+    format!(
+        "[clusters.{name}]\nendpoints = [{{ address = \"{address}\" }}]\n\
+         pool.idle_timeout = \"60s\"\n"
+    )
 }
 
 /// Cores let go of a name when their last exchange or connection of it has ended, not at once.

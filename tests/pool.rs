@@ -129,22 +129,30 @@ fn at_once<T: Send>(count: usize, client: impl Fn(usize) -> T + Sync) -> Vec<T> 
 fn the_maximum_is_the_processs_and_no_core_starves() {
     let (origin, most) = counting_origin(Duration::from_millis(2));
     let proxy = Proxy::start(&pool_of(16, &origin, "max_connections = 5\nqueue_timeout = \"25s\""));
-    let hammer = |_| {
+    let answers: [AtomicUsize; 64] = std::array::from_fn(|_| AtomicUsize::new(0));
+    let served = || -> Vec<usize> { answers.iter().map(|a| a.load(Ordering::SeqCst)).collect() };
+    // Fair within reason: nobody gets less than a tenth of an even share. The scheduler of a busy
+    // machine is less fair than that for a while, so it may take some time to show.
+    let is_fair = |served: &[usize]| {
+        served.iter().min().is_some_and(|least| least * 64 * 10 >= served.iter().sum())
+    };
+    let begin = Instant::now();
+    let goes_on = || match begin.elapsed().as_secs() {
+        0..3 => true,
+        3..25 => !is_fair(&served()),
+        _ => false,
+    };
+    at_once(64, |number| {
         let mut client = proxy.client();
-        let until = Instant::now() + Duration::from_secs(3);
-        let mut answers = 0;
-        while Instant::now() < until {
+        while goes_on() {
             let response = client.get("/");
             assert_eq!(response.status, 200, "{response:?}");
-            answers += 1;
+            answers[number].fetch_add(1, Ordering::SeqCst);
         }
-        answers
-    };
-    let answers = at_once(64, hammer);
+    });
     assert_eq!(most.load(Ordering::SeqCst), 5, "the maximum is used, and not exceeded");
-    let (least, total) = (answers.iter().min().expect("64 clients"), answers.iter().sum::<usize>());
-    // Fair within reason: nobody gets less than a tenth of an even share.
-    assert!(least * 64 * 10 >= total, "somebody starved: {answers:?}");
+    let (served, total) = (served(), served().iter().sum::<usize>());
+    assert!(is_fair(&served), "somebody starved: {served:?}");
     // A slot that nobody is woken for lies idle until the queue's timeout.
     assert!(total > 200, "slots lie idle: {total} answers");
     assert!(origin.connections_accepted() < total, "connections are not used again");
@@ -515,8 +523,7 @@ fn when_one_endpoint_refuses_the_next_is_tried() {
 #[test]
 fn two_dead_endpoints_do_not_hide_the_one_alive_from_anybody() {
     let origin = Origin::start().on("GET /", Respond::text("alive"));
-    let endpoints =
-        [endpoint(nobody()), endpoint(nobody()), endpoint(origin.address())];
+    let endpoints = [endpoint(nobody()), endpoint(nobody()), endpoint(origin.address())];
     let proxy = Proxy::start(&cluster(2, &endpoints, "", ""));
     let answers = at_once(16, |_| {
         let mut client = proxy.client();

@@ -109,6 +109,8 @@ fn its_configuration_proxies_to_the_application() {
 fn its_command_without_a_file_proxies_to_the_application() {
     let origin = Origin::start().on("GET /hello", Respond::text("from the application"));
     let url = origin.url("");
-    let proxy = Proxy::start_command(&["reverse", "--from", "127.0.0.1:0", "--to", &url]);
+    let mut arguments = vec!["reverse", "--from", "127.0.0.1:0", "--to", &url];
+    arguments.extend(["--metrics-port", "0", "--admin-port", "0"]); // 9090 may be somebody's
+    let proxy = Proxy::start_command(&arguments);
     assert_eq!(proxy.client().get("/hello").text(), "from the application");
 }

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use support::{After, Origin, PATIENCE, Proxy, RawClient, Respond, TempDir, eventually};
+use support::{
+    After, Gate, Origin, PATIENCE, Proxy, RawClient, Respond, TempDir, eventually, unused_port,
+};
 
 /// Read again when it is told to, and not before.
 fn edge(rest: &str) -> String {
@@ -215,8 +217,8 @@ fn limits_and_the_level_of_the_log_take_effect() {
 
 #[test]
 fn sighup_while_draining_is_refused_and_the_drain_goes_on() {
-    let origin =
-        Origin::start().on("GET /", Respond::text("late").after(Duration::from_millis(700)));
+    let refused = Gate::new();
+    let origin = Origin::start().on("GET /", Respond::text("late").behind(&refused));
     let mut proxy = Proxy::start(&edge(&to_origin(&origin, "")));
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -225,6 +227,7 @@ fn sighup_while_draining_is_refused_and_the_drain_goes_on() {
     proxy.wait_for_log("draining");
     proxy.signal("HUP");
     proxy.wait_for_log("is refused: the process is draining");
+    refused.open();
     assert_eq!(client.read_response().text(), "late");
     assert_eq!(proxy.wait_exit(PATIENCE).code(), Some(0));
 }
@@ -329,8 +332,9 @@ fn a_listener_is_added_renamed_moved_and_removed() {
 
 #[test]
 fn a_removed_listener_loses_nothing_that_is_queued_and_finishes_what_runs() {
+    let removed = Gate::new();
     let origin = Origin::start()
-        .on("GET /slow", Respond::text("slow").after(Duration::from_millis(800)))
+        .on("GET /slow", Respond::text("slow").behind(&removed))
         .on("GET /", Respond::text("quick"));
     let toml = |second: &str| {
         let rest = second.to_owned() + &to_origin(&origin, "");
@@ -350,6 +354,7 @@ fn a_removed_listener_loses_nothing_that_is_queued_and_finishes_what_runs() {
         })
         .collect();
     reload(&proxy, &toml(""));
+    removed.open();
     let response = running.read_response();
     assert_eq!((response.text(), response.header("connection")), ("slow", Some("close")));
     assert_eq!(running.read_to_close(), b"");
@@ -364,9 +369,7 @@ fn a_removed_listener_loses_nothing_that_is_queued_and_finishes_what_runs() {
 
 #[test]
 fn whoever_gets_through_to_a_listener_that_comes_and_goes_is_answered() {
-    let free = TcpListener::bind("127.0.0.3:0").expect("the loopback network has many addresses");
-    let address = free.local_addr().expect("it is bound");
-    drop(free);
+    let address: SocketAddr = ([127, 0, 0, 3], unused_port()).into();
     let toml = |there: bool| {
         let second = if there { listener("second", &address.to_string()) } else { String::new() };
         on_cores(3, &edge(&(second + &says_rest("hi"))))
@@ -408,7 +411,7 @@ fn whoever_gets_through_to_a_listener_that_comes_and_goes_is_answered() {
 
 #[test]
 fn a_port_that_is_taken_refuses_the_whole_reload() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind(("127.0.0.1", unused_port())).unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let proxy = Proxy::start(&says("one"));
     let new = edge(&(listener("a", "127.0.0.1:0") + &listener("b", &address) + &says_rest("two")));
@@ -447,7 +450,9 @@ fn metrics_and_admin_move_and_are_turned_off_and_on() {
 #[test]
 fn a_cluster_keeps_its_connections_whatever_its_place_and_settings() {
     let origin = Origin::start().on("GET /", Respond::text("hi"));
-    let toml = |pool: &str, more: &str| edge(&(to_origin(&origin, pool) + more));
+    let toml = |pool: &str, more: &str| {
+        edge(&(to_origin(&origin, &format!("idle_timeout = \"60s\"\n{pool}")) + more))
+    };
     let another = "[clusters.A0]\nendpoints = [{ address = \"127.0.0.1:9\" }]\n";
     let proxy = Proxy::start(&toml("max_connections = 4", ""));
     let mut client = proxy.client();
@@ -477,9 +482,10 @@ fn a_name_that_is_new_is_resolved_before_requests_need_it() {
 
 #[test]
 fn a_cluster_that_is_removed_closes_its_connections_after_the_last_exchange() {
+    let closed = Gate::new();
     let origin = Origin::start()
         .on("GET /", Respond::text("hi"))
-        .on("GET /slow", Respond::text("slow").after(Duration::from_millis(600)));
+        .on("GET /slow", Respond::text("slow").behind(&closed));
     let proxy = Proxy::start(&edge(&to_origin(&origin, "idle_timeout = \"60s\"")));
     let (mut idle, mut running) = (proxy.client(), proxy.client());
     running.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -489,6 +495,7 @@ fn a_cluster_that_is_removed_closes_its_connections_after_the_last_exchange() {
     reload(&proxy, &says("gone"));
     assert_eq!(idle.get("/").text(), "gone");
     assert!(eventually(|| origin.connections_open() == 1), "the idle one");
+    closed.open();
     assert_eq!(running.read_response().text(), "slow");
     assert!(eventually(|| origin.connections_open() == 0));
     assert_eq!(running.get("/").text(), "gone");
@@ -550,7 +557,7 @@ fn the_maximum_of_connections_holds_through_reloads_on_sixteen_cores() {
                 &edge(&format!(
                     "[[routes]]\nname = \"all\"\ncluster = \"a\"\n{others}[clusters.a]\n\
                  endpoints = [{{ address = \"{address}\", weight = {weight} }}]\n\
-                 [clusters.a.pool]\nmax_connections = 3\nqueue_timeout = \"9s\"\n"
+                 [clusters.a.pool]\nmax_connections = 3\nqueue_timeout = \"25s\"\n"
                 )),
             )
         )
@@ -648,7 +655,7 @@ fn the_oldest_generations_are_cut_when_there_are_too_many() {
 
 #[test]
 fn a_generation_that_is_too_old_is_cut_and_one_that_has_not_answered_gets_a_503() {
-    let origin = Origin::start().on("GET /", Respond::text("late").after(Duration::from_secs(9)));
+    let origin = Origin::start().on("GET /", Respond::text("late").after(2 * PATIENCE));
     let toml = format!("hot_reload.max_age = \"300ms\"\n{}", edge(&to_origin(&origin, "")));
     let proxy = Proxy::start(&toml);
     let mut client = proxy.client();
@@ -679,7 +686,9 @@ fn generations_are_freed_and_memory_does_not_grow() {
                 format!("[clusters.c{n}]\nendpoints = [{{ address = \"127.0.0.1:{port}\" }}]\n")
             })
             .collect();
-        format!("logging.level = \"debug\"\n{}", on_cores(2, &edge(&(routes + &clusters))))
+        // One client is quiet for as long as twenty reloads take.
+        let first = "logging.level = \"debug\"\ntimeouts.idle = \"1h\"\n";
+        format!("{first}{}", on_cores(2, &edge(&(routes + &clusters))))
     };
     let proxy = Proxy::start(&toml(1));
     let mut kept = proxy.client();
@@ -739,8 +748,8 @@ fn the_access_log_moves_and_changes_its_format_without_losing_a_line() {
     let b = lines("b.log");
     let first_json = b.iter().position(|line| line.starts_with('{')).unwrap();
     assert!(first_json > 0 && b.iter().skip(first_json + 300).all(|l| l.starts_with('{')));
-    let written = proxy.metric("tls_proxy_access_log_lines_total");
-    assert!(written.is_none_or(|lines| lines as usize == served), "{written:?} of {served}");
+    let written = || proxy.metric("tls_proxy_access_log_lines_total");
+    assert!(eventually(|| written() == Some(served as f64)), "{:?} of {served}", written());
     // Off, and a log that cannot be opened refuses the reload.
     reload(&proxy, &toml("enabled = false"));
     assert_eq!(proxy.client().get("/").status, 200);

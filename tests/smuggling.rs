@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::thread;
 use std::time::Duration;
 
-use support::{After, Origin, Proxy, RawClient, Respond, edge};
+use support::{After, Gate, Origin, Proxy, RawClient, Respond, edge};
 
 fn proxy_to(origin: &Origin) -> Proxy {
     let address = origin.address();
@@ -373,22 +373,28 @@ fn broken_chunks_of_an_answer_are_a_502() {
 
 #[test]
 fn chunks_of_an_answer_that_break_in_the_middle_cut_it() {
-    let origin = Origin::raw(|stream, request, _| {
+    let gate = Gate::new();
+    let arrived = gate.clone();
+    let origin = Origin::raw(move |stream, request, _| {
         if request.starts_with(b"GET /ok") {
             let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
             return stream.write_all(ok).map_or(After::Close, |()| After::KeepOpen);
         }
         let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
         let _ = stream.write_all(head);
-        thread::sleep(Duration::from_millis(50));
+        arrived.wait();
         let _ = stream.write_all(b"0x5\r\nhello\r\n0\r\n\r\n");
         After::KeepOpen
     });
     let proxy = proxy_to(&origin);
     let mut client = proxy.client();
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    let received = client.read_to_close();
-    assert!(received.ends_with(b"\r\n\r\n5\r\nhello\r\n"), "{}", received.escape_ascii());
+    let mut received = Vec::new();
+    while !received.ends_with(b"\r\n\r\n5\r\nhello\r\n") {
+        received.extend(client.read_exactly(1));
+    }
+    gate.open();
+    assert_eq!(client.read_to_close(), b"");
     assert_eq!(proxy.client().get("/ok").text(), "ok");
 }
 

@@ -102,7 +102,7 @@ fn only_the_kinds_that_were_asked_for_come_and_the_stream_is_audited() {
 fn a_stream_ends_by_its_time_and_in_whole_chunks() {
     let proxy = Proxy::start(&edge(OK));
     let mut client = proxy.client_of("admin");
-    client.send("GET /admin/events?kinds=request&seconds=1 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.send("GET /admin/events?kinds=request&seconds=4 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     proxy.wait_for_log("GET /admin/events");
     assert_eq!(proxy.client().get("/").status, 200);
     let answer: Response = client.read_response();

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
 
-use support::{After, Origin, Proxy, RawClient, Respond, TempDir, edge, eventually, signal};
+use support::{
+    After, Gate, Origin, PATIENCE, Proxy, RawClient, Respond, Response, TempDir, edge, eventually,
+    signal,
+};
 
 const OK: &str = "[[routes]]\nname = \"ok\"\npaths = [\"/ok\"]\n\
                   respond = { status = 200, body = \"ok\" }\n";
@@ -80,6 +83,22 @@ fn replace_with_script(path: &Path, script: &str) {
     fs::rename(&new, path).expect("a file can be replaced");
 }
 
+/// The answer, or `None` when the connection was closed between two requests, of which this is the
+/// second: a client sends it again. The first on a connection is always answered.
+fn ask(client: &mut RawClient, number: usize) -> Option<Response> {
+    let sent = client.try_send("GET /ok HTTP/1.1\r\nHost: test\r\n\r\n");
+    match sent.and_then(|()| client.try_read_response_to("GET")) {
+        Ok(response) => Some(response),
+        Err(error) => {
+            let between = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe]
+                .contains(&error.kind())
+                || error.to_string().contains("closed after 0 bytes");
+            assert!(number > 0 && between, "request {number} of a connection: {error}");
+            None
+        }
+    }
+}
+
 #[test]
 fn clients_notice_nothing_of_three_upgrades() {
     let mut proxy = Proxy::start(&with_cores(2));
@@ -92,8 +111,8 @@ fn clients_notice_nothing_of_three_upgrades() {
                 while !stop.load(Ordering::Relaxed) {
                     // A connection each, and some that are kept for a while.
                     let mut client = RawClient::connect(address);
-                    for _ in 0..served.load(Ordering::Relaxed) % 7 + 1 {
-                        let response = client.get("/ok");
+                    for number in 0..served.load(Ordering::Relaxed) % 7 + 1 {
+                        let Some(response) = ask(&mut client, number) else { break };
                         assert_eq!(response.status, 200);
                         served.fetch_add(1, Ordering::Relaxed);
                         if response.header("connection") == Some("close") {
@@ -113,7 +132,7 @@ fn clients_notice_nothing_of_three_upgrades() {
         stop.store(true, Ordering::Relaxed);
         upgraded.unwrap();
     });
-    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
+    assert!(proxy.wait_exit(PATIENCE).success());
     assert!(eventually(|| !is_alive(successors.0[0])), "the one between ends too");
     assert_eq!(proxy.admin_get("/admin/cores").status, 200, "admin was taken over as well");
     signal(successors.0[2], "TERM");
@@ -122,8 +141,8 @@ fn clients_notice_nothing_of_three_upgrades() {
 
 #[test]
 fn an_exchange_that_runs_is_finished_by_the_old_process() {
-    let origin =
-        Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(1500)));
+    let upgraded = Gate::new();
+    let origin = Origin::start().on("GET /slow", Respond::text("slow").behind(&upgraded));
     let proxy = Proxy::start(&edge(&format!(
         "{OK}[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
          [clusters.app]\nendpoints = [{{ address = \"{}\" }}]\n",
@@ -135,6 +154,7 @@ fn an_exchange_that_runs_is_finished_by_the_old_process() {
     let mut successors = Successors::default();
     successors.upgrade(&proxy);
     assert_eq!(proxy.client().get("/ok").text(), "ok");
+    upgraded.open();
     let response = client.read_response();
     assert_eq!((response.text(), response.header("connection")), ("slow", Some("close")));
 }
@@ -170,7 +190,7 @@ fn a_new_binary_that_fails_leaves_the_old_process_serving() {
     proxy.rewrite_config(&edge(OK));
     let mut successors = Successors::default();
     successors.upgrade(&proxy);
-    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
+    assert!(proxy.wait_exit(PATIENCE).success());
     assert_eq!(proxy.client().get("/ok").text(), "ok");
 }
 
@@ -224,9 +244,10 @@ fn a_stop_during_an_upgrade_ends_the_new_process_as_well() {
     assert!(eventually(|| pid().is_some()), "{}", proxy.log());
     let started = Successors(vec![pid().unwrap()]);
     proxy.signal("TERM");
-    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
-    assert!(!is_alive(started.0[0]), "nobody would know of it:\n{}", proxy.log());
-    assert!(proxy.log().contains("this process is to stop"), "{}", proxy.log());
+    assert!(proxy.wait_exit(PATIENCE).success());
+    let ended = eventually(|| !is_alive(started.0[0]));
+    assert!(ended, "nobody would know of it:\n{}", proxy.log());
+    proxy.wait_for_log("this process is to stop");
 }
 
 #[test]
@@ -265,8 +286,10 @@ fn a_link_that_leads_to_another_binary_by_now_is_followed_anew() {
 
 #[test]
 fn a_process_that_drains_starts_no_other() {
-    let origin = Origin::raw(|_, _, _| {
-        thread::sleep(Duration::from_millis(700));
+    let gate = Gate::new();
+    let refused = gate.clone();
+    let origin = Origin::raw(move |_, _, _| {
+        refused.wait();
         After::Close
     });
     let proxy = Proxy::start(&edge(&format!(
@@ -281,6 +304,7 @@ fn a_process_that_drains_starts_no_other() {
     proxy.wait_for_log("draining");
     proxy.signal("USR2");
     proxy.wait_for_log("is refused: the process is draining");
+    gate.open();
     assert_eq!(client.read_response().status, 502);
 }
 

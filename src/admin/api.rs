@@ -288,8 +288,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..change(
             Method::Put,
             "/admin/config",
-            "Checks a configuration (TOML) and puts it in force; with If-Match only over the \
-             version of that ETag.",
+            "Checks a configuration (TOML, YAML or JSON) and puts it in force; with If-Match only \
+             over the version of that ETag.",
             &[json(changes::APPLIED), refusal::WRONG_CONFIGURATION],
             |control, call| Box::pin(changes::put(control, call)),
         )
@@ -498,13 +498,13 @@ impl Operation {
     pub(super) fn body_bytes_max(&self) -> usize {
         match self.takes {
             None => 0,
-            Some(_) if self.takes_toml() => limits::CONFIG_BYTES_MAX,
+            Some(_) if self.takes_configuration() => limits::CONFIG_BYTES_MAX,
             Some(_) => limits::ADMIN_BODY_BYTES_MAX,
         }
     }
 
-    /// Otherwise JSON.
-    pub(super) fn takes_toml(&self) -> bool {
+    /// In any of its syntaxes; other bodies are JSON.
+    pub(super) fn takes_configuration(&self) -> bool {
         matches!(self.takes, Some(Shape::Page))
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// `query` was checked; `body` is not TOML.
+    /// `query` was checked; `body` is JSON, or nothing.
     pub(super) fn new(query: &[(&'static str, String)], body: &[u8], secrets: &Redact) -> Target {
         let mut words: Vec<String> = Vec::new();
         for (name, value) in query {

@@ -22,6 +22,7 @@ pub(super) struct Call {
     pub(super) values: Vec<String>,
     /// Checked against the operation's parameters.
     pub(super) query: Vec<(&'static str, String)>,
+    pub(super) content_type: String,
     pub(super) accept: String,
     pub(super) if_match: String,
     /// Who asks, and from where.

@@ -43,8 +43,9 @@ pub(super) const PUT_PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "persist",
         kind: Kind::Flag,
-        doc: "Also writes the text to the configuration file, by a rename; without it the text is \
-              in memory only, and the file's comes back with the next reload or start.",
+        doc: "Also writes the text to the configuration file, which must be of the same syntax, by \
+              a rename; without it the text is in memory only, and the file's comes back with the \
+              next reload or start.",
     },
 ];
 
@@ -106,20 +107,24 @@ pub(super) async fn put(control: &Rc<Control>, call: &Call) -> Result<Answer, Re
         return Err(Refusal::from(Refused::Superseded(running.version)));
     }
     let Ok(text) = String::from_utf8(call.body.clone()) else {
-        return Err(Refusal::Invalid("body: expected TOML, which is UTF-8".to_owned()));
+        return Err(Refusal::Invalid("body: expected text, which is UTF-8".to_owned()));
     };
+    let syntax = config::syntax_of(&call.content_type).ok_or(Refusal::NotConfiguration)?;
+    let persist = call.flag("persist");
     if call.flag("dry_run") {
-        let warnings = control.check_text(text).await?;
+        if persist {
+            control.file_for(syntax)?;
+        }
+        let warnings = control.check_text(syntax, text).await?;
         let note = "it was checked only; a port or a file may still refuse it".to_owned();
         let version = running.version;
         return Ok(Answer::json(&Put { version, applied: false, written: false, note, warnings }));
     }
     let over = (!call.if_match.is_empty()).then_some(running.version);
-    let persist = call.flag("persist");
     let report = if persist {
-        control.apply_and_write(text, over).await?
+        control.apply_and_write(syntax, text, over).await?
     } else {
-        control.apply_text(text, over).await?
+        control.apply_text(syntax, text, over).await?
     };
     let note = match (persist, control.file_name()) {
         (true, Some(file)) => format!("{file} was written"),
@@ -149,7 +154,7 @@ pub(super) async fn version(control: &Rc<Control>, call: &Call) -> Result<Answer
     let wanted = call.values[0].parse::<u64>().ok();
     let found = history.iter().find(|applied| Some(applied.version) == wanted);
     let found = found.ok_or_else(|| not_remembered(&history))?;
-    Ok(config::shown(&found.text, &call.accept).with_etag(etag(found)))
+    Ok(config::shown(found.syntax, &found.text, &call.accept).with_etag(etag(found)))
 }
 
 pub(super) async fn rollback(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {

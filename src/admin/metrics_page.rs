@@ -6,11 +6,14 @@ use std::io;
 use std::rc::Rc;
 
 use crate::admin::chunks::Chunks;
+use crate::control::message::{Findings, Question};
 use crate::control::{Control, stats};
 use crate::engine::{self, Socket};
 use crate::http::head::{Keep, Method, RequestHead, Version};
 use crate::limits;
+use crate::telemetry::exemplars::Gathered;
 use crate::telemetry::exposition::{Format, Outlet, Page};
+use crate::telemetry::metrics::Series;
 use crate::telemetry::{metrics_page, timestamp};
 
 pub(super) fn is_path(control: &Control, head: &RequestHead, bytes: &[u8]) -> bool {
@@ -43,13 +46,28 @@ pub(super) async fn serve(
     if head.method == Method::Head {
         return chunks.begin().await;
     }
+    let exemplars = exemplars(control, format).await;
+    // After the exemplars: each of them is counted.
     let snapshot = stats::snapshot(control).await;
-    let series = control.registry.series();
+    let series = Series { exemplars, ..control.registry.series() };
     let mut page = Page::new(format, chunks);
     metrics_page::write(&snapshot, &series, control.plan().metering.compat, &mut page).await?;
     page.end().await?.end().await?;
     // Closing is how the end is told.
     if chunked { Ok(()) } else { Err(io::ErrorKind::ConnectionAborted.into()) }
+}
+
+/// Those of all cores, where they are kept and can be shown.
+async fn exemplars(control: &Rc<Control>, format: Format) -> Gathered {
+    let mut gathered = Gathered::default();
+    if control.plan().metering.exemplars && format == Format::OpenMetrics {
+        for (_, findings) in control.ask(Question::Exemplars).await {
+            if let Findings::Exemplars(of_core) = findings {
+                gathered.add(of_core);
+            }
+        }
+    }
+    gathered
 }
 
 impl Outlet for Chunks<'_> {

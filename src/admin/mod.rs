@@ -338,8 +338,10 @@ impl Request<'_> {
         let if_match = header(b"if-match");
         let body = input.read_body(self.head, operation.body_bytes_max()).await?;
         self.body_is_over = true;
-        match operation.takes_toml() {
-            true if !is_one_of(&content_type, config::TYPES) => return Err(Refusal::NotToml),
+        match operation.takes_configuration() {
+            true if !is_one_of(&content_type, config::TYPES) => {
+                return Err(Refusal::NotConfiguration);
+            }
             false if !body.is_empty() && !is_one_of(&content_type, &[api::JSON]) => {
                 return Err(Refusal::NotJson);
             }
@@ -347,11 +349,11 @@ impl Request<'_> {
         }
         let query = call::query(&query, operation.parameters)?;
         if operation.is_audited() {
-            let text = if operation.takes_toml() { b"" } else { &body[..] };
+            let text = if operation.takes_configuration() { b"" } else { &body[..] };
             *target = audit::Target::new(&query, text, &self.control.plan().secrets);
         }
         let (who, peer) = (who.to_owned(), self.peer);
-        let call = Call { values, query, accept, if_match, who, peer, body };
+        let call = Call { values, query, content_type, accept, if_match, who, peer, body };
         (operation.run)(self.control, &call).await
     }
 
@@ -378,6 +380,7 @@ impl Request<'_> {
                 content_type: answer.content_type,
                 body: Cow::Borrowed(&answer.body),
                 extra: Extra::None,
+                varies: false,
             },
             // Nobody is there to read it.
             Err(refusal) if refusal.status() == 0 => return Err(()),

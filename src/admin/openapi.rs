@@ -84,13 +84,13 @@ fn described(operation: &Operation) -> Value {
         value["x-role"] = json!(role.label());
     }
     if let Some(shape) = operation.takes {
-        let types = if operation.takes_toml() { config::TYPES } else { &[JSON] };
+        let types = if operation.takes_configuration() { config::TYPES } else { &[JSON] };
         let required = matches!(shape, Shape::Page | Shape::Object(_) | Shape::Body { .. });
         value["requestBody"] = json!({ "required": required, "content": {} });
         for content_type in types {
             value["requestBody"]["content"][content_type] = json!({ "schema": shape.schema() });
         }
-        if operation.takes_toml() {
+        if operation.takes_configuration() {
             let header = json!({
                 "name": "If-Match", "in": "header", "required": false,
                 "description": "The ETag of the version that is to be replaced.",

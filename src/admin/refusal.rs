@@ -18,6 +18,7 @@ use crate::plan::Role;
 /// What `Refusal::Configuration` is answered with.
 pub(super) const WRONG_CONFIGURATION: Gives =
     Gives { status: 422, content_type: JSON, shape: Shape::Object(&[("error", MISTAKES)]) };
+const CONFIGURATION_TYPES: &str = "application/toml, application/yaml, application/json";
 const MISTAKES: Shape = Shape::Object(&[
     ("code", Shape::Text),
     ("message", Shape::Text),
@@ -50,7 +51,7 @@ pub(super) enum Refusal {
     /// A browser was told to ask by a page of another site.
     ForeignOrigin,
     NotJson,
-    NotToml,
+    NotConfiguration,
     BodyTooLarge(usize),
     /// What was wrong and what was expected.
     Invalid(String),
@@ -109,10 +110,12 @@ impl Refusal {
                 "UNSUPPORTED_MEDIA_TYPE",
                 "expected a JSON body: `Content-Type: application/json`".into(),
             ),
-            Refusal::NotToml => (
+            Refusal::NotConfiguration => (
                 415,
                 "UNSUPPORTED_MEDIA_TYPE",
-                "expected a TOML body: `Content-Type: application/toml`".into(),
+                "expected a configuration: `Content-Type: application/toml`, `application/yaml` or \
+                 `application/json`"
+                    .into(),
             ),
             Refusal::BodyTooLarge(max) => {
                 (413, "BODY_TOO_LARGE", format!("expected at most {max} bytes of body").into())
@@ -156,7 +159,7 @@ impl Refusal {
                 "Bearer realm=\"admin\", error=\"invalid_token\"".to_owned(),
             )),
             Refusal::NotJson => Some(("Accept", "application/json".to_owned())),
-            Refusal::NotToml => Some(("Accept", "application/toml".to_owned())),
+            Refusal::NotConfiguration => Some(("Accept", CONFIGURATION_TYPES.to_owned())),
             Refusal::Http(_)
             | Refusal::UnknownPath
             | Refusal::RoleTooLow { .. }
@@ -180,7 +183,8 @@ impl Refusal {
         if let Refusal::Configuration(errors) = self {
             list(errors, &mut body);
         }
-        Reply { status, content_type: JSON, body: Cow::Owned(body), extra: Extra::None }
+        let body = Cow::Owned(body);
+        Reply { status, content_type: JSON, body, extra: Extra::None, varies: false }
     }
 }
 

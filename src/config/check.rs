@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::document::{Cluster, Document, Route};
 use super::error::{Offset, Problem, Wrong};
+use super::error_pages;
 use super::logging::Body;
 use super::read::At;
 use crate::limits;
@@ -40,6 +41,7 @@ pub(super) fn check(document: &Document) -> Checked<'_> {
     found.shadows(document);
     found.unused(document);
     found.logs(document);
+    found.problems.extend(error_pages::check(document));
     let config = match (router, actions) {
         (Some(router), Some(actions)) if found.problems.is_empty() => {
             Some(Config { document, router, actions })

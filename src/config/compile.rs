@@ -3,9 +3,11 @@
 
 use super::check::Config;
 use super::document::{Cluster, Document, Edits, Endpoint};
+use super::error_pages;
 use super::logging::Captures;
 use super::read::At;
 use super::tracing;
+use crate::http::error_page::ErrorPage;
 use crate::http::headers::HeaderEdits;
 use crate::plan::{
     self, Action, AdminAccess, Balance, ClusterTimeouts, HotReload, Limits, Listener, Plan,
@@ -16,6 +18,9 @@ use crate::plan::{
 pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
     let document = config.document;
     let mut captures = Captures::new(document);
+    let mut pages = Vec::new();
+    let default_pages = error_pages::compile(&document.error_pages, &mut pages);
+    let routes = routes(document, config.actions, &mut captures, &mut pages);
     let port = |port: &super::document::Port| port.enabled.value.then_some(port.bind.value);
     Plan {
         version,
@@ -27,7 +32,9 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         pid_file: document.pid_file.as_ref().map(|path| path.value.clone()),
         listeners: listeners(document),
         router: config.router,
-        routes: routes(document, config.actions, &mut captures),
+        routes,
+        error_pages: pages,
+        pages: default_pages,
         clusters: document.clusters.iter().map(cluster).collect(),
         limits: limits(document),
         timeouts: timeouts(document),
@@ -80,9 +87,15 @@ fn listeners(document: &Document) -> Vec<Listener> {
     document.listeners.iter().map(listener).collect()
 }
 
-fn routes(document: &Document, actions: Vec<Action>, captures: &mut Captures<'_>) -> Vec<Route> {
+fn routes(
+    document: &Document,
+    actions: Vec<Action>,
+    captures: &mut Captures<'_>,
+    pages: &mut Vec<ErrorPage>,
+) -> Vec<Route> {
     let routes = document.routes.iter().zip(actions);
-    routes.map(|(written, action)| route(written, action, &document.tracing, captures)).collect()
+    let route = |(written, action)| route(written, action, &document.tracing, captures, pages);
+    routes.map(route).collect()
 }
 
 fn route(
@@ -90,6 +103,7 @@ fn route(
     action: Action,
     tracing: &tracing::Tracing,
     captures: &mut Captures<'_>,
+    pages: &mut Vec<ErrorPage>,
 ) -> Route {
     Route {
         name: route.name.value.clone(),
@@ -99,6 +113,7 @@ fn route(
         request_headers: edits(&route.request_headers),
         response_headers: edits(&route.response_headers),
         capture: captures.of(&route.access_log),
+        error_pages: error_pages::compile(&route.error_pages, pages),
     }
 }
 

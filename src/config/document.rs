@@ -15,11 +15,13 @@ use super::address::{endpoint_address, network, socket_address};
 pub use super::admin::{Admin, Health};
 use super::blacklist::Blacklist;
 use super::error::{Offset, Wrong};
+use super::error_pages::ErrorPage;
 use super::hot_reload::HotReload;
 use super::logging::{Logging, RouteLog};
 use super::metrics::Metrics;
 use super::overrides::Source;
 use super::read::{At, Item, Reader, Section};
+use super::syntax::Syntax;
 use super::tracing::{RouteTracing, Tracing};
 use super::value::{
     BALANCES, CLUSTER_PROTOCOLS, LISTENER_PROTOCOLS, account, boolean, bytes, check_header_name,
@@ -53,15 +55,20 @@ pub struct Document {
     pub metrics: Metrics,
     pub admin: Admin,
     pub health: Health,
+    /// Where a route has none of its own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub error_pages: Vec<ErrorPage>,
     pub listeners: Vec<Listener>,
     pub routes: Vec<Route>,
     #[serde(serialize_with = "clusters_by_name")]
     pub clusters: Vec<Cluster>,
-    /// The file's name and text, for messages.
+    /// The file's name, text and syntax, for messages.
     #[serde(skip)]
     pub(super) path: String,
     #[serde(skip)]
     pub(super) source: String,
+    #[serde(skip)]
+    pub(super) syntax: Syntax,
     /// Keys that the environment or the command line set, in the order in which they did.
     #[serde(skip)]
     pub(super) overrides: Vec<(String, Source)>,
@@ -125,6 +132,8 @@ pub struct Route {
     pub request_headers: Edits,
     pub response_headers: Edits,
     pub access_log: RouteLog,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub error_pages: Vec<ErrorPage>,
     /// `routes[0]`, for messages.
     #[serde(skip)]
     pub(super) key: String,
@@ -197,7 +206,13 @@ impl Document {
     }
 
     /// What could be read; `reader` has what could not.
-    pub(super) fn read(reader: &Reader, tree: &DeTable<'_>, path: &str, source: &str) -> Document {
+    pub(super) fn read(
+        reader: &Reader,
+        tree: &DeTable<'_>,
+        syntax: Syntax,
+        path: &str,
+        source: &str,
+    ) -> Document {
         let mut root = reader.root(tree);
         let document = Document {
             cores: root.value_or("cores", 0, integer(0..=limits::CORES_MAX as u64)),
@@ -216,11 +231,13 @@ impl Document {
             metrics: Metrics::read(root.section("metrics")),
             admin: Admin::read(root.section("admin")),
             health: Health::read(root.section("health")),
+            error_pages: ErrorPage::read_all(&mut root),
             listeners: Listener::read_all(&mut root),
             routes: root.sections("routes").into_iter().map(Route::read).collect(),
             clusters: root.entries("clusters").into_iter().filter_map(Cluster::read).collect(),
             path: path.to_owned(),
             source: source.to_owned(),
+            syntax,
             overrides: Vec::new(),
             without_effect: Vec::new(),
         };
@@ -341,6 +358,7 @@ impl Route {
         let request_headers = Edits::read(section.section("request_headers"));
         let response_headers = Edits::read(section.section("response_headers"));
         let access_log = RouteLog::read(section.section("access_log"));
+        let error_pages = ErrorPage::read_all(&mut section);
         if several || none {
             let message =
                 if none { "this route does nothing" } else { "this route does two things" };
@@ -364,6 +382,7 @@ impl Route {
             request_headers,
             response_headers,
             access_log,
+            error_pages,
             key,
             offset,
         }

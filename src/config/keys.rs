@@ -4,6 +4,7 @@
 
 use super::admin_keys::ADMIN;
 use super::error::nearest;
+use super::error_page_keys::ERROR_PAGES;
 use super::hot_reload_keys::HOT_RELOAD;
 use super::logging_keys::LOGGING;
 use super::metrics_keys::METRICS;
@@ -165,7 +166,7 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 6] = [GENERAL, ADMIN, HOT_RELOAD, LOGGING, METRICS, TRACING];
+const TABLES: [&[Key]; 7] = [GENERAL, ADMIN, ERROR_PAGES, HOT_RELOAD, LOGGING, METRICS, TRACING];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);
@@ -551,6 +552,7 @@ mod tests {
 
     use toml::de::DeTable;
 
+    use super::super::Syntax;
     use super::super::document::Document;
     use super::super::env::Variables;
     use super::super::read::Reader;
@@ -559,7 +561,8 @@ mod tests {
     /// One of everything, so that every section is read.
     const EVERYTHING: &str = "
         listeners = [{}]
-        routes = [{ respond = {}, redirect = {},
+        error_pages = [{}]
+        routes = [{ respond = {}, redirect = {}, error_pages = [{}],
             access_log = { request_body = {}, response_body = {} } }]
         logging.access = { rotate = {}, request_body = {}, response_body = {} }
         logging.error.rotate = {}
@@ -572,7 +575,7 @@ mod tests {
     fn the_reader_asks_for_every_key_of_the_registry_and_no_other() {
         let tree = DeTable::parse(EVERYTHING).unwrap();
         let reader = Reader::new(false, Variables::default());
-        let _ = Document::read(&reader, tree.get_ref(), "everything", EVERYTHING);
+        let _ = Document::read(&reader, tree.get_ref(), Syntax::Toml, "everything", EVERYTHING);
         let asked = reader.asked.borrow();
         // A section is asked for as well; only its keys are in the registry.
         let section = |path: &String| asked.iter().any(|other| is_below(other, path));

@@ -242,7 +242,7 @@ pub(super) const LOGGING: &[Key] = &[
         Absent("changes are told by the process's own log"),
         "path = \"/var/log/corelane/audit.log\"",
         "file for changes and refused requests, as JSON lines; SIGUSR1 opens it again; without one \
-         they are on standard error, whatever the log level",
+         changes are told on standard error, whatever the log level",
     ),
     key(
         "logging.audit.rotate.max_size",

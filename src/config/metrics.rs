@@ -19,6 +19,7 @@ pub struct Metrics {
     pub compat: At<bool>,
     pub max_series: At<usize>,
     pub buckets: At<Bounds>,
+    pub exemplars: At<bool>,
 }
 
 impl Metrics {
@@ -30,6 +31,7 @@ impl Metrics {
             compat: section.value_or("compat", true, boolean),
             max_series: section.value_or("max_series", limits::METRICS_SERIES_MAX, series),
             buckets: section.value_or("buckets", Bounds::usual(), buckets),
+            exemplars: section.value_or("exemplars", false, boolean),
         };
         section.finish();
         metrics
@@ -41,6 +43,7 @@ impl Metrics {
             compat: self.compat.value,
             bounds: self.buckets.value.clone(),
             series_max: self.max_series.value,
+            exemplars: self.exemplars.value,
         }
     }
 }

@@ -47,4 +47,11 @@ pub(super) const METRICS: &[Key] = &[
         "buckets = [0.01, 0.1, 1]",
         "upper bounds of the buckets of durations, at most 20; a reload does not change them",
     ),
+    key(
+        "metrics.exemplars",
+        "boolean",
+        Is("false"),
+        "exemplars = true",
+        "name a recorded trace beside each bucket of request durations, for scrapers of OpenMetrics",
+    ),
 ];

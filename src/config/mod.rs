@@ -1,6 +1,7 @@
-//! From text to a plan: text, [`Document`], checked references, [`Plan`]. Runs on the control core,
-//! at start and at every reload, and reports every mistake at once. It reads no file and no clock:
-//! the caller brings the text and installs the plan. Variables of the environment are read.
+//! From text to a plan: text in one of three syntaxes, [`Document`], checked references, [`Plan`].
+//! Runs on the control core, at start and at every reload, and reports every mistake at once. It
+//! reads no file and no clock: the caller brings the text and installs the plan. Variables of the
+//! environment are read.
 
 mod address;
 mod admin;
@@ -11,8 +12,11 @@ mod compile;
 pub mod document;
 mod env;
 pub mod error;
+mod error_page_keys;
+pub mod error_pages;
 mod hot_reload;
 mod hot_reload_keys;
+mod json;
 pub mod keys;
 pub mod logging;
 mod logging_keys;
@@ -22,23 +26,27 @@ pub mod overrides;
 mod print;
 mod read;
 mod secret;
+mod syntax;
 pub mod tracing;
 mod tracing_keys;
+mod tree;
 mod value;
+mod yaml;
 
 pub use address::parse_address as endpoint_address;
 pub use document::Document;
 pub use env::Environment;
 pub use error::{Error, Errors};
 pub use overrides::{Override, Source};
-pub use print::{hidden, print, print_with_references, print_with_sources, secrets_in_the_file};
+pub use print::{hide, print, print_with_references, print_with_sources, secrets_in_the_file};
 pub use read::At;
+pub use syntax::Syntax;
 
-use std::ops::Range;
+use std::path::Path;
 
 use error::{Problem, Wrong};
 use read::Reader;
-use toml::de::DeTable;
+use syntax::Parsed;
 
 use crate::limits;
 use crate::plan::Plan;
@@ -50,31 +58,41 @@ pub const DEFAULT_NAME: &str = "(built-in)";
 /// What messages call a configuration that the command line spells out.
 pub const ARGUMENTS_NAME: &str = "(arguments)";
 
-/// Reads and checks a configuration; `path` is only for messages. A document that comes back can
-/// be compiled. Variables in it are those of the process.
+/// Reads and checks a configuration; `path` says in which syntax it is, and is for messages. A
+/// document that comes back can be compiled. Variables in it are those of the process.
 pub fn load(path: &str, text: &str) -> Result<Document, Errors> {
     load_in(path, text, &Environment::of_process())
 }
 
 /// Like [`load`], with the variables of `environment`.
 pub fn load_in(path: &str, text: &str, environment: &Environment) -> Result<Document, Errors> {
+    load_as(Syntax::of_file(Path::new(path)), path, text, environment)
+}
+
+/// Like [`load_in`], for a text whose name does not say in which syntax it is.
+pub fn load_as(
+    syntax: Syntax,
+    path: &str,
+    text: &str,
+    environment: &Environment,
+) -> Result<Document, Errors> {
     let fail = |problems| Err(Errors::new(path, text, problems));
     if text.len() > limits::CONFIG_BYTES_MAX {
         return fail(vec![too_large(text.len())]);
     }
-    let (mut tree, syntax) = DeTable::parse_recoverable(text);
+    let Parsed { mut tree, mistakes } = syntax.parse(text);
     let (variables, unset) = env::expand(text, tree.get_mut(), environment);
-    let reader = Reader::new(!syntax.is_empty(), variables);
-    let document = Document::read(&reader, tree.get_ref(), path, text);
+    let reader = Reader::new(!mistakes.is_empty(), variables);
+    let document = Document::read(&reader, tree.get_ref(), syntax, path, text);
     let mut problems = reader.into_problems();
     // What a value without its variable is not, is a consequence.
     let is_consequence = |p: &Problem| unset.iter().any(|cause| cause.offset == p.offset);
     problems.retain(|problem| !is_consequence(problem));
     problems.extend(unset);
-    if syntax.is_empty() {
+    if mistakes.is_empty() {
         problems.extend(check::check(&document).problems);
     } else {
-        problems = beside(text, &syntax, problems);
+        problems = syntax::beside(mistakes, problems);
     }
     if problems.is_empty() { Ok(document) } else { fail(problems) }
 }
@@ -88,7 +106,7 @@ pub fn decode<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, Errors> {
         let before = error.valid_up_to();
         let text = std::str::from_utf8(&bytes[..before]).unwrap_or_default();
         let wrong = Wrong::new(format!("byte 0x{:02x} is not UTF-8", bytes[before]))
-            .note("expected a TOML file, which is UTF-8 text");
+            .note("expected a configuration, which is UTF-8 text");
         let problem = Problem { offset: Some(before), key: String::new(), wrong };
         Errors::new(path, text, vec![problem])
     })
@@ -135,8 +153,34 @@ pub(crate) fn parse_time(text: &str) -> Result<std::time::Duration, String> {
 
 /// For fuzzing: nothing that arrives as bytes may panic, and what loads must compile and print.
 pub fn fuzz(bytes: &[u8]) {
+    fuzz_as(Syntax::Toml, bytes);
+}
+
+/// The same for YAML.
+pub fn fuzz_yaml(bytes: &[u8]) {
+    fuzz_as(Syntax::Yaml, bytes);
+}
+
+/// The same for JSON; what is taken is JSON to another reader too.
+pub fn fuzz_json(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && Syntax::Json.parse(text).mistakes.is_empty()
+    {
+        let other = serde_json::from_str::<serde::de::IgnoredAny>(text);
+        assert!(other.is_ok(), "{other:?}");
+    }
+    fuzz_as(Syntax::Json, bytes);
+}
+
+fn fuzz_as(syntax: Syntax, bytes: &[u8]) {
     let environment = Environment::of(&[("A", "1")]);
-    let loaded = decode("fuzz", bytes).and_then(|text| load_in("fuzz", text, &environment));
+    let loaded = decode("fuzz", bytes).and_then(|text| {
+        let tree = syntax.parse(text).tree;
+        print::visit("", tree.get_ref(), &mut |path, value, _| {
+            assert!(text.get(value.span()).is_some(), "{path} has no place");
+        });
+        load_as(syntax, "fuzz", text, &environment)
+    });
     match loaded {
         Ok(document) => {
             let plan = compile(&document, 1, 1).expect("what loads compiles");
@@ -168,47 +212,4 @@ fn too_large(bytes: usize) -> Problem {
     let wrong = Wrong::new(format!("this file has {bytes} bytes"))
         .note(format!("expected at most {} bytes of configuration", limits::CONFIG_BYTES_MAX));
     Problem { offset: None, key: String::new(), wrong }
-}
-
-/// Mistakes of syntax, and those others that are surely not their consequence: a value on a line
-/// that could not be read may not be what was written, nor is a key below a broken `[header]`
-/// where it seems to be.
-fn beside(text: &str, syntax: &[toml::de::Error], found: Vec<Problem>) -> Vec<Problem> {
-    let mut doubtful: Vec<Range<usize>> = Vec::new();
-    let mut problems = Vec::new();
-    for error in syntax.iter().take(limits::CONFIG_ERRORS_MAX + 1) {
-        let span = error.span().unwrap_or(0..0);
-        // One mistake often makes the parser stumble twice on the same line.
-        if doubtful.iter().any(|range| range.contains(&span.start)) {
-            continue;
-        }
-        doubtful.push(consequences(text, span.start));
-        let message = match (error.message(), text.get(span.clone())) {
-            ("duplicate key", Some(key)) => format!("duplicate key `{key}`"),
-            (message, _) => message.to_owned(),
-        };
-        let wrong = Wrong::new(message);
-        problems.push(Problem { offset: Some(span.start), key: String::new(), wrong });
-    }
-    let sure = |at: usize| !doubtful.iter().any(|range| range.contains(&at));
-    problems.extend(found.into_iter().filter(|problem| problem.offset.is_none_or(sure)));
-    problems
-}
-
-/// The line of a mistake of syntax; all lines up to the next header when it is a header.
-fn consequences(text: &str, at: usize) -> Range<usize> {
-    let bytes = text.as_bytes();
-    let at = at.min(bytes.len());
-    let start = bytes[..at].iter().rposition(|&b| b == b'\n').map_or(0, |newline| newline + 1);
-    let is_header = |line: &[u8]| line.trim_ascii_start().starts_with(b"[");
-    let mut end = start;
-    for (index, line) in bytes[start..].split_inclusive(|&b| b == b'\n').enumerate() {
-        let over = if is_header(&bytes[start..]) { is_header(line) } else { true };
-        if index > 0 && over {
-            break;
-        }
-        end += line.len();
-    }
-    // the end of the text belongs to its last line
-    start..if end == bytes.len() { end + 1 } else { end }
 }

@@ -27,18 +27,35 @@ pub fn print_with_references(document: &Document) -> String {
     printed(document, Look::References)
 }
 
-/// A text that was read without mistakes before, its secrets hidden in the same way.
-pub fn hidden(source: &str) -> String {
-    let (tree, _) = DeTable::parse_recoverable(source);
-    let mut edits = Vec::new();
-    visit("", tree.get_ref(), &mut |path, value, _| {
-        if (is_hidden(path) || is_digest(path))
-            && let Some(text) = value.get_ref().as_str().filter(|text| !text.is_empty())
-        {
-            edits.push((value.span(), toml::Value::String(reference(Some(text))).to_string()));
+/// The secrets of a configuration as it was given, hidden in the same way.
+pub fn hide(table: &mut toml::Table) {
+    hide_below("", table);
+}
+
+fn hide_below(path: &str, table: &mut toml::Table) {
+    for (name, value) in table.iter_mut() {
+        hide_value(&join(path, name), value);
+    }
+}
+
+fn hide_value(path: &str, value: &mut toml::Value) {
+    match value {
+        toml::Value::Table(table) => hide_below(path, table),
+        toml::Value::Array(array) => {
+            for (index, element) in array.iter_mut().enumerate() {
+                hide_value(&format!("{path}[{index}]"), element);
+            }
         }
-    });
-    edited(source, edits)
+        toml::Value::String(text) => {
+            if !text.is_empty() && (is_hidden(path) || is_digest(path)) {
+                *text = reference(Some(text));
+            }
+        }
+        toml::Value::Integer(_)
+        | toml::Value::Float(_)
+        | toml::Value::Boolean(_)
+        | toml::Value::Datetime(_) => {}
+    }
 }
 
 /// The same with a comment on each line: file and line, `default`, the variable or the flag.
@@ -56,7 +73,7 @@ enum Look {
 /// Keys whose values are secrets that the file itself contains.
 pub fn secrets_in_the_file(document: &Document) -> Vec<String> {
     let mut paths = Vec::new();
-    let (tree, _) = DeTable::parse_recoverable(&document.source);
+    let tree = document.syntax.parse(&document.source).tree;
     visit("", tree.get_ref(), &mut |path, value, _| {
         let text = value.get_ref().as_str();
         let literal = text.is_some_and(|text| env::names(text).is_empty());
@@ -71,7 +88,7 @@ fn printed(document: &Document, look: Look) -> String {
     let lines = (look == Look::Sources).then(|| Lines::of(&document.source));
     let text = toml::to_string(document).expect("every value has a form in TOML");
     let Ok(tree) = DeTable::parse(&text) else { unreachable!("what the serializer wrote is TOML") };
-    let (written, _) = DeTable::parse_recoverable(&document.source);
+    let written = document.syntax.parse(&document.source).tree;
     let mut origins: HashMap<String, &Spanned<DeValue<'_>>> = HashMap::new();
     visit("", written.get_ref(), &mut |path, value, _| {
         origins.insert(path.to_owned(), value);
@@ -316,6 +333,38 @@ response_headers = { add = { Set-Cookie = ["secret=1"] } }
         }
         let unset = load_in("again", &printed, &Environment::of(&[("TOKEN", "a")])).unwrap_err();
         assert!(unset.to_string().contains("`HIDDEN` is not set"), "{unset}");
+    }
+
+    #[test]
+    fn operators_see_variables_where_the_file_has_them_and_no_secret() {
+        let printed = print_with_references(&document());
+        for line in [
+            "bind = \"127.0.0.1:${PORT:-8080}\"",
+            "hosts = [\"${HOST}\", \"b\"]",
+            "Authorization = \"Bearer ${TOKEN}\"",
+            "X-A = \"$${A}\"",
+            "Set-Cookie = \"${HIDDEN}\"",
+        ] {
+            assert!(printed.lines().any(|found| found == line), "{line}\n{printed}");
+        }
+        assert!(!printed.contains("hunter2") && !printed.contains("secret=1"), "{printed}");
+        let again = load_in("again", &printed, &environment()).unwrap();
+        assert_eq!(print_with_references(&again), printed);
+    }
+
+    #[test]
+    fn secrets_of_a_text_are_hidden_wherever_they_stand() {
+        let text = "[admin]\ntokens = [{ name = \"ci\", sha256 = \"SECRET\" }, \
+                    { token = \"SECRET\" }, { token = \"${NAME:-SECRET}\" }]\n\
+                    [tracing.otlp.headers]\nx-team = \"SECRET\"\n\
+                    [[routes]]\nname = \"r\"\n[routes.request_headers.set]\n\
+                    X-Backend-Key = \"SECRET\"\nX-Env = \"prod\"\n\
+                    [routes.response_headers.add]\nSet-Cookie = [\"SECRET\", \"SECRET\"]\n";
+        let mut table: toml::Table = text.parse().unwrap();
+        hide(&mut table);
+        let shown = toml::to_string(&table).unwrap();
+        assert!(!shown.contains("SECRET") && shown.contains("prod"), "{shown}");
+        assert!(shown.contains("${NAME}") && shown.contains("${HIDDEN}"), "{shown}");
     }
 
     #[test]

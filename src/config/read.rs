@@ -1,6 +1,6 @@
-//! A typed reader over the spanned TOML tree. Unlike a derived deserializer it does not stop at
-//! the first mistake: each section takes the keys that it knows, and whatever is left is unknown.
-//! Only [`super::document`] calls it.
+//! A typed reader over the tree of a text, which is in the types of TOML's parser whatever the
+//! syntax. Unlike a derived deserializer it does not stop at the first mistake: each section takes
+//! the keys that it knows, and whatever is left is unknown. Only [`super::document`] calls it.
 
 use std::cell::RefCell;
 
@@ -12,6 +12,7 @@ use super::env::{self, Variables};
 use super::error::{Offset, Problem, Wrong};
 use super::keys;
 use super::value::{Written, found};
+use crate::limits;
 
 /// A value, and where it was written.
 #[derive(Clone, Debug)]
@@ -137,6 +138,19 @@ impl<'t> Section<'t> {
         item.elements().iter().filter_map(|element| element.parse(&parse)).collect()
     }
 
+    /// Like [`Section::list`], where one value alone need not stand in brackets.
+    pub(super) fn one_or_list<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&DeValue<'_>) -> Result<T, Wrong>,
+    ) -> Vec<At<T>> {
+        let Some(item) = self.item(key) else {
+            return Vec::new();
+        };
+        let items = if item.is_array() { item.elements() } else { vec![item] };
+        items.iter().filter_map(|item| item.parse(&parse)).collect()
+    }
+
     /// A table below this one. An absent one is read as empty, so that its defaults have one home.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'t> {
         self.optional_section(key).unwrap_or_else(|| Section {
@@ -223,6 +237,10 @@ impl<'t> Section<'t> {
             let given = name.get_ref().as_ref();
             if self.asked.contains(&given) {
                 continue;
+            }
+            // More are not printed, and what was meant takes long to guess.
+            if self.reader.problems.borrow().len() > limits::CONFIG_ERRORS_MAX {
+                return;
             }
             let mut known = self.asked.clone();
             known.sort_unstable();

@@ -117,9 +117,16 @@ pub(super) fn found(value: &DeValue<'_>) -> &'static str {
 }
 
 pub(super) fn string<'v>(value: &'v DeValue<'_>) -> Result<&'v str, Wrong> {
-    value
-        .as_str()
-        .ok_or_else(|| Wrong::of_type(format!("expected a string, found {}", found(value))))
+    value.as_str().ok_or_else(|| {
+        let wrong = Wrong::of_type(format!("expected a string, found {}", found(value)));
+        match value {
+            DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => wrong.note("write it in quotes"),
+            DeValue::String(_) | DeValue::Array(_) | DeValue::Table(_) => wrong,
+        }
+    })
 }
 
 pub(super) fn text(value: &DeValue<'_>) -> Result<String, Wrong> {

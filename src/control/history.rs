@@ -2,10 +2,11 @@
 //! instead of the file.
 
 use std::cell::Cell;
-use std::path::Path;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::SystemTime;
 
+use crate::config::Syntax;
 use crate::control::Control;
 use crate::control::config_file::Beside;
 use crate::control::reload::{Refused, Report, Trigger, Wanted, compile, hash};
@@ -16,6 +17,7 @@ pub(crate) struct Applied {
     pub(crate) version: u64,
     pub(crate) at: SystemTime,
     pub(crate) trigger: Trigger,
+    pub(crate) syntax: Syntax,
     pub(crate) text: Rc<str>,
 }
 
@@ -45,25 +47,41 @@ impl Control {
     /// Puts a text in force that did not come from the file. The file stays as it is.
     pub(crate) async fn apply_text(
         self: &Rc<Self>,
+        syntax: Syntax,
         text: String,
         over: Option<u64>,
     ) -> Result<Report, Refused> {
-        self.perform(Wanted::Text(Rc::from(text)), Trigger::Admin, over).await
+        self.perform(Wanted::Text(syntax, Rc::from(text)), Trigger::Admin, over).await
     }
 
-    /// The same, and the file says so from now on.
-    pub(crate) async fn apply_and_write(
-        self: &Rc<Self>,
-        text: String,
-        over: Option<u64>,
-    ) -> Result<Report, Refused> {
-        let Some(file) = self.source.file().map(Path::to_owned) else {
+    /// The file that a text of this syntax may be written to.
+    pub(crate) fn file_for(&self, syntax: Syntax) -> Result<PathBuf, Refused> {
+        let Some(file) = self.source.file() else {
             let name = self.source.name();
             return Err(Refused::Impossible(format!(
                 "the configuration is {name}: there is no file to write; \
                  leave `persist` out, or start with --config FILE"
             )));
         };
+        let of_file = Syntax::of_file(file);
+        if of_file != syntax {
+            let (name, own, given) = (file.display(), of_file.name(), syntax.name());
+            return Err(Refused::Impossible(format!(
+                "{name} is {own}, this text is {given}; \
+                 send {own} to have it written, or leave `persist` out"
+            )));
+        }
+        Ok(file.to_owned())
+    }
+
+    /// The same, and the file says so from now on.
+    pub(crate) async fn apply_and_write(
+        self: &Rc<Self>,
+        syntax: Syntax,
+        text: String,
+        over: Option<u64>,
+    ) -> Result<Report, Refused> {
+        let file = self.file_for(syntax)?;
         let Some(_writing) = Writing::begin(&self.reloads.writing) else {
             return Err(Refused::Impossible(
                 "another configuration is being written; try again when that is done".to_owned(),
@@ -75,7 +93,7 @@ impl Control {
         let beside = written.ok_or_else(lost)?.map_err(Refused::Impossible)?;
         let read = hash(&text);
         // Refused: what is beside the file goes with `beside`.
-        let report = self.apply_text(text, over).await?;
+        let report = self.apply_text(syntax, text, over).await?;
         // Whoever watches the file finds what is in force already.
         let before = self.reloads.read.replace(read);
         let placing = self.watch.pool().run(move || beside.put_in_place()).await;
@@ -87,11 +105,15 @@ impl Control {
     }
 
     /// What `corelane check` would say of this text for this process; nothing is changed.
-    pub(crate) async fn check_text(self: &Rc<Self>, text: String) -> Result<Vec<String>, Refused> {
+    pub(crate) async fn check_text(
+        self: &Rc<Self>,
+        syntax: Syntax,
+        text: String,
+    ) -> Result<Vec<String>, Refused> {
         let (source, version) = (self.source.clone(), self.plan().version + 1);
         let checking = self.watch.pool().run(move || {
             let name = Trigger::Admin.name(&source);
-            compile(&source, &name, &text, version).map(|(_, warnings)| warnings)
+            compile(&source, &name, syntax, &text, version).map(|(_, warnings)| warnings)
         });
         let panicked = || Refused::Impossible("checking it panicked: this is a bug".to_owned());
         checking.await.ok_or_else(panicked)?
@@ -110,11 +132,11 @@ impl Control {
 
     /// Back to a configuration of the history.
     pub(crate) async fn rollback(self: &Rc<Self>, version: u64) -> Result<Report, Refused> {
-        let text = {
+        let found = {
             let history = self.reloads.history.borrow();
-            history.iter().find(|old| old.version == version).map(|old| Rc::clone(&old.text))
+            history.iter().find(|old| old.version == version).cloned()
         };
-        let Some(text) = text else {
+        let Some(Applied { syntax, text, .. }) = found else {
             let known: Vec<String> =
                 self.history().iter().map(|old| old.version.to_string()).collect();
             return Err(Refused::Impossible(format!(
@@ -122,7 +144,7 @@ impl Control {
                 known.join(", ")
             )));
         };
-        self.perform(Wanted::Text(text), Trigger::Rollback(version), None).await
+        self.perform(Wanted::Text(syntax, text), Trigger::Rollback(version), None).await
     }
 
     /// What was put in force lately, oldest first.

@@ -14,6 +14,7 @@ use crate::plan::{ClusterKey, ListenerKey, Network, Plan};
 use crate::shard::connections::Connection;
 use crate::shard::rejected::Rejected;
 use crate::shard::series::{ClusterCells, EndpointCells, SeriesShare};
+use crate::telemetry::exemplars::{Buckets, Subject};
 use crate::telemetry::health::Health;
 use crate::telemetry::tap::Tap;
 use crate::upstream::tally::Tallied;
@@ -80,6 +81,7 @@ pub enum Question {
     Connections(usize),
     Rejected,
     ForgetRejected,
+    Exemplars,
 }
 
 #[derive(Debug)]
@@ -92,6 +94,7 @@ pub enum Findings {
     },
     Rejected(Vec<Rejected>),
     Forgotten(usize),
+    Exemplars(Vec<(Subject, Buckets)>),
 }
 
 /// An endpoint as one core sees it.

@@ -13,6 +13,7 @@ use crate::plan::{Bounds, ClusterId, Plan};
 use crate::shard::series::{
     ClusterCells, EndpointCells, ListenerCells, RouteCells, STATUS_CLASSES, SeriesShare,
 };
+use crate::telemetry::exemplars::Gathered;
 use crate::telemetry::metrics::{Named, OTHER, Series, UNROUTED};
 
 pub(crate) struct Registry {
@@ -166,6 +167,7 @@ impl Registry {
                 ("route", routes),
                 ("endpoint", endpoints.folded()),
             ],
+            exemplars: Gathered::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use crate::cli::Source;
-use crate::config;
+use crate::config::{self, Syntax};
 use crate::control::exporters;
 use crate::control::history::Applied;
 use crate::control::own_ports::OwnPorts;
@@ -134,7 +134,7 @@ pub(super) enum Wanted {
     File,
     /// The same, if the file does not say what was read last.
     ChangedFile,
-    Text(Rc<str>),
+    Text(Syntax, Rc<str>),
 }
 
 /// Waits for its turn; then everybody who waits for it sees its outcome.
@@ -166,7 +166,7 @@ pub(super) struct Reloads {
 
 impl Reloads {
     /// `text` is in force from the start.
-    pub(super) fn new(text: &str, version: u64) -> Reloads {
+    pub(super) fn new(syntax: Syntax, text: &str, version: u64) -> Reloads {
         let reloads = Reloads {
             queue: RefCell::default(),
             running: Cell::new(false),
@@ -178,7 +178,7 @@ impl Reloads {
             writing: Cell::new(false),
             own_ports: OwnPorts::default(),
         };
-        reloads.remember(version, Trigger::Start, Rc::from(text));
+        reloads.remember(version, Trigger::Start, syntax, Rc::from(text));
         reloads
     }
 
@@ -186,12 +186,12 @@ impl Reloads {
         self.busy.get()
     }
 
-    fn remember(&self, version: u64, trigger: Trigger, text: Rc<str>) {
+    fn remember(&self, version: u64, trigger: Trigger, syntax: Syntax, text: Rc<str>) {
         let mut history = self.history.borrow_mut();
         if history.len() >= limits::RELOAD_HISTORY_MAX {
             history.pop_front();
         }
-        history.push_back(Applied { version, at: engine::wall_clock(), trigger, text });
+        history.push_back(Applied { version, at: engine::wall_clock(), trigger, syntax, text });
     }
 
     /// `None`: too many wait already.
@@ -219,6 +219,7 @@ impl Reloads {
 /// Everything that can fail has not.
 struct Prepared {
     plan: Plan,
+    syntax: Syntax,
     text: String,
     bound: Bound,
     logs: Opened,
@@ -372,22 +373,23 @@ impl Control {
         let (given, known) = match &job.wanted {
             Wanted::File => (None, None),
             Wanted::ChangedFile => (None, Some(self.reloads.read.get())),
-            Wanted::Text(text) => (Some(text.to_string()), None),
+            Wanted::Text(syntax, text) => (Some((*syntax, text.to_string())), None),
         };
         let from_file = given.is_none();
         let name = if from_file { self.source.name() } else { job.trigger.name(&self.source) };
         let preparing = self.watch.pool().run(move || {
             let text = match given {
-                Some(text) => Ok(text),
-                None => ground.source.text(),
+                Some(given) => Ok(given),
+                None => ground.source.text().map(|text| (ground.source.syntax(), text)),
             };
             // What could not be read counts as read, so that it is complained about once.
-            let read = hash(text.as_deref().unwrap_or_default());
+            let read = hash(text.as_ref().map_or("", |(_, text)| text));
             if known == Some(read) {
                 return (read, Ok(Preparation::Unchanged));
             }
-            let prepared =
-                text.map_err(Refused::Configuration).and_then(|text| prepare(&ground, &name, text));
+            let prepared = text
+                .map_err(Refused::Configuration)
+                .and_then(|(syntax, text)| prepare(&ground, &name, syntax, text));
             (read, prepared.map(|prepared| Preparation::Ready(Box::new(prepared))))
         });
         let Some((read, prepared)) = preparing.await else {
@@ -419,7 +421,7 @@ impl Control {
         prepared: Prepared,
         trigger: Trigger,
     ) -> Result<Report, Refused> {
-        let Prepared { plan, text, mut bound, logs, spans, warnings } = prepared;
+        let Prepared { plan, syntax, text, mut bound, logs, spans, warnings } = prepared;
         let plan = Shared::new(plan);
         self.names_first(&plan).await;
         if let Err(refused) = self.change_logs(plan.version, logs).await {
@@ -438,7 +440,7 @@ impl Control {
         let spans = self.totals.borrow_mut().exporters.change(spans, self.shards.len());
         self.send_plan(bound.sockets, Vec::new(), spans);
         self.change_ports(bound.metrics, bound.admin);
-        self.reloads.remember(version, trigger, Rc::from(text));
+        self.reloads.remember(version, trigger, syntax, Rc::from(text));
         if !self.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
             log::error!("a data core has not taken version {version} in time, it is stuck");
         }
@@ -519,10 +521,11 @@ async fn work(control: Rc<Control>) {
 pub(super) fn compile(
     source: &Source,
     name: &str,
+    syntax: Syntax,
     text: &str,
     version: u64,
 ) -> Result<(Plan, Vec<String>), Refused> {
-    let document = source.document_of(name, text).map_err(Refused::Configuration)?;
+    let document = source.document_of(name, syntax, text).map_err(Refused::Configuration)?;
     let plan = config::compile(&document, version, machine::cpus());
     let plan = plan.map_err(Refused::Configuration)?;
     let mut warned = config::warnings(&document, usize::MAX).as_warnings();
@@ -531,8 +534,8 @@ pub(super) fn compile(
 }
 
 /// Everything that may take long or fail, beside the control core.
-fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refused> {
-    let (mut plan, mut warnings) = compile(&ground.source, name, &text, ground.version)?;
+fn prepare(ground: &Ground, name: &str, syntax: Syntax, text: String) -> Result<Prepared, Refused> {
+    let (mut plan, mut warnings) = compile(&ground.source, name, syntax, &text, ground.version)?;
     if plan.cores != ground.cores {
         warnings.push(format!(
             "cores: {} are asked for, {} go on running: their number changes with a restart only",
@@ -557,7 +560,7 @@ fn prepare(ground: &Ground, name: &str, text: String) -> Result<Prepared, Refuse
         .open(&ground.logs, start::CLOCKS)
         .map_err(|error| Refused::Impossible(error.to_string()))?;
     let spans = exporters::start(&plan, &ground.collectors).map_err(Refused::Impossible)?;
-    Ok(Prepared { plan, text, bound, logs, spans, warnings })
+    Ok(Prepared { plan, syntax, text, bound, logs, spans, warnings })
 }
 
 #[cfg(test)]
@@ -566,7 +569,7 @@ mod tests {
 
     #[test]
     fn requests_for_the_same_file_share_a_run_and_texts_do_not() {
-        let reloads = Reloads::new("a", 1);
+        let reloads = Reloads::new(Syntax::Toml, "a", 1);
         let first = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
         let second = reloads.enqueue(Wanted::ChangedFile, Trigger::Watch, None).unwrap();
         assert!(Rc::ptr_eq(&first, &second));
@@ -576,10 +579,14 @@ mod tests {
         let explicit = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
         assert!(!Rc::ptr_eq(&third, &explicit), "it reads also what has not changed");
         for _ in 2..limits::RELOADS_QUEUED_MAX {
-            let text = Wanted::Text(Rc::from("b"));
+            let text = Wanted::Text(Syntax::Toml, Rc::from("b"));
             assert!(reloads.enqueue(text, Trigger::Admin, None).is_some());
         }
-        assert!(reloads.enqueue(Wanted::Text(Rc::from("b")), Trigger::Admin, None).is_none());
+        assert!(
+            reloads
+                .enqueue(Wanted::Text(Syntax::Toml, Rc::from("b")), Trigger::Admin, None)
+                .is_none()
+        );
         assert!(
             reloads.enqueue(Wanted::File, Trigger::Signal, None).is_some(),
             "one waits already"
@@ -588,9 +595,9 @@ mod tests {
 
     #[test]
     fn the_last_ten_are_remembered() {
-        let reloads = Reloads::new("1", 1);
+        let reloads = Reloads::new(Syntax::Toml, "1", 1);
         for version in 2..=12_u64 {
-            reloads.remember(version, Trigger::Signal, Rc::from(version.to_string()));
+            reloads.remember(version, Trigger::Signal, Syntax::Toml, Rc::from(version.to_string()));
         }
         let history = reloads.history.borrow();
         let versions: Vec<u64> = history.iter().map(|old| old.version).collect();

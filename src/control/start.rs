@@ -83,7 +83,7 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
         (0..cores).map(|_| Shared::new(Counters::new())).collect();
     let threads = start_shards(&bells, post.shards, &all_counters)?;
     let parts = Parts {
-        reloads: Reloads::new(text, plan.version),
+        reloads: Reloads::new(source.syntax(), text, plan.version),
         source,
         open_files,
         plan,

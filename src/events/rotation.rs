@@ -8,7 +8,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::thread;
 use std::time::SystemTime;
 
 use flate2::Compression;
@@ -104,40 +105,51 @@ fn is_compressed(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == GZIP)
 }
 
-/// The thread that compresses and deletes, at most one per log.
+/// The thread that compresses and deletes, one per log, from its first order on.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
-    running: Option<JoinHandle<()>>,
-    /// Something was put aside that the running thread may not have seen.
+    /// One order may wait: it sees whatever was put aside before its turn comes.
+    orders: Option<SyncSender<(PathBuf, Rotate)>>,
+    /// An order found another one waiting, which may be of other settings.
     again: bool,
 }
 
 impl Keeper {
-    /// Never waits: a thread that still runs is followed by another one when there is an occasion.
+    /// Never waits.
     pub(super) fn look(&mut self, path: &Path, rotate: Rotate, name: &'static str) {
-        if self.running.as_ref().is_some_and(|thread| !thread.is_finished()) {
-            self.again = true;
-            return;
-        }
         self.again = false;
-        let path = path.to_owned();
-        let keep = move || {
-            if let Err(error) = keep(&path, rotate) {
-                log::error!(
-                    "{name}: cannot tidy the rotated files of {}: {error}; the next rotation tries \
-                     again",
-                    path.display()
-                );
+        let mut order = (path.to_owned(), rotate);
+        if let Some(orders) = &self.orders {
+            match orders.try_send(order) {
+                Ok(()) => return,
+                Err(TrySendError::Full(_)) => {
+                    self.again = true;
+                    return;
+                }
+                Err(TrySendError::Disconnected(unheard)) => order = unheard,
+            }
+        }
+        let (sender, orders) = mpsc::sync_channel(1);
+        drop(sender.try_send(order)); // there is room for one
+        let obey = move || {
+            for (path, rotate) in orders {
+                if let Err(error) = keep(&path, rotate) {
+                    log::error!(
+                        "{name}: cannot tidy the rotated files of {}: {error}; the next rotation \
+                         tries again",
+                        path.display()
+                    );
+                }
             }
         };
-        match thread::Builder::new().name("log-keeper".to_owned()).spawn(keep) {
-            Ok(thread) => self.running = Some(thread),
+        match thread::Builder::new().name("log-keeper".to_owned()).spawn(obey) {
+            Ok(_) => self.orders = Some(sender),
             Err(error) => log::error!("{name}: cannot start a thread to compress: {error}"),
         }
     }
 
     pub(super) fn is_needed_again(&self) -> bool {
-        self.again && self.running.as_ref().is_none_or(JoinHandle::is_finished)
+        self.again
     }
 }
 
@@ -234,6 +246,23 @@ mod tests {
         let expected = [stamp.to_owned(), format!("{stamp}-1"), format!("{stamp}-2")];
         assert_eq!(names(&folder), expected);
         assert_eq!(backups(&folder.log()).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn what_is_put_aside_while_the_thread_works_is_compressed_without_another_order() {
+        let folder = Folder::new("busy");
+        let mut keeper = Keeper::default();
+        for second in 0..50 {
+            fs::write(folder.log(), "x".repeat(100_000)).unwrap();
+            put_aside(&folder.log(), at(second)).unwrap();
+            keeper.look(&folder.log(), rotate(50, true), "log");
+        }
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while !names(&folder).iter().all(|name| name.ends_with(".gz")) {
+            assert!(std::time::Instant::now() < deadline, "{:?}", names(&folder));
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(names(&folder).len(), 50);
     }
 
     #[test]

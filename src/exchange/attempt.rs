@@ -8,6 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine::{self, Socket};
+use crate::exchange::count::{self, Meter};
+use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::{Failure, Retry, Side as Blame};
 use crate::exchange::record::{Marks, Phase};
 use crate::exchange::relay::{Download, Downloaded, Request};
@@ -17,7 +19,7 @@ use crate::http::head::{Framing, Keep, RequestHead};
 use crate::http1::encode::{self, Forwarded};
 use crate::http1::server::Client;
 use crate::limits;
-use crate::plan::{ClusterId, ClusterTimeouts, Route};
+use crate::plan::{ClusterId, ClusterTimeouts, Route, RouteId};
 use crate::shard::Shard;
 use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
@@ -42,11 +44,12 @@ pub(super) async fn forward(
         let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
         let attempt = Attempt { shard, client, generation: &generation, route, timeouts };
         let ended = attempt.run(exchange, lease).await;
-        count(&endpoint.tally, exchange, ended.as_ref().err());
+        tell(&endpoint.tally, exchange, ended.as_ref().err());
         match ended {
             Ok(ending) => return Ok(ending),
             Err(failed) if reused && failed.is_safe_to_repeat(exchange) => {
                 exchange.end_attempt(Some(failed.failure));
+                count::retried(exchange, failed.failure);
                 // A server that closes one kept connection has often closed them all.
                 wanted = Wanted::New;
                 exchange.input.rewind();
@@ -58,16 +61,14 @@ pub(super) async fn forward(
 }
 
 /// What an attempt says of its endpoint: that a client left says nothing.
-fn count(tally: &Tally, exchange: &Exchange, failed: Option<&Failed>) {
+fn tell(tally: &Tally, exchange: &Exchange, failed: Option<&Failed>) {
     match failed {
         Some(failed) if failed.failure.side() == Blame::Upstream => {
             tally.failed(failed.failure, engine::wall_clock());
         }
         Some(_) => {}
         None => {
-            let marks = &exchange.marks;
-            let latency = marks.first_byte.zip(marks.connected).map(|(end, start)| end - start);
-            tally.answered(latency.unwrap_or_default());
+            tally.answered(exchange.timings(engine::now()).first_byte);
         }
     }
 }
@@ -87,6 +88,7 @@ async fn acquire(
         let progress = &exchange.progress;
         progress.phase.set(Phase::Queue);
         progress.attempts.set(progress.attempts.get() + 1);
+        progress.uploaded.set(None);
         let marks = &mut exchange.marks;
         marks.admitted = None;
         let result = cluster
@@ -115,6 +117,7 @@ async fn acquire(
                 if !again {
                     return Err(failure);
                 }
+                count::retried(exchange, failure);
             }
         }
     }
@@ -171,7 +174,7 @@ impl Attempt<'_> {
             Sent::Part => self.answer_early(exchange, lease.socket(), &mut upload).await,
         };
         match answered {
-            Ok(downloaded) => Ok(self.end(exchange, lease, &downloaded)),
+            Ok(downloaded) => self.finish(exchange, lease, downloaded).await,
             Err(failure) => {
                 let replayable = matches!(sent, Sent::Whole { replayable: true });
                 Err(Failed { failure, unsent: false, replayable })
@@ -219,6 +222,8 @@ impl Attempt<'_> {
             return Ok(Sent::Part);
         }
         exchange.progress.upload.set(Uploading::Whole);
+        // Sending it took no wait worth a look at the clock.
+        exchange.progress.uploaded.set(exchange.marks.connected);
         Ok(Sent::Whole { replayable })
     }
 
@@ -243,7 +248,7 @@ impl Attempt<'_> {
         }
         exchange.progress.upload.set(Uploading::Broken);
         match self.answer(exchange, lease.socket()).await {
-            Ok(downloaded) => Ok(self.end(exchange, lease, &downloaded)),
+            Ok(downloaded) => self.finish(exchange, lease, downloaded).await,
             Err(failure) if failure.side() == Blame::Upstream && !exchange.has_answer() => {
                 Err(failed)
             }
@@ -257,9 +262,10 @@ impl Attempt<'_> {
         exchange: &mut Exchange,
         upstream: &Socket,
     ) -> Result<Downloaded, Failure> {
-        let Exchange { head, marks, progress, .. } = exchange;
+        let Exchange { head, marks, progress, route, .. } = exchange;
+        let meter = self.meter(*route, progress);
         relay::set_deadline(upstream, progress, &self.timeouts);
-        self.download(head, marks, progress, upstream).run().await
+        self.download(head, marks, meter, upstream).run().await
     }
 
     /// The response while the rest of the request goes up.
@@ -269,16 +275,18 @@ impl Attempt<'_> {
         upstream: &Socket,
         upload: &mut Upload,
     ) -> Result<Downloaded, Failure> {
-        let Exchange { head, input, marks, progress, .. } = exchange;
+        let Exchange { head, input, marks, progress, route, .. } = exchange;
+        let meter = self.meter(*route, progress);
         let (progress, plan) = (&*progress, &self.generation.plan);
         let timeouts = &self.timeouts;
         relay::set_deadline(upstream, progress, timeouts);
-        let mut download = self.download(head, marks, progress, upstream);
+        let mut download = self.download(head, marks, meter, upstream);
         // In boxes: a long upload can afford them, and all other exchanges stay small.
         let downloading = Box::pin(download.run());
-        let uploading = Box::pin(upload.rest(self.client, input, upstream, plan, progress));
+        let uploading = Box::pin(upload.rest(self.client, input, upstream, plan, meter));
         both(uploading, downloading, |ended| {
             progress.upload.set(ended);
+            progress.uploaded.set(Some(engine::now()));
             if progress.status.get() == 0 {
                 progress.phase.set(Phase::FirstByte);
             }
@@ -291,7 +299,7 @@ impl Attempt<'_> {
         &'d self,
         head: &RequestHead,
         marks: &'d mut Marks,
-        progress: &'d Progress,
+        meter: Meter<'d>,
         upstream: &'d Socket,
     ) -> Download<'d> {
         let request = Request {
@@ -309,8 +317,51 @@ impl Attempt<'_> {
             timeouts: self.timeouts,
             request,
             marks,
-            progress,
+            progress: meter.progress,
+            meter,
         }
+    }
+
+    fn meter<'m>(&'m self, route: Option<RouteId>, progress: &'m Progress) -> Meter<'m> {
+        let route = self.generation.series.route(route);
+        Meter { shard: self.shard, origin: &self.client.origin, route, progress }
+    }
+
+    async fn finish(
+        &self,
+        exchange: &mut Exchange,
+        lease: Lease,
+        mut downloaded: Downloaded,
+    ) -> Result<Ending, Failed> {
+        match downloaded.replaced.take() {
+            None => Ok(self.end(exchange, lease, &downloaded)),
+            // In a box, like all that few exchanges need.
+            Some(replaced) => Box::pin(self.replace(exchange, lease, downloaded, *replaced)).await,
+        }
+    }
+
+    /// A page of ours instead of the upstream's. The client has it before the rest is read.
+    async fn replace(
+        &self,
+        exchange: &mut Exchange,
+        lease: Lease,
+        downloaded: Downloaded,
+        mut replaced: Replaced,
+    ) -> Result<Ending, Failed> {
+        let uploaded = exchange.progress.upload.get() == Uploading::Whole;
+        let page = exchange.replacement(self.generation, &mut replaced);
+        let edits = &self.route.response_headers;
+        let sent = super::reply(self.shard, self.client, exchange, &page, edits).await;
+        let ending =
+            sent.map_err(|failure| Failed { failure, unsent: false, replayable: false })?;
+        exchange.progress.phase.set(Phase::Done);
+        if uploaded
+            && downloaded.upstream == Keep::Open
+            && replaced.skip_rest(lease.socket()).await == Keep::Open
+        {
+            lease.keep(downloaded.promised);
+        }
+        Ok(ending)
     }
 
     fn end(&self, exchange: &Exchange, lease: Lease, downloaded: &Downloaded) -> Ending {

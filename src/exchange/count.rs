@@ -1,14 +1,18 @@
 //! An exchange that has ended, in the numbers of all that had a part in it: its core, and its
-//! listener, route, cluster and endpoint. Additions to cells of this core, no allocation.
+//! listener, route, cluster and endpoint. Additions to cells of this core, no allocation. Bytes of
+//! long bodies count while they pass, not hours later.
 
-use crate::exchange::Exchange;
+use crate::engine;
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Timings;
+use crate::exchange::{Exchange, Progress};
 use crate::http::head::Method;
 use crate::plan::{Action, Bounds};
 use crate::shard::counters::Counters;
 use crate::shard::series::{ClusterCells, EndpointCells, Phases, RouteCells, Taken};
-use crate::telemetry::metrics::answer_slot;
+use crate::shard::{Origin, Shard};
+use crate::telemetry::exemplars::{Exemplar, Subject};
+use crate::telemetry::metrics::{UNROUTED, answer_slot};
 
 pub(super) fn count(exchange: &Exchange, timings: &Timings, failure: Option<Failure>) {
     let (generation, progress, marks) = (&exchange.generation, &exchange.progress, &exchange.marks);
@@ -29,15 +33,72 @@ pub(super) fn count(exchange: &Exchange, timings: &Timings, failure: Option<Fail
     let facts = Facts {
         method: exchange.head.method,
         status: progress.status.get(),
-        received: progress.received.get(),
-        sent: progress.sent.get(),
+        received: progress.received.get() - progress.counted.get().0,
+        sent: progress.sent.get() - progress.counted.get().1,
         failure,
         phases: Phases {
             connect: marks.admitted.is_some() && !progress.reused.get(),
-            first_byte: marks.connected.is_some(),
+            first_byte: marks.first_byte.is_some(),
         },
     };
     places.add(&generation.series.bounds, &facts, timings);
+}
+
+/// An attempt that failed, and is followed by another.
+pub(super) fn retried(exchange: &Exchange, failure: Failure) {
+    let action = exchange.route.map(|id| &exchange.generation.route(id).action);
+    if let Some(Action::Forward(id)) = action {
+        let cluster = exchange.generation.cluster(*id).series();
+        cluster.retries[failure.index()].add(1);
+    }
+}
+
+/// Counts the bytes of a long exchange on their way.
+#[derive(Clone, Copy)]
+pub(super) struct Meter<'a> {
+    pub(super) shard: &'a Shard,
+    pub(super) origin: &'a Origin,
+    pub(super) route: &'a RouteCells,
+    pub(super) progress: &'a Progress,
+}
+
+impl Meter<'_> {
+    /// What has passed since the last time.
+    pub(super) fn count(&self) {
+        let passed = (self.progress.received.get(), self.progress.sent.get());
+        let before = self.progress.counted.replace(passed);
+        let (received, sent) = (passed.0 - before.0, passed.1 - before.1);
+        let counters = self.shard.counters();
+        counters.bytes_in.add(received);
+        counters.bytes_out.add(sent);
+        for cells in [&self.origin.door.cells().traffic, self.route] {
+            cells.bytes_in.add(received);
+            cells.bytes_out.add(sent);
+        }
+    }
+}
+
+/// Of an exchange whose trace is recorded: it stands for its bucket in the histograms that it was
+/// counted in, until the next one does.
+#[cold]
+pub(super) fn keep_exemplars(exchange: &Exchange, timings: &Timings) {
+    let Some(trace_id) = exchange.trace_id() else { return };
+    let generation = &exchange.generation;
+    let micros = timings.total.as_micros() as u64;
+    let bucket = generation.series.bounds.bucket(micros);
+    let exemplar = Exemplar { trace_id, micros, at: engine::wall_clock() };
+    let keep = |subject| exchange.shard.exemplars.keep(subject, bucket, exemplar);
+    keep(Subject::Process);
+    keep(Subject::Listener(exchange.listener_name().to_owned()));
+    let route = exchange.route.map(|id| generation.route(id));
+    keep(Subject::Route(route.map_or(UNROUTED, |route| &route.name).to_owned()));
+    if let Some(Action::Forward(id)) = route.map(|route| &route.action) {
+        let cluster = &generation.plan.clusters[id.0 as usize].name;
+        keep(Subject::Cluster(cluster.clone()));
+        if let Some(endpoint) = &exchange.endpoint {
+            keep(Subject::Endpoint(cluster.clone(), endpoint.address));
+        }
+    }
 }
 
 /// Where an exchange is counted.
@@ -55,6 +116,7 @@ struct Places<'a> {
 struct Facts {
     method: Method,
     status: u16,
+    /// Bytes that were not counted on their way.
     received: u64,
     sent: u64,
     failure: Option<Failure>,

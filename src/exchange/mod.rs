@@ -6,6 +6,7 @@ pub mod capture;
 mod carry;
 pub mod client_address;
 pub mod count;
+mod error_page;
 pub mod failure;
 mod pace;
 pub mod record;
@@ -18,6 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Instant;
 
 use crate::engine;
 use crate::events::bus::{self, Event, Kinds};
@@ -71,6 +73,10 @@ pub(crate) struct Progress {
     pub(crate) status: Cell<u16>,
     pub(crate) received: Cell<u64>,
     pub(crate) sent: Cell<u64>,
+    /// What of these two is in the counters already.
+    pub(crate) counted: Cell<(u64, u64)>,
+    /// When the request had left, body and all.
+    pub(crate) uploaded: Cell<Option<Instant>>,
     /// How fast the client takes it.
     pub(crate) pace: Pace,
     pub(crate) body_sent: Cell<u64>,
@@ -180,7 +186,8 @@ async fn answer(
             }
         }
         Action::Respond(respond) => {
-            reply(shard, client, exchange, &Reply::respond(respond), &route.response_headers).await
+            let answer = exchange.responded(generation, respond);
+            reply(shard, client, exchange, &answer, &route.response_headers).await
         }
         Action::Redirect(redirect) => {
             let (head, bytes) = (&exchange.head, exchange.input.head());
@@ -313,7 +320,7 @@ impl Exchange {
         // Also of one that was never admitted, or took long: its line is to be written.
         shard.stir();
         let now = engine::precise_now();
-        let timings = self.marks.timings(now);
+        let timings = self.timings(now);
         count::count(self, &timings, failure);
         let (received, sent) = (progress.received.get(), progress.sent.get());
         shard.connections.ends(self.origin.seat, received, sent, now);
@@ -337,6 +344,9 @@ impl Exchange {
             tell(shard, line());
         }
         if self.is_traced() {
+            if plan.metering.exemplars {
+                count::keep_exemplars(self, &timings);
+            }
             self.tell_trace(line());
         }
         if let Some((tap, tapped)) = progress.capturer.take_tapped() {
@@ -354,6 +364,10 @@ impl Exchange {
         if let Some(capture) = capture {
             shard.log.captures.give_back(capture);
         }
+    }
+
+    fn timings(&self, end: Instant) -> Timings {
+        Marks { uploaded: self.progress.uploaded.get(), ..self.marks }.timings(end)
     }
 
     /// For who asks what clients send that is refused.
@@ -551,13 +565,13 @@ async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: 
     if progress.head_sent.get() || progress.interim.get() {
         return Ending::Close;
     }
-    let Some(answer) = Reply::failure(failure, exchange.request_id(), engine::wall_clock()) else {
+    let generation = Rc::clone(&exchange.generation);
+    let Some(answer) = exchange.failed(&generation, failure) else {
         return Ending::Close;
     };
     if failure.row().keep == Keep::Close {
         exchange.head.keep = Keep::Close;
     }
-    let generation = Rc::clone(&exchange.generation);
     let edits = match exchange.route {
         Some(id) => &generation.route(id).response_headers,
         None => const { &HeaderEdits::NONE },

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use crate::engine::{self, SendError, Side, Socket};
 use crate::exchange::carry::Carrier;
+use crate::exchange::count::Meter;
+use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
 use crate::exchange::{Progress, Uploading};
@@ -28,6 +30,8 @@ pub(super) struct Downloaded {
     pub(super) upstream: Keep,
     pub(super) client: Keep,
     pub(super) promised: Option<Duration>,
+    /// Nothing of it was given to the client: a page of ours takes its place.
+    pub(super) replaced: Option<Box<Replaced>>,
 }
 
 /// The parts of an exchange that the way down uses, while the way up uses the others.
@@ -41,6 +45,7 @@ pub(super) struct Download<'a> {
     pub(super) request: Request,
     pub(super) marks: &'a mut Marks,
     pub(super) progress: &'a Progress,
+    pub(super) meter: Meter<'a>,
 }
 
 /// What the way down needs to know of the request.
@@ -52,6 +57,21 @@ pub(super) struct Request {
     pub(super) accepts_trailers: bool,
 }
 
+/// Who is gone while we wait for the upstream.
+enum Lost {
+    Client,
+    Upstream(io::Error),
+}
+
+impl Lost {
+    fn failure(self, upstream: impl FnOnce(&io::Error) -> Failure) -> Failure {
+        match self {
+            Lost::Client => Failure::ClientClosed,
+            Lost::Upstream(error) => upstream(&error),
+        }
+    }
+}
+
 impl Download<'_> {
     pub(super) async fn run(&mut self) -> Result<Downloaded, Failure> {
         let mut buffer = self.first_bytes().await?;
@@ -61,7 +81,17 @@ impl Download<'_> {
         let mut interim = 0;
         loop {
             match self.parse(&mut work.head, &buffer[..end])? {
-                Parsed::Partial => end += self.receive(&mut buffer, end).await?,
+                Parsed::Partial => {
+                    if self.upstream.is_quiet() {
+                        // However slowly a head comes, it holds what has come and no more.
+                        let held = buffer[..end].to_vec();
+                        drop((work, buffer));
+                        self.more().await.map_err(|lost| lost.failure(read_failure))?;
+                        (work, buffer) = (self.shard.workspaces.take(), engine::buffer());
+                        buffer[..end].copy_from_slice(&held);
+                    }
+                    end += self.receive(&mut buffer, end).await?;
+                }
                 Parsed::Complete if work.head.status < 200 => {
                     interim += 1;
                     if interim > limits::INTERIM_RESPONSES_MAX {
@@ -80,6 +110,9 @@ impl Download<'_> {
                         end = self.receive(&mut buffer, 0).await?;
                     }
                 }
+                Parsed::Complete if work.head.status >= 400 && self.is_intercepted(&work.head) => {
+                    return Ok(Replaced::begin(&work.head, &mut buffer[..end]));
+                }
                 Parsed::Complete => return self.relay(work, buffer, end).await,
             }
         }
@@ -90,13 +123,20 @@ impl Download<'_> {
         if self.progress.upload.get() == Uploading::Whole {
             self.progress.phase.set(Phase::FirstByte);
         }
-        let ready = std::future::poll_fn(|context| {
+        self.more().await.map_err(|lost| lost.failure(read_failure))?;
+        Ok(engine::buffer())
+    }
+
+    /// Until the upstream has something to say, or the client is known to be gone: then nobody
+    /// wants to hear it.
+    async fn more(&self) -> Result<(), Lost> {
+        std::future::poll_fn(|context| {
             if let Poll::Ready(result) = self.upstream.poll_ready(context, Side::Read) {
-                return Poll::Ready(result.map_err(|error| read_failure(&error)));
+                return Poll::Ready(result.map_err(Lost::Upstream));
             }
-            self.client.socket.poll_broken(context).map(|()| Err(Failure::ClientClosed))
-        });
-        ready.await.map(|()| engine::buffer())
+            self.client.socket.poll_broken(context).map(|()| Err(Lost::Client))
+        })
+        .await
     }
 
     /// Reads head bytes behind those that are there: a head is refused long before there is no
@@ -124,6 +164,11 @@ impl Download<'_> {
             return Err(Failure::UpstreamMalformed);
         }
         Ok(parsed)
+    }
+
+    fn is_intercepted(&self, head: &ResponseHead) -> bool {
+        let page = self.plan.error_page(Some(self.route), head.status);
+        page.is_some_and(|page| page.intercepts)
     }
 
     /// 100, 103 and the like go to who can understand them (RFC 9110 section 15.2).
@@ -181,13 +226,14 @@ impl Download<'_> {
         if first? {
             drop(buffer);
         } else {
+            self.meter.count();
             self.body(&mut work, buffer, &mut decoder, framing).await?;
         }
         if by_closing {
             self.client.socket.set_reset_on_close(false);
         }
-        let promised = work.head.keep_alive_seconds.map(|s| Duration::from_secs(u64::from(s)));
-        Ok(Downloaded { upstream: work.head.keep, client: keep, promised })
+        let (upstream, promised) = (work.head.keep, work.head.promised());
+        Ok(Downloaded { upstream, client: keep, promised, replaced: None })
     }
 
     /// Sends what `out` holds and the body bytes among `received`. True at the end of the body.
@@ -250,7 +296,7 @@ impl Download<'_> {
             set_deadline(self.upstream, self.progress, &self.timeouts);
             if self.upstream.is_quiet() || buffer.len() < self.buffer_bytes() {
                 drop(buffer);
-                self.upstream.ready(Side::Read).await.map_err(|error| body_failure(&error))?;
+                self.more().await.map_err(|lost| lost.failure(body_failure))?;
                 buffer = self.buffer();
             }
             let room = relay_room(&buffer);
@@ -262,6 +308,7 @@ impl Download<'_> {
             if self.piece(work, decoder, framing, &mut buffer[..received]).await? {
                 return Ok(());
             }
+            self.meter.count();
             turns += 1;
             if turns % limits::IO_PER_TURN == 0 {
                 engine::yield_now().await;
@@ -275,6 +322,9 @@ impl Download<'_> {
         let (mut left, mut turns) = (left, 0);
         while left != Left::Bytes(0) {
             set_deadline(self.upstream, self.progress, &self.timeouts);
+            if self.upstream.is_quiet() {
+                self.more().await.map_err(|lost| lost.failure(body_failure))?;
+            }
             let taken = carrier.take(self.upstream, left.most()).await;
             let taken = taken.map_err(|error| body_failure(&error))?;
             match left {
@@ -289,6 +339,7 @@ impl Download<'_> {
             let given = carrier.give(&self.client.socket, timeouts.write, keeps_up).await;
             note_sent(given, taken, timeouts, self.progress)?;
             self.progress.body_sent.set(self.progress.body_sent.get() + taken as u64);
+            self.meter.count();
             turns += 1;
             if turns % limits::IO_PER_TURN == 0 {
                 engine::yield_now().await;

@@ -119,6 +119,7 @@ impl Exchange {
             head: Some(open.begin),
             admitted: ours(self.marks.admitted),
             connected: ours(self.marks.connected),
+            uploaded: ours(self.progress.uploaded.get()),
             first_byte: ours(self.marks.first_byte),
         };
         let (spans, _) = marks.timings(engine::precise_now()).micros();
@@ -127,7 +128,7 @@ impl Exchange {
         trace.ended.push(Attempt {
             span_id: trace.attempt_id,
             begin: u64::try_from(begin.as_micros()).unwrap_or(u64::MAX),
-            spans: [spans[1], spans[2], spans[3], spans[4]],
+            spans: [spans[1], spans[2], spans[3], spans[4], spans[5]],
             endpoint: open.endpoint,
             reused: open.reused,
             status: if answered { self.progress.status.get() } else { 0 },

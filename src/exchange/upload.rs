@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{self, SendError, Side, Socket};
 use crate::exchange::Progress;
 use crate::exchange::carry::Carrier;
+use crate::exchange::count::Meter;
 use crate::exchange::failure::Failure;
 use crate::exchange::relay::frame;
 use crate::http::head::{Framing, RequestHead};
@@ -95,8 +96,9 @@ impl Upload {
         input: &mut Input,
         upstream: &Socket,
         plan: &Plan,
-        progress: &Progress,
+        meter: Meter<'_>,
     ) -> Result<(), UploadFailure> {
+        let progress = meter.progress;
         let (mut out, mut tail) = (Vec::new(), Vec::new());
         let mut turns = 0;
         while !self.is_long() {
@@ -117,12 +119,13 @@ impl Upload {
                 progress.received.set(progress.received.get() - next);
                 return Ok(());
             }
+            meter.count();
             turns += 1;
             if turns % limits::IO_PER_TURN == 0 {
                 engine::yield_now().await;
             }
         }
-        self.carry(client, upstream, plan, progress).await
+        self.carry(client, upstream, plan, meter).await
     }
 
     /// A long body of known length goes on unread. (A chunked one does not: where it ends is found
@@ -136,8 +139,9 @@ impl Upload {
         client: &Client,
         upstream: &Socket,
         plan: &Plan,
-        progress: &Progress,
+        meter: Meter<'_>,
     ) -> Result<(), UploadFailure> {
+        let progress = meter.progress;
         let Framing::Length(length) = self.framing else { unreachable!("only those are long") };
         let mut carrier = Carrier::new();
         let mut turns = 0;
@@ -155,6 +159,7 @@ impl Upload {
                 .give(upstream, plan.timeouts.write, |_| true)
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
+            meter.count();
             turns += 1;
             if turns % limits::IO_PER_TURN == 0 {
                 engine::yield_now().await;

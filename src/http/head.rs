@@ -1,6 +1,8 @@
 //! A head: where everything lies in the bytes that came. It owns no bytes, so that the buffer can
 //! be lent from the core's pool; every accessor takes the bytes it was parsed from.
 
+use std::time::Duration;
+
 use crate::http::headers::HeaderId;
 
 /// A range of the bytes that a head was parsed from.
@@ -202,6 +204,11 @@ pub struct ResponseHead {
 }
 
 impl ResponseHead {
+    /// How long the upstream says to keep the connection.
+    pub(crate) fn promised(&self) -> Option<Duration> {
+        self.keep_alive_seconds.map(|seconds| Duration::from_secs(u64::from(seconds)))
+    }
+
     /// For another response: needed only when an incomplete one was given up.
     pub fn clear(&mut self) {
         let mut lines = std::mem::take(&mut self.lines);

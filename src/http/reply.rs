@@ -18,6 +18,8 @@ pub struct Reply<'a> {
     pub content_type: &'a str,
     pub body: Cow<'a, [u8]>,
     pub extra: Extra,
+    /// Another `Accept` would have had another body: caches must know (RFC 9110 12.5.5).
+    pub varies: bool,
 }
 
 /// The one header line that a kind of reply has and others have not.
@@ -31,6 +33,8 @@ pub enum Extra {
     Location(Vec<u8>),
     /// The body holds what the client sent: no browser may take it for a page.
     NoSniff,
+    /// Names and values, of a response of the upstream that this one replaces.
+    Lines(Vec<(Vec<u8>, Vec<u8>)>),
 }
 
 /// What goes with the body.
@@ -66,12 +70,8 @@ impl<'a> Reply<'a> {
             None if failure == Failure::MethodRefused => Extra::Allow,
             None => Extra::None,
         };
-        Some(Reply {
-            status: row.status,
-            content_type: "application/json",
-            body: Cow::Owned(error_body(row.code, row.message, request_id, at)),
-            extra,
-        })
+        let body = error_body(row.code, row.message, request_id, at);
+        Some(Reply { extra, ..Reply::json(row.status, body) })
     }
 
     pub fn json(status: u16, body: Vec<u8>) -> Reply<'static> {
@@ -80,6 +80,7 @@ impl<'a> Reply<'a> {
             content_type: "application/json",
             body: Cow::Owned(body),
             extra: Extra::None,
+            varies: false,
         }
     }
 
@@ -89,6 +90,7 @@ impl<'a> Reply<'a> {
             content_type: &respond.content_type,
             body: Cow::Borrowed(&respond.body),
             extra: Extra::None,
+            varies: false,
         }
     }
 
@@ -104,6 +106,7 @@ impl<'a> Reply<'a> {
             content_type: "",
             body: Cow::Borrowed(b""),
             extra: Extra::Location(location(&redirect.location, authority, path, query)),
+            varies: false,
         }
     }
 
@@ -118,7 +121,8 @@ impl<'a> Reply<'a> {
         } else {
             ("text/plain; charset=utf-8", echo_text(head, bytes))
         };
-        Reply { status: 200, content_type, body: Cow::Owned(body), extra: Extra::NoSniff }
+        let (body, extra) = (Cow::Owned(body), Extra::NoSniff);
+        Reply { status: 200, content_type, body, extra, varies: false }
     }
 
     /// Appends the whole reply.
@@ -166,6 +170,9 @@ impl<'a> Reply<'a> {
             (Keep::Open, Version::Http11) => {}
         }
         self.encode_extra(edits, out);
+        if self.varies {
+            ours(edits, b"Vary", b"Accept", out);
+        }
         ours(edits, b"X-Request-Id", sending.request_id, out);
         ours(edits, b"X-Proxy-ID", sending.proxy_id.as_bytes(), out);
         for (name, value) in edits.set.iter().chain(&edits.add) {
@@ -187,6 +194,9 @@ impl<'a> Reply<'a> {
             }
             Extra::Location(location) => ours(edits, b"Location", location, out),
             Extra::NoSniff => ours(edits, b"X-Content-Type-Options", b"nosniff", out),
+            Extra::Lines(lines) => {
+                lines.iter().for_each(|(name, value)| ours(edits, name, value, out));
+            }
         }
     }
 }
@@ -385,7 +395,7 @@ mod tests {
 
     fn plain(status: u16, body: &'static str) -> Reply<'static> {
         let body = Cow::Borrowed(body.as_bytes());
-        Reply { status, content_type: "text/plain", body, extra: Extra::None }
+        Reply { status, content_type: "text/plain", body, extra: Extra::None, varies: false }
     }
 
     fn edits(remove: &[&str], set: &[(&str, &str)], add: &[(&str, &str)]) -> HeaderEdits {
@@ -529,9 +539,11 @@ mod tests {
         let (authority, path, query) = (authority.as_bytes(), path.as_bytes(), query.as_bytes());
         match Reply::redirect(&redirect, authority, path, query).extra {
             Extra::Location(location) => String::from_utf8(location).unwrap(),
-            extra @ (Extra::None | Extra::Allow | Extra::RetryAfter(_) | Extra::NoSniff) => {
-                panic!("{extra:?}")
-            }
+            extra @ (Extra::None
+            | Extra::Allow
+            | Extra::RetryAfter(_)
+            | Extra::NoSniff
+            | Extra::Lines(_)) => panic!("{extra:?}"),
         }
     }
 

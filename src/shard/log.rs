@@ -30,6 +30,8 @@ pub(crate) struct AccessLines {
     /// A task looks for room.
     looking: Cell<bool>,
     waiting: RefCell<Vec<Waker>>,
+    /// How often all that waited were woken: whoever waits since then is in the list once.
+    woken: Cell<u64>,
 }
 
 struct Lines {
@@ -49,6 +51,7 @@ impl AccessLines {
             blocked: Cell::new(false),
             looking: Cell::new(false),
             waiting: RefCell::default(),
+            woken: Cell::new(0),
         }
     }
 
@@ -101,6 +104,7 @@ impl AccessLines {
         match offered {
             Offered::Settled => {
                 if self.blocked.replace(false) {
+                    self.woken.set(self.woken.get() + 1);
                     self.waiting.take().into_iter().for_each(Waker::wake);
                 }
             }
@@ -116,13 +120,13 @@ impl AccessLines {
         if !self.looking.replace(true) {
             engine::spawn(look_for_room(Rc::clone(shard)));
         }
+        let mut waits_since = None;
         std::future::poll_fn(|context| {
             if !self.blocked.get() {
                 return Poll::Ready(());
             }
-            let mut waiting = self.waiting.borrow_mut();
-            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
-                waiting.push(context.waker().clone());
+            if waits_since.replace(self.woken.get()) != Some(self.woken.get()) {
+                self.waiting.borrow_mut().push(context.waker().clone());
             }
             Poll::Pending
         })

@@ -36,6 +36,7 @@ use crate::shard::rejected::Rejections;
 use crate::shard::series::{ListenerCells, Series};
 use crate::shard::spans::Spans;
 use crate::shard::workspace::Workspaces;
+use crate::telemetry::exemplars;
 use crate::telemetry::health::Health;
 use crate::telemetry::tap::Tapping;
 
@@ -62,6 +63,7 @@ pub(crate) struct Shard {
     pub(crate) life: Life,
     pub(crate) connections: Connections,
     pub(crate) rejections: Rejections,
+    pub(crate) exemplars: exemplars::Kept,
     /// What the control core says of the process, when listeners are asked.
     pub(crate) health: RefCell<Health>,
 }
@@ -107,6 +109,7 @@ pub(crate) async fn run(
         life: Life::default(),
         connections: Connections::default(),
         rejections: Rejections::default(),
+        exemplars: exemplars::Kept::default(),
         health: RefCell::default(),
     });
     let applying = Rc::clone(&shard);
@@ -220,6 +223,7 @@ impl Shard {
         let on_full = generation.plan.access_log.as_ref().map_or(OnFull::Drop, |log| log.on_full);
         self.log.install(on_full, install.log, self.all_counters.len());
         self.spans.install(install.spans, self.counters());
+        self.exemplars.forget();
         let names = generation.plan.listeners.iter().map(|listener| listener.name.as_str());
         let wanted = keys.into_iter().zip(names).zip(series.listeners);
         if self.doors.change(wanted.map(|((key, name), cells)| Wanted { key, name, cells })) {
@@ -257,6 +261,7 @@ impl Shard {
             }
             Question::Rejected => Findings::Rejected(self.rejections.list()),
             Question::ForgetRejected => Findings::Forgotten(self.rejections.forget()),
+            Question::Exemplars => Findings::Exemplars(self.exemplars.list(engine::wall_clock())),
         }
     }
 

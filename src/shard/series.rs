@@ -84,6 +84,8 @@ pub(crate) struct ClusterCells {
     pub(crate) first_byte: Times,
     /// By `Failure::index`.
     pub(crate) failures: [Counter; Failure::COUNT],
+    /// Of attempts that were followed by another, likewise.
+    pub(crate) retries: [Counter; Failure::COUNT],
     /// Connections that are open.
     pub(crate) open: Counter,
     pub(crate) opened: Counter,
@@ -99,6 +101,7 @@ impl Default for ClusterCells {
             connect: Times::default(),
             first_byte: Times::default(),
             failures: [const { Counter::new() }; Failure::COUNT],
+            retries: [const { Counter::new() }; Failure::COUNT],
             open: Counter::new(),
             opened: Counter::new(),
             reused: Counter::new(),

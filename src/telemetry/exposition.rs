@@ -3,12 +3,14 @@
 //! neither memory nor the control core's time from others.
 
 use std::io;
+use std::time::SystemTime;
 
 use crate::limits;
 use crate::plan::Bounds;
-use crate::telemetry::decimal;
+use crate::telemetry::exemplars::Exemplar;
 use crate::telemetry::metric_names::{Kind, Metric};
-use crate::telemetry::metrics::Durations;
+use crate::telemetry::metrics::{Durations, micros};
+use crate::telemetry::{decimal, trace};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -142,12 +144,14 @@ impl<O: Outlet> Page<O> {
         labels: &Labels<'_>,
         bounds: &Bounds,
         durations: &Durations,
+        exemplars: &[Option<Exemplar>],
     ) {
         let counts = &durations.buckets[..=bounds.micros().len()];
-        self.histogram(metric, labels, bounds.micros(), counts, durations.sum_micros);
+        let (bounds, sum) = (bounds.micros(), durations.sum_micros);
+        self.histogram(metric, labels, bounds, counts, sum, exemplars);
     }
 
-    /// `counts` are not cumulative; the last is of what no bound holds.
+    /// `counts` are not cumulative; the last is of what no bound holds. `exemplars` may be fewer.
     pub(crate) fn histogram(
         &mut self,
         metric: Metric,
@@ -155,6 +159,7 @@ impl<O: Outlet> Page<O> {
         bounds: &[u64],
         counts: &[u64],
         sum_micros: u64,
+        exemplars: &[Option<Exemplar>],
     ) {
         let mut total = 0;
         for (index, count) in counts.iter().enumerate() {
@@ -165,12 +170,32 @@ impl<O: Outlet> Page<O> {
             };
             let mut with_bound = labels.to_vec();
             with_bound.push(("le", &bound));
-            self.suffixed(metric, "_bucket", &with_bound, total);
+            self.series(metric, "_bucket", &with_bound);
+            decimal::integer(total, &mut self.out);
+            if let Some(Some(exemplar)) = exemplars.get(index) {
+                self.exemplar(exemplar);
+            }
+            self.out.push(b'\n');
         }
         self.series(metric, "_sum", labels);
         decimal::micros_as_seconds(sum_micros, &mut self.out);
         self.out.push(b'\n');
         self.suffixed(metric, "_count", labels, total);
+    }
+
+    /// Behind a bucket's count: the trace, how long it took, and when it ended. Text has no such
+    /// thing.
+    fn exemplar(&mut self, exemplar: &Exemplar) {
+        if self.format != Format::OpenMetrics {
+            return;
+        }
+        self.words(&[" # {trace_id=\""]);
+        trace::write_hex(&mut self.out, exemplar.trace_id, 32);
+        self.words(&["\"} "]);
+        decimal::micros_as_seconds(exemplar.micros, &mut self.out);
+        self.out.push(b' ');
+        let at = exemplar.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        decimal::micros_as_seconds(micros(at), &mut self.out);
     }
 
     /// Seconds without needless zeros; OpenMetrics asks for `1.0` where text has `1`.
@@ -300,6 +325,7 @@ pub(crate) mod tests {
                 &[250, 1_500_000, 2_000_000],
                 &[1, 2, 3, 4],
                 5,
+                &[],
             );
         };
         let name = "tls_proxy_cluster_queue_seconds";

@@ -13,6 +13,11 @@ pub fn string(bytes: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
+/// The same without the quotes, for a string that is begun and ended by others.
+pub fn inside(bytes: &[u8], out: &mut Vec<u8>) {
+    escaped(bytes, out);
+}
+
 /// Appends a member's name and colon: `"name":`. For names that are constants of ours.
 pub fn name(name: &str, out: &mut Vec<u8>) {
     debug_assert!(name.bytes().all(|byte| PLAIN[usize::from(byte)]));

@@ -216,7 +216,7 @@ pub const CLUSTER_CONNECT_SECONDS: Metric = histogram(
 pub const CLUSTER_FIRST_BYTE_SECONDS: Metric = histogram(
     "tls_proxy_cluster_first_byte_seconds",
     "cluster",
-    "From a connection at hand to the first byte of the backend's answer.",
+    "From the request sent, body and all, to the first byte of the backend's answer.",
 );
 pub const UPSTREAM_CONNECTIONS: Metric = gauge(
     "tls_proxy_upstream_connections",
@@ -230,6 +230,11 @@ pub const UPSTREAM_OPENED_TOTAL: Metric = counter(
 );
 pub const UPSTREAM_REUSED_TOTAL: Metric =
     counter("tls_proxy_upstream_reused_total", "cluster", "Attempts that found a kept connection.");
+pub const UPSTREAM_RETRIES_TOTAL: Metric = counter(
+    "tls_proxy_upstream_retries_total",
+    "cluster, reason",
+    "Attempts that failed and were followed by another, by the reason why.",
+);
 pub const UPSTREAM_WAITING: Metric =
     gauge("tls_proxy_upstream_waiting", "cluster", "Exchanges that wait for a connection now.");
 pub const ENDPOINT_REQUESTS_TOTAL: Metric = counter(
@@ -347,7 +352,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 61] = [
+pub const ALL: [Metric; 62] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -382,6 +387,7 @@ pub const ALL: [Metric; 61] = [
     UPSTREAM_CONNECTIONS,
     UPSTREAM_OPENED_TOTAL,
     UPSTREAM_REUSED_TOTAL,
+    UPSTREAM_RETRIES_TOTAL,
     UPSTREAM_WAITING,
     ENDPOINT_REQUESTS_TOTAL,
     ENDPOINT_REQUEST_DURATION_SECONDS,

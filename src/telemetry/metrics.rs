@@ -12,6 +12,7 @@ use crate::http::head::Method;
 use crate::limits;
 use crate::plan::Bounds;
 use crate::shard::series::{ClusterCells, EndpointCells, ListenerCells, RouteCells, Times};
+use crate::telemetry::exemplars::Gathered;
 use crate::telemetry::{decimal, json};
 
 // --- numbers --------------------------------------------------------------------------------
@@ -221,6 +222,8 @@ pub(crate) struct Series {
     pub(crate) endpoints: Vec<Rc<Named<EndpointCells>>>,
     /// How many of each kind are counted under `other`.
     pub(crate) folded: [(&'static str, u64); 4],
+    /// None, where nobody asked for them.
+    pub(crate) exemplars: Gathered,
 }
 
 /// What is beyond `metrics.max_series`.

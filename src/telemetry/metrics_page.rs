@@ -10,7 +10,6 @@ use hdrhistogram::Histogram;
 
 use crate::engine::Counter;
 use crate::exchange::failure::{Failure, Side};
-use crate::plan::Bounds;
 use crate::shard::series::{
     ClusterCells, EndpointCells, Exchanges, ListenerCells, RouteCells, STATUS_CLASSES, Times,
 };
@@ -32,7 +31,10 @@ pub(crate) async fn write<O: Outlet>(
 ) -> Result {
     let merged = snapshot.merged();
     totals(snapshot, &merged, series, page);
-    backend_errors(series, page).await?;
+    let errors = (names::BACKEND_ERRORS_TOTAL, "backend");
+    by_reason(errors, series, page, |cells, failure| &cells.failures[failure.index()]).await?;
+    let retries = (names::UPSTREAM_RETRIES_TOTAL, "cluster");
+    by_reason(retries, series, page, |cells, failure| &cells.retries[failure.index()]).await?;
     timeouts(&merged, page);
     page.plain(names::PANICS_TOTAL, merged.panics);
     listeners(series, page).await?;
@@ -61,13 +63,19 @@ fn totals<O: Outlet>(snapshot: &Snapshot, merged: &Counts, series: &Series, page
     answers(names::REQUESTS_TOTAL, merged, page);
     page.plain(names::BYTES_IN_TOTAL, merged.bytes_in);
     page.plain(names::BYTES_OUT_TOTAL, merged.bytes_out);
-    page.header(names::REQUEST_DURATION_SECONDS);
-    page.durations(names::REQUEST_DURATION_SECONDS, &[], &series.bounds, &merged.durations);
+    requests(names::REQUEST_DURATION_SECONDS, merged, series, page);
     page.header(names::FAILURES_TOTAL);
     for (reason, failure, count) in reasons(merged) {
         let labels = [("reason", reason), ("side", failure.side().label())];
         page.sample(names::FAILURES_TOTAL, &labels, count);
     }
+}
+
+/// Of the whole process.
+fn requests<O: Outlet>(metric: Metric, merged: &Counts, series: &Series, page: &mut Page<O>) {
+    page.header(metric);
+    let exemplars = series.exemplars.of(&[]);
+    page.durations(metric, &[], &series.bounds, &merged.durations, exemplars);
 }
 
 /// All of them, zeros too: a series that begins with its first error shows no increase.
@@ -112,16 +120,20 @@ fn answers<O: Outlet>(metric: Metric, counts: &Counts, page: &mut Page<O>) {
 }
 
 /// Those that have happened: clusters times reasons are many.
-async fn backend_errors<O: Outlet>(series: &Series, page: &mut Page<O>) -> Result {
-    page.header(names::BACKEND_ERRORS_TOTAL);
+async fn by_reason<O: Outlet>(
+    (metric, label): (Metric, &str),
+    series: &Series,
+    page: &mut Page<O>,
+    of: impl Fn(&ClusterCells, Failure) -> &Counter,
+) -> Result {
+    page.header(metric);
     for cluster in &series.clusters {
         let upstream = |failure: &Failure| failure.side() == Side::Upstream;
         for failure in Failure::ALL.into_iter().filter(upstream) {
-            let count = cluster.sum(|cells| &cells.failures[failure.index()]);
+            let count = cluster.sum(|cells| of(cells, failure));
             if count > 0 {
-                let labels =
-                    [("backend", cluster.labels[0].1.as_str()), ("reason", reason(failure))];
-                page.sample(names::BACKEND_ERRORS_TOTAL, &labels, count);
+                let labels = [(label, cluster.labels[0].1.as_str()), ("reason", reason(failure))];
+                page.sample(metric, &labels, count);
             }
         }
         page.breathe().await?;
@@ -136,6 +148,8 @@ enum Of<T> {
     Sum(fn(&T) -> &Counter),
     Open(fn(&T) -> &Counter),
     Statuses(fn(&T) -> &Exchanges),
+    /// Of whole exchanges: these have exemplars.
+    Requests(fn(&T) -> &Exchanges),
     Durations(fn(&T) -> &Times),
 }
 
@@ -144,7 +158,7 @@ async fn family<T, O: Outlet>(
     metric: Metric,
     things: &[Rc<Named<T>>],
     of: Of<T>,
-    bounds: &Bounds,
+    series: &Series,
     page: &mut Page<O>,
 ) -> Result {
     page.header(metric);
@@ -154,8 +168,13 @@ async fn family<T, O: Outlet>(
         match of {
             Of::Sum(cell) => page.sample(metric, &labels, thing.sum(cell)),
             Of::Open(cell) => page.sample(metric, &labels, thing.open(cell)),
+            Of::Requests(exchanges) => {
+                let durations = thing.durations(|cells| &exchanges(cells).durations);
+                let exemplars = series.exemplars.of(&thing.labels);
+                page.durations(metric, &labels, &series.bounds, &durations, exemplars);
+            }
             Of::Durations(times) => {
-                page.durations(metric, &labels, bounds, &thing.durations(times));
+                page.durations(metric, &labels, &series.bounds, &thing.durations(times), &[]);
             }
             Of::Statuses(exchanges) => {
                 for (class, label) in CLASSES.iter().enumerate() {
@@ -174,58 +193,52 @@ async fn family<T, O: Outlet>(
 const CLASSES: [&str; STATUS_CLASSES] = ["000", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 async fn listeners<O: Outlet>(series: &Series, page: &mut Page<O>) -> Result {
-    let (all, bounds) = (&series.listeners, &series.bounds);
+    let all = &series.listeners;
     let sums: [(Metric, Of<ListenerCells>); 6] = [
         (names::LISTENER_CONNECTIONS_TOTAL, Of::Sum(|cells| &cells.accepted)),
         (names::LISTENER_CONNECTIONS_ACTIVE, Of::Open(|cells| &cells.open)),
         (names::LISTENER_REQUESTS_TOTAL, Of::Statuses(|cells| &cells.traffic.exchanges)),
         (names::LISTENER_BYTES_IN_TOTAL, Of::Sum(|cells| &cells.traffic.bytes_in)),
         (names::LISTENER_BYTES_OUT_TOTAL, Of::Sum(|cells| &cells.traffic.bytes_out)),
-        (
-            names::LISTENER_REQUEST_DURATION_SECONDS,
-            Of::Durations(|cells| &cells.traffic.exchanges.durations),
-        ),
+        (names::LISTENER_REQUEST_DURATION_SECONDS, Of::Requests(|cells| &cells.traffic.exchanges)),
     ];
     for (metric, of) in sums {
-        family(metric, all, of, bounds, page).await?;
+        family(metric, all, of, series, page).await?;
     }
     Ok(())
 }
 
 async fn routes<O: Outlet>(series: &Series, page: &mut Page<O>) -> Result {
-    let (all, bounds) = (&series.routes, &series.bounds);
+    let all = &series.routes;
     let families: [(Metric, Of<RouteCells>); 4] = [
         (names::ROUTE_REQUESTS_TOTAL, Of::Statuses(|cells| &cells.exchanges)),
         (names::ROUTE_BYTES_IN_TOTAL, Of::Sum(|cells| &cells.bytes_in)),
         (names::ROUTE_BYTES_OUT_TOTAL, Of::Sum(|cells| &cells.bytes_out)),
-        (names::ROUTE_REQUEST_DURATION_SECONDS, Of::Durations(|cells| &cells.exchanges.durations)),
+        (names::ROUTE_REQUEST_DURATION_SECONDS, Of::Requests(|cells| &cells.exchanges)),
     ];
     for (metric, of) in families {
-        family(metric, all, of, bounds, page).await?;
+        family(metric, all, of, series, page).await?;
     }
     Ok(())
 }
 
 async fn clusters<O: Outlet>(series: &Series, page: &mut Page<O>) -> Result {
-    let (all, bounds) = (&series.clusters, &series.bounds);
+    let all = &series.clusters;
     let families: [(Metric, Of<ClusterCells>); 5] = [
         (names::CLUSTER_REQUESTS_TOTAL, Of::Statuses(|cells| &cells.exchanges)),
-        (
-            names::CLUSTER_REQUEST_DURATION_SECONDS,
-            Of::Durations(|cells| &cells.exchanges.durations),
-        ),
+        (names::CLUSTER_REQUEST_DURATION_SECONDS, Of::Requests(|cells| &cells.exchanges)),
         (names::CLUSTER_QUEUE_SECONDS, Of::Durations(|cells| &cells.queue)),
         (names::CLUSTER_CONNECT_SECONDS, Of::Durations(|cells| &cells.connect)),
         (names::CLUSTER_FIRST_BYTE_SECONDS, Of::Durations(|cells| &cells.first_byte)),
     ];
     for (metric, of) in families {
-        family(metric, all, of, bounds, page).await?;
+        family(metric, all, of, series, page).await?;
     }
     Ok(())
 }
 
 async fn pools<O: Outlet>(series: &Series, page: &mut Page<O>) -> Result {
-    let (all, bounds) = (&series.clusters, &series.bounds);
+    let all = &series.clusters;
     let families: [(Metric, Of<ClusterCells>); 4] = [
         (names::UPSTREAM_CONNECTIONS, Of::Open(|cells| &cells.open)),
         (names::UPSTREAM_OPENED_TOTAL, Of::Sum(|cells| &cells.opened)),
@@ -233,24 +246,21 @@ async fn pools<O: Outlet>(series: &Series, page: &mut Page<O>) -> Result {
         (names::UPSTREAM_WAITING, Of::Open(|cells| &cells.waiting)),
     ];
     for (metric, of) in families {
-        family(metric, all, of, bounds, page).await?;
+        family(metric, all, of, series, page).await?;
     }
     Ok(())
 }
 
 async fn endpoints<O: Outlet>(series: &Series, page: &mut Page<O>) -> Result {
-    let (all, bounds) = (&series.endpoints, &series.bounds);
+    let all = &series.endpoints;
     let families: [(Metric, Of<EndpointCells>); 4] = [
         (names::ENDPOINT_REQUESTS_TOTAL, Of::Statuses(|cells| &cells.exchanges)),
-        (
-            names::ENDPOINT_REQUEST_DURATION_SECONDS,
-            Of::Durations(|cells| &cells.exchanges.durations),
-        ),
+        (names::ENDPOINT_REQUEST_DURATION_SECONDS, Of::Requests(|cells| &cells.exchanges)),
         (names::ENDPOINT_CONNECTIONS, Of::Open(|cells| &cells.open)),
         (names::ENDPOINT_CONNECT_FAILURES_TOTAL, Of::Sum(|cells| &cells.connect_failures)),
     ];
     for (metric, of) in families {
-        family(metric, all, of, bounds, page).await?;
+        family(metric, all, of, series, page).await?;
     }
     Ok(())
 }
@@ -304,7 +314,7 @@ async fn cores<O: Outlet>(snapshot: &Snapshot, page: &mut Page<O>) -> Result {
     for (labels, core) in cores() {
         let counts = lags(&core.loop_lag);
         let metric = names::CORE_LOOP_LAG_SECONDS;
-        page.histogram(metric, &labels, LAGS, &counts, core.loop_lag_micros);
+        page.histogram(metric, &labels, LAGS, &counts, core.loop_lag_micros, &[]);
         page.breathe().await?;
     }
     Ok(())
@@ -345,8 +355,7 @@ fn own<O: Outlet>(snapshot: &Snapshot, page: &mut Page<O>) {
 
 async fn compatible<O: Outlet>(merged: &Counts, series: &Series, page: &mut Page<O>) -> Result {
     answers(names::HTTP_REQUESTS_TOTAL, merged, page);
-    page.header(names::HTTP_REQUEST_DURATION_SECONDS);
-    page.durations(names::HTTP_REQUEST_DURATION_SECONDS, &[], &series.bounds, &merged.durations);
+    requests(names::HTTP_REQUEST_DURATION_SECONDS, merged, series, page);
     page.plain(names::HTTP_BYTES_IN_TOTAL, merged.bytes_in);
     page.plain(names::HTTP_BYTES_OUT_TOTAL, merged.bytes_out);
     page.header(names::HTTP_ERRORS_TOTAL);
@@ -370,7 +379,9 @@ mod tests {
 
     use super::*;
     use crate::exchange::record::Timings;
+    use crate::plan::Bounds;
     use crate::shard::series::{Phases, Taken};
+    use crate::telemetry::exemplars::{Exemplar, Gathered, Kept, Subject};
     use crate::telemetry::exposition::Format;
     use crate::telemetry::exposition::tests::{Whole, ready};
     use crate::telemetry::metric_names::Kind;
@@ -390,6 +401,7 @@ mod tests {
             clusters: vec![named(&[("cluster", "orders")])],
             endpoints: vec![named(&[("cluster", "orders"), ("endpoint", "10.0.0.1:80")])],
             folded: [("listener", 0), ("cluster", 0), ("route", 2), ("endpoint", 0)],
+            exemplars: Gathered::default(),
         };
         let taken = |millis| Taken::new(&series.bounds, Duration::from_millis(millis));
         for core in 0..2 {
@@ -402,6 +414,7 @@ mod tests {
             let cells: &ClusterCells = &series.clusters[0].cells[core];
             cells.failures[Failure::ConnectRefused.index()].add(2);
             cells.failures[Failure::FirstByteTimeout.index()].add(1);
+            cells.retries[Failure::ConnectRefused.index()].add(3);
             let timings = Timings {
                 queue: Duration::from_micros(3),
                 connect: Duration::from_millis(4),
@@ -455,6 +468,39 @@ mod tests {
                 assert!(page.contains(&format!("\n{}", metric.name)), "{name} has a sample");
             }
             assert_eq!(page.matches("# TYPE").count(), shown.len());
+        }
+    }
+
+    #[test]
+    fn exemplars_stand_behind_their_buckets_of_request_durations_and_in_openmetrics_only() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_250_000);
+        let exemplar = Exemplar { trace_id: 0xabc, micros: 11_500, at };
+        let endpoint = "10.0.0.1:80".parse().unwrap();
+        let kept = Kept::default();
+        for subject in [
+            Subject::Process,
+            Subject::Listener("edge".to_owned()),
+            Subject::Route("orders".to_owned()),
+            Subject::Cluster("orders".to_owned()),
+            Subject::Endpoint("orders".to_owned(), endpoint),
+        ] {
+            kept.keep(subject, 2, exemplar);
+        }
+        let mut gathered = Gathered::default();
+        gathered.add(kept.list(at));
+        let series = Series { exemplars: gathered, ..sample_series() };
+        for (format, count) in [(Format::OpenMetrics, 6), (Format::Text, 0)] {
+            let mut page = Page::new(format, Whole::default());
+            ready(write(&sample_snapshot(), &series, true, &mut page)).unwrap();
+            let page = String::from_utf8(ready(page.end()).unwrap().text).unwrap();
+            let shown: Vec<&str> = page.lines().filter(|line| line.contains(" # {")).collect();
+            assert_eq!(shown.len(), count, "{shown:#?}");
+            let trace = "# {trace_id=\"00000000000000000000000000000abc\"} 0.011500 \
+                         1700000000.250000";
+            for line in shown {
+                assert!(line.contains("request_duration_seconds_bucket{"), "{line}");
+                assert!(line.contains("le=\"0.1\"}") && line.ends_with(trace), "{line}");
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod audit_log;
 pub mod decimal;
+pub mod exemplars;
 pub(crate) mod exposition;
 pub mod health;
 pub mod json;

@@ -20,7 +20,7 @@ pub(super) struct Endpoints {
 }
 
 pub(crate) struct Endpoint {
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     pub(super) idle: RefCell<Vec<Kept>>,
     pub(super) open: Cell<u32>,
     series: RefCell<Shared<EndpointCells>>,

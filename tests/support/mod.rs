@@ -33,6 +33,6 @@ pub use snapshot::{difference, snapshot};
 
 use std::time::Duration;
 
-/// How long anything in a test may wait for anything: a test that hangs says nothing. What waits this
-/// long has failed; nothing else may depend on it, so it is long enough for a busy machine.
+/// How long anything in a test may wait for anything: a test that hangs says nothing. What waits
+/// this long has failed; nothing else may depend on it, so it is long enough for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);

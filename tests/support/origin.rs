@@ -259,9 +259,9 @@ impl Origin {
         format!("http://{}{path}", self.address)
     }
 
-    /// Connections established since the start: all of them, even if this machine has not got round
-    /// to accepting the last ones. They are accepted in their order, so once a connection of our own
-    /// was, those before it were too.
+    /// Connections established since the start: all of them, even if this machine has not got
+    /// round to accepting the last ones. They are accepted in their order, so once a connection of
+    /// our own was, those before it were too.
     pub fn connections_accepted(&self) -> usize {
         let mut probes = lock(&self.shared.probes);
         let probe = TcpStream::connect(self.address).expect("the origin accepts");

@@ -20,17 +20,22 @@ pub struct Prometheus {
 impl Prometheus {
     /// `config` is its whole configuration; `rules` are files beside it: name and text.
     pub fn start(config: &str, rules: &[(&str, &str)]) -> Self {
+        Self::start_with(&[], config, rules)
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(arguments: &[&str], config: &str, rules: &[(&str, &str)]) -> Self {
         // It says nowhere which port it got for 0, and before it binds another one somebody may be
         // faster.
         for _ in 0..5 {
-            if let Some(prometheus) = Self::try_start(config, rules) {
+            if let Some(prometheus) = Self::try_start(arguments, config, rules) {
                 return prometheus;
             }
         }
         panic!("prometheus does not start");
     }
 
-    fn try_start(config: &str, rules: &[(&str, &str)]) -> Option<Self> {
+    fn try_start(arguments: &[&str], config: &str, rules: &[(&str, &str)]) -> Option<Self> {
         let directory = TempDir::new();
         let config = directory.write("prometheus.yml", config);
         for (name, text) in rules {
@@ -43,6 +48,7 @@ impl Prometheus {
             .arg(format!("--storage.tsdb.path={}", directory.path().join("data").display()))
             .arg(format!("--web.listen-address={address}"))
             .arg("--log.level=warn")
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr)

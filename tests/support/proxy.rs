@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -46,6 +47,16 @@ impl Proxy {
         let config = directory.write("corelane.toml", toml);
         let arguments = ["run", "--config", &config.display().to_string()].map(str::to_owned);
         Self::spawn(binary, &arguments, directory, &bound_names(toml), &[])
+    }
+
+    /// Runs `corelane run --config FILE` with a file of this name, in any syntax; `names` are what
+    /// it binds.
+    pub fn start_file(file: &str, text: &str, names: &[&str]) -> Self {
+        let directory = TempDir::new();
+        let config = directory.write(file, text).display().to_string();
+        let arguments = ["run", "--config", &config].map(str::to_owned);
+        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        Self::spawn(&Self::binary(), &arguments, directory, &names, &[])
     }
 
     /// Runs `corelane run --config FILE` with variables of the environment and more arguments.
@@ -110,13 +121,13 @@ impl Proxy {
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("stderr is piped");
         let copy = Arc::clone(&log);
-        thread::spawn(move || copy_lines(stderr, &copy));
+        let reader = thread::spawn(move || copy_lines(stderr, &copy));
         let mut proxy = Self { child, directory, log, listening: Vec::new() };
-        proxy.wait_until_listening(names);
+        proxy.wait_until_listening(names, &reader);
         proxy
     }
 
-    fn wait_until_listening(&mut self, names: &[String]) {
+    fn wait_until_listening(&mut self, names: &[String], reader: &JoinHandle<()>) {
         let mut exited = None;
         let all = eventually(|| {
             exited = self.child.try_wait().expect("a child can be asked");
@@ -126,7 +137,7 @@ impl Proxy {
             exited.is_some() || (traffic && names.iter().all(listens))
         });
         if let Some(status) = exited {
-            thread::sleep(Duration::from_millis(50)); // for the last lines of its log
+            eventually(|| reader.is_finished()); // it has the last lines of the log too
             panic!("the proxy ended at its start ({status}):\n{}", self.log());
         }
         assert!(all, "{names:?} should listen, but {:?} does:\n{}", self.listening, self.log());
@@ -241,7 +252,8 @@ impl Proxy {
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// Everything that it wrote to stderr.
+    /// What it wrote to stderr, as far as that was read: a line may come later than what it tells
+    /// of. Who wants one that is to come waits for it.
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }

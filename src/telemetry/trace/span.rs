@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::exchange::record::Record;
+use crate::exchange::record::{Record, Timings};
 use crate::limits::TRACE_FIELD_BYTES_MAX;
 
 /// Which span of which trace an exchange is.
@@ -26,7 +26,7 @@ pub struct Attempt {
     /// Since the begin of the exchange, in microseconds.
     pub begin: u64,
     /// Queue, connect, first byte and body, in microseconds, one after the other.
-    pub spans: [u64; 4],
+    pub spans: [u64; Timings::SPANS - 1],
     /// Without one, none was found.
     pub endpoint: Option<SocketAddr>,
     pub reused: bool,
@@ -42,7 +42,7 @@ pub struct Exchange<'a> {
     pub identity: Identity,
     pub end_nanos: u64,
     /// Head, queue, connect, first byte and body: those of the access log.
-    pub micros: [u64; 5],
+    pub micros: [u64; Timings::SPANS],
     pub status: u16,
     pub peer: SocketAddr,
     pub client: IpAddr,
@@ -64,7 +64,7 @@ pub struct Exchange<'a> {
 pub struct Told<'a> {
     pub span_id: u64,
     pub begin: u64,
-    pub spans: [u64; 4],
+    pub spans: [u64; Timings::SPANS - 1],
     pub endpoint: Option<SocketAddr>,
     pub reused: bool,
     pub status: u16,
@@ -378,15 +378,21 @@ const KNOWN_METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
 
 /// In microseconds; they add up to the span.
-const SERVER_SPANS: [&str; 5] = [
+const SERVER_SPANS: [&str; Timings::SPANS] = [
     "corelane.head_us",
     "corelane.queue_us",
     "corelane.connect_us",
+    "corelane.upload_us",
     "corelane.first_byte_us",
     "corelane.body_us",
 ];
-const CLIENT_SPANS: [&str; 4] =
-    ["corelane.queue_us", "corelane.connect_us", "corelane.first_byte_us", "corelane.body_us"];
+const CLIENT_SPANS: [&str; Timings::SPANS - 1] = [
+    "corelane.queue_us",
+    "corelane.connect_us",
+    "corelane.upload_us",
+    "corelane.first_byte_us",
+    "corelane.body_us",
+];
 
 /// What is empty or 0 is not there.
 #[derive(Default)]
@@ -441,7 +447,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::exchange::failure::Failure;
-    use crate::exchange::record::{Phase, Timings};
+    use crate::exchange::record::Phase;
 
     pub(crate) const IDENTITY: Identity = Identity {
         trace_id: 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736,
@@ -476,6 +482,7 @@ pub(crate) mod tests {
                 head: micros(10),
                 queue: micros(20),
                 connect: micros(30),
+                upload: micros(0),
                 first_byte: micros(40),
                 body: micros(50),
                 total: micros(150),
@@ -493,7 +500,7 @@ pub(crate) mod tests {
         Attempt {
             span_id: 0xaa,
             begin: 12,
-            spans: [1, 2, 0, 0],
+            spans: [1, 2, 0, 0, 0],
             endpoint: None,
             reused: false,
             status: 0,
@@ -502,7 +509,7 @@ pub(crate) mod tests {
         Attempt {
             span_id: 0xbb,
             begin: 15,
-            spans: [1, 2, 3, 4],
+            spans: [1, 2, 0, 3, 4],
             endpoint: Some(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 8080)),
             reused: true,
             status: 200,
@@ -524,12 +531,12 @@ pub(crate) mod tests {
         let bytes = batch();
         let mut rest = &bytes[..];
         let first = decode(&mut rest).unwrap();
-        assert_eq!((first.identity, first.micros), (IDENTITY, [10, 20, 30, 40, 50]));
+        assert_eq!((first.identity, first.micros), (IDENTITY, [10, 20, 30, 0, 40, 50]));
         assert_eq!((first.peer, first.client), (record().peer, record().client));
         assert_eq!((&*first.path, &*first.user_agent), ("/a", "bad\u{fffd}\"agent\n"));
         assert_eq!(first.attempts.len(), 2);
         assert_eq!(first.attempts[1].endpoint, ATTEMPTS[1].endpoint);
-        assert_eq!((first.attempts[1].begin, first.attempts[1].spans), (15, [1, 2, 3, 4]));
+        assert_eq!((first.attempts[1].begin, first.attempts[1].spans), (15, [1, 2, 0, 3, 4]));
         assert_eq!(decode(&mut rest).unwrap().status, 204);
         assert_eq!((decode(&mut rest), rest.len()), (None, 0));
     }
