@@ -5,6 +5,10 @@
 
 /// Of a header, or of a parameter of a query or a form.
 pub fn is_secret(name: &[u8]) -> bool {
+    // Many keys of queries are a letter.
+    if name.len() < 2 {
+        return false;
+    }
     let (found, last) = looked_at(name);
     found || matches!(last.sole(), Some(b"code" | b"key"))
 }
@@ -17,9 +21,6 @@ pub fn is_secret_member(name: &[u8]) -> bool {
 /// Whether the words of a name tell, and its last two.
 fn looked_at(name: &[u8]) -> (bool, Last) {
     let mut last = Last { before: Word::NONE, word: Word::NONE };
-    if name.len() < 2 {
-        return (false, last);
-    }
     for text in Words(name) {
         let word = Word::of(text);
         if word.length == 0 {

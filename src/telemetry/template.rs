@@ -244,9 +244,8 @@ impl Variable {
             Variable::Message => escaped_or_dash(message(record.failure).as_bytes(), out),
             Variable::Method => escaped_or_dash(record.method, out),
             Variable::Path => {
-                let url = redact.url(record.target, scratch);
-                let path = url.split(|&byte| byte == b'?').next();
-                escaped_or_dash(path.unwrap_or_default(), out);
+                let path = record.target.split(|&byte| byte == b'?').next();
+                escaped_or_dash(redact.url(path.unwrap_or_default(), scratch), out);
             }
             Variable::PeerIp => ip(record.peer.ip(), out),
             Variable::Phase => out.extend_from_slice(record.phase.label().as_bytes()),
