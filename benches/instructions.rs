@@ -13,7 +13,7 @@ use corelane::http1::encode::{self, Forwarded};
 use corelane::http1::parse::{self, HeadLimits, Parsed};
 use corelane::limits;
 use corelane::telemetry::access_log;
-use corelane::telemetry::redact::{HEADERS, QUERY_KEYS, Redact};
+use corelane::telemetry::redact::Redact;
 use corelane::telemetry::settings::{AccessLog, AccessLogFormat, OnFull, Sampling};
 use corelane::telemetry::template::Template;
 
@@ -146,7 +146,7 @@ fn log_line(format: AccessLogFormat, iterations: u64) {
             .then(|| Template::parse(template).expect("its names are known")),
         request_headers: Vec::new(),
         response_headers: Vec::new(),
-        redact: Redact::new(HEADERS.into_iter(), QUERY_KEYS.into_iter()),
+        redact: Redact::USUAL,
         sampling: Sampling::ALL,
         on_full: OnFull::Drop,
         rotate: None,

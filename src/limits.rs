@@ -170,6 +170,13 @@ pub const AUDIT_LINES_MAX: usize = 256;
 /// Security events of data cores in the audit log, per second, in the whole process; each core has
 /// its share, and at least one. More are counted, and the next line says how many there were.
 pub const AUDIT_EVENTS_PER_SECOND: usize = 64;
+/// Requests that the admin API refuses at its door and the audit log tells of, per second: those of
+/// strangers, and as many again of known tokens, which strangers must not drown out. More are
+/// counted, and the next line says how many there were.
+pub const AUDIT_REFUSALS_PER_SECOND: usize = 8;
+/// Characters of what a request to the admin API asked for and was told that its audit line holds.
+/// The rest is cut, and an ellipsis says so.
+pub const AUDIT_TEXT_CHARS_MAX: usize = 300;
 /// A rotated log has at least so many bytes: a batch is never split.
 pub const ROTATE_BYTES_MIN: u64 = 64 * 1024;
 /// Most rotated files that are kept of a log.
@@ -478,9 +485,9 @@ pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const ADMIN_RATE_MIN: u64 = 16 * 1024;
 /// Largest body of an admin request. Larger is answered 413.
 pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
-/// How long a refused token waits for its 401: guessing is slow on every connection.
+/// How long a stranger waits for the answer that refuses it: guessing is slow on every connection.
 pub const ADMIN_REFUSAL_DELAY: Duration = Duration::from_millis(250);
-/// How often refused tokens are complained about in the log.
+/// How often requests that were refused at the door are complained about in the log.
 pub const ADMIN_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 /// Shortest token. Shorter is a configuration error: it could be guessed.
 pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;

@@ -10,6 +10,7 @@ use crate::http::error_page::{ErrorPage, PageTable};
 use crate::http::headers::HeaderEdits;
 use crate::limits;
 use crate::routing;
+use crate::telemetry::redact::Redact;
 pub use crate::telemetry::settings::{
     AccessLog, AccessLogFormat, AuditLog, BodyCapture, Capturing, ErrorLog, OnFull, Rotate,
     Sampling,
@@ -76,6 +77,9 @@ pub struct Plan {
     pub blacklist_path: Option<PathBuf>,
     /// Of the process's own log.
     pub log_level: log::LevelFilter,
+    /// What no operator is shown and no audit line holds: the usual secrets, and the names that
+    /// `logging.redact` adds.
+    pub secrets: Redact,
     /// The configuration with its defaults filled in, as TOML: what the admin API shows.
     pub written: String,
 }

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc;
+use std::time::Instant;
 use std::{env, fs, thread};
 
 use serde_json::{Value, json};
@@ -566,23 +567,108 @@ fn every_change_and_every_try_is_in_the_audit_log() {
     ask(&proxy, "POST", "/admin/resume", &bearer(VIEWER), "");
     ask(&proxy, "POST", "/admin/resume", &bearer("wrong"), "");
     ask(&proxy, "GET", "/admin/status", &bearer(VIEWER), "");
-    let audit = || -> Vec<Value> {
-        let log = proxy.log();
-        let lines = log.lines().filter_map(|line| line.split_once(" audit: "));
-        lines.map(|(_, line)| serde_json::from_str(line).expect("it is JSON")).collect()
-    };
-    assert!(eventually(|| audit().len() == 3), "{}", proxy.log());
-    let (lines, drained) = (audit(), "200 out of service, connections close after 3600s");
+    ask(&proxy, "GET", "/admin/status", &bearer("wrong"), "");
+    ask(&proxy, "GET", "/admin/nothing", "Host: evil.example\r\n", "");
+    ask(&proxy, "DELETE", "/admin/blacklist?ip=1.2.3.4", &bearer(OPERATOR), "");
+    let json_body = format!("{JSON}{}", bearer(OPERATOR));
+    ask(&proxy, "DELETE", "/admin/blacklist", &json_body, "{ \"ip\": \"1.2.3.5\" }");
+    let toml_body = format!("{TOML}{}", bearer(ADMIN));
+    ask(&proxy, "PUT", "/admin/config?dry_run=true", &toml_body, &saying("a"));
+    let forbidden = "403 FORBIDDEN: this needs role operator, the token has viewer";
+    let unknown = "401 UNAUTHORIZED: this token is not known";
+    let (nobody, refused) = (Value::Null, ("auth_failure", "denied"));
+    let (failed, none) = (("admin_change", "failed"), Value::Null);
+    let drained = "200 out of service, connections close after 3600s";
     let expected = [
-        ("admin_change", "done", json!("ci"), "POST /admin/drain", drained),
-        ("auth_failure", "denied", json!("looker"), "POST /admin/resume", "403"),
-        ("auth_failure", "denied", Value::Null, "POST /admin/resume", "401"),
+        (("admin_change", "done"), json!("ci"), "POST /admin/drain", json!("delay=1h"), drained),
+        (refused, json!("looker"), "POST /admin/resume", none.clone(), forbidden),
+        (refused, nobody.clone(), "POST /admin/resume", none.clone(), unknown),
+        (refused, nobody.clone(), "GET /admin/status", none.clone(), unknown),
+        (refused, nobody, "GET /admin/nothing", none, "421 FOREIGN_HOST: "),
+        (failed, json!("ci"), "DELETE /admin/blacklist", json!("ip=1.2.3.4"), "404 NOT_FOUND: "),
+        (
+            failed,
+            json!("ci"),
+            "DELETE /admin/blacklist",
+            json!("{\"ip\":\"1.2.3.5\"}"),
+            "404 NOT_FOUND: ",
+        ),
+        (
+            ("admin_change", "dry_run"),
+            json!("root"),
+            "PUT /admin/config",
+            json!("dry_run=true"),
+            "200",
+        ),
     ];
-    for (line, (event, outcome, actor, action, detail)) in lines.iter().zip(expected) {
+    assert!(eventually(|| audited(&proxy).len() == expected.len()), "{}", proxy.log());
+    for (line, ((event, outcome), actor, action, target, detail)) in
+        audited(&proxy).iter().zip(expected)
+    {
         assert_eq!((&line["event"], &line["outcome"]), (&json!(event), &json!(outcome)), "{line}");
         assert_eq!((&line["actor"], &line["peer_ip"]), (&actor, &json!("127.0.0.1")), "{line}");
-        assert_eq!((&line["action"], &line["detail"]), (&json!(action), &json!(detail)), "{line}");
+        assert_eq!((&line["action"], &line["target"]), (&json!(action), &target), "{line}");
+        assert!(line["detail"].as_str().unwrap().starts_with(detail), "{line}");
     }
+    let status = json(&ask(&proxy, "GET", "/admin/status", &bearer(VIEWER), ""));
+    assert_eq!(status["admin_refused_total"], 4, "everything that was refused at the door");
+}
+
+/// What the process's own log has of the audit log.
+fn audited(proxy: &Proxy) -> Vec<Value> {
+    let log = proxy.log();
+    let lines = log.lines().filter_map(|line| line.split_once(" audit: "));
+    lines.map(|(_, line)| serde_json::from_str(line).expect("it is JSON")).collect()
+}
+
+#[test]
+fn strangers_cannot_flood_the_audit_log_and_none_of_them_is_forgotten() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    let began = Instant::now();
+    let path = format!("/admin/{}", "x".repeat(7000));
+    let foreign = |method: &str, line: &str| ask(&proxy, method, &path, line, "").status;
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| assert_eq!(foreign("GET", "Host: evil.example\r\n"), 421));
+            scope.spawn(|| assert_eq!(foreign("PUT", "Origin: http://evil.example\r\n"), 403));
+        }
+    });
+    let mut sent = 40;
+    let told = |lines: &[Value]| {
+        lines.iter().map(|line| 1 + line["untold"].as_u64().unwrap_or(0)).sum::<u64>()
+    };
+    // The next one that is told says how many were not.
+    let all_are_told = || {
+        sent += 1;
+        assert_eq!(foreign("GET", "Host: evil.example\r\n"), 421);
+        told(&audited(&proxy)) == sent
+    };
+    assert!(eventually(all_are_told), "{}", proxy.log());
+    let lines = audited(&proxy);
+    assert!(lines.len() as u64 <= 8 * (began.elapsed().as_secs() + 2), "{}", lines.len());
+    for line in &lines {
+        assert_eq!((&line["event"], &line["outcome"]), (&json!("auth_failure"), &json!("denied")));
+        assert!(line.to_string().len() < 1000, "{line}");
+    }
+    let status = json(&proxy.admin_get("/admin/status"));
+    assert_eq!(status["admin_refused_total"], sent);
+}
+
+#[test]
+fn pages_of_other_sites_cannot_open_taps_and_streams() {
+    let proxy = Proxy::start(&edge(ROUTE));
+    for path in ["/admin/tap?seconds=1", "/admin/events?seconds=1", "/admin/errors"] {
+        for lines in ["Sec-Fetch-Site: cross-site\r\n", "Origin: http://evil.example\r\n"] {
+            let refused = ask(&proxy, "GET", path, lines, "");
+            assert_eq!(
+                (refused.status, code(&refused).as_str()),
+                (403, "FOREIGN_ORIGIN"),
+                "{path}"
+            );
+        }
+        assert_eq!(ask(&proxy, "GET", path, "Sec-Fetch-Site: none\r\n", "").status, 200, "{path}");
+    }
+    still_works(&proxy);
 }
 
 // --- draining --------------------------------------------------------------------------------
@@ -856,6 +942,31 @@ fn refused_requests_are_remembered_with_their_first_wrong_byte_and_without_secre
 }
 
 #[test]
+fn refused_requests_show_no_secret_of_a_url_a_header_or_a_body() {
+    let redact = "[logging.access]\nenabled = false\n[logging.redact]\nheaders = [\"x-plan\"]\n\
+                  query = [\"pin\"]\n";
+    let proxy = Proxy::start(&format!("{}{redact}", edge(ROUTE)));
+    let mut client = proxy.client();
+    client.send(
+        "POST /x?access_token=QSECRET&pin=QSECRET&page=2 HTTP/1.1\r\nHost: a\r\n\
+         Referer: http://b/?token=QSECRET\r\napikey: QSECRET\r\nX-Password: QSECRET\r\n\
+         X-Session: QSECRET\r\nX-Plan: QSECRET\r\nX y: 1\r\nContent-Length: 16\r\n\r\n\
+         password=QSECRET",
+    );
+    assert_eq!(client.read_response().status, 400);
+    let page = json(&proxy.admin_get("/admin/errors"));
+    let hex = page["errors"][0]["bytes_hex"].as_str().unwrap();
+    let of_hex = |text: &str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    assert!(!hex.contains(&of_hex("QSECRET")), "{page}");
+    assert!(
+        hex.starts_with(&of_hex("POST /x?access_token=*******&pin=*******&page=2 HTTP/1.1\r\n"))
+    );
+    assert!(page["errors"][0]["offset"].is_u64(), "{page}");
+    proxy.wait_for_log("GET /admin/errors");
+    assert_eq!(proxy.client().get("/").status, 200);
+}
+
+#[test]
 fn a_flood_of_bad_requests_is_remembered_within_bounds() {
     let proxy = Proxy::start(&edge(ROUTE));
     let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\nY : 1\r\n\r\n", "z".repeat(9000));
@@ -907,33 +1018,62 @@ fn levels_that_were_set_stay_until_a_reload_configures_others() {
 }
 
 #[test]
+fn operators_see_variables_by_their_names_in_every_version() {
+    let secrets = "[routes.request_headers.set]\n\"X-Backend-Key\" = \"${BKEY}\"\n\
+                   X-Env = \"${NAME:-none}\"\napikey = \"LITERAL\"\nX-Password = \"LITERAL\"\n\
+                   X-Keyboard = \"azerty\"\n[tracing.otlp]\nendpoint = \"http://127.0.0.1:1\"\n\
+                   headers = { x-team = \"LITERAL\" }\n[timeouts]\nheader = \"${WAIT}\"\n";
+    let variables = [("BKEY", "RESOLVED"), ("NAME", "RESOLVED"), ("WAIT", "7s")];
+    let text = format!("{}{secrets}", edge(ROUTE));
+    let proxy = Proxy::start_in(&variables, &[], &text);
+    for path in ["/admin/config", "/admin/config/history/1"] {
+        let page = proxy.admin_get(path);
+        assert!(!page.text().contains("LITERAL") && !page.text().contains("RESOLVED"), "{page:?}");
+        let config = json(&page);
+        let set = &config["routes"][0]["request_headers"]["set"];
+        assert_eq!(
+            (&set["X-Backend-Key"], &set["X-Env"]),
+            (&json!("${BKEY}"), &json!("${NAME:-none}"))
+        );
+        assert_eq!((&set["apikey"], &set["X-Keyboard"]), (&json!("${HIDDEN}"), &json!("azerty")));
+        assert_eq!(config["timeouts"]["header"], "${WAIT}");
+    }
+    // What is shown cannot pass for the whole: put back, it does not set secrets to something else.
+    let shown = ask(&proxy, "GET", "/admin/config", "Accept: application/toml\r\n", "");
+    let refused = ask(&proxy, "PUT", "/admin/config", TOML, shown.text());
+    assert_eq!(refused.status, 422, "{refused:?}");
+    assert!(refused.text().contains("`HIDDEN` is not set"), "{refused:?}");
+    assert_eq!(proxy.client().get("/").status, 200);
+}
+
+#[test]
 fn log_levels_change_by_module_while_it_runs() {
     let proxy = Proxy::start(&edge(ROUTE));
     let json_line = "Content-Type: application/json\r\n";
     let put = |body: &str| ask(&proxy, "PUT", "/admin/logging", json_line, body);
-    let audits = || proxy.log().matches(" audit: ").count();
+    let audits = || audited(&proxy).len();
     let page = json(&proxy.admin_get("/admin/logging"));
     assert_eq!((&page["default"], &page["modules"]), (&json!("info"), &json!({})));
     assert_eq!(ask(&proxy, "POST", "/admin/resume", "", "").status, 200);
     assert!(eventually(|| audits() == 1));
-    let page = json(&put("{\"default\":\"error\",\"modules\":{\"audit\":\"off\"}}"));
-    assert_eq!((&page["default"], &page["modules"]), (&json!("error"), &json!({"audit": "off"})));
+    let page = json(&put("{\"default\":\"off\",\"modules\":{\"admin\":\"off\"}}"));
+    assert_eq!((&page["default"], &page["modules"]), (&json!("off"), &json!({"admin": "off"})));
     assert_eq!(ask(&proxy, "POST", "/admin/resume", "", "").status, 200);
-    let page = json(&put("{\"modules\":{\"audit\":\"trace\"}}"));
+    // Who turns the log off is told of, and so is what they do then.
+    assert!(eventually(|| audits() == 3), "{}", proxy.log());
+    let page = json(&put("{\"modules\":{\"control\":\"trace\"}}"));
     assert_eq!(page["default"], "info", "as configured");
-    // The last change is written again, those in between were not.
-    proxy.wait_for_log("PUT /admin/logging");
-    assert_eq!(audits(), 2, "{}", proxy.log());
     for wrong in [
+        "{\"modules\":{\"audit\":\"off\"}}",
         "{\"default\":\"loud\"}",
         "{\"modules\":{\"nothing\":\"info\"}}",
-        "{\"modules\":{\"audit\":\"INFO\"}}",
+        "{\"modules\":{\"admin\":\"INFO\"}}",
         "{\"modules\":[]}",
         "{\"levels\":{}}",
     ] {
         assert_eq!(put(wrong).status, 400, "{wrong}");
     }
-    assert_eq!(json(&proxy.admin_get("/admin/logging"))["modules"], json!({"audit": "trace"}));
+    assert_eq!(json(&proxy.admin_get("/admin/logging"))["modules"], json!({"control": "trace"}));
 }
 
 // --- configurations --------------------------------------------------------------------------
@@ -1288,7 +1428,7 @@ fn earlier_configurations_are_listed_shown_without_secrets_and_put_back() {
         .collect();
     assert_eq!(versions, [(2, true), (1, false)]);
     let first = ask(&proxy, "GET", "/admin/config/history/1", "Accept: application/toml\r\n", "");
-    assert!(first.text().contains("one") && first.text().contains("(hidden)"), "{first:?}");
+    assert!(first.text().contains("one") && first.text().contains("${HIDDEN}"), "{first:?}");
     assert!(!first.text().contains("SECRET-VALUE"), "{first:?}");
     for unknown in ["3", "x", "-1", "01x", "18446744073709551616"] {
         let path = format!("/admin/config/history/{unknown}");

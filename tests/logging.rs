@@ -243,6 +243,45 @@ fn the_error_log_has_warnings_and_the_audit_log_has_what_matters() {
     assert!(records.len() <= 2 + 100, "at most one for each");
 }
 
+#[test]
+fn the_audit_log_hides_what_the_operator_said() {
+    let log = "[logging.access]\nenabled = false\n[logging.audit]\npath = \"audit.log\"\n\
+               [logging.redact]\nquery = [\"pin\"]\n";
+    let proxy = Proxy::start(&through(&Origin::start(), "", log));
+    let mut client = proxy.client();
+    client.send("TRACE /x?pin=s3cret&code=s3cret&a=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.read_response().status >= 400);
+    let audit = lines_of(&proxy.directory().join("audit.log"), 2);
+    let refused = Json::parse(&audit[1]);
+    assert_eq!(refused.text("url"), "/x?pin=[redacted]&code=[redacted]&a=1", "{audit:?}");
+    assert_eq!(proxy.client().get("/own").status, 204);
+}
+
+#[test]
+fn logged_json_hides_members_that_are_named_like_secrets() {
+    let answer = Respond::text("{\"sessionToken\":\"s3cret\",\"monkey\":1}")
+        .header("Content-Type", "application/json");
+    let origin = Origin::start().on("POST /a", answer);
+    let log = "[logging.access]\npath = \"access.log\"\nrequest_body = {}\nresponse_body = {}\n";
+    let proxy = Proxy::start(&through(&origin, "", log));
+    let mut client = proxy.client();
+    for body in [&b"{\"newPassword\":\"s3cret\",\"a\":1}"[..], b"[1] plain text"] {
+        let content_type = if body[0] == b'{' { "application/json" } else { "text/plain" };
+        client.send(post("/a", content_type, body));
+        assert_eq!(client.read_response().status, 200);
+    }
+    let lines = lines(&proxy, 2);
+    assert!(!lines.iter().any(|line| line.contains("s3cret")), "{lines:#?}");
+    let records: Vec<Json> = lines.iter().map(|line| Json::parse(line)).collect();
+    let shown = r#"{"newPassword":"[redacted]","a":1}"#;
+    assert_eq!(records[0].text("request_body.text"), shown);
+    assert_eq!(
+        records[0].text("response_body.text"),
+        r#"{"sessionToken":"[redacted]","monkey":1}"#
+    );
+    assert_eq!(records[1].text("request_body.text"), "[1] plain text");
+}
+
 /// What was put aside of a log, oldest first.
 fn rotated(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = fs::read_dir(folder)

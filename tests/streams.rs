@@ -85,7 +85,16 @@ fn only_the_kinds_that_were_asked_for_come_and_the_stream_is_audited() {
     proxy.wait_for_log("GET /admin/events");
     assert_eq!(proxy.client().get("/").status, 200);
     proxy.signal("HUP");
-    let kinds: Vec<Value> = stream.rest().iter().map(|event| event["event_type"].clone()).collect();
+    let events = stream.rest();
+    let audit = events.iter().find(|event| event["event_type"] == "audit").expect("one of each");
+    assert_eq!((&audit["event"], &audit["outcome"]), (&json!("admin_change"), &json!("done")));
+    assert_eq!(
+        (&audit["who"], &audit["action"]),
+        (&json!("loopback"), &json!("GET /admin/events"))
+    );
+    assert_eq!(audit["target"], "kinds=reload,audit count=2");
+    assert_eq!(audit["detail"], "200 a stream of events for 60s");
+    let kinds: Vec<Value> = events.iter().map(|event| event["event_type"].clone()).collect();
     assert!(kinds.contains(&json!("reload")) && kinds.contains(&json!("audit")), "{kinds:?}");
     assert!(kinds.iter().all(|kind| kind == "reload" || kind == "audit"), "{kinds:?}");
     still_works(&proxy);
@@ -324,6 +333,56 @@ fn a_tap_shows_heads_and_bodies_and_no_secrets() {
 }
 
 #[test]
+fn a_tap_knows_secrets_by_the_words_of_their_names_wherever_they_stand() {
+    let answer = Respond::text("{\"accessToken\":\"hush\",\"code\":\"E42\",\"max_tokens\":7}")
+        .header("Content-Type", "application/json")
+        .header("Location", "https://me:hush@app/cb#access_token=hush&state=s");
+    let target = "/api/a?key=hush&code=hush&X-Amz-Signature=hush&user[password][]=hush&pin=hush\
+                  &next=%2Fcb%3Ftoken%3Dhush&monkey=1";
+    let origin = Origin::start().on(&format!("POST {target}"), answer);
+    let redact = "[logging.access]\nenabled = false\n[logging.redact]\ndefaults = false\n\
+                  headers = [\"x-plan\"]\nquery = [\"pin\"]\n";
+    let proxy = Proxy::start(&format!("{}{redact}", forwarding(&origin)));
+    let mut client = proxy.client();
+    let mut send = |content_type: &str, body: &str| {
+        let mut tap = Stream::open(&proxy, "/admin/tap?body=4096&count=1");
+        client.send(format!(
+            "POST {target} HTTP/1.1\r\nHost: a\r\nX-Session-Token: hush\r\nPrivate-Token: hush\r\n\
+             X-Vault-Token: hush\r\nX-Password: hush\r\nX-Plan: hush\r\nX-Keyboard: shown\r\n\
+             X-Original-URL: /x?sig=hush\r\nContent-Type: {content_type}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        assert_eq!(client.read_response().status, 200);
+        let shown = tap.rest().remove(0);
+        assert!(!shown.to_string().contains("hush"), "{shown}");
+        shown
+    };
+    let shown =
+        send("application/json", "{\"code\":\"hush\",\"db\":{\"userPwd\":\"hush\"},\"a\":1}");
+    assert!(shown["target"].as_str().unwrap().ends_with("&next=[redacted]&monkey=1"), "{shown}");
+    assert_eq!(values(&shown, "request_headers", "x-keyboard"), ["shown"]);
+    let location = "https://[redacted]@app/cb#access_token=[redacted]&state=s";
+    assert_eq!(values(&shown, "response_headers", "location"), [location]);
+    let body = "{\"code\":\"[redacted]\",\"db\":{\"userPwd\":\"[redacted]\"},\"a\":1}";
+    assert_eq!(shown["request_body"]["text"], body);
+    let body = "{\"accessToken\":\"[redacted]\",\"code\":\"E42\",\"max_tokens\":7}";
+    assert_eq!(shown["response_body"]["text"], body, "an error's code is no secret");
+    let multipart = "--b\r\nContent-Disposition: form-data; name=\"password\"\r\n\r\nhush\r\n--b--";
+    for (content_type, body) in [
+        ("multipart/form-data; boundary=b", multipart),
+        ("application/xml", "<password>hush</password>"),
+        ("text/plain", "password: hush"),
+        ("", "hush"),
+    ] {
+        let shown = send(content_type, body);
+        let omitted = shown["request_body"]["omitted"].as_str().unwrap_or_default();
+        assert!(omitted.starts_with("neither JSON nor a form"), "{shown}");
+    }
+    assert_eq!(proxy.client().get("/ok").status, 200);
+}
+
+#[test]
 fn a_tap_shows_only_what_fits_all_of_its_parameters() {
     let origin = Origin::start()
         .on("GET /api/a", Respond::text("a"))
@@ -358,14 +417,14 @@ fn a_tap_shows_only_what_fits_all_of_its_parameters() {
 
 #[test]
 fn bodies_are_cut_at_the_cap_and_reach_the_client_whole() {
-    let long = "0123456789".repeat(10_000);
+    let long = format!("[\"{}\"]", "0123456789".repeat(10_000));
     let origin = Origin::start().on("GET /api/long", Respond::text(&long).chunked(1000));
     let proxy = Proxy::start(&forwarding(&origin));
     let mut tap = Stream::open(&proxy, "/admin/tap?body=15&count=1&route=api");
     assert!(proxy.client().get("/api/long").text() == long);
     let shown = &tap.rest()[0];
-    assert_eq!(shown["response_body"]["text"], "012345678901234");
-    assert_eq!(shown["response_body"]["bytes"], 100_000);
+    assert_eq!(shown["response_body"]["text"], "[\"0123456789012");
+    assert_eq!(shown["response_body"]["bytes"], 100_004);
     assert_eq!(shown["response_body"]["truncated"], true);
     assert_eq!(proxy.client().get("/ok").status, 200);
 }

@@ -210,12 +210,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
             |control, call| Box::pin(connections::page(control, call)),
         )
     },
-    page(
-        "/admin/errors",
-        "The last requests that were refused for what the client sent, newest first.",
-        &[json(errors::SHAPE)],
-        |control, _| Box::pin(errors::page(control)),
-    ),
+    Operation {
+        role: Some(Role::Operator),
+        ..page(
+            "/admin/errors",
+            "The last requests that were refused for what the client sent, newest first.",
+            &[json(errors::SHAPE)],
+            |control, _| Box::pin(errors::page(control)),
+        )
+    },
     change(
         Method::Delete,
         "/admin/errors",
@@ -279,7 +282,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
     page(
         "/admin/config",
-        "The configuration that runs, defaults filled in, secrets hidden.",
+        "The configuration that runs, defaults filled in, secrets hidden, variables by name.",
         &[
             json(config::SHAPE),
             Gives { status: 200, content_type: config::TOML, shape: Shape::Page },

@@ -1,7 +1,7 @@
 //! Who asks, and whether a browser was talked into asking. Without tokens the port is on loopback
 //! (the configuration refuses anything else) and whoever reaches it may do everything.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -11,6 +11,7 @@ use crate::admin::refusal::Refusal;
 use crate::http::head::RequestHead;
 use crate::limits;
 use crate::plan::{AdminAccess, Role};
+use crate::telemetry::audit_log::Pace;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
@@ -18,12 +19,24 @@ pub(super) struct Caller {
     pub(super) role: Role,
 }
 
-/// Refused tokens since the start, and when they were last complained about.
-#[derive(Debug, Default)]
+/// Requests that were refused at the door since the start, when they were last complained about,
+/// and how many of them are audited.
+#[derive(Debug)]
 pub(crate) struct Refused {
     total: Cell<u64>,
     told: Cell<u64>,
     last: Cell<Option<Instant>>,
+    /// Strangers cannot keep a known token's try out of the audit log.
+    known: RefCell<Pace>,
+    strangers: RefCell<Pace>,
+}
+
+impl Default for Refused {
+    fn default() -> Refused {
+        let pace = || RefCell::new(Pace::new(limits::AUDIT_REFUSALS_PER_SECOND));
+        let (total, told, last) = (Cell::default(), Cell::default(), Cell::default());
+        Refused { total, told, last, known: pace(), strangers: pace() }
+    }
 }
 
 /// What a request shows to be let in: kept by whatever goes on for long, to ask again when who may
@@ -112,6 +125,12 @@ pub(super) fn origin_is_ours(head: &RequestHead, bytes: &[u8]) -> bool {
 impl Refused {
     pub(super) fn total(&self) -> u64 {
         self.total.get()
+    }
+
+    /// How many were left out of the audit log before this one; `None`: so is this one.
+    pub(super) fn to_audit(&self, refusal: &Refusal, now: Instant) -> Option<u64> {
+        let pace = if refusal.is_of_known() { &self.known } else { &self.strangers };
+        pace.borrow_mut().allows(now)
     }
 
     /// Counts one, and says so in the log every now and then.

@@ -1,17 +1,17 @@
-//! `GET /admin/config`: what runs, defaults filled in, as JSON or TOML, without secrets.
+//! `GET /admin/config`: what runs, defaults filled in, as JSON or TOML, without secrets and with
+//! every variable by its name.
 
 use std::rc::Rc;
 
-use toml::{Table, Value};
+use toml::Table;
 
 use crate::admin::api::JSON;
 use crate::admin::call::{Answer, Call};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::{changes, is_one_of};
-use crate::config::Syntax;
+use crate::config::{self, Syntax};
 use crate::control::Control;
-use crate::shard::rejected::is_secret;
 
 pub(super) const SHAPE: Shape = Shape::Anything;
 pub(super) const TOML: &str = "application/toml";
@@ -29,8 +29,6 @@ pub(super) fn syntax_of(content_type: &str) -> Option<Syntax> {
     }
     is_one_of(content_type, &[TOML, "text/plain"]).then_some(Syntax::Toml)
 }
-
-const HIDDEN: &str = "(hidden)";
 
 pub(super) async fn page(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
     let etag = changes::etag(&control.running());
@@ -81,7 +79,7 @@ async fn beside(
 
 fn rendered(syntax: Syntax, text: &str, form: &'static str) -> Vec<u8> {
     let mut table: Table = syntax.table(text);
-    hide(&mut table);
+    config::hide(&mut table);
     match form {
         TOML => {
             toml::to_string(&table).expect("each of its values has a form in TOML").into_bytes()
@@ -101,40 +99,6 @@ fn wants_toml(accept: &str) -> bool {
     known.next() == Some(TOML)
 }
 
-/// Tokens, digests that they could be guessed from, and header values that are secrets by name.
-fn hide(table: &mut Table) {
-    let tokens = table.get_mut("admin").and_then(|admin| admin.get_mut("tokens"));
-    for token in tokens.and_then(Value::as_array_mut).into_iter().flatten() {
-        for secret in ["sha256", "token"] {
-            if let Some(secret) = token.get_mut(secret) {
-                *secret = Value::String(HIDDEN.to_owned());
-            }
-        }
-    }
-    // Whatever their names: they are there to authenticate.
-    let otlp = table.get_mut("tracing").and_then(|tracing| tracing.get_mut("otlp"));
-    let headers = otlp.and_then(|otlp| otlp.get_mut("headers")).and_then(Value::as_table_mut);
-    for (_, value) in headers.into_iter().flatten() {
-        *value = Value::String(HIDDEN.to_owned());
-    }
-    let routes = table.get_mut("routes").and_then(Value::as_array_mut);
-    for route in routes.into_iter().flatten() {
-        for (side, kind) in [
-            ("request_headers", "set"),
-            ("request_headers", "add"),
-            ("response_headers", "set"),
-            ("response_headers", "add"),
-        ] {
-            let lines = route.get_mut(side).and_then(|edits| edits.get_mut(kind));
-            for (name, value) in lines.and_then(Value::as_table_mut).into_iter().flatten() {
-                if is_secret(name.as_bytes()) {
-                    *value = Value::String(HIDDEN.to_owned());
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,19 +110,5 @@ mod tests {
         for other in ["", "*/*", "application/json", "application/json, application/toml"] {
             assert!(!wants_toml(other), "{other}");
         }
-    }
-
-    #[test]
-    fn secrets_are_hidden_wherever_they_stand() {
-        let text = "[admin]\ntokens = [{ name = \"ci\", sha256 = \"SECRET\" }, \
-                    { token = \"SECRET\" }]\n\
-                    [tracing.otlp.headers]\nx-team = \"SECRET\"\n\
-                    [[routes]]\nname = \"r\"\n[routes.request_headers.set]\n\
-                    Authorization = \"SECRET\"\nX-Env = \"prod\"\n\
-                    [routes.response_headers.add]\nSet-Cookie = [\"SECRET\", \"SECRET\"]\n";
-        let mut table: Table = text.parse().unwrap();
-        hide(&mut table);
-        let shown = toml::to_string(&table).unwrap();
-        assert!(!shown.contains("SECRET") && shown.contains("prod"), "{shown}");
     }
 }

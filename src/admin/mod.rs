@@ -303,25 +303,34 @@ impl Request<'_> {
         let method = String::from_utf8_lossy(method).into_owned();
         let found = api::find(self.port, self.head.method, &path);
         let mut who = String::new();
-        let result = match self.admit(&found, bytes, &mut who).await {
-            Ok(()) => self.run(input, &found, &who).await,
-            Err(refusal) => Err(refusal),
-        };
+        let admitted = self.admit(&found, bytes, &mut who);
+        let asked = audit::Asked { who: &who, peer: self.peer, method: &method, path: &path };
+        if let Err(refusal) = admitted {
+            return Err(self.turn_away(&asked, refusal).await);
+        }
+        let mut target = audit::Target::default();
+        let result = self.run(input, &found, &who, &mut target).await;
         if matches!(&found, Found::Operation(operation, _) if operation.is_audited()) {
-            let (status, changed) = match &result {
-                Ok(answer) => (answer.status, answer.changed.as_deref().unwrap_or_default()),
-                Err(refusal) => (refusal.status(), ""),
-            };
-            let (method, path) = (method.as_str(), path.as_str());
-            let peer = self.peer;
-            let record = audit::Record { who: &who, peer, method, path, status, changed };
-            audit::audit(self.control, &record);
+            audit::change(self.control, &asked, &target, &result);
         }
         result
     }
 
+    /// Counted, audited, and late for who might be guessing.
+    async fn turn_away(&self, asked: &audit::Asked<'_>, refusal: Refusal) -> Refusal {
+        let (refused, now) = (&self.control.desk.refused, engine::now());
+        refused.count(&refusal, self.peer, now);
+        if let Some(untold) = refused.to_audit(&refusal, now) {
+            audit::refused(self.control, untold, asked, &refusal);
+        }
+        if !refusal.is_of_known() {
+            engine::sleep(limits::ADMIN_REFUSAL_DELAY).await;
+        }
+        refusal
+    }
+
     /// The door: who asks, from where, and whether they may.
-    async fn admit(&self, found: &Found, bytes: &[u8], who: &mut String) -> Result<(), Refusal> {
+    fn admit(&self, found: &Found, bytes: &[u8], who: &mut String) -> Result<(), Refusal> {
         let needed = match found {
             Found::Operation(operation, _) => operation.role,
             // Whoever may not look learns nothing of what there is.
@@ -336,28 +345,20 @@ impl Request<'_> {
         if !auth::host_is_ours(access, plan.admin, self.head.authority.of(bytes)) {
             return Err(Refusal::ForeignHost);
         }
-        let changes = !self.head.method.is_safe();
-        if changes && !auth::origin_is_ours(self.head, bytes) {
+        // What shows clients' traffic or takes the only seat is no other site's to ask for either.
+        let is_audited = matches!(found, Found::Operation(operation, _) if operation.is_audited());
+        let is_guarded = is_audited || !self.head.method.is_safe();
+        if is_guarded && !auth::origin_is_ours(self.head, bytes) {
             return Err(Refusal::ForeignOrigin);
         }
         let caller = auth::caller(access, &auth::pass(self.peer, self.head, bytes));
         self.place.set_let_in(caller.is_ok());
-        let refusal = match caller {
-            Ok(caller) if caller.role >= needed => {
-                *who = caller.name;
-                return Ok(());
-            }
-            Ok(caller) => {
-                *who = caller.name;
-                Refusal::RoleTooLow { needed, has: caller.role }
-            }
-            Err(refusal) => refusal,
-        };
-        self.control.desk.refused.count(&refusal, self.peer, engine::now());
-        if refusal.status() == 401 {
-            engine::sleep(limits::ADMIN_REFUSAL_DELAY).await;
+        let caller = caller?;
+        *who = caller.name;
+        if caller.role < needed {
+            return Err(Refusal::RoleTooLow { needed, has: caller.role });
         }
-        Err(refusal)
+        Ok(())
     }
 
     async fn run(
@@ -365,6 +366,7 @@ impl Request<'_> {
         input: &mut Input<'_>,
         found: &Found,
         who: &str,
+        target: &mut audit::Target,
     ) -> Result<Answer, Refusal> {
         let (operation, values) = match found {
             Found::Operation(operation, values) => (*operation, values.clone()),
@@ -394,6 +396,10 @@ impl Request<'_> {
             return Err(operation.other_type());
         }
         let query = call::query(&query, operation.parameters)?;
+        if operation.is_audited() {
+            let text = if operation.takes_configuration() { b"" } else { &body[..] };
+            *target = audit::Target::new(&query, text, &self.control.plan().secrets);
+        }
         let (who, peer) = (who.to_owned(), self.peer);
         let call = Call { values, query, content_type, accept, if_match, who, peer, pass, body };
         if let Some(refusal) = call.is_let_in_no_more(&self.control.plan()) {

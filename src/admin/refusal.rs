@@ -2,6 +2,7 @@
 //! in the same JSON form as the proxy's own failures.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
@@ -148,6 +149,11 @@ impl Refusal {
         self.row().0
     }
 
+    /// Whether whoever asks is known, and may only not do this.
+    pub(super) fn is_of_known(&self) -> bool {
+        matches!(self, Refusal::RoleTooLow { .. })
+    }
+
     /// Header lines that go with the status.
     pub(super) fn header(&self) -> Option<(&'static str, String)> {
         match self {
@@ -201,6 +207,14 @@ fn list(errors: &config::Errors, body: &mut Vec<u8>) {
     let list: Vec<Value> = errors.list().iter().map(mistake).collect();
     body.truncate(body.len() - 2);
     body.extend_from_slice(format!(",\"errors\":{}}}}}", json!(list)).as_bytes());
+}
+
+/// For the audit log.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (status, code, message) = self.row();
+        write!(f, "{status} {code}: {message}")
+    }
 }
 
 impl From<Refused> for Refusal {

@@ -44,6 +44,7 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         captures: captures.all,
         error_log: document.logging.error_log(),
         audit_log: document.logging.audit_log(),
+        secrets: document.logging.secrets(),
         tracing: tracing::compile(&document.tracing),
         metrics: port(&document.metrics.port),
         metering: document.metrics.compile(),
@@ -55,7 +56,7 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         hot_reload: hot_reload(&document.hot_reload),
         blacklist_path: document.blacklist.path.as_ref().map(|path| path.value.clone()),
         log_level: document.logging.level.value,
-        written: super::print(document),
+        written: super::print_with_references(document),
     }
 }
 

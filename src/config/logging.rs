@@ -322,6 +322,11 @@ impl Logging {
         })
     }
 
+    /// What operators are not shown, whatever the access log shows.
+    pub(super) fn secrets(&self) -> Redact {
+        self.redact.own().and(&Redact::USUAL)
+    }
+
     pub(super) fn error_log(&self) -> Option<ErrorLog> {
         Some(ErrorLog {
             path: self.error.path.as_ref()?.value.clone(),
@@ -344,13 +349,14 @@ fn names(list: &[At<String>]) -> Vec<Box<[u8]>> {
 
 impl Redaction {
     fn compile(&self) -> Redact {
-        let defaults = self.defaults.value;
-        let with = |builtin: &'static [&'static str], own: &[At<String>]| -> Vec<String> {
-            let builtin = builtin.iter().filter(|_| defaults).map(|&name| name.to_owned());
-            builtin.chain(own.iter().map(|name| name.value.clone())).collect()
-        };
-        let headers = with(&redact::HEADERS, &self.headers);
-        let query = with(&redact::QUERY_KEYS, &self.query);
+        let own = self.own();
+        if self.defaults.value { own.and(&Redact::USUAL) } else { own }
+    }
+
+    fn own(&self) -> Redact {
+        let name = |name: &'_ At<String>| name.value.clone();
+        let headers: Vec<String> = self.headers.iter().map(name).collect();
+        let query: Vec<String> = self.query.iter().map(name).collect();
         Redact::new(headers.iter().map(String::as_str), query.iter().map(String::as_str))
     }
 }
@@ -373,6 +379,7 @@ impl Body {
             bytes_max: usize::try_from(self.max.value.0).unwrap_or(usize::MAX),
             content_types: self.content_types.iter().map(|one| one.value.clone()).collect(),
             redact: JsonPaths::new(paths).unwrap_or_default(),
+            named_only: false,
         })
     }
 }

@@ -175,22 +175,24 @@ pub(super) const LOGGING: &[Key] = &[
         "boolean",
         Is("true"),
         "defaults = false",
-        "hide the usual secrets: Authorization, cookies, API keys; token, password and the like \
-         in queries",
+        "hide what is named like a secret in headers, queries, fragments, forms and JSON: a word \
+         of its name is password, token, secret, session, cookie, credential, signature, jwt and \
+         the like, or its last is key, auth or pass (accessToken, X-Backend-Key; not monkey, \
+         max_tokens)",
     ),
     key(
         "logging.redact.headers",
         "list of header names",
         Is("[]"),
         "headers = [\"x-session\"]",
-        "further headers whose values no log shows",
+        "further headers whose values no log, tap or list of errors shows",
     ),
     key(
         "logging.redact.query",
         "list of names",
         Is("[]"),
         "query = [\"pin\"]",
-        "further keys of queries and forms whose values no log shows",
+        "further keys of queries and forms, and members of JSON, whose values none of them shows",
     ),
     key(
         "logging.error.path",
@@ -239,7 +241,8 @@ pub(super) const LOGGING: &[Key] = &[
         "path",
         Absent("changes are told by the process's own log"),
         "path = \"/var/log/corelane/audit.log\"",
-        "file for changes and refused requests, as JSON lines; SIGUSR1 opens it again",
+        "file for changes and refused requests, as JSON lines; SIGUSR1 opens it again; without one \
+         changes are told on standard error, whatever the log level",
     ),
     key(
         "logging.audit.rotate.max_size",

@@ -40,7 +40,7 @@ pub use env::Environment;
 pub use error::{Error, Errors};
 pub use merge_patch::patched;
 pub use overrides::{Override, Source};
-pub use print::{print, print_with_sources, secrets_in_the_file};
+pub use print::{hide, print, print_with_references, print_with_sources, secrets_in_the_file};
 pub use read::At;
 pub use syntax::Syntax;
 

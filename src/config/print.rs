@@ -1,5 +1,6 @@
 //! A document as TOML again, for `print-config` and the admin API: defaults filled in, secrets
-//! hidden and, when asked, behind each value where it came from.
+//! hidden and, when asked, behind each value where it came from. Operators who ask by HTTP see no
+//! variable's value: `${NAME}` stands where the file has it.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,16 +13,61 @@ use super::error::clean;
 use super::overrides::Source;
 use super::read::join;
 use super::{env, keys};
+use crate::telemetry::secret_names;
 
 /// The document as TOML. It loads again to the same plan, given the variables that it names: those
 /// of secrets, and `HIDDEN` for every secret that the file itself contains.
 pub fn print(document: &Document) -> String {
-    printed(document, None)
+    printed(document, Look::Plain)
+}
+
+/// The same with each variable where the file has it: whoever may look at a process over the
+/// network does not learn its environment.
+pub fn print_with_references(document: &Document) -> String {
+    printed(document, Look::References)
+}
+
+/// The secrets of a configuration as it was given, hidden in the same way.
+pub fn hide(table: &mut toml::Table) {
+    hide_below("", table);
+}
+
+fn hide_below(path: &str, table: &mut toml::Table) {
+    for (name, value) in table.iter_mut() {
+        hide_value(&join(path, name), value);
+    }
+}
+
+fn hide_value(path: &str, value: &mut toml::Value) {
+    match value {
+        toml::Value::Table(table) => hide_below(path, table),
+        toml::Value::Array(array) => {
+            for (index, element) in array.iter_mut().enumerate() {
+                hide_value(&format!("{path}[{index}]"), element);
+            }
+        }
+        toml::Value::String(text) => {
+            if !text.is_empty() && (is_hidden(path) || is_digest(path)) {
+                *text = reference(Some(text));
+            }
+        }
+        toml::Value::Integer(_)
+        | toml::Value::Float(_)
+        | toml::Value::Boolean(_)
+        | toml::Value::Datetime(_) => {}
+    }
 }
 
 /// The same with a comment on each line: file and line, `default`, the variable or the flag.
 pub fn print_with_sources(document: &Document) -> String {
-    printed(document, Some(Lines::of(&document.source)))
+    printed(document, Look::Sources)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Plain,
+    References,
+    Sources,
 }
 
 /// Keys whose values are secrets that the file itself contains.
@@ -38,7 +84,8 @@ pub fn secrets_in_the_file(document: &Document) -> Vec<String> {
     paths
 }
 
-fn printed(document: &Document, lines: Option<Lines>) -> String {
+fn printed(document: &Document, look: Look) -> String {
+    let lines = (look == Look::Sources).then(|| Lines::of(&document.source));
     let text = toml::to_string(document).expect("every value has a form in TOML");
     let Ok(tree) = DeTable::parse(&text) else { unreachable!("what the serializer wrote is TOML") };
     let written = document.syntax.parse(&document.source).tree;
@@ -52,7 +99,10 @@ fn printed(document: &Document, lines: Option<Lines>) -> String {
     visit("", tree.get_ref(), &mut |path, value, is_entry| {
         // a list of one line is printed as that line
         let origin = origins.get(path).or_else(|| origins.get(&format!("{path}[0]"))).copied();
-        if let Some(shown) = shown(path, value, origin) {
+        let of_variables = (look == Look::References && !overrides.contains_key(path))
+            .then(|| of_variables(path, value, &origins))
+            .flatten();
+        if let Some(shown) = of_variables.or_else(|| shown(path, value, origin)) {
             edits.push((value.span(), shown));
         }
         if let (Some(lines), true) = (&lines, is_entry && is_on_one_line(value.get_ref())) {
@@ -70,6 +120,30 @@ fn printed(document: &Document, lines: Option<Lines>) -> String {
     edited(&text, edits)
 }
 
+/// The text with variables in it that a value was made from, unless it is a secret.
+fn of_variables(
+    path: &str,
+    value: &Spanned<DeValue<'_>>,
+    origins: &HashMap<String, &Spanned<DeValue<'_>>>,
+) -> Option<String> {
+    let is_text = value.get_ref().as_str().is_some();
+    if is_hidden(path) || value.get_ref().is_table() || value.get_ref().is_array() {
+        return None;
+    }
+    // What is written in a short form, a list's only element or an address, is printed further in.
+    let further_out = std::iter::successors(Some(path), |path| {
+        let end = path.rfind(['.', '[']).filter(|_| is_text)?;
+        Some(&path[..end])
+    });
+    let written = further_out
+        .map(|path| origins.get(path).copied())
+        .chain([origins.get(&format!("{path}[0]")).copied()])
+        .flatten()
+        .find_map(|origin| origin.get_ref().as_str())?;
+    let reference = toml::Value::String(written.to_owned()).to_string();
+    (!env::names(written).is_empty()).then_some(reference)
+}
+
 /// What stands in a value's place: a reference instead of a secret, and what looks like a variable
 /// so that it does not become one.
 fn shown(
@@ -79,8 +153,7 @@ fn shown(
 ) -> Option<String> {
     let text = value.get_ref().as_str()?;
     let shown = if is_hidden(path) && !text.is_empty() {
-        let written = origin.and_then(|origin| origin.get_ref().as_str());
-        written.and_then(env::without_defaults).unwrap_or_else(|| "${HIDDEN}".to_owned())
+        reference(origin.and_then(|origin| origin.get_ref().as_str()))
     } else if text.contains("${") {
         env::escaped(text)
     } else {
@@ -89,20 +162,27 @@ fn shown(
     Some(toml::Value::String(shown).to_string())
 }
 
-/// Keys that are marked so, and header lines that carry credentials.
+/// Of a token: a short one could be guessed from it. A file may hold it in the open.
+fn is_digest(path: &str) -> bool {
+    keys::pattern_of(path) == "admin.tokens[].sha256"
+}
+
+/// Instead of a secret: the variables that it was written with, if any.
+fn reference(written: Option<&str>) -> String {
+    written.and_then(env::without_defaults).unwrap_or_else(|| "${HIDDEN}".to_owned())
+}
+
+/// Keys that are marked so, and header lines whose names are those of secrets.
 fn is_hidden(path: &str) -> bool {
     keys::is_secret(path)
         || ["request_headers.", "response_headers."].iter().any(|section| {
             let header = path.split_once(section).and_then(|(_, rest)| rest.split_once('.'));
             header.is_some_and(|(_, name)| {
                 let name = name.split('[').next().unwrap_or(name);
-                CREDENTIALS.iter().any(|credential| credential.eq_ignore_ascii_case(name))
+                secret_names::is_secret(name.as_bytes())
             })
         })
 }
-
-const CREDENTIALS: [&str; 6] =
-    ["Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie", "X-Api-Key", "X-Auth-Token"];
 
 /// Arrays of tables are printed as sections.
 fn is_on_one_line(value: &DeValue<'_>) -> bool {
@@ -253,6 +333,38 @@ response_headers = { add = { Set-Cookie = ["secret=1"] } }
         }
         let unset = load_in("again", &printed, &Environment::of(&[("TOKEN", "a")])).unwrap_err();
         assert!(unset.to_string().contains("`HIDDEN` is not set"), "{unset}");
+    }
+
+    #[test]
+    fn operators_see_variables_where_the_file_has_them_and_no_secret() {
+        let printed = print_with_references(&document());
+        for line in [
+            "bind = \"127.0.0.1:${PORT:-8080}\"",
+            "hosts = [\"${HOST}\", \"b\"]",
+            "Authorization = \"Bearer ${TOKEN}\"",
+            "X-A = \"$${A}\"",
+            "Set-Cookie = \"${HIDDEN}\"",
+        ] {
+            assert!(printed.lines().any(|found| found == line), "{line}\n{printed}");
+        }
+        assert!(!printed.contains("hunter2") && !printed.contains("secret=1"), "{printed}");
+        let again = load_in("again", &printed, &environment()).unwrap();
+        assert_eq!(print_with_references(&again), printed);
+    }
+
+    #[test]
+    fn secrets_of_a_text_are_hidden_wherever_they_stand() {
+        let text = "[admin]\ntokens = [{ name = \"ci\", sha256 = \"SECRET\" }, \
+                    { token = \"SECRET\" }, { token = \"${NAME:-SECRET}\" }]\n\
+                    [tracing.otlp.headers]\nx-team = \"SECRET\"\n\
+                    [[routes]]\nname = \"r\"\n[routes.request_headers.set]\n\
+                    X-Backend-Key = \"SECRET\"\nX-Env = \"prod\"\n\
+                    [routes.response_headers.add]\nSet-Cookie = [\"SECRET\", \"SECRET\"]\n";
+        let mut table: toml::Table = text.parse().unwrap();
+        hide(&mut table);
+        let shown = toml::to_string(&table).unwrap();
+        assert!(!shown.contains("SECRET") && shown.contains("prod"), "{shown}");
+        assert!(shown.contains("${NAME}") && shown.contains("${HIDDEN}"), "{shown}");
     }
 
     #[test]

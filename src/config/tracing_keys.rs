@@ -73,7 +73,8 @@ pub(super) const TRACING: &[Key] = &[
         Is("{}"),
         "headers = { Authorization = \"Bearer KEY\" }",
         "sent with every request to the collector; print-config hides their values",
-    ),
+    )
+    .secret(),
     key(
         "tracing.otlp.timeout",
         "duration",

@@ -5,12 +5,18 @@ use crate::control::Control;
 use crate::control::reload::{Refused, Report, Trigger};
 use crate::engine;
 use crate::telemetry::audit_log::{Event, Outcome, Record};
+use crate::telemetry::process_log;
 
 impl Control {
     /// Writes one line to the audit log; to the process's own where there is no such file.
     pub(crate) fn audit(&self, record: &Record<'_>) {
+        self.audit_after(0, record);
+    }
+
+    /// The same when `untold` of its kind were left out before it.
+    pub(crate) fn audit_after(&self, untold: u64, record: &Record<'_>) {
         let mut line = Vec::new();
-        record.encode(&mut line);
+        record.encode(untold, &mut line);
         self.tell_audit(record);
         let lost = match &self.totals.borrow().log {
             Some(publisher) if self.plan().audit_log.is_some() => {
@@ -19,7 +25,7 @@ impl Control {
             Some(_) | None => true,
         };
         if lost {
-            log::info!(target: "audit", "{}", String::from_utf8_lossy(line.trim_ascii_end()));
+            process_log::audit(&String::from_utf8_lossy(line.trim_ascii_end()));
         }
     }
 

@@ -44,10 +44,12 @@ impl Control {
     pub(super) fn tell_audit(&self, record: &Record<'_>) {
         self.bus.publish(Event::Audit(Audit {
             timestamp: record.at,
-            who: record.actor.to_owned(),
-            action: record.event.label().to_owned(),
-            target: record.target.to_owned(),
+            event: record.event.label().to_owned(),
             outcome: record.outcome.label().to_owned(),
+            who: record.actor.to_owned(),
+            action: record.action.to_owned(),
+            target: record.target.to_owned(),
+            detail: record.detail.to_owned(),
         }));
     }
 

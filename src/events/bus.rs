@@ -188,10 +188,14 @@ pub struct Health {
 pub struct Audit {
     #[serde(serialize_with = "instant")]
     pub timestamp: SystemTime,
+    /// As in the audit log: `admin_change`.
+    pub event: String,
+    pub outcome: String,
     pub who: String,
+    /// `PUT /admin/config`, `reload`.
     pub action: String,
     pub target: String,
-    pub outcome: String,
+    pub detail: String,
 }
 
 impl Event {

@@ -359,7 +359,7 @@ impl Exchange {
             && failure.is_suspicious()
             && plan.audit_log.is_some()
         {
-            shard.log.audit(plan.version, line(), failure, shard);
+            shard.log.audit(plan, line(), failure, shard);
         }
         if let Some(capture) = capture {
             shard.log.captures.give_back(capture);
@@ -381,7 +381,7 @@ impl Exchange {
             listener: self.origin.door.key,
             failure,
             phase: self.progress.phase.get(),
-            bytes: rejected::masked(bytes),
+            bytes: rejected::masked(bytes, &self.generation.plan.secrets),
             cut: bytes.len() > limits::REJECTED_BYTES_MAX,
         });
     }

@@ -8,7 +8,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::engine;
 use crate::events::queue::{Batch, Producer};
@@ -16,10 +16,11 @@ use crate::exchange::capture::Captures;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::Record;
 use crate::limits;
-use crate::plan::{AccessLog, OnFull};
+use crate::plan::{AccessLog, OnFull, Plan};
 use crate::shard::Shard;
 use crate::shard::counters::Counters;
-use crate::telemetry::{access_log, audit_log};
+use crate::telemetry::access_log;
+use crate::telemetry::audit_log::{self, Pace};
 
 pub(crate) struct AccessLines {
     lines: RefCell<Option<Lines>>,
@@ -42,14 +43,6 @@ struct Lines {
     pace: Pace,
 }
 
-/// Of security events.
-struct Pace {
-    per_second: usize,
-    second: Option<Instant>,
-    told: usize,
-    untold: u64,
-}
-
 impl AccessLines {
     pub(crate) fn new(cores: usize) -> AccessLines {
         AccessLines {
@@ -67,7 +60,7 @@ impl AccessLines {
         let mut lines = self.lines.borrow_mut();
         if let Some(producer) = producer {
             let per_second = (limits::AUDIT_EVENTS_PER_SECOND / cores.max(1)).max(1);
-            let pace = Pace { per_second, second: None, told: 0, untold: 0 };
+            let pace = Pace::new(per_second);
             *lines =
                 Some(Lines { producer, batches: Vec::new(), on_full, scratch: Vec::new(), pace });
         } else if let Some(lines) = lines.as_mut() {
@@ -141,15 +134,15 @@ impl AccessLines {
     }
 
     /// Reports a request that should not have been sent, if there is not too much to report.
-    /// `version` is that of its plan.
-    pub(crate) fn audit(&self, version: u64, record: &Record<'_>, failure: Failure, shard: &Shard) {
+    /// `plan` is its own.
+    pub(crate) fn audit(&self, plan: &Plan, record: &Record<'_>, failure: Failure, shard: &Shard) {
         if let Some(lines) = self.lines.borrow_mut().as_mut()
             && let Some(untold) = lines.pace.allows(engine::now())
         {
             let mut line = Vec::new();
-            audit_log::refused_request(record, failure, untold, &mut line);
-            if !lines.producer.audit(version, line) {
-                lines.pace.untold = untold + 1;
+            audit_log::refused_request(record, failure, &plan.secrets, untold, &mut line);
+            if !lines.producer.audit(plan.version, line) {
+                lines.pace.leave_out(untold + 1);
                 shard.counters().audit_lines_dropped.add(1);
             }
             shard.stir();
@@ -201,37 +194,5 @@ impl Lines {
             }
         }
         if waiting == 0 { Offered::Settled } else { Offered::Waits }
-    }
-}
-
-impl Pace {
-    /// How many events were left out before this one; `None`: so is this one.
-    fn allows(&mut self, now: Instant) -> Option<u64> {
-        let is_over =
-            |second: Instant| now.saturating_duration_since(second) >= Duration::from_secs(1);
-        if self.second.is_none_or(is_over) {
-            self.second = Some(now);
-            self.told = 0;
-        }
-        if self.told == self.per_second {
-            self.untold += 1;
-            return None;
-        }
-        self.told += 1;
-        Some(std::mem::take(&mut self.untold))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn security_events_are_told_at_a_pace_and_those_left_out_are_counted() {
-        let mut pace = Pace { per_second: 2, second: None, told: 0, untold: 0 };
-        let now = Instant::now();
-        assert_eq!([(); 5].map(|()| pace.allows(now)), [Some(0), Some(0), None, None, None]);
-        let later = now + Duration::from_secs(1);
-        assert_eq!([(); 3].map(|()| pace.allows(later)), [Some(3), Some(0), None]);
     }
 }

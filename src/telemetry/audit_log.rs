@@ -3,13 +3,13 @@
 //! client sends, at a pace that an attacker cannot turn into a flood.
 
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::exchange::failure::Failure;
 use crate::exchange::record::Record as Exchange;
 use crate::limits::ACCESS_LOG_FIELD_BYTES_MAX;
 use crate::telemetry::access_log::ip;
-use crate::telemetry::redact::{QUERY_KEYS, Redact};
+use crate::telemetry::redact::Redact;
 use crate::telemetry::{decimal, json, timestamp};
 
 /// What kind of fact it is. The label is what operators search for.
@@ -46,6 +46,8 @@ impl Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
+    /// It was only to be checked, and is in order.
+    DryRun,
     Denied,
     Failed,
 }
@@ -54,6 +56,7 @@ impl Outcome {
     pub fn label(self) -> &'static str {
         match self {
             Outcome::Done => "done",
+            Outcome::DryRun => "dry_run",
             Outcome::Denied => "denied",
             Outcome::Failed => "failed",
         }
@@ -78,37 +81,82 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
-    /// Appends one line, newline included.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    /// Appends one line, newline included; `untold` of its kind were left out before it.
+    pub fn encode(&self, untold: u64, out: &mut Vec<u8>) {
         begin(self.at, self.event, self.outcome, out);
         optional("actor", self.actor.as_bytes(), out);
         address("peer_ip", self.peer, out);
         optional("action", self.action.as_bytes(), out);
         optional("target", self.target.as_bytes(), out);
         optional("detail", self.detail.as_bytes(), out);
-        out.extend_from_slice(b"}\n");
+        end(untold, out);
     }
 }
 
 /// Appends the line of a request that was refused; `untold` were left out before it.
-pub fn refused_request(exchange: &Exchange<'_>, failure: Failure, untold: u64, out: &mut Vec<u8>) {
+pub fn refused_request(
+    exchange: &Exchange<'_>,
+    failure: Failure,
+    secrets: &Redact,
+    untold: u64,
+    out: &mut Vec<u8>,
+) {
     begin(exchange.at, Event::RefusedRequest, Outcome::Denied, out);
     address("client_ip", Some(exchange.client), out);
     address("peer_ip", Some(exchange.peer.ip()), out);
     optional("listener", exchange.listener.as_bytes(), out);
     optional("request_id", exchange.request_id, out);
     optional("method", exchange.method, out);
-    let secrets = Redact::new([].into_iter(), QUERY_KEYS.into_iter());
     optional("url", secrets.url(exchange.target, &mut Vec::new()), out);
     optional("reason", failure.label().as_bytes(), out);
     optional("detail", failure.row().message.as_bytes(), out);
     out.extend_from_slice(b",\"status\":");
     decimal::integer(u64::from(exchange.status), out);
+    end(untold, out);
+}
+
+fn end(untold: u64, out: &mut Vec<u8>) {
     if untold > 0 {
         out.extend_from_slice(b",\"untold\":");
         decimal::integer(untold, out);
     }
     out.extend_from_slice(b"}\n");
+}
+
+/// How many events an attacker can have told.
+#[derive(Debug)]
+pub struct Pace {
+    per_second: usize,
+    second: Option<Instant>,
+    told: usize,
+    untold: u64,
+}
+
+impl Pace {
+    pub fn new(per_second: usize) -> Pace {
+        Pace { per_second, second: None, told: 0, untold: 0 }
+    }
+
+    /// How many events were left out before this one; `None`: so is this one.
+    pub fn allows(&mut self, now: Instant) -> Option<u64> {
+        let is_over =
+            |second: Instant| now.saturating_duration_since(second) >= Duration::from_secs(1);
+        if self.second.is_none_or(is_over) {
+            self.second = Some(now);
+            self.told = 0;
+        }
+        if self.told == self.per_second {
+            self.untold += 1;
+            return None;
+        }
+        self.told += 1;
+        Some(std::mem::take(&mut self.untold))
+    }
+
+    /// So many could not be told after all.
+    pub fn leave_out(&mut self, count: u64) {
+        self.untold += count;
+    }
 }
 
 fn begin(at: SystemTime, event: Event, outcome: Outcome, out: &mut Vec<u8>) {
@@ -146,7 +194,7 @@ fn address(name: &str, address: Option<IpAddr>, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
 
@@ -163,7 +211,7 @@ mod tests {
             detail: "no such role",
         };
         let mut out = Vec::new();
-        record.encode(&mut out);
+        record.encode(0, &mut out);
         let line = out.strip_suffix(b"\n").unwrap();
         assert!(json::check::is_valid(line));
         assert_eq!(
@@ -173,5 +221,17 @@ mod tests {
              \"action\":\"PUT /admin/config\",\"target\":\"a\\\"b\\n\\u2028\",\
              \"detail\":\"no such role\"}"
         );
+        out.clear();
+        record.encode(3, &mut out);
+        assert!(out.ends_with(b",\"untold\":3}\n"));
+    }
+
+    #[test]
+    fn security_events_are_told_at_a_pace_and_those_left_out_are_counted() {
+        let mut pace = Pace::new(2);
+        let now = Instant::now();
+        assert_eq!([(); 5].map(|()| pace.allows(now)), [Some(0), Some(0), None, None, None]);
+        let later = now + Duration::from_secs(1);
+        assert_eq!([(); 3].map(|()| pace.allows(later)), [Some(3), Some(0), None]);
     }
 }

@@ -2,7 +2,7 @@
 //! could not be hidden is left out, and the line says so.
 
 use crate::exchange::capture::{Body, Capture};
-use crate::telemetry::redact::{JsonPaths, Redact};
+use crate::telemetry::redact::{Redact, Side};
 use crate::telemetry::settings::{BodyCapture, Capturing};
 use crate::telemetry::{decimal, json};
 
@@ -15,17 +15,22 @@ pub fn encode(
     out: &mut Vec<u8>,
 ) {
     let bodies = [
-        ("request_body", &capture.request, settings.request_body.as_ref()),
-        ("response_body", &capture.response, settings.response_body.as_ref()),
+        (Side::Request, &capture.request, settings.request_body.as_ref()),
+        (Side::Response, &capture.response, settings.response_body.as_ref()),
     ];
-    for (name, body, settings) in bodies {
-        if let Some(BodyCapture { redact: paths, .. }) = settings
+    for (side, body, settings) in bodies {
+        let name = match side {
+            Side::Request => "request_body",
+            Side::Response => "response_body",
+        };
+        if let Some(settings) = settings
             && body.is_wanted()
             && body.total > 0
         {
             out.push(b',');
             json::name(name, out);
-            member(body, (redact, paths), scratch, out);
+            let hiding = Hiding { redact, settings, side };
+            member(body, &hiding, scratch, out);
         }
     }
     // A scratch that held a large body must not stay.
@@ -34,12 +39,19 @@ pub fn encode(
     }
 }
 
-fn member(body: &Body, redact: (&Redact, &JsonPaths), scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+/// What of a body is hidden, and how.
+struct Hiding<'a> {
+    redact: &'a Redact,
+    settings: &'a BodyCapture,
+    side: Side,
+}
+
+fn member(body: &Body, hiding: &Hiding<'_>, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"bytes\":");
     decimal::integer(body.total, out);
     out.extend_from_slice(b",\"truncated\":");
     out.extend_from_slice(if body.is_truncated() { b"true" } else { b"false" });
-    let shown = show(body, redact, scratch);
+    let shown = show(body, hiding, scratch);
     match shown {
         Shown::Text(text) => {
             out.extend_from_slice(b",\"text\":");
@@ -64,13 +76,12 @@ enum Shown<'a> {
     Nothing(&'static str),
 }
 
-fn show<'a>(
-    body: &'a Body,
-    (redact, paths): (&Redact, &JsonPaths),
-    scratch: &'a mut Vec<u8>,
-) -> Shown<'a> {
+fn show<'a>(body: &'a Body, hiding: &Hiding<'_>, scratch: &'a mut Vec<u8>) -> Shown<'a> {
+    let Hiding { redact, settings, side } = hiding;
+    let paths = &settings.redact;
+    let asked = !paths.is_empty() || settings.named_only;
     let Some(text) = text_of(&body.bytes, body.is_truncated()) else {
-        if paths.is_empty() {
+        if !asked {
             return Shown::Binary(&body.bytes);
         }
         return Shown::Nothing("binary: its members cannot be redacted");
@@ -82,11 +93,17 @@ fn show<'a>(
     }
     // By its looks, whatever it is called: a wrong Content-Type must not show a secret.
     let looks_like_json = matches!(text.trim_ascii_start().first(), Some(b'{' | b'['));
-    if paths.is_empty() || !(body.is_json || looks_like_json) {
+    let is_json = body.is_json || looks_like_json;
+    if !is_json && settings.named_only {
+        return Shown::Nothing("neither JSON nor a form: its secrets cannot be told from the rest");
+    }
+    if !is_json || !(asked || redact.hides_members()) {
         return Shown::Text(text);
     }
-    match paths.hide(text, scratch) {
+    match paths.hide(text, &|name| redact.hides_member(name, *side), scratch) {
         Ok(()) => Shown::Text(scratch),
+        // A line of text may begin with a bracket.
+        Err(_) if !asked && !body.is_json => Shown::Text(text),
         Err(_) => Shown::Nothing("not JSON: its members cannot be redacted"),
     }
 }

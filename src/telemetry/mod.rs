@@ -14,6 +14,7 @@ pub mod metrics;
 pub(crate) mod metrics_page;
 pub mod process_log;
 pub mod redact;
+pub mod secret_names;
 pub mod settings;
 pub mod stderr;
 pub mod tap;

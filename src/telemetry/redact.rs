@@ -1,50 +1,32 @@
-//! What no log may show: header values, query and form values, members of JSON bodies. Names
-//! decide, values are never looked at. What cannot be understood well enough to hide its secrets is
-//! not written at all.
+//! What no log may show: header values, values of queries, fragments and forms, members of JSON
+//! bodies, and who a URL logs in as. Names decide ([`secret_names`]), values are never looked at.
+//! What cannot be understood well enough to hide its secrets is not written at all.
+
+use std::ops::Range;
+
+use crate::telemetry::secret_names;
 
 /// What stands where a secret stood.
 pub const HIDDEN: &[u8] = b"[redacted]";
 
-/// Hidden unless `logging.redact.defaults` is false.
-pub const HEADERS: [&str; 10] = [
-    "api-key",
-    "apikey",
-    "authorization",
-    "cookie",
-    "proxy-authorization",
-    "set-cookie",
-    "x-amz-security-token",
-    "x-api-key",
-    "x-auth-token",
-    "x-csrf-token",
-];
-
-/// Hidden unless `logging.redact.defaults` is false.
-pub const QUERY_KEYS: [&str; 12] = [
-    "access_token",
-    "api_key",
-    "apikey",
-    "client_secret",
-    "id_token",
-    "passwd",
-    "password",
-    "refresh_token",
-    "secret",
-    "sig",
-    "signature",
-    "token",
-];
-
-/// Names whose values are hidden, in lower case.
+/// Whose values are hidden.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Redact {
+    /// Whatever is named like a secret.
+    usual: bool,
+    /// Further names, in lower case.
     headers: Vec<String>,
     query: Vec<String>,
-    /// Bit n: some query key has n bytes. Most keys are told apart by this alone.
+    /// Bit n: some name of `query` has n bytes. Most keys are told apart by this alone.
     lengths: u64,
 }
 
 impl Redact {
+    /// Whatever is named like a secret.
+    pub const USUAL: Redact =
+        Redact { usual: true, headers: Vec::new(), query: Vec::new(), lengths: 0 };
+
+    /// These names.
     pub fn new<'n>(
         headers: impl Iterator<Item = &'n str>,
         query: impl Iterator<Item = &'n str>,
@@ -53,12 +35,13 @@ impl Redact {
         let query: Vec<String> =
             query.filter(|name| name.len() <= KEY_BYTES_MAX).map(lower).collect();
         let lengths = query.iter().fold(0, |bits, name| bits | 1 << name.len());
-        Redact { headers: headers.map(lower).collect(), query, lengths }
+        Redact { usual: false, headers: headers.map(lower).collect(), query, lengths }
     }
 
     /// What either hides.
     #[must_use]
     pub fn and(mut self, other: &Redact) -> Redact {
+        self.usual |= other.usual;
         self.headers.extend_from_slice(&other.headers);
         self.query.extend_from_slice(&other.query);
         self.lengths |= other.lengths;
@@ -67,70 +50,103 @@ impl Redact {
 
     pub fn hides_header(&self, name: &[u8]) -> bool {
         self.headers.iter().any(|hidden| hidden.as_bytes().eq_ignore_ascii_case(name))
+            || (self.usual && secret_names::is_secret(name))
     }
 
-    /// A request target or a Referer, its query's secrets hidden; written to `scratch` only when it
-    /// has any.
-    pub fn url<'a>(&self, url: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
-        let Some(question) = url.iter().position(|&byte| byte == b'?') else {
-            return url;
+    /// A member of JSON: in a request it is what a form's field is.
+    pub fn hides_member(&self, name: &[u8], side: Side) -> bool {
+        let is_secret = match side {
+            Side::Request => secret_names::is_secret,
+            Side::Response => secret_names::is_secret_member,
         };
-        let (before, query) = url.split_at(question + 1);
-        let fragment = query.iter().position(|&byte| byte == b'#').unwrap_or(query.len());
-        let (query, fragment) = query.split_at(fragment);
-        if !self.has_secret(query) {
+        self.lists(name) || (self.usual && is_secret(name))
+    }
+
+    /// Whether any member of JSON is hidden.
+    pub fn hides_members(&self) -> bool {
+        self.usual || !self.query.is_empty()
+    }
+
+    /// A request target, a Referer or another URL, its secrets hidden; written to `scratch` only
+    /// when it has any.
+    pub fn url<'a>(&self, url: &'a [u8], scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        if self.secrets(url).next().is_none() {
             return url;
         }
         scratch.clear();
-        scratch.extend_from_slice(before);
-        self.pairs(query, scratch);
-        scratch.extend_from_slice(fragment);
+        hide(url, self.secrets(url), scratch);
         scratch
     }
 
-    fn has_secret(&self, pairs: &[u8]) -> bool {
-        pairs.split(is_between_pairs).any(|pair| self.hidden_after(pair).is_some())
+    /// Where the secrets of a URL are, in order.
+    pub fn secrets<'a>(&'a self, url: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
+        let first = url.iter().position(|byte| matches!(byte, b'?' | b'#' | b';' | b'@'));
+        let (at, in_path) = match first.map(|at| (at, url[at])) {
+            // Every line of a log asks: most have none of these, or a query.
+            None => (url.len(), false),
+            Some((at, b'?' | b'#')) => (at + 1, false),
+            Some(_) => (0, true),
+        };
+        let user = (self.usual && in_path).then(|| user_of(url)).flatten();
+        let pairs = Pairs { text: url, at, in_path };
+        user.into_iter().chain(pairs.filter_map(|pair| self.value_of(url, pair)))
     }
 
-    /// Appends the pairs of a query, or of a form (application/x-www-form-urlencoded).
-    pub fn pairs(&self, pairs: &[u8], out: &mut Vec<u8>) {
-        for pair in pairs.split_inclusive(is_between_pairs) {
-            let end = pair.len() - usize::from(pair.last().is_some_and(is_between_pairs));
-            match self.hidden_after(&pair[..end]) {
-                Some(value) => {
-                    out.extend_from_slice(&pair[..value]);
-                    out.extend_from_slice(HIDDEN);
-                    out.extend_from_slice(&pair[end..]);
-                }
-                None => out.extend_from_slice(pair),
+    /// Appends the pairs of a form (application/x-www-form-urlencoded).
+    pub fn pairs(&self, form: &[u8], out: &mut Vec<u8>) {
+        let pairs = Pairs { text: form, at: 0, in_path: false };
+        hide(form, pairs.filter_map(|pair| self.value_of(form, pair)), out);
+    }
+
+    /// The value of a pair, when it must be hidden: for its key, or for a URL inside it.
+    fn value_of(&self, text: &[u8], pair: Range<usize>) -> Option<Range<usize>> {
+        let equals = text[pair.clone()].iter().position(|&byte| byte == b'=')?;
+        let (key, value) = (pair.start..pair.start + equals, pair.start + equals + 1..pair.end);
+        let hidden = self.hides_key(&text[key]) || self.hides_within(&text[value.clone()]);
+        hidden.then_some(value)
+    }
+
+    /// Whether a value is a URL, or a form, whose own secrets are escaped: `next=%2Fa%3Ftoken%3Dx`.
+    fn hides_within(&self, value: &[u8]) -> bool {
+        let escape = |at: usize| value.get(at + 1..at + 3).and_then(hex);
+        let mut start = 0;
+        for (at, _) in value.iter().enumerate().filter(|(_, byte)| **byte == b'%') {
+            match escape(at) {
+                Some(b'=') if self.hides_key(&value[start..at]) => return true,
+                Some(b'=' | b'&' | b'?' | b'#' | b';') => start = at + 3,
+                Some(_) | None => {}
             }
         }
-    }
-
-    /// Where the value of a pair begins, when it must be hidden.
-    fn hidden_after(&self, pair: &[u8]) -> Option<usize> {
-        let equals = pair.iter().position(|&byte| byte == b'=')?;
-        self.hides_key(&pair[..equals]).then_some(equals + 1)
+        false
     }
 
     /// Whether a key is listed, however it is escaped; of `user[password]` the `password` counts.
     fn hides_key(&self, key: &[u8]) -> bool {
-        if !key.contains(&b'%') && !key.ends_with(b"]") {
-            return self.lists(key);
+        if !key.contains(&b'%') {
+            return self.hides_plain_key(key);
         }
-        let mut plain = [0; 2 * KEY_BYTES_MAX];
+        let mut plain = [0; 4 * KEY_BYTES_MAX];
         let mut length = 0;
         let mut at = 0;
-        while at < key.len() && length < plain.len() {
+        while at < key.len() {
+            // Nobody names anything like this.
+            let Some(place) = plain.get_mut(length) else { return self.hides_members() };
             let escaped = (key[at] == b'%').then(|| key.get(at + 1..at + 3)).flatten();
             let byte = escaped.and_then(hex);
-            plain[length] = byte.unwrap_or(key[at]);
+            *place = byte.unwrap_or(key[at]);
             at += if byte.is_some() { 3 } else { 1 };
             length += 1;
         }
-        let plain = &plain[..length];
-        let inner = plain.strip_suffix(b"]").and_then(|open| open.rsplit(|&b| b == b'[').next());
-        self.lists(plain) || inner.is_some_and(|inner| self.lists(inner))
+        self.hides_plain_key(&plain[..length])
+    }
+
+    fn hides_plain_key(&self, key: &[u8]) -> bool {
+        if self.usual && secret_names::is_secret(key) {
+            return true;
+        }
+        let is_bracket = |byte: &u8| matches!(byte, b'[' | b']');
+        self.lists(key)
+            || (key.ends_with(b"]") && key.split(is_bracket).skip(1).any(|part| self.lists(part)))
     }
 
     fn lists(&self, key: &[u8]) -> bool {
@@ -140,8 +156,63 @@ impl Redact {
     }
 }
 
-fn is_between_pairs(byte: &u8) -> bool {
-    matches!(byte, b'&' | b';')
+/// Who sent a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Request,
+    Response,
+}
+
+fn hide(text: &[u8], secrets: impl Iterator<Item = Range<usize>>, out: &mut Vec<u8>) {
+    let mut at = 0;
+    for secret in secrets {
+        out.extend_from_slice(&text[at..secret.start]);
+        out.extend_from_slice(HIDDEN);
+        at = secret.end;
+    }
+    out.extend_from_slice(&text[at..]);
+}
+
+/// The userinfo of a URL with an authority (RFC 3986 3.2.1).
+fn user_of(url: &[u8]) -> Option<Range<usize>> {
+    let is_end = |byte: &u8| matches!(byte, b'?' | b'#');
+    let head = &url[..url.iter().position(is_end).unwrap_or(url.len())];
+    let begins = |at: &usize| head[*at..].starts_with(b"//") && (*at == 0 || head[at - 1] == b':');
+    let start = (0..head.len()).find(begins)? + 2;
+    let authority = head[start..].split(|byte| *byte == b'/').next()?;
+    let end = authority.iter().rposition(|byte| *byte == b'@')?;
+    Some(start..start + end)
+}
+
+/// What may be `key=value`: parameters of a path's segments, of a query, of a fragment, of a form.
+struct Pairs<'t> {
+    text: &'t [u8],
+    at: usize,
+    in_path: bool,
+}
+
+impl Iterator for Pairs<'_> {
+    type Item = Range<usize>;
+
+    fn next(&mut self) -> Option<Range<usize>> {
+        while self.at < self.text.len() {
+            let (start, in_path) = (self.at, self.in_path);
+            let is_end = |byte: &u8| match byte {
+                b'?' | b'#' | b';' => true,
+                b'/' => in_path,
+                b'&' => !in_path,
+                _ => false,
+            };
+            let rest = &self.text[start..];
+            let end = rest.iter().position(is_end).map_or(self.text.len(), |at| start + at);
+            self.at = end + 1;
+            self.in_path &= !matches!(self.text.get(end), Some(b'?' | b'#'));
+            if !in_path || (start > 0 && self.text[start - 1] == b';') {
+                return Some(start..end);
+            }
+        }
+        None
+    }
 }
 
 fn hex(digits: &[u8]) -> Option<u8> {
@@ -198,9 +269,15 @@ impl JsonPaths {
         self.0.is_empty()
     }
 
-    /// Appends the JSON texts in `text`, which may be cut anywhere, with these members hidden.
-    pub fn hide(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), NotJson> {
-        let mut walk = Walk { text, at: 0, out, paths: &self.0 };
+    /// Appends the JSON texts in `text`, which may be cut anywhere, with these members hidden, and
+    /// those whose names `hides` says.
+    pub fn hide(
+        &self,
+        text: &[u8],
+        hides: &dyn Fn(&[u8]) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Result<(), NotJson> {
+        let mut walk = Walk { text, at: 0, out, paths: &self.0, hides };
         let mut live = Vec::new();
         (0..self.0.len()).for_each(|path| walk.enter(path, 0, &mut live));
         loop {
@@ -208,7 +285,7 @@ impl JsonPaths {
             if walk.at == text.len() {
                 return Ok(());
             }
-            match walk.value(&live, 0) {
+            match walk.value(&live, false, 0) {
                 Ok(()) => {}
                 Err(Stop::Cut) => return Ok(()),
                 Err(Stop::Broken) => return Err(NotJson),
@@ -239,6 +316,7 @@ struct Walk<'a> {
     at: usize,
     out: &'a mut Vec<u8>,
     paths: &'a [Vec<Step>],
+    hides: &'a dyn Fn(&[u8]) -> bool,
 }
 
 impl Walk<'_> {
@@ -265,17 +343,18 @@ impl Walk<'_> {
         next
     }
 
-    fn value(&mut self, live: &Live, depth: usize) -> Result<(), Stop> {
+    /// `hidden`: by the name of the member that it is.
+    fn value(&mut self, live: &Live, hidden: bool, depth: usize) -> Result<(), Stop> {
         if depth > DEPTH_MAX {
             return Err(Stop::Broken);
         }
-        let hidden = live.iter().any(|&(path, done)| done == self.paths[path].len());
+        let hidden = hidden || live.iter().any(|&(path, done)| done == self.paths[path].len());
         if hidden {
             self.out.push(b'"');
             self.out.extend_from_slice(HIDDEN);
             self.out.push(b'"');
             let written = self.out.len();
-            let result = self.value(&Vec::new(), depth);
+            let result = self.value(&Vec::new(), false, depth);
             self.out.truncate(written);
             return result;
         }
@@ -291,22 +370,23 @@ impl Walk<'_> {
                 }
                 walk.copy(1);
                 walk.space();
-                Ok(walk.below(live, &name))
+                Ok((walk.below(live, &name), (walk.hides)(&name)))
             }),
             b'[' => self.list(b']', depth, |walk, index| {
-                Ok(walk.below(live, index.to_string().as_bytes()))
+                Ok((walk.below(live, index.to_string().as_bytes()), false))
             }),
             b'"' => self.string().map(|_| ()),
             _ => self.scalar(),
         }
     }
 
-    /// An object or array; `name` reads what precedes a value, and knows the places below it.
+    /// An object or array; `name` reads what precedes a value, and knows the places below it and
+    /// whether it is hidden by its name.
     fn list(
         &mut self,
         end: u8,
         depth: usize,
-        name: impl Fn(&mut Self, usize) -> Result<Live, Stop>,
+        name: impl Fn(&mut Self, usize) -> Result<(Live, bool), Stop>,
     ) -> Result<(), Stop> {
         self.copy(1);
         self.space();
@@ -315,8 +395,8 @@ impl Walk<'_> {
             return Ok(());
         }
         for index in 0.. {
-            let live = name(self, index)?;
-            self.value(&live, depth + 1)?;
+            let (live, hidden) = name(self, index)?;
+            self.value(&live, hidden, depth + 1)?;
             self.space();
             match self.peek()? {
                 b',' => self.copy(1),
@@ -409,20 +489,16 @@ const DEPTH_MAX: usize = 64;
 mod tests {
     use super::*;
 
-    fn redact() -> Redact {
-        Redact::new(HEADERS.into_iter(), QUERY_KEYS.into_iter())
-    }
-
     fn url(text: &str) -> String {
-        String::from_utf8(redact().url(text.as_bytes(), &mut Vec::new()).to_vec()).unwrap()
+        String::from_utf8(Redact::USUAL.url(text.as_bytes(), &mut Vec::new()).to_vec()).unwrap()
     }
 
     #[test]
     fn headers_are_hidden_in_any_case() {
         for name in ["Authorization", "COOKIE", "set-cookie", "X-API-Key", "Proxy-Authorization"] {
-            assert!(redact().hides_header(name.as_bytes()), "{name}");
+            assert!(Redact::USUAL.hides_header(name.as_bytes()), "{name}");
         }
-        assert!(!redact().hides_header(b"user-agent"));
+        assert!(!Redact::USUAL.hides_header(b"user-agent"));
         assert!(!Redact::default().hides_header(b"authorization"));
     }
 
@@ -433,7 +509,23 @@ mod tests {
             ("/token=1", "/token=1"),
             ("/a?b=1&c", "/a?b=1&c"),
             ("/a?token=x", "/a?token=[redacted]"),
-            ("/a?token=x&b=2#token=y", "/a?token=[redacted]&b=2#token=y"),
+            ("/a?token=x&b=2#token=y", "/a?token=[redacted]&b=2#token=[redacted]"),
+            (
+                "https://app/cb#access_token=x&state=s",
+                "https://app/cb#access_token=[redacted]&state=s",
+            ),
+            ("https://app/#/cb?code=x", "https://app/#/cb?code=[redacted]"),
+            ("/a?monkey=1&zipcode=2&sort_key=3", "/a?monkey=1&zipcode=2&sort_key=3"),
+            ("/a?key=x&X-Amz-Signature=x", "/a?key=[redacted]&X-Amz-Signature=[redacted]"),
+            ("/a?user[password][]=x", "/a?user[password][]=[redacted]"),
+            ("/a;jsessionid=x;v=1/b?c=1", "/a;jsessionid=[redacted];v=1/b?c=1"),
+            ("https://me:x@a:1/b@c?d=1", "https://[redacted]@a:1/b@c?d=1"),
+            ("//me:x@a", "//[redacted]@a"),
+            ("/a//b@c", "/a//b@c"),
+            ("http://a?b=c//d@e", "http://a?b=c//d@e"),
+            ("/a?next=%2Fcb%3Fa%3D1%26code%3Dx&b=1", "/a?next=[redacted]&b=1"),
+            ("/a?next=%2Fcb%3Fa%3d1%26b%3D2", "/a?next=%2Fcb%3Fa%3d1%26b%3D2"),
+            ("/a?next=/cb?token=x", "/a?next=/cb?token=[redacted]"),
             ("/a?b=1;PassWord=x;c=3", "/a?b=1;PassWord=[redacted];c=3"),
             ("/a?%74oken=x&tokens=y", "/a?%74oken=[redacted]&tokens=y"),
             ("/a?user[password]=x", "/a?user[password]=[redacted]"),
@@ -449,14 +541,14 @@ mod tests {
     #[test]
     fn a_url_without_secrets_is_not_copied() {
         let (text, mut scratch) = (b"/a?b=1&c=2", Vec::new());
-        assert!(std::ptr::eq(redact().url(text, &mut scratch), text));
+        assert!(std::ptr::eq(Redact::USUAL.url(text, &mut scratch), text));
         assert_eq!(scratch.capacity(), 0);
     }
 
     fn hidden(paths: &[&str], text: &str) -> Result<String, NotJson> {
         let mut out = Vec::new();
         let paths = JsonPaths::new(paths.iter().copied()).unwrap();
-        paths.hide(text.as_bytes(), &mut out).map(|()| String::from_utf8(out).unwrap())
+        paths.hide(text.as_bytes(), &|_| false, &mut out).map(|()| String::from_utf8(out).unwrap())
     }
 
     #[test]
@@ -493,6 +585,28 @@ mod tests {
         ] {
             assert_eq!(hidden(paths, text).as_deref(), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn members_are_hidden_by_their_names_at_any_depth() {
+        let shown = |side| {
+            let text = br#"{"code":"a","x":[{"accessToken":{"b":1}}],"max_tokens":3,"pin":"c"}"#;
+            let redact = Redact::USUAL.and(&Redact::new([].into_iter(), ["pin"].into_iter()));
+            let mut out = Vec::new();
+            let hides = |name: &[u8]| redact.hides_member(name, side);
+            JsonPaths::default().hide(text, &hides, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let rest = r#""x":[{"accessToken":"[redacted]"}],"max_tokens":3,"pin":"[redacted]"}"#;
+        assert_eq!(shown(Side::Response), format!(r#"{{"code":"a",{rest}"#));
+        assert_eq!(shown(Side::Request), format!(r#"{{"code":"[redacted]",{rest}"#));
+    }
+
+    #[test]
+    fn an_escaped_key_of_any_length_hides_what_it_cannot_be_told_of() {
+        let long = format!("/a?{}%74oken=x", "y".repeat(10_000));
+        assert!(url(&long).ends_with("=[redacted]"));
+        assert_eq!(Redact::default().url(long.as_bytes(), &mut Vec::new()), long.as_bytes());
     }
 
     #[test]

@@ -140,6 +140,8 @@ pub struct BodyCapture {
     /// In lower case: `application/json`, `text/*`, `*/*`.
     pub content_types: Vec<String>,
     pub redact: JsonPaths,
+    /// A body whose parts have no names that could tell secrets is left out.
+    pub named_only: bool,
 }
 
 impl BodyCapture {
@@ -199,6 +201,7 @@ mod tests {
             bytes_max: 1,
             content_types: types.iter().map(|&text| text.to_owned()).collect(),
             redact: JsonPaths::default(),
+            named_only: false,
         };
         let some = of(&["application/json", "text/*"]);
         assert!(some.takes(b"Application/JSON; charset=utf-8") && some.takes(b"text/html"));

@@ -12,7 +12,7 @@ use crate::exchange::record::Record;
 use crate::http::head::Line;
 use crate::limits;
 use crate::plan::{Network, Plan};
-use crate::telemetry::redact::{HEADERS, HIDDEN, JsonPaths, QUERY_KEYS, Redact};
+use crate::telemetry::redact::{HIDDEN, JsonPaths, Redact};
 use crate::telemetry::settings::{BodyCapture, Capturing};
 use crate::telemetry::{logged_body, timestamp};
 
@@ -87,12 +87,7 @@ impl Tap {
     /// `body_bytes`: of each body; 0: none. Hides what is known to be secret, and what the plan's
     /// logs hide.
     pub fn new(id: u64, filter: Filter, count: Option<u64>, body_bytes: usize, plan: &Plan) -> Tap {
-        let mut redact = Redact::new(HEADERS.into_iter(), QUERY_KEYS.into_iter());
-        if let Some(log) = &plan.access_log {
-            redact = redact.and(&log.redact);
-        }
-        let paths: Vec<String> = QUERY_KEYS.iter().map(|key| format!("**.{key}")).collect();
-        let mut members = JsonPaths::new(paths.iter().map(String::as_str)).unwrap_or_default();
+        let mut members = JsonPaths::default();
         let logged = plan.captures.iter().flat_map(|log| [&log.request_body, &log.response_body]);
         for body in logged.flatten() {
             members = members.and(&body.redact);
@@ -101,11 +96,12 @@ impl Tap {
             bytes_max: body_bytes,
             content_types: vec!["*/*".to_owned()],
             redact: members,
+            named_only: true,
         };
         let body = (body_bytes > 0).then_some(body);
         let (request_body, response_body) = (body.clone(), body);
         let capturing = Capturing { response_head: true, request_body, response_body };
-        Tap { id, filter, count, redact, capturing }
+        Tap { id, filter, count, redact: plan.secrets.clone(), capturing }
     }
 
     /// Whether a tap that began with this plan would hide the same.
@@ -167,13 +163,8 @@ impl Tap {
     /// Name and value, in this order: the same name may come twice.
     fn header(&self, name: &[u8], value: &[u8]) -> Value {
         let hidden = self.redact.hides_header(name);
-        let is_url = [&b"referer"[..], b"location", b"content-location"];
-        let is_url = is_url.iter().any(|url| name.eq_ignore_ascii_case(url));
-        let value = match (hidden, is_url) {
-            (true, _) => text(HIDDEN),
-            (false, true) => self.url(value),
-            (false, false) => text(value),
-        };
+        // Many hold URLs (Referer, Location, Link, X-Original-URL), and none suffers from this.
+        let value = if hidden { text(HIDDEN) } else { self.url(value) };
         json!([text(name), value])
     }
 

@@ -245,7 +245,7 @@ impl Variable {
             Variable::Method => escaped_or_dash(record.method, out),
             Variable::Path => {
                 let path = record.target.split(|&byte| byte == b'?').next();
-                escaped_or_dash(path.unwrap_or_default(), out);
+                escaped_or_dash(redact.url(path.unwrap_or_default(), scratch), out);
             }
             Variable::PeerIp => ip(record.peer.ip(), out),
             Variable::Phase => out.extend_from_slice(record.phase.label().as_bytes()),
