@@ -20,6 +20,7 @@ use crate::control::inherited::Inherited;
 use crate::control::overdue::{self, Begun};
 use crate::control::own_ports::OwnPorts;
 use crate::control::ports::{Bound, Held};
+pub(super) use crate::control::trigger::Title;
 pub(crate) use crate::control::trigger::Trigger;
 use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
@@ -111,6 +112,13 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
+    fn syntax(&self, source: &Source) -> Syntax {
+        match self {
+            Wanted::Text(syntax, _) => *syntax,
+            Wanted::File | Wanted::ChangedFile | Wanted::Fetched { .. } => source.syntax(),
+        }
+    }
+
     /// Nobody asked for it: what was read before is not read again, and nobody is told.
     fn is_for_a_change(&self) -> bool {
         match self {
@@ -369,10 +377,7 @@ impl Control {
             Wanted::Fetched { reading, .. } => Some(reading.clone()),
             Wanted::Text(_, text) => Some(Reading { text: text.to_string(), ..Reading::default() }),
         };
-        let syntax = match &job.wanted {
-            Wanted::Text(syntax, _) => *syntax,
-            Wanted::File | Wanted::ChangedFile | Wanted::Fetched { .. } => self.source.syntax(),
-        };
+        let syntax = job.wanted.syntax(&self.source);
         let is_own = matches!(job.wanted, Wanted::Text(..));
         let asks = given.is_none() && self.source.provider.server().is_some();
         if asks {
@@ -570,23 +575,6 @@ async fn work(control: Rc<Control>) {
         control.wake();
     }
     control.reloads.running.set(false);
-}
-
-/// What messages call a text.
-pub(super) struct Title {
-    pub(super) name: String,
-    /// By whoever reads them: then its lines mean something.
-    is_seen: bool,
-}
-
-impl Title {
-    pub(super) fn of(trigger: Trigger, source: &Source) -> Title {
-        Title { name: trigger.name(source), is_seen: trigger != Trigger::Patch }
-    }
-
-    fn placed(&self, errors: config::Errors) -> config::Errors {
-        if self.is_seen { errors } else { errors.without_places() }
-    }
 }
 
 pub(super) fn compile(

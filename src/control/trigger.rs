@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::cli::Source;
+use crate::config;
 
 /// Who asked for a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,5 +45,22 @@ impl fmt::Display for Trigger {
             Trigger::Patch => f.write_str("patch"),
             Trigger::Rollback(version) => write!(f, "rollback to {version}"),
         }
+    }
+}
+
+/// What messages call a text.
+pub(super) struct Title {
+    pub(super) name: String,
+    /// By whoever reads them: then its lines mean something.
+    pub(super) is_seen: bool,
+}
+
+impl Title {
+    pub(super) fn of(trigger: Trigger, source: &Source) -> Title {
+        Title { name: trigger.name(source), is_seen: trigger != Trigger::Patch }
+    }
+
+    pub(super) fn placed(&self, errors: config::Errors) -> config::Errors {
+        if self.is_seen { errors } else { errors.without_places() }
     }
 }
