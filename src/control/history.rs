@@ -9,7 +9,9 @@ use std::time::SystemTime;
 use crate::config::{self, Syntax};
 use crate::control::Control;
 use crate::control::config_file::Beside;
-use crate::control::reload::{Refused, Report, Title, Trigger, Wanted, compile, hash};
+use crate::control::prepare::compile;
+use crate::control::reload::{Refused, Report, Trigger, Wanted, hash};
+use crate::control::trigger::Title;
 
 /// A configuration that was put in force.
 #[derive(Clone, Debug)]

@@ -28,6 +28,7 @@ mod own_ports;
 mod passed_on;
 mod pid_file;
 mod ports;
+mod prepare;
 pub(crate) mod registry;
 pub(crate) mod reload;
 mod start;

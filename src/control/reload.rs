@@ -6,7 +6,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
@@ -14,20 +13,17 @@ use std::time::{Duration, SystemTime};
 use crate::cli::Source;
 use crate::config::{self, Syntax};
 use crate::control::config_poll::FetchedText;
-use crate::control::exporters;
 use crate::control::history::Applied;
-use crate::control::inherited::Inherited;
 use crate::control::overdue::{self, Begun};
 use crate::control::own_ports::OwnPorts;
-use crate::control::ports::{Bound, Held};
-pub(super) use crate::control::trigger::Title;
+use crate::control::prepare::{Ground, Prepared, prepare};
+use crate::control::trigger::Title;
 pub(crate) use crate::control::trigger::Trigger;
-use crate::control::{Control, Current, names, start};
+use crate::control::{Control, Current, names};
 use crate::engine::{self, Shared};
 use crate::events::publisher::{Files, Opened};
 use crate::limits;
-use crate::machine;
-use crate::plan::{Collector, Plan, User};
+use crate::plan::Plan;
 use crate::provider::{Reading, Validators};
 use crate::telemetry::log_levels;
 use crate::telemetry::metrics::ReloadCounts;
@@ -216,31 +212,6 @@ impl Reloads {
         queue.push_back(Job { wanted, trigger, over, outcome: Rc::clone(&outcome) });
         Some(outcome)
     }
-}
-
-/// Everything that can fail has not.
-struct Prepared {
-    plan: Plan,
-    syntax: Syntax,
-    text: String,
-    bound: Bound,
-    logs: Opened,
-    spans: exporters::Change,
-    warnings: Vec<String>,
-}
-
-/// What preparing needs to know, on another thread.
-struct Ground {
-    source: Source,
-    held: Held,
-    /// That are open.
-    logs: Files,
-    collectors: Vec<Collector>,
-    version: u64,
-    cores: usize,
-    user: Option<User>,
-    pid_file: Option<PathBuf>,
-    open_files: u64,
 }
 
 /// What became of a text, on another thread.
@@ -575,57 +546,6 @@ async fn work(control: Rc<Control>) {
         control.wake();
     }
     control.reloads.running.set(false);
-}
-
-pub(super) fn compile(
-    source: &Source,
-    title: &Title,
-    syntax: Syntax,
-    text: &str,
-    version: u64,
-) -> Result<(Plan, Vec<String>), Refused> {
-    let refused = |errors| Refused::Configuration(title.placed(errors));
-    let document = source.document_of(&title.name, syntax, text).map_err(refused)?;
-    let plan = config::compile(&document, version, machine::cpus()).map_err(refused)?;
-    let warnings = config::warnings(&document, usize::MAX);
-    let mut warned = title.placed(warnings).as_warnings();
-    warned.push_str(&config::environment_warnings(&document).as_warnings());
-    Ok((plan, warned.lines().map(str::to_owned).collect()))
-}
-
-/// Everything that may take long or fail, beside the control core.
-fn prepare(
-    ground: &Ground,
-    title: &Title,
-    syntax: Syntax,
-    text: String,
-) -> Result<Prepared, Refused> {
-    let (mut plan, mut warnings) = compile(&ground.source, title, syntax, &text, ground.version)?;
-    if plan.cores != ground.cores {
-        warnings.push(format!(
-            "cores: {} are asked for, {} go on running: their number changes with a restart only",
-            plan.cores, ground.cores
-        ));
-        plan.cores = ground.cores;
-    }
-    if plan.user != ground.user {
-        warnings.push("user, group: the process stays who it is, until a restart".to_owned());
-        plan.user.clone_from(&ground.user);
-    }
-    if plan.pid_file != ground.pid_file {
-        warnings.push("pid_file: it stays where it is, until a restart".to_owned());
-        plan.pid_file.clone_from(&ground.pid_file);
-    }
-    start::complete(&mut plan, ground.open_files);
-    let bound = ground
-        .held
-        .bind(&mut plan, &mut Inherited::default())
-        .map_err(|error| Refused::Impossible(error.to_string()))?;
-    let logs = Files::of(&plan)
-        .open(&ground.logs, start::CLOCKS)
-        .map_err(|error| Refused::Impossible(error.to_string()))?;
-    let spans = exporters::start(&plan, &ground.collectors).map_err(Refused::Impossible)?;
-    Ok(Prepared { plan, syntax, text, bound, logs, spans, warnings })
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Log files that were put aside: their names, how many are kept, their compression. A rotated file
-//! is named after the moment of its rotation, `access.log.20261121T135300.123Z`, so that nothing
-//! is ever renamed twice and names sort by age. Compressing and deleting happen on a thread of
-//! their own, which looks at the folder and not at a list: what a crash left behind is done the
-//! next time.
+//! is named after the moment of its rotation, `access.log.20261121T135300.123Z`, so that nothing is
+//! ever renamed twice and names sort by age. Compressing and deleting happen on a thread of their
+//! own, which looks at the folder and not at a list: what a crash left behind is done the next
+//! time.
 //!
 //! Two processes may write one log: one that drains and the one that came after it. So a file is
-//! left as it is while anybody holds it open as a log, and one at a time works on it: whoever writes
-//! has a shared lock on it, and who compresses or deletes takes an exclusive one, or goes on to the
-//! next.
+//! left as it is while anybody holds it open as a log, and one at a time works on it: whoever
+//! writes has a shared lock on it, and who compresses or deletes takes an exclusive one, or goes on
+//! to the next.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
