@@ -343,8 +343,8 @@ pub const BLACKLIST_SECONDS_MAX: u64 = 315_360_000;
 pub const BLACKLIST_LISTED: u64 = 10_000;
 /// How much of a text that is no network is shown to who sent it. The rest is cut.
 pub const NETWORK_CHARS_SHOWN: usize = 64;
-/// The control core rests this many times as long as it took to make the list for the data cores, before
-/// it makes the next one: of its time, that is a tenth at most.
+/// The control core rests this many times as long as it took to make the list for the data cores,
+/// before it makes the next one: of its time, that is a tenth at most.
 pub const BLACKLIST_REST: u32 = 9;
 /// How often the blacklist's file is written anew while changes go on.
 pub const BLACKLIST_SAVE_PACE: Duration = Duration::from_secs(1);
@@ -459,8 +459,8 @@ pub const RELOAD_DEBOUNCE_MAX: Duration = Duration::from_secs(2);
 pub const RELOAD_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long reading a new configuration, and opening what it names, may take. Then it is refused.
 pub const RELOAD_PREPARE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Of those, how many may be under way, late ones included: each holds one of `BLOCKING_THREADS`, and
-/// some are left for other work. More are refused at once.
+/// Of those, how many may be under way, late ones included: each holds one of `BLOCKING_THREADS`,
+/// and some are left for other work. More are refused at once.
 pub const RELOADS_OVERDUE_MAX: usize = 2;
 /// Configurations given as texts that wait for the one that is put in force. More are refused.
 /// Requests to read the file are not: those that come one after the other wait together.
@@ -472,16 +472,16 @@ pub const RELOAD_LINKS_MAX: usize = 40;
 
 // --- admin ---------------------------------------------------------------------------------
 
-/// Connections to each of the admin and metrics ports. For more, those are closed that nobody has let
-/// in yet, or that ask for nothing; where all are served, they wait in the kernel's queue.
+/// Connections to each of the admin and metrics ports. For more, those are closed that nobody has
+/// let in yet, or that ask for nothing; where all are served, they wait in the kernel's queue.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// How long a scrape waits for the reports of all cores. Then it takes what they reported last.
 pub const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an admin client may take for a request's head, for its body, and be idle. Then 408, or
 /// the connection is closed.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Slowest reader of an answer, in bytes a second, beside the time above. A slower one's connection is
-/// closed: it holds a place that others need.
+/// Slowest reader of an answer, in bytes a second, beside the time above. A slower one's connection
+/// is closed: it holds a place that others need.
 pub const ADMIN_RATE_MIN: u64 = 16 * 1024;
 /// Largest body of an admin request. Larger is answered 413.
 pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
@@ -496,8 +496,9 @@ pub const ADMIN_TOKEN_BYTES_MAX: usize = 4096;
 /// Most connections that one page of the admin API lists, and how many when it is not said.
 pub const ADMIN_CONNECTIONS_LISTED_MAX: u64 = 10_000;
 pub const ADMIN_CONNECTIONS_LISTED: u64 = 100;
-/// How long what an operator said of one address of a name outlives the address: lookups that leave one
-/// out for a moment do not undo a drain. Then it is forgotten, since the address may be another's.
+/// How long what an operator said of one address of a name outlives the address: lookups that leave
+/// one out for a moment do not undo a drain. Then it is forgotten, since the address may be
+/// another's.
 pub const OVERRIDE_GONE_MAX: Duration = Duration::from_secs(600);
 /// Longest reason that an operator gives for taking an endpoint out of service. Longer is answered
 /// 400: it is shown on every page that lists the endpoint.

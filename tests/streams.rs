@@ -144,7 +144,8 @@ fn a_token_that_is_taken_back_takes_its_streams_with_it() {
         let tokens: Vec<String> = tokens
             .iter()
             .map(|(name, role)| {
-                format!("{{ name = \"{name}\", role = \"{role}\", token = \"{name}-token-0123456789\" }}")
+                let token = format!("{name}-token-0123456789");
+                format!("{{ name = \"{name}\", role = \"{role}\", token = \"{token}\" }}")
             })
             .collect();
         let admin =

@@ -1,5 +1,6 @@
 //! `POST /admin/clusters/{cluster}/endpoints/{address}/drain`, `…/maintenance`, `…/ready` and
-//! `…/weight` (by PUT as well): an endpoint out of service and back, by its name or by one of its addresses.
+//! `…/weight` (by PUT as well): an endpoint out of service and back, by its name or by one of its
+//! addresses.
 
 use std::rc::Rc;
 
