@@ -14,8 +14,8 @@ use crate::limits;
 pub(super) struct Letters {
     core: usize,
     outbox: Outbox<ToShard>,
-    /// Oldest first. The newest of each kind, and of each cluster; while a core is stuck, also every
-    /// plan that it has not taken, since sockets come with it.
+    /// Oldest first. The newest of each kind, and of each cluster; while a core is stuck, also
+    /// every plan that it has not taken, since sockets come with it.
     kept: RefCell<VecDeque<ToShard>>,
 }
 

@@ -5,7 +5,7 @@
 //! next time.
 //!
 //! Two processes may write one log: one that drains and the one that came after it. So a file is
-//! left as it is while anybody holds it open as a log, and one at a time works on it: whoever writes
+//! left as it is while anybody holds it open as a log, and one at a time works on it: who writes
 //! has a shared lock on it, and who compresses or deletes takes an exclusive one, or goes on to the
 //! next.
 
