@@ -2,8 +2,8 @@
 //! slows a data core: it may block on a disk, or hold what a pipe does not take, while the queues
 //! fill and the data cores drop and count, or keep connections waiting where no line may be lost. A
 //! pipe that takes nothing holds up its own log only, not the others, and no order. After a reload,
-//! exchanges that began before it are told of in the access log of their own plan, which stays open until the
-//! last of them has ended.
+//! exchanges that began before it are told of in the access log of their own plan, which stays open
+//! until the last of them has ended.
 
 use std::cell::Cell;
 use std::fmt;
