@@ -26,8 +26,7 @@ pub(super) struct Keeper {
     /// What the file has is older.
     unsaved: Cell<bool>,
     saving: Cell<bool>,
-    /// At this moment: `saving` goes on for a while, so that changes that follow are written at
-    /// once.
+    /// At this moment; `saving` goes on for a while, so that changes gather.
     writing: Cell<bool>,
     /// Counts up with every change.
     changes: Cell<u64>,

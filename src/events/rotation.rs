@@ -5,9 +5,9 @@
 //! time.
 //!
 //! Two processes may write one log: one that drains and the one that came after it. So a file is
-//! left as it is while anybody holds it open as a log, and one at a time works on it: whoever
-//! writes has a shared lock on it, and who compresses or deletes takes an exclusive one, or goes on
-//! to the next.
+//! left as it is while anybody holds it open as a log, and one at a time works on it: who writes
+//! has a shared lock on it, and who compresses or deletes takes an exclusive one, or goes on to the
+//! next.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
