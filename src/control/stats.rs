@@ -15,6 +15,7 @@ use crate::engine;
 use crate::events::publisher::PublisherHandle;
 use crate::limits;
 use crate::telemetry::metrics::{Core, Snapshot, new_histogram};
+use crate::telemetry::{process_log, stderr};
 
 /// What the cores have reported, summed since the start.
 pub(crate) struct Totals {
@@ -122,6 +123,7 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
     let mut totals = control.totals.borrow_mut();
     let written = totals.log.as_mut().map(PublisherHandle::written).unwrap_or_default();
     let exported = totals.exporters.exported();
+    let error_log = control.plan().error_log.as_ref().map(|log| log.level);
     Snapshot {
         cores: control
             .counters
@@ -140,6 +142,9 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
             .collect(),
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
+        process_log_dropped_lines: stderr::lost(),
+        error_log_dropped_lines: written.error_dropped + error_log.map_or(0, process_log::lost),
+        audit_log_dropped_lines: written.audit_dropped,
         trace_exported_spans: exported.taken,
         trace_failed_spans: exported.failed,
         blacklist_entries: control.blacklist.len() as u64,

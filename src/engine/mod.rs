@@ -11,6 +11,7 @@ mod host;
 mod io;
 mod listener;
 mod mailbox;
+mod outlet;
 mod pipe;
 mod privileges;
 mod probe;
@@ -37,6 +38,7 @@ pub use host::{
 pub use io::{Descriptor, Side};
 pub use listener::Listener;
 pub use mailbox::{Inbox, Outbox, mailbox};
+pub use outlet::{send_at_once, until_writable};
 pub use pipe::Pipe;
 pub use privileges::Identity;
 pub use probe::probe;

@@ -1,17 +1,18 @@
 //! One log file as the publisher core writes it: appended to, opened again when it was rotated
 //! away, rotated by itself when it is large or old, complained about once when it cannot be
 //! written. Lines that cannot be written are counted and given up, or, where none may be lost, the
-//! batch is held until it can be.
+//! batch is held until it can be. One that a pipe has no room for is held in either case: the
+//! queue behind it is there for slow readers.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::events::open_log::OpenLog;
 use crate::events::queue::{Batch, Written};
-use crate::events::rotation::{self, Keeper};
-use crate::limits::{LOG_COMPLAINT_INTERVAL, ROTATE_RETRY_INTERVAL};
+use crate::events::rotation::{self, Keeper, PutAside};
+use crate::limits::{LOG_COMPLAINT_INTERVAL, LOG_STALL_MAX, ROTATE_RETRY_INTERVAL};
 use crate::plan::{OnFull, Rotate};
 
 /// What time it is, for the publisher: it never asks on its own.
@@ -25,33 +26,23 @@ pub struct Clocks {
 pub(super) struct LogFile {
     /// `access log`, for messages.
     name: &'static str,
-    sink: Sink,
+    /// `None`: standard output.
+    path: Option<PathBuf>,
+    /// After an error it is not, and is opened again for the next batch.
+    open: Option<OpenLog>,
     clocks: Clocks,
     on_full: OnFull,
     rotate: Option<Rotate>,
+    is_rotating: bool,
     keeper: Keeper,
     /// A rotation failed then.
     stuck: Option<Instant>,
     pub(super) written: Written,
     /// The last write ended inside a line that is given up.
     torn: bool,
+    /// A batch is held, and nothing of it was taken since then.
+    held_since: Option<Instant>,
     outage: Outage,
-}
-
-#[derive(Debug)]
-enum Sink {
-    StandardOutput,
-    File { path: PathBuf, open: Option<Open> },
-}
-
-/// A file that is open; after an error it is not, and is opened again for the next batch.
-#[derive(Debug)]
-struct Open {
-    file: File,
-    /// Not a device or a pipe.
-    is_regular: bool,
-    bytes: u64,
-    begun: SystemTime,
 }
 
 /// What was said of lines that were lost, and what is still to be said.
@@ -60,6 +51,7 @@ struct Outage {
     failing: bool,
     told: bool,
     last_told: Option<Instant>,
+    last_stall_told: Option<Instant>,
     lost: u64,
     /// Lost before they came here, because this log was slow.
     late: u64,
@@ -82,43 +74,38 @@ impl LogFile {
         path: Option<PathBuf>,
         clocks: Clocks,
     ) -> Result<LogFile, (PathBuf, io::Error)> {
-        let sink = match path {
-            None => Sink::StandardOutput,
-            Some(path) => match Open::append(&path, (clocks.wall)()) {
-                Ok(open) => Sink::File { path, open: Some(open) },
-                Err(error) => return Err((path, error)),
-            },
+        let now = (clocks.wall)();
+        let open = match OpenLog::open(path.as_deref(), now) {
+            Ok(open) => Some(open),
+            Err(error) => return Err((path.unwrap_or("standard output".into()), error)),
         };
-        Ok(LogFile::of(name, sink, clocks))
-    }
-
-    fn of(name: &'static str, sink: Sink, clocks: Clocks) -> LogFile {
-        LogFile {
+        Ok(LogFile {
             name,
-            sink,
+            path,
+            open,
             clocks,
             on_full: OnFull::Drop,
             rotate: None,
+            is_rotating: true,
             keeper: Keeper::default(),
             stuck: None,
             written: Written::default(),
             torn: false,
+            held_since: None,
             outage: Outage::default(),
-        }
+        })
     }
 
     pub(super) fn is_at(&self, wanted: Option<&Path>) -> bool {
-        match &self.sink {
-            Sink::StandardOutput => wanted.is_none(),
-            Sink::File { path, .. } => wanted == Some(path),
-        }
+        self.path.as_deref() == wanted
     }
 
     /// What may change while the file stays.
     pub(super) fn settle(&mut self, rotate: Option<Rotate>, on_full: OnFull) {
         self.on_full = on_full;
+        let is_new = self.is_rotating && self.rotate != rotate;
         self.rotate = rotate;
-        if let (Sink::File { path, .. }, Some(rotate)) = (&self.sink, rotate) {
+        if let (Some(path), Some(rotate), true) = (&self.path, rotate, is_new) {
             self.keeper.look(path, rotate, self.name);
         }
     }
@@ -126,22 +113,26 @@ impl LogFile {
     /// Writes the rest of a batch, or gives up what of it cannot be written.
     pub(super) fn write(&mut self, batch: &mut Batch) -> Outcome {
         self.note_late(std::mem::take(&mut batch.lost));
-        self.rotate_if_due(batch);
+        self.keep_in_place(batch);
         let (sent, result) = self.send(&batch.text[batch.sent..]);
         batch.sent += sent;
         self.written.bytes += sent as u64;
+        let now = (self.clocks.now)();
+        let before = self.held_since.take().filter(|_| sent == 0).unwrap_or(now);
         let Err(error) = result else {
             self.written.lines += u64::from(batch.lines);
             self.rejoice();
             return Outcome::Settled;
         };
-        if let Sink::File { open, .. } = &mut self.sink {
-            *open = None;
+        if error.kind() == ErrorKind::WouldBlock {
+            self.held_since = Some(before);
+            self.note_stall(now);
+            return Outcome::Held;
         }
+        self.open = None;
         match self.on_full {
             OnFull::Block => {
-                // The rest of the line will follow, whenever that is.
-                self.torn = false;
+                self.held_since = Some(before);
                 self.complain(&error, 0);
                 Outcome::Held
             }
@@ -149,10 +140,27 @@ impl LogFile {
                 let whole = newlines(&batch.text[..batch.sent]);
                 self.written.lines += whole;
                 let lost = u64::from(batch.lines) - whole;
+                self.torn |= batch.is_cut();
                 self.complain(&error, lost);
                 Outcome::Settled
             }
         }
+    }
+
+    /// What waits for somebody at the other end to take what is here; `None`: nothing does.
+    pub(super) fn stalled(&self) -> Option<BorrowedFd<'_>> {
+        self.held_since.and(self.open.as_ref()).map(OpenLog::as_fd)
+    }
+
+    fn is_stuck(&self, now: Instant) -> bool {
+        self.held_since.is_some_and(|since| now.saturating_duration_since(since) >= LOG_STALL_MAX)
+    }
+
+    /// A batch that is held goes elsewhere, whole lines of it.
+    pub(super) fn let_go(&mut self, batch: &mut Batch) {
+        self.held_since = None;
+        self.torn |= batch.is_cut();
+        batch.back_to_line();
     }
 
     /// Gives up what is left of a batch: the process ends.
@@ -175,10 +183,7 @@ impl LogFile {
         while sent < text.len() {
             match self.put(&text[sent..]) {
                 Ok(0) => return (sent, Err(ErrorKind::WriteZero.into())),
-                Ok(taken) => {
-                    sent += taken;
-                    self.torn = text[sent - 1] != b'\n';
-                }
+                Ok(taken) => sent += taken,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return (sent, Err(error)),
             }
@@ -188,23 +193,11 @@ impl LogFile {
 
     /// One write, of as much as is taken.
     fn put(&mut self, text: &[u8]) -> io::Result<usize> {
-        match &mut self.sink {
-            Sink::StandardOutput => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(text)?;
-                stdout.flush()?;
-                Ok(text.len())
-            }
-            Sink::File { path, open } => {
-                let open = match open {
-                    Some(open) => open,
-                    None => open.insert(Open::append(path, (self.clocks.wall)())?),
-                };
-                let taken = open.file.write(text)?;
-                open.bytes += taken as u64;
-                Ok(taken)
-            }
-        }
+        let open = match &mut self.open {
+            Some(open) => open,
+            none => none.insert(OpenLog::open(self.path.as_deref(), (self.clocks.wall)())?),
+        };
+        open.write(text)
     }
 
     // --- rotation -----------------------------------------------------------------------------
@@ -212,14 +205,18 @@ impl LogFile {
     /// Opens the file by its name again (SIGUSR1). One that cannot be opened anew stays open as it
     /// is: better under the old name than lost. `held` is a batch of which a part is written.
     pub(super) fn reopen(&mut self, held: Option<&mut Batch>) {
-        let Sink::File { path, open } = &mut self.sink else {
+        let Some(path) = &self.path else {
             return;
         };
-        match Open::append(path, (self.clocks.wall)()) {
+        match OpenLog::append(path, (self.clocks.wall)()) {
             Ok(new) => {
-                *open = Some(new);
-                self.torn = false;
                 self.written.reopened += 1;
+                if self.open.as_ref().is_some_and(|open| open.is_at(path)) {
+                    return; // nobody has put it aside
+                }
+                self.open = Some(new);
+                self.torn = false;
+                self.held_since = None;
                 if let Some(batch) = held {
                     batch.back_to_line();
                 }
@@ -232,29 +229,50 @@ impl LogFile {
         }
     }
 
-    fn rotate_if_due(&mut self, batch: &Batch) {
-        let (Some(rotate), Sink::File { path, open: Some(open) }) = (self.rotate, &self.sink)
+    /// Before each batch. Two processes may write this file, of which one puts it aside.
+    fn keep_in_place(&mut self, batch: &Batch) {
+        let (Some(rotate), Some(path), Some(open)) = (self.rotate, &self.path, &mut self.open)
         else {
             return;
         };
-        if self.keeper.is_needed_again() {
+        let now = (self.clocks.now)();
+        if self.is_rotating && self.keeper.is_needed_again() {
             self.keeper.look(path, rotate, self.name);
         }
-        let is_large = open.bytes + batch.text.len() as u64 > rotate.bytes_max;
-        let is_due = open.is_regular && open.bytes > 0 && batch.sent == 0 && !self.torn;
-        if !is_due || !(is_large || self.age(open) >= rotate.age_max) {
+        if !open.is_regular() || batch.sent > 0 || self.torn {
             return;
         }
-        let now = (self.clocks.now)();
+        if open.is_time_to_look(now)
+            && !open.is_at(path)
+            && let Ok(new) = OpenLog::append(path, (self.clocks.wall)())
+        {
+            *open = new;
+        }
+        self.rotate_if_due(rotate, batch, now);
+    }
+
+    fn rotate_if_due(&mut self, rotate: Rotate, batch: &Batch, now: Instant) {
+        let (Some(path), Some(open)) = (&self.path, &self.open) else {
+            return;
+        };
+        let is_large = open.bytes + batch.text.len() as u64 > rotate.bytes_max;
+        let is_due = open.bytes > 0 && (is_large || self.age(open) >= rotate.age_max);
+        if !is_due || !self.is_rotating {
+            return;
+        }
         let wait = |since| now.saturating_duration_since(since) < ROTATE_RETRY_INTERVAL;
         if self.stuck.is_some_and(wait) {
             return;
         }
         self.stuck = None;
-        let path = path.clone();
-        match rotation::put_aside(&path, (self.clocks.wall)()) {
-            // Somebody else has moved it already.
-            Err(error) if error.kind() != ErrorKind::NotFound => {
+        match rotation::put_aside_once(path, || open.is_at(path), (self.clocks.wall)()) {
+            Ok(PutAside::Done) => {
+                self.open = None;
+                self.keeper.look(path, rotate, self.name);
+            }
+            Ok(PutAside::Before) => self.open = None,
+            Ok(PutAside::Busy) => {}
+            Err(error) => {
                 self.stuck = Some(now);
                 log::error!(
                     "{}: cannot rotate {}: {error}; its folder must be writable, lines go to the \
@@ -263,14 +281,18 @@ impl LogFile {
                     path.display()
                 );
             }
-            Ok(_) | Err(_) => {
-                self.sink = Sink::File { path: path.clone(), open: None };
-                self.keeper.look(&path, rotate, self.name);
-            }
         }
     }
 
-    fn age(&self, open: &Open) -> Duration {
+    /// False: the process that came after this one rotates the log now, as its plan says.
+    pub(super) fn rotate_here(&mut self, yes: bool) {
+        self.is_rotating = yes;
+        if !yes {
+            self.keeper = Keeper::default();
+        }
+    }
+
+    fn age(&self, open: &OpenLog) -> Duration {
         (self.clocks.wall)().duration_since(open.begun).unwrap_or_default()
     }
 
@@ -293,6 +315,30 @@ impl LogFile {
              writing then goes on by itself",
             self.name,
             self.target(),
+        );
+    }
+
+    /// Somebody who does not read is told of once in a while.
+    fn note_stall(&mut self, now: Instant) {
+        let speaks = |last| now.saturating_duration_since(last) >= LOG_COMPLAINT_INTERVAL;
+        if !self.is_stuck(now)
+            || self.outage.told
+            || !self.outage.last_stall_told.is_none_or(speaks)
+        {
+            return;
+        }
+        self.outage.failing = true;
+        self.outage.told = true;
+        self.outage.last_stall_told = Some(now);
+        let consequence = match self.on_full {
+            OnFull::Drop => "lines wait in memory, and are lost once that is full",
+            OnFull::Block => "connections wait, for no line may be lost",
+        };
+        log::warn!(
+            "{}: {} takes no lines, for who reads it has stopped; {consequence}; have it read, or \
+             load a configuration that writes elsewhere",
+            self.name,
+            self.target()
         );
     }
 
@@ -329,31 +375,10 @@ impl LogFile {
     }
 
     fn target(&self) -> String {
-        match &self.sink {
-            Sink::StandardOutput => "standard output".to_owned(),
-            Sink::File { path, .. } => path.display().to_string(),
+        match &self.path {
+            None => "standard output".to_owned(),
+            Some(path) => path.display().to_string(),
         }
-    }
-}
-
-impl Open {
-    /// Appends, so that a rotation by copy and truncate works too. Logs name clients: others may
-    /// not read them.
-    fn append(path: &Path, now: SystemTime) -> io::Result<Open> {
-        let mut options = OpenOptions::new();
-        options.append(true).create(true).mode(0o640);
-        // A pipe whose reader has gone, or has not come yet, is a slow log and not a broken one.
-        if fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo()) {
-            options.read(true);
-        }
-        let file = options.open(path)?;
-        let metadata = file.metadata()?;
-        // Where the file system knows when a file was made, that is when; else when it was last
-        // written, which is later.
-        let times = [metadata.created(), metadata.modified()];
-        let oldest = times.into_iter().filter_map(Result::ok).min();
-        let begun = oldest.filter(|_| metadata.len() > 0).unwrap_or(now);
-        Ok(Open { is_regular: metadata.is_file(), bytes: metadata.len(), begun, file })
     }
 }
 
@@ -363,6 +388,7 @@ fn newlines(text: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, File, OpenOptions};
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::scratch::{CLOCKS, Folder};
@@ -382,9 +408,8 @@ mod tests {
     }
 
     fn breaks(log: &mut LogFile) {
-        let Sink::File { open, .. } = &mut log.sink else { unreachable!() };
         // Every write to it fails.
-        open.as_mut().unwrap().file = File::open("/dev/null").unwrap();
+        log.open.as_mut().unwrap().file = File::open("/dev/null").unwrap();
     }
 
     #[test]
@@ -437,10 +462,15 @@ mod tests {
     fn a_torn_line_is_ended_before_the_next() {
         let folder = Folder::new("torn");
         let mut log = log(folder.log());
-        let (sent, result) = log.send(b"whole\nto");
-        assert!(result.is_ok() && sent == 8 && log.torn);
+        // As if the disk had been full after eight bytes.
+        assert_eq!(log.send(b"whole\nto").0, 8);
+        let mut cut = batch("whole\ntorn\n");
+        cut.sent = 8;
+        breaks(&mut log);
+        assert_eq!(log.write(&mut cut), Outcome::Settled);
         write(&mut log, "next\n");
         assert_eq!(folder.text(), "whole\nto\nnext\n");
+        assert_eq!((log.written.dropped_lines, log.written.lines), (1, 2));
     }
 
     #[test]
@@ -511,13 +541,41 @@ mod tests {
     #[test]
     fn a_rotation_that_fails_loses_no_line_and_waits_before_it_tries_again() {
         let folder = Folder::new("stuck");
-        let mut log = rotating(folder.log(), 1, Duration::MAX);
+        // Its name cannot become any longer.
+        let path = folder.0.join("a".repeat(250));
+        let mut log = rotating(path.clone(), 1, Duration::MAX);
         write(&mut log, "a\n");
-        let Sink::File { path, .. } = &mut log.sink else { unreachable!() };
-        *path = PathBuf::from("/"); // nobody can rename it
         write(&mut log, "b\n");
         assert!(log.stuck.is_some());
-        assert_eq!(folder.text(), "a\nb\n");
+        assert_eq!(fs::read_to_string(path).unwrap(), "a\nb\n");
+    }
+
+    #[test]
+    fn a_log_that_another_process_rotates_is_followed() {
+        let folder = Folder::new("followed");
+        let mut ours = rotating(folder.log(), 10, Duration::MAX);
+        let mut other = rotating(folder.log(), 10, Duration::MAX);
+        ours.rotate_here(false);
+        for text in ["1234567\n", "8\n"] {
+            write(&mut ours, text);
+        }
+        write(&mut other, "other\n");
+        assert_eq!(folder.rotated(), ["1234567\n8\n"]);
+        ours.open.as_mut().unwrap().look_again();
+        write(&mut ours, "ours, however long it is\n");
+        assert_eq!(folder.text(), "other\nours, however long it is\n");
+    }
+
+    #[test]
+    fn a_file_that_somebody_has_cut_is_as_long_as_it_is() {
+        let folder = Folder::new("truncated");
+        let mut log = rotating(folder.log(), 10, Duration::MAX);
+        write(&mut log, "12345678\n");
+        File::options().write(true).open(folder.log()).unwrap().set_len(0).unwrap();
+        log.open.as_mut().unwrap().look_again();
+        write(&mut log, "9\n");
+        assert!(folder.rotated().is_empty());
+        assert_eq!(folder.text(), "9\n");
     }
 
     #[test]

@@ -4,7 +4,9 @@
 pub mod bus;
 mod collector;
 pub(crate) mod exporter;
+mod line_log;
 mod log_file;
+mod open_log;
 pub mod publisher;
 pub mod queue;
 mod rotation;

@@ -1,11 +1,14 @@
 //! The publisher core: takes lines from the other cores and writes them to the log files. It never
-//! slows a data core: it may block on a disk or a pipe, while the queues fill and the data cores
-//! drop and count, or keep connections waiting where no line may be lost. After a reload, exchanges
+//! slows a data core: it may block on a disk, or hold what a pipe does not take, while the queues
+//! fill and the data cores drop and count, or keep connections waiting where no line may be lost. A
+//! pipe that takes nothing holds up its own log only, not the others, and no order. After a reload, exchanges
 //! that began before it are told of in the access log of their own plan, which stays open until the
 //! last of them has ended.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -13,9 +16,14 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError};
 use log::LevelFilter;
 
+use crate::engine;
+use crate::events::line_log::LineLog;
 use crate::events::log_file::{LogFile, Outcome};
 use crate::events::queue::{self, AuditLine, Batch, Consumer, Order, Producer, Written};
-use crate::limits::{ACCESS_LOG_BATCHES_MAX, ACCESS_LOG_RETRY_INTERVAL, AUDIT_LINES_MAX};
+use crate::limits::{
+    ACCESS_LOG_BATCHES_MAX, ACCESS_LOG_RETRY_INTERVAL, AUDIT_LINES_MAX, LOG_STALL_LOOK_INTERVAL,
+    LOG_STALL_MAX,
+};
 use crate::plan::{AuditLog, ErrorLog, OnFull, Plan, Rotate};
 use crate::telemetry::process_log::{self, Note};
 
@@ -147,6 +155,8 @@ pub struct PublisherHandle {
     audits: Sender<AuditLine>,
     written: Receiver<Written>,
     last: Written,
+    /// Audit lines that found no room.
+    refused: Cell<u64>,
     clocks: Clocks,
 }
 
@@ -166,6 +176,12 @@ impl PublisherHandle {
         drop(self.orders.try_send(Order::Reopen));
     }
 
+    /// Whether this process rotates its logs: another one that has taken over does it as its own
+    /// plan says, and this one follows it. Never blocks; an order that is lost does no harm.
+    pub fn rotate(&self, yes: bool) {
+        drop(self.orders.try_send(Order::Rotate(yes)));
+    }
+
     /// Writes access-log lines of generation `version` and later ones to these files, and all
     /// others from now on. Comes back when the publisher is too busy to listen: try again later.
     pub fn use_files(&self, version: u64, files: Box<Opened>) -> Result<(), Box<Opened>> {
@@ -173,7 +189,9 @@ impl PublisherHandle {
             Ok(()) => Ok(()),
             Err(error) => match error.into_inner() {
                 Order::Use(_, files) => Err(files),
-                Order::Reopen | Order::Forget(_) | Order::Stop => unreachable!("it was sent"),
+                Order::Reopen | Order::Rotate(_) | Order::Forget(_) | Order::Stop => {
+                    unreachable!("it was sent")
+                }
             },
         }
     }
@@ -187,7 +205,9 @@ impl PublisherHandle {
     /// Writes a line of the audit log, newline included, to the file of plan `version`, or of a
     /// later one. Never blocks; false when it is lost.
     pub fn audit(&self, version: u64, line: Vec<u8>) -> bool {
-        self.audits.try_send(AuditLine { version, line }).is_ok()
+        let is_taken = self.audits.try_send(AuditLine { version, line }).is_ok();
+        self.refused.set(self.refused.get() + u64::from(!is_taken));
+        is_taken
     }
 
     /// The sums as of the publisher's last turn. Never blocks.
@@ -195,7 +215,7 @@ impl PublisherHandle {
         if let Ok(written) = self.written.try_recv() {
             self.last = written;
         }
-        self.last
+        Written { audit_dropped: self.last.audit_dropped + self.refused.get(), ..self.last }
     }
 
     /// Has everything written that is queued by now. Blocks until then, at most for `timeout`:
@@ -245,6 +265,7 @@ impl Worker {
             audits: audits_in,
             written: written_out.clone(),
             last: Written::default(),
+            refused: Cell::new(0),
             clocks,
         };
         let worker = Worker { consumers, orders, audits, notes, written_in, written_out, logs };
@@ -257,6 +278,7 @@ impl Worker {
             let next = self.obey();
             self.drain();
             if next == Next::End {
+                self.outlast_slow_readers();
                 self.give_up();
                 self.tell();
                 return;
@@ -265,8 +287,25 @@ impl Worker {
         }
     }
 
+    /// Those that still take something.
+    fn outlast_slow_readers(&mut self) {
+        loop {
+            let stalled = self.logs.stalled();
+            if stalled.is_empty() || !engine::until_writable(&stalled, LOG_STALL_MAX) {
+                return;
+            }
+            self.drain();
+        }
+    }
+
     /// Until a line or an order is there, or a batch that is held is to be tried again.
     fn wait(&self) {
+        let stalled = self.logs.stalled();
+        if !stalled.is_empty() {
+            // Lines of other logs, and orders, are looked for as often.
+            engine::until_writable(&stalled, LOG_STALL_LOOK_INTERVAL);
+            return;
+        }
         let held = self.consumers.iter().any(|consumer| consumer.held.is_some());
         let mut select = Select::new();
         for consumer in &self.consumers {
@@ -296,6 +335,7 @@ impl Worker {
                     let held = self.consumers.iter_mut().find_map(|c| c.held.as_mut());
                     self.logs.reopen(held);
                 }
+                Ok(Order::Rotate(yes)) => self.logs.rotate_here(yes),
                 Ok(Order::Use(version, files)) => {
                     self.logs.changing = true;
                     self.drain();
@@ -358,23 +398,30 @@ impl Worker {
     /// The short lines: of the audit log and of the process's own. What the control core says comes
     /// first: the start of the process precedes what a data core sees.
     fn drain_lines(&mut self) {
-        for line in self.audits.try_iter().take(AUDIT_LINES_MAX) {
-            self.logs.audit(line);
-        }
-        for consumer in &self.consumers {
-            for line in consumer.audit.try_iter().take(AUDIT_LINES_MAX) {
-                self.logs.audit(line);
+        let Worker { consumers, audits, notes, logs, orders, .. } = self;
+        let of_cores = consumers.iter().map(|consumer| &consumer.audit);
+        for lines in std::iter::once(&*audits).chain(of_cores) {
+            for _ in 0..AUDIT_LINES_MAX {
+                if !logs.audit_has_room() {
+                    break;
+                }
+                let Ok(line) = lines.try_recv() else { break };
+                logs.audit(line);
             }
         }
-        let Some(notes) = &self.notes else { return };
-        for note in notes.try_iter().take(AUDIT_LINES_MAX) {
+        let Some(notes) = notes else { return };
+        for _ in 0..AUDIT_LINES_MAX {
+            if !logs.error_has_room() {
+                break;
+            }
+            let Ok(note) = notes.try_recv() else { break };
             // Notes know no plan. An order that was sent before this one is seen by now: it may
             // bring the file.
-            let changing = self.logs.changing || !self.orders.is_empty();
-            if self.logs.error.is_none() && changing {
-                self.logs.early.push(Early::Note(note));
+            let changing = logs.changing || !orders.is_empty();
+            if logs.error.is_none() && changing {
+                logs.early.push(Early::Note(note));
             } else {
-                self.logs.note(note);
+                logs.note(note);
             }
         }
     }
@@ -387,6 +434,7 @@ impl Worker {
                 .chain(consumer.batches.try_iter())
                 .for_each(|batch| self.logs.give_up(&batch));
         }
+        self.logs.give_up_lines();
     }
 
     fn tell(&self) {
@@ -401,8 +449,8 @@ impl Worker {
 struct Logs {
     /// The newest plan's last.
     access: Vec<AccessLog>,
-    error: Option<(LevelFilter, LogFile)>,
-    audit: Option<LogFile>,
+    error: Option<(LevelFilter, LineLog)>,
+    audit: Option<LineLog>,
     /// Short lines that have overtaken the order that brings their file. Bounded: it is queued, and
     /// the next to be obeyed.
     early: Vec<Early>,
@@ -453,16 +501,28 @@ impl Logs {
             file.settle(access.rotate, access.on_full);
         }
         self.access.push(log);
-        let error = new.error.or(self.error.take().map(|(_, file)| file));
-        self.error = new.files.error.zip(error).map(|(error, mut file)| {
-            file.settle(error.rotate, OnFull::Drop);
-            (error.level, file)
-        });
-        let audit = new.audit.or(self.audit.take());
-        self.audit = new.files.audit.zip(audit).map(|(audit, mut file)| {
-            file.settle(audit.rotate, OnFull::Drop);
-            file
-        });
+        let error = line_log(self.error.take().map(|(_, log)| log), new.error);
+        self.error = match (new.files.error, error) {
+            (Some(error), Some(mut log)) => {
+                log.settle(error.rotate);
+                Some((error.level, log))
+            }
+            (_, log) => {
+                self.before.error_dropped += log.map_or(0, LineLog::close);
+                None
+            }
+        };
+        let audit = line_log(self.audit.take(), new.audit);
+        self.audit = match (new.files.audit, audit) {
+            (Some(audit), Some(mut log)) => {
+                log.settle(audit.rotate);
+                Some(log)
+            }
+            (_, log) => {
+                self.before.audit_dropped += log.map_or(0, LineLog::close);
+                None
+            }
+        };
         self.changing = false;
         for early in std::mem::take(&mut self.early) {
             match early {
@@ -503,9 +563,13 @@ impl Logs {
         let index = self.index(batch.version);
         let mut outcome = self.write_to(index, &mut batch);
         let newest = self.access.len() - 1;
-        if outcome == Outcome::Held && index != newest && self.access[newest].file.is_some() {
+        let is_replaced = index != newest && self.access[newest].file.is_some();
+        if outcome == Outcome::Held
+            && is_replaced
+            && let Some(file) = &mut self.access[index].file
+        {
             // A reload is the way out for who waits for a log that has no room.
-            batch.back_to_line();
+            file.let_go(&mut batch);
             outcome = self.write_to(newest, &mut batch);
         }
         match outcome {
@@ -538,7 +602,7 @@ impl Logs {
         }
         let AuditLine { line, .. } = line;
         if let Some(log) = &mut self.audit {
-            let _ = log.write(&mut Batch { text: line, lines: 1, ..Batch::default() });
+            log.write(line);
         }
     }
 
@@ -546,7 +610,7 @@ impl Logs {
         if let Some((level, log)) = &mut self.error
             && note.level <= *level
         {
-            let _ = log.write(&mut Batch { text: note.line, lines: 1, ..Batch::default() });
+            log.write(note.line);
         }
     }
 
@@ -557,12 +621,50 @@ impl Logs {
                 file.reopen(if holding == Some(index) { held.take() } else { None });
             }
         }
-        let others = [self.error.as_mut().map(|(_, log)| log), self.audit.as_mut()];
-        others.into_iter().flatten().for_each(|log| log.reopen(None));
+        self.line_logs().for_each(LineLog::reopen);
+    }
+
+    fn rotate_here(&mut self, yes: bool) {
+        let files = self.access.iter_mut().filter_map(|log| log.file.as_mut());
+        files.for_each(|file| file.rotate_here(yes));
+        self.line_logs().for_each(|log| log.rotate_here(yes));
+    }
+
+    fn line_logs(&mut self) -> impl Iterator<Item = &mut LineLog> {
+        self.error.iter_mut().map(|(_, log)| log).chain(&mut self.audit)
+    }
+
+    fn audit_has_room(&mut self) -> bool {
+        self.audit.as_mut().is_none_or(LineLog::has_room)
+    }
+
+    fn error_has_room(&mut self) -> bool {
+        self.error.as_mut().is_none_or(|(_, log)| log.has_room())
+    }
+
+    /// Pipes that hold lines up.
+    fn stalled(&self) -> Vec<BorrowedFd<'_>> {
+        let access = self.access.iter().filter_map(|log| log.file.as_ref()?.stalled());
+        let lines = self.error.iter().map(|(_, log)| log).chain(&self.audit);
+        access.chain(lines.filter_map(LineLog::stalled)).collect()
+    }
+
+    fn give_up_lines(&mut self) {
+        self.line_logs().for_each(LineLog::give_up);
     }
 
     fn written(&self) -> Written {
-        self.access.iter().fold(self.before, |sum, log| sum.plus(log.written()))
+        let mut sums = self.access.iter().fold(self.before, |sum, log| sum.plus(log.written()));
+        sums.error_dropped += self.error.as_ref().map_or(0, |(_, log)| log.dropped_lines());
+        sums.audit_dropped += self.audit.as_ref().map_or(0, LineLog::dropped_lines);
+        sums
+    }
+}
+
+fn line_log(open: Option<LineLog>, new: Option<LogFile>) -> Option<LineLog> {
+    match open {
+        Some(log) => Some(log.moved_to(new)),
+        None => new.map(LineLog::new),
     }
 }
 
@@ -647,7 +749,7 @@ mod tests {
         let text = fs::read_to_string(folder.log()).unwrap();
         assert_eq!(text.lines().count(), 160);
         let bytes = text.len() as u64;
-        assert_eq!(written, Written { lines: 160, bytes, dropped_lines: 0, reopened: 0 });
+        assert_eq!(written, Written { lines: 160, bytes, ..Written::default() });
         assert!(!offer(&mut producers[0], &["late\n"]));
     }
 

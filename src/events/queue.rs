@@ -16,6 +16,8 @@ use crate::limits::{
 pub(crate) enum Order {
     /// Open the files by their names again: they were rotated away (SIGUSR1).
     Reopen,
+    /// Whether this process puts files aside: not while another one has taken over.
+    Rotate(bool),
     /// Write to these files from this generation on.
     Use(u64, Box<Opened>),
     /// Generations before this one have written their last line.
@@ -33,6 +35,9 @@ pub struct Written {
     pub dropped_lines: u64,
     /// How often the file was opened by its name again.
     pub reopened: u64,
+    /// The same as `dropped_lines` of the other logs.
+    pub error_dropped: u64,
+    pub audit_dropped: u64,
 }
 
 impl Written {
@@ -42,6 +47,8 @@ impl Written {
             bytes: self.bytes + other.bytes,
             dropped_lines: self.dropped_lines + other.dropped_lines,
             reopened: self.reopened + other.reopened,
+            error_dropped: self.error_dropped + other.error_dropped,
+            audit_dropped: self.audit_dropped + other.audit_dropped,
         }
     }
 }
@@ -65,6 +72,11 @@ impl Batch {
         encode(&mut self.text);
         self.lines += 1;
         debug_assert!(self.text.ends_with(b"\n"));
+    }
+
+    /// What is written of it ends inside a line.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.sent > 0 && self.text[self.sent - 1] != b'\n'
     }
 
     /// What was cut is to be written whole, to another file.

@@ -3,36 +3,103 @@
 //! is ever renamed twice and names sort by age. Compressing and deleting happen on a thread of
 //! their own, which looks at the folder and not at a list: what a crash left behind is done the
 //! next time.
+//!
+//! Two processes may write one log: one that drains and the one that came after it. So a file is
+//! left as it is while anybody holds it open as a log, and one at a time works on it: whoever writes
+//! has a shared lock on it, and who compresses or deletes takes an exclusive one, or goes on to the
+//! next.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
 use std::thread;
 use std::time::SystemTime;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::limits::ROTATE_RETRY_INTERVAL;
 use crate::plan::Rotate;
 use crate::telemetry::decimal::padded;
 use crate::telemetry::timestamp::Civil;
 
-/// Puts the file aside. Its new name.
-pub(super) fn put_aside(path: &Path, at: SystemTime) -> io::Result<PathBuf> {
-    let mut name = stamp(at);
-    let mut aside = with_suffix(path, &name);
-    // Twice within a millisecond, or a clock that was set back.
-    for number in 1.. {
-        if !aside.exists() && !with_suffix(&aside, GZIP).exists() {
-            break;
-        }
-        name = format!("{}-{number}", stamp(at));
-        aside = with_suffix(path, &name);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PutAside {
+    Done,
+    /// Another one has done that: the path names another file by now, or none.
+    Before,
+    /// Another one does that right now, for a log in this folder.
+    Busy,
+}
+
+/// Puts the file aside, if the path names what `is_ours` says it does.
+pub(super) fn put_aside_once(
+    path: &Path,
+    is_ours: impl FnOnce() -> bool,
+    at: SystemTime,
+) -> io::Result<PutAside> {
+    let folder = File::open(folder_of(path));
+    if let Ok(folder) = &folder
+        && let Err(TryLockError::WouldBlock) = folder.try_lock()
+    {
+        return Ok(PutAside::Busy);
     }
-    fs::rename(path, &aside)?;
-    Ok(aside)
+    if !is_ours() {
+        return Ok(PutAside::Before);
+    }
+    put_aside(path, at).map(|_| PutAside::Done)
+}
+
+/// Puts the file aside. Its new name.
+fn put_aside(path: &Path, at: SystemTime) -> io::Result<PathBuf> {
+    // Twice within a millisecond, or a clock that was set back: the newest file must not look like
+    // the oldest, which is deleted first.
+    let now = (stamp(at), 0);
+    let newest = backups(path)?.pop().map(|newest| age(path, &newest));
+    let (stamp, first) = match newest {
+        Some((stamp, number)) if (&stamp, number) >= (&now.0, now.1) => (stamp, number + 1),
+        Some(_) | None => now,
+    };
+    for number in first.. {
+        let name = if number == 0 { stamp.clone() } else { format!("{stamp}-{number}") };
+        let aside = with_suffix(path, &name);
+        if with_suffix(&aside, GZIP).exists() {
+            continue;
+        }
+        match rename_new(path, &aside) {
+            Ok(()) => return Ok(aside),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Never over a file that is there, whoever has put it there meanwhile: another process may rotate
+/// the same log.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let Err(error) = fs::hard_link(from, to) else { return fs::remove_file(from) };
+    if to.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    if error.kind() == io::ErrorKind::NotFound {
+        return Err(error);
+    }
+    // A file system without links, or a file that may not be linked.
+    fs::rename(from, to)
+}
+
+/// When a file was put aside, by its name, and the how-manieth of that moment it was.
+fn age(log: &Path, aside: &Path) -> (String, u32) {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let (log, aside) = (name(log), name(aside));
+    let rest = aside.get(log.len() + 1..).unwrap_or_default();
+    let rest = rest.strip_suffix(".gz").unwrap_or(rest);
+    let (stamp, number) = rest.split_at_checked(STAMP_BYTES).unwrap_or((rest, ""));
+    let number = number.strip_prefix('-').and_then(|number| number.parse().ok());
+    (stamp.to_owned(), number.unwrap_or(0))
 }
 
 /// `20261121T135300.123Z`
@@ -69,12 +136,7 @@ fn backups(path: &Path) -> io::Result<Vec<PathBuf>> {
             found.push(entry.path());
         }
     }
-    // `-1` of the same millisecond sorts behind it, whether compressed or not.
-    found.sort_by_key(
-        |path| {
-            if is_compressed(path) { path.with_extension("") } else { path.clone() }
-        },
-    );
+    found.sort_by_cached_key(|aside| age(path, aside));
     Ok(found)
 }
 
@@ -114,6 +176,13 @@ pub(super) struct Keeper {
     again: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    All,
+    /// Somebody writes one of the files still, or works on it.
+    NotYet,
+}
+
 impl Keeper {
     /// Never waits.
     pub(super) fn look(&mut self, path: &Path, rotate: Rotate, name: &'static str) {
@@ -132,13 +201,16 @@ impl Keeper {
         let (sender, orders) = mpsc::sync_channel(1);
         drop(sender.try_send(order)); // there is room for one
         let obey = move || {
-            for (path, rotate) in orders {
-                if let Err(error) = keep(&path, rotate) {
-                    log::error!(
-                        "{name}: cannot tidy the rotated files of {}: {error}; the next rotation \
-                         tries again",
-                        path.display()
-                    );
+            let Ok(mut order) = orders.recv() else { return };
+            loop {
+                let next = match obey(&order.0, order.1, name) {
+                    Kept::All => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                    Kept::NotYet => orders.recv_timeout(ROTATE_RETRY_INTERVAL),
+                };
+                match next {
+                    Ok(next) => order = next,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
         };
@@ -153,36 +225,84 @@ impl Keeper {
     }
 }
 
+fn obey(path: &Path, rotate: Rotate, name: &'static str) -> Kept {
+    keep(path, rotate).unwrap_or_else(|error| {
+        log::error!(
+            "{name}: cannot tidy the rotated files of {}: {error}; the next rotation tries again",
+            path.display()
+        );
+        Kept::All
+    })
+}
+
 /// Deletes what is too old and compresses the rest, newest last.
-fn keep(path: &Path, rotate: Rotate) -> io::Result<()> {
-    prune(path, rotate.backups_max)?;
+fn keep(path: &Path, rotate: Rotate) -> io::Result<Kept> {
+    remove_unfinished(path)?;
+    let mut kept = prune(path, rotate.backups_max)?;
     if !rotate.compress {
-        return Ok(());
+        return Ok(kept);
     }
     for backup in backups(path)? {
         if !is_compressed(&backup) {
-            compress(&backup)?;
+            if compress(&backup)? == Kept::NotYet {
+                kept = Kept::NotYet;
+            }
             // Rotations went on meanwhile: the disk must not fill with what is to be
             // deleted anyway.
             prune(path, rotate.backups_max)?;
         }
     }
-    Ok(())
+    Ok(kept)
 }
 
-fn prune(path: &Path, backups_max: usize) -> io::Result<()> {
+fn prune(path: &Path, backups_max: usize) -> io::Result<Kept> {
     let backups = backups(path)?;
+    let mut kept = Kept::All;
     for old in &backups[..backups.len().saturating_sub(backups_max)] {
-        present(fs::remove_file(old))?;
+        let Some(file) = present(File::open(old))? else { continue };
+        if is_in_use(&file) {
+            kept = Kept::NotYet;
+        } else {
+            present(fs::remove_file(old))?;
+        }
+    }
+    Ok(kept)
+}
+
+/// Otherwise nobody else takes it, for as long as the file is open here. File systems without locks
+/// do without.
+fn is_in_use(file: &File) -> bool {
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+}
+
+/// What a crash left behind of a file that has been deleted since.
+fn remove_unfinished(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder_of(path))? {
+        let unfinished = entry?.path();
+        let whole = unfinished.with_extension("").with_extension("");
+        let stamp = whole.to_str().zip(path.to_str()).and_then(|(whole, log)| {
+            let (whole, log) = (whole.rsplit('/').next()?, log.rsplit('/').next()?);
+            whole.strip_prefix(log)?.strip_prefix('.')
+        });
+        let is_ours = unfinished == with_suffix(&whole, UNFINISHED) && stamp.is_some_and(is_stamp);
+        if is_ours && !whole.exists() {
+            present(fs::remove_file(unfinished))?;
+        }
     }
     Ok(())
 }
 
-fn compress(path: &Path) -> io::Result<()> {
+fn compress(path: &Path) -> io::Result<Kept> {
     let unfinished = with_suffix(path, UNFINISHED);
     let Some(mut from) = present(File::open(path))? else {
-        return Ok(());
+        return Ok(Kept::All);
     };
+    if is_in_use(&from) {
+        return Ok(Kept::NotYet);
+    }
+    if !path.exists() {
+        return Ok(Kept::All); // another one was faster
+    }
     let mut options = OpenOptions::new();
     let to = options.write(true).create(true).truncate(true).mode(0o640).open(&unfinished)?;
     let result = (|| {
@@ -194,11 +314,11 @@ fn compress(path: &Path) -> io::Result<()> {
         to.sync_all()?;
         fs::rename(&unfinished, with_suffix(path, GZIP))
     })();
-    if result.is_err() {
+    if let Err(error) = result {
         drop(fs::remove_file(&unfinished));
-        return result;
+        return Err(error);
     }
-    present(fs::remove_file(path)).map(|_| ())
+    present(fs::remove_file(path)).map(|_| Kept::All)
 }
 
 /// A file that somebody else has deleted is no error.
@@ -217,6 +337,7 @@ mod tests {
 
     use super::*;
     use crate::events::log_file::scratch::Folder;
+    use crate::events::open_log::OpenLog;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_767_323_045 + seconds)
@@ -246,6 +367,41 @@ mod tests {
         let expected = [stamp.to_owned(), format!("{stamp}-1"), format!("{stamp}-2")];
         assert_eq!(names(&folder), expected);
         assert_eq!(backups(&folder.log()).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_file_older_than_those_before_it() {
+        let folder = Folder::new("set-back");
+        for (text, second) in ["a", "b", "c", "d"].iter().zip([100, 40, 40, 101]) {
+            fs::write(folder.log(), text).unwrap();
+            put_aside(&folder.log(), at(second)).unwrap();
+        }
+        // More of one moment than one digit counts.
+        for _ in 0..12 {
+            fs::write(folder.log(), "e").unwrap();
+            put_aside(&folder.log(), at(3)).unwrap();
+        }
+        fs::write(folder.log(), "last").unwrap();
+        put_aside(&folder.log(), at(4)).unwrap();
+        let texts = || backups(&folder.log()).unwrap().iter().map(fs::read_to_string).collect();
+        let texts: Result<Vec<String>, _> = texts();
+        let texts = texts.unwrap();
+        assert_eq!((texts[..4].concat(), texts.len()), ("abcd".to_owned(), 17));
+        assert_eq!(texts[16], "last");
+        keep(&folder.log(), rotate(1, false)).unwrap();
+        assert_eq!(fs::read_to_string(&backups(&folder.log()).unwrap()[0]).unwrap(), "last");
+    }
+
+    #[test]
+    fn a_file_is_never_renamed_over_another() {
+        let folder = Folder::new("over");
+        let other = folder.0.join("other");
+        fs::write(folder.log(), "new").unwrap();
+        fs::write(&other, "old").unwrap();
+        let error = rename_new(&folder.log(), &other).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(other).unwrap(), "old");
+        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "new");
     }
 
     #[test]
@@ -304,5 +460,54 @@ mod tests {
         assert_eq!(again, text);
         keep(&folder.log(), rotate(3, true)).unwrap();
         assert_eq!(names(&folder).len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_another_process_writes_is_neither_compressed_nor_deleted_until_it_is_closed() {
+        let folder = Folder::new("in-use");
+        let open = || OpenLog::append(&folder.log(), at(0)).unwrap();
+        let mut old = open();
+        old.write(b"before\n").unwrap();
+        let aside = put_aside(&folder.log(), at(0)).unwrap();
+        let new = open();
+        assert!(!old.is_at(&folder.log()) && new.is_at(&folder.log()));
+        for rotate in [rotate(3, true), rotate(0, true)] {
+            assert_eq!(keep(&folder.log(), rotate).unwrap(), Kept::NotYet);
+        }
+        old.write(b"after\n").unwrap();
+        assert_eq!(fs::read_to_string(&aside).unwrap(), "before\nafter\n");
+        drop(old);
+        assert_eq!(keep(&folder.log(), rotate(3, true)).unwrap(), Kept::All);
+        assert_eq!(names(&folder), ["access.log", "access.log.20260102T030405.000Z.gz"]);
+    }
+
+    #[test]
+    fn who_comes_second_puts_nothing_aside() {
+        let folder = Folder::new("second");
+        let open = || OpenLog::append(&folder.log(), at(0)).unwrap();
+        let (first, second) = (open(), open());
+        let put = |log: &OpenLog| put_aside_once(&folder.log(), || log.is_at(&folder.log()), at(0));
+        assert_eq!(put(&first).unwrap(), PutAside::Done);
+        assert_eq!(put(&second).unwrap(), PutAside::Before);
+        let third = open();
+        assert_eq!(put(&second).unwrap(), PutAside::Before);
+        let busy = File::open(&folder.0).unwrap();
+        busy.try_lock().unwrap();
+        assert_eq!(put(&third).unwrap(), PutAside::Busy);
+        drop(busy);
+        assert_eq!(put(&third).unwrap(), PutAside::Done);
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_deleted_file_is_deleted_too() {
+        let folder = Folder::new("unfinished");
+        fs::write(folder.log(), "x").unwrap();
+        let whole = put_aside(&folder.log(), at(1)).unwrap();
+        let left = ["access.log.20260102T030405.000Z.gz.tmp", "access.log.mine.gz.tmp"];
+        left.iter().for_each(|name| fs::write(folder.0.join(name), "of a crash").unwrap());
+        fs::write(with_suffix(&whole, UNFINISHED), "under way").unwrap();
+        keep(&folder.log(), rotate(3, false)).unwrap();
+        let stamp = "access.log.20260102T030406.000Z";
+        assert_eq!(names(&folder), [stamp, &format!("{stamp}.gz.tmp"), left[1]]);
     }
 }

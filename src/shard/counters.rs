@@ -26,6 +26,7 @@ pub(crate) struct Counters {
     pub(crate) bytes_out: Counter,
     pub(crate) durations: Times,
     pub(crate) log_lines_dropped: Counter,
+    pub(crate) audit_lines_dropped: Counter,
     pub(crate) spans_dropped: Counter,
     pub(crate) failures: [Counter; Failure::COUNT],
     /// By `metrics::answer_slot`.
@@ -47,6 +48,7 @@ impl Counters {
             bytes_out: Counter::new(),
             durations: Times::default(),
             log_lines_dropped: Counter::new(),
+            audit_lines_dropped: Counter::new(),
             spans_dropped: Counter::new(),
             failures: [const { Counter::new() }; Failure::COUNT],
             answers: (0..ANSWER_SLOTS).map(|_| Counter::new()).collect(),
@@ -67,6 +69,7 @@ impl Counters {
             bytes_out: self.bytes_out.read(),
             panics: 0,
             access_log_dropped_lines: self.log_lines_dropped.read(),
+            audit_log_dropped_lines: self.audit_lines_dropped.read(),
             trace_dropped_spans: self.spans_dropped.read(),
             durations: Durations::of(&self.durations),
             failures: std::array::from_fn(|index| self.failures[index].read()),

@@ -143,6 +143,7 @@ impl AccessLines {
             audit_log::refused_request(record, failure, &plan.secrets, untold, &mut line);
             if !lines.producer.audit(plan.version, line) {
                 lines.pace.leave_out(untold + 1);
+                shard.counters().audit_lines_dropped.add(1);
             }
             shard.stir();
         }

@@ -264,6 +264,11 @@ pub const ACCESS_LOG_DROPPED_TOTAL: Metric = counter(
     "",
     "Access log lines lost: the disk was too slow or could not be written.",
 );
+pub const LOG_DROPPED_TOTAL: Metric = counter(
+    "tls_proxy_log_dropped_total",
+    "log",
+    "Lines that a log (access, audit, error, process) lacks: it was too slow or could not be written.",
+);
 pub const TRACE_SPANS_EXPORTED_TOTAL: Metric = counter(
     "tls_proxy_trace_spans_exported_total",
     "",
@@ -352,7 +357,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 62] = [
+pub const ALL: [Metric; 63] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -395,6 +400,7 @@ pub const ALL: [Metric; 62] = [
     ENDPOINT_CONNECT_FAILURES_TOTAL,
     ACCESS_LOG_LINES_TOTAL,
     ACCESS_LOG_DROPPED_TOTAL,
+    LOG_DROPPED_TOTAL,
     TRACE_SPANS_EXPORTED_TOTAL,
     TRACE_SPANS_DROPPED_TOTAL,
     TRACE_SPANS_FAILED_TOTAL,

@@ -25,6 +25,10 @@ pub struct Snapshot {
     pub access_log_lines: u64,
     /// Dropped by the publisher; those dropped by cores are in their counts.
     pub access_log_dropped_lines: u64,
+    pub process_log_dropped_lines: u64,
+    pub error_log_dropped_lines: u64,
+    /// As of the access log.
+    pub audit_log_dropped_lines: u64,
     /// Taken by the collector, and given up by the exporter.
     pub trace_exported_spans: u64,
     pub trace_failed_spans: u64,
@@ -73,6 +77,7 @@ pub struct Counts {
     pub bytes_out: u64,
     pub panics: u64,
     pub access_log_dropped_lines: u64,
+    pub audit_log_dropped_lines: u64,
     pub trace_dropped_spans: u64,
     pub durations: Durations,
     /// By `Failure::index`.
@@ -95,6 +100,7 @@ impl Default for Counts {
             bytes_out: 0,
             panics: 0,
             access_log_dropped_lines: 0,
+            audit_log_dropped_lines: 0,
             trace_dropped_spans: 0,
             durations: Durations::default(),
             failures: [0; Failure::COUNT],
@@ -120,6 +126,7 @@ impl Counts {
         self.bytes_out += other.bytes_out;
         self.panics += other.panics;
         self.access_log_dropped_lines += other.access_log_dropped_lines;
+        self.audit_log_dropped_lines += other.audit_log_dropped_lines;
         self.trace_dropped_spans += other.trace_dropped_spans;
         self.durations.merge(&other.durations);
         for (sum, more) in self.failures.iter_mut().zip(&other.failures) {
@@ -303,6 +310,7 @@ pub(crate) mod tests {
             bytes_in: 1000 * scale,
             bytes_out: 5000 * scale,
             access_log_dropped_lines: scale,
+            audit_log_dropped_lines: 2 * scale,
             ..Counts::default()
         };
         counts.durations.sum_micros = 1_500_000 * scale;
@@ -326,6 +334,9 @@ pub(crate) mod tests {
             cores: vec![core(1), core(2)],
             access_log_lines: 25,
             access_log_dropped_lines: 4,
+            process_log_dropped_lines: 8,
+            error_log_dropped_lines: 9,
+            audit_log_dropped_lines: 1,
             trace_exported_spans: 31,
             trace_failed_spans: 5,
             blacklist_entries: 6,

@@ -271,6 +271,17 @@ fn process<O: Outlet>(snapshot: &Snapshot, merged: &Counts, series: &Series, pag
     page.plain(names::ACCESS_LOG_LINES_TOTAL, snapshot.access_log_lines);
     let dropped = snapshot.access_log_dropped_lines + merged.access_log_dropped_lines;
     page.plain(names::ACCESS_LOG_DROPPED_TOTAL, dropped);
+    page.header(names::LOG_DROPPED_TOTAL);
+    let audit = snapshot.audit_log_dropped_lines + merged.audit_log_dropped_lines;
+    let by_log = [
+        ("access", dropped),
+        ("audit", audit),
+        ("error", snapshot.error_log_dropped_lines),
+        ("process", snapshot.process_log_dropped_lines),
+    ];
+    for (log, lines) in by_log {
+        page.sample(names::LOG_DROPPED_TOTAL, &[("log", log)], lines);
+    }
     page.plain(names::TRACE_SPANS_EXPORTED_TOTAL, snapshot.trace_exported_spans);
     page.plain(names::TRACE_SPANS_DROPPED_TOTAL, merged.trace_dropped_spans);
     page.plain(names::TRACE_SPANS_FAILED_TOTAL, snapshot.trace_failed_spans);
@@ -547,6 +558,7 @@ mod tests {
         assert_eq!(total(names::BACKEND_ERRORS_TOTAL), 6.0);
         assert_eq!(total(names::TIMEOUT_ERRORS_TOTAL), 3.0);
         assert_eq!(total(names::ACCESS_LOG_DROPPED_TOTAL), 7.0);
+        assert_eq!(total(names::LOG_DROPPED_TOTAL), 7.0 + 7.0 + 9.0);
         assert_eq!(total(names::ROUTE_REQUESTS_TOTAL), 8.0);
         assert_eq!(total(names::UPSTREAM_CONNECTIONS), 2.0);
         assert_eq!(sum(&page, "tls_proxy_cluster_queue_seconds_count"), 2.0);

@@ -16,6 +16,7 @@ pub mod process_log;
 pub mod redact;
 pub mod secret_names;
 pub mod settings;
+pub mod stderr;
 pub mod tap;
 pub mod template;
 pub mod timestamp;

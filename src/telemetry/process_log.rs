@@ -8,14 +8,15 @@ use std::time::SystemTime;
 use crossbeam_channel::Sender;
 use log::{Level, LevelFilter, SetLoggerError};
 
-use crate::telemetry::{json, log_levels, timestamp};
+use crate::engine;
+use crate::telemetry::{json, log_levels, stderr, timestamp};
 
 /// Installs the logger of the process, once. [`log_levels`] may change the level later.
 pub fn start(level: LevelFilter, clock: fn() -> SystemTime) -> Result<(), SetLoggerError> {
     env_logger::Builder::new()
         // Everything passes the logger: what decides can be changed.
         .filter_level(LevelFilter::Trace)
-        .target(env_logger::Target::Stderr)
+        .target(env_logger::Target::Pipe(Box::new(stderr::Lines)))
         .format(move |sink, record| {
             if !log_levels::admits(record.target(), record.level()) {
                 return Ok(());
@@ -24,9 +25,11 @@ pub fn start(level: LevelFilter, clock: fn() -> SystemTime) -> Result<(), SetLog
             let message = record.args().to_string();
             line(clock(), record.level(), record.target(), &message, &mut out);
             let written = sink.write_all(&out);
-            if let Some(notes) = FILE.get() {
-                // When it is full the file lacks the line; standard error has it.
-                drop(notes.try_send(Note { level: record.level(), line: out }));
+            if let Some((notes, lost)) = FILE.get()
+                && notes.try_send(Note { level: record.level(), line: out }).is_err()
+            {
+                // The file lacks the line; standard error has it.
+                lost[record.level() as usize].add(1);
             }
             written
         })
@@ -51,15 +54,24 @@ pub struct Note {
 }
 
 /// Any thread may log; the publisher writes the file.
-static FILE: OnceLock<Sender<Note>> = OnceLock::new();
+static FILE: OnceLock<(Sender<Note>, Lost)> = OnceLock::new();
+
+/// Lines that found no room on their way to the publisher, by their level.
+type Lost = [engine::Level; LevelFilter::Trace as usize + 1];
+
+/// Those that a file with this level would have had.
+pub fn lost(level: LevelFilter) -> u64 {
+    let of_each = FILE.get().into_iter().flat_map(|(_, lost)| &lost[..=level as usize]);
+    of_each.map(|lost| lost.read().max(0) as u64).sum()
+}
 
 /// Every line is offered here as well from now on; false when somebody else has them.
 pub fn copy_to(notes: Sender<Note>) -> bool {
-    FILE.set(notes).is_ok()
+    FILE.set((notes, Lost::default())).is_ok()
 }
 
 /// `2026-01-02T03:04:05.678Z INFO module: message`
-fn line(at: SystemTime, level: Level, module: &str, message: &str, out: &mut Vec<u8>) {
+pub(super) fn line(at: SystemTime, level: Level, module: &str, message: &str, out: &mut Vec<u8>) {
     timestamp::iso(at, out);
     out.push(b' ');
     out.extend_from_slice(level.as_str().as_bytes());

@@ -68,6 +68,15 @@ impl Proxy {
         Self::spawn(&Self::binary(), &arguments, directory, &bound_names(toml), variables)
     }
 
+    /// Runs `corelane run --config FILE` with a standard output that the test reads, or does not.
+    pub fn start_writing_to(stdout: impl Into<Stdio>, toml: &str) -> Self {
+        let directory = TempDir::new();
+        let config = directory.write("corelane.toml", toml).display().to_string();
+        let mut command = Command::new(Self::binary());
+        without_variables(&mut command).args(["run", "--config", &config]).stdout(stdout);
+        Self::spawn_command(command, directory, &bound_names(toml))
+    }
+
     /// Any command that goes on running, until its first listener accepts:
     /// `start_command(&["reverse", "--from", "127.0.0.1:0", "--to", …])`.
     pub fn start_command(arguments: &[&str]) -> Self {
@@ -109,15 +118,21 @@ impl Proxy {
         names: &[String],
         variables: &[(&str, &str)],
     ) -> Self {
-        let mut child = without_variables(&mut Command::new(binary))
+        let mut command = Command::new(binary);
+        without_variables(&mut command)
             .args(arguments)
-            .current_dir(directory.path())
             .envs(variables.iter().copied())
+            .stdout(Stdio::null());
+        Self::spawn_command(command, directory, names)
+    }
+
+    fn spawn_command(mut command: Command, directory: TempDir, names: &[String]) -> Self {
+        let mut child = command
+            .current_dir(directory.path())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("stderr is piped");
         let copy = Arc::clone(&log);
