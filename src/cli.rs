@@ -2,9 +2,8 @@
 //! functions from text to text and exit code. `main` prints what they return and runs the rest.
 //! Nothing here prints or exits but [`parse`].
 
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -13,7 +12,8 @@ use log::LevelFilter;
 use crate::config::{self, Document, Environment, Override, Syntax, keys, overrides};
 use crate::limits;
 use crate::machine::{self, Machine};
-use crate::plan::CollectorUrl;
+use crate::plan::HttpUrl;
+use crate::provider::{self, Beginning, ConfigProvider, Named};
 use crate::telemetry::metric_names;
 use crate::upgrade_command::Upgrade;
 
@@ -61,11 +61,34 @@ pub enum Command {
 
 #[derive(Args, Clone, Debug, Default)]
 pub struct Run {
-    /// Configuration file
+    /// Configuration file, or http:// URL of a server that has it and is asked for changes
     #[arg(long, value_name = "FILE", visible_alias = "rules-path", help_heading = CONFIGURATION)]
-    pub config: Option<PathBuf>,
+    #[arg(value_parser = provider::named)]
+    pub config: Option<Named>,
+    /// File with the bearer token for that server; or the variable CONFIG_TOKEN
+    #[arg(long, value_name = "FILE", help_heading = CONFIGURATION)]
+    pub config_token_file: Option<PathBuf>,
+    /// File that keeps the server's last good configuration, to start without the server
+    #[arg(long, value_name = "FILE", help_heading = CONFIGURATION)]
+    pub config_copy: Option<PathBuf>,
     #[command(flatten)]
     pub flags: Flags,
+}
+
+/// The configuration that a command looks at.
+#[derive(Args, Clone, Debug)]
+pub struct Asked {
+    /// Configuration file, or http:// URL of a server that has it
+    #[arg(value_name = "FILE", required_unless_present = "config")]
+    #[arg(value_parser = provider::named)]
+    file: Option<Named>,
+    /// The same, as `run` has it
+    #[arg(long, value_name = "FILE", conflicts_with = "file", help_heading = CONFIGURATION)]
+    #[arg(value_parser = provider::named)]
+    config: Option<Named>,
+    /// File with the bearer token for that server; or the variable CONFIG_TOKEN
+    #[arg(long, value_name = "FILE", help_heading = CONFIGURATION)]
+    config_token_file: Option<PathBuf>,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -83,7 +106,8 @@ pub struct Reverse {
 
 #[derive(Args, Clone, Debug)]
 pub struct Check {
-    pub file: PathBuf,
+    #[command(flatten)]
+    pub asked: Asked,
     /// Exit 1 when there are warnings
     #[arg(long)]
     pub strict: bool,
@@ -93,7 +117,8 @@ pub struct Check {
 
 #[derive(Args, Clone, Debug)]
 pub struct PrintConfig {
-    pub file: PathBuf,
+    #[command(flatten)]
+    pub asked: Asked,
     /// Without the comments that say where each value comes from
     #[arg(long)]
     pub plain: bool,
@@ -132,7 +157,7 @@ pub struct Flags {
     /// Record traces, sent here by OTLP
     #[arg(long, value_name = "URL", value_parser = config::tracing::otlp_url)]
     #[arg(help_heading = TRACES)]
-    pub otlp_endpoint: Option<CollectorUrl>,
+    pub otlp_endpoint: Option<HttpUrl>,
     /// What traces call this service
     #[arg(long, value_name = "NAME", value_parser = config::name, help_heading = TRACES)]
     pub service_name: Option<String>,
@@ -149,6 +174,7 @@ Environment, behind flags and before the file:
   LOG_FORMAT       Format of the access log
   DEFAULT_BACKEND  http://host:port for requests that no route takes
   BACKEND_TIMEOUT  Wait for the first byte of an answer, where the file is silent, such as 30s
+  CONFIG_TOKEN     Bearer token for the server of --config http://…
   Any other in a value of the file: \"${NAME}\" or \"${NAME:-default}\"";
 
 const CONFIGURATION: &str = "Configuration";
@@ -183,65 +209,49 @@ where
 }
 
 impl Run {
-    /// Reads and checks the configuration. Called again for every reload.
+    /// Reads and checks the configuration.
     pub fn document(&self) -> Result<Document, Output> {
-        self.source().document().map_err(refused)
+        self.source()?.document().map_err(refused)
     }
 
-    pub fn source(&self) -> Source {
-        let origin = match &self.config {
-            Some(file) => Origin::File(file.clone()),
-            None => Origin::BuiltIn,
+    pub fn source(&self) -> Result<Source, Output> {
+        let provider = match &self.config {
+            Some(named) => {
+                provider_of(named, self.config_token_file.as_ref(), self.config_copy.as_ref())?
+            }
+            None => ConfigProvider::BuiltIn,
         };
-        Source { origin, flags: self.flags.clone() }
+        Ok(Source { provider, flags: self.flags.clone() })
     }
 }
 
-/// Where the configuration of a process comes from.
+fn provider_of(
+    named: &Named,
+    token_file: Option<&PathBuf>,
+    copy: Option<&PathBuf>,
+) -> Result<ConfigProvider, Output> {
+    let environment = Environment::of_process();
+    ConfigProvider::of(named.clone(), token_file.cloned(), copy.cloned(), &environment).map_err(
+        |wrong| Output { err: format!("{wrong}\n"), code: EXIT_USAGE, ..Output::default() },
+    )
+}
+
+/// Where the configuration of a process comes from, and what is said over it.
 #[derive(Clone, Debug)]
 pub struct Source {
-    origin: Origin,
+    pub(crate) provider: ConfigProvider,
     flags: Flags,
 }
 
-#[derive(Clone, Debug)]
-enum Origin {
-    File(PathBuf),
-    BuiltIn,
-    /// The text that they amount to.
-    Arguments(String),
-}
-
 impl Source {
-    /// `None`: there is nothing that could be read again.
-    pub fn file(&self) -> Option<&Path> {
-        match &self.origin {
-            Origin::File(file) => Some(file),
-            Origin::BuiltIn | Origin::Arguments(_) => None,
-        }
-    }
-
     /// As messages call it.
     pub fn name(&self) -> String {
-        match &self.origin {
-            Origin::File(file) => file.display().to_string(),
-            Origin::BuiltIn => config::DEFAULT_NAME.to_owned(),
-            Origin::Arguments(_) => config::ARGUMENTS_NAME.to_owned(),
-        }
-    }
-
-    /// Reads the text, from the file if there is one. Blocks.
-    pub fn text(&self) -> Result<String, config::Errors> {
-        match &self.origin {
-            Origin::File(file) => read(file),
-            Origin::BuiltIn => Ok(config::DEFAULT.to_owned()),
-            Origin::Arguments(text) => Ok(text.clone()),
-        }
+        self.provider.name()
     }
 
     /// Of its text.
     pub fn syntax(&self) -> Syntax {
-        self.file().map_or(Syntax::Toml, Syntax::of_file)
+        self.provider.syntax()
     }
 
     /// A text with this process's flags applied; `name` is for messages.
@@ -257,9 +267,23 @@ impl Source {
         self.flags.apply(document)
     }
 
-    /// Reads and checks. Called again for every reload.
+    /// Reads and checks, once.
     pub fn document(&self) -> Result<Document, config::Errors> {
-        self.document_of(&self.name(), self.syntax(), &self.text()?)
+        let reading = self.provider.read(limits::CONFIG_POLL_TIMEOUT)?;
+        self.document_of(&self.name(), self.syntax(), &reading.text)
+    }
+
+    /// The same at the start of a process, which waits for a server.
+    pub fn first(&self) -> Result<Beginning, Output> {
+        self.begin().map_err(refused)
+    }
+}
+
+impl Asked {
+    fn source(&self, flags: &Flags) -> Result<Source, Output> {
+        let named = self.file.as_ref().or(self.config.as_ref()).expect("one of them is required");
+        let provider = provider_of(named, self.config_token_file.as_ref(), None)?;
+        Ok(Source { provider, flags: flags.clone() })
     }
 }
 
@@ -269,7 +293,7 @@ impl Reverse {
     }
 
     pub fn source(&self) -> Source {
-        Source { origin: Origin::Arguments(self.text()), flags: self.flags.clone() }
+        Source { provider: ConfigProvider::Arguments(self.text()), flags: self.flags.clone() }
     }
 
     /// The same proxy as a configuration file.
@@ -321,10 +345,13 @@ impl Flags {
 
 /// `machine` finds what it lacks for a document.
 pub fn check(check: &Check, machine: &Machine) -> Output {
-    let Check { file, strict, flags } = check;
-    let loaded = load_to_run(file).and_then(|document| flags.apply(document).map_err(refused));
-    let document = match loaded {
-        Ok(document) => document,
+    let Check { asked, strict, flags } = check;
+    let loaded = asked.source(flags).and_then(|source| {
+        let document = source.document().map_err(refused)?;
+        Ok((source, document))
+    });
+    let (source, document) = match loaded {
+        Ok(loaded) => loaded,
         Err(output) => return output,
     };
     let count = |count: usize, what: &str| match count {
@@ -333,23 +360,31 @@ pub fn check(check: &Check, machine: &Machine) -> Output {
     };
     let out = format!(
         "{}: ok, {}, {}, {}\n",
-        file.display(),
+        source.name(),
         count(document.listeners.len(), "listener"),
         count(document.routes.len(), "route"),
         count(document.clusters.len(), "cluster"),
     );
     let mut err = config::warnings(&document, machine.cpus()).as_warnings();
     err.push_str(&config::environment_warnings(&document).as_warnings());
-    err.push_str(&machine::file_warnings(file, &document));
+    if let Some(file) = source.provider.file() {
+        err.push_str(&machine::file_warnings(file, &document));
+    }
     err.push_str(&machine.warnings(&document));
     let code = if *strict && !err.is_empty() { EXIT_WARNINGS } else { 0 };
     Output { out, err, code }
 }
 
-pub fn print_config(asked: &PrintConfig) -> Output {
-    let loaded = load(&asked.file);
-    match loaded.and_then(|document| asked.flags.apply(document).map_err(refused)) {
-        Ok(document) if asked.plain => {
+pub fn print_config(print: &PrintConfig) -> Output {
+    let loaded = print.asked.source(&print.flags).and_then(|source| {
+        let reading = source.provider.read(limits::CONFIG_POLL_TIMEOUT).map_err(refused)?;
+        let (name, environment) = (source.name(), Environment::of_process());
+        let document = config::load_as(source.syntax(), &name, &reading.text, &environment)
+            .map_err(refused)?;
+        source.flags.apply(document).map_err(refused)
+    });
+    match loaded {
+        Ok(document) if print.plain => {
             Output { out: config::print(&document), ..Output::default() }
         }
         Ok(document) => Output { out: config::print_with_sources(&document), ..Output::default() },
@@ -377,36 +412,6 @@ pub fn version() -> Output {
     let commit = option_env!("CORELANE_COMMIT").map(|c| format!(" ({c})")).unwrap_or_default();
     let out = format!("corelane {}{commit}\n", env!("CARGO_PKG_VERSION"));
     Output { out, ..Output::default() }
-}
-
-/// With the secrets and the error pages that are in files of their own.
-fn load_to_run(file: &Path) -> Result<Document, Output> {
-    let mut document = load(file)?;
-    document.find_secrets().map_err(refused)?;
-    document.find_error_pages().map_err(refused)?;
-    Ok(document)
-}
-
-fn load(file: &Path) -> Result<Document, Output> {
-    let text = read(file).map_err(refused)?;
-    config::load(&file.display().to_string(), &text).map_err(refused)
-}
-
-fn read(file: &Path) -> Result<String, config::Errors> {
-    let name = file.display().to_string();
-    let mut bytes = Vec::new();
-    // Opening a pipe would wait for who writes it, and a device may do anything.
-    match std::fs::metadata(file).map(|metadata| metadata.file_type()) {
-        Ok(kind) if !kind.is_file() => return Err(config::no_file(&name, kind)),
-        Ok(_) | Err(_) => {}
-    }
-    // One byte more than allowed: what is too large is refused without being read to its end.
-    let most = limits::CONFIG_BYTES_MAX as u64 + 1;
-    let read = std::fs::File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        return Err(config::unreadable(&name, &error));
-    }
-    config::decode(&name, &bytes).map(str::to_owned)
 }
 
 fn refused(errors: config::Errors) -> Output {

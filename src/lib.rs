@@ -41,12 +41,13 @@
 //!
 //! # A new configuration
 //!
-//! `control/reload.rs` reads, checks, compiles and binds it on a thread beside; when nothing can
-//! fail any more each core installs it by letter. What lives longer than a plan has a key of its
-//! own ([`plan::ClusterKey`], [`plan::ListenerKey`]), given out once: letters name those, since
-//! cores may be at different plans for a moment. A cluster of the same name is the same object in
-//! every generation; a listening socket stays with its address; an exchange stays with its
-//! generation.
+//! [`provider`] says where it comes from: a file (`control/file_watch.rs` notices its changes), or
+//! a server that `control/config_poll.rs` asks. `control/reload.rs` reads, checks, compiles and
+//! binds it on a thread beside; when nothing can fail any more each core installs it by letter.
+//! What lives longer than a plan has a key of its own ([`plan::ClusterKey`],
+//! [`plan::ListenerKey`]), given out once: letters name those, since cores may be at different
+//! plans for a moment. A cluster of the same name is the same object in every generation; a
+//! listening socket stays with its address; an exchange stays with its generation.
 //!
 //! # A new binary, and what operators see
 //!
@@ -90,6 +91,7 @@ pub mod limits;
 pub mod cli;
 pub mod upgrade_command;
 pub mod config;
+pub mod provider;
 pub mod machine;
 pub mod plan;
 pub mod control;

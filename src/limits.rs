@@ -565,6 +565,26 @@ pub const CONFIG_DEPTH_MAX: usize = 80;
 pub const CONFIG_REPEATED_BYTES_MAX: usize = 1024 * 1024;
 /// Most mistakes that are printed for one file; the rest is counted.
 pub const CONFIG_ERRORS_MAX: usize = 100;
+/// How often the server that a configuration comes from is asked whether it has changed. Default of
+/// `hot_reload.poll_interval`: an answer that it has not is a few hundred bytes.
+pub const CONFIG_POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// More often is refused: it is a mistake in the unit, and a load for the server.
+pub const CONFIG_POLL_INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// What that server gets for its whole answer. Default of `hot_reload.poll_timeout`, and what holds
+/// at the start, when no configuration is known. Then the question counts as failed.
+pub const CONFIG_POLL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a start waits for that server where there is no copy to start from: both may have been
+/// started at the same moment. Then the process ends and says why. Far less than what a new binary
+/// gets (`UPGRADE_READY_TIMEOUT`).
+pub const CONFIG_START_TIMEOUT: Duration = Duration::from_secs(15);
+/// The wait between two tries of a start.
+pub const CONFIG_START_INTERVAL: Duration = Duration::from_millis(500);
+/// Longest tag of a text that is sent back to its server. With a longer one every question is
+/// answered with the text.
+pub const CONFIG_TAG_BYTES_MAX: usize = 1024;
+/// How often a part of a configuration is put over the one in force, when another change comes in
+/// between. Then it is refused: the caller may try again.
+pub const CONFIG_PATCH_TRIES_MAX: u32 = 8;
 /// Longest duration in a configuration. Longer is refused: it is a mistake in the unit.
 pub const CONFIG_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest age in a configuration, such as that of a log before its rotation. Longer is refused.
@@ -578,3 +598,4 @@ pub const WEIGHT_MAX: u32 = 65_535;
 
 const _: () = assert!(LISTENERS_MAX <= u16::MAX as usize);
 const _: () = assert!(CONFIG_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(2 * CONFIG_START_TIMEOUT.as_secs() <= UPGRADE_READY_TIMEOUT.as_secs());

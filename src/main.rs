@@ -4,8 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use corelane::cli::{self, Command, Output};
-use corelane::config::Document;
 use corelane::machine::{self, Machine};
+use corelane::provider::Beginning;
 use corelane::{config, control, engine, telemetry, upgrade_command};
 
 #[global_allocator]
@@ -14,12 +14,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cpus = machine::cpus();
     let output = match cli::parse() {
-        Command::Run(run) => match run.document() {
-            Ok(document) => return serve(&document, run.source(), cpus),
+        Command::Run(run) => match run.source().and_then(begun) {
+            Ok((beginning, source)) => return serve(&beginning, source, cpus),
             Err(output) => output,
         },
-        Command::Reverse(reverse) => match reverse.document() {
-            Ok(document) => return serve(&document, reverse.source(), cpus),
+        Command::Reverse(reverse) => match begun(reverse.source()) {
+            Ok((beginning, source)) => return serve(&beginning, source, cpus),
             Err(output) => output,
         },
         Command::Check(check) => cli::check(&check, &Machine::this()),
@@ -31,7 +31,12 @@ fn main() -> ExitCode {
     say(&output)
 }
 
-fn serve(document: &Document, source: cli::Source, cpus: usize) -> ExitCode {
+fn begun(source: cli::Source) -> Result<(Beginning, cli::Source), Output> {
+    Ok((source.first()?, source))
+}
+
+fn serve(beginning: &Beginning, source: cli::Source, cpus: usize) -> ExitCode {
+    let document = &beginning.document;
     let plan = match config::compile(document, 1, cpus) {
         Ok(plan) => plan,
         Err(errors) => return fail(&errors.to_string(), 2),
@@ -42,8 +47,9 @@ fn serve(document: &Document, source: cli::Source, cpus: usize) -> ExitCode {
     // More cores than CPUs is said by the start; the process's log escapes newlines: one line each.
     let mut warnings = config::warnings(document, usize::MAX).as_warnings();
     warnings.push_str(&config::environment_warnings(document).as_warnings());
-    warnings.lines().for_each(|warning| log::warn!("{warning}"));
-    match control::run(plan, source, document.text()) {
+    let notes = beginning.notes.iter().map(String::as_str);
+    warnings.lines().chain(notes).for_each(|warning| log::warn!("{warning}"));
+    match control::run(plan, source, beginning) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("corelane: {error}\n"), 1),
     }

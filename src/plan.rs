@@ -99,8 +99,12 @@ impl Plan {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HotReload {
-    /// A file that changes is read again.
+    /// A file that changes is read again, and a server asked now and then.
     pub watch: bool,
+    /// Between two questions to a server.
+    pub poll_interval: Duration,
+    /// Of one question, from connecting to the whole answer.
+    pub poll_timeout: Duration,
     /// Most generations that are alive, the newest included.
     pub generations_max: usize,
     /// How long after a reload exchanges may go on that began before it; `None`: to their end.
@@ -443,7 +447,7 @@ pub enum Trust {
 /// Where spans go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Collector {
-    pub url: CollectorUrl,
+    pub url: HttpUrl,
     pub spoken: Spoken,
     pub headers: Vec<(String, Secret)>,
     /// Of one request, from connecting to the whole answer.
@@ -459,8 +463,8 @@ pub enum Spoken {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CollectorUrl {
-    /// Resolved by the exporter's thread.
+pub struct HttpUrl {
+    /// Resolved by whoever connects.
     pub address: Address,
     /// As written: what `Host` says.
     pub authority: String,
@@ -468,7 +472,7 @@ pub struct CollectorUrl {
     pub path: String,
 }
 
-impl fmt::Display for CollectorUrl {
+impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}{}", self.authority, self.path)
     }

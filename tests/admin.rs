@@ -150,6 +150,9 @@ fn body_for(method: &str, path: &str, operation: &Value) -> (&'static str, Strin
         "/admin/config" => saying("x"),
         _ => "{}".to_owned(),
     };
+    if !content["application/merge-patch+json"].is_null() {
+        return (PATCH, "{\"proxy_id\": \"x\"}".to_owned());
+    }
     match (&content["application/toml"], &content["application/json"]) {
         (Value::Null, Value::Null) => ("", String::new()),
         (Value::Null, _) => (JSON, body),
@@ -261,6 +264,13 @@ fn schemathesis_finds_no_difference_between_document_and_server() {
     let origin = Origin::start().on("GET /", Respond::text("hello"));
     let proxy = everything(&origin);
     let url = format!("http://{}/admin/openapi.json", proxy.address("admin"));
+    // Few objects are a part of a configuration, and no tag of its making is one of ours.
+    let statuses = "[[operations]]\ninclude-operation-id = \"patch_admin_config\"\n\
+                    [operations.checks.positive_data_acceptance]\n\
+                    expected-statuses = [\"2xx\", 400, 412, 422]\n\
+                    [operations.checks.negative_data_rejection]\n\
+                    expected-statuses = [\"4xx\"]\n";
+    fs::write(proxy.directory().join("schemathesis.toml"), statuses).expect("it is a test's own");
     let output = Command::new("timeout")
         .args(["60"])
         .arg(schemathesis)
@@ -992,6 +1002,22 @@ fn the_running_configuration_is_shown_in_both_forms_without_secrets() {
 }
 
 #[test]
+fn levels_that_were_set_stay_until_a_reload_configures_others() {
+    let proxy = Proxy::start(&saying("a"));
+    let body = "{\"default\":\"debug\",\"modules\":{\"http\":\"warn\"}}";
+    assert_eq!(ask(&proxy, "PUT", "/admin/logging", JSON, body).status, 200);
+    let set = |level: &str| {
+        let page = json(&proxy.admin_get("/admin/logging"));
+        page["default"] == json!(level) && page["modules"] == json!({"http": "warn"})
+    };
+    assert_eq!(ask(&proxy, "POST", "/admin/reload", "", "").status, 200);
+    assert!(set("debug"));
+    proxy.rewrite_config(&format!("logging.level = \"warn\"\n{}", saying("a")));
+    assert_eq!(ask(&proxy, "POST", "/admin/reload", "", "").status, 200);
+    assert!(set("warn"));
+}
+
+#[test]
 fn operators_see_variables_by_their_names_in_every_version() {
     let secrets = "[routes.request_headers.set]\n\"X-Backend-Key\" = \"${BKEY}\"\n\
                    X-Env = \"${NAME:-none}\"\napikey = \"LITERAL\"\nX-Password = \"LITERAL\"\n\
@@ -1018,22 +1044,6 @@ fn operators_see_variables_by_their_names_in_every_version() {
     assert_eq!(refused.status, 422, "{refused:?}");
     assert!(refused.text().contains("`HIDDEN` is not set"), "{refused:?}");
     assert_eq!(proxy.client().get("/").status, 200);
-}
-
-#[test]
-fn levels_that_were_set_stay_until_a_reload_configures_others() {
-    let proxy = Proxy::start(&saying("a"));
-    let body = "{\"default\":\"debug\",\"modules\":{\"http\":\"warn\"}}";
-    assert_eq!(ask(&proxy, "PUT", "/admin/logging", JSON, body).status, 200);
-    let set = |level: &str| {
-        let page = json(&proxy.admin_get("/admin/logging"));
-        page["default"] == json!(level) && page["modules"] == json!({"http": "warn"})
-    };
-    assert_eq!(ask(&proxy, "POST", "/admin/reload", "", "").status, 200);
-    assert!(set("debug"));
-    proxy.rewrite_config(&format!("logging.level = \"warn\"\n{}", saying("a")));
-    assert_eq!(ask(&proxy, "POST", "/admin/reload", "", "").status, 200);
-    assert!(set("warn"));
 }
 
 #[test]
@@ -1070,6 +1080,7 @@ fn log_levels_change_by_module_while_it_runs() {
 
 const TOML: &str = "Content-Type: application/toml\r\n";
 const JSON: &str = "Content-Type: application/json\r\n";
+const PATCH: &str = "Content-Type: application/merge-patch+json\r\n";
 
 fn saying(text: &str) -> String {
     format!(
@@ -1235,6 +1246,140 @@ fn of_two_changes_over_the_same_version_one_wins() {
     });
     let count = |wanted: u16| statuses.iter().filter(|status| **status == wanted).count();
     assert_eq!((count(200), count(412)), (1, 3), "{statuses:?}");
+}
+
+// --- a part of a configuration ---------------------------------------------------------------
+
+const PATH: &str = "/admin/config";
+
+fn patch(proxy: &Proxy, query: &str, body: &str) -> Response {
+    ask(proxy, "PATCH", &format!("{PATH}{query}"), PATCH, body)
+}
+
+fn responding(text: &str) -> String {
+    json!({ "routes": [{ "name": "all", "respond": { "body": text } }] }).to_string()
+}
+
+#[test]
+fn a_part_is_put_over_what_runs_and_leaves_the_rest_and_its_secrets() {
+    let secrets = "[clusters.a]\nendpoints = [{ address = \"127.0.0.1:9\" }] # kept\n\
+                   [tracing]\nenabled = true\n[tracing.otlp]\n\
+                   endpoint = \"http://127.0.0.1:9\"\nheaders = { x-key = \"SECRET-VALUE\" }\n";
+    let toml = format!("{}{secrets}", saying("one"));
+    let proxy = Proxy::start(&toml);
+    let answer = patch(&proxy, "", &responding("two"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let page = json(&answer);
+    assert_eq!((&page["applied"], &page["written"]), (&json!(true), &json!(false)));
+    assert_eq!((says(&proxy).as_str(), file(&proxy)), ("two", toml.clone()));
+    assert_eq!(answer.header("ETag"), proxy.admin_get(PATH).header("ETag"));
+    let shown = json(&proxy.admin_get(PATH));
+    assert_eq!(shown["clusters"]["a"]["endpoints"][0]["address"], "127.0.0.1:9");
+    assert_eq!(shown["tracing"]["otlp"]["headers"]["x-key"], "(hidden)");
+    // What it removes is as if it had never been written; what is written keeps its comments.
+    let text = r#"{"tracing": {"sample": 0.5, "otlp": {"timeout": null}}, "proxy_id": "edge"}"#;
+    let page = json(&patch(&proxy, "?persist=true", text));
+    assert_eq!(page["written"], true, "{page}");
+    let written = file(&proxy);
+    for kept in ["x-key = \"SECRET-VALUE\"", "# kept", "body = \"two\"", "proxy_id = \"edge\""] {
+        assert!(written.contains(kept), "{kept}\n{written}");
+    }
+    assert_eq!(json(&proxy.admin_get(PATH))["tracing"]["sample"], 0.5);
+    assert_eq!(says(&proxy), "two");
+    let history = json(&proxy.admin_get("/admin/config/history"));
+    assert_eq!(history["history"][0]["trigger"], "patch");
+    let back = json(&ask(&proxy, "POST", "/admin/config/rollback", JSON, "{\"version\":1}"));
+    assert_eq!((&back["version"], says(&proxy).as_str()), (&json!(4), "one"));
+    let log = proxy.log();
+    assert!(log.contains("\"action\":\"PATCH /admin/config\""), "{log}");
+    assert!(!log.contains("SECRET-VALUE"), "{log}");
+}
+
+#[test]
+fn mistakes_of_a_part_name_their_key_and_no_line_that_nobody_has_seen() {
+    let proxy = Proxy::start(&saying("one"));
+    let cases = [
+        (r#"{"limits": {"max_url_lenght": 9}}"#, "limits.max_url_lenght", "did you mean"),
+        (r#"{"cores": "many"}"#, "cores", "expected"),
+        (r#"{"routes": [{"name": "a", "cluster": "b"}]}"#, "routes[0].cluster", "no cluster"),
+        (r#"{"listeners": null}"#, "listeners", "missing"),
+        (r#"{"proxy_id": "${NOT_THERE}"}"#, "proxy_id", "NOT_THERE"),
+    ];
+    for query in ["", "?dry_run=true", "?persist=true"] {
+        for (body, key, message) in cases {
+            let answer = patch(&proxy, query, body);
+            assert_eq!(answer.status, 422, "{body}: {answer:?}");
+            let mistakes = json(&answer)["error"]["errors"].clone();
+            let named = mistakes.as_array().unwrap().iter().find(|one| one["key"] == key);
+            let mistake = named.unwrap_or_else(|| panic!("{key}: {mistakes}"));
+            assert!(mistake["message"].as_str().unwrap().contains(message), "{mistake}");
+            assert!(mistake["line"].is_null() && mistake["column"].is_null(), "{mistake}");
+        }
+    }
+    assert!(proxy.log().contains("(patch): limits.max_url_lenght: "), "{}", proxy.log());
+    let bodies: [(&str, &str, u16); 9] = [
+        (PATCH, "", 400),
+        (PATCH, "[]", 400),
+        (PATCH, "{", 400),
+        (PATCH, "{\"cores\": [null]}", 400),
+        (PATCH, "{\"cores\": 18446744073709551615}", 400),
+        (JSON, "{}", 415),
+        (TOML, "cores = 1", 415),
+        ("", "{}", 415),
+        ("", "", 415),
+    ];
+    for (lines, body, status) in bodies {
+        let answer = ask(&proxy, "PATCH", PATH, lines, body);
+        assert_eq!(answer.status, status, "{body}: {answer:?}");
+        let accepted = answer.header("Accept-Patch");
+        assert_eq!(accepted.is_some(), status == 415, "{answer:?}");
+        still_works(&proxy);
+    }
+    let deep = format!("{}1{}", "{\"a\":".repeat(20_000), "}".repeat(20_000));
+    assert_eq!(patch(&proxy, "", &deep).status, 400);
+    assert_eq!((says(&proxy).as_str(), file(&proxy)), ("one", saying("one")));
+    assert_eq!(json(&proxy.admin_get("/admin/status"))["rules_version"], 1);
+    let page = json(&patch(&proxy, "?dry_run=true", &responding("two")));
+    assert_eq!((&page["applied"], &page["version"]), (&json!(false), &json!(1)));
+    assert_eq!(says(&proxy), "one");
+}
+
+#[test]
+fn parts_at_the_same_time_all_arrive_and_a_condition_holds() {
+    let proxy = Proxy::start(&saying("one"));
+    thread::scope(|scope| {
+        for name in ["a", "b", "c", "d"] {
+            let body = json!({ "clusters": { name: {
+                "endpoints": [{ "address": "127.0.0.1:9" }] } } });
+            let proxy = &proxy;
+            scope.spawn(move || assert_eq!(patch(proxy, "", &body.to_string()).status, 200));
+        }
+    });
+    let page = proxy.admin_get(PATH);
+    let found: Vec<String> = json(&page)["clusters"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(found, ["a", "b", "c", "d"]);
+    let condition = format!("{PATCH}If-Match: {}\r\n", page.header("ETag").unwrap());
+    let with = |text: &str| ask(&proxy, "PATCH", PATH, &condition, &responding(text)).status;
+    assert_eq!((with("two"), with("three")), (200, 412));
+    assert_eq!(says(&proxy), "two");
+}
+
+#[test]
+fn only_an_admin_may_send_a_part() {
+    let tokens = format!(
+        "admin = {{ bind = \"127.0.0.1:0\", tokens = [\
+         {{ name = \"a\", role = \"viewer\", token = \"{VIEWER}\" }}, \
+         {{ name = \"b\", role = \"operator\", token = \"{OPERATOR}\" }}, \
+         {{ name = \"c\", role = \"admin\", token = \"{ADMIN}\" }}] }}"
+    );
+    let proxy = Proxy::start(&edge(ROUTE).replace("admin = { bind = \"127.0.0.1:0\" }", &tokens));
+    for (token, status) in [(VIEWER, 403), (OPERATOR, 403), (ADMIN, 200)] {
+        let lines = format!("{PATCH}{}", bearer(token));
+        assert_eq!(ask(&proxy, "PATCH", PATH, &lines, "{\"proxy_id\": \"x\"}").status, status);
+    }
+    // The tokens are what they were.
+    let page = ask(&proxy, "GET", "/admin/status", &bearer(VIEWER), "");
+    assert_eq!(json(&page)["rules_version"], 2);
 }
 
 #[test]

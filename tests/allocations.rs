@@ -119,9 +119,9 @@ fn start(toml: &str) -> SocketAddr {
     log::set_max_level(log::LevelFilter::Info);
     let document = corelane::config::load("test.toml", toml).unwrap_or_else(|e| panic!("{e}"));
     let plan = corelane::config::compile(&document, 1, 1).unwrap_or_else(|e| panic!("{e}"));
-    thread::spawn(move || {
-        corelane::control::run(plan, corelane::cli::Run::default().source(), "").expect("it runs")
-    });
+    let source = corelane::cli::Run::default().source().expect("the built-in one");
+    let begun = corelane::provider::Beginning::of(document);
+    thread::spawn(move || corelane::control::run(plan, source, &begun).expect("it runs"));
     addresses.recv_timeout(PATIENCE).expect("it says where it listens")
 }
 

@@ -485,6 +485,8 @@ trusted_proxies = ["10.0.0.0/8"]
 
 [hot_reload]
 watch = false
+poll_interval = "12s"
+poll_timeout = "13s"
 max_generations = 14
 max_age = "11s"
 

@@ -75,6 +75,7 @@ pub(super) type Running<'a> = Pin<Box<dyn Future<Output = Result<Answer, Refusal
 pub(super) type Run = for<'a> fn(&'a Rc<Control>, &'a Call) -> Running<'a>;
 
 pub(super) const JSON: &str = "application/json";
+pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";
 
 const BOTH: &[Port] = &[Port::Admin, Port::Metrics];
 const ADMIN: &[Port] = &[Port::Admin];
@@ -290,7 +291,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ),
     Operation {
         role: Some(Role::Admin),
-        parameters: changes::PUT_PARAMETERS,
+        parameters: changes::PARAMETERS,
         takes: Some(Shape::Page),
         ..change(
             Method::Put,
@@ -299,6 +300,20 @@ pub(super) const OPERATIONS: &[Operation] = &[
              over the version of that ETag.",
             &[json(changes::APPLIED), refusal::WRONG_CONFIGURATION],
             |control, call| Box::pin(changes::put(control, call)),
+        )
+    },
+    Operation {
+        role: Some(Role::Admin),
+        parameters: changes::PARAMETERS,
+        takes: Some(Shape::Anything),
+        ..change(
+            Method::Patch,
+            "/admin/config",
+            "Puts a part of a configuration over the one in force (JSON Merge Patch, RFC 7396): \
+             null removes a key, a list is replaced whole, what is not named stays, secrets too. \
+             With If-Match only over the version of that ETag.",
+            &[json(changes::APPLIED), refusal::WRONG_CONFIGURATION],
+            |control, call| Box::pin(changes::patch(control, call)),
         )
     },
     page(
@@ -511,9 +526,27 @@ impl Operation {
         }
     }
 
-    /// In any of its syntaxes; other bodies are JSON.
+    /// Of its body; the first is the one to name.
+    pub(super) fn types(&self) -> &'static [&'static str] {
+        match self.takes {
+            Some(Shape::Page) => config::TYPES,
+            Some(_) if self.method == Method::Patch => &[MERGE_PATCH],
+            Some(_) | None => &[JSON],
+        }
+    }
+
+    /// For a body of another type.
+    pub(super) fn other_type(&self) -> Refusal {
+        match self.takes {
+            Some(Shape::Page) => Refusal::NotConfiguration,
+            Some(_) if self.method == Method::Patch => Refusal::NotMergePatch,
+            Some(_) | None => Refusal::NotJson,
+        }
+    }
+
+    /// The whole or a part: a body that is always there, for the version that `If-Match` names.
     pub(super) fn takes_configuration(&self) -> bool {
-        matches!(self.takes, Some(Shape::Page))
+        self.types() != [JSON]
     }
 }
 

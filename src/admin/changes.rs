@@ -11,9 +11,11 @@ use crate::admin::config;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::status::moment;
+use crate::config::Syntax;
 use crate::control::Control;
 use crate::control::history::Applied;
 use crate::control::reload::{Refused, Report, Trigger};
+use crate::limits;
 
 pub(super) const RELOADED: Shape =
     Shape::Object(&[("version", Shape::Whole), ("warnings", Shape::List(&Shape::Text))]);
@@ -34,7 +36,7 @@ const ENTRY: Shape = Shape::Object(&[
 ]);
 pub(super) const ROLLBACK: Shape = Shape::Object(&[("version", Shape::Whole)]);
 
-pub(super) const PUT_PARAMETERS: &[Parameter] = &[
+pub(super) const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "dry_run",
         kind: Kind::Flag,
@@ -92,7 +94,7 @@ struct RollbackBody {
 
 pub(super) async fn reload(control: &Rc<Control>) -> Result<Answer, Refusal> {
     let report = control.reload(Trigger::Admin).await?;
-    Ok(reloaded(report, "the file"))
+    Ok(reloaded(report, &control.provider_name()))
 }
 
 fn reloaded(report: Report, what: &str) -> Answer {
@@ -102,29 +104,60 @@ fn reloaded(report: Report, what: &str) -> Answer {
 }
 
 pub(super) async fn put(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
+    let running = unless_superseded(control, call)?;
+    let Ok(text) = String::from_utf8(call.body.clone()) else {
+        return Err(Refusal::Invalid("body: expected text, which is UTF-8".to_owned()));
+    };
+    let over = (!call.if_match.is_empty()).then_some(running.version);
+    let syntax = config::syntax_of(&call.content_type).ok_or(Refusal::NotConfiguration)?;
+    apply(control, call, (syntax, text), Trigger::Admin, over).await
+}
+
+/// Over what is in force: a change in between is not lost, the part is put over that again.
+pub(super) async fn patch(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
+    let mut tries = 0;
+    loop {
+        let running = unless_superseded(control, call)?;
+        let invalid = |reason| Refusal::Invalid(format!("body: {reason}"));
+        let text = control.patched(call.body.clone()).await.map_err(invalid)?;
+        tries += 1;
+        match apply(control, call, text, Trigger::Patch, Some(running.version)).await {
+            Err(Refusal::Superseded(_)) if tries < limits::CONFIG_PATCH_TRIES_MAX => {}
+            result => return result,
+        }
+    }
+}
+
+/// What is in force, if the caller means that.
+fn unless_superseded(control: &Control, call: &Call) -> Result<Applied, Refusal> {
     let running = control.running();
     if !call.if_match.is_empty() && !matches(&call.if_match, &etag(&running)) {
         return Err(Refusal::from(Refused::Superseded(running.version)));
     }
-    let Ok(text) = String::from_utf8(call.body.clone()) else {
-        return Err(Refusal::Invalid("body: expected text, which is UTF-8".to_owned()));
-    };
-    let syntax = config::syntax_of(&call.content_type).ok_or(Refusal::NotConfiguration)?;
+    Ok(running)
+}
+
+async fn apply(
+    control: &Rc<Control>,
+    call: &Call,
+    (syntax, text): (Syntax, String),
+    trigger: Trigger,
+    over: Option<u64>,
+) -> Result<Answer, Refusal> {
     let persist = call.flag("persist");
     if call.flag("dry_run") {
         if persist {
             control.file_for(syntax)?;
         }
-        let warnings = control.check_text(syntax, text).await?;
+        let warnings = control.check_text(syntax, text, trigger).await?;
         let note = "it was checked only; a port or a file may still refuse it".to_owned();
-        let version = running.version;
+        let version = control.plan().version;
         return Ok(Answer::json(&Put { version, applied: false, written: false, note, warnings }));
     }
-    let over = (!call.if_match.is_empty()).then_some(running.version);
     let (Report { version, mut warnings }, placed) = if persist {
-        control.apply_and_write(syntax, text, over).await?
+        control.apply_and_write(syntax, text, trigger, over).await?
     } else {
-        (control.apply_text(syntax, text, over).await?, Ok(()))
+        (control.apply_text(syntax, text, trigger, over).await?, Ok(()))
     };
     let note = match (&placed, persist, control.file_name()) {
         // What is done is done, and has to be told as such.
@@ -135,6 +168,10 @@ pub(super) async fn put(control: &Rc<Control>, call: &Call) -> Result<Answer, Re
         (Ok(()), true, Some(file)) => format!("{file} was written"),
         (Ok(()), false, Some(file)) => {
             format!("in memory only: the next reload or start reads {file}")
+        }
+        (Ok(()), _, None) if control.provider_kind() == "http" => {
+            let name = control.provider_name();
+            format!("in memory only: the next text of {name} replaces it, and so does a reload")
         }
         (Ok(()), _, None) => "in memory only: the process has no configuration file".to_owned(),
     };

@@ -391,14 +391,9 @@ impl Request<'_> {
         if self.place.is_over() {
             return Err(Refusal::Http(Failure::ClientClosed));
         }
-        match operation.takes_configuration() {
-            true if !is_one_of(&content_type, config::TYPES) => {
-                return Err(Refusal::NotConfiguration);
-            }
-            false if !body.is_empty() && !is_one_of(&content_type, &[api::JSON]) => {
-                return Err(Refusal::NotJson);
-            }
-            true | false => {}
+        let is_typed = operation.takes_configuration() || !body.is_empty();
+        if is_typed && !is_one_of(&content_type, operation.types()) {
+            return Err(operation.other_type());
         }
         let query = call::query(&query, operation.parameters)?;
         if operation.is_audited() {

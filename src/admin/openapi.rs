@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::admin::api::{JSON, Kind, OPERATIONS, Operation, Parameter};
+use crate::admin::Port;
+use crate::admin::api::{Kind, OPERATIONS, Operation, Parameter};
 use crate::admin::call::Answer;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
-use crate::admin::{Port, config};
 use crate::http::head::Method;
 use crate::limits;
 
@@ -40,9 +40,9 @@ fn document() -> Value {
         "info": {
             "title": "Corelane admin API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Changes are made by POST, PUT and DELETE only. On loopback without \
-                configured tokens no token is needed; with tokens every operation but those of \
-                /health needs one of the role that it names.",
+            "description": "Changes are made by POST, PUT, PATCH and DELETE only. On loopback \
+                without configured tokens no token is needed; with tokens every operation but \
+                those of /health needs one of the role that it names.",
         },
         "paths": paths,
         "components": {
@@ -58,7 +58,8 @@ fn method(operation: &Operation) -> &'static str {
         Method::Post => "post",
         Method::Put => "put",
         Method::Delete => "delete",
-        Method::Options | Method::Patch | Method::Connect | Method::Trace | Method::Other => {
+        Method::Patch => "patch",
+        Method::Options | Method::Connect | Method::Trace | Method::Other => {
             unreachable!("the table has no such operation")
         }
     }
@@ -84,10 +85,10 @@ fn described(operation: &Operation) -> Value {
         value["x-role"] = json!(role.label());
     }
     if let Some(shape) = operation.takes {
-        let types = if operation.takes_configuration() { config::TYPES } else { &[JSON] };
-        let required = matches!(shape, Shape::Page | Shape::Object(_) | Shape::Body { .. });
+        let required = operation.takes_configuration()
+            || matches!(shape, Shape::Object(_) | Shape::Body { .. });
         value["requestBody"] = json!({ "required": required, "content": {} });
-        for content_type in types {
+        for content_type in operation.types() {
             value["requestBody"]["content"][content_type] = json!({ "schema": shape.schema() });
         }
         if operation.takes_configuration() {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use crate::admin::api::{Gives, JSON};
+use crate::admin::api::{Gives, JSON, MERGE_PATCH};
 use crate::admin::shape::Shape;
 use crate::config;
 use crate::control::reload::Refused;
@@ -52,6 +52,7 @@ pub(super) enum Refusal {
     ForeignOrigin,
     NotJson,
     NotConfiguration,
+    NotMergePatch,
     BodyTooLarge(usize),
     /// What was wrong and what was expected.
     Invalid(String),
@@ -105,18 +106,14 @@ impl Refusal {
                 "FOREIGN_ORIGIN",
                 "a page of another site asked for this: expected no Origin header, or ours".into(),
             ),
-            Refusal::NotJson => (
-                415,
-                "UNSUPPORTED_MEDIA_TYPE",
-                "expected a JSON body: `Content-Type: application/json`".into(),
+            Refusal::NotJson => other_type("a JSON body", "`application/json`"),
+            Refusal::NotConfiguration => other_type(
+                "a configuration",
+                "`application/toml`, `application/yaml` or `application/json`",
             ),
-            Refusal::NotConfiguration => (
-                415,
-                "UNSUPPORTED_MEDIA_TYPE",
-                "expected a configuration: `Content-Type: application/toml`, `application/yaml` or \
-                 `application/json`"
-                    .into(),
-            ),
+            Refusal::NotMergePatch => {
+                other_type("a part of a configuration", "`application/merge-patch+json`")
+            }
             Refusal::BodyTooLarge(max) => {
                 (413, "BODY_TOO_LARGE", format!("expected at most {max} bytes of body").into())
             }
@@ -160,6 +157,8 @@ impl Refusal {
             )),
             Refusal::NotJson => Some(("Accept", "application/json".to_owned())),
             Refusal::NotConfiguration => Some(("Accept", CONFIGURATION_TYPES.to_owned())),
+            // RFC 5789 2.2
+            Refusal::NotMergePatch => Some(("Accept-Patch", MERGE_PATCH.to_owned())),
             Refusal::Http(_)
             | Refusal::UnknownPath
             | Refusal::RoleTooLow { .. }
@@ -186,6 +185,11 @@ impl Refusal {
         let body = Cow::Owned(body);
         Reply { status, content_type: JSON, body, extra: Extra::None, varies: false }
     }
+}
+
+fn other_type(expected: &str, types: &str) -> (u16, &'static str, Cow<'static, str>) {
+    let message = format!("expected {expected}: `Content-Type` {types}");
+    (415, "UNSUPPORTED_MEDIA_TYPE", message.into())
 }
 
 /// Into the error object, as its last member.

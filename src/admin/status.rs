@@ -22,6 +22,7 @@ pub(super) const SHAPE: Shape = Shape::Object(&[
     ("uptime_seconds", Shape::Whole),
     ("rules_version", Shape::Whole),
     ("last_reload", Shape::OrNull(&RELOAD)),
+    ("config_source", SOURCE),
     ("generations", Shape::List(&GENERATION)),
     ("upgrade", Shape::Word(&["idle", "running", "handed_over"])),
     ("cores", Shape::Whole),
@@ -42,6 +43,13 @@ const RELOAD: Shape = Shape::Object(&[
     ("errors", Shape::List(&Shape::Text)),
     ("warnings", Shape::List(&Shape::Text)),
 ]);
+const SOURCE: Shape = Shape::Object(&[
+    ("kind", Shape::Word(&["file", "http", "built_in", "arguments"])),
+    ("name", Shape::Text),
+    ("fetched_at", Shape::OrNull(&Shape::Moment)),
+    ("failing_since", Shape::OrNull(&Shape::Moment)),
+    ("errors", Shape::List(&Shape::Text)),
+]);
 const GENERATION: Shape = Shape::Object(&[
     ("version", Shape::Whole),
     ("exchanges", Shape::Whole),
@@ -57,6 +65,7 @@ struct Page {
     uptime_seconds: u64,
     rules_version: u64,
     last_reload: Option<Reload>,
+    config_source: ConfigSource,
     /// Those that any exchange still runs with, the newest first.
     generations: Vec<Generation>,
     upgrade: &'static str,
@@ -82,6 +91,17 @@ struct Reload {
     warnings: Vec<String>,
 }
 
+/// Where the configuration comes from; what changes is about a server.
+#[derive(Serialize)]
+struct ConfigSource {
+    kind: &'static str,
+    name: String,
+    /// When it answered last.
+    fetched_at: Option<String>,
+    failing_since: Option<String>,
+    errors: Vec<String>,
+}
+
 #[derive(Serialize)]
 struct Generation {
     version: u64,
@@ -99,6 +119,7 @@ pub(super) async fn page(control: &Rc<Control>) -> Result<Answer, Refusal> {
         uptime_seconds: (engine::now() - control.desk.started).as_secs(),
         rules_version: control.plan().version,
         last_reload: control.last_reload().map(|last| reload(&last)),
+        config_source: config_source(control),
         generations: control.generations().iter().map(generation).collect(),
         upgrade: control.upgrade_state(),
         cores: control.counters.len(),
@@ -135,6 +156,19 @@ fn reload(last: &LastReload) -> Reload {
         version,
         errors,
         warnings,
+    }
+}
+
+fn config_source(control: &Control) -> ConfigSource {
+    let state = control.fetch_state();
+    let failing = state.failing.as_ref();
+    ConfigSource {
+        kind: control.provider_kind(),
+        name: control.provider_name(),
+        fetched_at: state.last_ok.map(moment),
+        failing_since: failing.map(|failing| moment(failing.since)),
+        errors: failing
+            .map_or_else(Vec::new, |failing| failing.error.lines().map(str::to_owned).collect()),
     }
 }
 

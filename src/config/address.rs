@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use super::error::Wrong;
 use super::value::string;
-use crate::plan::{Address, Network, NotANetwork};
+use crate::plan::{Address, HttpUrl, Network, NotANetwork};
 
 pub(super) fn socket_address(value: &DeValue<'_>) -> Result<SocketAddr, Wrong> {
     let given = string(value)?;
@@ -54,6 +54,42 @@ pub fn parse_address(given: &str) -> Option<Address> {
     }
     let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
     is_host_name(host).then(|| Address::Name(host.to_ascii_lowercase(), port))
+}
+
+/// Why a text is no URL that can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WrongUrl {
+    Https,
+    /// `user:password@`.
+    User,
+    Other(String),
+}
+
+/// `http://host[:port][/path][?query]`.
+pub fn http_url(given: &str) -> Result<HttpUrl, WrongUrl> {
+    let no_url = || WrongUrl::Other(format!("`{given}` is not an http URL"));
+    let rest = match given.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => return Err(WrongUrl::Https),
+        Some(_) | None => return Err(no_url()),
+    };
+    let (authority, path) = match rest.find('/') {
+        Some(slash) => rest.split_at(slash),
+        None => (rest, ""),
+    };
+    if authority.contains('@') {
+        return Err(WrongUrl::User);
+    }
+    let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    if !plain || authority.contains('?') {
+        return Err(no_url());
+    }
+    let has_port = authority.rsplit(']').next().is_some_and(|after| after.contains(':'));
+    let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+    let Some(address) = parse_address(&address) else {
+        return Err(WrongUrl::Other(format!("`{authority}` is not a host and port")));
+    };
+    Ok(HttpUrl { address, authority: authority.to_owned(), path: path.to_owned() })
 }
 
 /// Labels of letters, digits, `-` and `_` (RFC 1123 §2.1, and the underscore of container names).

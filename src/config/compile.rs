@@ -75,6 +75,8 @@ fn admin_access(document: &Document) -> AdminAccess {
 fn hot_reload(hot_reload: &super::hot_reload::HotReload) -> HotReload {
     HotReload {
         watch: hot_reload.watch.value,
+        poll_interval: hot_reload.poll_interval.value.0,
+        poll_timeout: hot_reload.poll_timeout.value.0,
         generations_max: hot_reload.max_generations.value,
         age_max: Some(hot_reload.max_age.value.0).filter(|age| !age.is_zero()),
     }

@@ -27,6 +27,12 @@ impl Environment {
         Environment(pairs.iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 
+    /// The value of a variable that is not empty; the error is a sentence.
+    pub(crate) fn value(&self, name: &str) -> Result<Option<&str>, String> {
+        let value = self.text(name).map_err(|wrong| wrong.message)?;
+        Ok(value.filter(|text| !text.is_empty()))
+    }
+
     /// `None`: not set.
     pub(super) fn text(&self, name: &str) -> Result<Option<&str>, Wrong> {
         let Some(value) = self.0.get(std::ffi::OsStr::new(name)) else {

@@ -112,6 +112,12 @@ impl Errors {
         self.list.is_empty()
     }
 
+    /// For a text that nobody has seen in this form: keys say where, lines would mislead.
+    pub fn without_places(mut self) -> Errors {
+        self.list.iter_mut().for_each(|error| error.place = None);
+        self
+    }
+
     /// The same text with `warning` in each first line.
     pub fn as_warnings(&self) -> String {
         let mut text = String::new();

@@ -12,6 +12,20 @@ pub(super) const HOT_RELOAD: &[Key] = &[
         "whether a change of the configuration file is noticed; SIGHUP reads it in any case",
     ),
     key(
+        "hot_reload.poll_interval",
+        "duration",
+        Is("\"5s\""),
+        "poll_interval = \"30s\"",
+        "how often the server of `--config http://…` is asked for a change, while `watch` is on",
+    ),
+    key(
+        "hot_reload.poll_timeout",
+        "duration",
+        Is("\"5s\""),
+        "poll_timeout = \"10s\"",
+        "what that server gets for its whole answer",
+    ),
+    key(
         "hot_reload.max_generations",
         "number",
         Is("8"),

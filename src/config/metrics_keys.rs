@@ -52,6 +52,6 @@ pub(super) const METRICS: &[Key] = &[
         "boolean",
         Is("false"),
         "exemplars = true",
-        "name a recorded trace beside each bucket of request durations, for scrapers of OpenMetrics",
+        "name a recorded trace beside each bucket of request durations, in OpenMetrics",
     ),
 ];

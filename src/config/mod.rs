@@ -20,6 +20,7 @@ mod json;
 pub mod keys;
 pub mod logging;
 mod logging_keys;
+mod merge_patch;
 mod metrics;
 mod metrics_keys;
 pub mod overrides;
@@ -33,10 +34,11 @@ mod tree;
 mod value;
 mod yaml;
 
-pub use address::parse_address as endpoint_address;
+pub use address::{WrongUrl, http_url, parse_address as endpoint_address};
 pub use document::Document;
 pub use env::Environment;
 pub use error::{Error, Errors};
+pub use merge_patch::patched;
 pub use overrides::{Override, Source};
 pub use print::{hide, print, print_with_references, print_with_sources, secrets_in_the_file};
 pub use read::At;
@@ -131,6 +133,12 @@ pub fn no_file(path: &str, kind: std::fs::FileType) -> Errors {
     let wrong = Wrong::new(format!("it is {is}, not a file"))
         .note("expected a configuration file, which is read again by reloads: save it to one");
     Errors::new(path, "", vec![Problem { offset: None, key: String::new(), wrong }])
+}
+
+/// What is said of a server that gives no text; `expected` is what it should have done.
+pub fn unfetched(url: &str, message: &str, expected: &str) -> Errors {
+    let wrong = Wrong::new(format!("cannot be fetched: {message}")).note(expected.to_owned());
+    Errors::new(url, "", vec![Problem { offset: None, key: String::new(), wrong }])
 }
 
 /// Compiles a document. `cpus` is how many CPUs the process may use: what `cores = 0` means.

@@ -16,7 +16,7 @@ use super::error::{Errors, Problem, Wrong};
 use super::read::At;
 use super::value::{FORMATS, LEVELS, choice, integer, string, time};
 use super::{ARGUMENTS_NAME, DEFAULT_NAME, check, endpoint_address, load_in};
-use crate::plan::{AccessLogFormat, CollectorUrl};
+use crate::plan::{AccessLogFormat, HttpUrl};
 
 /// One value that did not come from the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Override {
     LogDirectory(PathBuf),
     DrainTimeout(Duration),
     /// Turns tracing on as well.
-    OtlpEndpoint(CollectorUrl),
+    OtlpEndpoint(HttpUrl),
     ServiceName(String),
     ServiceId(String),
     MetricsPort(u16),

@@ -4,13 +4,14 @@ use serde::{Serialize, Serializer};
 use toml::Value;
 use toml::de::DeValue;
 
+use super::address::{WrongUrl, http_url};
 use super::document::{Time, lines_by_name};
 use super::error::Wrong;
 use super::read::{At, Section};
 use super::value::{Names, Written, boolean, check_header_name, choice, found, header_value, name};
 use super::value::{string, time, written_name};
 use crate::limits;
-use crate::plan::{self, Collector, CollectorUrl, Secret, Spoken, Trust};
+use crate::plan::{self, Collector, HttpUrl, Secret, Spoken, Trust};
 use crate::telemetry::trace::otlp::Service;
 use crate::telemetry::trace::{Format, Ratio};
 
@@ -31,7 +32,7 @@ pub struct Tracing {
 #[derive(Clone, Debug, Serialize)]
 pub struct Otlp {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<At<CollectorUrl>>,
+    pub endpoint: Option<At<HttpUrl>>,
     pub protocol: At<OtlpProtocol>,
     #[serde(serialize_with = "hidden")]
     pub headers: Vec<(At<String>, Vec<At<String>>)>,
@@ -41,7 +42,7 @@ pub struct Otlp {
 #[derive(Clone, Debug, Serialize)]
 pub struct Zipkin {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<At<CollectorUrl>>,
+    pub endpoint: Option<At<HttpUrl>>,
     pub timeout: At<Time>,
 }
 
@@ -178,48 +179,32 @@ fn share(value: &DeValue<'_>) -> Result<Share, Wrong> {
 const OTLP_PATH: &str = "/v1/traces";
 const ZIPKIN_PATH: &str = "/api/v2/spans";
 
-fn url(value: &DeValue<'_>, path: &str) -> Result<CollectorUrl, Wrong> {
+fn url(value: &DeValue<'_>, path: &str) -> Result<HttpUrl, Wrong> {
     parse_url(string(value)?, path)
         .map_err(|(message, expected)| Wrong::new(message).note(expected))
 }
 
 /// An OTLP endpoint, as `--otlp-endpoint` has it.
-pub fn otlp_url(given: &str) -> Result<CollectorUrl, String> {
+pub fn otlp_url(given: &str) -> Result<HttpUrl, String> {
     parse_url(given, OTLP_PATH).map_err(|(message, expected)| format!("{message}; {expected}"))
 }
 
 /// `http://host[:port][/path]`; `path` where none is written. Errors: what is wrong, what to do.
-fn parse_url(given: &str, path: &str) -> Result<CollectorUrl, (String, String)> {
-    let expected = || format!("expected a URL such as \"http://collector:4318{path}\"");
-    let wrong = |message: String| Err((message, expected()));
-    let rest = match given.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-            return Err((
-                "https to a trace collector is not supported yet".to_owned(),
-                "use http:// to a collector on this host, which can speak TLS further".to_owned(),
-            ));
-        }
-        Some(_) | None => return wrong(format!("`{given}` is not an http URL")),
-    };
-    let (authority, given_path) = match rest.find('/') {
-        Some(slash) => rest.split_at(slash),
-        None => (rest, ""),
-    };
-    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#');
-    if authority.contains('@') {
-        return wrong("a user in the URL is not sent: use `headers`".to_owned());
-    }
-    if !plain(given_path) || authority.contains('?') {
-        return wrong(format!("`{given}` is not an http URL"));
-    }
-    let has_port = authority.rsplit(']').next().is_some_and(|after| after.contains(':'));
-    let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
-    let Some(address) = super::endpoint_address(&address) else {
-        return wrong(format!("`{authority}` is not a host and port"));
-    };
-    let path = if given_path.len() > 1 { given_path } else { path };
-    Ok(CollectorUrl { address, authority: authority.to_owned(), path: path.to_owned() })
+fn parse_url(given: &str, path: &str) -> Result<HttpUrl, (String, String)> {
+    let url = http_url(given).map_err(|wrong| match wrong {
+        WrongUrl::Https => (
+            "https to a trace collector is not supported yet".to_owned(),
+            "use http:// to a collector on this host, which can speak TLS further".to_owned(),
+        ),
+        WrongUrl::User => expecting("a user in the URL is not sent: use `headers`", path),
+        WrongUrl::Other(message) => expecting(&message, path),
+    })?;
+    let path = if url.path.len() > 1 { url.path } else { path.to_owned() };
+    Ok(HttpUrl { path, ..url })
+}
+
+fn expecting(message: &str, path: &str) -> (String, String) {
+    (message.to_owned(), format!("expected a URL such as \"http://collector:4318{path}\""))
 }
 
 impl Written for Share {
@@ -246,7 +231,7 @@ impl Written for OtlpProtocol {
     }
 }
 
-impl Written for CollectorUrl {
+impl Written for HttpUrl {
     fn written(&self) -> Value {
         Value::String(self.to_string())
     }

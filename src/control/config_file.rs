@@ -30,6 +30,24 @@ impl Beside {
         Ok(beside)
     }
 
+    /// A file for this text that only its owner may read, whether one is there or not. Blocks.
+    pub(super) fn renew(file: &Path, text: &str) -> Result<(), String> {
+        if fs::read(file).is_ok_and(|bytes| bytes == text.as_bytes()) {
+            return Ok(());
+        }
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let new = file.with_file_name(format!(".{name}.{}.new", std::process::id()));
+        drop(fs::remove_file(&new));
+        let beside = Beside { file: file.to_owned(), new };
+        let options = || OpenOptions::new().write(true).create_new(true).mode(0o600).clone();
+        let written = options().open(&beside.new).and_then(|mut new| {
+            new.write_all(text.as_bytes())?;
+            new.sync_all()
+        });
+        let in_place = written.and_then(|()| beside.replace());
+        in_place.map_err(|error| format!("{}: {error}", file.display()))
+    }
+
     fn fill(&self, text: &str) -> io::Result<()> {
         let mut new =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.new)?;
@@ -44,13 +62,17 @@ impl Beside {
     /// Blocks.
     pub(super) fn put_in_place(self) -> Result<(), String> {
         let file = self.file.display();
-        fs::rename(&self.new, &self.file).map_err(|error| {
+        self.replace().map_err(|error| {
             format!(
                 "it is in force, but {file} could not be replaced: {error}{}; the next reload or \
                  start reads what {file} says",
                 cure(&error)
             )
-        })?;
+        })
+    }
+
+    fn replace(&self) -> io::Result<()> {
+        fs::rename(&self.new, &self.file)?;
         if let Some(directory) = self.file.parent() {
             // The name is safe too after this; one that cannot be synced is written all the same.
             drop(File::open(directory).and_then(|directory| directory.sync_all()));

@@ -14,7 +14,7 @@ use crate::limits;
 
 /// For ever, if there is a file; sleeps while `hot_reload.watch` is off.
 pub(super) async fn watch(control: Rc<Control>) {
-    let Some(file) = control.source.file().map(Path::to_path_buf) else { return };
+    let Some(file) = control.source.provider.file().map(Path::to_path_buf) else { return };
     loop {
         wanted(&control, true).await;
         let watcher = match Watcher::new() {
@@ -33,7 +33,7 @@ pub(super) async fn watch(control: Rc<Control>) {
 }
 
 /// Until `hot_reload.watch` is on, or off.
-async fn wanted(control: &Control, on: bool) {
+pub(super) async fn wanted(control: &Control, on: bool) {
     std::future::poll_fn(|context| {
         if control.plan().hot_reload.watch == on {
             return Poll::Ready(());

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use crate::config::Syntax;
+use crate::config::{self, Syntax};
 use crate::control::Control;
 use crate::control::config_file::Beside;
-use crate::control::reload::{Refused, Report, Trigger, Wanted, compile, hash};
+use crate::control::reload::{Refused, Report, Title, Trigger, Wanted, compile, hash};
 
 /// A configuration that was put in force.
 #[derive(Clone, Debug)]
@@ -44,24 +44,29 @@ impl Drop for Writing<'_> {
 }
 
 impl Control {
+    /// The text in force with a part of one (RFC 7396) over it. The error is about that part.
+    pub(crate) async fn patched(&self, patch: Vec<u8>) -> Result<(Syntax, String), String> {
+        let Applied { syntax, text, .. } = self.running();
+        let text = text.to_string();
+        let patching = self.watch.pool().run(move || config::patched(syntax, &text, &patch));
+        patching.await.unwrap_or_else(|| Err("putting it over panicked: this is a bug".to_owned()))
+    }
+
     /// Puts a text in force that did not come from the file. The file stays as it is.
     pub(crate) async fn apply_text(
         self: &Rc<Self>,
         syntax: Syntax,
         text: String,
+        trigger: Trigger,
         over: Option<u64>,
     ) -> Result<Report, Refused> {
-        self.perform(Wanted::Text(syntax, Rc::from(text)), Trigger::Admin, over).await
+        self.perform(Wanted::Text(syntax, Rc::from(text)), trigger, over).await
     }
 
     /// The file that a text of this syntax may be written to.
     pub(crate) fn file_for(&self, syntax: Syntax) -> Result<PathBuf, Refused> {
-        let Some(file) = self.source.file() else {
-            let name = self.source.name();
-            return Err(Refused::Impossible(format!(
-                "the configuration is {name}: there is no file to write; \
-                 leave `persist` out, or start with --config FILE"
-            )));
+        let Some(file) = self.source.provider.file() else {
+            return Err(Refused::Impossible(self.why_not_written()));
         };
         let of_file = Syntax::of_file(file);
         if of_file != syntax {
@@ -79,6 +84,7 @@ impl Control {
         self: &Rc<Self>,
         syntax: Syntax,
         text: String,
+        trigger: Trigger,
         over: Option<u64>,
     ) -> Result<(Report, Result<(), String>), Refused> {
         let file = self.file_for(syntax)?;
@@ -94,7 +100,7 @@ impl Control {
         let beside = written.ok_or_else(lost)?.map_err(Refused::Impossible)?;
         let read = hash(&text);
         // Refused: what is beside the file goes with `beside`.
-        let report = self.apply_text(syntax, text, over).await?;
+        let report = self.apply_text(syntax, text, trigger, over).await?;
         // Whoever watches the file finds what is in force already.
         let before = self.reloads.read.replace(read);
         let placing = self.watch.pool().run(move || beside.put_in_place()).await;
@@ -111,12 +117,13 @@ impl Control {
         self: &Rc<Self>,
         syntax: Syntax,
         text: String,
+        trigger: Trigger,
     ) -> Result<Vec<String>, Refused> {
         let (source, version) = (self.source.clone(), self.plan().version + 1);
-        let name = Trigger::Admin.name(&source);
-        let called = name.clone();
+        let title = Title::of(trigger, &source);
+        let called = title.name.clone();
         let checking = self.in_time(&called, move || {
-            compile(&source, &name, syntax, &text, version).map(|(_, warnings)| warnings)
+            compile(&source, &title, syntax, &text, version).map(|(_, warnings)| warnings)
         });
         checking.await?
     }
@@ -129,7 +136,21 @@ impl Control {
 
     /// `None`: the process has no configuration file.
     pub(crate) fn file_name(&self) -> Option<String> {
-        self.source.file().map(|file| file.display().to_string())
+        self.source.provider.file().map(|file| file.display().to_string())
+    }
+
+    fn why_not_written(&self) -> String {
+        let name = self.source.name();
+        match self.source.provider.server() {
+            Some(_) => format!(
+                "the configuration comes from {name}, which is only read from: change it there, or \
+                 leave `persist` out"
+            ),
+            None => format!(
+                "the configuration is {name}: there is no file to write; leave `persist` out, or \
+                 start with --config FILE"
+            ),
+        }
     }
 
     /// Back to a configuration of the history.

@@ -7,6 +7,7 @@ mod blacklist;
 mod clusters;
 pub(crate) mod complaint;
 mod config_file;
+mod config_poll;
 pub(crate) mod drain;
 pub(crate) mod ending;
 mod events;
@@ -33,6 +34,7 @@ mod start;
 pub(crate) mod stats;
 mod successor;
 mod tap;
+mod trigger;
 pub(crate) mod upgrade;
 
 pub use start::{StartError, run};
@@ -48,6 +50,7 @@ use crate::cli::Source;
 use crate::control::blacklist::Keeper;
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
+use crate::control::config_poll::Fetches;
 use crate::control::generations::Older;
 use crate::control::inherited::Predecessor;
 use crate::control::inquiry::Inquiries;
@@ -78,6 +81,7 @@ pub(crate) struct Control {
     current: RefCell<Current>,
     older: Older,
     reloads: Reloads,
+    fetches: Fetches,
     held: RefCell<Held>,
     program: Program,
     blacklist: Keeper,
@@ -510,8 +514,8 @@ async fn drain(
 /// SIGHUP. What comes of it is logged.
 fn reload(control: Rc<Control>) {
     engine::spawn(async move {
-        if let (Err(refused), None) = (control.reload(Trigger::Signal).await, control.source.file())
-        {
+        let result = control.reload(Trigger::Signal).await;
+        if let (Err(refused), false) = (result, control.source.provider.can_change()) {
             log::warn!("SIGHUP: {refused}");
         }
     });

@@ -172,13 +172,14 @@ impl Control {
     /// What of the configuration in force a new process will not find in the file.
     pub(super) async fn lost_by_upgrade(&self) -> Vec<String> {
         let Some((trigger, version, text)) = self.reloads.newest() else { return Vec::new() };
-        if !matches!(trigger, Trigger::Admin | Trigger::Rollback(_)) {
+        if !matches!(trigger, Trigger::Admin | Trigger::Patch | Trigger::Rollback(_)) {
             return Vec::new(); // a file that has changed since is meant to be read
         }
         let source = self.source.clone();
         let name = source.name();
-        let read = self.watch.pool().run(move || source.text().ok()).await.flatten();
-        if read.is_some_and(|read| *read == *text) {
+        let timeout = self.plan().hot_reload.poll_timeout;
+        let read = self.watch.pool().run(move || source.provider.read(timeout).ok()).await;
+        if read.flatten().is_some_and(|read| *read.text == *text) {
             return Vec::new();
         }
         vec![format!(

@@ -13,56 +13,24 @@ use std::time::{Duration, SystemTime};
 
 use crate::cli::Source;
 use crate::config::{self, Syntax};
+use crate::control::config_poll::FetchedText;
 use crate::control::exporters;
 use crate::control::history::Applied;
 use crate::control::inherited::Inherited;
 use crate::control::overdue::{self, Begun};
 use crate::control::own_ports::OwnPorts;
 use crate::control::ports::{Bound, Held};
+pub(super) use crate::control::trigger::Title;
+pub(crate) use crate::control::trigger::Trigger;
 use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
 use crate::events::publisher::{Files, Opened};
 use crate::limits;
 use crate::machine;
 use crate::plan::{Collector, Plan, User};
+use crate::provider::{Reading, Validators};
 use crate::telemetry::log_levels;
 use crate::telemetry::metrics::ReloadCounts;
-
-/// Who asked for a configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trigger {
-    Start,
-    /// SIGHUP.
-    Signal,
-    /// The file has changed.
-    Watch,
-    Admin,
-    /// Back to this version.
-    Rollback(u64),
-}
-
-impl Trigger {
-    /// What messages call the text that came with it.
-    pub(super) fn name(self, source: &Source) -> String {
-        match self {
-            Trigger::Start | Trigger::Signal | Trigger::Watch => source.name(),
-            Trigger::Admin => "(admin)".to_owned(),
-            Trigger::Rollback(version) => format!("(version {version})"),
-        }
-    }
-}
-
-impl fmt::Display for Trigger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Trigger::Start => f.write_str("start"),
-            Trigger::Signal => f.write_str("SIGHUP"),
-            Trigger::Watch => f.write_str("file change"),
-            Trigger::Admin => f.write_str("admin"),
-            Trigger::Rollback(version) => write!(f, "rollback to {version}"),
-        }
-    }
-}
 
 /// A configuration that is in force.
 #[derive(Clone, Debug)]
@@ -131,11 +99,33 @@ pub(super) fn hash(text: &str) -> u64 {
 
 #[derive(Clone)]
 pub(super) enum Wanted {
-    /// What the file says now.
+    /// What the file or the server says now.
     File,
     /// The same, if the file does not say what was read last.
     ChangedFile,
+    /// What the server has said, if it is not what was read last, and nobody has asked it since.
+    Fetched {
+        reading: Reading,
+        turn: u64,
+    },
     Text(Syntax, Rc<str>),
+}
+
+impl Wanted {
+    fn syntax(&self, source: &Source) -> Syntax {
+        match self {
+            Wanted::Text(syntax, _) => *syntax,
+            Wanted::File | Wanted::ChangedFile | Wanted::Fetched { .. } => source.syntax(),
+        }
+    }
+
+    /// Nobody asked for it: what was read before is not read again, and nobody is told.
+    fn is_for_a_change(&self) -> bool {
+        match self {
+            Wanted::ChangedFile | Wanted::Fetched { .. } => true,
+            Wanted::File | Wanted::Text(..) => false,
+        }
+    }
 }
 
 /// Waits for its turn; then everybody who waits for it sees its outcome.
@@ -210,7 +200,7 @@ impl Reloads {
         let shared = queue.back().filter(|job| {
             matches!(
                 (&job.wanted, &wanted),
-                (Wanted::File, Wanted::File | Wanted::ChangedFile)
+                (Wanted::File, Wanted::File | Wanted::ChangedFile | Wanted::Fetched { .. })
                     | (Wanted::ChangedFile, Wanted::ChangedFile)
             )
         });
@@ -253,6 +243,14 @@ struct Ground {
     open_files: u64,
 }
 
+/// What became of a text, on another thread.
+struct Read {
+    hash: u64,
+    /// By whatever it was read from.
+    told: Result<Validators, config::Errors>,
+    outcome: Result<Preparation, Refused>,
+}
+
 enum Preparation {
     Ready(Box<Prepared>),
     /// The file is as it was read last.
@@ -260,9 +258,9 @@ enum Preparation {
 }
 
 impl Control {
-    /// Reads the configuration file again. For whatever has no file, says so.
+    /// Reads the configuration again, from its file or server. For what has neither, says so.
     pub(crate) async fn reload(self: &Rc<Self>, trigger: Trigger) -> Result<Report, Refused> {
-        if self.source.file().is_none() {
+        if !self.source.provider.can_change() {
             let name = self.source.name();
             self.notify.reloading();
             self.notify.refused(self.plan().version);
@@ -325,7 +323,7 @@ impl Control {
             self.changed_once().await;
         }
         self.reloads.busy.set(true);
-        if !matches!(job.wanted, Wanted::ChangedFile) {
+        if !job.wanted.is_for_a_change() {
             self.notify.reloading();
         }
         let result = self.try_job(job).await;
@@ -362,8 +360,7 @@ impl Control {
 
     /// `None`: the file has not changed.
     async fn try_job(self: &Rc<Self>, job: &Job) -> Result<Option<Report>, Refused> {
-        let changed = matches!(job.wanted, Wanted::ChangedFile);
-        if changed && self.upgrades.handed_over().is_some() {
+        if job.wanted.is_for_a_change() && self.upgrades.handed_over().is_some() {
             return Ok(None); // the new process has read it, and watches it
         }
         self.refuse_while_draining()?;
@@ -372,47 +369,77 @@ impl Control {
             return Err(Refused::Superseded(running));
         }
         self.exporters_ending().await;
-        let ground = Ground {
+        let ground = self.ground();
+        let known = job.wanted.is_for_a_change().then(|| self.reloads.read.get());
+        let given = match &job.wanted {
+            Wanted::File | Wanted::ChangedFile => None,
+            Wanted::Fetched { turn, .. } if *turn != self.fetches.turn() => return Ok(None),
+            Wanted::Fetched { reading, .. } => Some(reading.clone()),
+            Wanted::Text(_, text) => Some(Reading { text: text.to_string(), ..Reading::default() }),
+        };
+        let syntax = job.wanted.syntax(&self.source);
+        let is_own = matches!(job.wanted, Wanted::Text(..));
+        let asks = given.is_none() && self.source.provider.server().is_some();
+        if asks {
+            self.fetches.begin_turn();
+        }
+        let title = match is_own {
+            true => Title::of(job.trigger, &self.source),
+            false => Title { name: self.source.name(), is_seen: true },
+        };
+        let timeout = self.plan().hot_reload.poll_timeout;
+        let called = title.name.clone();
+        let preparing = self.in_time(&called, move || {
+            let reading = match given {
+                Some(reading) => Ok(reading),
+                None => ground.source.provider.read(timeout),
+            };
+            let told = reading.as_ref().map(|r| r.validators.clone()).map_err(Clone::clone);
+            // What could not be read counts as read, so that it is complained about once.
+            let read = hash(reading.as_ref().map_or("", |reading| &reading.text));
+            if known == Some(read) {
+                return Read { hash: read, told, outcome: Ok(Preparation::Unchanged) };
+            }
+            let prepared = reading
+                .map_err(Refused::Configuration)
+                .and_then(|reading| prepare(&ground, &title, syntax, reading.text));
+            let outcome = prepared.map(|prepared| Preparation::Ready(Box::new(prepared)));
+            Read { hash: read, told, outcome }
+        });
+        let Read { hash, told, outcome } = preparing.await?;
+        if asks {
+            self.fetches.begin_turn();
+            self.fetches.note(told.as_ref().map(|_| FetchedText::New));
+        }
+        // A server that gives nothing has said nothing new.
+        if !is_own && (told.is_ok() || !asks) {
+            self.reloads.read.set(hash);
+            self.fetches.remember(told.unwrap_or_default());
+        }
+        let prepared = match outcome? {
+            Preparation::Unchanged => return Ok(None),
+            Preparation::Ready(prepared) => prepared,
+        };
+        let text: Rc<str> = Rc::from(&*prepared.text);
+        let report = self.commit(*prepared, job.trigger).await?;
+        if !is_own {
+            self.keep_copy(text).await;
+        }
+        Ok(Some(report))
+    }
+
+    fn ground(&self) -> Ground {
+        let plan = self.plan();
+        Ground {
             source: self.source.clone(),
             held: self.held.borrow().clone(),
-            logs: Files::of(&self.plan()),
+            logs: Files::of(&plan),
             collectors: self.totals.borrow().exporters.collectors().to_vec(),
-            version: self.plan().version + 1,
+            version: plan.version + 1,
             cores: self.shards.len(),
-            user: self.plan().user.clone(),
-            pid_file: self.plan().pid_file.clone(),
+            user: plan.user.clone(),
+            pid_file: plan.pid_file.clone(),
             open_files: self.open_files,
-        };
-        let (given, known) = match &job.wanted {
-            Wanted::File => (None, None),
-            Wanted::ChangedFile => (None, Some(self.reloads.read.get())),
-            Wanted::Text(syntax, text) => (Some((*syntax, text.to_string())), None),
-        };
-        let from_file = given.is_none();
-        let name = if from_file { self.source.name() } else { job.trigger.name(&self.source) };
-        let called = name.clone();
-        let preparing = self.in_time(&called, move || {
-            let text = match given {
-                Some(given) => Ok(given),
-                None => ground.source.text().map(|text| (ground.source.syntax(), text)),
-            };
-            // What could not be read counts as read, so that it is complained about once.
-            let read = hash(text.as_ref().map_or("", |(_, text)| text));
-            if known == Some(read) {
-                return (read, Ok(Preparation::Unchanged));
-            }
-            let prepared = text
-                .map_err(Refused::Configuration)
-                .and_then(|(syntax, text)| prepare(&ground, &name, syntax, text));
-            (read, prepared.map(|prepared| Preparation::Ready(Box::new(prepared))))
-        });
-        let (read, prepared) = preparing.await?;
-        if from_file {
-            self.reloads.read.set(read);
-        }
-        match prepared? {
-            Preparation::Unchanged => Ok(None),
-            Preparation::Ready(prepared) => self.commit(*prepared, job.trigger).await.map(Some),
         }
     }
 
@@ -552,22 +579,28 @@ async fn work(control: Rc<Control>) {
 
 pub(super) fn compile(
     source: &Source,
-    name: &str,
+    title: &Title,
     syntax: Syntax,
     text: &str,
     version: u64,
 ) -> Result<(Plan, Vec<String>), Refused> {
-    let document = source.document_of(name, syntax, text).map_err(Refused::Configuration)?;
-    let plan = config::compile(&document, version, machine::cpus());
-    let plan = plan.map_err(Refused::Configuration)?;
-    let mut warned = config::warnings(&document, usize::MAX).as_warnings();
+    let refused = |errors| Refused::Configuration(title.placed(errors));
+    let document = source.document_of(&title.name, syntax, text).map_err(refused)?;
+    let plan = config::compile(&document, version, machine::cpus()).map_err(refused)?;
+    let warnings = config::warnings(&document, usize::MAX);
+    let mut warned = title.placed(warnings).as_warnings();
     warned.push_str(&config::environment_warnings(&document).as_warnings());
     Ok((plan, warned.lines().map(str::to_owned).collect()))
 }
 
 /// Everything that may take long or fail, beside the control core.
-fn prepare(ground: &Ground, name: &str, syntax: Syntax, text: String) -> Result<Prepared, Refused> {
-    let (mut plan, mut warnings) = compile(&ground.source, name, syntax, &text, ground.version)?;
+fn prepare(
+    ground: &Ground,
+    title: &Title,
+    syntax: Syntax,
+    text: String,
+) -> Result<Prepared, Refused> {
+    let (mut plan, mut warnings) = compile(&ground.source, title, syntax, &text, ground.version)?;
     if plan.cores != ground.cores {
         warnings.push(format!(
             "cores: {} are asked for, {} go on running: their number changes with a restart only",

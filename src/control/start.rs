@@ -13,6 +13,7 @@ use crate::cli::Source;
 use crate::control::blacklist::{self, Keeper};
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
+use crate::control::config_poll::{self, Fetches};
 use crate::control::exporters::{self, Exporters};
 use crate::control::file_watch;
 use crate::control::generations::{self, Older};
@@ -38,6 +39,7 @@ use crate::events::publisher::{
 use crate::events::queue::Producer;
 use crate::limits;
 use crate::plan::Plan;
+use crate::provider::Beginning;
 use crate::shard::counters::Counters;
 use crate::shard::mail::{Inboxes, Mail};
 use crate::shard::{self};
@@ -63,8 +65,8 @@ impl fmt::Display for StartError {
 impl std::error::Error for StartError {}
 
 /// The whole life of the process. Returns when it was told to stop and has.
-/// `text` is what `plan` was compiled from, and `source` says where it came from.
-pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError> {
+/// `plan` was compiled from what is `begun` with, and `source` says where that came from.
+pub fn run(mut plan: Plan, source: Source, begun: &Beginning) -> Result<(), StartError> {
     let open_files = engine::raise_open_files();
     engine::probe().map_err(StartError)?;
     Signals::block().map_err(|e| StartError(format!("cannot block signals: {e}")))?;
@@ -89,7 +91,8 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
         (0..cores).map(|_| Shared::new(Counters::new())).collect();
     let threads = start_shards(&bells, post.shards, &all_counters)?;
     let parts = Parts {
-        reloads: Reloads::new(source.syntax(), text, plan.version),
+        reloads: Reloads::new(source.syntax(), begun.document.text(), plan.version),
+        fetches: Fetches::begun(&begun.found),
         source,
         open_files,
         plan,
@@ -139,6 +142,7 @@ fn drop_privileges(plan: &Plan) -> Result<(), StartError> {
 
 struct Parts {
     reloads: Reloads,
+    fetches: Fetches,
     source: Source,
     open_files: u64,
     plan: Plan,
@@ -169,7 +173,7 @@ type Ended = (Run, Option<PublisherHandle>, Exporters);
 impl Parts {
     /// The control core with its first plan, which no data core has yet.
     fn into_control(self) -> Result<(Rc<Control>, First, ControlMail), StartError> {
-        let Parts { reloads, source, open_files, plan, mut bound, .. } = self;
+        let Parts { reloads, fetches, source, open_files, plan, mut bound, .. } = self;
         let (producers, spans, inherited) = (self.producers, self.spans, self.inherited);
         let watch = Watch::start(&self.bell, &plan)
             .map_err(|e| StartError(format!("cannot start threads: {e}")))?;
@@ -187,6 +191,7 @@ impl Parts {
             current: RefCell::new(current),
             older: Older::default(),
             reloads,
+            fetches,
             held: RefCell::new(bound.take_held(&Held::default())),
             open_files,
             program: self.program,
@@ -287,6 +292,7 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     engine::spawn(blacklist::expire(Rc::clone(&control)));
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
+    engine::spawn(config_poll::poll(Rc::clone(&control)));
     let outcome = life(&control, &mut signals, &pid_file).await;
     drop(pid_file);
     control.audit_process(Event::ProcessStop);

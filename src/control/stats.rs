@@ -151,6 +151,7 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
         draining: matches!(control.state(), State::Draining | State::Stopping),
         rules_version: control.plan().version,
         reloads: control.reload_counts(),
+        fetches: control.fetch_counts(),
         usage: engine::usage(),
         started: totals.started,
     }

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Select, Sender, TryRecvError, TrySendError};
 
-use crate::engine;
-use crate::events::collector::{Answer, Line};
+use crate::events::collector::{self, Answer};
 use crate::events::span_queue::{self, SpanBatch, SpanConsumer, SpanProducer};
+use crate::http1::blocking_client::{Line, jitter, reason};
 use crate::limits;
 use crate::plan::{Collector, Spoken};
 use crate::telemetry::trace::span::{self, Span};
@@ -302,7 +302,7 @@ impl Worker {
         }
         self.request.clear();
         write_request(&self.collector, batches, &mut self.request);
-        match self.line.post(&self.collector, &self.request, by) {
+        match collector::post(&mut self.line, &self.collector, &self.request, by) {
             Ok(answer) => judge(self.collector.spoken, &answer),
             Err(error) => Tried::Again { reason: reason(&error), after: None },
         }
@@ -331,18 +331,6 @@ impl Worker {
         let _ = self.exported_out.try_recv();
         let _ = self.exported_in.try_send(self.exported);
     }
-}
-
-fn reason(error: &io::Error) -> String {
-    if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
-        return "it was silent too long".to_owned();
-    }
-    error.to_string()
-}
-
-/// Up to a tenth: many proxies must not come back to a collector at the same moment.
-fn jitter(wait: Duration) -> Duration {
-    wait / 1000 * (engine::random_seed() % 100) as u32
 }
 
 fn write_request(collector: &Collector, batches: &[(usize, SpanBatch)], out: &mut Vec<u8>) {
@@ -384,7 +372,7 @@ mod tests {
     use std::thread::JoinHandle;
 
     use super::*;
-    use crate::plan::{Address, CollectorUrl};
+    use crate::plan::{Address, HttpUrl};
     use crate::telemetry::trace::otlp::Service;
     use crate::telemetry::trace::span::tests::batch;
 
@@ -394,7 +382,7 @@ mod tests {
     fn collector(listener: &TcpListener) -> Collector {
         let address = listener.local_addr().unwrap();
         Collector {
-            url: CollectorUrl {
+            url: HttpUrl {
                 address: Address::Ip(address),
                 authority: address.to_string(),
                 path: "/".to_owned(),

@@ -306,6 +306,17 @@ pub const RELOAD_SUCCESS_TIMESTAMP_SECONDS: Metric = gauge(
     "",
     "When the configuration in force was put there, in seconds since 1970.",
 );
+pub const CONFIG_FETCHES_TOTAL: Metric = counter(
+    "tls_proxy_config_fetches_total",
+    "outcome",
+    "Questions to the server that the configuration comes from: answered with a text, with \
+     unchanged, or failed.",
+);
+pub const CONFIG_FETCH_SUCCESS_TIMESTAMP_SECONDS: Metric = gauge(
+    "tls_proxy_config_last_fetch_success_timestamp_seconds",
+    "",
+    "When that server answered last, in seconds since 1970; 0: it never did, or there is none.",
+);
 pub const GENERATIONS: Metric = gauge(
     "tls_proxy_config_generations",
     "",
@@ -357,7 +368,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 63] = [
+pub const ALL: [Metric; 65] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -409,6 +420,8 @@ pub const ALL: [Metric; 63] = [
     RELOADS_TOTAL,
     RELOAD_SUCCESSFUL,
     RELOAD_SUCCESS_TIMESTAMP_SECONDS,
+    CONFIG_FETCHES_TOTAL,
+    CONFIG_FETCH_SUCCESS_TIMESTAMP_SECONDS,
     GENERATIONS,
     METRICS_FOLDED,
     CORE_CONNECTIONS,

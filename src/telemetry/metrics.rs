@@ -36,6 +36,7 @@ pub struct Snapshot {
     pub draining: bool,
     pub rules_version: u64,
     pub reloads: ReloadCounts,
+    pub fetches: FetchCounts,
     pub usage: Usage,
     pub started: SystemTime,
 }
@@ -50,6 +51,18 @@ pub struct ReloadCounts {
     pub last_ok: SystemTime,
     /// Configurations that some exchange still runs with, the newest included.
     pub generations: u64,
+}
+
+/// Questions to the server that the configuration comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FetchCounts {
+    /// Answered with a text.
+    pub text: u64,
+    /// Answered that it is still the same.
+    pub unchanged: u64,
+    pub failed: u64,
+    /// When it was answered last; `None`: it never was.
+    pub last_ok: Option<SystemTime>,
 }
 
 #[derive(Clone, Debug)]
@@ -348,6 +361,12 @@ pub(crate) mod tests {
                 last_is_ok: false,
                 last_ok: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_250),
                 generations: 2,
+            },
+            fetches: FetchCounts {
+                text: 3,
+                unchanged: 40,
+                failed: 5,
+                last_ok: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_750)),
             },
             usage: Usage {
                 cpu: Duration::from_millis(12_340),

@@ -17,7 +17,7 @@ use crate::telemetry::decimal;
 use crate::telemetry::exposition::{Outlet, Page};
 use crate::telemetry::metric_names::{self as names, Metric};
 use crate::telemetry::metrics::{
-    Counts, METHODS, Named, ReloadCounts, STATUS_SLOTS, Series, Snapshot, micros,
+    Counts, FetchCounts, METHODS, Named, ReloadCounts, STATUS_SLOTS, Series, Snapshot, micros,
 };
 
 type Result = io::Result<()>;
@@ -288,6 +288,7 @@ fn process<O: Outlet>(snapshot: &Snapshot, merged: &Counts, series: &Series, pag
     page.plain(names::DRAINING, u64::from(snapshot.draining));
     page.plain(names::RULES_VERSION, snapshot.rules_version);
     reloads(&snapshot.reloads, page);
+    fetches(&snapshot.fetches, page);
     page.header(names::METRICS_FOLDED);
     for (kind, count) in series.folded {
         page.sample(names::METRICS_FOLDED, &[("kind", kind)], count);
@@ -304,6 +305,18 @@ fn reloads<O: Outlet>(reloads: &ReloadCounts, page: &mut Page<O>) {
     let last = reloads.last_ok.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     page.seconds(names::RELOAD_SUCCESS_TIMESTAMP_SECONDS, &[], micros(last));
     page.plain(names::GENERATIONS, reloads.generations);
+}
+
+fn fetches<O: Outlet>(counts: &FetchCounts, page: &mut Page<O>) {
+    page.header(names::CONFIG_FETCHES_TOTAL);
+    let FetchCounts { text, unchanged, failed, last_ok } = counts;
+    for (outcome, count) in [("text", text), ("unchanged", unchanged), ("failed", failed)] {
+        page.sample(names::CONFIG_FETCHES_TOTAL, &[("outcome", outcome)], *count);
+    }
+    page.header(names::CONFIG_FETCH_SUCCESS_TIMESTAMP_SECONDS);
+    let last = last_ok.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let micros = micros(last.unwrap_or_default());
+    page.seconds(names::CONFIG_FETCH_SUCCESS_TIMESTAMP_SECONDS, &[], micros);
 }
 
 async fn cores<O: Outlet>(snapshot: &Snapshot, page: &mut Page<O>) -> Result {

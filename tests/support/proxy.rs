@@ -77,6 +77,13 @@ impl Proxy {
         Self::spawn_command(command, directory, &bound_names(toml))
     }
 
+    /// Runs `corelane run --config URL` with more arguments; `toml` is what is expected there.
+    pub fn start_from(url: &str, toml: &str, variables: &[(&str, &str)], more: &[&str]) -> Self {
+        let arguments = ["run", "--config", url].into_iter().chain(more.iter().copied());
+        let arguments: Vec<String> = arguments.map(str::to_owned).collect();
+        Self::spawn(&Self::binary(), &arguments, TempDir::new(), &bound_names(toml), variables)
+    }
+
     /// Any command that goes on running, until its first listener accepts:
     /// `start_command(&["reverse", "--from", "127.0.0.1:0", "--to", …])`.
     pub fn start_command(arguments: &[&str]) -> Self {
@@ -315,6 +322,7 @@ fn without_variables(command: &mut Command) -> &mut Command {
         "LOG_FORMAT",
         "DEFAULT_BACKEND",
         "BACKEND_TIMEOUT",
+        "CONFIG_TOKEN",
     ] {
         command.env_remove(name);
     }
