@@ -395,9 +395,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
                 break keys;
             }
             Either::First(Ok(Signal::Reopen)) => {
-                if let Some(publisher) = &control.totals.borrow().log {
-                    publisher.reopen();
-                }
+                reopen(control);
             }
             Either::First(Ok(Signal::Reload)) => reload(Rc::clone(control)),
             Either::First(Ok(Signal::Upgrade)) => upgrade(Rc::clone(control)),
@@ -423,7 +421,7 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     {
         publisher.rotate(false);
     }
-    let drained = first(control.until(timeout, Control::is_empty), again(signals)).await;
+    let drained = first(control.until(timeout, Control::is_empty), again(control, signals)).await;
     control.to_shards(|| ToShard::Stop);
     control.until(limits::CORE_STOP_TIMEOUT, Control::are_letters_sent).await;
     control.until(limits::BLACKLIST_STOP_TIMEOUT, Control::is_blacklist_saved).await;
@@ -446,20 +444,28 @@ fn reload(control: Rc<Control>) {
     });
 }
 
+/// SIGUSR1.
+fn reopen(control: &Control) {
+    if let Some(publisher) = &control.totals.borrow().log {
+        publisher.reopen();
+    }
+}
+
 /// SIGUSR2. What comes of it is logged.
 fn upgrade(control: Rc<Control>) {
     engine::spawn(async move { drop(control.upgrade().await) });
 }
 
 /// A second request to stop: whoever sends it does not want to wait.
-async fn again(signals: &mut Signals) {
+async fn again(control: &Control, signals: &mut Signals) {
     loop {
         match signals.next().await {
             Ok(Signal::Stop) => return,
             Ok(signal @ (Signal::Reload | Signal::Upgrade)) => {
                 log::warn!("signal {signal:?} is refused: the process is draining");
             }
-            Ok(Signal::Reopen) | Err(_) => {}
+            Ok(Signal::Reopen) => reopen(control),
+            Err(error) => log::error!("cannot read signals: {error}"),
         }
     }
 }
