@@ -47,6 +47,13 @@ pub enum Command {
     /// Explain a key of the configuration, or list all of them
     Explain { key: Option<String> },
     /// Have a running process hand its sockets to a new one; exit 1 when that fails
+    ///
+    /// The new process reads the configuration file, takes the listening sockets over, and goes on
+    /// with what the admin API was told of endpoints, drain, log levels and the blacklist. What
+    /// PUT /admin/config has put in force, but not written to the file, is lost, with a warning.
+    /// The old process then drains. Should the new one die meanwhile, for 5 s at least, the old one
+    /// takes connections again. Not noticed: one that hangs, and one that dies after the old one
+    /// has ended; lost: what the dead one had accepted. SIGUSR2 does the same.
     Upgrade(Upgrade),
     /// Print the version
     Version,
@@ -116,7 +123,7 @@ pub struct Flags {
     /// What running exchanges get after SIGTERM
     #[arg(long, value_name = "SECONDS", value_parser = drain_seconds, help_heading = RESOURCES)]
     pub drain_timeout_seconds: Option<u64>,
-    /// off, error, warn, info, debug or trace
+    /// off, fatal, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", help_heading = LOGS)]
     pub log_level: Option<LevelFilter>,
     /// Directory of access.log and error.log
@@ -388,6 +395,11 @@ fn load(file: &Path) -> Result<Document, Output> {
 fn read(file: &Path) -> Result<String, config::Errors> {
     let name = file.display().to_string();
     let mut bytes = Vec::new();
+    // Opening a pipe would wait for who writes it, and a device may do anything.
+    match std::fs::metadata(file).map(|metadata| metadata.file_type()) {
+        Ok(kind) if !kind.is_file() => return Err(config::no_file(&name, kind)),
+        Ok(_) | Err(_) => {}
+    }
     // One byte more than allowed: what is too large is refused without being read to its end.
     let most = limits::CONFIG_BYTES_MAX as u64 + 1;
     let read = std::fs::File::open(file).and_then(|file| file.take(most).read_to_end(&mut bytes));

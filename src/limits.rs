@@ -154,6 +154,16 @@ const _: () = assert!(LOGGED_BODY_BYTES_CEILING < BULK_AFTER);
 pub const LOGGED_BODY_BYTES: u64 = 64 * 1024;
 /// Captures that a core keeps for its next exchanges.
 pub const CAPTURES_KEPT: usize = 64;
+/// Lines of the process's own log that wait for standard error. More are dropped and counted.
+pub const STDERR_LINES_MAX: usize = 4096;
+/// How long the end of the process waits for standard error to take what was logged.
+pub const STDERR_FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// The same after a panic, which may be the last that the process does.
+pub const PANIC_FLUSH_TIMEOUT: Duration = Duration::from_millis(50);
+/// How long a standard error that is not to be waited for, and has no room, is left alone.
+pub const STDERR_RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// Lines that wait for the audit log or the error log, per sender. More are dropped; the next line
+/// that is written, or the process's own log, says how many.
 /// Lines that wait for the audit log or the error log, per sender. More are dropped and
 /// counted (`tls_proxy_log_dropped_total`).
 pub const AUDIT_LINES_MAX: usize = 256;
@@ -287,6 +297,8 @@ pub const LINGER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Endpoints that are tried for one request when connecting fails. Nothing was sent to any of them.
 pub const CONNECT_ATTEMPTS_MAX: usize = 3;
 
+/// Places for client connections that a core's table keeps, however few there are.
+pub const CONNECTION_SEATS_KEPT: usize = 1024;
 /// Events that a core gathers before it sends them, when housekeeping does not come first.
 pub const EVENT_BATCH_MAX: usize = 64;
 /// Streams of events that the admin port has open at once. More are answered 429.
@@ -310,8 +322,12 @@ pub const TAP_BODY_BYTES_MAX: usize = 16 * 1024;
 pub const TAP_TEXT_BYTES_MAX: usize = 1024;
 /// Bytes of a stream that are gathered before they are sent, when so many wait.
 pub const STREAM_PIECE_BYTES: usize = 16 * 1024;
-/// How long a stream's reader may take for a piece. Then its connection is closed.
+/// How long a stream's reader may take for a piece, beside what `ADMIN_RATE_MIN` allows. Then its
+/// connection is closed.
 pub const STREAM_SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a reader may take for what it is owed when its stream ends. What it was opened for has
+/// ended by then.
+pub const STREAM_LAST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most entries of the blacklist. More are refused.
 pub const BLACKLIST_ENTRIES_MAX: usize = 100_000;
 /// Longest time of an entry of the blacklist, ten years. Longer is answered 400: it is to be for
@@ -321,6 +337,11 @@ pub const BLACKLIST_SECONDS_MAX: u64 = 315_360_000;
 pub const BLACKLIST_LISTED: u64 = 10_000;
 /// How much of a text that is no network is shown to who sent it. The rest is cut.
 pub const NETWORK_CHARS_SHOWN: usize = 64;
+/// The control core rests this many times as long as it took to make the list for the data cores, before
+/// it makes the next one: of its time, that is a tenth at most.
+pub const BLACKLIST_REST: u32 = 9;
+/// How often the blacklist's file is written anew while changes go on.
+pub const BLACKLIST_SAVE_PACE: Duration = Duration::from_secs(1);
 /// How long a blacklist that could not be saved waits for the next try.
 pub const BLACKLIST_SAVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the end of the process waits for the blacklist to be saved.
@@ -394,6 +415,13 @@ pub const UPGRADE_SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long clients of a process that was replaced may be between two requests: their next one is
 /// answered, and the answer says that the connection closes. Then they are closed.
 pub const UPGRADE_IDLE_GRACE: Duration = Duration::from_secs(5);
+/// How long a process that was replaced stays at least, to take connections again should the new
+/// one die. Later, it does so for as long as it drains.
+pub const UPGRADE_WATCH_TIME: Duration = Duration::from_secs(5);
+/// The same for a process that is to end: what was sent by then arrives and is answered. Then they
+/// are told that no more comes, and read for a while: a request that crosses that is not answered,
+/// but not reset either.
+pub const DRAIN_IDLE_GRACE: Duration = Duration::from_millis(200);
 /// Largest description of the sockets of an upgrade. Larger is refused: it is none of ours.
 pub const UPGRADE_MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most sockets that an upgrade passes on.
@@ -423,8 +451,13 @@ pub const RELOAD_DEBOUNCE: Duration = Duration::from_millis(200);
 pub const RELOAD_DEBOUNCE_MAX: Duration = Duration::from_secs(2);
 /// How often a configuration file that is gone, or cannot be watched, is looked for.
 pub const RELOAD_LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// Reloads that wait for the one that runs; those that would read the same file wait together.
-/// More are refused.
+/// How long reading a new configuration, and opening what it names, may take. Then it is refused.
+pub const RELOAD_PREPARE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Of those, how many may be under way, late ones included: each holds one of `BLOCKING_THREADS`, and
+/// some are left for other work. More are refused at once.
+pub const RELOADS_OVERDUE_MAX: usize = 2;
+/// Configurations given as texts that wait for the one that is put in force. More are refused.
+/// Requests to read the file are not: those that come one after the other wait together.
 pub const RELOADS_QUEUED_MAX: usize = 16;
 /// Configurations that were applied and are remembered, to go back to. The oldest are forgotten.
 pub const RELOAD_HISTORY_MAX: usize = 10;
@@ -433,13 +466,17 @@ pub const RELOAD_LINKS_MAX: usize = 40;
 
 // --- admin ---------------------------------------------------------------------------------
 
-/// Connections to each of the admin and metrics ports. More wait in the kernel's queue.
+/// Connections to each of the admin and metrics ports. For more, those are closed that nobody has let
+/// in yet, or that ask for nothing; where all are served, they wait in the kernel's queue.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// How long a scrape waits for the reports of all cores. Then it takes what they reported last.
 pub const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long an admin client may take for a request's head, for its body, and be idle. Then 408, or
 /// the connection is closed.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Slowest reader of an answer, in bytes a second, beside the time above. A slower one's connection is
+/// closed: it holds a place that others need.
+pub const ADMIN_RATE_MIN: u64 = 16 * 1024;
 /// Largest body of an admin request. Larger is answered 413.
 pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
 /// How long a refused token waits for its 401: guessing is slow on every connection.
@@ -453,6 +490,9 @@ pub const ADMIN_TOKEN_BYTES_MAX: usize = 4096;
 /// Most connections that one page of the admin API lists, and how many when it is not said.
 pub const ADMIN_CONNECTIONS_LISTED_MAX: u64 = 10_000;
 pub const ADMIN_CONNECTIONS_LISTED: u64 = 100;
+/// How long what an operator said of one address of a name outlives the address: lookups that leave one
+/// out for a moment do not undo a drain. Then it is forgotten, since the address may be another's.
+pub const OVERRIDE_GONE_MAX: Duration = Duration::from_secs(600);
 /// Longest reason that an operator gives for taking an endpoint out of service. Longer is answered
 /// 400: it is shown on every page that lists the endpoint.
 pub const ADMIN_REASON_CHARS_MAX: usize = 200;

@@ -68,6 +68,8 @@ pub struct Plan {
     pub admin_access: AdminAccess,
     /// Whether `/health` and below are answered before routing.
     pub health_on_listeners: bool,
+    /// Whether they say there what the process is made of.
+    pub health_listener_details: bool,
     pub drain_timeout: Duration,
     pub hot_reload: HotReload,
     /// Where the blacklist survives a restart.
@@ -189,6 +191,15 @@ pub enum Address {
     Ip(SocketAddr),
     /// Resolved by the control core; every address it has is an endpoint.
     Name(String, u16),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Ip(address) => write!(f, "{address}"),
+            Address::Name(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
 }
 
 /// Of the whole process, however many cores there are.

@@ -51,7 +51,9 @@ pub fn upgrade(asked: &Upgrade) -> Output {
     }
     let pid = &body["pid"];
     let out = format!("process {pid} serves from now on, the one before it drains\n");
-    Output { out, ..Output::default() }
+    let warnings = body["warnings"].as_array().into_iter().flatten();
+    let warned = warnings.filter_map(|warning| Some(format!("warning: {}\n", warning.as_str()?)));
+    Output { out, err: warned.collect(), ..Output::default() }
 }
 
 fn token(file: &Path) -> Result<String, String> {

@@ -657,6 +657,9 @@ fn health_pages_are_on_both_ports_and_on_listeners_when_asked_for() {
             assert_eq!(response.status, 200, "{name} {path}");
             let body = json(&response);
             assert_eq!(body["status"], word, "{name} {path}");
+            // What is behind a listener is not for each of its clients.
+            let shown = name != "edge" && ["", "/readiness"].contains(&path);
+            assert_eq!(body["checks"].is_object(), shown, "{name} {path}");
             assert!(body["timestamp"].is_string());
         }
     }
@@ -671,6 +674,21 @@ fn health_pages_are_on_both_ports_and_on_listeners_when_asked_for() {
     assert_eq!(ask(&proxy, "POST", "/admin/drain?delay=1h", "", "").status, 200);
     assert!(eventually(|| proxy.client().get("/health").status == 503));
     assert_eq!(proxy.client().get("/health/liveness").status, 200);
+}
+
+#[test]
+fn listeners_tell_clients_what_is_behind_them_only_when_asked_to() {
+    let asked = "health = { on_listeners = true, listener_details = true }\n";
+    let proxy = Proxy::start(&format!("{asked}{}", edge(ROUTE)));
+    let told = |details: bool| {
+        let body = json(&proxy.client().get("/health"));
+        body["checks"]["service"] == json!("running") && details
+            || body["checks"].is_null() && !details
+    };
+    assert!(told(true));
+    proxy.rewrite_config(&format!("health = {{ on_listeners = true }}\n{}", edge(ROUTE)));
+    assert_eq!(ask(&proxy, "POST", "/admin/reload", "", "").status, 200);
+    assert!(eventually(|| told(false)));
 }
 
 #[test]
@@ -863,6 +881,22 @@ fn the_running_configuration_is_shown_in_both_forms_without_secrets() {
 }
 
 #[test]
+fn levels_that_were_set_stay_until_a_reload_configures_others() {
+    let proxy = Proxy::start(&saying("a"));
+    let body = "{\"default\":\"debug\",\"modules\":{\"http\":\"warn\"}}";
+    assert_eq!(ask(&proxy, "PUT", "/admin/logging", JSON, body).status, 200);
+    let set = |level: &str| {
+        let page = json(&proxy.admin_get("/admin/logging"));
+        page["default"] == json!(level) && page["modules"] == json!({"http": "warn"})
+    };
+    assert_eq!(ask(&proxy, "POST", "/admin/reload", "", "").status, 200);
+    assert!(set("debug"));
+    proxy.rewrite_config(&format!("logging.level = \"warn\"\n{}", saying("a")));
+    assert_eq!(ask(&proxy, "POST", "/admin/reload", "", "").status, 200);
+    assert!(set("warn"));
+}
+
+#[test]
 fn log_levels_change_by_module_while_it_runs() {
     let proxy = Proxy::start(&edge(ROUTE));
     let json_line = "Content-Type: application/json\r\n";
@@ -948,10 +982,13 @@ fn a_configuration_that_is_put_is_in_memory_unless_it_is_to_be_written() {
     let page = json(&answer);
     assert_eq!((&page["applied"], &page["written"]), (&json!(true), &json!(false)));
     assert_eq!((says(&proxy).as_str(), file(&proxy)), ("two", saying("one")));
+    let shown = || proxy.admin_get("/admin/config").text().to_owned();
+    assert!(shown().contains("\"two\"") && shown().contains("\"two\""), "made once, given twice");
     let persist = "/admin/config?persist=true";
     let page = json(&ask(&proxy, "PUT", persist, TOML, &saying("three")));
     assert_eq!((&page["applied"], &page["written"]), (&json!(true), &json!(true)));
     assert_eq!((says(&proxy).as_str(), file(&proxy)), ("three", saying("three")));
+    assert!(shown().contains("\"three\""));
     let refused = ask(&proxy, "PUT", persist, TOML, "nonsense = true\n");
     assert_eq!(refused.status, 422);
     assert_eq!((says(&proxy).as_str(), file(&proxy)), ("three", saying("three")));
@@ -961,6 +998,52 @@ fn a_configuration_that_is_put_is_in_memory_unless_it_is_to_be_written() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
     proxy.wait_for_log("\"action\":\"PUT /admin/config\"");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_in_time_holds_up_nothing_else() {
+    let proxy = Proxy::start(&saying("one"));
+    let path = proxy.directory().join("corelane.toml");
+    fs::remove_file(&path).expect("it is there");
+    // Nobody writes into it: as good as a file of a server that is gone.
+    assert!(Command::new("mkfifo").arg(&path).status().expect("coreutils").success());
+    let refused = thread::scope(|scope| {
+        let reload = scope.spawn(|| ask(&proxy, "POST", "/admin/reload", "", ""));
+        still_works(&proxy);
+        reload.join().expect("it is answered")
+    });
+    assert!([409, 422].contains(&refused.status), "{refused:?}");
+    assert_eq!(ask(&proxy, "PUT", "/admin/config", TOML, &saying("two")).status, 200);
+    assert_eq!(says(&proxy), "two");
+    fs::remove_file(&path).expect("it is there");
+    proxy.rewrite_config(&saying("three"));
+    assert_eq!(ask(&proxy, "POST", "/admin/reload", "", "").status, 200);
+    assert_eq!(says(&proxy), "three");
+}
+
+#[test]
+fn a_configuration_in_force_whose_file_cannot_be_replaced_is_told_as_such() {
+    let proxy = Proxy::start(&saying("one"));
+    let new = proxy.directory().join(format!(".corelane.toml.{}.new", proxy.pid()));
+    let (stop, stopped) = mpsc::channel::<()>();
+    // What is to take the file's place goes missing: as good as a file that cannot be replaced.
+    let thief = thread::spawn(move || {
+        while stopped.try_recv().is_err() {
+            drop(fs::remove_file(&new));
+        }
+    });
+    let answer = ask(&proxy, "PUT", "/admin/config?persist=true", TOML, &saying("two"));
+    stop.send(()).expect("it runs still");
+    thief.join().expect("it was told to stop");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let page = json(&answer);
+    assert_eq!((&page["applied"], &page["written"]), (&json!(true), &json!(false)));
+    for told in [&page["note"], &page["warnings"][0]] {
+        assert!(told.as_str().is_some_and(|text| text.contains("could not be replaced")), "{page}");
+    }
+    assert_eq!((says(&proxy).as_str(), file(&proxy)), ("two", saying("one")));
+    proxy.wait_for_log("\"outcome\":\"done\",\"actor\":\"loopback\"");
+    still_works(&proxy);
 }
 
 #[test]
@@ -1151,6 +1234,36 @@ fn an_endpoint_that_is_drained_gets_nothing_new_from_any_of_16_cores() {
     assert_eq!(ask(&proxy, "PUT", "/admin/config", TOML, &only_b).status, 200);
     assert_eq!(ask(&proxy, "PUT", "/admin/config", TOML, &toml).status, 200);
     assert_eq!(endpoint(&proxy, 0)["state"], "ready");
+}
+
+#[test]
+fn an_address_is_not_ready_while_its_name_is_out_of_service() {
+    let origin = Origin::start().on("GET /", Respond::text("a"));
+    let port = origin.address().port();
+    let proxy = Proxy::start(&edge(&format!(
+        "[[routes]]\nname = \"all\"\ncluster = \"app\"\n[clusters.app]\n\
+         endpoints = [{{ address = \"localhost:{port}\" }}]\n"
+    )));
+    let change = |endpoint: &str, what: &str| {
+        let path = format!("/admin/clusters/app/endpoints/{endpoint}:{port}/{what}");
+        ask(&proxy, "POST", &path, "", "")
+    };
+    assert_eq!(change("localhost", "maintenance").status, 200);
+    let refused = change("127.0.0.1", "ready");
+    assert_eq!(refused.status, 409);
+    assert!(refused.text().contains(&format!("endpoints/localhost:{port}/ready")), "{refused:?}");
+    assert_eq!(change("127.0.0.1", "drain").status, 200, "for when the name is back");
+    assert_eq!(change("localhost", "ready").status, 200);
+    let state = |address: &str| {
+        let page = json(&proxy.admin_get("/admin/clusters/app"));
+        let mut all = page["endpoints"].as_array().expect("a list").iter();
+        all.find(|it| it["address"] == json!(format!("{address}:{port}")))
+            .map(|it| it["state"].clone())
+    };
+    assert_eq!(state("127.0.0.1"), Some(json!("drained")));
+    assert_eq!(change("127.0.0.1", "ready").status, 200);
+    assert_eq!(state("127.0.0.1"), Some(json!("ready")));
+    assert!(eventually(|| proxy.client().get("/").status == 200));
 }
 
 #[test]

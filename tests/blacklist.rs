@@ -238,6 +238,40 @@ fn blocks_survive_a_reload_and_with_a_path_a_restart() {
 }
 
 #[test]
+fn a_reload_that_names_another_file_keeps_it_there_and_adds_what_it_has() {
+    let directory = TempDir::new();
+    let old = config(&directory, 2);
+    let proxy = Proxy::start(&old);
+    block(&proxy, &json!({ "ip": "192.0.2.1", "reason": "old" }));
+    let other = directory.write("other", listed("192.0.2.2", None) + &listed("192.0.2.1", None));
+    let text = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap_or_default();
+    let reload = |toml: &str| {
+        let before = proxy.log().matches("reloaded").count();
+        proxy.rewrite_config(toml);
+        proxy.signal("HUP");
+        assert!(eventually(|| proxy.log().matches("reloaded").count() > before));
+    };
+    assert!(eventually(|| text("blacklist").contains("192.0.2.1")));
+    let was = directory.path().join("blacklist").display().to_string();
+    let new = old.replace(&was, &other.display().to_string());
+    reload(&new);
+    let kept = || text("other").contains("\"old\"") && text("other").lines().count() == 2;
+    assert!(eventually(kept), "{}\n{}", text("other"), proxy.log());
+    let ips = |proxy: &Proxy| entries(proxy, "").len();
+    assert!(eventually(|| ips(&proxy) == 2), "what was known goes before what the file has");
+    block(&proxy, &json!({ "ip": "192.0.2.3" }));
+    assert!(eventually(|| text("other").contains("192.0.2.3")));
+    assert!(!text("blacklist").contains("192.0.2.3"), "the old file stays as it was");
+    // A file that is not there is made, and none keeps it in memory.
+    reload(&old.replace(&was, &directory.path().join("third").display().to_string()));
+    assert!(eventually(|| text("third").lines().count() == 3), "{}", proxy.log());
+    reload(&old.replace(&format!("path = \"{was}\""), ""));
+    assert!(eventually(|| proxy.log().contains("kept in no file from now on")));
+    block(&proxy, &json!({ "ip": "192.0.2.4" }));
+    assert_eq!((ips(&proxy), text("third").lines().count()), (4, 3));
+}
+
+#[test]
 fn ten_thousand_entries_are_looked_up_listed_and_cleared() {
     let directory = TempDir::new();
     let many = (0..10_000).map(|n| listed(&format!("10.{}.{}.0/24", n / 250, n % 250), None));

@@ -361,6 +361,17 @@ fn check_says_what_is_there_or_exits_2_with_every_mistake() {
     assert_eq!((output.code, output.err.matches("unknown key").count()), (2, 2));
     let output = check(Path::new("no/such.toml"));
     assert!(output.code == 2 && output.err.starts_with("no/such.toml: cannot be read: "));
+    let pipe = std::env::temp_dir().join(format!("corelane-pipe-{}", std::process::id()));
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo runs").success());
+    let cases =
+        [(&*pipe, "a pipe"), (Path::new("/"), "a directory"), ("/dev/null".as_ref(), "a device")];
+    for (path, is) in cases {
+        let output = check(path);
+        let expected = format!("{}: it is {is}, not a file", path.display());
+        assert!(output.code == 2 && output.err.starts_with(&expected), "{}", output.err);
+    }
+    fs::remove_file(pipe).expect("it is there");
 }
 
 #[test]

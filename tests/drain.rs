@@ -130,6 +130,55 @@ fn idle_connections_are_closed_at_once() {
 }
 
 #[test]
+fn a_request_that_crosses_the_close_of_its_idle_connection_is_not_reset() {
+    let mut proxy = Proxy::start(&with_cores(1, RESPOND));
+    let mut client = proxy.client();
+    assert_eq!(client.get("/").text(), "hi");
+    proxy.signal("TERM");
+    assert_eq!(client.read_to_close(), b"");
+    // As if it were sent before the client knew. A reset would come back at once.
+    for _ in 0..3 {
+        client.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("nothing was reset");
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(client);
+    assert_drained(&mut proxy);
+}
+
+#[test]
+fn no_kept_connection_is_reset_when_the_process_ends_under_load() {
+    let mut proxy = Proxy::start(&with_cores(2, RESPOND));
+    let address = proxy.address("edge");
+    let served = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for client in 0..8_u64 {
+            let served = &served;
+            scope.spawn(move || {
+                let mut client_of = RawClient::connect(address);
+                loop {
+                    // Idle for a moment, so that some are between two requests.
+                    thread::sleep(Duration::from_millis(client));
+                    let sent = client_of.try_send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+                    let answer = sent.and_then(|()| client_of.try_read_response_to("GET"));
+                    match answer {
+                        Ok(response) if response.header("connection") == Some("close") => return,
+                        Ok(_) => drop(served.fetch_add(1, Ordering::Relaxed)),
+                        Err(error) => {
+                            assert_ne!(error.kind(), ErrorKind::ConnectionReset);
+                            assert_ne!(error.kind(), ErrorKind::BrokenPipe);
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+        assert!(eventually(|| served.load(Ordering::Relaxed) > 100));
+        proxy.signal("TERM");
+    });
+    assert_drained(&mut proxy);
+}
+
+#[test]
 fn idle_upstream_connections_are_closed_too() {
     let origin = Origin::start().on("GET /", Respond::text("x"));
     let mut proxy = Proxy::start(&to_origin(1, &origin, ""));

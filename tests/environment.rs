@@ -94,6 +94,7 @@ fn flags_go_before_the_environment_and_that_before_the_file() {
     has(&text, "level = \"debug\" ", "# environment LOG_LEVEL");
     has(&text, "format = \"clf\" ", "# environment LOG_FORMAT");
     has(&text, "bind = \"127.0.0.1:8081\" ", "# environment PROXY_PORT");
+    has(&printed(&[("LOG_LEVEL", "fatal")], &[]), "level = \"error\" ", "LOG_LEVEL");
     let flags = "--log-level warn --http-port 8082 --worker-count 2 --metrics-port 1 \
                  --admin-port 2 --timeout-ms 1500 --drain-timeout-seconds 9 --log-path /tmp/logs";
     let flags: Vec<&str> = flags.split_whitespace().collect();

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use support::{After, Gate, Json, Origin, Proxy, Respond, TempDir, edge, eventually};
+use support::{After, Gate, Json, Origin, Proxy, RawClient, Respond, TempDir, edge, eventually};
 
 /// A route for everything to cluster `a`, with `route` in it and `more` behind it.
 fn through(origin: &Origin, route: &str, more: &str) -> String {
@@ -596,4 +596,86 @@ fn with_drop_traffic_goes_on_beside_a_stuck_log_and_the_loss_is_told() {
         proxy.log().contains("takes lines too slowly")
     };
     assert!(eventually(told), "{}", proxy.log());
+}
+
+/// The first lines of standard error, up to the one that says that it runs.
+fn listening(stderr: &mut impl std::io::BufRead) -> Vec<(String, std::net::SocketAddr)> {
+    let mut found = Vec::new();
+    let mut line = String::new();
+    while !line.contains(" runs on ") {
+        line.clear();
+        assert!(stderr.read_line(&mut line).expect("it is read") > 0, "it has ended");
+        if let Some((address, name)) =
+            line.split_once("listening on ").and_then(|(_, rest)| rest.trim().split_once(" as "))
+        {
+            found.push((name.to_owned(), address.parse().expect("an address")));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_holds_nobody_up_and_what_is_lost_is_told() {
+    let directory = TempDir::new();
+    let route = "[[routes]]\nname = \"ok\"\nrespond = { status = 200, body = \"ok\" }\n";
+    let config = directory.write("corelane.toml", edge(route)).display().to_string();
+    let mut child = Command::new(Proxy::binary())
+        .args(["run", "--config", &config])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary can be executed");
+    let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+    let listening = listening(&mut stderr);
+    let address = |name: &str| listening.iter().find(|(known, _)| known == name).expect(name).1;
+    let metric = |name: &str| {
+        let page = RawClient::connect(address("metrics")).get("/metrics");
+        support::sum_of(page.text(), name).unwrap_or_else(|| panic!("no {name}"))
+    };
+    // Nobody reads any more. Each of these is a line of the audit log.
+    let mut admin = RawClient::connect(address("admin"));
+    let mut client = RawClient::connect(address("edge"));
+    let mut asked = 0;
+    while metric("tls_proxy_log_dropped_total{log=\"process\"}") == 0.0 {
+        for _ in 0..500 {
+            admin.send("POST /admin/resume HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            assert_eq!(admin.read_response().status, 200);
+            asked += 1;
+        }
+        assert_eq!(client.get("/").text(), "ok");
+        assert!(asked < 20_000, "a pipe and a queue have a bound");
+    }
+    let read = thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).expect("a log is text");
+        text
+    });
+    support::signal(child.id(), "TERM");
+    assert!(child.wait().expect("it can be waited for").success());
+    let text = read.join().expect("it is read to its end");
+    assert!(text.contains(" lines of this log were lost"), "{}", &text[text.len() - 1000..]);
+    assert!(text.contains("drained, bye"), "{}", &text[text.len() - 1000..]);
+}
+
+#[test]
+fn a_process_whose_standard_error_is_stuck_ends_all_the_same() {
+    let directory = TempDir::new();
+    let route = "[[routes]]\nname = \"ok\"\nrespond = { status = 200, body = \"ok\" }\n";
+    let config = directory.write("corelane.toml", edge(route)).display().to_string();
+    let mut child = Command::new(Proxy::binary())
+        .args(["run", "--config", &config])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary can be executed");
+    let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+    let listening = listening(&mut stderr);
+    let (_, address) = listening.iter().find(|(name, _)| name == "admin").expect("admin");
+    let mut admin = RawClient::connect(*address);
+    for _ in 0..1000 {
+        admin.send("POST /admin/resume HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(admin.read_response().status, 200);
+    }
+    support::signal(child.id(), "TERM");
+    let ended = eventually(|| child.try_wait().expect("it can be asked").is_some());
+    drop((child.kill(), child.wait(), stderr));
+    assert!(ended);
 }

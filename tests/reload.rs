@@ -154,6 +154,12 @@ fn a_file_that_is_wrong_changes_nothing_and_the_log_says_where() {
     fs::remove_file(proxy.directory().join("corelane.toml")).unwrap();
     proxy.signal("HUP");
     proxy.wait_for_log("corelane.toml: cannot be read: ");
+    let file = proxy.directory().join("corelane.toml");
+    let made = std::process::Command::new("mkfifo").arg(file).status().expect("mkfifo runs");
+    assert!(made.success());
+    proxy.signal("HUP");
+    proxy.wait_for_log("corelane.toml: it is a pipe, not a file");
+    fs::remove_file(proxy.directory().join("corelane.toml")).expect("it is there");
     reload(&proxy, &says("two"));
     assert_eq!(proxy.client().get("/").text(), "two");
     assert_eq!(proxy.metric("tls_proxy_rules_version"), Some(2.0));

@@ -1,6 +1,8 @@
 //! Logs whose readers stop: a pipe, or standard output, that takes no more. What must go on goes on
 //! beside it: the other logs, reloads, the end of the process.
 
+#![expect(clippy::unwrap_used, reason = "functions that only tests call are tests")]
+
 mod support;
 
 use std::fs::{self, File};

@@ -6,6 +6,8 @@ mod support;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
+use std::sync::mpsc;
+use std::time::Duration;
 use std::{io, thread};
 
 use serde_json::{Value, json};
@@ -86,6 +88,101 @@ fn only_the_kinds_that_were_asked_for_come_and_the_stream_is_audited() {
     let kinds: Vec<Value> = stream.rest().iter().map(|event| event["event_type"].clone()).collect();
     assert!(kinds.contains(&json!("reload")) && kinds.contains(&json!("audit")), "{kinds:?}");
     assert!(kinds.iter().all(|kind| kind == "reload" || kind == "audit"), "{kinds:?}");
+    still_works(&proxy);
+}
+
+#[test]
+fn health_events_tell_what_operators_take_out_of_service_and_back() {
+    let origin = Origin::start().on("GET /api/a", Respond::text("a"));
+    let proxy = Proxy::start(&forwarding(&origin));
+    let mut stream = Stream::open(&proxy, "/admin/events?kinds=health&count=5");
+    let endpoint = format!("/admin/clusters/app/endpoints/{}", origin.address());
+    for (path, body) in [
+        (format!("{endpoint}/drain"), "{\"reason\":\"disk\"}"),
+        (format!("{endpoint}/weight"), "{\"weight\":3}"),
+        (format!("{endpoint}/ready"), "{}"),
+        ("/admin/drain?delay=1h".to_owned(), "{}"),
+        ("/admin/resume".to_owned(), ""),
+        ("/admin/resume".to_owned(), ""),
+    ] {
+        let mut client = proxy.client_of("admin");
+        client.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        assert_eq!(client.read_response().status, 200, "{path}");
+    }
+    let events = stream.rest();
+    let name = format!("app {}", origin.address());
+    let expected = [
+        (name.as_str(), "drained", "drained by loopback: disk"),
+        (&name, "drained", "weight 3 by loopback"),
+        (&name, "ready", "ready by loopback"),
+        ("process", "draining", "an operator took it out of service"),
+        ("process", "running", "an operator put it back"),
+    ];
+    for (event, (subject, state, reason)) in events.iter().zip(expected) {
+        assert_eq!((&event["subject"], &event["state"]), (&json!(subject), &json!(state)));
+        assert!(event["reason"].as_str().is_some_and(|text| text.contains(reason)), "{event}");
+    }
+    assert_eq!(proxy.client().get("/ok").status, 200);
+}
+
+#[test]
+fn a_token_that_is_taken_back_takes_its_streams_with_it() {
+    let with = |tokens: &[(&str, &str)]| {
+        let tokens: Vec<String> = tokens
+            .iter()
+            .map(|(name, role)| {
+                format!("{{ name = \"{name}\", role = \"{role}\", token = \"{name}-token-0123456789\" }}")
+            })
+            .collect();
+        let admin =
+            format!("admin = {{ bind = \"127.0.0.1:0\", tokens = [{}] }}", tokens.join(", "));
+        edge(OK).replace("admin = { bind = \"127.0.0.1:0\" }", &admin)
+    };
+    let proxy =
+        Proxy::start(&with(&[("stays", "operator"), ("goes", "operator"), ("sinks", "operator")]));
+    let open = |name: &str| {
+        let mut client = proxy.client_of("admin");
+        client.send(format!(
+            "GET /admin/events?kinds=audit&seconds=3600 HTTP/1.1\r\nHost: localhost\r\n\
+             Authorization: Bearer {name}-token-0123456789\r\n\r\n"
+        ));
+        proxy.wait_for_log(&format!("\"actor\":\"{name}\""));
+        client
+    };
+    let (mut stays, mut goes, mut sinks) = (open("stays"), open("goes"), open("sinks"));
+    proxy.rewrite_config(&with(&[("stays", "operator"), ("sinks", "viewer")]));
+    proxy.signal("HUP");
+    for stream in [&mut goes, &mut sinks] {
+        let text = String::from_utf8(stream.read_to_close()).expect("it is text");
+        assert!(text.contains("does not let its caller in any more"), "{text}");
+        assert!(text.ends_with("\r\n0\r\n\r\n"), "{text}");
+    }
+    proxy.wait_for_log("reloaded (SIGHUP)");
+    let mut client = proxy.client_of("admin");
+    client.send("POST /admin/drain HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(client.read_response().status, 401);
+    let told = "POST /admin/drain";
+    let mut seen = String::new();
+    assert!(eventually(|| {
+        seen.push_str(&String::from_utf8_lossy(&stays.read_exactly(1)));
+        seen.contains(told) || seen.contains("auth_failure")
+    }));
+    assert_eq!(proxy.client().get("/").status, 200);
+}
+
+#[test]
+fn a_tap_ends_when_other_things_are_to_be_hidden() {
+    let proxy = Proxy::start(&edge(OK));
+    let mut tap = Stream::open(&proxy, "/admin/tap?seconds=3600");
+    proxy.rewrite_config(&format!("logging.redact.headers = [\"X-Session\"]\n{}", edge(OK)));
+    proxy.signal("HUP");
+    let lines = tap.rest();
+    let reason = lines.last().and_then(|line| line["reason"].as_str()).unwrap_or_default();
+    assert!(reason.contains("hides other things"), "{lines:?}");
     still_works(&proxy);
 }
 
@@ -303,6 +400,30 @@ fn a_reader_of_a_tap_that_does_not_read_loses_exchanges_and_slows_nobody() {
     }
     let lost = std::iter::from_fn(|| slow.next()).find(|event| event["event_type"] == "lost");
     assert!(lost.is_some_and(|event| event["count"].as_u64() > Some(0)));
+    still_works(&proxy);
+}
+
+#[test]
+fn a_tap_ends_at_its_time_however_slowly_its_reader_reads() {
+    let proxy = Proxy::start(&edge(OK));
+    let slow = Stream::open(&proxy, "/admin/tap?seconds=5");
+    let (stop, stopped) = mpsc::channel::<()>();
+    let reader = thread::spawn(move || {
+        let mut stream = slow.reader.into_inner();
+        // A byte now and then keeps any other timeout away.
+        while stopped.recv_timeout(Duration::from_millis(20)).is_err() {
+            let _ = io::Read::read(&mut stream, &mut [0; 1]);
+        }
+    });
+    let mut client = proxy.client();
+    let request = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(4000));
+    for _ in 0..400 {
+        client.send(request.repeat(10));
+        (0..10).for_each(|_| assert_eq!(client.read_response().status, 200));
+    }
+    assert!(eventually(|| proxy.admin_get("/admin/tap?seconds=0").status == 200));
+    stop.send(()).expect("it still reads");
+    reader.join().expect("it was told to stop");
     still_works(&proxy);
 }
 

@@ -1,4 +1,5 @@
-//! Configurations in YAML and JSON where they are run: the file, the admin API, and what goes wrong.
+//! Configurations in YAML and JSON where they are run: the file, the admin API, and what goes
+//! wrong.
 
 #![expect(clippy::unwrap_used, reason = "functions that only tests call are tests")]
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{fs, thread};
 
+use serde_json::Value;
 use support::{
     After, Gate, Origin, PATIENCE, Proxy, RawClient, Respond, Response, TempDir, edge, eventually,
     signal,
@@ -351,6 +352,22 @@ fn a_link_that_leads_to_another_binary_by_now_is_followed_anew() {
 }
 
 #[test]
+fn a_new_process_is_started_with_no_signal_blocked() {
+    let directory = TempDir::new();
+    let binary = copied_binary(directory.path());
+    let proxy = Proxy::start_binary(&binary, &edge(OK));
+    let note = directory.path().join("blocked");
+    // By the shell itself: one that starts a program blocks signals for a moment.
+    let reads = "while read -r name mask; do [ $name != SigBlk: ] || echo $mask; done";
+    let script = format!("{reads} < /proc/$$/status > {}\nexit 3", note.display());
+    replace_with_script(&binary, &script);
+    proxy.signal("USR2");
+    proxy.wait_for_log("exit status: 3");
+    let blocked = fs::read_to_string(note).expect("the script has written it");
+    assert_eq!(blocked.split_whitespace().last(), Some("0000000000000000"));
+}
+
+#[test]
 fn a_process_that_drains_starts_no_other() {
     let gate = Gate::new();
     let refused = gate.clone();
@@ -372,6 +389,253 @@ fn a_process_that_drains_starts_no_other() {
     proxy.wait_for_log("is refused: the process is draining");
     gate.open();
     assert_eq!(client.read_response().status, 502);
+}
+
+const AGAIN: &str = "this process takes connections again";
+
+#[test]
+fn the_old_process_takes_connections_again_when_the_new_one_dies() {
+    let other = "[[listeners]]\nname = \"other\"\nbind = \"127.0.0.1:0\"\n";
+    let unwatched = "hot_reload = { watch = false }\npid_file = \"pid\"\n";
+    let config = format!("{unwatched}{}{other}", with_cores(2));
+    let mut proxy = Proxy::start(&config);
+    let (address, gone) = (proxy.address("edge"), proxy.address("other"));
+    let pid_file = proxy.directory().join("pid");
+    // The new process does not take one of the listeners.
+    proxy.rewrite_config(&config.replace(other, ""));
+    let mut successors = Successors::default();
+    let mut kept = RawClient::connect(address);
+    assert_eq!(kept.get("/ok").status, 200);
+    let new = successors.upgrade(&proxy);
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
+    signal(new, "KILL");
+    proxy.wait_for_log(AGAIN);
+    // Over all its sockets, those of the listener that had gone included.
+    for _ in 0..32 {
+        assert_eq!(RawClient::connect(address).get("/ok").text(), "ok");
+    }
+    for _ in 0..8 {
+        assert_eq!(RawClient::connect(gone).get("/ok").text(), "ok");
+    }
+    let idle = || proxy.admin_get("/admin/status").text().contains("\"upgrade\": \"idle\"");
+    assert!(eventually(idle), "{}", proxy.admin_get("/admin/status").text());
+    assert_eq!(fs::read_to_string(pid_file).unwrap().trim(), proxy.pid().to_string());
+    // It reloads and hands over as before.
+    successors.0.clear();
+    proxy.signal("HUP");
+    proxy.wait_for_log("reloaded (SIGHUP)");
+    successors.upgrade(&proxy);
+    assert_eq!(RawClient::connect(address).get("/ok").text(), "ok");
+    assert!(proxy.wait_exit(Duration::from_secs(20)).success(), "{}", proxy.log());
+    assert_eq!(RawClient::connect(address).get("/ok").text(), "ok");
+}
+
+#[test]
+fn no_connection_is_left_waiting_when_the_new_process_dies() {
+    let mut proxy = Proxy::start(&with_cores(2));
+    let address = proxy.address("edge");
+    let mut successors = Successors::default();
+    let new = successors.upgrade(&proxy);
+    assert_eq!(RawClient::connect(address).get("/ok").text(), "ok");
+    // It accepts nothing any more, and then it is gone.
+    signal(new, "STOP");
+    let mut waiting: Vec<_> = (0..16).map(|_| RawClient::connect(address)).collect();
+    for client in &mut waiting {
+        client.send("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    signal(new, "KILL");
+    // The kernel may have accepted some for the one that died; those are told at once.
+    for client in &mut waiting {
+        match client.try_read_response_to("GET") {
+            Ok(response) => assert_eq!(response.text(), "ok"),
+            Err(error) => assert_ne!(error.kind(), ErrorKind::WouldBlock, "left to wait"),
+        }
+    }
+    proxy.wait_for_log(AGAIN);
+    assert_eq!(RawClient::connect(address).get("/ok").text(), "ok");
+    proxy.signal("TERM");
+    assert!(proxy.wait_exit(Duration::from_secs(20)).success(), "{}", proxy.log());
+}
+
+#[test]
+fn a_new_process_that_is_told_to_stop_is_not_replaced() {
+    let origin =
+        Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(2500)));
+    let mut proxy = Proxy::start(&edge(&format!(
+        "{OK}[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
+         [clusters.app]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    )));
+    let address = proxy.address("edge");
+    let mut client = proxy.client();
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_for_requests(1);
+    let mut successors = Successors::default();
+    let new = successors.upgrade(&proxy);
+    signal(new, "TERM");
+    assert!(eventually(|| !is_alive(new)), "{}", proxy.log());
+    let refused = || std::net::TcpStream::connect(address).is_err();
+    assert!(eventually(refused), "nobody listens any more:\n{}", proxy.log());
+    assert_eq!(client.read_response().text(), "slow");
+    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
+    assert!(!proxy.log().contains(AGAIN), "{}", proxy.log());
+}
+
+#[test]
+fn a_listener_that_the_new_process_closes_is_not_kept_open_by_the_old_one() {
+    let other = "[[listeners]]\nname = \"other\"\nbind = \"127.0.0.1:0\"\n";
+    let proxy = Proxy::start(&edge(&format!("{OK}{other}")));
+    let gone = proxy.address("other");
+    let mut successors = Successors::default();
+    let new = successors.upgrade(&proxy);
+    proxy.rewrite_config(&edge(OK));
+    signal(new, "HUP");
+    proxy.wait_for_log("reloaded (SIGHUP)");
+    let refused = || std::net::TcpStream::connect(gone).is_err();
+    assert!(eventually(refused), "{}", proxy.log());
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
+}
+
+fn admin(proxy: &Proxy, method: &str, path: &str, body: &str) -> Value {
+    let mut client = proxy.client_of("admin");
+    let kind = if path.starts_with("/admin/config") { "toml" } else { "json" };
+    client.send(format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/{kind}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    ));
+    let response = client.read_response_to(method);
+    assert_eq!(response.status, 200, "{method} {path}: {}", response.text());
+    serde_json::from_str(response.text()).expect("the admin API answers JSON")
+}
+
+fn blacklisted(proxy: &Proxy) -> Vec<String> {
+    let page = admin(proxy, "GET", "/admin/blacklist", "");
+    let entries = page["entries"].as_array().expect("a list").iter();
+    entries.map(|entry| entry["ip"].as_str().expect("a text").to_owned()).collect()
+}
+
+fn with_cluster(origin: &Origin) -> String {
+    edge(&format!(
+        "{OK}[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
+         [clusters.app]\nendpoints = [{{ address = \"{}\" }}, {{ address = \"127.0.0.2:1\" }}]\n",
+        origin.address()
+    ))
+}
+
+#[test]
+fn what_operators_have_said_goes_on_in_the_new_process() {
+    let origin = Origin::start().on("GET /", Respond::text("x"));
+    let proxy = Proxy::start(&with_cluster(&origin));
+    let endpoint = format!("/admin/clusters/app/endpoints/{}", origin.address());
+    admin(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/maintenance", "");
+    admin(&proxy, "PUT", &format!("{endpoint}/weight"), "{\"weight\":7}");
+    admin(
+        &proxy,
+        "PUT",
+        "/admin/logging",
+        "{\"default\":\"debug\",\"modules\":{\"http1\":\"trace\"}}",
+    );
+    admin(&proxy, "POST", "/admin/blacklist", "{\"ip\":\"192.0.2.0/24\",\"reason\":\"abuse\"}");
+    admin(&proxy, "POST", "/admin/drain?delay=1h", "");
+    let before = admin(&proxy, "GET", "/admin/clusters/app", "");
+    let levels = admin(&proxy, "GET", "/admin/logging", "");
+    let mut successors = Successors::default();
+    for _ in 0..2 {
+        successors.upgrade(&proxy);
+        let after = admin(&proxy, "GET", "/admin/clusters/app", "");
+        for (before, after) in [0, 1].map(|at| (&before["endpoints"][at], &after["endpoints"][at]))
+        {
+            for member in ["address", "state", "reason", "weight"] {
+                assert_eq!(before[member], after[member], "{member}");
+            }
+        }
+        assert_eq!(admin(&proxy, "GET", "/admin/logging", ""), levels);
+        assert_eq!(blacklisted(&proxy), ["192.0.2.0/24"]);
+        assert_eq!(admin(&proxy, "GET", "/admin/status", "")["state"], "draining");
+        assert_eq!(proxy.client().get("/").text(), "x", "the other endpoint takes none");
+    }
+    // And is taken back there as everywhere.
+    admin(&proxy, "POST", "/admin/resume", "");
+    admin(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/ready", "");
+    admin(&proxy, "DELETE", "/admin/blacklist", "{\"ip\":\"192.0.2.0/24\"}");
+    successors.upgrade(&proxy);
+    assert_eq!(admin(&proxy, "GET", "/admin/status", "")["state"], "running");
+    assert_eq!(blacklisted(&proxy), [""; 0]);
+}
+
+#[test]
+fn what_is_said_while_the_new_process_starts_reaches_it() {
+    let directory = TempDir::new();
+    let binary = copied_binary(directory.path());
+    let file = directory.path().join("blacklist");
+    let origin = Origin::start().on("GET /", Respond::text("x"));
+    for kept in ["", &format!("[blacklist]\npath = \"{}\"\n", file.display())] {
+        let config = format!("{}{kept}", with_cluster(&origin));
+        let proxy = Proxy::start_binary(&binary, &config);
+        admin(&proxy, "POST", "/admin/blacklist", "{\"ip\":\"192.0.2.1\"}");
+        let go = directory.path().join("go");
+        let real = Proxy::binary();
+        let waits = format!(
+            "until [ -e {} ]; do sleep 0.05; done\nexec {} \"$@\"",
+            go.display(),
+            real.display()
+        );
+        let started = noting_its_pid(&binary, directory.path(), &waits);
+        proxy.signal("USR2");
+        assert!(eventually(|| started().is_some()), "{}", proxy.log());
+        admin(&proxy, "POST", "/admin/blacklist", "{\"ip\":\"192.0.2.2\"}");
+        admin(&proxy, "DELETE", "/admin/blacklist", "{\"ip\":\"192.0.2.1\"}");
+        admin(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/drain", "");
+        fs::write(&go, "").unwrap();
+        assert!(eventually(|| !pids(&proxy.log()).is_empty()), "{}", proxy.log());
+        let _successors = Successors(pids(&proxy.log()));
+        assert_eq!(blacklisted(&proxy), ["192.0.2.2/32"], "{}", proxy.log());
+        let cluster = admin(&proxy, "GET", "/admin/clusters/app", "");
+        assert_eq!(cluster["endpoints"][1]["state"], "drained", "{cluster}");
+        assert_eq!(proxy.client().get("/").text(), "x");
+        let saved = || fs::read_to_string(&file).is_ok_and(|text| text.contains("192.0.2.2"));
+        assert!(kept.is_empty() || eventually(saved));
+        fs::remove_file(&go).unwrap();
+        fs::remove_file(directory.path().join("pid")).unwrap();
+        fs::remove_file(&binary).unwrap();
+        copied_binary(directory.path());
+    }
+}
+
+#[test]
+fn a_configuration_that_is_in_memory_only_is_told_of_and_not_passed_on() {
+    let proxy = Proxy::start(&with_cores(1));
+    let put = with_cores(1).replace("\"/ok\"", "\"/put\"");
+    admin(&proxy, "PUT", "/admin/config", &put);
+    assert_eq!(proxy.client().get("/put").text(), "ok");
+    let (text, code) = ask_for_upgrade(&["--admin", &proxy.address("admin").to_string()]);
+    let _successors = Successors(pids(&proxy.log()));
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("warning: the configuration in force, version 2 (admin)"), "{text}");
+    assert!(eventually(|| proxy.client().get("/ok").text() == "ok"), "{}", proxy.log());
+    assert_eq!(proxy.client().get("/put").status, 404);
+}
+
+#[test]
+fn an_operator_who_still_talks_to_the_old_process_is_sent_to_the_new_one() {
+    let origin =
+        Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(1500)));
+    let proxy = Proxy::start(&with_cluster(&origin));
+    admin(&proxy, "POST", "/admin/clusters/app/endpoints/127.0.0.2:1/maintenance", "");
+    let mut client = proxy.client();
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_for_requests(1);
+    let mut operator = proxy.client_of("admin");
+    operator.send("GET /admin/status HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(operator.read_response().status, 200);
+    let mut successors = Successors::default();
+    successors.upgrade(&proxy);
+    operator.send("POST /admin/drain HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let response = operator.read_response();
+    assert_eq!((response.status, response.header("connection")), (409, Some("close")));
+    assert!(response.text().contains("ask again on a new connection"), "{}", response.text());
+    assert_eq!(client.read_response().text(), "slow");
 }
 
 /// The command beside the process: what it printed, and how it exited.
@@ -397,7 +661,8 @@ fn the_upgrade_command_says_which_process_serves() {
     let (admin, file) = (proxy.address("admin").to_string(), file.display().to_string());
     let mut successors = Successors::default();
     let (text, code) = ask_for_upgrade(&["--admin", &admin, "--token-file", &file]);
-    let pid = text.strip_prefix("process ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+    let pid: Option<u32> =
+        text.strip_prefix("process ").and_then(|rest| rest.split(' ').next()?.parse().ok());
     successors.0.extend(pid);
     assert_eq!(code, Some(0), "{text}{}", proxy.log());
     let pid = pid.expect("it says which");

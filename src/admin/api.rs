@@ -122,6 +122,21 @@ const fn json(shape: Shape) -> Gives {
     Gives { status: 200, content_type: JSON, shape }
 }
 
+const ONE_CLUSTER: &[Gives] = &[json(clusters::CLUSTER)];
+
+const fn weight(method: Method) -> Operation {
+    Operation {
+        takes: Some(endpoints::TAKES_WEIGHT),
+        ..change(
+            method,
+            "/admin/clusters/{cluster}/endpoints/{address}/weight",
+            "Another weight until the endpoint leaves the configuration; null: as configured.",
+            ONE_CLUSTER,
+            |control, call| Box::pin(endpoints::weigh(control, call)),
+        )
+    }
+}
+
 const DELAY: &[Parameter] = &[Parameter {
     name: "delay",
     kind: Kind::Time,
@@ -177,16 +192,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
             |control, call| Box::pin(endpoints::admit(control, call, Admission::Ready)),
         )
     },
-    Operation {
-        takes: Some(endpoints::TAKES_WEIGHT),
-        ..change(
-            Method::Put,
-            "/admin/clusters/{cluster}/endpoints/{address}/weight",
-            "Another weight until the endpoint leaves the configuration; null: as configured.",
-            &[json(clusters::CLUSTER)],
-            |control, call| Box::pin(endpoints::weigh(control, call)),
-        )
-    },
+    weight(Method::Post),
+    weight(Method::Put),
     page(
         "/admin/listeners",
         "Where clients come in, and how many have.",
@@ -344,7 +351,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..change(
             Method::Put,
             "/admin/logging",
-            "Sets all levels until the next start; what is left out is as configured.",
+            "Sets all levels until the next start, the default one until a reload that configures \
+             another; what is left out is as configured.",
             &[json(logging::SHAPE)],
             |control, call| Box::pin(logging::set(control, call)),
         )

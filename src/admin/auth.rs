@@ -26,25 +26,33 @@ pub(crate) struct Refused {
     last: Cell<Option<Instant>>,
 }
 
-pub(super) fn caller(
-    access: &AdminAccess,
+/// What a request shows to be let in: kept by whatever goes on for long, to ask again when who may
+/// come in has changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pass {
     peer: SocketAddr,
-    head: &RequestHead,
-    bytes: &[u8],
-) -> Result<Caller, Refusal> {
+    /// Of its only token.
+    digest: Option<[u8; 32]>,
+}
+
+pub(super) fn pass(peer: SocketAddr, head: &RequestHead, bytes: &[u8]) -> Pass {
+    let mut lines =
+        head.lines.iter().filter(|line| line.name.of(bytes).eq_ignore_ascii_case(b"authorization"));
+    let token = match (lines.next(), lines.next()) {
+        (Some(line), None) => bearer(line.value.of(bytes)),
+        (None, _) | (Some(_), Some(_)) => None,
+    };
+    Pass { peer, digest: token.map(|token| Sha256::digest(token).into()) }
+}
+
+pub(super) fn caller(access: &AdminAccess, pass: &Pass) -> Result<Caller, Refusal> {
     if access.tokens.is_empty() {
-        return match peer.ip().to_canonical().is_loopback() {
+        return match pass.peer.ip().to_canonical().is_loopback() {
             true => Ok(Caller { name: "loopback".to_owned(), role: Role::Admin }),
             false => Err(Refusal::NoToken),
         };
     }
-    let mut lines =
-        head.lines.iter().filter(|line| line.name.of(bytes).eq_ignore_ascii_case(b"authorization"));
-    let token = match (lines.next(), lines.next()) {
-        (Some(line), None) => bearer(line.value.of(bytes)).ok_or(Refusal::NoToken)?,
-        (None, _) | (Some(_), Some(_)) => return Err(Refusal::NoToken),
-    };
-    let digest: [u8; 32] = Sha256::digest(token).into();
+    let digest = pass.digest.ok_or(Refusal::NoToken)?;
     // All are looked at, whichever matches.
     let mut found = None;
     for known in &access.tokens {
@@ -194,7 +202,7 @@ mod tests {
         let token = Token { name: "ci".to_owned(), role: Role::Admin, digest: None };
         let access = AdminAccess { hosts: Vec::new(), tokens: vec![token] };
         let peer = "127.0.0.1:1".parse().unwrap();
-        let refused = caller(&access, peer, &RequestHead::default(), b"");
+        let refused = caller(&access, &pass(peer, &RequestHead::default(), b""));
         assert_eq!(refused, Err(Refusal::NoToken));
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::admin::api::{Kind, Parameter};
 use crate::admin::call::{Answer, Call, given, whole};
+use crate::admin::clusters;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::status::moment;
@@ -36,9 +37,13 @@ pub(super) const ADDED: Shape = Shape::Object(&[
     ("entry", ENTRY),
     ("replaced", Shape::Flag),
     ("survives_restart", Shape::Flag),
+    ("cores_missing", clusters::MISSING),
 ]);
-pub(super) const REMOVED: Shape =
-    Shape::Object(&[("removed", Shape::Whole), ("survives_restart", Shape::Flag)]);
+pub(super) const REMOVED: Shape = Shape::Object(&[
+    ("removed", Shape::Whole),
+    ("survives_restart", Shape::Flag),
+    ("cores_missing", clusters::MISSING),
+]);
 pub(super) const TAKES: Shape = Shape::Body {
     needed: &[("ip", Shape::Network)],
     optional: &[
@@ -96,12 +101,15 @@ struct Added {
     /// There was an entry for the same network.
     replaced: bool,
     survives_restart: bool,
+    /// That may not go by it yet.
+    cores_missing: Vec<usize>,
 }
 
 #[derive(Serialize)]
 struct Removed {
     removed: usize,
     survives_restart: bool,
+    cores_missing: Vec<usize>,
 }
 
 #[derive(Deserialize)]
@@ -163,12 +171,12 @@ pub(super) async fn add(control: &Rc<Control>, call: &Call) -> Result<Answer, Re
         )));
     }
     let (entry, replaced) = control.blacklist(entry).map_err(|_| full())?;
-    settled(control).await;
+    let cores_missing = settled(control).await;
     let until = body.duration.map_or("for good".to_owned(), |seconds| format!("for {seconds} s"));
     let why = if entry.reason.is_empty() { String::new() } else { format!(": {}", entry.reason) };
     let changed = format!("{network} is blocked {until}{why}");
     let survives_restart = control.blacklist_is_kept();
-    let page = Added { entry: listed_as(&entry), replaced, survives_restart };
+    let page = Added { entry: listed_as(&entry), replaced, survives_restart, cores_missing };
     Ok(Answer::json(&page).changed(changed))
 }
 
@@ -199,15 +207,16 @@ pub(super) async fn remove(control: &Rc<Control>, call: &Call) -> Result<Answer,
             (1, format!("{network} is not blocked any more"))
         }
     };
-    settled(control).await;
+    let cores_missing = settled(control).await;
     let survives_restart = control.blacklist_is_kept();
-    Ok(Answer::json(&Removed { removed, survives_restart }).changed(changed))
+    Ok(Answer::json(&Removed { removed, survives_restart, cores_missing }).changed(changed))
 }
 
-/// Answered when every core that is not stuck goes by it: letters do not overtake each other, so
-/// who answers this has the other.
-async fn settled(control: &Rc<Control>) {
-    control.ask(Question::Connections(0)).await;
+/// When every core goes by it, but for these: letters do not overtake each other, so who answers
+/// this has the other.
+async fn settled(control: &Rc<Control>) -> Vec<usize> {
+    control.blacklist_sent().await;
+    control.ask(Question::Nothing).await.missing
 }
 
 fn network(text: &str) -> Result<Network, Refusal> {

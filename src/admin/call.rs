@@ -8,11 +8,12 @@ use serde::{Deserialize as _, Deserializer, Serialize};
 use serde_json::Number;
 
 use crate::admin::api::{JSON, Kind, Parameter, unescaped};
+use crate::admin::auth::{self, Pass};
 use crate::admin::refusal::Refusal;
 use crate::admin::stream::{self, Stream};
 use crate::config;
 use crate::limits;
-use crate::plan::Network;
+use crate::plan::{Network, Plan, Role};
 use crate::telemetry::tap::Statuses;
 
 /// Owns what it needs of the head: its buffer is read over by the body.
@@ -28,6 +29,8 @@ pub(super) struct Call {
     /// Who asks, and from where.
     pub(super) who: String,
     pub(super) peer: SocketAddr,
+    /// What it showed, and the role that it needs; `None`: anybody may ask.
+    pub(super) pass: Option<(Pass, Role)>,
     pub(super) body: Vec<u8>,
 }
 
@@ -69,6 +72,16 @@ impl Answer {
 }
 
 impl Call {
+    /// By this plan: tokens may have gone since it was let in.
+    pub(super) fn is_let_in_no_more(&self, plan: &Plan) -> Option<Refusal> {
+        let (pass, needed) = self.pass?;
+        match auth::caller(&plan.admin_access, &pass) {
+            Ok(caller) if caller.role >= needed => None,
+            Ok(caller) => Some(Refusal::RoleTooLow { needed, has: caller.role }),
+            Err(refusal) => Some(refusal),
+        }
+    }
+
     /// The body as the operation wants it; an empty one stands for `{}`.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         let body = if self.body.is_empty() { b"{}" } else { &self.body[..] };

@@ -121,18 +121,25 @@ pub(super) async fn put(control: &Rc<Control>, call: &Call) -> Result<Answer, Re
         return Ok(Answer::json(&Put { version, applied: false, written: false, note, warnings }));
     }
     let over = (!call.if_match.is_empty()).then_some(running.version);
-    let report = if persist {
+    let (Report { version, mut warnings }, placed) = if persist {
         control.apply_and_write(syntax, text, over).await?
     } else {
-        control.apply_text(syntax, text, over).await?
+        (control.apply_text(syntax, text, over).await?, Ok(()))
     };
-    let note = match (persist, control.file_name()) {
-        (true, Some(file)) => format!("{file} was written"),
-        (false, Some(file)) => format!("in memory only: the next reload or start reads {file}"),
-        (_, None) => "in memory only: the process has no configuration file".to_owned(),
+    let note = match (&placed, persist, control.file_name()) {
+        // What is done is done, and has to be told as such.
+        (Err(reason), _, _) => {
+            warnings.push(reason.clone());
+            reason.clone()
+        }
+        (Ok(()), true, Some(file)) => format!("{file} was written"),
+        (Ok(()), false, Some(file)) => {
+            format!("in memory only: the next reload or start reads {file}")
+        }
+        (Ok(()), _, None) => "in memory only: the process has no configuration file".to_owned(),
     };
-    let version = report.version;
-    let page = Put { version, applied: true, written: persist, note, warnings: report.warnings };
+    let written = persist && placed.is_ok();
+    let page = Put { version, applied: true, written, note, warnings };
     let changed = format!("version {version} is in force; {}", page.note);
     Ok(Answer::json(&page).changed(changed).with_etag(etag(&control.running())))
 }
@@ -154,7 +161,8 @@ pub(super) async fn version(control: &Rc<Control>, call: &Call) -> Result<Answer
     let wanted = call.values[0].parse::<u64>().ok();
     let found = history.iter().find(|applied| Some(applied.version) == wanted);
     let found = found.ok_or_else(|| not_remembered(&history))?;
-    Ok(config::shown(found.syntax, &found.text, &call.accept).with_etag(etag(found)))
+    let page = config::shown(control, found.syntax, found.text.to_string(), &call.accept).await?;
+    Ok(page.with_etag(etag(found)))
 }
 
 pub(super) async fn rollback(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {

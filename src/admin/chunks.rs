@@ -1,9 +1,12 @@
-//! An answer of unknown length on its way out, piece by piece.
+//! Answers on their way out: whole, or piece by piece where nobody knows their length. Each has an
+//! end in time, however slowly it is read: a place is not held by a byte now and then.
 
 use std::io;
 use std::time::Duration;
 
-use crate::engine::Socket;
+use crate::control;
+use crate::engine::{self, Socket};
+use crate::limits;
 
 pub(super) struct Chunks<'a> {
     pub(super) socket: &'a Socket,
@@ -11,7 +14,7 @@ pub(super) struct Chunks<'a> {
     pub(super) chunked: bool,
     /// Leaves with the first piece.
     pub(super) head: Vec<u8>,
-    /// How long a piece may take.
+    /// How long a piece may take, beside what its length allows.
     pub(super) patience: Duration,
 }
 
@@ -33,8 +36,24 @@ impl Chunks<'_> {
     async fn send(&mut self, frame: &[u8], piece: &[u8]) -> io::Result<()> {
         self.head.extend_from_slice(frame);
         let tail: &[u8] = if self.chunked && !piece.is_empty() { b"\r\n" } else { b"" };
-        let sent = self.socket.send(&[&self.head, piece, tail], self.patience).await;
+        let sent = send(self.socket, &[&self.head, piece, tail], self.patience).await;
         self.head.clear();
-        sent.map_err(|_| io::ErrorKind::ConnectionAborted.into())
+        sent
+    }
+}
+
+/// All of it in `patience`, and what a slow line needs for so many bytes.
+pub(super) async fn send(
+    socket: &Socket,
+    parts: &[&[u8]; 3],
+    patience: Duration,
+) -> io::Result<()> {
+    let bytes: usize = parts.iter().map(|part| part.len()).sum();
+    let time = patience + Duration::from_secs(bytes as u64 / limits::ADMIN_RATE_MIN);
+    match control::first(socket.send(parts, patience), engine::sleep(time)).await {
+        control::Either::First(Ok(())) => Ok(()),
+        control::Either::First(Err(_)) | control::Either::Second(()) => {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        }
     }
 }

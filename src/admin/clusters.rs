@@ -16,12 +16,16 @@ use crate::control::overrides::{Admission, Override};
 use crate::plan::{self, Address, ClusterKey};
 use crate::upstream::tally::Tallied;
 
-pub(super) const SHAPE: Shape = Shape::Object(&[("clusters", Shape::List(&CLUSTER))]);
+pub(super) const SHAPE: Shape =
+    Shape::Object(&[("clusters", Shape::List(&CLUSTER)), ("cores_missing", MISSING)]);
 pub(super) const CLUSTER: Shape = Shape::Object(&[
     ("name", Shape::Text),
     ("waiting", Shape::Whole),
     ("endpoints", Shape::List(&ENDPOINT)),
+    ("cores_missing", MISSING),
 ]);
+/// Cores that have not answered in time.
+pub(super) const MISSING: Shape = Shape::List(&Shape::Whole);
 const ENDPOINT: Shape = Shape::Object(&[
     ("address", Shape::OrNull(&Shape::Text)),
     ("name", Shape::OrNull(&Shape::Text)),
@@ -46,6 +50,7 @@ const FAILURE: Shape = Shape::Object(&[("reason", Shape::Text), ("at", Shape::Mo
 #[derive(Serialize)]
 struct Page {
     clusters: Vec<Cluster>,
+    cores_missing: Vec<usize>,
 }
 
 #[derive(Serialize)]
@@ -54,6 +59,9 @@ struct Cluster {
     /// Exchanges that wait for a connection.
     waiting: u64,
     endpoints: Vec<Endpoint>,
+    /// That have not answered in time: their numbers are in none of the sums, and they may not go
+    /// by what was changed yet.
+    cores_missing: Vec<usize>,
 }
 
 #[derive(Serialize)]
@@ -92,6 +100,12 @@ struct LastFailure {
     at: String,
 }
 
+/// Over all cores that have answered.
+struct Sums {
+    sums: HashMap<(ClusterKey, SocketAddr), Sum>,
+    missing: Vec<usize>,
+}
+
 /// One endpoint over all cores.
 #[derive(Default)]
 struct Sum {
@@ -105,7 +119,7 @@ pub(super) async fn all(control: &Rc<Control>) -> Result<Answer, Refusal> {
     let (plan, keys) = (control.plan(), control.cluster_keys());
     let clusters = plan.clusters.iter().zip(keys);
     let clusters = clusters.map(|(plan, key)| cluster(control, key, plan, &sums)).collect();
-    Ok(Answer::json(&Page { clusters }))
+    Ok(Answer::json(&Page { clusters, cores_missing: sums.missing }))
 }
 
 pub(super) async fn one(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
@@ -123,9 +137,10 @@ pub(super) fn no_such_cluster() -> Refusal {
     Refusal::Absent(message.to_owned())
 }
 
-async fn sums(control: &Rc<Control>) -> HashMap<(ClusterKey, SocketAddr), Sum> {
+async fn sums(control: &Rc<Control>) -> Sums {
     let mut sums: HashMap<(ClusterKey, SocketAddr), Sum> = HashMap::new();
-    for (_, findings) in control.ask(Question::Clusters).await {
+    let answers = control.ask(Question::Clusters).await;
+    for (_, findings) in answers.given {
         let Findings::Clusters(clusters) = findings else { continue };
         for (key, endpoints) in clusters {
             for endpoint in endpoints {
@@ -136,15 +151,10 @@ async fn sums(control: &Rc<Control>) -> HashMap<(ClusterKey, SocketAddr), Sum> {
             }
         }
     }
-    sums
+    Sums { sums, missing: answers.missing }
 }
 
-fn cluster(
-    control: &Control,
-    key: ClusterKey,
-    plan: &plan::Cluster,
-    sums: &HashMap<(ClusterKey, SocketAddr), Sum>,
-) -> Cluster {
+fn cluster(control: &Control, key: ClusterKey, plan: &plan::Cluster, sums: &Sums) -> Cluster {
     let mut endpoints = Vec::new();
     for configured in &plan.endpoints {
         let addresses = control.addresses(&configured.address);
@@ -154,21 +164,27 @@ fn cluster(
         }
         for address in addresses {
             let none = Sum::default();
-            let sum = sums.get(&(key, address)).unwrap_or(&none);
+            let sum = sums.sums.get(&(key, address)).unwrap_or(&none);
             let said = control.override_of(&plan.name, &configured.address, Some(address));
             endpoints.push(endpoint(configured, Some(address), said, sum));
         }
+        for address in control.absent_addresses(&plan.name, &configured.address) {
+            let said = control.override_of(&plan.name, &configured.address, Some(address));
+            endpoints.push(absent(endpoint(configured, Some(address), said, &Sum::default())));
+        }
     }
     let waiting = control.waiting(&plan.name);
-    Cluster { name: plan.name.clone(), waiting, endpoints }
+    let cores_missing = sums.missing.clone();
+    Cluster { name: plan.name.clone(), waiting, endpoints, cores_missing }
 }
 
-pub(super) fn state(admission: Admission) -> &'static str {
-    match admission {
-        Admission::Ready => "ready",
-        Admission::Drained => "drained",
-        Admission::Maintenance => "maintenance",
+/// Only what was said of it is left.
+fn absent(mut shown: Endpoint) -> Endpoint {
+    if shown.state == Admission::Ready.label() {
+        shown.state = "unresolved";
     }
+    shown.reason.push_str("; its name does not have this address at the moment");
+    shown
 }
 
 fn endpoint(
@@ -180,10 +196,10 @@ fn endpoint(
     let admission = said.as_ref().map_or(Admission::Ready, |said| said.admission);
     let weight = said.as_ref().and_then(|said| said.weight).unwrap_or(configured.weight);
     let (state, own_reason) = match (address, admission, weight) {
-        (_, Admission::Drained | Admission::Maintenance, _) => (state(admission), ""),
+        (_, Admission::Drained | Admission::Maintenance, _) => (admission.label(), ""),
         (None, Admission::Ready, _) => ("unresolved", "its name has no address at the moment"),
         (Some(_), Admission::Ready, 0) => ("off", "its weight is 0"),
-        (Some(_), Admission::Ready, _) => (state(admission), ""),
+        (Some(_), Admission::Ready, _) => (admission.label(), ""),
     };
     let (reason, since) = match said {
         Some(said) => (said.reason, Some(moment(said.since))),

@@ -34,18 +34,65 @@ const HIDDEN: &str = "(hidden)";
 
 pub(super) async fn page(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
     let etag = changes::etag(&control.running());
-    Ok(shown(Syntax::Toml, &control.plan().written, &call.accept).with_etag(etag))
+    let plan = control.plan();
+    let (version, form) = (plan.version, form(&call.accept));
+    let made = control.desk.shown.borrow().clone();
+    let page = match made.filter(|made| (made.version, made.form) == (version, form)) {
+        Some(made) => made.page,
+        None => {
+            let work = move || rendered(Syntax::Toml, &plan.written, form);
+            let page = Rc::new(beside(control, work).await?);
+            let made = Shown { version, form, page: Rc::clone(&page) };
+            *control.desk.shown.borrow_mut() = Some(made);
+            page
+        }
+    };
+    Ok(Answer::page(form, page.to_vec()).with_etag(etag))
+}
+
+/// The page that was asked for last: it is long to make where there are many routes.
+#[derive(Clone)]
+pub(super) struct Shown {
+    version: u64,
+    form: &'static str,
+    page: Rc<Vec<u8>>,
 }
 
 /// A text that was read without mistakes before, in the form that is wanted.
-pub(super) fn shown(syntax: Syntax, text: &str, accept: &str) -> Answer {
+pub(super) async fn shown(
+    control: &Control,
+    syntax: Syntax,
+    text: String,
+    accept: &str,
+) -> Result<Answer, Refusal> {
+    let form = form(accept);
+    let page = beside(control, move || rendered(syntax, &text, form)).await?;
+    Ok(Answer::page(form, page))
+}
+
+/// Not on the core that answers probes.
+async fn beside(
+    control: &Control,
+    work: impl FnOnce() -> Vec<u8> + Send + 'static,
+) -> Result<Vec<u8>, Refusal> {
+    let panicked = || Refusal::Conflict("showing it panicked: this is a bug".to_owned());
+    control.beside(work).await.ok_or_else(panicked)
+}
+
+fn rendered(syntax: Syntax, text: &str, form: &'static str) -> Vec<u8> {
     let mut table: Table = syntax.table(text);
     hide(&mut table);
-    if !wants_toml(accept) {
-        return Answer::json(&table);
+    match form {
+        TOML => {
+            toml::to_string(&table).expect("each of its values has a form in TOML").into_bytes()
+        }
+        _ => Answer::json(&table).body,
     }
-    let text = toml::to_string(&table).expect("each of its values has a form in TOML");
-    Answer::page(TOML, text.into_bytes())
+}
+
+/// The content type.
+fn form(accept: &str) -> &'static str {
+    if wants_toml(accept) { TOML } else { JSON }
 }
 
 fn wants_toml(accept: &str) -> bool {

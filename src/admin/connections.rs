@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::admin::api::{Kind, Parameter};
 use crate::admin::call::{Answer, Call};
+use crate::admin::clusters;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::control::message::{Findings, Question};
@@ -18,8 +19,11 @@ use crate::limits;
 use crate::plan::{Listener, ListenerKey};
 use crate::shard::connections::Connection;
 
-pub(super) const SHAPE: Shape =
-    Shape::Object(&[("open", Shape::Whole), ("connections", Shape::List(&CONNECTION))]);
+pub(super) const SHAPE: Shape = Shape::Object(&[
+    ("open", Shape::Whole),
+    ("connections", Shape::List(&CONNECTION)),
+    ("cores_missing", clusters::MISSING),
+]);
 const CONNECTION: Shape = Shape::Object(&[
     ("core", Shape::Whole),
     ("peer", Shape::Text),
@@ -32,7 +36,8 @@ const CONNECTION: Shape = Shape::Object(&[
     ("sent_bytes", Shape::Whole),
 ]);
 
-pub(super) const LISTENERS: Shape = Shape::Object(&[("listeners", Shape::List(&LISTENER))]);
+pub(super) const LISTENERS: Shape =
+    Shape::Object(&[("listeners", Shape::List(&LISTENER)), ("cores_missing", clusters::MISSING)]);
 const LISTENER: Shape = Shape::Object(&[
     ("name", Shape::Text),
     ("address", Shape::Text),
@@ -52,6 +57,7 @@ struct Page {
     /// Of the whole process, listed or not.
     open: u64,
     connections: Vec<Listed>,
+    cores_missing: Vec<usize>,
 }
 
 #[derive(Serialize)]
@@ -70,6 +76,7 @@ struct Listed {
 #[derive(Serialize)]
 struct Listeners {
     listeners: Vec<ListenerState>,
+    cores_missing: Vec<usize>,
 }
 
 #[derive(Serialize)]
@@ -85,8 +92,9 @@ struct ListenerState {
 pub(super) async fn page(control: &Rc<Control>, call: &Call) -> Result<Answer, Refusal> {
     let most = call.whole("limit").unwrap_or(limits::ADMIN_CONNECTIONS_LISTED) as usize;
     let (now, names) = (engine::now(), control.listener_names());
-    let mut page = Page { open: 0, connections: Vec::new() };
-    for (core, findings) in control.ask(Question::Connections(most)).await {
+    let answers = control.ask(Question::Connections(most)).await;
+    let mut page = Page { open: 0, connections: Vec::new(), cores_missing: answers.missing };
+    for (core, findings) in answers.given {
         let Findings::Connections { list, open } = findings else { continue };
         page.open += open.iter().map(|(_, count)| count).sum::<u64>();
         let room = most - page.connections.len();
@@ -113,7 +121,8 @@ fn listed_as(names: &ListenerNames, core: usize, connection: &Connection, now: I
 
 pub(super) async fn listeners(control: &Rc<Control>) -> Result<Answer, Refusal> {
     let mut open: HashMap<ListenerKey, u64> = HashMap::new();
-    for (_, findings) in control.ask(Question::Connections(0)).await {
+    let answers = control.ask(Question::Connections(0)).await;
+    for (_, findings) in answers.given {
         let Findings::Connections { open: of_core, .. } = findings else { continue };
         of_core.into_iter().for_each(|(key, more)| *open.entry(key).or_default() += more);
     }
@@ -126,5 +135,5 @@ pub(super) async fn listeners(control: &Rc<Control>) -> Result<Answer, Refusal> 
     };
     let (plan, keys) = (control.plan(), control.listener_keys());
     let listeners = plan.listeners.iter().zip(keys).map(state).collect();
-    Ok(Answer::json(&Listeners { listeners }))
+    Ok(Answer::json(&Listeners { listeners, cores_missing: answers.missing }))
 }

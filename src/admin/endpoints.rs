@@ -1,5 +1,5 @@
 //! `POST /admin/clusters/{cluster}/endpoints/{address}/drain`, `…/maintenance`, `…/ready` and
-//! `PUT …/weight`: an endpoint out of service and back, by its name or by one of its addresses.
+//! `…/weight` (by PUT as well): an endpoint out of service and back, by its name or by one of its addresses.
 
 use std::rc::Rc;
 
@@ -10,8 +10,7 @@ use crate::admin::clusters;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::control::Control;
-use crate::control::message::Question;
-use crate::control::overrides::{Admission, Said};
+use crate::control::overrides::{Admission, Said, Target};
 use crate::limits;
 
 pub(super) const TAKES: Shape = Shape::Optional(&[("reason", Shape::Text)]);
@@ -52,7 +51,7 @@ pub(super) async fn admit(
         let max = limits::ADMIN_REASON_CHARS_MAX;
         return Err(Refusal::Invalid(format!("body: reason: expected at most {max} characters")));
     }
-    let word = clusters::state(admission);
+    let word = admission.label();
     say(control, call, &Said::Admission(admission), &format!("{word} by {}", call.who), &reason)
         .await
 }
@@ -68,6 +67,21 @@ pub(super) async fn weigh(control: &Rc<Control>, call: &Call) -> Result<Answer, 
         None => format!("weight as configured by {}", call.who),
     };
     say(control, call, &Said::Weight(weight), &what, "").await
+}
+
+/// An address is not ready while its name is not.
+fn may_be_ready(control: &Control, cluster: &str, target: &Target) -> Result<(), Refusal> {
+    let Target::Of(name, _) = target else { return Ok(()) };
+    let of_name = control.override_of(cluster, name, None);
+    let state = of_name.map_or(Admission::Ready, |said| said.admission);
+    if state == Admission::Ready {
+        return Ok(());
+    }
+    Err(Refusal::Conflict(format!(
+        "{name}, the name of this address, is {state}, which holds for all of its addresses: take \
+         that back first, with POST /admin/clusters/{cluster}/endpoints/{name}/ready",
+        state = state.label()
+    )))
 }
 
 /// Answered when every core that is not stuck goes by it.
@@ -90,10 +104,16 @@ async fn say(
                        GET /admin/clusters lists all";
         return Err(Refusal::Absent(message.to_owned()));
     }
+    if let Said::Admission(Admission::Ready) = said {
+        targets.iter().try_for_each(|target| may_be_ready(control, cluster, target))?;
+    }
     let reason = if why.is_empty() { what.to_owned() } else { format!("{what}: {why}") };
     control.say(cluster, targets, said, &reason);
-    // Letters do not overtake each other: who answers this has the other.
-    control.ask(Question::Clusters).await;
-    let answer = clusters::one(control, call).await?;
+    // It asks every core, and letters do not overtake each other: who answers has this one.
+    let gone = |_| {
+        let message = "it was done, but a reload has taken the cluster away meanwhile";
+        Refusal::Conflict(message.to_owned())
+    };
+    let answer = clusters::one(control, call).await.map_err(gone)?;
     Ok(answer.changed(format!("{cluster} {endpoint}: {reason}")))
 }

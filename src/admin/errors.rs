@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::admin::call::Answer;
+use crate::admin::clusters;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::status::moment;
@@ -20,7 +21,8 @@ use crate::http1::parse::{self, HeadLimits};
 use crate::plan::Plan;
 use crate::shard::rejected::Rejected;
 
-pub(super) const SHAPE: Shape = Shape::Object(&[("errors", Shape::List(&ERROR))]);
+pub(super) const SHAPE: Shape =
+    Shape::Object(&[("errors", Shape::List(&ERROR)), ("cores_missing", clusters::MISSING)]);
 const ERROR: Shape = Shape::Object(&[
     ("at", Shape::Moment),
     ("core", Shape::Whole),
@@ -34,12 +36,14 @@ const ERROR: Shape = Shape::Object(&[
     ("bytes_cut", Shape::Flag),
 ]);
 
-pub(super) const FORGOTTEN: Shape = Shape::Object(&[("forgotten", Shape::Whole)]);
+pub(super) const FORGOTTEN: Shape =
+    Shape::Object(&[("forgotten", Shape::Whole), ("cores_missing", clusters::MISSING)]);
 
 #[derive(Serialize)]
 struct Page {
     /// The newest first.
     errors: Vec<Error>,
+    cores_missing: Vec<usize>,
 }
 
 #[derive(Serialize)]
@@ -60,27 +64,32 @@ struct Error {
 #[derive(Serialize)]
 struct Forgotten {
     forgotten: usize,
+    cores_missing: Vec<usize>,
 }
 
 pub(super) async fn page(control: &Rc<Control>) -> Result<Answer, Refusal> {
     let plan = control.plan();
     let names = control.listener_names();
     let mut errors: Vec<(SystemTime, Error)> = Vec::new();
-    for (core, findings) in control.ask(Question::Rejected).await {
+    let answers = control.ask(Question::Rejected).await;
+    for (core, findings) in answers.given {
         let Findings::Rejected(list) = findings else { continue };
         errors.extend(list.iter().map(|one| (one.at, error(&plan, &names, core, one))));
     }
     errors.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
-    Ok(Answer::json(&Page { errors: errors.into_iter().map(|(_, error)| error).collect() }))
+    let errors = errors.into_iter().map(|(_, error)| error).collect();
+    Ok(Answer::json(&Page { errors, cores_missing: answers.missing }))
 }
 
 pub(super) async fn forget(control: &Rc<Control>) -> Result<Answer, Refusal> {
     let mut forgotten = 0;
-    for (_, findings) in control.ask(Question::ForgetRejected).await {
+    let answers = control.ask(Question::ForgetRejected).await;
+    for (_, findings) in answers.given {
         let Findings::Forgotten(count) = findings else { continue };
         forgotten += count;
     }
-    Ok(Answer::json(&Forgotten { forgotten }).changed(format!("{forgotten} errors forgotten")))
+    let page = Forgotten { forgotten, cores_missing: answers.missing };
+    Ok(Answer::json(&page).changed(format!("{forgotten} errors forgotten")))
 }
 
 fn error(plan: &Plan, names: &ListenerNames, core: usize, rejected: &Rejected) -> Error {

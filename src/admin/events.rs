@@ -31,8 +31,8 @@ pub(super) async fn stream(control: &Rc<Control>, call: &Call) -> Result<Answer,
     let kinds = named.unwrap_or(Kinds::ALL);
     let subscription = control.subscribe(kinds, limits::STREAM_EVENTS_MAX);
     // Who answers this has been told what is wanted.
-    control.ask(Question::Connections(0)).await;
+    control.ask(Question::Nothing).await;
     let bounds = stream::bounds(call);
-    let stream = Stream::new(seat, subscription, bounds);
+    let stream = Stream::new(seat, subscription, bounds, call);
     Ok(Answer::stream(stream).changed(format!("a stream of events for {:?}", bounds.1)))
 }

@@ -12,7 +12,7 @@ use crate::admin::shape::Shape;
 use crate::control::Control;
 use crate::telemetry::log_levels;
 
-const LEVEL: Shape = Shape::Word(&["off", "error", "warn", "info", "debug", "trace"]);
+const LEVEL: Shape = Shape::Word(&["off", "error", "warn", "info", "debug", "trace", "fatal"]);
 pub(super) const SHAPE: Shape = Shape::Object(&[
     ("default", LEVEL),
     ("modules", Shape::Map(&LEVEL)),
@@ -89,6 +89,7 @@ fn name(level: LevelFilter) -> String {
 }
 
 fn level(member: &str, given: &str) -> Result<LevelFilter, Refusal> {
+    let given = if given == "fatal" { "error" } else { given }; // as the configuration has it
     let found = LevelFilter::iter().find(|level| name(*level) == given);
     found.ok_or_else(|| {
         let levels: Vec<String> = LevelFilter::iter().map(name).collect();

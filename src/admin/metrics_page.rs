@@ -61,7 +61,7 @@ pub(super) async fn serve(
 async fn exemplars(control: &Rc<Control>, format: Format) -> Gathered {
     let mut gathered = Gathered::default();
     if control.plan().metering.exemplars && format == Format::OpenMetrics {
-        for (_, findings) in control.ask(Question::Exemplars).await {
+        for (_, findings) in control.ask(Question::Exemplars).await.given {
             if let Findings::Exemplars(of_core) = findings {
                 gathered.add(of_core);
             }

@@ -21,6 +21,7 @@ mod logging;
 mod metrics;
 mod metrics_page;
 mod openapi;
+mod places;
 mod refusal;
 mod shape;
 mod status;
@@ -29,7 +30,8 @@ mod tap;
 mod upgrade;
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -38,8 +40,9 @@ use std::time::{Instant, SystemTime};
 use crate::admin::api::Found;
 use crate::admin::auth::Refused;
 use crate::admin::call::{Answer, Call};
+use crate::admin::places::{Place, Places};
 use crate::admin::refusal::Refusal;
-use crate::control::Control;
+use crate::control::{self, Control};
 use crate::engine::{self, Buf, Listener, Side, Socket};
 use crate::exchange::failure::Failure;
 use crate::http::head::{Framing, Keep, Method, RequestHead};
@@ -57,52 +60,77 @@ pub(crate) enum Port {
     Admin,
 }
 
+impl Port {
+    fn name(self) -> &'static str {
+        match self {
+            Port::Metrics => "metrics",
+            Port::Admin => "admin",
+        }
+    }
+}
+
 /// What the ports remember.
 pub(crate) struct Desk {
     pub(crate) started: Instant,
     pub(crate) started_at: SystemTime,
     refused: Refused,
+    /// Connections that were closed for others, at both ports.
+    displaced: Rc<Cell<u64>>,
+    shown: RefCell<Option<config::Shown>>,
     /// That are open.
     streams: Rc<Cell<usize>>,
 }
 
 impl Desk {
     pub(crate) fn new(now: Instant, wall: SystemTime) -> Desk {
-        Desk { started: now, started_at: wall, refused: Refused::default(), streams: Rc::default() }
+        Desk {
+            started: now,
+            started_at: wall,
+            refused: Refused::default(),
+            displaced: Rc::default(),
+            shown: RefCell::default(),
+            streams: Rc::default(),
+        }
     }
 }
 
-pub(crate) async fn serve(control: Rc<Control>, mut listener: Listener, port: Port) {
-    let open = Rc::new(Cell::new(0));
+/// Until `ending`: then requests that run are answered, and every connection is closed.
+pub(crate) async fn serve(
+    control: Rc<Control>,
+    listener: Listener,
+    port: Port,
+    ending: impl Future<Output = ()>,
+) {
+    let places = Rc::new(Places::new(port, Rc::clone(&control.desk.displaced)));
+    control::first(accept(&control, listener, port, &places), ending).await;
+    places.end();
+    // For streams.
+    control.wake();
+}
+
+async fn accept(control: &Rc<Control>, mut listener: Listener, port: Port, places: &Rc<Places>) {
     loop {
-        if open.get() >= limits::ADMIN_CONNECTIONS_MAX {
-            listener.pause();
-            engine::sleep(limits::FULL_RETRY_INTERVAL).await;
-            continue;
-        }
-        let Ok(socket) = listener.accept().await else {
-            engine::sleep(limits::FULL_RETRY_INTERVAL).await;
-            continue;
+        let socket = match listener.accept().await {
+            Ok(socket) => socket,
+            Err(error) => {
+                places.complain_of_accept(&error);
+                engine::sleep(limits::FULL_RETRY_INTERVAL).await;
+                continue;
+            }
         };
         // Gone already: nobody to answer.
         let Ok(peer) = socket.peer_address() else { continue };
-        open.set(open.get() + 1);
-        let (control, open) = (Rc::clone(&control), Open(Rc::clone(&open)));
+        while !places.has_room_for(peer.ip()) {
+            listener.pause();
+            engine::sleep(limits::FULL_RETRY_INTERVAL).await;
+        }
+        let (control, place) = (Rc::clone(control), places.take(peer.ip(), engine::now()));
         engine::spawn(async move {
             let buffer = engine::buffer();
             let input = Input { socket: &socket, buffer, start: 0, end: 0 };
-            Box::pin(connection(&control, input, peer, port)).await;
-            drop(open);
+            let served = Box::pin(connection(&control, input, peer, port, &place));
+            control::first(served, place.lost()).await;
         });
-    }
-}
-
-/// One open connection.
-struct Open(Rc<Cell<usize>>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -114,9 +142,16 @@ struct Input<'s> {
     end: usize,
 }
 
-async fn connection(control: &Rc<Control>, mut input: Input<'_>, peer: SocketAddr, port: Port) {
+async fn connection(
+    control: &Rc<Control>,
+    mut input: Input<'_>,
+    peer: SocketAddr,
+    port: Port,
+    place: &Place,
+) {
     let mut head = RequestHead::default();
-    loop {
+    while !place.is_over() {
+        place.waits();
         let refused = match input.read_head(&mut head).await {
             Ok(()) => None,
             Err(Gone::Silently) => return,
@@ -125,6 +160,7 @@ async fn connection(control: &Rc<Control>, mut input: Input<'_>, peer: SocketAdd
                 Some(Refusal::Http(failure))
             }
         };
+        place.answers();
         if refused.is_none()
             && port == Port::Metrics
             && metrics_page::is_asked(control, &head, &input.buffer[..head.bytes])
@@ -137,7 +173,8 @@ async fn connection(control: &Rc<Control>, mut input: Input<'_>, peer: SocketAdd
             }
             continue;
         }
-        let mut request = Request { control, peer, port, head: &head, body_is_over: false };
+        let (head, body_is_over) = (&head, false);
+        let mut request = Request { control, peer, port, place, head, body_is_over };
         let mut result = match refused {
             None => request.answer(&mut input).await,
             Some(refusal) => Err(refusal),
@@ -146,12 +183,15 @@ async fn connection(control: &Rc<Control>, mut input: Input<'_>, peer: SocketAdd
             && let Some(stream) = answer.stream.take()
             && head.method != Method::Head
         {
-            if stream::serve(control, &mut input, &head, stream).await.is_ok() {
+            if stream::serve(control, &mut input, place, head, stream).await.is_ok() {
                 linger(input.socket).await;
             }
             return;
         }
-        let keep = if request.body_is_over { head.keep } else { Keep::Close };
+        // After an upgrade, the next request is for the process that has taken over.
+        let goes_on =
+            request.body_is_over && !place.is_over() && control.handed_over_to().is_none();
+        let keep = if goes_on { head.keep } else { Keep::Close };
         if request.send(&input, result, keep).await.is_err() {
             return;
         }
@@ -241,6 +281,7 @@ struct Request<'a> {
     control: &'a Rc<Control>,
     peer: SocketAddr,
     port: Port,
+    place: &'a Place,
     head: &'a RequestHead,
     /// What follows on the connection is another request.
     body_is_over: bool,
@@ -299,7 +340,9 @@ impl Request<'_> {
         if changes && !auth::origin_is_ours(self.head, bytes) {
             return Err(Refusal::ForeignOrigin);
         }
-        let refusal = match auth::caller(access, self.peer, self.head, bytes) {
+        let caller = auth::caller(access, &auth::pass(self.peer, self.head, bytes));
+        self.place.set_let_in(caller.is_ok());
+        let refusal = match caller {
             Ok(caller) if caller.role >= needed => {
                 *who = caller.name;
                 return Ok(());
@@ -328,14 +371,24 @@ impl Request<'_> {
             Found::OtherMethods(methods) => return Err(Refusal::OtherMethods(methods.clone())),
             Found::Nothing => return Err(Refusal::UnknownPath),
         };
+        if let (true, Some(pid)) = (operation.changes(), self.control.handed_over_to()) {
+            return Err(Refusal::Conflict(format!(
+                "process {pid} serves in the place of this one: ask again on a new connection"
+            )));
+        }
         let bytes = &input.buffer[..self.head.bytes];
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let header = |name: &[u8]| text(self.head.named(bytes, name).unwrap_or_default());
         let query = text(self.head.query.of(bytes));
         let (content_type, accept) = (header(b"content-type"), header(b"accept"));
         let if_match = header(b"if-match");
+        let pass = operation.role.map(|role| (auth::pass(self.peer, self.head, bytes), role));
         let body = input.read_body(self.head, operation.body_bytes_max()).await?;
         self.body_is_over = true;
+        // Whoever may no longer come in must not finish what was begun.
+        if self.place.is_over() {
+            return Err(Refusal::Http(Failure::ClientClosed));
+        }
         match operation.takes_configuration() {
             true if !is_one_of(&content_type, config::TYPES) => {
                 return Err(Refusal::NotConfiguration);
@@ -347,7 +400,10 @@ impl Request<'_> {
         }
         let query = call::query(&query, operation.parameters)?;
         let (who, peer) = (who.to_owned(), self.peer);
-        let call = Call { values, query, content_type, accept, if_match, who, peer, body };
+        let call = Call { values, query, content_type, accept, if_match, who, peer, pass, body };
+        if let Some(refusal) = call.is_let_in_no_more(&self.control.plan()) {
+            return Err(refusal);
+        }
         (operation.run)(self.control, &call).await
     }
 
@@ -399,7 +455,7 @@ impl Request<'_> {
         let mut out = Vec::new();
         reply.encode(&sending, &mut out);
         let parts = [&out[..], b"", b""];
-        input.socket.send(&parts, limits::ADMIN_TIMEOUT).await.map_err(|_| ())
+        chunks::send(input.socket, &parts, limits::ADMIN_TIMEOUT).await.map_err(|_| ())
     }
 }
 

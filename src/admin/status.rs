@@ -30,6 +30,7 @@ pub(super) const SHAPE: Shape = Shape::Object(&[
     ("requests_total", Shape::Whole),
     ("failures_total", Shape::Whole),
     ("admin_refused_total", Shape::Whole),
+    ("admin_displaced_total", Shape::Whole),
 ]);
 
 const RELOAD: Shape = Shape::Object(&[
@@ -65,6 +66,8 @@ struct Page {
     requests_total: u64,
     failures_total: u64,
     admin_refused_total: u64,
+    /// Connections to the admin and metrics ports that were closed for others.
+    admin_displaced_total: u64,
 }
 
 #[derive(Serialize)]
@@ -104,6 +107,7 @@ pub(super) async fn page(control: &Rc<Control>) -> Result<Answer, Refusal> {
         requests_total: 0,
         failures_total: 0,
         admin_refused_total: control.desk.refused.total(),
+        admin_displaced_total: control.desk.displaced.get(),
     };
     for counters in &control.counters {
         let counts = counters.read();

@@ -3,7 +3,9 @@
 //! else notices.
 
 use std::cell::Cell;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -13,13 +15,15 @@ use serde_json::json;
 use crate::admin::api::{Kind, Parameter};
 use crate::admin::call::Call;
 use crate::admin::chunks::Chunks;
+use crate::admin::places::Place;
 use crate::admin::refusal::Refusal;
 use crate::admin::{Input, request_id};
-use crate::control::Control;
+use crate::control::{self, Control, Either};
 use crate::engine::{self, Side};
 use crate::events::bus::{Event, Received, Subscription};
 use crate::http::head::{RequestHead, Version};
 use crate::limits;
+use crate::plan::Plan;
 use crate::telemetry::timestamp;
 
 /// RFC 8259 texts, each on its line.
@@ -44,10 +48,15 @@ pub(super) struct Stream {
     /// `None`: by time only.
     left: Option<u64>,
     time: Duration,
+    /// Why a new plan ends it.
+    conditions: Vec<Condition>,
     /// Ends what was begun for it.
     _end: Option<Box<dyn std::any::Any>>,
     _seat: Seat,
 }
+
+/// `None`: it may go on.
+type Condition = Box<dyn Fn(&Plan) -> Option<&'static str>>;
 
 /// One of few.
 pub(super) struct Seat(Rc<Cell<usize>>);
@@ -83,8 +92,24 @@ impl Stream {
         seat: Seat,
         subscription: Subscription,
         (left, time): (Option<u64>, Duration),
+        call: &Call,
     ) -> Stream {
-        Stream { subscription, takes: Box::new(|_| true), left, time, _end: None, _seat: seat }
+        let call = call.clone();
+        let let_in = move |plan: &Plan| {
+            let refusal = call.is_let_in_no_more(plan);
+            refusal.map(|_| "a new configuration does not let its caller in any more")
+        };
+        let (takes, conditions) = (Box::new(|_: &Event| true), vec![Box::new(let_in) as Condition]);
+        Stream { subscription, takes, left, time, conditions, _end: None, _seat: seat }
+    }
+
+    /// Under each new plan.
+    pub(super) fn unless(
+        mut self,
+        condition: impl Fn(&Plan) -> Option<&'static str> + 'static,
+    ) -> Stream {
+        self.conditions.push(Box::new(condition));
+        self
     }
 
     /// Only these; `end` is dropped with the stream.
@@ -137,6 +162,7 @@ impl Stream {
 pub(super) async fn serve(
     control: &Rc<Control>,
     input: &mut Input<'_>,
+    place: &Place,
     head: &RequestHead,
     mut stream: Stream,
 ) -> io::Result<()> {
@@ -154,41 +180,87 @@ pub(super) async fn serve(
     let mut chunks = Chunks { socket, chunked, head: answer, patience };
     // Who waits for the first event knows that it will come.
     chunks.begin().await?;
-    let ends = control.until(stream.time, |control| control.draining.get());
+    let (conditions, broken) = (std::mem::take(&mut stream.conditions), Cell::new(None));
+    let looked_at = Cell::new(0);
+    let is_broken = |control: &Control| {
+        let plan = control.plan();
+        if looked_at.replace(plan.version) != plan.version {
+            broken.set(conditions.iter().find_map(|condition| condition(&plan)));
+        }
+        broken.get().is_some()
+    };
+    let ends = control.until(stream.time, |control| {
+        control.draining.get() || place.is_over() || is_broken(control)
+    });
     let mut ends = std::pin::pin!(ends);
     let mut gone = std::pin::pin!(gone(input));
     let mut lines = Vec::new();
     while !stream.is_over() {
-        let next = {
-            let mut more = std::pin::pin!(stream.lines(&mut lines));
-            std::future::poll_fn(|context| {
-                if gone.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(Next::Gone);
-                }
-                if ends.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(Next::End);
-                }
-                more.as_mut().poll(context).map(|()| Next::Lines)
-            })
-            .await
-        };
-        match next {
-            Next::Lines => {}
+        match before(gone.as_mut(), ends.as_mut(), stream.lines(&mut lines)).await {
+            Next::Done(()) => {}
             Next::End => break,
             Next::Gone => return Err(io::ErrorKind::ConnectionAborted.into()),
         }
-        chunks.piece(&lines).await?;
+        let mut sending = Box::pin(chunks.piece(&lines));
+        match before(gone.as_mut(), ends.as_mut(), sending.as_mut()).await {
+            Next::Done(sent) => sent?,
+            Next::End => {
+                // The cores do no more for it, whatever its reader is at.
+                drop(stream);
+                control.want_events();
+                in_time(sending).await?;
+                return in_time(end(&mut chunks, broken.get())).await;
+            }
+            Next::Gone => return Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+        drop(sending);
         engine::yield_now().await;
     }
     drop(stream);
     control.want_events();
+    in_time(end(&mut chunks, broken.get())).await
+}
+
+/// With the reason, if it is none that the reader knows of.
+async fn end(chunks: &mut Chunks<'_>, broken: Option<&str>) -> io::Result<()> {
+    if let Some(reason) = broken {
+        let line = format!("{}\n", json!({ "event_type": "ended", "reason": reason }));
+        chunks.piece(line.as_bytes()).await?;
+    }
     chunks.end().await
 }
 
-enum Next {
-    Lines,
+/// The last that a reader gets.
+async fn in_time(sending: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    match control::first(sending, engine::sleep(limits::STREAM_LAST_TIMEOUT)).await {
+        Either::First(sent) => sent,
+        Either::Second(()) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+enum Next<T> {
+    Done(T),
     End,
     Gone,
+}
+
+/// `what`, unless the reader goes or the stream's time is over before it.
+async fn before<T>(
+    mut gone: Pin<&mut impl Future<Output = ()>>,
+    mut ends: Pin<&mut impl Future<Output = bool>>,
+    what: impl Future<Output = T>,
+) -> Next<T> {
+    let mut what = std::pin::pin!(what);
+    std::future::poll_fn(|context| {
+        if gone.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Next::Gone);
+        }
+        if ends.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Next::End);
+        }
+        what.as_mut().poll(context).map(Next::Done)
+    })
+    .await
 }
 
 /// Until the client has closed; what it sends meanwhile is thrown away.

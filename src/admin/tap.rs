@@ -61,10 +61,16 @@ pub(super) async fn stream(control: &Rc<Control>, call: &Call) -> Result<Answer,
         return Err(Refusal::TooManyStreams(message));
     };
     // Who answers this has it.
-    control.ask(Question::Connections(0)).await;
+    control.ask(Question::Nothing).await;
     let id = tapped.id;
     let ours = move |event: &Event| matches!(event, Event::Exchange(shown) if shown.tap == id);
-    let stream = Stream::new(seat, subscription, (count, time)).only(ours, tapped);
+    let hides = tapped.tap.clone();
+    let stream = Stream::new(seat, subscription, (count, time), call)
+        .unless(move |plan| {
+            let other = "a new configuration hides other things: begin a new tap";
+            (!hides.hides_as(plan)).then_some(other)
+        })
+        .only(ours, tapped);
     let wanted: Vec<String> =
         call.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
     Ok(Answer::stream(stream).changed(format!("a tap of {}", wanted.join(" "))))

@@ -20,6 +20,7 @@ pub struct Admin {
 #[derive(Clone, Debug, Serialize)]
 pub struct Health {
     pub on_listeners: At<bool>,
+    pub listener_details: At<bool>,
 }
 
 impl Admin {
@@ -36,7 +37,10 @@ impl Admin {
 
 impl Health {
     pub(super) fn read(mut section: Section<'_>) -> Health {
-        let health = Health { on_listeners: section.value_or("on_listeners", false, boolean) };
+        let health = Health {
+            on_listeners: section.value_or("on_listeners", false, boolean),
+            listener_details: section.value_or("listener_details", false, boolean),
+        };
         section.finish();
         health
     }

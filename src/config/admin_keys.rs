@@ -63,4 +63,11 @@ pub(super) const ADMIN: &[Key] = &[
         "on_listeners = true",
         "answer /health, /health/liveness, /health/readiness and /health/startup on listeners too",
     ),
+    key(
+        "health.listener_details",
+        "boolean",
+        Is("false"),
+        "listener_details = true",
+        "show every client of a listener the checks and backends that the admin port shows",
+    ),
 ];

@@ -50,6 +50,7 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         admin: port(&document.admin.port),
         admin_access: admin_access(document),
         health_on_listeners: document.health.on_listeners.value,
+        health_listener_details: document.health.listener_details.value,
         drain_timeout: document.drain_timeout.value.0,
         hot_reload: hot_reload(&document.hot_reload),
         blacklist_path: document.blacklist.path.as_ref().map(|path| path.value.clone()),

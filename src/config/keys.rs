@@ -213,7 +213,8 @@ const GENERAL: &[Key] = &[
         "path",
         Absent("none: it ends with the process"),
         "path = \"/var/lib/corelane/blacklist\"",
-        "file in which the blacklist survives a restart; entries come by the admin port",
+        "file that keeps the blacklist over restarts; changed by a reload, the new \
+         file's entries are added",
     ),
     key(
         "user",

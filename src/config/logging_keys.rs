@@ -11,7 +11,7 @@ const TEXTS: &str = "[\"application/json\", \"application/problem+json\", \
 pub(super) const LOGGING: &[Key] = &[
     key(
         "logging.level",
-        "one of: off, error, warn, info, debug, trace",
+        "one of: off, fatal (= error), error, warn, info, debug, trace",
         Is("\"info\""),
         "level = \"debug\"",
         "of the process's own log, on standard error",
@@ -201,7 +201,7 @@ pub(super) const LOGGING: &[Key] = &[
     ),
     key(
         "logging.error.level",
-        "one of: off, error, warn, info, debug, trace",
+        "one of: off, fatal (= error), error, warn, info, debug, trace",
         Is("\"warn\""),
         "level = \"info\"",
         "what of that log the file has; `logging.level` bounds it",

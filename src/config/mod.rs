@@ -42,6 +42,7 @@ pub use print::{print, print_with_sources, secrets_in_the_file};
 pub use read::At;
 pub use syntax::Syntax;
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use error::{Problem, Wrong};
@@ -116,6 +117,19 @@ pub fn decode<'b>(path: &str, bytes: &'b [u8]) -> Result<&'b str, Errors> {
 pub fn unreadable(path: &str, error: &std::io::Error) -> Errors {
     let wrong =
         Wrong::new(format!("cannot be read: {error}")).note("expected a configuration file");
+    Errors::new(path, "", vec![Problem { offset: None, key: String::new(), wrong }])
+}
+
+/// A configuration is read again for every reload and upgrade: only a regular file stays.
+pub fn no_file(path: &str, kind: std::fs::FileType) -> Errors {
+    let is = match kind {
+        _ if kind.is_dir() => "a directory",
+        _ if kind.is_fifo() => "a pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    let wrong = Wrong::new(format!("it is {is}, not a file"))
+        .note("expected a configuration file, which is read again by reloads: save it to one");
     Errors::new(path, "", vec![Problem { offset: None, key: String::new(), wrong }])
 }
 

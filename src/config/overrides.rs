@@ -76,8 +76,9 @@ const VARIABLES: [(&str, Read); 6] = [
 ];
 
 /// Variables that other proxies and later versions know: set, they would be missed.
-const NOT_YET: [(&str, &str); 9] = [
+const NOT_YET: [(&str, &str); 10] = [
     ("PROXY_TLS_ENABLED", "TLS"),
+    ("CERT_PASSWORD", "TLS"),
     ("CACHE_ENABLED", "the cache"),
     ("CACHE_MAX_MEMORY", "the cache"),
     ("CACHE_DEFAULT_TTL", "the cache"),

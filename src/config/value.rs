@@ -71,6 +71,8 @@ pub(super) const LEVELS: Names<LevelFilter> = &[
     ("info", LevelFilter::Info),
     ("debug", LevelFilter::Debug),
     ("trace", LevelFilter::Trace),
+    // What others call it. Nothing of ours is told at a level of its own above errors.
+    ("fatal", LevelFilter::Error),
 ];
 
 /// One of a closed set of names; `what` is its noun.

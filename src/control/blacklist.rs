@@ -26,6 +26,17 @@ pub(super) struct Keeper {
     /// What the file has is older.
     unsaved: Cell<bool>,
     saving: Cell<bool>,
+    /// At this moment: `saving` goes on for a while, so that changes that follow are written at once.
+    writing: Cell<bool>,
+    /// Counts up with every change.
+    changes: Cell<u64>,
+    /// The changes that the cores have been told of.
+    sent: Cell<u64>,
+    sending: Cell<bool>,
+    /// The file that it is in.
+    at: RefCell<Option<PathBuf>>,
+    /// It is on its way to another file.
+    moving: Cell<bool>,
     /// A file that could not be read to its end: saving would lose what is in it.
     unread: RefCell<Option<PathBuf>>,
 }
@@ -35,6 +46,7 @@ impl Keeper {
     pub(super) fn load(path: Option<&Path>, now: SystemTime) -> Keeper {
         let keeper = Keeper::default();
         let Some(path) = path else { return keeper };
+        *keeper.at.borrow_mut() = Some(path.to_owned());
         let mut list = keeper.list.borrow_mut();
         match read(path, &mut list) {
             Ok(()) => {
@@ -111,41 +123,99 @@ impl Control {
         count
     }
 
-    fn blacklist_changed(self: &Rc<Self>) {
-        self.send_blacklist();
+    /// What the process before this one lists. Its file has no more than that; another file may.
+    pub(super) fn take_blacklist(
+        &self,
+        entries: Vec<Entry>,
+        listed_before: &[Network],
+        same_file: bool,
+    ) {
+        let mut list = self.blacklist.list.borrow_mut();
+        if same_file {
+            list.clear();
+        }
+        listed_before.iter().for_each(|network| drop(list.remove(*network)));
+        let left_out = entries.into_iter().filter_map(|entry| list.put(entry).err()).count();
+        if left_out > 0 {
+            log::error!("{left_out} entries of the blacklist are left out: it is full");
+        }
+        list.expire(engine::wall_clock());
+    }
+
+    pub(super) fn blacklist_changed(self: &Rc<Self>) {
+        self.blacklist.changes.update(|changes| changes + 1);
+        if !self.blacklist.sending.replace(true) {
+            engine::spawn(Rc::clone(self).send_changes());
+        }
         self.save_blacklist();
         self.wake();
     }
 
+    /// At once, and those that follow together: making a long list anew for each would leave this
+    /// core no time for anything else.
+    async fn send_changes(self: Rc<Self>) {
+        while self.blacklist.sent.get() != self.blacklist.changes.get() {
+            let begun = engine::precise_now();
+            self.send_blacklist();
+            self.wake();
+            let took = engine::precise_now().saturating_duration_since(begun);
+            engine::sleep(took * limits::BLACKLIST_REST).await;
+        }
+        self.blacklist.sending.set(false);
+    }
+
+    /// Until what was changed so far is on its way to every core.
+    pub(crate) async fn blacklist_sent(&self) {
+        let changes = self.blacklist.changes.get();
+        while self.blacklist.sent.get() < changes {
+            self.changed_once().await;
+        }
+    }
+
     /// To every data core; the newest replaces the one before.
     pub(super) fn send_blacklist(&self) {
+        self.blacklist.sent.set(self.blacklist.changes.get());
         let blocked = Shared::new(self.blacklist.list.borrow().blocked());
         self.to_shards(|| ToShard::Blacklist(blocked.share()));
     }
 
     /// Writes the file beside the core. Changes that come meanwhile are written after it.
     pub(super) fn save_blacklist(self: &Rc<Self>) {
+        if self.upgrades.successor().is_some() {
+            return; // the file is the other process's, and it knows all of this
+        }
         self.blacklist.unsaved.set(true);
-        if self.plan().blacklist_path.is_none() || self.blacklist.saving.replace(true) {
+        let keeper = &self.blacklist;
+        if keeper.at.borrow().is_none() || keeper.moving.get() || keeper.saving.replace(true) {
             return;
         }
         let control = Rc::clone(self);
         engine::spawn(async move {
-            while control.blacklist.unsaved.replace(false) {
-                let Some(path) = control.plan().blacklist_path.clone() else { break };
+            while !control.blacklist.moving.get() && control.blacklist.unsaved.replace(false) {
+                let Some(path) = control.blacklist.at.borrow().clone() else { break };
                 if control.blacklist.may_not_save(&path) {
                     break;
                 }
                 let entries = control.blacklisted(usize::MAX);
                 let name = path.display().to_string();
+                control.blacklist.writing.set(true);
                 let written = control.watch.pool().run(move || write(&path, &entries)).await;
+                control.blacklist.writing.set(false);
+                control.wake();
                 if let Some(Err(error)) = written {
                     log::error!("{name}: the blacklist cannot be saved, for now: {error}");
                     control.blacklist.unsaved.set(true);
                     if control.draining.get() {
                         break;
                     }
-                    engine::sleep(limits::BLACKLIST_SAVE_INTERVAL).await;
+                    super::first(
+                        engine::sleep(limits::BLACKLIST_SAVE_INTERVAL),
+                        control.until_blacklist_moves(),
+                    )
+                    .await;
+                } else {
+                    let wanted = |c: &Control| c.draining.get() || c.blacklist.moving.get();
+                    control.until(limits::BLACKLIST_SAVE_PACE, wanted).await;
                 }
             }
             control.blacklist.saving.set(false);
@@ -155,7 +225,64 @@ impl Control {
 
     /// What was changed last is in the file, or cannot be.
     pub(super) fn is_blacklist_saved(&self) -> bool {
-        !self.blacklist.saving.get()
+        let Keeper { saving, unsaved, writing, moving, .. } = &self.blacklist;
+        !moving.get() && (!saving.get() || !(unsaved.get() || writing.get()))
+    }
+
+    async fn until_blacklist_moves(&self) {
+        while !self.blacklist.moving.get() {
+            self.changed_once().await;
+        }
+    }
+
+    /// After a reload, which may keep it in another file: the old one gets what it lacks and stays,
+    /// what the new one has is added, and the whole is kept there from now on.
+    pub(super) fn blacklist_follows(self: &Rc<Self>) {
+        let keeper = &self.blacklist;
+        if *keeper.at.borrow() == self.plan().blacklist_path || keeper.moving.replace(true) {
+            return;
+        }
+        let control = Rc::clone(self);
+        engine::spawn(async move {
+            let keeper = &control.blacklist;
+            control.wake();
+            while keeper.saving.get() {
+                control.changed_once().await;
+            }
+            while *keeper.at.borrow() != control.plan().blacklist_path {
+                let to = control.plan().blacklist_path.clone();
+                control.move_blacklist(to).await;
+            }
+            keeper.moving.set(false);
+            control.blacklist_changed();
+        });
+    }
+
+    async fn move_blacklist(self: &Rc<Self>, to: Option<PathBuf>) {
+        let keeper = &self.blacklist;
+        let from = keeper.at.borrow().clone().filter(|from| !keeper.may_not_save(from));
+        let last = from.filter(|_| keeper.unsaved.replace(false));
+        let last = last.map(|from| (from, self.blacklisted(usize::MAX)));
+        let (wanted, now) = (to.clone(), engine::wall_clock());
+        let work = move || {
+            if let Some((from, entries)) = last
+                && let Err(error) = write(&from, &entries)
+            {
+                log::error!("{}: the blacklist cannot be saved: {error}", from.display());
+            }
+            Keeper::load(wanted.as_deref(), now)
+        };
+        // One that panicked has found nothing.
+        let loaded = self.watch.pool().run(work).await.unwrap_or_default();
+        let mut list = keeper.list.borrow_mut();
+        let found = loaded.list.into_inner();
+        let added = found.iter().filter(|entry| list.add_new((*entry).clone())).count();
+        drop(list);
+        keeper.unread.replace(loaded.unread.into_inner());
+        let place =
+            to.as_ref().map_or("in no file".to_owned(), |to| format!("in {}", to.display()));
+        log::info!("the blacklist is kept {place} from now on; {added} entries were there already");
+        *keeper.at.borrow_mut() = to;
     }
 
     /// What a core has turned away.

@@ -11,7 +11,7 @@ use crate::limits;
 use crate::shard::counters::Counters;
 
 #[derive(Debug, Default)]
-pub(super) struct Complaint {
+pub(crate) struct Complaint {
     last: Cell<Option<Instant>>,
     /// What was counted by then.
     reported: Cell<u64>,
@@ -19,7 +19,7 @@ pub(super) struct Complaint {
 
 impl Complaint {
     /// How many cases there are to tell of, when it is time to. `total`: since the start.
-    fn due(&self, now: Instant, total: u64) -> Option<u64> {
+    pub(crate) fn due(&self, now: Instant, total: u64) -> Option<u64> {
         let last = self.last.get();
         if last.is_some_and(|last| now - last < limits::SHORTAGE_COMPLAINT_INTERVAL) {
             return None;

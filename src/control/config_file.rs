@@ -45,13 +45,25 @@ impl Beside {
     pub(super) fn put_in_place(self) -> Result<(), String> {
         let file = self.file.display();
         fs::rename(&self.new, &self.file).map_err(|error| {
-            format!("it is in force, but {file} could not be replaced: {error}")
+            format!(
+                "it is in force, but {file} could not be replaced: {error}{}; the next reload or \
+                 start reads what {file} says",
+                cure(&error)
+            )
         })?;
         if let Some(directory) = self.file.parent() {
             // The name is safe too after this; one that cannot be synced is written all the same.
             drop(File::open(directory).and_then(|directory| directory.sync_all()));
         }
         Ok(())
+    }
+}
+
+/// What to do about it, where that is known.
+fn cure(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EBUSY) => " (it is a mount of its own: mount its directory instead)",
+        Some(_) | None => "",
     }
 }
 

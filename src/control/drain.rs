@@ -48,6 +48,7 @@ impl Control {
     /// Again with another delay: the new one counts from now.
     pub(crate) fn leave(self: &Rc<Self>, delay: Duration) -> Result<(), Stopping> {
         let turn = self.turn(Service::Leaving)?;
+        self.closes_at.set(engine::now().checked_add(delay));
         let control = Rc::clone(self);
         engine::spawn(async move {
             engine::sleep(delay).await;
@@ -68,12 +69,21 @@ impl Control {
             return Err(Stopping);
         }
         self.service_turn.set(self.service_turn.get() + 1);
+        self.closes_at.set(None);
         self.tell(service);
         Ok(self.service_turn.get())
     }
 
     fn tell(&self, service: Service) {
-        self.service.set(service);
+        let before = self.service.replace(service);
+        if before != service {
+            let reason = match service {
+                Service::Serving => "an operator put it back in service",
+                Service::Leaving => "an operator took it out of service: it is not ready any more",
+                Service::Closing => "out of service: every answer closes its connection now",
+            };
+            self.tell_health("process", self.state().label(), reason);
+        }
         self.publish_health();
         self.to_shards(|| ToShard::Service(service));
     }

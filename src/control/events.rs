@@ -6,7 +6,7 @@ use crate::control::Control;
 use crate::control::message::ToShard;
 use crate::control::reload::{Refused, Report, Trigger};
 use crate::engine;
-use crate::events::bus::{Audit, Event, Health, Kinds, Reload, Subscription};
+use crate::events::bus::{Audit, Event, Health, Kinds, Lost, Reload, Subscription};
 use crate::telemetry::audit_log::Record;
 
 impl Control {
@@ -25,10 +25,8 @@ impl Control {
         }
     }
 
-    pub(super) fn take_events(&self, events: Vec<Event>, lost: u64) {
-        if lost > 0 {
-            self.bus.note_lost(lost);
-        }
+    pub(super) fn take_events(&self, events: Vec<Event>, lost: &Lost) {
+        self.bus.note_lost(lost);
         events.into_iter().for_each(|event| self.bus.publish(event));
         // A subscriber may have gone.
         self.want_events();

@@ -63,8 +63,13 @@ impl Control {
 
     /// To be called when anything that it says may have changed.
     pub(crate) fn publish_health(&self) {
-        if self.plan().health_on_listeners {
-            let health = self.health();
+        let plan = self.plan();
+        if plan.health_on_listeners {
+            let mut health = self.health();
+            // Whoever may reach a listener need not learn what is behind it.
+            if !plan.health_listener_details {
+                health.checks.clear();
+            }
             self.to_shards(|| ToShard::Health(health.clone()));
         }
     }

@@ -74,20 +74,21 @@ impl Control {
         Ok(file.to_owned())
     }
 
-    /// The same, and the file says so from now on.
+    /// The same, and the file says so from now on; or why it does not.
     pub(crate) async fn apply_and_write(
         self: &Rc<Self>,
         syntax: Syntax,
         text: String,
         over: Option<u64>,
-    ) -> Result<Report, Refused> {
+    ) -> Result<(Report, Result<(), String>), Refused> {
         let file = self.file_for(syntax)?;
         let Some(_writing) = Writing::begin(&self.reloads.writing) else {
             return Err(Refused::Impossible(
                 "another configuration is being written; try again when that is done".to_owned(),
             ));
         };
-        let lost = || Refused::Impossible("writing the file panicked: this is a bug".to_owned());
+        let panicked = || "writing the file panicked: this is a bug".to_owned();
+        let lost = || Refused::Impossible(panicked());
         let copy = text.clone();
         let written = self.watch.pool().run(move || Beside::write(&file, &copy)).await;
         let beside = written.ok_or_else(lost)?.map_err(Refused::Impossible)?;
@@ -97,11 +98,12 @@ impl Control {
         // Whoever watches the file finds what is in force already.
         let before = self.reloads.read.replace(read);
         let placing = self.watch.pool().run(move || beside.put_in_place()).await;
-        if let Err(reason) = placing.ok_or_else(lost)? {
+        let placed = placing.unwrap_or_else(|| Err(panicked()));
+        if let Err(reason) = &placed {
+            log::warn!("version {}: {reason}", report.version);
             self.reloads.read.set(before);
-            return Err(Refused::Impossible(reason));
         }
-        Ok(report)
+        Ok((report, placed))
     }
 
     /// What `corelane check` would say of this text for this process; nothing is changed.
@@ -111,12 +113,12 @@ impl Control {
         text: String,
     ) -> Result<Vec<String>, Refused> {
         let (source, version) = (self.source.clone(), self.plan().version + 1);
-        let checking = self.watch.pool().run(move || {
-            let name = Trigger::Admin.name(&source);
+        let name = Trigger::Admin.name(&source);
+        let called = name.clone();
+        let checking = self.in_time(&called, move || {
             compile(&source, &name, syntax, &text, version).map(|(_, warnings)| warnings)
         });
-        let panicked = || Refused::Impossible("checking it panicked: this is a bug".to_owned());
-        checking.await.ok_or_else(panicked)?
+        checking.await?
     }
 
     /// The text that is in force.

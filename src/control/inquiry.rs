@@ -15,6 +15,14 @@ pub(super) struct Inquiries {
     open: Vec<(u64, Vec<(usize, Findings)>)>,
 }
 
+/// What came in time.
+pub(crate) struct Answers {
+    /// By core.
+    pub(crate) given: Vec<(usize, Findings)>,
+    /// The cores that are too busy, or stuck: what they have is not in any sum.
+    pub(crate) missing: Vec<usize>,
+}
+
 impl Inquiries {
     fn begin(&mut self) -> u64 {
         self.last += 1;
@@ -33,23 +41,25 @@ impl Inquiries {
         self.open.iter().find(|(open, _)| *open == number).map_or(0, |(_, answers)| answers.len())
     }
 
-    fn end(&mut self, number: u64) -> Vec<(usize, Findings)> {
+    fn end(&mut self, number: u64, cores: usize) -> Answers {
         let index = self.open.iter().position(|(open, _)| *open == number);
-        let mut answers = index.map_or_else(Vec::new, |index| self.open.swap_remove(index).1);
-        answers.sort_by_key(|(core, _)| *core);
-        answers
+        let mut given = index.map_or_else(Vec::new, |index| self.open.swap_remove(index).1);
+        given.sort_by_key(|(core, _)| *core);
+        let silent = |core: &usize| given.iter().all(|(known, _)| known != core);
+        let missing = (0..cores).filter(silent).collect();
+        Answers { given, missing }
     }
 }
 
 impl Control {
-    /// What every core says, in their order; a core that is too busy to answer in time is missing.
-    pub(crate) async fn ask(self: &Rc<Self>, question: Question) -> Vec<(usize, Findings)> {
+    /// What every core says, in their order.
+    pub(crate) async fn ask(self: &Rc<Self>, question: Question) -> Answers {
         let number = self.inquiries.borrow_mut().begin();
         self.to_shards(|| ToShard::Question(number, question));
         let cores = self.counters.len();
         let all = |control: &Control| control.inquiries.borrow().count(number) >= cores;
         self.until(limits::ADMIN_INQUIRY_TIMEOUT, all).await;
-        self.inquiries.borrow_mut().end(number)
+        self.inquiries.borrow_mut().end(number, cores)
     }
 }
 
@@ -65,10 +75,11 @@ mod tests {
         inquiries.answered(first, 0, Findings::Forgotten(0));
         inquiries.answered(second, 0, Findings::Forgotten(0));
         assert_eq!((inquiries.count(first), inquiries.count(second)), (1, 2));
-        let cores: Vec<usize> = inquiries.end(second).into_iter().map(|(core, _)| core).collect();
-        assert_eq!(cores, [0, 1]);
+        let answers = inquiries.end(second, 4);
+        let cores: Vec<usize> = answers.given.iter().map(|(core, _)| *core).collect();
+        assert_eq!((cores, answers.missing), (vec![0, 1], vec![2, 3]));
         inquiries.answered(second, 2, Findings::Forgotten(0));
-        assert_eq!(inquiries.end(second).len(), 0);
+        assert_eq!(inquiries.end(second, 4).given.len(), 0);
         assert_eq!(inquiries.open.len(), 1);
     }
 }

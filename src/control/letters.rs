@@ -14,7 +14,8 @@ use crate::limits;
 pub(super) struct Letters {
     core: usize,
     outbox: Outbox<ToShard>,
-    /// Oldest first. Bounded: one for each plan and each cluster, and the few that end a core.
+    /// Oldest first. The newest of each kind, and of each cluster; and, while a core is stuck, every
+    /// plan that it has not taken, since sockets come with it.
     kept: RefCell<VecDeque<ToShard>>,
 }
 
@@ -62,8 +63,9 @@ fn keep(kept: &mut VecDeque<ToShard>, letter: ToShard) {
         ToShard::Blacklist(_) => kept.retain(|older| !matches!(older, ToShard::Blacklist(_))),
         ToShard::Retire(_) => kept.retain(|older| !matches!(older, ToShard::Retire(_))),
         ToShard::Install(_)
-        | ToShard::LendSockets
+        | ToShard::LendSockets(_)
         | ToShard::Drain { .. }
+        | ToShard::TakeAgain(_)
         | ToShard::Stop
         | ToShard::Connection(..)
         | ToShard::MakeRoom(_)

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use crate::control::overrides::Admission;
 use crate::engine::{CoreState, Level, Permits, Shared};
-use crate::events::bus::{Event, Kinds};
+use crate::events::bus::{Event, Kinds, Lost};
 use crate::events::queue::Producer;
 use crate::events::span_queue::SpanProducer;
 use crate::listener::blacklist::Blocked;
@@ -42,13 +42,16 @@ pub enum ToShard {
     Tap(Option<Box<Tap>>),
     /// From the control core: who may not connect from now on.
     Blacklist(Shared<Blocked>),
-    /// From the control core: answered by `Lent`.
-    LendSockets,
+    /// From the control core: answered by `Lent` with the same number.
+    LendSockets(u64),
     /// From the control core: stop accepting, finish what runs. Answered by `Drained`.
     Drain {
         /// Another process accepts from these now: what is queued there is its own.
         handed_over: Vec<ListenerKey>,
     },
+    /// From the control core: whoever had taken over is gone, so accept again, from these. Answered
+    /// by `TakesAgain`.
+    TakeAgain(Vec<(ListenerKey, TcpListener)>),
     /// From the control core: end now, whatever runs.
     Stop,
     /// From another data core, which has more connections: nothing was read from it yet.
@@ -76,6 +79,8 @@ pub enum Service {
 /// What an operator wants to know of every core.
 #[derive(Clone, Copy, Debug)]
 pub enum Question {
+    /// Only that it has read its mail up to here: letters do not overtake each other.
+    Nothing,
     Clusters,
     /// So many of them, and how many each listener has.
     Connections(usize),
@@ -86,6 +91,7 @@ pub enum Question {
 
 #[derive(Debug)]
 pub enum Findings {
+    Nothing,
     /// Of the newest generation.
     Clusters(Vec<(ClusterKey, Vec<EndpointState>)>),
     Connections {
@@ -136,12 +142,12 @@ pub enum ToControl {
     /// What has happened, and how many events were lost before.
     Events {
         events: Vec<Event>,
-        lost: u64,
+        lost: Lost,
     },
     /// How often the blacklist has turned somebody away, since last time.
     Blocked(Vec<(Network, u64)>),
-    /// Duplicates of all listening sockets of this core.
-    Lent(Vec<(ListenerKey, TcpListener)>),
+    /// Duplicates of all listening sockets of this core, for the upgrade of this number.
+    Lent(u64, Vec<(ListenerKey, TcpListener)>),
     State {
         core: usize,
         state: Box<ShardState>,
@@ -153,6 +159,10 @@ pub enum ToControl {
     },
     /// Said again when a connection from another core arrived after it.
     Drained {
+        core: usize,
+    },
+    /// It has these sockets, and has said before this whatever it said of draining.
+    TakesAgain {
         core: usize,
     },
     /// Clients wait for room in `limits.max_concurrent_connections`. Said about once a second.

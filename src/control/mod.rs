@@ -5,30 +5,35 @@
 mod audit;
 mod blacklist;
 mod clusters;
-mod complaint;
+pub(crate) mod complaint;
 mod config_file;
 pub(crate) mod drain;
+pub(crate) mod ending;
 mod events;
 mod exporters;
 mod file_watch;
 pub(crate) mod generations;
 mod health;
 pub(crate) mod history;
-mod inquiry;
+mod inherited;
+pub(crate) mod inquiry;
 mod letters;
 pub mod message;
 mod names;
 mod notify;
+mod overdue;
 pub(crate) mod overrides;
 mod own_ports;
+mod passed_on;
 mod pid_file;
 mod ports;
 pub(crate) mod registry;
 pub(crate) mod reload;
 mod start;
 pub(crate) mod stats;
+mod successor;
 mod tap;
-mod upgrade;
+pub(crate) mod upgrade;
 
 pub use start::{StartError, run};
 
@@ -36,7 +41,7 @@ use std::cell::{Cell, RefCell};
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::admin::Desk;
 use crate::cli::Source;
@@ -44,6 +49,7 @@ use crate::control::blacklist::Keeper;
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
 use crate::control::generations::Older;
+use crate::control::inherited::Predecessor;
 use crate::control::inquiry::Inquiries;
 use crate::control::letters::Letters;
 use crate::control::message::{
@@ -52,6 +58,7 @@ use crate::control::message::{
 use crate::control::names::Watch;
 use crate::control::notify::Notify;
 use crate::control::overrides::{Admission, Overrides};
+use crate::control::pid_file::PidFile;
 use crate::control::ports::Held;
 use crate::control::registry::Registry;
 use crate::control::reload::{Reloads, Trigger};
@@ -79,6 +86,7 @@ pub(crate) struct Control {
     /// What the data cores make.
     wanted_events: Cell<Kinds>,
     upgrades: Upgrades,
+    predecessor: RefCell<Predecessor>,
     notify: Notify,
     /// The limit of the process.
     open_files: u64,
@@ -95,8 +103,12 @@ pub(crate) struct Control {
     inquiries: RefCell<Inquiries>,
     /// Counts up with every word of an operator on it.
     service_turn: Cell<u64>,
+    /// When `Service::Leaving` becomes `Service::Closing`.
+    closes_at: Cell<Option<Instant>>,
     /// By core.
     drained: Vec<Cell<bool>>,
+    /// By core: it takes connections again.
+    resumed: Vec<Cell<bool>>,
     /// By core: the version that it said it has.
     installed: Vec<Cell<u64>>,
     failed: RefCell<Option<String>>,
@@ -136,10 +148,15 @@ impl Control {
                 log::debug!("core {core} has installed plan {version}");
                 self.installed[core].set(version);
             }
-            ToControl::ListenerClosed(key) => self.held.borrow_mut().closed(key),
-            ToControl::Events { events, lost } => self.take_events(events, lost),
+            ToControl::ListenerClosed(key) => {
+                self.held.borrow_mut().closed(key);
+                if self.draining.get() {
+                    self.upgrades.left.borrow_mut().push(key);
+                }
+            }
+            ToControl::Events { events, lost } => self.take_events(events, &lost),
             ToControl::Blocked(hits) => self.note_blocked(hits),
-            ToControl::Lent(sockets) => self.upgrades.lent.borrow_mut().extend(sockets),
+            ToControl::Lent(round, sockets) => self.upgrades.lent.borrow_mut().add(round, sockets),
             ToControl::State { core, state } => self.totals.borrow_mut().add(core, *state),
             ToControl::Findings { core, number, findings } => {
                 self.inquiries.borrow_mut().answered(number, core, *findings);
@@ -148,6 +165,7 @@ impl Control {
                 log::debug!("core {core} has drained");
                 self.drained[core].set(true);
             }
+            ToControl::TakesAgain { core } => self.resumed[core].set(true),
             ToControl::Full => self.complain_of_limit(),
             ToControl::CannotAccept(error) => self.complain_of_accept(&error),
             ToControl::Failed { core, reason } => {
@@ -257,6 +275,7 @@ impl Control {
     fn name_changed(&self, name: &NamedAddress) {
         self.clusters.borrow_mut().forget_unused_permits();
         self.registry.forget_unused();
+        self.tend_overrides();
         let current = self.current.borrow();
         for (cluster, &key) in current.plan.clusters.iter().zip(&current.cluster_keys) {
             if names::leads_to(&cluster.endpoints, name) {
@@ -340,6 +359,14 @@ impl Control {
         .await
     }
 
+    /// What takes long, on another thread; `None`: it panicked.
+    pub(crate) async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.watch.pool().run(work).await
+    }
+
     /// Until the next letter, or change of anything.
     async fn changed_once(&self) {
         let mut waited = false;
@@ -361,7 +388,7 @@ impl Control {
         }
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         let wakers = std::mem::take(&mut *self.changed.borrow_mut());
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -382,9 +409,31 @@ enum Run {
     Failed(String),
 }
 
-/// From the first signal that says so: stop accepting, let exchanges finish, stop the data cores.
-async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
-    let handed_over = loop {
+/// Until it is told to end, or has handed over: then it stops accepting, lets exchanges finish, and
+/// stops the data cores. Unless the process that took over dies before that.
+async fn life(control: &Rc<Control>, signals: &mut Signals, pid_file: &PidFile) -> Run {
+    loop {
+        let handed_over = match serve(control, signals).await {
+            Ok(keys) => keys,
+            Err(run) => return run,
+        };
+        match drain(control, signals, handed_over).await {
+            Drained::Over(run) => return run,
+            Drained::Alone(how) => {
+                if !control.take_over_again(&how, pid_file).await {
+                    control.to_shards(|| ToShard::Stop);
+                    let failed = control.failed.borrow_mut().take();
+                    let reason = "a data core does not take connections again".to_owned();
+                    return Run::Failed(failed.unwrap_or(reason));
+                }
+            }
+        }
+    }
+}
+
+/// The listeners that another process has by the end of it.
+async fn serve(control: &Rc<Control>, signals: &mut Signals) -> Result<Vec<ListenerKey>, Run> {
+    loop {
         match first(signals.next(), control.end()).await {
             Either::First(Ok(Signal::Stop)) => {
                 let keys = control.end_upgrade().await;
@@ -392,7 +441,8 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
                     Some(_) => control.reloads.own_ports.end(),
                     None => control.notify.stopping(),
                 }
-                break keys;
+                control.predecessor.borrow_mut().settled();
+                return Ok(keys);
             }
             Either::First(Ok(Signal::Reopen)) => {
                 reopen(control);
@@ -402,14 +452,28 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
             Either::First(Err(error)) => log::error!("cannot read signals: {error}"),
             Either::Second(End::HandedOver(keys)) => {
                 control.reloads.own_ports.end();
-                break keys;
+                return Ok(keys);
             }
             Either::Second(End::Failed(reason)) => {
                 control.to_shards(|| ToShard::Stop);
-                return Run::Failed(reason);
+                return Err(Run::Failed(reason));
             }
         }
-    };
+    }
+}
+
+/// How a drain has ended.
+enum Drained {
+    Over(Run),
+    /// Whoever had taken over has died, of this.
+    Alone(String),
+}
+
+async fn drain(
+    control: &Rc<Control>,
+    signals: &mut Signals,
+    handed_over: Vec<ListenerKey>,
+) -> Drained {
     let timeout = control.plan().drain_timeout;
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
     control.draining.set(true);
@@ -421,17 +485,24 @@ async fn life(control: &Rc<Control>, signals: &mut Signals) -> Run {
     {
         publisher.rotate(false);
     }
-    let drained = first(control.until(timeout, Control::is_empty), again(control, signals)).await;
+    let done = |control: &Control| control.is_empty() && control.is_successor_left_alone();
+    let over = first(control.until(timeout, done), again(control, signals));
+    let drained = match first(over, control.successor_died()).await {
+        Either::First(drained) => drained,
+        Either::Second(how) => return Drained::Alone(how),
+    };
     control.to_shards(|| ToShard::Stop);
     control.until(limits::CORE_STOP_TIMEOUT, Control::are_letters_sent).await;
     control.until(limits::BLACKLIST_STOP_TIMEOUT, Control::is_blacklist_saved).await;
     if let Some(reason) = control.failed.borrow_mut().take() {
-        return Run::Failed(reason);
+        return Drained::Over(Run::Failed(reason));
     }
-    match drained {
+    Drained::Over(match drained {
         Either::First(true) => Run::Drained,
+        // All that was left to do was to watch the process that has taken over.
+        Either::First(false) if control.is_empty() => Run::Drained,
         Either::First(false) | Either::Second(()) => Run::Cut,
-    }
+    })
 }
 
 /// SIGHUP. What comes of it is logged.
@@ -470,13 +541,16 @@ async fn again(control: &Control, signals: &mut Signals) {
     }
 }
 
-enum Either<A, B> {
+pub(crate) enum Either<A, B> {
     First(A),
     Second(B),
 }
 
 /// Whichever is ready first.
-async fn first<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>) -> Either<A, B> {
+pub(crate) async fn first<A, B>(
+    a: impl Future<Output = A>,
+    b: impl Future<Output = B>,
+) -> Either<A, B> {
     let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
     std::future::poll_fn(|context| {
         if let Poll::Ready(value) = a.as_mut().poll(context) {

@@ -68,6 +68,13 @@ impl Notify {
         self.say(&format!("READY=1\nMAINPID={pid}\nSTATUS=Process {pid} serves"));
     }
 
+    /// This process is the service again.
+    pub(super) fn took_again(&self, version: u64) {
+        let pid = std::process::id();
+        let status = format!("STATUS=Serves with plan {version}; the upgrade has failed");
+        self.say(&format!("READY=1\nMAINPID={pid}\n{status}"));
+    }
+
     fn say(&self, text: &str) {
         let Some((socket, address)) = &self.0 else { return };
         if let Err(error) = socket.send_to_addr(text.as_bytes(), address) {

@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use crate::admin::{self, Port};
 use crate::control::Control;
-use crate::control::ports::{Ending, Held, PortChange};
+use crate::control::ending::Ending;
+use crate::control::ports::{Held, PortChange};
 use crate::control::upgrade::{Described, Use};
 use crate::engine;
 
@@ -43,7 +44,7 @@ impl OwnPorts {
 }
 
 impl Control {
-    /// Metrics and admin move at once; their connections go on.
+    /// Metrics and admin move at once; their connections end with the request that runs.
     pub(super) fn change_ports(self: &Rc<Self>, metrics: PortChange, admin: PortChange) {
         let own_ports = &self.reloads.own_ports;
         let ports =
@@ -59,8 +60,7 @@ impl Control {
                     let control = Rc::clone(self);
                     engine::spawn(async move {
                         let listener = engine::Listener::adopt(socket);
-                        let serving = admin::serve(control, listener, port);
-                        super::first(serving, ending.come()).await;
+                        admin::serve(control, listener, port, ending.come()).await;
                     });
                 }
             }

@@ -9,9 +9,14 @@ use std::path::{Path, PathBuf};
 pub(super) struct PidFile(Option<PathBuf>);
 
 impl PidFile {
-    /// Replaces the file whole: nobody reads half a number.
     pub(super) fn write(path: Option<&Path>) -> Result<PidFile, String> {
-        let Some(path) = path else { return Ok(PidFile::default()) };
+        let file = PidFile(path.map(Path::to_owned));
+        file.write_again().map(|()| file)
+    }
+
+    /// Replaces the file whole: nobody reads half a number.
+    pub(super) fn write_again(&self) -> Result<(), String> {
+        let Some(path) = &self.0 else { return Ok(()) };
         let new = PathBuf::from(format!("{}.new", path.display()));
         let written = fs::write(&new, own_line()).and_then(|()| fs::rename(&new, path));
         written.map_err(|error| {
@@ -20,8 +25,7 @@ impl PidFile {
                  the user that the process runs as",
                 path.display()
             )
-        })?;
-        Ok(PidFile(Some(path.to_owned())))
+        })
     }
 }
 

@@ -2,14 +2,12 @@
 //! be had refuses the whole plan. A listener that stays keeps its very sockets, and with them the
 //! connections that the kernel has queued there.
 
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::rc::Rc;
-use std::task::{Poll, Waker};
 
+use crate::control::inherited::Inherited;
 use crate::control::start::StartError;
-use crate::control::upgrade::{Described, Inherited, Use};
+use crate::control::upgrade::{Described, Use};
 use crate::engine;
 use crate::limits;
 use crate::plan::{Listener, ListenerKey, Plan};
@@ -48,6 +46,14 @@ pub(super) struct Bound {
     pub(super) keys: Vec<ListenerKey>,
     /// By listener, then by core.
     pub(super) sockets: Vec<(ListenerKey, Vec<TcpListener>)>,
+    pub(super) metrics: PortChange,
+    pub(super) admin: PortChange,
+}
+
+/// What a process listens on that takes connections again.
+#[derive(Debug)]
+pub(super) struct Again {
+    pub(super) listeners: Vec<(ListenerKey, TcpListener)>,
     pub(super) metrics: PortChange,
     pub(super) admin: PortChange,
 }
@@ -189,6 +195,48 @@ impl Held {
         engine::is_free(address).map_err(|error| cannot_listen(name, address, &error))
     }
 
+    /// Whether the cores have closed every socket of every listener, as far as `left` tells.
+    pub(super) fn are_left(&self, left: &[ListenerKey]) -> bool {
+        let closed = |key| left.iter().filter(|left| **left == key).count();
+        self.listeners.iter().all(|listener| closed(listener.key) >= listener.sockets)
+    }
+
+    /// Sockets for everything that is held, after it was given away: those that were kept, and new
+    /// ones for the rest. What cannot be had is told of, and left out.
+    pub(super) fn listen_again(
+        &mut self,
+        mut kept: Vec<(ListenerKey, TcpListener)>,
+        metrics: Option<TcpListener>,
+        admin: Option<TcpListener>,
+    ) -> Again {
+        let mut listeners = Vec::new();
+        for held in &mut self.listeners {
+            let mut sockets: Vec<_> = kept.extract_if(.., |(key, _)| *key == held.key).collect();
+            let missing = if sockets.is_empty() { held.sockets } else { 0 };
+            for socket in (0..missing).map(|_| listen(&held.name, held.bound)) {
+                match socket {
+                    Ok(socket) => sockets.push((held.key, socket)),
+                    Err(error) => log::error!("{error}"),
+                }
+            }
+            held.sockets = sockets.len();
+            listeners.extend(sockets);
+        }
+        let port = |name, held: Option<HeldPort>, kept: Option<TcpListener>| {
+            let Some(held) = held else { return PortChange::Same };
+            match kept.map_or_else(|| listen(name, held.bound), Ok) {
+                Ok(socket) => PortChange::To(socket),
+                Err(error) => {
+                    log::error!("{error}");
+                    PortChange::Off
+                }
+            }
+        };
+        let metrics = port("metrics", self.metrics, metrics);
+        let admin = port("admin", self.admin, admin);
+        Again { listeners, metrics, admin }
+    }
+
     /// A core has closed its socket of a listener.
     pub(super) fn closed(&mut self, key: ListenerKey) {
         for (closing, _, cores) in &mut self.closing {
@@ -252,27 +300,4 @@ fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> StartErr
     let known = CURES.iter().find(|(kind, _)| *kind == error.kind());
     let cure = known.map_or("check the address", |(_, cure)| cure);
     StartError::new(format!("cannot listen on {address} as {name}: {error}; {cure}"))
-}
-
-/// Says once that something is to end.
-#[derive(Clone, Default)]
-pub(super) struct Ending(Rc<(Cell<bool>, RefCell<Option<Waker>>)>);
-
-impl Ending {
-    pub(super) fn end(&self) {
-        self.0.0.set(true);
-        let waker = self.0.1.borrow_mut().take();
-        waker.into_iter().for_each(Waker::wake);
-    }
-
-    pub(super) async fn come(&self) {
-        std::future::poll_fn(|context| {
-            if self.0.0.get() {
-                return Poll::Ready(());
-            }
-            *self.0.1.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
 }

@@ -15,9 +15,10 @@ use crate::cli::Source;
 use crate::config::{self, Syntax};
 use crate::control::exporters;
 use crate::control::history::Applied;
+use crate::control::inherited::Inherited;
+use crate::control::overdue::{self, Begun};
 use crate::control::own_ports::OwnPorts;
 use crate::control::ports::{Bound, Held};
-use crate::control::upgrade::Inherited;
 use crate::control::{Control, Current, names, start};
 use crate::engine::{self, Shared};
 use crate::events::publisher::{Files, Opened};
@@ -162,6 +163,7 @@ pub(super) struct Reloads {
     /// A text from the admin API is on its way into the file.
     pub(super) writing: Cell<bool>,
     pub(super) own_ports: OwnPorts,
+    pub(super) begun: Begun,
 }
 
 impl Reloads {
@@ -177,6 +179,7 @@ impl Reloads {
             read: Cell::new(hash(text)),
             writing: Cell::new(false),
             own_ports: OwnPorts::default(),
+            begun: Begun::default(),
         };
         reloads.remember(version, Trigger::Start, syntax, Rc::from(text));
         reloads
@@ -184,6 +187,12 @@ impl Reloads {
 
     pub(super) fn is_busy(&self) -> bool {
         self.busy.get()
+    }
+
+    /// What is in force: who asked for it, its version and its text.
+    pub(super) fn newest(&self) -> Option<(Trigger, u64, Rc<str>)> {
+        let history = self.history.borrow();
+        history.back().map(|last| (last.trigger, last.version, Rc::clone(&last.text)))
     }
 
     fn remember(&self, version: u64, trigger: Trigger, syntax: Syntax, text: Rc<str>) {
@@ -194,10 +203,11 @@ impl Reloads {
         history.push_back(Applied { version, at: engine::wall_clock(), trigger, syntax, text });
     }
 
-    /// `None`: too many wait already.
+    /// `None`: too many texts wait already. The file is read for whoever asks, after what was asked
+    /// for before: a text between two requests for it keeps them apart.
     fn enqueue(&self, wanted: Wanted, trigger: Trigger, over: Option<u64>) -> Option<Outcome> {
         let mut queue = self.queue.borrow_mut();
-        let shared = queue.iter().find(|job| {
+        let shared = queue.back().filter(|job| {
             matches!(
                 (&job.wanted, &wanted),
                 (Wanted::File, Wanted::File | Wanted::ChangedFile)
@@ -207,7 +217,9 @@ impl Reloads {
         if let Some(job) = shared {
             return Some(Rc::clone(&job.outcome));
         }
-        if queue.len() >= limits::RELOADS_QUEUED_MAX {
+        let is_text = |wanted: &Wanted| matches!(wanted, Wanted::Text(..));
+        let texts = queue.iter().filter(|job| is_text(&job.wanted)).count();
+        if is_text(&wanted) && texts >= limits::RELOADS_QUEUED_MAX {
             return None;
         }
         let outcome = Outcome::default();
@@ -287,7 +299,8 @@ impl Control {
     ) -> Result<Report, Refused> {
         let Some(outcome) = self.reloads.enqueue(wanted, trigger, over) else {
             return Err(Refused::Impossible(
-                "too many reloads wait for each other; try again when they are done".to_owned(),
+                "too many configurations wait for each other; try again when they are done"
+                    .to_owned(),
             ));
         };
         if !self.reloads.running.replace(true) {
@@ -377,7 +390,8 @@ impl Control {
         };
         let from_file = given.is_none();
         let name = if from_file { self.source.name() } else { job.trigger.name(&self.source) };
-        let preparing = self.watch.pool().run(move || {
+        let called = name.clone();
+        let preparing = self.in_time(&called, move || {
             let text = match given {
                 Some(given) => Ok(given),
                 None => ground.source.text().map(|text| (ground.source.syntax(), text)),
@@ -392,9 +406,7 @@ impl Control {
                 .and_then(|(syntax, text)| prepare(&ground, &name, syntax, text));
             (read, prepared.map(|prepared| Preparation::Ready(Box::new(prepared))))
         });
-        let Some((read, prepared)) = preparing.await else {
-            return Err(Refused::Impossible("preparing it panicked: this is a bug".to_owned()));
-        };
+        let (read, prepared) = preparing.await?;
         if from_file {
             self.reloads.read.set(read);
         }
@@ -421,7 +433,7 @@ impl Control {
         prepared: Prepared,
         trigger: Trigger,
     ) -> Result<Report, Refused> {
-        let Prepared { plan, syntax, text, mut bound, logs, spans, warnings } = prepared;
+        let Prepared { plan, syntax, text, mut bound, logs, spans, mut warnings } = prepared;
         let plan = Shared::new(plan);
         self.names_first(&plan).await;
         if let Err(refused) = self.change_logs(plan.version, logs).await {
@@ -429,24 +441,42 @@ impl Control {
             return Err(refused);
         }
         let version = plan.version;
+        // Listeners may go, and the process before this one would keep their queues open.
+        self.predecessor.borrow_mut().settled();
         bound.announce(&plan);
         let held = bound.take_held(&self.held.borrow());
         *self.held.borrow_mut() = held;
-        log_levels::set_default(plan.log_level);
+        // Else what an operator has set goes on.
+        if plan.log_level != self.plan().log_level {
+            log_levels::set_default(plan.log_level);
+        }
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let before = self.put_in_force(plan, bound.keys.clone());
         self.older.add(before, engine::now());
         self.publish_health();
+        self.blacklist_follows();
         let spans = self.totals.borrow_mut().exporters.change(spans, self.shards.len());
         self.send_plan(bound.sockets, Vec::new(), spans);
         self.change_ports(bound.metrics, bound.admin);
         self.reloads.remember(version, trigger, syntax, Rc::from(text));
         if !self.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
-            log::error!("a data core has not taken version {version} in time, it is stuck");
+            let told = self.not_installed(version);
+            log::error!("{told}");
+            warnings.push(told);
         }
         self.totals.borrow_mut().exporters.end_older();
         self.tend_generations().await;
         Ok(Report { version, warnings })
+    }
+
+    fn not_installed(&self, version: u64) -> String {
+        let lacks = |core: &usize| self.installed[*core].get() < version;
+        let cores: Vec<usize> = (0..self.installed.len()).filter(lacks).collect();
+        format!(
+            "data cores {cores:?} have not taken version {version} in {:?}: they go by an earlier \
+             one until they do; if they stay silent in GET /admin/cores, restart the process",
+            limits::INSTALL_TIMEOUT
+        )
     }
 
     /// Names that are new get a moment, so that the first requests find addresses. The old plan
@@ -511,7 +541,9 @@ async fn work(control: Rc<Control>) {
     loop {
         let job = control.reloads.queue.borrow_mut().pop_front();
         let Some(job) = job else { break };
-        let outcome = control.run_job(&job).await;
+        let ran = overdue::caught(control.run_job(&job)).await;
+        let outcome = ran.unwrap_or_else(|| Err(overdue::panicked()));
+        control.reloads.busy.set(false);
         *job.outcome.borrow_mut() = Some(outcome);
         control.wake();
     }
@@ -578,19 +610,15 @@ mod tests {
         assert!(!Rc::ptr_eq(&first, &third));
         let explicit = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
         assert!(!Rc::ptr_eq(&third, &explicit), "it reads also what has not changed");
-        for _ in 2..limits::RELOADS_QUEUED_MAX {
-            let text = Wanted::Text(Syntax::Toml, Rc::from("b"));
-            assert!(reloads.enqueue(text, Trigger::Admin, None).is_some());
+        let text = || Wanted::Text(Syntax::Toml, Rc::from("b"));
+        for _ in 0..limits::RELOADS_QUEUED_MAX {
+            assert!(reloads.enqueue(text(), Trigger::Admin, None).is_some());
         }
-        assert!(
-            reloads
-                .enqueue(Wanted::Text(Syntax::Toml, Rc::from("b")), Trigger::Admin, None)
-                .is_none()
-        );
-        assert!(
-            reloads.enqueue(Wanted::File, Trigger::Signal, None).is_some(),
-            "one waits already"
-        );
+        assert!(reloads.enqueue(text(), Trigger::Admin, None).is_none());
+        let last = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
+        assert!(!Rc::ptr_eq(&explicit, &last), "it comes after the texts, whose turn is first");
+        let again = reloads.enqueue(Wanted::File, Trigger::Signal, None).unwrap();
+        assert!(Rc::ptr_eq(&again, &last));
     }
 
     #[test]

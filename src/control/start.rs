@@ -16,17 +16,19 @@ use crate::control::complaint::Complaint;
 use crate::control::exporters::{self, Exporters};
 use crate::control::file_watch;
 use crate::control::generations::{self, Older};
+use crate::control::inherited::{Inherited, Predecessor};
 use crate::control::letters::{self, Letters};
 use crate::control::message::{Service, ToControl, ToShard};
 use crate::control::names::{self, Watch};
 use crate::control::notify::Notify;
 use crate::control::overrides::Overrides;
+use crate::control::passed_on::PassedOn;
 use crate::control::pid_file::PidFile;
 use crate::control::ports::{Bound, Held};
 use crate::control::registry::Registry;
 use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
-use crate::control::upgrade::{Inherited, Program, Upgrades};
+use crate::control::upgrade::{Program, Upgrades};
 use crate::control::{Control, ControlMail, Current, Run, life};
 use crate::engine::{self, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals};
 use crate::events::bus::{Bus, Kinds};
@@ -40,6 +42,7 @@ use crate::shard::counters::Counters;
 use crate::shard::mail::{Inboxes, Mail};
 use crate::shard::{self};
 use crate::telemetry::audit_log::Event;
+use crate::telemetry::stderr;
 
 /// Why the process does not start, in a sentence for its operator.
 #[derive(Debug)]
@@ -65,6 +68,9 @@ pub fn run(mut plan: Plan, source: Source, text: &str) -> Result<(), StartError>
     let open_files = engine::raise_open_files();
     engine::probe().map_err(StartError)?;
     Signals::block().map_err(|e| StartError(format!("cannot block signals: {e}")))?;
+    // The first thread, after the signals that all are to leave alone.
+    let _writing = stderr::start(engine::wall_clock)
+        .map_err(|e| StartError(format!("cannot write standard error: {e}")))?;
     let program =
         Program::current().map_err(|e| StartError(format!("cannot find its own program: {e}")))?;
     let mut inherited = Inherited::receive()?;
@@ -185,6 +191,7 @@ impl Parts {
             open_files,
             program: self.program,
             upgrades: Upgrades::default(),
+            predecessor: RefCell::new(Predecessor::default()),
             notify: Notify::from_environment(),
             blacklist: self.blacklist,
             bus: Bus::default(),
@@ -199,7 +206,9 @@ impl Parts {
             service: Cell::new(Service::Serving),
             inquiries: RefCell::default(),
             service_turn: Cell::new(0),
+            closes_at: Cell::new(None),
             drained: (0..cores).map(|_| Cell::new(false)).collect(),
+            resumed: (0..cores).map(|_| Cell::new(false)).collect(),
             installed: (0..cores).map(|_| Cell::new(0)).collect(),
             failed: RefCell::new(None),
             changed: RefCell::default(),
@@ -219,7 +228,7 @@ impl Parts {
 
 /// The control core's main task: the first generation, then signals, until the end.
 async fn supervise(parts: Parts) -> Result<Ended, StartError> {
-    let (control, First { bound, producers, spans, inherited }, mail) = parts.into_control()?;
+    let (control, First { bound, producers, spans, mut inherited }, mail) = parts.into_control()?;
     let applying = Rc::clone(&control);
     engine::on_bell(move || {
         applying.watch.collect();
@@ -244,6 +253,9 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     log::info!("corelane {} runs on {cores} cores, {clusters} clusters", env!("CARGO_PKG_VERSION"));
     let version = plan.version;
     drop(plan);
+    let passed_on = inherited.take_passed_on();
+    let listed = passed_on.as_ref().map(PassedOn::networks);
+    passed_on.into_iter().for_each(|passed| control.go_on_with(passed, &[]));
     control.audit_process(Event::ProcessStart);
     control.publish_health();
     if !control.blacklist.is_empty() {
@@ -265,13 +277,17 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
             return Ok((Run::Failed(reason), log, exporters));
         }
     };
+    control.predecessor.replace(inherited.ready());
+    if let Some(listed) = listed {
+        control.hear_the_rest(&listed).await;
+    }
+    // From now on operators speak to this process.
     control.change_ports(bound.metrics, bound.admin);
-    inherited.ready();
     control.notify.ready(version);
     engine::spawn(blacklist::expire(Rc::clone(&control)));
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
-    let outcome = life(&control, &mut signals).await;
+    let outcome = life(&control, &mut signals, &pid_file).await;
     drop(pid_file);
     control.audit_process(Event::ProcessStop);
     let (publisher, exporters) = control.totals.borrow_mut().take_writers();

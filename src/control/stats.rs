@@ -15,7 +15,7 @@ use crate::engine;
 use crate::events::publisher::PublisherHandle;
 use crate::limits;
 use crate::telemetry::metrics::{Core, Snapshot, new_histogram};
-use crate::telemetry::process_log;
+use crate::telemetry::{process_log, stderr};
 
 /// What the cores have reported, summed since the start.
 pub(crate) struct Totals {
@@ -142,6 +142,7 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
             .collect(),
         access_log_lines: written.lines,
         access_log_dropped_lines: written.dropped_lines,
+        process_log_dropped_lines: stderr::lost(),
         error_log_dropped_lines: written.error_dropped + error_log.map_or(0, process_log::lost),
         audit_log_dropped_lines: written.audit_dropped,
         trace_exported_spans: exported.taken,

@@ -12,6 +12,7 @@ use crate::telemetry::tap::{Filter, Tap};
 pub(crate) struct Tapped {
     control: Rc<Control>,
     pub(crate) id: u64,
+    pub(crate) tap: Tap,
 }
 
 impl Control {
@@ -31,7 +32,7 @@ impl Control {
         let tap = Tap::new(id, filter, count, body_bytes, &self.plan());
         let subscription = self.subscribe(Kinds::TAPPED, limits::TAP_EVENTS_MAX);
         self.to_shards(|| ToShard::Tap(Some(Box::new(tap.clone()))));
-        Some((subscription, Tapped { control: Rc::clone(self), id }))
+        Some((subscription, Tapped { control: Rc::clone(self), id, tap }))
     }
 }
 

@@ -2,7 +2,7 @@
 //! listening socket over a UNIX stream (its standard input), and waits for it to say that it
 //! serves; only then it stops accepting and drains. What the kernel has queued stays where it is,
 //! and the new process takes it. One that fails, or says nothing in time, is ended, and nothing has
-//! changed.
+//! changed. What becomes of one that serves is watched by [`super::successor`].
 
 use std::cell::{Cell, RefCell};
 use std::env;
@@ -20,13 +20,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::Control;
 use crate::control::message::ToShard;
-use crate::control::start::StartError;
-use crate::engine;
+use crate::control::passed_on::PassedOn;
+use crate::control::successor::{Started, Successor};
+use crate::engine::{self, Signals};
 use crate::limits;
 use crate::plan::ListenerKey;
 
 /// Set for a process whose standard input brings it sockets.
-const VARIABLE: &str = "CORELANE_UPGRADE";
+pub(super) const VARIABLE: &str = "CORELANE_UPGRADE";
 
 /// How this process was started, to start it again.
 #[derive(Clone, Debug)]
@@ -72,117 +73,90 @@ pub(super) struct Described {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Manifest {
+pub(super) struct Manifest {
     #[serde(default)]
-    sockets: Vec<Described>,
+    pub(super) sockets: Vec<Described>,
+    /// Another message follows: what operators have said.
+    #[serde(default)]
+    pub(super) passes_on: bool,
+}
+
+/// An upgrade that has succeeded.
+#[derive(Clone, Debug)]
+pub(crate) struct Upgraded {
+    /// Of the process that serves from now on.
+    pub(crate) pid: u32,
+    /// What an operator should know, one line each.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// What the new process says when it serves.
 #[derive(Debug, Serialize, Deserialize)]
-struct Ready {
+pub(super) struct Ready {
     /// The listeners that it has taken over.
     #[serde(default)]
-    keys: Vec<u32>,
+    pub(super) keys: Vec<u32>,
+    /// And the ports of the control core.
+    #[serde(default)]
+    pub(super) ports: Vec<Use>,
+    /// It keeps the stream open for as long as it lives, and says a byte there before it ends on
+    /// purpose. A version that knows nothing of this says nothing here.
+    #[serde(default)]
+    pub(super) is_watched: bool,
 }
-
-// --- the new process -------------------------------------------------------------------------
-
-/// Sockets from the process before this one. Empty for one that was started in the usual way.
-#[derive(Debug, Default)]
-pub(super) struct Inherited {
-    stream: Option<UnixStream>,
-    sockets: Vec<(Described, TcpListener)>,
-    taken: Vec<u32>,
-}
-
-impl Inherited {
-    pub(super) fn receive() -> Result<Inherited, StartError> {
-        if env::var_os(VARIABLE).is_none() {
-            return Ok(Inherited::default());
-        }
-        let failed = |error: &dyn std::fmt::Display| {
-            StartError::new(format!(
-                "cannot take over sockets: {error}; {VARIABLE} is set only by a running corelane \
-                 that upgrades itself"
-            ))
-        };
-        let stdin = io::stdin().as_fd().try_clone_to_owned();
-        let mut stream = UnixStream::from(stdin.map_err(|error| failed(&error))?);
-        let received = stream.set_read_timeout(Some(limits::UPGRADE_SEND_TIMEOUT)).and_then(|()| {
-            engine::receive_descriptors(
-                &mut stream,
-                limits::UPGRADE_MANIFEST_BYTES_MAX,
-                limits::UPGRADE_SOCKETS_MAX,
-            )
-        });
-        let (text, fds) = received.map_err(|error| failed(&error))?;
-        let text = String::from_utf8_lossy(&text);
-        let manifest: Manifest = toml::from_str(&text).map_err(|error| failed(&error))?;
-        if manifest.sockets.len() != fds.len() {
-            return Err(failed(&"their number is not the one announced"));
-        }
-        log::info!("takes over {} sockets", fds.len());
-        let sockets = manifest.sockets.into_iter().zip(fds.into_iter().map(TcpListener::from));
-        Ok(Inherited { stream: Some(stream), sockets: sockets.collect(), taken: Vec::new() })
-    }
-
-    /// The sockets of a listener with this name and address, and where they are bound.
-    pub(super) fn take(
-        &mut self,
-        role: Use,
-        name: &str,
-        wanted: SocketAddr,
-    ) -> Option<(SocketAddr, Vec<TcpListener>)> {
-        let same = |(described, _): &mut (Described, TcpListener)| {
-            described.role == role
-                && described.wanted == wanted
-                && (wanted.port() != 0 || described.name == name)
-        };
-        let (described, sockets): (Vec<_>, Vec<_>) = self.sockets.extract_if(.., same).unzip();
-        let first = described.first()?;
-        let bound = first.bound;
-        if role == Use::Listener {
-            self.taken.push(first.key);
-        }
-        Some((bound, sockets))
-    }
-
-    /// Tells the old process that this one serves. What it has not taken is dropped here, and
-    /// closed there.
-    pub(super) fn ready(self) {
-        let Some(mut stream) = self.stream else { return };
-        let ready = toml::to_string(&Ready { keys: self.taken });
-        let text = ready.expect("numbers have a form in TOML");
-        if let Err(error) = engine::send_descriptors(&mut stream, text.as_bytes(), &[]) {
-            log::warn!("the process before this one does not hear that this one serves: {error}");
-        }
-    }
-}
-
-// --- the old process -------------------------------------------------------------------------
 
 /// One at a time, and once it has succeeded none.
 #[derive(Debug, Default)]
 pub(super) struct Upgrades {
-    pub(super) lent: RefCell<Vec<(ListenerKey, TcpListener)>>,
+    pub(super) lent: RefCell<Lent>,
+    /// A listener for each socket of it that a core has closed, while this process drains.
+    pub(super) left: RefCell<Vec<ListenerKey>>,
     state: RefCell<State>,
     /// To the process that is being started.
     stream: RefCell<Option<UnixStream>>,
     given_up: Cell<bool>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What the cores have lent for an upgrade.
+#[derive(Debug, Default)]
+pub(super) struct Lent {
+    round: u64,
+    sockets: Vec<(ListenerKey, TcpListener)>,
+}
+
+impl Lent {
+    /// Nothing yet, for the next upgrade. Its number.
+    fn begin(&mut self) -> u64 {
+        *self = Lent { round: self.round + 1, sockets: Vec::new() };
+        self.round
+    }
+
+    /// What came, for an upgrade that has what it needs, or waits no longer.
+    fn end(&mut self) -> Vec<(ListenerKey, TcpListener)> {
+        self.round += 1;
+        std::mem::take(&mut self.sockets)
+    }
+
+    /// What comes late, for an upgrade that is over, is closed.
+    pub(super) fn add(&mut self, round: u64, sockets: Vec<(ListenerKey, TcpListener)>) {
+        if round == self.round {
+            self.sockets.extend(sockets);
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
 enum State {
     #[default]
     Idle,
     Running,
-    /// The new process serves; these listeners are its own now.
-    HandedOver(Vec<ListenerKey>),
+    /// The new process serves.
+    HandedOver(Rc<Successor>),
 }
 
 impl Upgrades {
     pub(super) fn is_running(&self) -> bool {
-        *self.state.borrow() == State::Running
+        matches!(*self.state.borrow(), State::Running)
     }
 
     fn given_up(&self) -> bool {
@@ -197,12 +171,22 @@ impl Upgrades {
         }
     }
 
-    /// The listeners that another process has taken over.
-    pub(super) fn handed_over(&self) -> Option<Vec<ListenerKey>> {
+    /// The process that has taken over.
+    pub(super) fn successor(&self) -> Option<Rc<Successor>> {
         match &*self.state.borrow() {
             State::Idle | State::Running => None,
-            State::HandedOver(keys) => Some(keys.clone()),
+            State::HandedOver(successor) => Some(Rc::clone(successor)),
         }
+    }
+
+    /// The listeners that another process has taken over.
+    pub(super) fn handed_over(&self) -> Option<Vec<ListenerKey>> {
+        self.successor().map(|successor| successor.keys.clone())
+    }
+
+    /// Whoever had taken over is gone.
+    pub(super) fn begin_again(&self) {
+        self.state.replace(State::Idle);
     }
 }
 
@@ -215,16 +199,22 @@ impl Control {
         }
     }
 
-    /// Starts the program anew. `Ok`: the id of the process that serves from now on, while this one
-    /// drains. `Err`: why everything is as it was.
-    pub(crate) async fn upgrade(self: &Rc<Self>) -> Result<u32, String> {
+    /// The process that serves in the place of this one.
+    pub(crate) fn handed_over_to(&self) -> Option<u32> {
+        self.upgrades.successor().map(|successor| successor.pid)
+    }
+
+    /// Starts the program anew. `Ok`: it serves, while this process drains. `Err`: why everything
+    /// is as it was.
+    pub(crate) async fn upgrade(self: &Rc<Self>) -> Result<Upgraded, String> {
         if self.draining.get() {
             return Err("this process is draining".to_owned());
         }
-        if *self.upgrades.state.borrow() != State::Idle {
+        if !matches!(*self.upgrades.state.borrow(), State::Idle) {
             return Err("an upgrade is running already".to_owned());
         }
         self.upgrades.state.replace(State::Running);
+        let warnings = self.lost_by_upgrade().await;
         let outcome = self.hand_over().await;
         self.upgrades.stream.take();
         let given_up = self.upgrades.given_up();
@@ -233,10 +223,15 @@ impl Control {
             false => reason,
         });
         let (state, result) = match outcome {
-            Ok((pid, keys)) => {
+            Ok(started) => {
+                let successor = self.watch_successor(started);
+                let pid = successor.pid;
                 log::info!("process {pid} serves from now on, this one drains");
+                warnings.iter().for_each(|warning| log::warn!("{warning}"));
                 self.notify.handed_over(pid);
-                (State::HandedOver(keys), Ok(pid))
+                // One before this could take sockets again that are a third's by now.
+                self.predecessor.borrow_mut().settled();
+                (State::HandedOver(successor), Ok(Upgraded { pid, warnings }))
             }
             Err(reason) => {
                 log::error!("the upgrade has failed, this process goes on: {reason}");
@@ -254,10 +249,13 @@ impl Control {
         self.upgrades.give_up();
         self.wake();
         self.until(limits::INSTALL_TIMEOUT, |control| !control.upgrades.is_running()).await;
-        self.upgrades.handed_over().unwrap_or_default()
+        let successor = self.upgrades.successor();
+        // This process is to end, whatever becomes of the other one.
+        successor.iter().for_each(|successor| successor.let_go());
+        successor.map(|successor| successor.keys.clone()).unwrap_or_default()
     }
 
-    async fn hand_over(self: &Rc<Self>) -> Result<(u32, Vec<ListenerKey>), String> {
+    async fn hand_over(self: &Rc<Self>) -> Result<Started, String> {
         // It may bind and close listeners. Those to come wait for this upgrade.
         let settled = |control: &Control| !control.reloads.is_busy() || control.upgrades.given_up();
         if !self.until(limits::UPGRADE_READY_TIMEOUT, settled).await {
@@ -271,21 +269,23 @@ impl Control {
             return Err("it was given up".to_owned());
         }
         let program = self.program.clone();
-        let work = move || hand_over(&program, &sockets, ours, theirs);
+        let passed_on = self.to_pass_on();
+        let work = move || hand_over(&program, sockets, &passed_on, ours, theirs);
         let started = self.watch.pool().run(work).await;
         started.unwrap_or_else(|| Err("handing over has panicked".to_owned()))
     }
 
     /// A duplicate of every listening socket of the process.
     async fn all_sockets(&self) -> Result<Vec<(Described, TcpListener)>, String> {
-        self.upgrades.lent.borrow_mut().clear();
-        self.to_shards(|| ToShard::LendSockets);
+        let round = self.upgrades.lent.borrow_mut().begin();
+        self.to_shards(|| ToShard::LendSockets(round));
         let wanted = self.held.borrow().listening_sockets();
-        let all = |control: &Control| control.upgrades.lent.borrow().len() >= wanted;
-        if !self.until(limits::INSTALL_TIMEOUT, all).await {
+        let all = |control: &Control| control.upgrades.lent.borrow().sockets.len() >= wanted;
+        let have_all = self.until(limits::INSTALL_TIMEOUT, all).await;
+        let lent = self.upgrades.lent.borrow_mut().end();
+        if !have_all {
             return Err("a data core does not lend its sockets".to_owned());
         }
-        let lent = self.upgrades.lent.take();
         let held = self.held.borrow();
         let known = |(key, socket)| Some((held.describe(key)?, socket));
         let mut sockets: Vec<_> = lent.into_iter().filter_map(known).collect();
@@ -297,18 +297,25 @@ impl Control {
 /// Blocks until the new process serves, or has failed.
 fn hand_over(
     program: &Program,
-    sockets: &[(Described, TcpListener)],
+    sockets: Vec<(Described, TcpListener)>,
+    passed_on: &PassedOn,
     mut ours: UnixStream,
     theirs: UnixStream,
-) -> Result<(u32, Vec<ListenerKey>), String> {
-    let mut child = Command::new(&program.path)
+) -> Result<Started, String> {
+    let mut command = Command::new(&program.path);
+    Signals::unblock_in(&mut command);
+    let mut child = command
         .args(&program.arguments)
         .env(VARIABLE, "1")
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .spawn()
         .map_err(|error| format!("cannot start {}: {error}", program.path.display()))?;
-    match serves(&mut ours, sockets) {
-        Ok(keys) => Ok((child.id(), keys)),
+    drop(command); // and with it our handle on the child's end of the stream
+    match serves(&mut ours, &sockets, passed_on) {
+        Ok(Ready { keys, ports, is_watched }) => {
+            let keys = keys.into_iter().map(ListenerKey).collect();
+            Ok(Started { child, stream: ours, keys, ports, is_watched, sockets })
+        }
         Err(error) => Err(ended(&mut child, &error)),
     }
 }
@@ -316,17 +323,19 @@ fn hand_over(
 fn serves(
     stream: &mut UnixStream,
     sockets: &[(Described, TcpListener)],
-) -> io::Result<Vec<ListenerKey>> {
+    passed_on: &PassedOn,
+) -> io::Result<Ready> {
     stream.set_write_timeout(Some(limits::UPGRADE_SEND_TIMEOUT))?;
     stream.set_read_timeout(Some(limits::UPGRADE_READY_TIMEOUT))?;
     let described = sockets.iter().map(|(described, _)| described.clone()).collect();
-    let manifest = toml::to_string(&Manifest { sockets: described }).map_err(io::Error::other)?;
+    let manifest = Manifest { sockets: described, passes_on: true };
+    let manifest = toml::to_string(&manifest).map_err(io::Error::other)?;
     let fds: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
     engine::send_descriptors(stream, manifest.as_bytes(), &fds)?;
+    passed_on.send(stream)?;
     let most = limits::UPGRADE_MANIFEST_BYTES_MAX;
     let (text, _) = engine::receive_descriptors(stream, most, 0)?;
-    let ready: Ready = toml::from_str(&String::from_utf8_lossy(&text)).map_err(io::Error::other)?;
-    Ok(ready.keys.into_iter().map(ListenerKey).collect())
+    toml::from_str(&String::from_utf8_lossy(&text)).map_err(io::Error::other)
 }
 
 /// Ends a new process that does not serve, and says what is known of it.
@@ -351,7 +360,7 @@ fn killed(child: &mut Child, why: &str) -> String {
 }
 
 /// `None`: it goes on running.
-fn end_of(child: &mut Child) -> Option<ExitStatus> {
+pub(super) fn end_of(child: &mut Child) -> Option<ExitStatus> {
     let end = engine::precise_now() + limits::UPGRADE_END_GRACE;
     loop {
         if let Some(status) = child.try_wait().ok().flatten() {
@@ -361,5 +370,28 @@ fn end_of(child: &mut Child) -> Option<ExitStatus> {
             return None;
         }
         thread::sleep(limits::CORE_STOP_LOOK_INTERVAL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_that_are_lent_too_late_are_not_those_of_the_next_upgrade() {
+        let socket = |key| {
+            let socket = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+            vec![(ListenerKey(key), socket)]
+        };
+        let mut lent = Lent::default();
+        let first = lent.begin();
+        assert!(lent.end().is_empty());
+        lent.add(first, socket(1));
+        assert!(lent.sockets.is_empty(), "held, it would keep a queue open");
+        let second = lent.begin();
+        lent.add(first, socket(1));
+        lent.add(second, socket(2));
+        let keys: Vec<ListenerKey> = lent.end().iter().map(|(key, _)| *key).collect();
+        assert_eq!(keys, [ListenerKey(2)]);
     }
 }

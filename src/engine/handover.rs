@@ -65,9 +65,8 @@ const CONTROL_BYTES: usize =
     unsafe { libc::CMSG_SPACE((limits::DESCRIPTORS_PER_MESSAGE * size_of::<RawFd>()) as u32) }
             as usize;
 
-fn send_batch(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let bytes = size_of_val(&raw[..]);
+/// Calls `with` a message of one byte that has room for a batch of descriptors.
+fn with_message<T>(with: impl FnOnce(&mut libc::msghdr) -> T) -> T {
     let mut control = Control([0; CONTROL_BYTES]);
     let mut byte = 0_u8;
     let mut data = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
@@ -76,40 +75,46 @@ fn send_batch(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     message.msg_iov = &raw mut data;
     message.msg_iovlen = 1;
     message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = CONTROL_BYTES;
+    with(&mut message)
+}
+
+fn send_batch(stream: &UnixStream, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let bytes = size_of_val(&raw[..]);
     // SAFETY: the control buffer has room for a header and `DESCRIPTORS_PER_MESSAGE` descriptors,
     // and a batch has no more; all of it outlives the call.
-    let sent = unsafe {
+    let sent = with_message(|message| unsafe {
         message.msg_controllen = libc::CMSG_SPACE(bytes as u32) as usize;
-        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        let header = libc::CMSG_FIRSTHDR(&raw const *message);
         (*header).cmsg_level = libc::SOL_SOCKET;
         (*header).cmsg_type = libc::SCM_RIGHTS;
         (*header).cmsg_len = libc::CMSG_LEN(bytes as u32) as usize;
         std::ptr::copy_nonoverlapping(raw.as_ptr().cast(), libc::CMSG_DATA(header), bytes);
-        libc::sendmsg(stream.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL)
-    };
+        libc::sendmsg(stream.as_raw_fd(), &raw const *message, libc::MSG_NOSIGNAL)
+    });
     check(sent).map(drop)
 }
 
 fn receive_batch(stream: &UnixStream, into: &mut Vec<OwnedFd>) -> io::Result<()> {
-    let mut control = Control([0; CONTROL_BYTES]);
-    let mut byte = 0_u8;
-    let mut data = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
-    // SAFETY: as in `send_batch`.
-    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &raw mut data;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = CONTROL_BYTES;
+    with_message(|message| receive_into(stream, message, into))
+}
+
+fn receive_into(
+    stream: &UnixStream,
+    message: &mut libc::msghdr,
+    into: &mut Vec<OwnedFd>,
+) -> io::Result<()> {
     // SAFETY: the kernel writes one byte and at most `msg_controllen` bytes of control messages,
     // whose headers are then walked by the macros made for it. Received descriptors are new and
     // nobody else's.
     unsafe {
         let flags = libc::MSG_CMSG_CLOEXEC;
-        let received = libc::recvmsg(stream.as_raw_fd(), &raw mut message, flags);
+        let received = libc::recvmsg(stream.as_raw_fd(), &raw mut *message, flags);
         if check(received)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        let mut header = libc::CMSG_FIRSTHDR(&raw const *message);
         while !header.is_null() {
             if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
                 let bytes = (*header).cmsg_len - libc::CMSG_LEN(0) as usize;
@@ -118,7 +123,7 @@ fn receive_batch(stream: &UnixStream, into: &mut Vec<OwnedFd>) -> io::Result<()>
                     into.push(OwnedFd::from_raw_fd(place.read_unaligned()));
                 }
             }
-            header = libc::CMSG_NXTHDR(&raw const message, header);
+            header = libc::CMSG_NXTHDR(&raw const *message, header);
         }
     }
     if message.msg_flags & libc::MSG_CTRUNC != 0 {

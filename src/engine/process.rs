@@ -4,6 +4,8 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::engine::io::Descriptor;
@@ -141,6 +143,23 @@ impl Signals {
         let result =
             unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
         if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+    }
+
+    /// For a program that is started: what is blocked here, and what it would inherit, is not
+    /// blocked there.
+    pub fn unblock_in(command: &mut Command) {
+        let unblock = || {
+            let mut none = MaybeUninit::<libc::sigset_t>::uninit();
+            // SAFETY: sigemptyset initialises the local; the old mask is not asked for.
+            let result = unsafe {
+                libc::sigemptyset(none.as_mut_ptr());
+                libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+            };
+            if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(result)) }
+        };
+        // SAFETY: between fork and exec it calls only what is async-signal-safe
+        // (signal-safety(7)), and allocates nothing.
+        unsafe { command.pre_exec(unblock) };
     }
 
     pub fn open() -> io::Result<Signals> {

@@ -74,6 +74,10 @@ impl Counter {
 pub struct Level(AtomicI64);
 
 impl Level {
+    pub const fn new() -> Level {
+        Level(AtomicI64::new(0))
+    }
+
     pub fn add(&self, amount: i64) -> i64 {
         self.0.fetch_add(amount, Ordering::SeqCst) + amount
     }

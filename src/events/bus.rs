@@ -67,8 +67,41 @@ impl Kinds {
         Kinds(self.0 | other.0)
     }
 
+    /// What is in both.
+    #[must_use]
+    pub fn common(self, other: Kinds) -> Kinds {
+        Kinds(self.0 & other.0)
+    }
+
     pub fn has(self, other: Kinds) -> bool {
         self.0 & other.0 != 0
+    }
+}
+
+/// How many events of each kind never came to the bus.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lost([u64; 7]);
+
+impl Lost {
+    pub fn add(&mut self, kind: Kinds) {
+        self.0[kind.0.trailing_zeros() as usize] += 1;
+    }
+
+    pub fn and(&mut self, other: &Lost) {
+        self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
+    }
+
+    /// Of all of these.
+    pub fn of(&self, kinds: Kinds) -> u64 {
+        let counts = self.0.iter().enumerate();
+        counts.filter(|(bit, _)| kinds.0 >> bit & 1 == 1).map(|(_, count)| count).sum()
+    }
+
+    /// Forgets all others.
+    pub fn keep(&mut self, kinds: Kinds) {
+        for (bit, count) in self.0.iter_mut().enumerate() {
+            *count *= u64::from(kinds.0 >> bit & 1);
+        }
     }
 }
 
@@ -145,7 +178,7 @@ pub struct Reload {
 pub struct Health {
     #[serde(serialize_with = "instant")]
     pub timestamp: SystemTime,
-    /// `process`, or the name of a cluster.
+    /// `process`, the name of a host that endpoints have, or a cluster and one of its endpoints.
     pub subject: String,
     pub state: String,
     pub reason: String,
@@ -284,10 +317,10 @@ impl Bus {
         }
     }
 
-    /// Events that a core could not keep.
-    pub fn note_lost(&self, count: u64) {
+    /// Events that a core could not keep: told to those who wanted them.
+    pub fn note_lost(&self, lost: &Lost) {
         for inbox in self.subscribers.borrow().iter() {
-            inbox.lost.set(inbox.lost.get() + count);
+            inbox.lost.set(inbox.lost.get() + lost.of(inbox.kinds));
         }
     }
 
@@ -385,6 +418,20 @@ mod tests {
         assert!(matches!(next(&slow), Some(Received::Lost(3))));
         assert_eq!((version(next(&slow)), version(next(&slow))), (Some(1), Some(2)));
         assert!((1..=5).all(|expected| version(next(&quick)) == Some(expected)));
+    }
+
+    #[test]
+    fn what_a_core_has_lost_is_told_to_those_who_wanted_it() {
+        let bus = Bus::default();
+        let (reloads, audit) = (bus.subscribe(Kinds::RELOAD, 2), bus.subscribe(Kinds::AUDIT, 2));
+        let mut lost = Lost::default();
+        lost.add(Kinds::RELOAD);
+        lost.and(&lost.clone());
+        bus.note_lost(&lost);
+        assert!(matches!(next(&reloads), Some(Received::Lost(2))));
+        assert!(next(&audit).is_none());
+        lost.keep(Kinds::AUDIT);
+        assert_eq!(lost, Lost::default());
     }
 
     #[test]

@@ -54,18 +54,52 @@ pub(super) fn put_aside_once(
 
 /// Puts the file aside. Its new name.
 fn put_aside(path: &Path, at: SystemTime) -> io::Result<PathBuf> {
-    let mut name = stamp(at);
-    let mut aside = with_suffix(path, &name);
-    // Twice within a millisecond, or a clock that was set back.
-    for number in 1.. {
-        if !aside.exists() && !with_suffix(&aside, GZIP).exists() {
-            break;
+    // Twice within a millisecond, or a clock that was set back: the newest file must not look like
+    // the oldest, which is deleted first.
+    let now = (stamp(at), 0);
+    let newest = backups(path)?.pop().map(|newest| age(path, &newest));
+    let (stamp, first) = match newest {
+        Some((stamp, number)) if (&stamp, number) >= (&now.0, now.1) => (stamp, number + 1),
+        Some(_) | None => now,
+    };
+    for number in first.. {
+        let name = if number == 0 { stamp.clone() } else { format!("{stamp}-{number}") };
+        let aside = with_suffix(path, &name);
+        if with_suffix(&aside, GZIP).exists() {
+            continue;
         }
-        name = format!("{}-{number}", stamp(at));
-        aside = with_suffix(path, &name);
+        match rename_new(path, &aside) {
+            Ok(()) => return Ok(aside),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
     }
-    fs::rename(path, &aside)?;
-    Ok(aside)
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+/// Never over a file that is there, whoever has put it there meanwhile: another process may rotate
+/// the same log.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let Err(error) = fs::hard_link(from, to) else { return fs::remove_file(from) };
+    if to.exists() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    if error.kind() == io::ErrorKind::NotFound {
+        return Err(error);
+    }
+    // A file system without links, or a file that may not be linked.
+    fs::rename(from, to)
+}
+
+/// When a file was put aside, by its name, and the how-manieth of that moment it was.
+fn age(log: &Path, aside: &Path) -> (String, u32) {
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let (log, aside) = (name(log), name(aside));
+    let rest = aside.get(log.len() + 1..).unwrap_or_default();
+    let rest = rest.strip_suffix(".gz").unwrap_or(rest);
+    let (stamp, number) = rest.split_at_checked(STAMP_BYTES).unwrap_or((rest, ""));
+    let number = number.strip_prefix('-').and_then(|number| number.parse().ok());
+    (stamp.to_owned(), number.unwrap_or(0))
 }
 
 /// `20261121T135300.123Z`
@@ -102,12 +136,7 @@ fn backups(path: &Path) -> io::Result<Vec<PathBuf>> {
             found.push(entry.path());
         }
     }
-    // `-1` of the same millisecond sorts behind it, whether compressed or not.
-    found.sort_by_key(
-        |path| {
-            if is_compressed(path) { path.with_extension("") } else { path.clone() }
-        },
-    );
+    found.sort_by_cached_key(|aside| age(path, aside));
     Ok(found)
 }
 
@@ -338,6 +367,41 @@ mod tests {
         let expected = [stamp.to_owned(), format!("{stamp}-1"), format!("{stamp}-2")];
         assert_eq!(names(&folder), expected);
         assert_eq!(backups(&folder.log()).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_no_file_older_than_those_before_it() {
+        let folder = Folder::new("set-back");
+        for (text, second) in ["a", "b", "c", "d"].iter().zip([100, 40, 40, 101]) {
+            fs::write(folder.log(), text).unwrap();
+            put_aside(&folder.log(), at(second)).unwrap();
+        }
+        // More of one moment than one digit counts.
+        for _ in 0..12 {
+            fs::write(folder.log(), "e").unwrap();
+            put_aside(&folder.log(), at(3)).unwrap();
+        }
+        fs::write(folder.log(), "last").unwrap();
+        put_aside(&folder.log(), at(4)).unwrap();
+        let texts = || backups(&folder.log()).unwrap().iter().map(fs::read_to_string).collect();
+        let texts: Result<Vec<String>, _> = texts();
+        let texts = texts.unwrap();
+        assert_eq!((texts[..4].concat(), texts.len()), ("abcd".to_owned(), 17));
+        assert_eq!(texts[16], "last");
+        keep(&folder.log(), rotate(1, false)).unwrap();
+        assert_eq!(fs::read_to_string(&backups(&folder.log()).unwrap()[0]).unwrap(), "last");
+    }
+
+    #[test]
+    fn a_file_is_never_renamed_over_another() {
+        let folder = Folder::new("over");
+        let other = folder.0.join("other");
+        fs::write(folder.log(), "new").unwrap();
+        fs::write(&other, "old").unwrap();
+        let error = rename_new(&folder.log(), &other).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(other).unwrap(), "old");
+        assert_eq!(fs::read_to_string(folder.log()).unwrap(), "new");
     }
 
     #[test]

@@ -151,7 +151,7 @@ pub(crate) async fn refuse(
     exchange.head.keep = Keep::Close;
     exchange.head.method = Method::Other; // whatever it was meant to be
     shard.new_request_id(&mut exchange.request_id);
-    exchange.client_address = client.origin.peer.ip();
+    exchange.client_address = client.origin.peer.ip().to_canonical();
     fail(shard, client, exchange, failure).await;
     exchange.record(Some(failure));
     shard.log.room(shard).await;

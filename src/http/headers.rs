@@ -115,6 +115,22 @@ impl HeaderId {
         )
     }
 
+    /// Says which trace the message belongs to.
+    pub fn is_of_a_trace(self) -> bool {
+        matches!(
+            self,
+            HeaderId::B3
+                | HeaderId::Traceparent
+                | HeaderId::Tracestate
+                | HeaderId::UberTraceId
+                | HeaderId::XB3Flags
+                | HeaderId::XB3ParentSpanId
+                | HeaderId::XB3Sampled
+                | HeaderId::XB3SpanId
+                | HeaderId::XB3TraceId
+        )
+    }
+
     /// Frames the message or says who it is from. A peer may neither strip such a line with a
     /// `Connection` option nor smuggle a second spelling of it past us (`x_forwarded_for`).
     pub fn is_guarded(self) -> bool {

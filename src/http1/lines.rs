@@ -248,7 +248,8 @@ fn stands_for_guarded(name: &[u8]) -> bool {
         *to = if *from == b'_' { b'-' } else { *from };
     }
     let id = HeaderId::of(dashed);
-    id.is_guarded() || id.is_hop_by_hop()
+    // Of a trace, too: else it would stand beside the one that we write.
+    id.is_guarded() || id.is_hop_by_hop() || id.is_of_a_trace()
 }
 
 /// What the `Connection` lines say, and which lines they name: those are not forwarded

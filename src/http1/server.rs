@@ -99,7 +99,11 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
         }
         match read_head(shard, client, &mut exchange, before).await {
             Arrival::Head => before = Before::Something,
-            Arrival::Quiet if client.origin.ends_idle(shard) => return Pause::Over,
+            Arrival::Quiet if client.origin.ends_idle(shard) => {
+                // Its next request may be on its way: closing would answer that with a reset.
+                linger(&client.socket).await;
+                return Pause::Over;
+            }
             Arrival::Quiet => return Pause::Quiet,
             Arrival::Gone => return Pause::Over,
             Arrival::Refused(failure) => {

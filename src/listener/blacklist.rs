@@ -43,6 +43,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Blacklist {
     entries: BTreeMap<Key, Entry>,
+    /// When entries run out, and how many do then: nobody looks through all of them for it.
+    ends: BTreeMap<u64, usize>,
 }
 
 /// The first address of the network, IPv4 mapped into IPv6, and its length there: in this order a
@@ -63,8 +65,23 @@ impl Blacklist {
             None if self.entries.len() >= limits::BLACKLIST_ENTRIES_MAX => return Err(Full),
             None => {}
         }
-        let replaced = self.entries.insert(key, entry.clone()).is_some();
-        Ok((entry, replaced))
+        if let Some(until) = entry.until {
+            *self.ends.entry(until).or_default() += 1;
+        }
+        let before = self.entries.insert(key, entry.clone());
+        before.iter().for_each(|before| self.ends_no_more(before));
+        Ok((entry, before.is_some()))
+    }
+
+    /// An entry as it is, its hits included, in the place of the one for the same network.
+    pub(crate) fn put(&mut self, entry: Entry) -> Result<(), Full> {
+        self.entries.remove(&key(entry.network));
+        self.add(entry).map(|_| ())
+    }
+
+    /// True: nothing was listed for its network, and now it is.
+    pub(crate) fn add_new(&mut self, entry: Entry) -> bool {
+        !self.entries.contains_key(&key(entry.network)) && self.add(entry).is_ok()
     }
 
     /// The entry that this address is turned away for.
@@ -77,12 +94,25 @@ impl Blacklist {
 
     /// The entry of exactly this network.
     pub(crate) fn remove(&mut self, network: Network) -> Option<Entry> {
-        self.entries.remove(&key(network))
+        let entry = self.entries.remove(&key(network))?;
+        self.ends_no_more(&entry);
+        Some(entry)
+    }
+
+    fn ends_no_more(&mut self, entry: &Entry) {
+        let Some(until) = entry.until else { return };
+        if let Some(count) = self.ends.get_mut(&until) {
+            *count -= 1;
+            if *count == 0 {
+                self.ends.remove(&until);
+            }
+        }
     }
 
     pub(crate) fn clear(&mut self) -> usize {
         let count = self.entries.len();
         self.entries.clear();
+        self.ends.clear();
         count
     }
 
@@ -91,14 +121,14 @@ impl Blacklist {
         let now = seconds(now);
         let over = |entry: &&Entry| entry.until.is_some_and(|until| until <= now);
         let gone: Vec<Entry> = self.entries.values().filter(over).cloned().collect();
-        gone.iter().for_each(|entry| drop(self.entries.remove(&key(entry.network))));
+        gone.iter().for_each(|entry| drop(self.remove(entry.network)));
         gone
     }
 
     /// When the next entry runs out.
     pub(crate) fn next_expiry(&self) -> Option<SystemTime> {
-        let next = self.entries.values().filter_map(|entry| entry.until).min()?;
-        UNIX_EPOCH.checked_add(Duration::from_secs(next))
+        let (next, _) = self.ends.first_key_value()?;
+        UNIX_EPOCH.checked_add(Duration::from_secs(*next))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
@@ -109,7 +139,7 @@ impl Blacklist {
         self.entries.len()
     }
 
-    /// Counts hits that a core reports for a network; false when it is no longer listed.
+    /// Counts hits that a core reports for a network; `None`: it is no longer listed.
     pub(crate) fn note_hits(&mut self, network: Network, hits: u64) -> Option<&Entry> {
         let entry = self.entries.get_mut(&key(network))?;
         entry.hits += hits;

@@ -1,13 +1,15 @@
 //! The client connections of one core: who they are and what they do, for whoever asks. A few plain
-//! stores per request; a table that grows with the connections and is used again.
+//! stores per request; a table that grows and shrinks with the connections.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
 use crate::engine;
+use crate::limits;
 use crate::plan::ListenerKey;
 use crate::shard::doors::Door;
 use crate::shard::{Origin, Shard};
@@ -36,7 +38,10 @@ pub(crate) struct Connections(RefCell<Table>);
 #[derive(Debug, Default)]
 struct Table {
     seats: Vec<Option<Connection>>,
-    free: Vec<u32>,
+    /// The lowest is taken first, so that the end of the table empties. Those beyond it are stale.
+    free: BinaryHeap<Reverse<u32>>,
+    /// How many each listener has that has any.
+    open: Vec<(ListenerKey, u64)>,
 }
 
 /// Dropped when the connection ends.
@@ -71,18 +76,35 @@ impl Connections {
             received: 0,
             sent: 0,
         };
-        if let Some(free) = table.free.pop() {
-            table.seats[free as usize] = Some(connection);
+        match table.open.iter_mut().find(|(known, _)| *known == listener) {
+            Some((_, count)) => *count += 1,
+            None => table.open.push((listener, 1)),
+        }
+        if let Some(Reverse(free)) = table.free.pop()
+            && let Some(seat) = table.seats.get_mut(free as usize)
+        {
+            *seat = Some(connection);
             return Seat(free);
         }
+        // The lowest is beyond the end, and so are all others.
+        table.free.clear();
         table.seats.push(Some(connection));
         Seat(table.seats.len() as u32 - 1)
     }
 
     fn leave(&self, Seat(seat): Seat) {
         let mut table = self.0.borrow_mut();
-        table.seats[seat as usize] = None;
-        table.free.push(seat);
+        let gone = table.seats[seat as usize].take();
+        table.free.push(Reverse(seat));
+        table.shrink();
+        let Some(Connection { listener, .. }) = gone else { return };
+        let counted = table.open.iter().position(|(known, _)| *known == listener);
+        if let Some(index) = counted {
+            table.open[index].1 -= 1;
+            if table.open[index].1 == 0 {
+                table.open.swap_remove(index);
+            }
+        }
     }
 
     /// A request's head has come.
@@ -107,15 +129,25 @@ impl Connections {
     /// Some of them, and how many each listener has that has any.
     pub(crate) fn list(&self, most: usize) -> (Vec<Connection>, Vec<(ListenerKey, u64)>) {
         let table = self.0.borrow();
-        let mut open: BTreeMap<ListenerKey, u64> = BTreeMap::new();
-        let mut list = Vec::new();
-        for connection in table.seats.iter().flatten() {
-            *open.entry(connection.listener).or_default() += 1;
-            if list.len() < most {
-                list.push(*connection);
-            }
+        let list = table.seats.iter().flatten().take(most).copied().collect();
+        (list, table.open.clone())
+    }
+}
+
+impl Table {
+    /// After a crowd, whoever asks for a list walks over few empty seats, and memory goes back.
+    fn shrink(&mut self) {
+        while matches!(self.seats.last(), Some(None)) {
+            self.seats.pop();
         }
-        (list, open.into_iter().collect())
+        let room = limits::CONNECTION_SEATS_KEPT.max(4 * self.seats.len());
+        if self.seats.capacity() > room {
+            let few = room / 2;
+            self.seats.shrink_to(few);
+            let (seats, free) = (self.seats.len(), &mut self.free);
+            free.retain(|Reverse(seat)| (*seat as usize) < seats);
+            free.shrink_to(few);
+        }
     }
 }
 
@@ -139,5 +171,23 @@ mod tests {
         assert_eq!(connections.list(1).0.len(), 1);
         connections.leave(second);
         assert_eq!(connections.list(10).1, [(ListenerKey(1), 1)]);
+    }
+
+    #[test]
+    fn a_crowd_that_has_gone_leaves_no_empty_seats_behind() {
+        let connections = Connections::default();
+        let (peer, now) = (SocketAddr::from(([127, 0, 0, 1], 9)), Instant::now());
+        let enter = || connections.enter(ListenerKey(0), peer, now);
+        let crowd: Vec<Seat> = (0..10_000).map(|_| enter()).collect();
+        let stays = crowd[7];
+        crowd.iter().filter(|seat| **seat != stays).for_each(|seat| connections.leave(*seat));
+        assert_eq!(connections.0.borrow().seats.len(), 8);
+        assert!(connections.0.borrow().seats.capacity() <= limits::CONNECTION_SEATS_KEPT);
+        // Each seat is given once.
+        let seats: Vec<u32> = (0..20).map(|_| enter().0).collect();
+        let expected: Vec<u32> = (0..7).chain(8..21).collect();
+        assert_eq!(seats, expected);
+        assert_eq!(connections.list(100).0.len(), 21);
+        assert_eq!(connections.list(0).1, [(ListenerKey(0), 21)]);
     }
 }

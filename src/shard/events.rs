@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::control::message::ToControl;
 use crate::engine;
-use crate::events::bus::{Connection, ConnectionState, Event, Kinds};
+use crate::events::bus::{Connection, ConnectionState, Event, Kinds, Lost};
 use crate::limits;
 use crate::shard::mail::Mail;
 use crate::shard::{Origin, Shard};
@@ -14,7 +14,7 @@ use crate::shard::{Origin, Shard};
 pub(crate) struct Events {
     wanted: Cell<Kinds>,
     batch: RefCell<Vec<Event>>,
-    lost: Cell<u64>,
+    lost: RefCell<Lost>,
 }
 
 /// A connection whose opening was told: so is its end.
@@ -36,10 +36,13 @@ impl Opened {
     fn tell(&self, state: ConnectionState) {
         let Opened { shard, origin } = self;
         shard.stir();
+        // As it is called now.
+        let generation = shard.generations.newest();
+        let newest = generation.as_ref().and_then(|newest| newest.listener(origin.door.key));
         let event = Event::Connection(Connection {
             timestamp: engine::wall_clock(),
             core: shard.mail.core(),
-            listener: origin.door.name.clone(),
+            listener: newest.map_or(&origin.door.name, |listener| &listener.name).clone(),
             peer: origin.peer,
             state,
         });
@@ -55,13 +58,19 @@ impl Drop for Opened {
 
 impl Default for Events {
     fn default() -> Events {
-        Events { wanted: Cell::new(Kinds::NONE), batch: RefCell::default(), lost: Cell::new(0) }
+        Events {
+            wanted: Cell::new(Kinds::NONE),
+            batch: RefCell::default(),
+            lost: RefCell::default(),
+        }
     }
 }
 
 impl Events {
     pub(crate) fn want(&self, kinds: Kinds) {
-        self.wanted.set(kinds);
+        // What was lost before somebody wanted it is nothing to tell them.
+        let before = self.wanted.replace(kinds);
+        self.lost.borrow_mut().keep(before.common(kinds));
     }
 
     pub(crate) fn wants(&self, kinds: Kinds) -> bool {
@@ -83,10 +92,11 @@ impl Events {
             return;
         }
         let events = self.batch.take();
-        let count = events.len() as u64;
         let lost = self.lost.take();
+        let mut with_these = lost.clone();
+        events.iter().for_each(|event| with_these.add(event.kind()));
         if !mail.offer_to_control(ToControl::Events { events, lost }) {
-            self.lost.set(lost + count);
+            *self.lost.borrow_mut() = with_these;
         }
     }
 }

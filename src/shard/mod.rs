@@ -14,8 +14,10 @@ mod spans;
 pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::control::message::{
     Findings, Install, Question, Service, ShardState, ToControl, ToShard,
@@ -24,7 +26,7 @@ use crate::engine::{self, Level, Shared};
 use crate::limits;
 use crate::listener;
 use crate::listener::blacklist::Guard;
-use crate::plan::OnFull;
+use crate::plan::{ListenerKey, OnFull};
 use crate::shard::connections::{Connections, Seat};
 use crate::shard::counters::Counters;
 use crate::shard::doors::{Door, Doors, Wanted};
@@ -145,6 +147,7 @@ impl Shard {
             | ToShard::WantEvents(_)
             | ToShard::Tap(_)
             | ToShard::Drain { .. }
+            | ToShard::TakeAgain(_)
             | ToShard::Stop => self.follow(letter),
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
             // The plan brings the newest addresses, and there is nothing here yet to ask for.
@@ -153,7 +156,7 @@ impl Shard {
             | ToShard::Report(_)
             | ToShard::Question(..)
             | ToShard::MakeRoom(_)
-            | ToShard::LendSockets
+            | ToShard::LendSockets(_)
             | ToShard::SlotFree(_)
             | ToShard::Recall(_) => {}
         }
@@ -180,10 +183,22 @@ impl Shard {
                 self.tell_blocked();
                 self.guard.install(blocked);
             }
-            ToShard::LendSockets => self.mail.to_control(ToControl::Lent(self.doors.lend())),
+            ToShard::LendSockets(round) => {
+                self.mail.to_control(ToControl::Lent(round, self.doors.lend()));
+            }
             ToShard::Drain { handed_over } => {
                 self.doors.hand_over(&handed_over);
-                self.drain(!handed_over.is_empty());
+                let handed_over = !handed_over.is_empty();
+                self.drain(if handed_over {
+                    limits::UPGRADE_IDLE_GRACE
+                } else {
+                    limits::DRAIN_IDLE_GRACE
+                });
+            }
+            ToShard::TakeAgain(sockets) => {
+                self.life.resume();
+                self.listen(sockets);
+                self.mail.to_control(ToControl::TakesAgain { core: self.mail.core() });
             }
             ToShard::Stop => self.life.stop(),
             ToShard::Connection(key, fd, peer) => {
@@ -230,13 +245,17 @@ impl Shard {
             // Those that came by a door that closes find it closing.
             engine::wake_all();
         }
-        for (key, socket) in install.sockets {
-            let Some(door) = self.doors.find(key) else { continue };
-            engine::spawn(listener::accept(Rc::clone(self), door, engine::Listener::adopt(socket)));
-        }
+        self.listen(install.sockets);
         self.stir();
         self.early.take().into_iter().for_each(|letter| self.follow(letter));
         self.mail.to_control(ToControl::Installed { core: self.mail.core(), version });
+    }
+
+    fn listen(self: &Rc<Self>, sockets: Vec<(ListenerKey, TcpListener)>) {
+        for (key, socket) in sockets {
+            let Some(door) = self.doors.find(key) else { continue };
+            engine::spawn(listener::accept(Rc::clone(self), door, engine::Listener::adopt(socket)));
+        }
     }
 
     fn report(&self, round: u64) {
@@ -249,6 +268,7 @@ impl Shard {
 
     fn findings(&self, question: Question) -> Findings {
         match question {
+            Question::Nothing => Findings::Nothing,
             Question::Clusters => {
                 let generation = self.generation();
                 let clusters = generation.clusters().iter();
@@ -288,19 +308,17 @@ impl Shard {
         }
     }
 
-    fn drain(self: &Rc<Self>, patient: bool) {
-        self.life.patient.set(patient);
+    /// `patience`: for clients that are between two requests.
+    fn drain(self: &Rc<Self>, patience: Duration) {
+        self.life.patient.set(true);
         self.life.drain();
-        if patient {
-            let shard = Rc::clone(self);
-            engine::spawn(async move {
-                engine::sleep(limits::UPGRADE_IDLE_GRACE).await;
-                shard.life.patient.set(false);
+        let shard = Rc::clone(self);
+        engine::spawn(async move {
+            engine::sleep(patience).await;
+            if shard.life.patient.replace(false) {
                 engine::expire_parked();
-            });
-        } else {
-            engine::expire_parked();
-        }
+            }
+        });
         self.tell_when_empty();
     }
 
@@ -308,6 +326,9 @@ impl Shard {
         let shard = Rc::clone(self);
         engine::spawn(async move {
             shard.life.until_empty().await;
+            if !shard.life.is_draining() {
+                return; // it takes connections again
+            }
             shard.log.flush(shard.counters());
             shard.events.flush(&shard.mail);
             shard.mail.to_control(ToControl::Drained { core: shard.mail.core() });
@@ -428,6 +449,12 @@ impl Life {
         self.wake();
     }
 
+    fn resume(&self) {
+        self.draining.set(false);
+        self.patient.set(false);
+        self.wake();
+    }
+
     fn stop(&self) {
         self.stopped.set(true);
         self.wake();
@@ -443,7 +470,7 @@ impl Life {
     }
 
     async fn until_empty(&self) {
-        self.until(|life| life.sessions.get() == 0).await;
+        self.until(|life| life.sessions.get() == 0 || !life.draining.get()).await;
     }
 
     async fn until(&self, reached: impl Fn(&Life) -> bool) {

@@ -59,9 +59,9 @@ fn object(log: &AccessLog, record: &Record<'_>, scratch: &mut Vec<u8>, out: &mut
     out.extend_from_slice(b"\",\"peer_ip\":\"");
     ip(record.peer.ip(), out);
     out.extend_from_slice(b"\",\"method\":");
-    text(record.method, out);
+    optional(record.method, out);
     out.extend_from_slice(b",\"url\":");
-    text(log.redact.url(record.target, scratch), out);
+    optional(log.redact.url(record.target, scratch), out);
     out.extend_from_slice(b",\"protocol\":");
     optional(record.version.as_bytes(), out);
     out.extend_from_slice(b",\"host\":");

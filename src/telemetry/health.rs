@@ -10,7 +10,7 @@ use crate::telemetry::{json, timestamp};
 pub struct Health {
     /// New clients may be sent here.
     pub ready: bool,
-    /// Members of `checks`, as JSON.
+    /// Members of `checks`, as JSON. Empty: not for everybody, and not shown.
     pub checks: Vec<u8>,
 }
 
@@ -49,7 +49,7 @@ impl Page {
         body.extend_from_slice(b",\"timestamp\":\"");
         timestamp::iso(at, &mut body);
         body.push(b'"');
-        if matches!(self, Page::Summary | Page::Readiness) {
+        if matches!(self, Page::Summary | Page::Readiness) && !health.checks.is_empty() {
             body.extend_from_slice(b",\"checks\":{");
             body.extend_from_slice(&health.checks);
             body.push(b'}');

@@ -267,7 +267,7 @@ pub const ACCESS_LOG_DROPPED_TOTAL: Metric = counter(
 pub const LOG_DROPPED_TOTAL: Metric = counter(
     "tls_proxy_log_dropped_total",
     "log",
-    "Lines that a log (access, audit, error) lacks: it was too slow or could not be written.",
+    "Lines that a log (access, audit, error, process) lacks: it was too slow or could not be written.",
 );
 pub const TRACE_SPANS_EXPORTED_TOTAL: Metric = counter(
     "tls_proxy_trace_spans_exported_total",

@@ -25,6 +25,7 @@ pub struct Snapshot {
     pub access_log_lines: u64,
     /// Dropped by the publisher; those dropped by cores are in their counts.
     pub access_log_dropped_lines: u64,
+    pub process_log_dropped_lines: u64,
     pub error_log_dropped_lines: u64,
     /// As of the access log.
     pub audit_log_dropped_lines: u64,
@@ -333,6 +334,7 @@ pub(crate) mod tests {
             cores: vec![core(1), core(2)],
             access_log_lines: 25,
             access_log_dropped_lines: 4,
+            process_log_dropped_lines: 8,
             error_log_dropped_lines: 9,
             audit_log_dropped_lines: 1,
             trace_exported_spans: 31,

@@ -273,8 +273,12 @@ fn process<O: Outlet>(snapshot: &Snapshot, merged: &Counts, series: &Series, pag
     page.plain(names::ACCESS_LOG_DROPPED_TOTAL, dropped);
     page.header(names::LOG_DROPPED_TOTAL);
     let audit = snapshot.audit_log_dropped_lines + merged.audit_log_dropped_lines;
-    let by_log =
-        [("access", dropped), ("audit", audit), ("error", snapshot.error_log_dropped_lines)];
+    let by_log = [
+        ("access", dropped),
+        ("audit", audit),
+        ("error", snapshot.error_log_dropped_lines),
+        ("process", snapshot.process_log_dropped_lines),
+    ];
     for (log, lines) in by_log {
         page.sample(names::LOG_DROPPED_TOTAL, &[("log", log)], lines);
     }

@@ -15,6 +15,7 @@ pub(crate) mod metrics_page;
 pub mod process_log;
 pub mod redact;
 pub mod settings;
+pub mod stderr;
 pub mod tap;
 pub mod template;
 pub mod timestamp;

@@ -9,14 +9,14 @@ use crossbeam_channel::Sender;
 use log::{Level, LevelFilter, SetLoggerError};
 
 use crate::engine;
-use crate::telemetry::{json, log_levels, timestamp};
+use crate::telemetry::{json, log_levels, stderr, timestamp};
 
 /// Installs the logger of the process, once. [`log_levels`] may change the level later.
 pub fn start(level: LevelFilter, clock: fn() -> SystemTime) -> Result<(), SetLoggerError> {
     env_logger::Builder::new()
         // Everything passes the logger: what decides can be changed.
         .filter_level(LevelFilter::Trace)
-        .target(env_logger::Target::Stderr)
+        .target(env_logger::Target::Pipe(Box::new(stderr::Lines)))
         .format(move |sink, record| {
             if !log_levels::admits(record.target(), record.level()) {
                 return Ok(());
@@ -63,7 +63,7 @@ pub fn copy_to(notes: Sender<Note>) -> bool {
 }
 
 /// `2026-01-02T03:04:05.678Z INFO module: message`
-fn line(at: SystemTime, level: Level, module: &str, message: &str, out: &mut Vec<u8>) {
+pub(super) fn line(at: SystemTime, level: Level, module: &str, message: &str, out: &mut Vec<u8>) {
     timestamp::iso(at, out);
     out.push(b' ');
     out.extend_from_slice(level.as_str().as_bytes());

@@ -108,6 +108,13 @@ impl Tap {
         Tap { id, filter, count, redact, capturing }
     }
 
+    /// Whether a tap that began with this plan would hide the same.
+    pub(crate) fn hides_as(&self, plan: &Plan) -> bool {
+        let body = self.capturing.request_body.as_ref().map_or(0, |body| body.bytes_max);
+        let anew = Tap::new(self.id, Filter::default(), None, body, plan);
+        anew.redact == self.redact && anew.capturing == self.capturing
+    }
+
     pub(crate) fn capturing(&self) -> &Capturing {
         &self.capturing
     }

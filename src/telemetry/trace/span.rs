@@ -290,7 +290,7 @@ impl<'a> Exchange<'a> {
         list.text("network.protocol.name", "http");
         list.text("network.protocol.version", self.version.trim_start_matches("HTTP/"));
         list.owned("client.address", self.client.to_string());
-        list.owned("network.peer.address", self.peer.ip().to_string());
+        list.owned("network.peer.address", self.peer.ip().to_canonical().to_string());
         list.number("network.peer.port", u64::from(self.peer.port()));
         list.text("user_agent.original", &self.user_agent);
         list.text("corelane.request_id", &self.request_id);
