@@ -252,7 +252,8 @@ pub const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Messages waiting between two cores. A sender that finds the queue full gets its
 /// letter back.
 pub const MAILBOX_MESSAGES: usize = 4096;
-/// How soon the control core tries again to give a data core a letter that found its box full.
+/// How soon the control core tries again to give a data core a letter that found its box full, and
+/// the other way round.
 pub const LETTER_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Threads that look names up for the control core, and as many that do all else that blocks: a
 /// dead name server must not hold up a reload.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use support::{After, Json, Origin, Proxy, RawClient, Respond, TempDir, edge, eventually};
+use support::{After, Gate, Json, Origin, Proxy, RawClient, Respond, TempDir, edge, eventually};
 
 /// A route for everything to cluster `a`, with `route` in it and `more` behind it.
 fn through(origin: &Origin, route: &str, more: &str) -> String {
@@ -349,6 +349,30 @@ fn usr1_opens_every_log_again() {
     assert_eq!(lines(&proxy, 1).len(), 1);
     assert_eq!(lines_of(&path("audit.log"), 1).len(), 1);
     assert_eq!(lines_of(&path("access.log.old"), 1).len(), 1);
+}
+
+#[test]
+fn usr1_opens_every_log_again_while_the_process_drains() {
+    let gate = Gate::new();
+    let origin = Origin::start().on("GET /held", Respond::text("x").behind(&gate));
+    let log = "[logging.access]\npath = \"access.log\"\n";
+    let mut proxy = Proxy::start(&through(&origin, "", log));
+    let mut held = proxy.client();
+    held.send("GET /held HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_for_requests(1);
+    assert_eq!(proxy.client().get("/own").status, 204);
+    lines(&proxy, 1);
+    proxy.signal("TERM");
+    proxy.wait_for_log("draining");
+    let path = |name: &str| proxy.directory().join(name);
+    fs::rename(path("access.log"), path("access.log.old")).unwrap();
+    proxy.signal("USR1");
+    assert!(eventually(|| path("access.log").exists()));
+    gate.open();
+    assert_eq!(held.read_response().text(), "x");
+    assert!(lines(&proxy, 1)[0].contains("/held"));
+    assert_eq!(lines_of(&path("access.log.old"), 1).len(), 1);
+    assert!(proxy.wait_exit(support::PATIENCE).success());
 }
 
 // --- reloads ---------------------------------------------------------------------------------

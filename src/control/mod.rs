@@ -450,9 +450,7 @@ async fn serve(control: &Rc<Control>, signals: &mut Signals) -> Result<Vec<Liste
                 return Ok(keys);
             }
             Either::First(Ok(Signal::Reopen)) => {
-                if let Some(publisher) = &control.totals.borrow().log {
-                    publisher.reopen();
-                }
+                reopen(control);
             }
             Either::First(Ok(Signal::Reload)) => reload(Rc::clone(control)),
             Either::First(Ok(Signal::Upgrade)) => upgrade(Rc::clone(control)),
@@ -493,7 +491,7 @@ async fn drain(
         publisher.rotate(false);
     }
     let done = |control: &Control| control.is_empty() && control.is_successor_left_alone();
-    let over = first(control.until(timeout, done), again(signals));
+    let over = first(control.until(timeout, done), again(control, signals));
     let drained = match first(over, control.successor_died()).await {
         Either::First(drained) => drained,
         Either::Second(how) => return Drained::Alone(how),
@@ -522,20 +520,28 @@ fn reload(control: Rc<Control>) {
     });
 }
 
+/// SIGUSR1.
+fn reopen(control: &Control) {
+    if let Some(publisher) = &control.totals.borrow().log {
+        publisher.reopen();
+    }
+}
+
 /// SIGUSR2. What comes of it is logged.
 fn upgrade(control: Rc<Control>) {
     engine::spawn(async move { drop(control.upgrade().await) });
 }
 
 /// A second request to stop: whoever sends it does not want to wait.
-async fn again(signals: &mut Signals) {
+async fn again(control: &Control, signals: &mut Signals) {
     loop {
         match signals.next().await {
             Ok(Signal::Stop) => return,
             Ok(signal @ (Signal::Reload | Signal::Upgrade)) => {
                 log::warn!("signal {signal:?} is refused: the process is draining");
             }
-            Ok(Signal::Reopen) | Err(_) => {}
+            Ok(Signal::Reopen) => reopen(control),
+            Err(error) => log::error!("cannot read signals: {error}"),
         }
     }
 }

@@ -405,7 +405,7 @@ fn data_core<F: Future<Output = ()> + 'static>(
         Ok(Err(error)) => error.to_string(),
         Err(_) => "its engine panicked".to_owned(),
     };
-    mail.to_control(ToControl::Failed { core, reason });
+    mail.last_word(ToControl::Failed { core, reason });
 }
 
 fn stop(

@@ -206,6 +206,9 @@ impl Control {
         self.drained.iter().for_each(|drained| drained.set(false));
         self.draining.set(false);
         self.upgrades.begin_again();
+        if let Some(publisher) = &self.totals.borrow().log {
+            publisher.rotate(true);
+        }
         if let Err(error) = pid_file.write_again() {
             log::error!("{error}");
         }

@@ -46,28 +46,8 @@ pub(crate) fn start(
     clock: fn() -> Instant,
 ) -> io::Result<Started> {
     let (producers, consumers) = (0..cores).map(|_| span_queue::pair()).unzip();
-    let (orders_in, orders) = crossbeam_channel::bounded(ORDERS_MAX);
-    let (exported_in, exported) = crossbeam_channel::bounded(1);
-    let worker = Worker {
-        consumers,
-        orders: orders.clone(),
-        exported_in,
-        exported_out: exported.clone(),
-        exported: Exported::default(),
-        line: Line::new(clock),
-        collector,
-        clock,
-        stop_by: None,
-        request: Vec::new(),
-        complained: None,
-    };
+    let (worker, handle) = Worker::new(collector, consumers, clock);
     let thread = thread::Builder::new().name("exporter".to_owned()).spawn(move || worker.run())?;
-    let handle = ExporterHandle {
-        orders: orders_in,
-        waiting_orders: orders,
-        exported,
-        last: Exported::default(),
-    };
     Ok(Started { handle, producers, thread })
 }
 
@@ -132,6 +112,8 @@ pub(crate) const STOP_GRACE: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 struct Worker {
     consumers: Vec<SpanConsumer>,
+    /// By consumer: its core has ended, and all that it sent is taken.
+    ended: Vec<bool>,
     orders: Receiver<Order>,
     exported_in: Sender<Exported>,
     /// The other end, so that sums that nobody fetched make room for newer ones.
@@ -162,6 +144,36 @@ enum Tried {
 }
 
 impl Worker {
+    fn new(
+        collector: Collector,
+        consumers: Vec<SpanConsumer>,
+        clock: fn() -> Instant,
+    ) -> (Worker, ExporterHandle) {
+        let (orders_in, orders) = crossbeam_channel::bounded(ORDERS_MAX);
+        let (exported_in, exported) = crossbeam_channel::bounded(1);
+        let worker = Worker {
+            ended: vec![false; consumers.len()],
+            consumers,
+            orders: orders.clone(),
+            exported_in,
+            exported_out: exported.clone(),
+            exported: Exported::default(),
+            line: Line::new(clock),
+            collector,
+            clock,
+            stop_by: None,
+            request: Vec::new(),
+            complained: None,
+        };
+        let handle = ExporterHandle {
+            orders: orders_in,
+            waiting_orders: orders,
+            exported,
+            last: Exported::default(),
+        };
+        (worker, handle)
+    }
+
     fn run(mut self) {
         loop {
             let batches = self.gather();
@@ -169,12 +181,14 @@ impl Worker {
                 return;
             }
             self.deliver(&batches);
-            for (consumer, batch) in batches {
-                if let Some(consumer) = self.consumers.get(consumer) {
-                    consumer.give_back(batch.records);
-                }
-            }
+            self.give_back(batches);
             self.tell();
+        }
+    }
+
+    fn give_back(&self, batches: Vec<(usize, SpanBatch)>) {
+        for (consumer, batch) in batches {
+            self.consumers[consumer].give_back(batch.records);
         }
     }
 
@@ -187,11 +201,18 @@ impl Worker {
             self.obey();
             let before = batches.len();
             for (number, consumer) in self.consumers.iter().enumerate() {
-                while bytes < limits::TRACE_REQUEST_BYTES
-                    && let Ok(batch) = consumer.batches.try_recv()
-                {
-                    bytes += batch.records.len();
-                    batches.push((number, batch));
+                while bytes < limits::TRACE_REQUEST_BYTES {
+                    match consumer.batches.try_recv() {
+                        Ok(batch) => {
+                            bytes += batch.records.len();
+                            batches.push((number, batch));
+                        }
+                        Err(TryRecvError::Empty) => break,
+                        Err(TryRecvError::Disconnected) => {
+                            self.ended[number] = true;
+                            break;
+                        }
+                    }
                 }
             }
             if before == 0 && !batches.is_empty() {
@@ -204,25 +225,20 @@ impl Worker {
         }
     }
 
-    /// Until a batch or an order is there; false when `until` was first.
-    fn wait(&mut self, until: Option<Instant>) -> bool {
+    /// Until a batch or an order is there, or seems to be; false when `until` was first.
+    fn wait(&self, until: Option<Instant>) -> bool {
         let mut select = Select::new();
-        for consumer in &self.consumers {
+        // A core that has ended would be ready for ever.
+        for (consumer, _) in self.consumers.iter().zip(&self.ended).filter(|(_, ended)| !**ended) {
             select.recv(&consumer.batches);
         }
-        let orders = select.recv(&self.orders);
-        let ready = match until {
-            None => Ok(select.ready()),
-            Some(until) => select.ready_deadline(until),
-        };
-        match ready {
-            Ok(index) if index != orders && self.consumers[index].batches.is_empty() => {
-                // That core has ended: it would be ready for ever.
-                self.consumers.remove(index);
+        select.recv(&self.orders);
+        match until {
+            None => {
+                select.ready();
                 true
             }
-            Ok(_) => true,
-            Err(_) => false,
+            Some(until) => select.ready_deadline(until).is_ok(),
         }
     }
 
@@ -444,6 +460,23 @@ mod tests {
         let by = Instant::now() + Duration::from_secs(20);
         started.handle.stop(by);
         assert_eq!(started.handle.until_ended(by).1, Exported { taken: SPANS, failed: 0 });
+    }
+
+    #[test]
+    fn a_core_that_ends_takes_no_place_from_another() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ((first, out), (mut second, second_out)) = (span_queue::pair(), span_queue::pair());
+        let (mut worker, _handle) =
+            Worker::new(collector(&listener), vec![out, second_out], Instant::now);
+        drop(first);
+        offer(&mut second);
+        let batches = worker.gather();
+        assert_eq!(batches.len(), 1);
+        let buffer = batches[0].1.records.as_ptr();
+        worker.give_back(batches);
+        (0..2).for_each(|_| offer(&mut second));
+        let used = worker.gather().iter().any(|(_, batch)| batch.records.as_ptr() == buffer);
+        assert!(used, "the buffer has not come back");
     }
 
     #[test]

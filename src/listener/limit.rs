@@ -72,7 +72,7 @@ impl Told {
         let now = engine::now();
         if self.0.is_none_or(|last| now - last >= limits::SHORTAGE_LETTER_INTERVAL) {
             self.0 = Some(now);
-            shard.mail.to_control(letter());
+            shard.mail.offer_to_control(letter());
         }
     }
 }

@@ -293,6 +293,9 @@ impl Shard {
     }
 
     fn tell_blocked(&self) {
+        if !self.mail.is_delivered() {
+            return; // they add up
+        }
         let hits = self.guard.take_hits();
         if !hits.is_empty() {
             self.mail.to_control(ToControl::Blocked(hits));
