@@ -6,6 +6,7 @@ mod collector;
 pub(crate) mod exporter;
 mod line_log;
 mod log_file;
+mod logs;
 mod open_log;
 pub mod publisher;
 pub mod queue;

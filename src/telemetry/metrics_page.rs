@@ -571,7 +571,7 @@ mod tests {
         assert_eq!(total(names::BACKEND_ERRORS_TOTAL), 6.0);
         assert_eq!(total(names::TIMEOUT_ERRORS_TOTAL), 3.0);
         assert_eq!(total(names::ACCESS_LOG_DROPPED_TOTAL), 7.0);
-        assert_eq!(total(names::LOG_DROPPED_TOTAL), 7.0 + 7.0 + 9.0);
+        assert_eq!(total(names::LOG_DROPPED_TOTAL), 7.0 + 7.0 + 9.0 + 8.0);
         assert_eq!(total(names::ROUTE_REQUESTS_TOTAL), 8.0);
         assert_eq!(total(names::UPSTREAM_CONNECTIONS), 2.0);
         assert_eq!(sum(&page, "tls_proxy_cluster_queue_seconds_count"), 2.0);
