@@ -133,12 +133,10 @@ pub const ACCESS_LOG_LAST_WAIT: Duration = Duration::from_secs(2);
 const _: () = assert!(ACCESS_LOG_LAST_WAIT.as_secs() < CORE_STOP_TIMEOUT.as_secs());
 /// How often the publisher looks for orders and other logs' lines while a pipe takes none.
 pub const LOG_STALL_LOOK_INTERVAL: Duration = Duration::from_millis(20);
-/// A pipe that takes no line for so long is complained about; at the end of the process its lines
-/// are given up.
+/// A pipe that takes nothing for so long is complained about, or given up as the process ends.
 pub const LOG_STALL_MAX: Duration = Duration::from_secs(1);
 const _: () = assert!(LOG_STALL_MAX.as_secs() < PUBLISHER_STOP_TIMEOUT.as_secs());
-/// How often a log that is rotated is looked at: whether another process has put it aside, and how
-/// long it is.
+/// How often a log that is rotated is looked at: who has put it aside, and how long it is.
 pub const LOG_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a log that cannot be written is complained about.
 pub const LOG_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
@@ -252,8 +250,7 @@ pub const SLEEP_MAX: Duration = Duration::from_secs(60);
 /// Messages waiting between two cores. A sender that finds the queue full gets its
 /// letter back.
 pub const MAILBOX_MESSAGES: usize = 4096;
-/// How soon the control core tries again to give a data core a letter that found its box full, and
-/// the other way round.
+/// How soon a letter between the control core and a data core is tried again, when a box was full.
 pub const LETTER_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// Threads that look names up for the control core, and as many that do all else that blocks: a
 /// dead name server must not hold up a reload.
