@@ -1,5 +1,6 @@
 //! Every bound in Corelane: why it is there, and what happens when it is reached.
 //! Bounds that an operator may change are defaults of a configuration key; the others are laws.
+// tidy: long because a bound is looked for in one place, by its name.
 
 use std::time::Duration;
 

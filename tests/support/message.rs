@@ -157,7 +157,10 @@ fn fill_until(
         if let Some(end) = end(buffer) {
             return Ok(end);
         }
-        let count = stream.read(&mut chunk)?;
+        let count = match stream.read(&mut chunk) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
         if count == 0 {
             let got = String::from_utf8_lossy(&buffer[..buffer.len().min(400)]).into_owned();
             let message = format!("closed after {} bytes: {got:?}", buffer.len());
