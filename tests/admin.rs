@@ -1275,7 +1275,7 @@ fn a_part_is_put_over_what_runs_and_leaves_the_rest_and_its_secrets() {
     assert_eq!(answer.header("ETag"), proxy.admin_get(PATH).header("ETag"));
     let shown = json(&proxy.admin_get(PATH));
     assert_eq!(shown["clusters"]["a"]["endpoints"][0]["address"], "127.0.0.1:9");
-    assert_eq!(shown["tracing"]["otlp"]["headers"]["x-key"], "(hidden)");
+    assert_eq!(shown["tracing"]["otlp"]["headers"]["x-key"], "${HIDDEN}");
     // What it removes is as if it had never been written; what is written keeps its comments.
     let text = r#"{"tracing": {"sample": 0.5, "otlp": {"timeout": null}}, "proxy_id": "edge"}"#;
     let page = json(&patch(&proxy, "?persist=true", text));

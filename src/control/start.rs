@@ -70,9 +70,6 @@ pub fn run(mut plan: Plan, source: Source, begun: &Beginning) -> Result<(), Star
     let open_files = engine::raise_open_files();
     engine::probe().map_err(StartError)?;
     Signals::block().map_err(|e| StartError(format!("cannot block signals: {e}")))?;
-    // The first thread, after the signals that all are to leave alone.
-    let _writing = stderr::start(engine::wall_clock)
-        .map_err(|e| StartError(format!("cannot write standard error: {e}")))?;
     let program =
         Program::current().map_err(|e| StartError(format!("cannot find its own program: {e}")))?;
     let mut inherited = Inherited::receive()?;
@@ -80,6 +77,9 @@ pub fn run(mut plan: Plan, source: Source, begun: &Beginning) -> Result<(), Star
     complete(&mut plan, open_files);
     let bound = Held::default().bind(&mut plan, &mut inherited)?;
     drop_privileges(&plan)?;
+    // The first thread: all are to leave the signals alone, and have the rights that are left.
+    let _writing = stderr::start(engine::wall_clock)
+        .map_err(|e| StartError(format!("cannot write standard error: {e}")))?;
     let Started { handle, producers, thread: publisher_thread } = start_publisher(&plan)?;
     let blacklist = Keeper::load(plan.blacklist_path.as_deref(), engine::wall_clock());
     let spans = exporters::start(&plan, &[]).map_err(StartError)?;
