@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
@@ -52,6 +52,27 @@ fn termination(record: &Json) -> (&str, &str, Option<&str>) {
     let known = *record.at("termination.reason") != Json::Null;
     let reason = known.then(|| record.text("termination.reason"));
     (record.text("termination.by"), record.text("termination.phase"), reason)
+}
+
+#[test]
+fn an_upload_that_was_asked_for_by_a_100_is_not_time_of_the_answer_either() {
+    let origin = Origin::connections(|mut stream, _| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        let _ = stream.read(&mut [0; 4096]);
+    });
+    let proxy = Proxy::start(&logged("json", &origin, ""));
+    let mut client = proxy.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+    assert_eq!(client.read_response().status, 100);
+    thread::sleep(Duration::from_millis(300));
+    client.send("b");
+    assert_eq!(client.read_response().status, 200);
+    let record = &records(&proxy, 1)[0];
+    let (upload, body) = (record.number("timings.upload_ms"), record.number("timings.body_ms"));
+    assert!(upload >= 299.0 && body < upload, "{record:?}");
 }
 
 #[test]

@@ -69,7 +69,9 @@ pub struct Batch {
 impl Batch {
     /// Adds what `encode` appends, which must be one whole line.
     pub fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
-        encode(&mut self.text);
+        let line = Unfinished { begins: self.text.len(), text: &mut self.text };
+        encode(line.text);
+        std::mem::forget(line);
         self.lines += 1;
         debug_assert!(self.text.ends_with(b"\n"));
     }
@@ -93,6 +95,18 @@ impl Batch {
     /// which the core's timer knows.
     pub fn is_full(&self) -> bool {
         self.text.len() >= ACCESS_LOG_BATCH_BYTES
+    }
+}
+
+/// Dropped, the line is taken back: half of one would spoil the next.
+struct Unfinished<'t> {
+    text: &'t mut Vec<u8>,
+    begins: usize,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.text.truncate(self.begins);
     }
 }
 
@@ -269,6 +283,20 @@ mod tests {
         let second = producer.offer(second).unwrap_err();
         consumer.give_back(consumer.batches.try_recv().unwrap().text);
         producer.offer(second).unwrap();
+    }
+
+    #[test]
+    fn a_line_whose_writing_panics_leaves_nothing_in_the_batch() {
+        let mut batch = Batch::default();
+        batch.push(|out| out.extend_from_slice(b"one\n"));
+        let half = |out: &mut Vec<u8>| {
+            out.extend_from_slice(b"half");
+            panic!("in the middle of it");
+        };
+        let push = std::panic::AssertUnwindSafe(|| batch.push(half));
+        assert!(std::panic::catch_unwind(push).is_err());
+        batch.push(|out| out.extend_from_slice(b"two\n"));
+        assert_eq!((batch.lines, &batch.text[..]), (2, &b"one\ntwo\n"[..]));
     }
 
     #[test]

@@ -90,7 +90,8 @@ async fn acquire(
         progress.attempts.set(progress.attempts.get() + 1);
         progress.uploaded.set(None);
         let marks = &mut exchange.marks;
-        marks.admitted = None;
+        (marks.admitted, marks.connected, marks.first_byte) = (None, None, None);
+        progress.reused.set(false);
         let result = cluster
             .acquire(wanted, refused, connect_timeout, |now| {
                 progress.phase.set(Phase::Connect);

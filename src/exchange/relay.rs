@@ -77,7 +77,7 @@ impl Download<'_> {
         let mut buffer = self.first_bytes().await?;
         let mut work = self.shard.workspaces.take();
         let mut end = self.receive(&mut buffer, 0).await?;
-        self.marks.first_byte = Some(engine::now());
+        self.answer_begins();
         let mut interim = 0;
         loop {
             match self.parse(&mut work.head, &buffer[..end])? {
@@ -109,6 +109,7 @@ impl Download<'_> {
                         work = self.shard.workspaces.take();
                         end = self.receive(&mut buffer, 0).await?;
                     }
+                    self.answer_begins();
                 }
                 Parsed::Complete if work.head.status >= 400 && self.is_intercepted(&work.head) => {
                     return Ok(Replaced::begin(&work.head, &mut buffer[..end]));
@@ -116,6 +117,11 @@ impl Download<'_> {
                 Parsed::Complete => return self.relay(work, buffer, end).await,
             }
         }
+    }
+
+    /// The head that is final is the one that counts: 100 asks for the body, it answers nothing.
+    fn answer_begins(&mut self) {
+        self.marks.first_byte = Some(engine::now());
     }
 
     /// Waits for the upstream to say something, or the client to be gone, without a buffer.

@@ -110,13 +110,15 @@ impl Upload {
                 return Err(UploadFailure::Client(Failure::BodyTooSlow));
             }
             progress.note_request_body(piece.data(input));
+            if piece.end {
+                // What came with its last bytes belongs to the next request.
+                let next = (input.unused().len() - piece.consumed()) as u64;
+                progress.received.set(progress.received.get() - next);
+            }
             self.send(upstream, (&out, &tail), input, &piece, plan.timeouts.write)
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
             if piece.end {
-                // What came with its last bytes belongs to the next request.
-                let next = input.unused().len() as u64;
-                progress.received.set(progress.received.get() - next);
                 return Ok(());
             }
             meter.count();

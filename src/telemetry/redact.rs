@@ -78,7 +78,7 @@ impl Redact {
         scratch
     }
 
-    /// Where the secrets of a URL are, in order.
+    /// Where the secrets of a URL are, in order and apart.
     pub fn secrets<'a>(&'a self, url: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
         let first = url.iter().position(|byte| matches!(byte, b'?' | b'#' | b';' | b'@'));
         let (at, in_path) = match first.map(|at| (at, url[at])) {
@@ -89,7 +89,7 @@ impl Redact {
         };
         let user = (self.usual && in_path).then(|| user_of(url)).flatten();
         let pairs = Pairs { text: url, at, in_path };
-        user.into_iter().chain(pairs.filter_map(|pair| self.value_of(url, pair)))
+        in_order(user, pairs.filter_map(|pair| self.value_of(url, pair)))
     }
 
     /// Appends the pairs of a form (application/x-www-form-urlencoded).
@@ -171,6 +171,28 @@ fn hide(text: &[u8], secrets: impl Iterator<Item = Range<usize>>, out: &mut Vec<
         at = secret.end;
     }
     out.extend_from_slice(&text[at..]);
+}
+
+/// A URL is whatever a client says: its userinfo may stand within a parameter, or have one.
+fn in_order(
+    mut user: Option<Range<usize>>,
+    values: impl Iterator<Item = Range<usize>>,
+) -> impl Iterator<Item = Range<usize>> {
+    let mut values = values.peekable();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let mut before =
+                |user: &Range<usize>| values.peek().is_none_or(|v| user.start <= v.start);
+            let first = user.take_if(|user| before(user));
+            let next = first.or_else(|| values.next())?;
+            let start = next.start.max(at);
+            if start == next.start || start < next.end {
+                at = next.end;
+                return Some(start..at);
+            }
+        }
+    })
 }
 
 /// The userinfo of a URL with an authority (RFC 3986 3.2.1).
@@ -535,6 +557,29 @@ mod tests {
             ("/a?%7=%zz&%", "/a?%7=%zz&%"),
         ] {
             assert_eq!(url(text), expected);
+        }
+    }
+
+    #[test]
+    fn whatever_a_client_sends_for_a_url_its_secrets_are_in_order_and_apart() {
+        for (text, expected) in [
+            ("//me:;token=x@a", "//[redacted][redacted]"),
+            ("//u;token=x@h", "//[redacted][redacted]"),
+            ("/a;token=http://me:p@h", "/a;token=[redacted]//[redacted]@h"),
+        ] {
+            assert_eq!(url(text), expected, "{text}");
+        }
+        // Every row of seven of these.
+        const PIECES: [&str; 9] = ["/", "//", ":", ";", "?", "#", "@", "token=", "x"];
+        for number in 0..PIECES.len().pow(7) {
+            let piece = |place: u32| PIECES[number / PIECES.len().pow(place) % PIECES.len()];
+            let text: String = (0..7).map(piece).collect();
+            let mut at = 0;
+            for secret in Redact::USUAL.secrets(text.as_bytes()) {
+                assert!(at <= secret.start && secret.start <= secret.end, "{text}");
+                at = secret.end;
+            }
+            assert!(at <= text.len(), "{text}");
         }
     }
 
