@@ -188,7 +188,7 @@ impl Replaced {
 }
 
 /// What a 401, a 405 and a 503 or 429 say besides their status (RFC 9110 sections 11.6.1, 10.2.1
-/// and 10.2.3). All else describes the body that is gone.
+/// and 10.2.3). All else goes with the body that it came with, as in nginx.
 const KEPT: [&[u8]; 3] = [b"www-authenticate", b"allow", b"retry-after"];
 
 #[cfg(test)]
