@@ -63,7 +63,6 @@ impl Variables {
 
 /// Replaces the variables in every string of the tree. A string with a mistake stays as it is.
 pub(super) fn expand(
-    text: &str,
     tree: &mut DeTable<'_>,
     environment: &Environment,
 ) -> (Variables, Vec<Problem>) {
@@ -73,9 +72,7 @@ pub(super) fn expand(
         problems: Vec::new(),
         room: limits::CONFIG_BYTES_MAX,
     };
-    if text.contains("${") {
-        expansion.table("", tree);
-    }
+    expansion.table("", tree); // and not the text: `\u0024{A}` is a variable wherever it stands
     (expansion.variables, expansion.problems)
 }
 
@@ -319,6 +316,13 @@ mod tests {
         let text = format!("[clusters]\na = [{}]", "\"${A}\", ".repeat(100));
         let errors = load_in("f", &text, &Environment::of(&[("A", &long)])).unwrap_err();
         assert!(errors.to_string().contains("too long together"), "{errors}");
+    }
+
+    #[test]
+    fn a_variable_is_one_however_its_dollar_is_written() {
+        let text = "user = \"\\u0024{NONE}\"";
+        let errors = load_in("f", text, &environment()).unwrap_err();
+        assert!(errors.to_string().contains("`NONE` is not set"), "{errors}");
     }
 
     #[test]

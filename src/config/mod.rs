@@ -84,7 +84,7 @@ pub fn load_as(
         return fail(vec![too_large(text.len())]);
     }
     let Parsed { mut tree, mistakes } = syntax.parse(text);
-    let (variables, unset) = env::expand(text, tree.get_mut(), environment);
+    let (variables, unset) = env::expand(tree.get_mut(), environment);
     let reader = Reader::new(!mistakes.is_empty(), variables);
     let document = Document::read(&reader, tree.get_ref(), syntax, path, text);
     let mut problems = reader.into_problems();
