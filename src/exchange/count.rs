@@ -2,6 +2,8 @@
 //! listener, route, cluster and endpoint. Additions to cells of this core, no allocation. Bytes of
 //! long bodies count while they pass, not hours later.
 
+use std::rc::Rc;
+
 use crate::engine;
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Timings;
@@ -84,6 +86,9 @@ impl Meter<'_> {
 pub(super) fn keep_exemplars(exchange: &Exchange, timings: &Timings) {
     let Some(trace_id) = exchange.trace_id() else { return };
     let generation = &exchange.generation;
+    if !Rc::ptr_eq(generation, &exchange.shard.generation()) {
+        return; // its buckets may be others by now
+    }
     let micros = timings.total.as_micros() as u64;
     let bucket = generation.series.bounds.bucket(micros);
     let exemplar = Exemplar { trace_id, micros, at: engine::wall_clock() };
