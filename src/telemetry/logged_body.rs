@@ -102,8 +102,8 @@ fn show<'a>(body: &'a Body, hiding: &Hiding<'_>, scratch: &'a mut Vec<u8>) -> Sh
     }
     match paths.hide(text, &|name| redact.hides_member(name, *side), scratch) {
         Ok(()) => Shown::Text(scratch),
-        // A line of text may begin with a bracket.
-        Err(_) if !asked && !body.is_json => Shown::Text(text),
+        // A line of text may begin with a bracket; a member has quotes.
+        Err(_) if !asked && !body.is_json && !text.contains(&b'"') => Shown::Text(text),
         Err(_) => Shown::Nothing("not JSON: its members cannot be redacted"),
     }
 }
