@@ -462,6 +462,27 @@ fn no_connection_is_left_waiting_when_the_new_process_dies() {
 }
 
 #[test]
+fn the_blacklist_of_a_new_process_that_died_goes_on() {
+    let mut config = with_cores(1);
+    config.insert_str(0, "blacklist = { path = \"blocked\" }\n");
+    let proxy = Proxy::start(&config);
+    let file = proxy.directory().join("blocked");
+    admin(&proxy, "POST", "/admin/blacklist", r#"{"ip":"10.1.0.0/16","reason":"abuse"}"#);
+    let mut successors = Successors::default();
+    let new = successors.upgrade(&proxy);
+    let blocked = |network: &str| fs::read_to_string(&file).unwrap().contains(network);
+    admin(&proxy, "POST", "/admin/blacklist", r#"{"ip":"10.2.0.0/16","reason":"abuse"}"#);
+    admin(&proxy, "DELETE", "/admin/blacklist?ip=10.1.0.0/16", "");
+    let saved = || blocked("10.2.0.0/16") && !blocked("10.1.0.0/16");
+    assert!(eventually(saved), "{}", proxy.log());
+    signal(new, "KILL");
+    proxy.wait_for_log(AGAIN);
+    let listed = || blacklisted(&proxy) == ["10.2.0.0/16"];
+    assert!(eventually(listed), "{:?}\n{}", blacklisted(&proxy), proxy.log());
+    assert_eq!(proxy.client().get("/ok").status, 200);
+}
+
+#[test]
 fn a_new_process_that_is_told_to_stop_is_not_replaced() {
     let origin =
         Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(2500)));

@@ -178,7 +178,8 @@ impl Control {
         let pid = successor.pid;
         log::error!(
             "process {pid} has ended ({how}) after it took over: this process takes connections \
-             again; those that it had accepted are lost"
+             again; those that it had accepted are lost, and what operators have said to it, but \
+             for what it has saved"
         );
         // What still closes the sockets of before would close those to come.
         let closed =
@@ -187,6 +188,7 @@ impl Control {
             return false;
         }
         self.upgrades.left.borrow_mut().clear();
+        self.blacklist_again().await;
         let sockets = self.sockets_again(successor.sockets.take());
         self.resumed.iter().for_each(|resumed| resumed.set(false));
         let mut by_core: Vec<_> = self.shards.iter().map(|_| Vec::new()).collect();
@@ -206,6 +208,7 @@ impl Control {
         self.drained.iter().for_each(|drained| drained.set(false));
         self.draining.set(false);
         self.upgrades.begin_again();
+        self.blacklist_changed();
         if let Some(publisher) = &self.totals.borrow().log {
             publisher.rotate(true);
         }
