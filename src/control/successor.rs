@@ -219,7 +219,16 @@ impl Control {
         self.publish_health();
         self.tell_health("process", "serving", "the process that had taken over has ended");
         self.wake();
+        self.read_what_has_changed_meanwhile();
         true
+    }
+
+    /// The new process has read it, or would have; a server is polled again anyway.
+    fn read_what_has_changed_meanwhile(self: &Rc<Self>) {
+        if self.plan().hot_reload.watch && self.source.provider.file().is_some() {
+            let control = Rc::clone(self);
+            engine::spawn(async move { control.reload_changed().await });
+        }
     }
 
     /// Of every listener, and the control core's own ports, which are served again at once.
