@@ -462,6 +462,63 @@ fn no_connection_is_left_waiting_when_the_new_process_dies() {
 }
 
 #[test]
+fn a_file_that_changed_while_another_process_served_is_read_when_it_dies() {
+    let proxy = Proxy::start(&with_cores(1));
+    let mut successors = Successors::default();
+    let new = successors.upgrade(&proxy);
+    let refused = |times: usize| proxy.log().matches("reload refused (").count() == times;
+    proxy.rewrite_config("nonsense");
+    assert!(eventually(|| refused(1)), "the new process reads it:\n{}", proxy.log());
+    signal(new, "KILL");
+    proxy.wait_for_log(AGAIN);
+    assert!(eventually(|| refused(2)), "{}", proxy.log());
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
+}
+
+#[test]
+fn a_stop_after_an_upgrade_lets_exchanges_of_the_old_process_finish() {
+    let origin =
+        Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(2500)));
+    let mut proxy = Proxy::start(&edge(&format!(
+        "{OK}[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
+         [clusters.app]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    )));
+    let mut client = proxy.client();
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_for_requests(1);
+    let mut successors = Successors::default();
+    successors.upgrade(&proxy);
+    proxy.wait_for_log("draining: ");
+    proxy.signal("TERM");
+    proxy.wait_for_log("told to stop: ");
+    assert_eq!(client.read_response().text(), "slow");
+    assert!(proxy.wait_exit(Duration::from_secs(20)).success(), "{}", proxy.log());
+    assert!(!proxy.log().contains(AGAIN), "{}", proxy.log());
+}
+
+#[test]
+fn the_blacklist_of_a_new_process_that_died_goes_on() {
+    let mut config = with_cores(1);
+    config.insert_str(0, "blacklist = { path = \"blocked\" }\n");
+    let proxy = Proxy::start(&config);
+    let file = proxy.directory().join("blocked");
+    admin(&proxy, "POST", "/admin/blacklist", r#"{"ip":"10.1.0.0/16","reason":"abuse"}"#);
+    let mut successors = Successors::default();
+    let new = successors.upgrade(&proxy);
+    let blocked = |network: &str| fs::read_to_string(&file).unwrap().contains(network);
+    admin(&proxy, "POST", "/admin/blacklist", r#"{"ip":"10.2.0.0/16","reason":"abuse"}"#);
+    admin(&proxy, "DELETE", "/admin/blacklist?ip=10.1.0.0/16", "");
+    let saved = || blocked("10.2.0.0/16") && !blocked("10.1.0.0/16");
+    assert!(eventually(saved), "{}", proxy.log());
+    signal(new, "KILL");
+    proxy.wait_for_log(AGAIN);
+    let listed = || blacklisted(&proxy) == ["10.2.0.0/16"];
+    assert!(eventually(listed), "{:?}\n{}", blacklisted(&proxy), proxy.log());
+    assert_eq!(proxy.client().get("/ok").status, 200);
+}
+
+#[test]
 fn a_new_process_that_is_told_to_stop_is_not_replaced() {
     let origin =
         Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(2500)));

@@ -68,6 +68,32 @@ impl Keeper {
         keeper
     }
 
+    /// What another process has left in the file goes before what is known here; but what is not
+    /// in the file yet stays. `None`: the file cannot be read in time.
+    fn take_again(&self, path: &Path, loaded: Option<Keeper>) {
+        let unread = match &loaded {
+            Some(loaded) => loaded.unread.borrow().clone(),
+            None => Some(path.to_owned()),
+        };
+        let found = loaded.map(|loaded| loaded.list.into_inner());
+        let mut list = self.list.borrow_mut();
+        if unread.is_none() && !self.unsaved.get() {
+            list.clear();
+        }
+        for entry in found.iter().flat_map(Blacklist::iter) {
+            if list.put(entry.clone()).is_err() {
+                log::error!(
+                    "{}: {} is left out: the blacklist is full",
+                    path.display(),
+                    entry.network
+                );
+                break;
+            }
+        }
+        drop(list);
+        self.unread.replace(unread);
+    }
+
     fn may_not_save(&self, path: &Path) -> bool {
         self.unread.borrow().as_deref() == Some(path)
     }
@@ -142,6 +168,34 @@ impl Control {
         list.expire(engine::wall_clock());
     }
 
+    /// Before this process takes connections again: who has served meanwhile has kept the file.
+    pub(super) async fn blacklist_again(&self) {
+        let keeper = &self.blacklist;
+        let path = keeper.at.borrow().clone().filter(|_| !keeper.moving.get());
+        let Some(path) = path else { return };
+        let (from, now) = (path.clone(), engine::wall_clock());
+        let work = move || {
+            let is_there = from.try_exists().unwrap_or(true);
+            is_there.then(|| Keeper::load(Some(&from), now))
+        };
+        let reading = self.watch.pool().run(work);
+        let late = engine::sleep(limits::BLACKLIST_STOP_TIMEOUT);
+        let loaded = match super::first(reading, late).await {
+            super::Either::First(Some(None)) => return, // nobody has written it
+            super::Either::First(loaded) => loaded.flatten(),
+            super::Either::Second(()) => None,
+        };
+        if loaded.is_none() {
+            log::error!(
+                "{}: the blacklist cannot be read: changes of it are not saved, and those that \
+                 the process before this one made are not known; start again when it can be",
+                path.display()
+            );
+        }
+        keeper.take_again(&path, loaded);
+        self.send_blacklist();
+    }
+
     pub(super) fn blacklist_changed(self: &Rc<Self>) {
         self.blacklist.changes.update(|changes| changes + 1);
         if !self.blacklist.sending.replace(true) {
@@ -191,7 +245,7 @@ impl Control {
         }
         let control = Rc::clone(self);
         engine::spawn(async move {
-            while !control.blacklist.moving.get() && control.blacklist.unsaved.replace(false) {
+            while control.may_save_blacklist() && control.blacklist.unsaved.replace(false) {
                 let Some(path) = control.blacklist.at.borrow().clone() else { break };
                 if control.blacklist.may_not_save(&path) {
                     break;
@@ -210,7 +264,7 @@ impl Control {
                     }
                     super::first(
                         engine::sleep(limits::BLACKLIST_SAVE_INTERVAL),
-                        control.until_blacklist_moves(),
+                        control.until_blacklist_may_not_be_saved(),
                     )
                     .await;
                 } else {
@@ -229,8 +283,13 @@ impl Control {
         !moving.get() && (!saving.get() || !(unsaved.get() || writing.get()))
     }
 
-    async fn until_blacklist_moves(&self) {
-        while !self.blacklist.moving.get() {
+    /// A retry must not write over what another process has written since.
+    fn may_save_blacklist(&self) -> bool {
+        !self.blacklist.moving.get() && self.upgrades.successor().is_none()
+    }
+
+    async fn until_blacklist_may_not_be_saved(&self) {
+        while self.may_save_blacklist() {
             self.changed_once().await;
         }
     }
@@ -375,7 +434,8 @@ fn read(path: &Path, into: &mut Blacklist) -> io::Result<()> {
 
 /// The whole file anew, so that it is complete at any moment.
 fn write(path: &Path, entries: &[Entry]) -> io::Result<()> {
-    let new = PathBuf::from(format!("{}.new", path.display()));
+    // Two processes may write it at once, while one takes over.
+    let new = PathBuf::from(format!("{}.{}.new", path.display(), std::process::id()));
     let mut text = Vec::new();
     for entry in entries {
         serde_json::to_writer(&mut text, entry)?;
@@ -414,6 +474,29 @@ mod tests {
         };
         assert_eq!(loaded(49), entries);
         assert_eq!(loaded(50), entries[..1]);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_another_process_has_left_in_the_file_is_taken_over_again() {
+        let path = file("taken");
+        let keeper = Keeper::default();
+        let listed = |keeper: &Keeper| {
+            let list = keeper.list.borrow();
+            list.iter().map(|entry| entry.network.to_string()).collect::<Vec<_>>()
+        };
+        keeper.list.borrow_mut().put(entry("10.0.0.1", None)).unwrap();
+        let again = || keeper.take_again(&path, Some(Keeper::load(Some(&path), UNIX_EPOCH)));
+        write(&path, &[entry("10.0.0.2", None)]).unwrap();
+        again();
+        assert_eq!(listed(&keeper), ["10.0.0.2/32"], "it has taken the other one out");
+        keeper.unsaved.set(true);
+        write(&path, &[entry("10.0.0.3", None)]).unwrap();
+        again();
+        assert_eq!(listed(&keeper), ["10.0.0.2/32", "10.0.0.3/32"]);
+        keeper.take_again(&path, None);
+        assert_eq!(listed(&keeper).len(), 2);
+        assert!(keeper.may_not_save(&path));
         std::fs::remove_file(path).unwrap();
     }
 

@@ -189,14 +189,18 @@ impl Control {
     }
 }
 
-/// For ever, if there is a server; sleeps while `hot_reload.watch` is off.
+/// For ever, if there is a server; sleeps while `hot_reload.watch` is off, and while this process
+/// drains: it may take connections again.
 pub(super) async fn poll(control: Rc<Control>) {
     let Some(server) = control.source.provider.server().cloned() else { return };
     if control.fetches.failing.borrow().is_none() {
         control.keep_copy(control.running().text).await;
     }
-    while control.may_poll() {
+    loop {
         file_watch::wanted(&control, true).await;
+        while !control.may_poll() {
+            control.changed_once().await;
+        }
         let due = Box::pin(due(&control, engine::now()));
         if let Either::First(()) = first(due, file_watch::wanted(&control, false)).await {
             control.poll_server(&server).await;

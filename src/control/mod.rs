@@ -418,11 +418,11 @@ enum Run {
 /// stops the data cores. Unless the process that took over dies before that.
 async fn life(control: &Rc<Control>, signals: &mut Signals, pid_file: &PidFile) -> Run {
     loop {
-        let handed_over = match serve(control, signals).await {
-            Ok(keys) => keys,
+        let leave = match serve(control, signals).await {
+            Ok(leave) => leave,
             Err(run) => return run,
         };
-        match drain(control, signals, handed_over).await {
+        match drain(control, signals, leave).await {
             Drained::Over(run) => return run,
             Drained::Alone(how) => {
                 if !control.take_over_again(&how, pid_file).await {
@@ -436,18 +436,25 @@ async fn life(control: &Rc<Control>, signals: &mut Signals, pid_file: &PidFile) 
     }
 }
 
-/// The listeners that another process has by the end of it.
-async fn serve(control: &Rc<Control>, signals: &mut Signals) -> Result<Vec<ListenerKey>, Run> {
+/// Why a process drains.
+struct Leave {
+    /// The listeners that another process has.
+    handed_over: Vec<ListenerKey>,
+    /// Else it is only that other one.
+    was_asked: bool,
+}
+
+async fn serve(control: &Rc<Control>, signals: &mut Signals) -> Result<Leave, Run> {
     loop {
         match first(signals.next(), control.end()).await {
             Either::First(Ok(Signal::Stop)) => {
-                let keys = control.end_upgrade().await;
+                let handed_over = control.end_upgrade().await;
                 match control.upgrades.handed_over() {
                     Some(_) => control.reloads.own_ports.end(),
                     None => control.notify.stopping(),
                 }
                 control.predecessor.borrow_mut().settled();
-                return Ok(keys);
+                return Ok(Leave { handed_over, was_asked: true });
             }
             Either::First(Ok(Signal::Reopen)) => {
                 reopen(control);
@@ -455,9 +462,9 @@ async fn serve(control: &Rc<Control>, signals: &mut Signals) -> Result<Vec<Liste
             Either::First(Ok(Signal::Reload)) => reload(Rc::clone(control)),
             Either::First(Ok(Signal::Upgrade)) => upgrade(Rc::clone(control)),
             Either::First(Err(error)) => log::error!("cannot read signals: {error}"),
-            Either::Second(End::HandedOver(keys)) => {
+            Either::Second(End::HandedOver(handed_over)) => {
                 control.reloads.own_ports.end();
-                return Ok(keys);
+                return Ok(Leave { handed_over, was_asked: false });
             }
             Either::Second(End::Failed(reason)) => {
                 control.to_shards(|| ToShard::Stop);
@@ -474,11 +481,8 @@ enum Drained {
     Alone(String),
 }
 
-async fn drain(
-    control: &Rc<Control>,
-    signals: &mut Signals,
-    handed_over: Vec<ListenerKey>,
-) -> Drained {
+async fn drain(control: &Rc<Control>, signals: &mut Signals, leave: Leave) -> Drained {
+    let Leave { handed_over, was_asked } = leave;
     let timeout = control.plan().drain_timeout;
     log::info!("draining: no new connections, running exchanges have {timeout:?}");
     control.draining.set(true);
@@ -491,7 +495,7 @@ async fn drain(
         publisher.rotate(false);
     }
     let done = |control: &Control| control.is_empty() && control.is_successor_left_alone();
-    let over = first(control.until(timeout, done), again(control, signals));
+    let over = first(control.until(timeout, done), again(control, signals, was_asked));
     let drained = match first(over, control.successor_died()).await {
         Either::First(drained) => drained,
         Either::Second(how) => return Drained::Alone(how),
@@ -532,11 +536,20 @@ fn upgrade(control: Rc<Control>) {
     engine::spawn(async move { drop(control.upgrade().await) });
 }
 
-/// A second request to stop: whoever sends it does not want to wait.
-async fn again(control: &Control, signals: &mut Signals) {
+/// A second request to stop: whoever sends it does not want to wait. Who drains because another
+/// process has taken over was not asked before.
+async fn again(control: &Control, signals: &mut Signals, mut was_asked: bool) {
     loop {
         match signals.next().await {
-            Ok(Signal::Stop) => return,
+            Ok(Signal::Stop) if was_asked => return,
+            Ok(Signal::Stop) => {
+                log::info!("told to stop: what runs is finished, and nothing is taken over again");
+                was_asked = true;
+                if let Some(successor) = control.upgrades.successor() {
+                    successor.let_go();
+                }
+                control.wake();
+            }
             Ok(signal @ (Signal::Reload | Signal::Upgrade)) => {
                 log::warn!("signal {signal:?} is refused: the process is draining");
             }

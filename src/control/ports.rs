@@ -202,7 +202,8 @@ impl Held {
     }
 
     /// Sockets for everything that is held, after it was given away: those that were kept, and new
-    /// ones for the rest. What cannot be had is told of, and left out.
+    /// ones for the rest. What cannot be had is told of, and not held any more: the next reload
+    /// tries to bind it.
     pub(super) fn listen_again(
         &mut self,
         mut kept: Vec<(ListenerKey, TcpListener)>,
@@ -216,24 +217,26 @@ impl Held {
             for socket in (0..missing).map(|_| listen(&held.name, held.bound)) {
                 match socket {
                     Ok(socket) => sockets.push((held.key, socket)),
-                    Err(error) => log::error!("{error}"),
+                    Err(error) => log::error!("{error}; the next reload tries again"),
                 }
             }
             held.sockets = sockets.len();
             listeners.extend(sockets);
         }
-        let port = |name, held: Option<HeldPort>, kept: Option<TcpListener>| {
-            let Some(held) = held else { return PortChange::Same };
-            match kept.map_or_else(|| listen(name, held.bound), Ok) {
+        self.listeners.retain(|held| held.sockets > 0);
+        let port = |name, held: &mut Option<HeldPort>, kept: Option<TcpListener>| {
+            let Some(HeldPort { bound, .. }) = *held else { return PortChange::Same };
+            match kept.map_or_else(|| listen(name, bound), Ok) {
                 Ok(socket) => PortChange::To(socket),
                 Err(error) => {
-                    log::error!("{error}");
+                    log::error!("{error}; the next reload tries again");
+                    *held = None;
                     PortChange::Off
                 }
             }
         };
-        let metrics = port("metrics", self.metrics, metrics);
-        let admin = port("admin", self.admin, admin);
+        let metrics = port("metrics", &mut self.metrics, metrics);
+        let admin = port("admin", &mut self.admin, admin);
         Again { listeners, metrics, admin }
     }
 
@@ -300,4 +303,25 @@ fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> StartErr
     let known = CURES.iter().find(|(kind, _)| *kind == error.kind());
     let cure = known.map_or("check the address", |(_, cure)| cure);
     StartError::new(format!("cannot listen on {address} as {name}: {error}; {cure}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_had_again_is_not_held() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let bound = taken.local_addr().unwrap();
+        let (port, key) = (HeldPort { wanted: bound, bound }, ListenerKey(1));
+        let name = "edge".to_owned();
+        let listener = HeldListener { key, name, wanted: bound, bound, sockets: 2 };
+        let (listeners, metrics) = (vec![listener], Some(port));
+        let mut held = Held { given: 1, listeners, metrics, ..Held::default() };
+        let again = held.listen_again(Vec::new(), None, None);
+        assert!(again.listeners.is_empty() && matches!(again.metrics, PortChange::Off));
+        assert!(matches!(again.admin, PortChange::Same));
+        assert!(held.find(bound, "edge").is_none(), "a reload would take it for bound");
+        assert!(held.metrics.is_none());
+    }
 }

@@ -297,9 +297,10 @@ impl Control {
         if !job.wanted.is_for_a_change() {
             self.notify.reloading();
         }
-        let result = self.try_job(job).await;
+        // One that panics is told of like any other.
+        let result = overdue::caught(Box::pin(self.try_job(job))).await;
         self.reloads.busy.set(false);
-        let outcome = match result {
+        let outcome = match result.unwrap_or_else(|| Err(overdue::panicked())) {
             // Nothing was asked for, nothing has happened.
             Ok(None) => return Ok(Report { version: self.plan().version, warnings: Vec::new() }),
             Ok(Some(report)) => Ok(report),
@@ -539,7 +540,7 @@ async fn work(control: Rc<Control>) {
     loop {
         let job = control.reloads.queue.borrow_mut().pop_front();
         let Some(job) = job else { break };
-        let ran = overdue::caught(control.run_job(&job)).await;
+        let ran = overdue::caught(Box::pin(control.run_job(&job))).await;
         let outcome = ran.unwrap_or_else(|| Err(overdue::panicked()));
         control.reloads.busy.set(false);
         *job.outcome.borrow_mut() = Some(outcome);

@@ -178,7 +178,8 @@ impl Control {
         let pid = successor.pid;
         log::error!(
             "process {pid} has ended ({how}) after it took over: this process takes connections \
-             again; those that it had accepted are lost"
+             again; those that it had accepted are lost, and what operators have said to it, but \
+             for what it has saved"
         );
         // What still closes the sockets of before would close those to come.
         let closed =
@@ -187,6 +188,7 @@ impl Control {
             return false;
         }
         self.upgrades.left.borrow_mut().clear();
+        self.blacklist_again().await;
         let sockets = self.sockets_again(successor.sockets.take());
         self.resumed.iter().for_each(|resumed| resumed.set(false));
         let mut by_core: Vec<_> = self.shards.iter().map(|_| Vec::new()).collect();
@@ -206,6 +208,7 @@ impl Control {
         self.drained.iter().for_each(|drained| drained.set(false));
         self.draining.set(false);
         self.upgrades.begin_again();
+        self.blacklist_changed();
         if let Some(publisher) = &self.totals.borrow().log {
             publisher.rotate(true);
         }
@@ -216,7 +219,16 @@ impl Control {
         self.publish_health();
         self.tell_health("process", "serving", "the process that had taken over has ended");
         self.wake();
+        self.read_what_has_changed_meanwhile();
         true
+    }
+
+    /// The new process has read it, or would have; a server is polled again anyway.
+    fn read_what_has_changed_meanwhile(self: &Rc<Self>) {
+        if self.plan().hot_reload.watch && self.source.provider.file().is_some() {
+            let control = Rc::clone(self);
+            engine::spawn(async move { control.reload_changed().await });
+        }
     }
 
     /// Of every listener, and the control core's own ports, which are served again at once.

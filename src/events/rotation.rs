@@ -235,38 +235,57 @@ fn obey(path: &Path, rotate: Rotate, name: &'static str) -> Kept {
     })
 }
 
-/// Deletes what is too old and compresses the rest, newest last.
-fn keep(path: &Path, rotate: Rotate) -> io::Result<Kept> {
-    remove_unfinished(path)?;
-    let mut kept = prune(path, rotate.backups_max)?;
-    if !rotate.compress {
-        return Ok(kept);
-    }
-    for backup in backups(path)? {
-        if !is_compressed(&backup) {
-            if compress(&backup)? == Kept::NotYet {
-                kept = Kept::NotYet;
-            }
-            // Rotations went on meanwhile: the disk must not fill with what is to be
-            // deleted anyway.
-            prune(path, rotate.backups_max)?;
+/// What is wrong with one file stops nothing; the first of it is told of.
+struct Tidied {
+    kept: Kept,
+    failed: Option<io::Error>,
+}
+
+impl Tidied {
+    fn and(&mut self, more: io::Result<Kept>) {
+        match more {
+            Ok(Kept::All) => {}
+            Ok(Kept::NotYet) => self.kept = Kept::NotYet,
+            Err(error) => drop(self.failed.get_or_insert(error)),
         }
     }
-    Ok(kept)
+}
+
+fn named(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
+
+/// Deletes what is too old and compresses the rest, newest last.
+fn keep(path: &Path, rotate: Rotate) -> io::Result<Kept> {
+    let mut all = Tidied { kept: Kept::All, failed: remove_unfinished(path).err() };
+    all.and(prune(path, rotate.backups_max));
+    if rotate.compress {
+        for backup in backups(path)? {
+            if !is_compressed(&backup) {
+                all.and(compress(&backup).map_err(|error| named(&backup, &error)));
+                // Rotations went on meanwhile: the disk must not fill with what is to be
+                // deleted anyway.
+                all.and(prune(path, rotate.backups_max));
+            }
+        }
+    }
+    all.failed.map_or(Ok(all.kept), Err)
 }
 
 fn prune(path: &Path, backups_max: usize) -> io::Result<Kept> {
     let backups = backups(path)?;
     let mut kept = Kept::All;
+    let mut failed = None;
     for old in &backups[..backups.len().saturating_sub(backups_max)] {
-        let Some(file) = present(File::open(old))? else { continue };
-        if is_in_use(&file) {
+        // A file that may not be read has no lock of ours, and may be deleted all the same.
+        let file = File::open(old).ok();
+        if file.as_ref().is_some_and(is_in_use) {
             kept = Kept::NotYet;
-        } else {
-            present(fs::remove_file(old))?;
+        } else if let Err(error) = present(fs::remove_file(old)) {
+            failed.get_or_insert(named(old, &error));
         }
     }
-    Ok(kept)
+    failed.map_or(Ok(kept), Err)
 }
 
 /// Otherwise nobody else takes it, for as long as the file is open here. File systems without locks
@@ -390,6 +409,24 @@ mod tests {
         assert_eq!(texts[16], "last");
         keep(&folder.log(), rotate(1, false)).unwrap();
         assert_eq!(fs::read_to_string(&backups(&folder.log()).unwrap()[0]).unwrap(), "last");
+    }
+
+    #[test]
+    fn a_backup_that_cannot_be_tidied_stops_nothing() {
+        let folder = Folder::new("untidy");
+        for second in 0..3 {
+            fs::write(folder.log(), "x").unwrap();
+            put_aside(&folder.log(), at(second)).unwrap();
+        }
+        // Neither deleted as a file nor read as one, whoever runs this.
+        let oldest = backups(&folder.log()).unwrap().remove(0);
+        fs::remove_file(&oldest).unwrap();
+        fs::create_dir(&oldest).unwrap();
+        let error = keep(&folder.log(), rotate(1, true)).unwrap_err();
+        assert!(error.to_string().contains(&oldest.display().to_string()), "{error}");
+        let left = backups(&folder.log()).unwrap();
+        assert_eq!((left.len(), &left[0]), (2, &oldest));
+        assert!(is_compressed(&left[1]), "{left:?}");
     }
 
     #[test]

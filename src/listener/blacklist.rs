@@ -75,7 +75,7 @@ impl Blacklist {
 
     /// An entry as it is, its hits included, in the place of the one for the same network.
     pub(crate) fn put(&mut self, entry: Entry) -> Result<(), Full> {
-        self.entries.remove(&key(entry.network));
+        self.remove(entry.network);
         self.add(entry).map(|_| ())
     }
 
@@ -122,6 +122,8 @@ impl Blacklist {
         let over = |entry: &&Entry| entry.until.is_some_and(|until| until <= now);
         let gone: Vec<Entry> = self.entries.values().filter(over).cloned().collect();
         gone.iter().for_each(|entry| drop(self.remove(entry.network)));
+        // A time that stayed behind would be due for ever, and whoever waits for it never rests.
+        self.ends = self.ends.split_off(&now.saturating_add(1));
         gone
     }
 
@@ -422,6 +424,17 @@ mod tests {
         assert_eq!(list.expire(at(100)).len(), 1);
         assert_eq!(list.next_expiry(), Some(at(200)));
         list.expire(at(1000));
+        assert_eq!((list.len(), list.next_expiry()), (1, None));
+    }
+
+    #[test]
+    fn the_end_of_an_entry_that_another_one_replaces_is_not_waited_for() {
+        let mut list = Blacklist::default();
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        list.put(Entry { until: Some(100), ..entry("10.0.0.1") }).unwrap();
+        list.put(Entry { until: Some(200), ..entry("10.0.0.1") }).unwrap();
+        assert_eq!(list.next_expiry(), Some(at(200)));
+        list.put(entry("10.0.0.1")).unwrap();
         assert_eq!((list.len(), list.next_expiry()), (1, None));
     }
 

@@ -196,6 +196,7 @@ impl Shard {
                 });
             }
             ToShard::TakeAgain(sockets) => {
+                self.doors.hand_over(&[]);
                 self.life.resume();
                 self.listen(sockets);
                 self.mail.to_control(ToControl::TakesAgain { core: self.mail.core() });
