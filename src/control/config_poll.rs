@@ -28,6 +28,9 @@ pub(super) struct Fetches {
     failing: RefCell<Option<Failing>>,
     /// Counts up with every question of an operator: an answer to an earlier one is outdated.
     turn: Cell<u64>,
+    /// The newest text that has no copy yet.
+    to_copy: RefCell<Option<Rc<str>>>,
+    copying: Cell<bool>,
     /// What became of the copy last.
     copy_fails: RefCell<Option<String>>,
 }
@@ -175,25 +178,40 @@ impl Control {
         !self.draining.get() && self.upgrades.handed_over().is_none()
     }
 
-    /// Keeps a text of the server that is in force, to start from it without the server.
-    pub(super) async fn keep_copy(&self, text: Rc<str>) {
+    /// Keeps a text of the server that is in force, to start from it without the server. Nobody
+    /// waits for it: its disk may never come back.
+    pub(super) fn keep_copy(self: &Rc<Self>, text: Rc<str>) {
         let copy = self.source.provider.server().and_then(Server::copy).map(PathBuf::from);
         let Some(copy) = copy else { return };
-        let text = text.to_string();
-        let writing = self.watch.pool().run(move || Beside::renew(&copy, &text));
+        self.fetches.to_copy.replace(Some(text));
+        if !self.fetches.copying.replace(true) {
+            engine::spawn(write_copies(Rc::clone(self), copy));
+        }
+    }
+}
+
+/// One at a time, the newest text last.
+async fn write_copies(control: Rc<Control>, copy: PathBuf) {
+    let fetches = &control.fetches;
+    loop {
+        let text = fetches.to_copy.take().map(|text| text.to_string());
+        let Some(text) = text else { break };
+        let copy = copy.clone();
+        let writing = control.watch.pool().run(move || Beside::renew(&copy, &text));
         let failed = writing.await.unwrap_or_else(|| Err("writing it panicked".to_owned())).err();
-        let before = self.fetches.copy_fails.replace(failed.clone());
+        let before = fetches.copy_fails.replace(failed.clone());
         if let Some(reason) = failed.filter(|reason| before.as_ref() != Some(reason)) {
             log::error!("no copy of the configuration is kept: {reason}");
         }
     }
+    fetches.copying.set(false);
 }
 
 /// For ever, if there is a server; sleeps while `hot_reload.watch` is off.
 pub(super) async fn poll(control: Rc<Control>) {
     let Some(server) = control.source.provider.server().cloned() else { return };
     if control.fetches.failing.borrow().is_none() {
-        control.keep_copy(control.running().text).await;
+        control.keep_copy(control.running().text);
     }
     while control.may_poll() {
         file_watch::wanted(&control, true).await;

@@ -394,7 +394,7 @@ impl Control {
         let text: Rc<str> = Rc::from(&*prepared.text);
         let report = self.commit(*prepared, job.trigger).await?;
         if !is_own {
-            self.keep_copy(text).await;
+            self.keep_copy(text);
         }
         Ok(Some(report))
     }
