@@ -4,14 +4,14 @@
 //! the status page and in the metrics while it lasts.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::Errors;
 use crate::control::config_file::Beside;
-use crate::control::reload::{Trigger, Wanted};
+use crate::control::reload::{Refused, Trigger, Wanted};
 use crate::control::{Control, Either, file_watch, first};
 use crate::engine;
 use crate::http1::blocking_client::jitter;
@@ -28,6 +28,9 @@ pub(super) struct Fetches {
     failing: RefCell<Option<Failing>>,
     /// Counts up with every question of an operator: an answer to an earlier one is outdated.
     turn: Cell<u64>,
+    /// Why the text of the server cannot be had here and now: what was logged last, and of which
+    /// text, if it came.
+    not_now: RefCell<Option<(Option<u64>, String)>>,
     /// The newest text that has no copy yet.
     to_copy: RefCell<Option<Rc<str>>>,
     copying: Cell<bool>,
@@ -79,7 +82,7 @@ impl Fetches {
     }
 
     /// What came of a question.
-    pub(super) fn note(&self, outcome: Result<FetchedText, &Errors>) {
+    pub(super) fn note(&self, outcome: Result<FetchedText, &dyn fmt::Display>) {
         let now = engine::wall_clock();
         let mut counts = self.counts.get();
         match outcome {
@@ -95,9 +98,9 @@ impl Fetches {
                     log::info!("the configuration can be fetched again, after {lasted:.1?}");
                 }
             }
-            Err(errors) => {
+            Err(error) => {
                 counts.failed += 1;
-                self.complain(now, errors.to_string().trim_end().to_owned());
+                self.complain(now, error.to_string().trim_end().to_owned());
             }
         }
         self.counts.set(counts);
@@ -118,6 +121,18 @@ impl Fetches {
     /// Of the text that was read last: the next question asks for another one.
     pub(super) fn remember(&self, validators: Validators) {
         self.validators.replace(validators);
+    }
+
+    /// A text that is refused for a reason that may pass is tried again with the next question.
+    /// Whether this one and its reason are new.
+    pub(super) fn is_new_refusal(&self, hash: Option<u64>, refused: &Refused) -> bool {
+        let refusal = Some((hash, refused.to_string()));
+        self.not_now.replace(refusal.clone()) != refusal
+    }
+
+    /// A text is in force, or is wrong for good.
+    pub(super) fn no_refusal(&self) {
+        self.not_now.replace(None);
     }
 
     pub(super) fn turn(&self) -> u64 {
