@@ -571,7 +571,8 @@ pub const CONFIG_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// More often is refused: it is a mistake in the unit, and a load for the server.
 pub const CONFIG_POLL_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// What that server gets for its whole answer. Default of `hot_reload.poll_timeout`, and what holds
-/// at the start, when no configuration is known. Then the question counts as failed.
+/// at the start, when no configuration is known. Then the question counts as failed. As long as
+/// [`RELOAD_PREPARE_TIMEOUT`] or longer is refused.
 pub const CONFIG_POLL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a start waits for that server where there is no copy to start from: both may have been
 /// started at the same moment. Then the process ends and says why. Far less than what a new binary

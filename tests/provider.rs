@@ -419,6 +419,44 @@ fn a_copy_that_cannot_be_written_is_complained_about_and_nothing_else() {
     comes_to_say(&proxy, "two");
 }
 
+#[test]
+fn a_copy_whose_disk_hangs_holds_up_no_reload() {
+    let directory = TempDir::new();
+    let copy = directory.path().join("copy.toml");
+    let made = std::process::Command::new("mkfifo").arg(&copy).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    let server = Server::start(&says(EAGER, "one"));
+    let more = ["--config-copy", &copy.display().to_string()];
+    let proxy = Proxy::start_from(&server.url(), &says("", ""), &[], &more);
+    for text in ["two", "three", "four"] {
+        server.has(&says(EAGER, text));
+        comes_to_say(&proxy, text);
+    }
+    // The name of a pipe is free for a file, and the newest text gets there.
+    drop(fs::write(&copy, "read by nobody else"));
+    let is_copied = || fs::read_to_string(&copy).is_ok_and(|found| found == says(EAGER, "four"));
+    let kept = || fs::metadata(&copy).is_ok_and(|found| found.is_file()) && is_copied();
+    assert!(eventually(kept), "no copy:\n{}", proxy.log());
+}
+
+#[test]
+fn a_text_that_cannot_be_had_now_is_tried_again_and_told_of_once() {
+    let server = Server::start(&says(EAGER, "one"));
+    let proxy = start(&server.url());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let more = format!("[[listeners]]\nname = \"more\"\nbind = \"{address}\"\n");
+    server.has(&(says(EAGER, "two") + &more));
+    proxy.wait_for_log("reload refused");
+    until_fetches(&proxy, "text", 3.0);
+    assert_eq!(proxy.log().matches("reload refused").count(), 1, "{}", proxy.log());
+    assert_eq!(answer(&proxy), "one");
+    drop(taken);
+    comes_to_say(&proxy, "two");
+    until_fetches(&proxy, "text", 1.0);
+    assert_eq!(proxy.log().matches("reload refused").count(), 1, "{}", proxy.log());
+}
+
 // --- tokens ----------------------------------------------------------------------------------
 
 /// Takes this token only.

@@ -67,7 +67,14 @@ pub enum WrongUrl {
 
 /// `http://host[:port][/path][?query]`.
 pub fn http_url(given: &str) -> Result<HttpUrl, WrongUrl> {
-    let no_url = || WrongUrl::Other(format!("`{given}` is not an http URL"));
+    let no_url = || {
+        // A query may be a secret.
+        let shown = match given.split_once('?') {
+            Some((before, _)) => format!("{before}?(hidden)"),
+            None => given.to_owned(),
+        };
+        WrongUrl::Other(format!("`{shown}` is not an http URL"))
+    };
     let rest = match given.split_once("://") {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
         Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => return Err(WrongUrl::Https),

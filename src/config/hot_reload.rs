@@ -29,7 +29,11 @@ impl HotReload {
                 Time(limits::CONFIG_POLL_INTERVAL),
                 interval,
             ),
-            poll_timeout: section.value_or("poll_timeout", Time(limits::CONFIG_POLL_TIMEOUT), time),
+            poll_timeout: section.value_or(
+                "poll_timeout",
+                Time(limits::CONFIG_POLL_TIMEOUT),
+                timeout,
+            ),
             max_generations: section.value_or(
                 "max_generations",
                 limits::GENERATIONS_MAX,
@@ -50,4 +54,28 @@ fn interval(value: &DeValue<'_>) -> Result<Time, Wrong> {
             .note(format!("expected at least {least:?}")));
     }
     Ok(Time(interval))
+}
+
+/// A question that lasts as long as a whole reload may would be ended with it.
+fn timeout(value: &DeValue<'_>) -> Result<Time, Wrong> {
+    let Time(timeout) = time(value)?;
+    let most = limits::RELOAD_PREPARE_TIMEOUT;
+    if timeout >= most {
+        return Err(Wrong::new(format!("{timeout:?} is too long to wait for a server"))
+            .note(format!("expected less than {most:?}, which is what a whole reload has")));
+    }
+    Ok(Time(timeout))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_to_a_server_ends_before_the_reload_that_asks_it() {
+        let read = |text: &str| timeout(DeValue::parse(text).unwrap().get_ref());
+        assert_eq!(read("\"19s\"").ok(), Some(Time(Duration::from_secs(19))));
+        let wrong = read("\"20s\"").unwrap_err();
+        assert!(wrong.message.contains("too long") && wrong.notes[0].contains("less than 20s"));
+    }
 }

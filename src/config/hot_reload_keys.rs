@@ -23,7 +23,7 @@ pub(super) const HOT_RELOAD: &[Key] = &[
         "duration",
         Is("\"5s\""),
         "poll_timeout = \"10s\"",
-        "what that server gets for its whole answer",
+        "what that server gets for its whole answer, less than 20s",
     ),
     key(
         "hot_reload.max_generations",

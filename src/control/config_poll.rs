@@ -4,14 +4,14 @@
 //! the status page and in the metrics while it lasts.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::Errors;
 use crate::control::config_file::Beside;
-use crate::control::reload::{Trigger, Wanted};
+use crate::control::reload::{Refused, Trigger, Wanted};
 use crate::control::{Control, Either, file_watch, first};
 use crate::engine;
 use crate::http1::blocking_client::jitter;
@@ -28,6 +28,12 @@ pub(super) struct Fetches {
     failing: RefCell<Option<Failing>>,
     /// Counts up with every question of an operator: an answer to an earlier one is outdated.
     turn: Cell<u64>,
+    /// Why the text of the server cannot be had here and now: what was logged last, and of which
+    /// text, if it came.
+    not_now: RefCell<Option<(Option<u64>, String)>>,
+    /// The newest text that has no copy yet.
+    to_copy: RefCell<Option<Rc<str>>>,
+    copying: Cell<bool>,
     /// What became of the copy last.
     copy_fails: RefCell<Option<String>>,
 }
@@ -76,7 +82,7 @@ impl Fetches {
     }
 
     /// What came of a question.
-    pub(super) fn note(&self, outcome: Result<FetchedText, &Errors>) {
+    pub(super) fn note(&self, outcome: Result<FetchedText, &dyn fmt::Display>) {
         let now = engine::wall_clock();
         let mut counts = self.counts.get();
         match outcome {
@@ -92,9 +98,9 @@ impl Fetches {
                     log::info!("the configuration can be fetched again, after {lasted:.1?}");
                 }
             }
-            Err(errors) => {
+            Err(error) => {
                 counts.failed += 1;
-                self.complain(now, errors.to_string().trim_end().to_owned());
+                self.complain(now, error.to_string().trim_end().to_owned());
             }
         }
         self.counts.set(counts);
@@ -115,6 +121,18 @@ impl Fetches {
     /// Of the text that was read last: the next question asks for another one.
     pub(super) fn remember(&self, validators: Validators) {
         self.validators.replace(validators);
+    }
+
+    /// A text that is refused for a reason that may pass is tried again with the next question.
+    /// Whether this one and its reason are new.
+    pub(super) fn is_new_refusal(&self, hash: Option<u64>, refused: &Refused) -> bool {
+        let refusal = Some((hash, refused.to_string()));
+        self.not_now.replace(refusal.clone()) != refusal
+    }
+
+    /// A text is in force, or is wrong for good.
+    pub(super) fn no_refusal(&self) {
+        self.not_now.replace(None);
     }
 
     pub(super) fn turn(&self) -> u64 {
@@ -175,18 +193,33 @@ impl Control {
         !self.draining.get() && self.upgrades.handed_over().is_none()
     }
 
-    /// Keeps a text of the server that is in force, to start from it without the server.
-    pub(super) async fn keep_copy(&self, text: Rc<str>) {
+    /// Keeps a text of the server that is in force, to start from it without the server. Nobody
+    /// waits for it: its disk may never come back.
+    pub(super) fn keep_copy(self: &Rc<Self>, text: Rc<str>) {
         let copy = self.source.provider.server().and_then(Server::copy).map(PathBuf::from);
         let Some(copy) = copy else { return };
-        let text = text.to_string();
-        let writing = self.watch.pool().run(move || Beside::renew(&copy, &text));
+        self.fetches.to_copy.replace(Some(text));
+        if !self.fetches.copying.replace(true) {
+            engine::spawn(write_copies(Rc::clone(self), copy));
+        }
+    }
+}
+
+/// One at a time, the newest text last.
+async fn write_copies(control: Rc<Control>, copy: PathBuf) {
+    let fetches = &control.fetches;
+    loop {
+        let text = fetches.to_copy.take().map(|text| text.to_string());
+        let Some(text) = text else { break };
+        let copy = copy.clone();
+        let writing = control.watch.pool().run(move || Beside::renew(&copy, &text));
         let failed = writing.await.unwrap_or_else(|| Err("writing it panicked".to_owned())).err();
-        let before = self.fetches.copy_fails.replace(failed.clone());
+        let before = fetches.copy_fails.replace(failed.clone());
         if let Some(reason) = failed.filter(|reason| before.as_ref() != Some(reason)) {
             log::error!("no copy of the configuration is kept: {reason}");
         }
     }
+    fetches.copying.set(false);
 }
 
 /// For ever, if there is a server; sleeps while `hot_reload.watch` is off, and while this process
@@ -194,7 +227,7 @@ impl Control {
 pub(super) async fn poll(control: Rc<Control>) {
     let Some(server) = control.source.provider.server().cloned() else { return };
     if control.fetches.failing.borrow().is_none() {
-        control.keep_copy(control.running().text).await;
+        control.keep_copy(control.running().text);
     }
     loop {
         file_watch::wanted(&control, true).await;

@@ -378,26 +378,68 @@ impl Control {
             let outcome = prepared.map(|prepared| Preparation::Ready(Box::new(prepared)));
             Read { hash: read, told, outcome }
         });
-        let Read { hash, told, outcome } = preparing.await?;
+        let read = preparing.await;
         if asks {
             self.fetches.begin_turn();
-            self.fetches.note(told.as_ref().map(|_| FetchedText::New));
+            self.fetches.note(match &read {
+                Ok(Read { told: Ok(_), .. }) => Ok(FetchedText::New),
+                Ok(Read { told: Err(errors), .. }) => Err(errors),
+                Err(refused) => Err(refused),
+            });
+        }
+        match self.source.provider.server() {
+            Some(_) if !is_own => self.take_fetched(job, read).await,
+            Some(_) | None => {
+                let Read { hash, outcome, .. } = read?;
+                if !is_own {
+                    self.reloads.read.set(hash);
+                }
+                self.take(job, outcome?).await
+            }
+        }
+    }
+
+    async fn take(
+        self: &Rc<Self>,
+        job: &Job,
+        preparation: Preparation,
+    ) -> Result<Option<Report>, Refused> {
+        match preparation {
+            Preparation::Unchanged => Ok(None),
+            Preparation::Ready(prepared) => self.commit(*prepared, job.trigger).await.map(Some),
+        }
+    }
+
+    /// A text of the server counts as read when it is in force, or wrong for good. Else it is asked
+    /// for again: a port that is taken may be free then.
+    async fn take_fetched(
+        self: &Rc<Self>,
+        job: &Job,
+        read: Result<Read, Refused>,
+    ) -> Result<Option<Report>, Refused> {
+        let (hash, told, outcome) = match read {
+            Ok(Read { hash, told, outcome }) => (Some(hash), told.ok(), outcome),
+            Err(refused) => (None, None, Err(refused)),
+        };
+        let result = match outcome {
+            Ok(preparation) => self.take(job, preparation).await,
+            Err(refused) => Err(refused),
+        };
+        if let Err(refused @ (Refused::Impossible(_) | Refused::Superseded(_))) = &result {
+            let is_new = self.fetches.is_new_refusal(hash, refused);
+            // It was told, with the first try.
+            return if is_new || !job.wanted.is_for_a_change() { result } else { Ok(None) };
         }
         // A server that gives nothing has said nothing new.
-        if !is_own && (told.is_ok() || !asks) {
+        if let (Some(hash), Some(validators)) = (hash, told) {
             self.reloads.read.set(hash);
-            self.fetches.remember(told.unwrap_or_default());
+            self.fetches.remember(validators);
+            self.fetches.no_refusal();
         }
-        let prepared = match outcome? {
-            Preparation::Unchanged => return Ok(None),
-            Preparation::Ready(prepared) => prepared,
-        };
-        let text: Rc<str> = Rc::from(&*prepared.text);
-        let report = self.commit(*prepared, job.trigger).await?;
-        if !is_own {
-            self.keep_copy(text).await;
+        if let Ok(Some(_)) = result {
+            self.keep_copy(self.running().text);
         }
-        Ok(Some(report))
+        result
     }
 
     fn ground(&self) -> Ground {

@@ -247,6 +247,8 @@ mod tests {
             ("http://u:hunter2@a/b", "--config-token-file"),
             ("http://", "is not a host and port"),
             ("http://a/b c", "expected a URL such as"),
+            ("http://a?token=hunter2", "`http://a?(hidden)` is not an http URL"),
+            ("http://a/b c?token=hunter2", "`http://a/b c?(hidden)` is not"),
         ] {
             let error = url(wrong).unwrap_err();
             assert!(error.contains(says) && !error.contains("hunter2"), "{error}");
