@@ -427,8 +427,11 @@ pub const UPGRADE_WATCH_TIME: Duration = Duration::from_secs(5);
 /// are told that no more comes, and read for a while: a request that crosses that is not answered,
 /// but not reset either.
 pub const DRAIN_IDLE_GRACE: Duration = Duration::from_millis(200);
-/// Largest description of the sockets of an upgrade. Larger is refused: it is none of ours.
-pub const UPGRADE_MANIFEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest description of the sockets of an upgrade, and of what operators have said. Larger is
+/// refused: it is none of ours. A full blacklist has room: a character of a reason is at most six
+/// bytes of JSON, and what else an entry has is shorter than the rest.
+pub const UPGRADE_MANIFEST_BYTES_MAX: usize =
+    64 * 1024 * 1024 + BLACKLIST_ENTRIES_MAX * (6 * ADMIN_REASON_CHARS_MAX + 500);
 /// Most sockets that an upgrade passes on.
 pub const UPGRADE_SOCKETS_MAX: usize = LISTENERS_MAX * CORES_MAX + 2;
 /// How long a data core may take to end once it is told to. Then the process ends without it, and

@@ -1,7 +1,7 @@
 //! Configurations as texts: those that were in force, and those that come from the admin API
 //! instead of the file.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -12,6 +12,8 @@ use crate::control::config_file::Beside;
 use crate::control::prepare::compile;
 use crate::control::reload::{Refused, Report, Trigger, Wanted, hash};
 use crate::control::trigger::Title;
+use crate::engine;
+use crate::limits;
 
 /// A configuration that was put in force.
 #[derive(Clone, Debug)]
@@ -31,17 +33,38 @@ impl Applied {
 }
 
 /// One at a time: the file must end with the text that was put in force last.
-struct Writing<'a>(&'a Cell<bool>);
+struct Writing(Rc<Control>);
 
-impl Writing<'_> {
-    fn begin(running: &Cell<bool>) -> Option<Writing<'_>> {
-        (!running.replace(true)).then_some(Writing(running))
+impl Writing {
+    fn begin(control: &Rc<Control>) -> Option<Rc<Writing>> {
+        let is_first = !control.reloads.writing.replace(true);
+        is_first.then(|| Rc::new(Writing(Rc::clone(control))))
+    }
+
+    /// What `work` gives, beside this core, or why not in time. The disk may hold it longer than
+    /// who asked for it waits: then nothing else is written until it lets go.
+    async fn on_disk<T: Send + 'static>(
+        self: &Rc<Self>,
+        work: impl FnOnce() -> Result<T, String> + Send + 'static,
+    ) -> Option<Result<T, String>> {
+        let result = Rc::new(RefCell::new(None));
+        let (writing, slot) = (Rc::clone(self), Rc::clone(&result));
+        engine::spawn(async move {
+            let control = &writing.0;
+            let given = control.watch.pool().run(work).await;
+            let panicked = || Err("writing the file panicked: this is a bug".to_owned());
+            *slot.borrow_mut() = Some(given.unwrap_or_else(panicked));
+            control.wake();
+        });
+        let is_done = |_: &Control| result.borrow().is_some();
+        self.0.until(limits::RELOAD_PREPARE_TIMEOUT, is_done).await;
+        result.borrow_mut().take()
     }
 }
 
-impl Drop for Writing<'_> {
+impl Drop for Writing {
     fn drop(&mut self) {
-        self.0.set(false);
+        self.0.reloads.writing.set(false);
     }
 }
 
@@ -90,26 +113,34 @@ impl Control {
         over: Option<u64>,
     ) -> Result<(Report, Result<(), String>), Refused> {
         let file = self.file_for(syntax)?;
-        let Some(_writing) = Writing::begin(&self.reloads.writing) else {
+        let Some(writing) = Writing::begin(self) else {
             return Err(Refused::Impossible(
                 "another configuration is being written; try again when that is done".to_owned(),
             ));
         };
-        let panicked = || "writing the file panicked: this is a bug".to_owned();
-        let lost = || Refused::Impossible(panicked());
+        let overdue = format!(
+            "{}: writing it takes longer than {:?}: find out what holds its disk",
+            file.display(),
+            limits::RELOAD_PREPARE_TIMEOUT
+        );
         let copy = text.clone();
-        let written = self.watch.pool().run(move || Beside::write(&file, &copy)).await;
-        let beside = written.ok_or_else(lost)?.map_err(Refused::Impossible)?;
+        let written = writing.on_disk(move || Beside::write(&file, &copy)).await;
+        let late = || Err(format!("{overdue}; nothing was changed"));
+        let beside = written.unwrap_or_else(late).map_err(Refused::Impossible)?;
         let read = hash(&text);
         // Refused: what is beside the file goes with `beside`.
         let report = self.apply_text(syntax, text, trigger, over).await?;
         // Whoever watches the file finds what is in force already.
         let before = self.reloads.read.replace(read);
-        let placing = self.watch.pool().run(move || beside.put_in_place()).await;
-        let placed = placing.unwrap_or_else(|| Err(panicked()));
+        let placed = writing.on_disk(move || beside.put_in_place()).await;
+        if let Some(Err(_)) = placed {
+            self.reloads.read.set(before);
+        }
+        let placed = placed.unwrap_or_else(|| {
+            Err(format!("it is in force, but {overdue}; it may have the text later"))
+        });
         if let Err(reason) = &placed {
             log::warn!("version {}: {reason}", report.version);
-            self.reloads.read.set(before);
         }
         Ok((report, placed))
     }

@@ -1,6 +1,7 @@
 //! Questions of the admin API to all data cores: asked by letter, answered by letter, and gathered
 //! here until all have come or the time is over.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use crate::control::Control;
@@ -51,10 +52,29 @@ impl Inquiries {
     }
 }
 
+/// A question that waits. Whoever asked may be gone before the answers are there.
+struct Open<'i> {
+    inquiries: &'i RefCell<Inquiries>,
+    number: u64,
+}
+
+impl Open<'_> {
+    fn begin(inquiries: &RefCell<Inquiries>) -> Open<'_> {
+        Open { inquiries, number: inquiries.borrow_mut().begin() }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.inquiries.borrow_mut().open.retain(|(number, _)| *number != self.number);
+    }
+}
+
 impl Control {
     /// What every core says, in their order.
     pub(crate) async fn ask(self: &Rc<Self>, question: Question) -> Answers {
-        let number = self.inquiries.borrow_mut().begin();
+        let open = Open::begin(&self.inquiries);
+        let number = open.number;
         self.to_shards(|| ToShard::Question(number, question));
         let cores = self.counters.len();
         let all = |control: &Control| control.inquiries.borrow().count(number) >= cores;
@@ -81,5 +101,14 @@ mod tests {
         inquiries.answered(second, 2, Findings::Forgotten(0));
         assert_eq!(inquiries.end(second, 4).given.len(), 0);
         assert_eq!(inquiries.open.len(), 1);
+    }
+
+    #[test]
+    fn a_question_whose_asker_is_gone_leaves_nothing() {
+        let inquiries = RefCell::default();
+        let (gone, waits) = (Open::begin(&inquiries), Open::begin(&inquiries));
+        drop(gone);
+        let numbers: Vec<u64> = inquiries.borrow().open.iter().map(|(open, _)| *open).collect();
+        assert_eq!(numbers, [waits.number]);
     }
 }

@@ -78,9 +78,24 @@ enum Word {
 }
 
 impl PassedOn {
+    /// As it is sent. The error says what there is too much of.
+    pub(super) fn text(&self) -> Result<Vec<u8>, String> {
+        let text = serde_json::to_vec(self).map_err(|error| error.to_string())?;
+        let most = limits::UPGRADE_MANIFEST_BYTES_MAX;
+        if text.len() > most {
+            return Err(format!(
+                "what operators have said is {} bytes, more than the {most} that can be passed on: \
+                 the {} entries of the blacklist need shorter reasons",
+                text.len(),
+                self.blacklist.len()
+            ));
+        }
+        Ok(text)
+    }
+
     /// Blocks; the stream's timeouts hold.
     pub(super) fn send(&self, stream: &mut UnixStream) -> io::Result<()> {
-        engine::send_descriptors(stream, &serde_json::to_vec(self)?, &[])
+        engine::send_descriptors(stream, &self.text().map_err(io::Error::other)?, &[])
     }
 
     /// Blocks.
@@ -170,7 +185,7 @@ impl Control {
     }
 
     /// What of the configuration in force a new process will not find in the file.
-    pub(super) async fn lost_by_upgrade(&self) -> Vec<String> {
+    pub(super) async fn lost_by_upgrade(self: &Rc<Self>) -> Vec<String> {
         let Some((trigger, version, text)) = self.reloads.newest() else { return Vec::new() };
         if !matches!(trigger, Trigger::Admin | Trigger::Patch | Trigger::Rollback(_)) {
             return Vec::new(); // a file that has changed since is meant to be read
@@ -178,8 +193,9 @@ impl Control {
         let source = self.source.clone();
         let name = source.name();
         let timeout = self.plan().hot_reload.poll_timeout;
-        let read = self.watch.pool().run(move || source.provider.read(timeout).ok()).await;
-        if read.flatten().is_some_and(|read| *read.text == *text) {
+        // An upgrade does not wait for a dead disk for ever.
+        let reading = self.in_time(&name, move || source.provider.read(timeout).ok());
+        if reading.await.ok().flatten().is_some_and(|read| *read.text == *text) {
             return Vec::new();
         }
         vec![format!(
@@ -228,5 +244,29 @@ impl Endpoint {
         let since = since.unwrap_or(SystemTime::UNIX_EPOCH);
         let says = Override { admission, weight: self.weight, reason: self.reason, since };
         (self.cluster, target, says)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_blacklist_can_be_passed_on() {
+        let reason = "\u{1}".repeat(limits::ADMIN_REASON_CHARS_MAX);
+        let entry = Entry {
+            network: "2001:db8:1234:5678:9abc:def0:1234:5678".parse().unwrap(),
+            reason,
+            by: "operator".repeat(8),
+            since: u64::MAX,
+            until: Some(u64::MAX),
+            hits: u64::MAX,
+        };
+        let one = PassedOn { blacklist: vec![entry.clone()], ..PassedOn::default() };
+        let bytes = one.text().unwrap().len();
+        assert!(bytes * limits::BLACKLIST_ENTRIES_MAX <= limits::UPGRADE_MANIFEST_BYTES_MAX);
+        let huge = Entry { reason: "a".repeat(limits::UPGRADE_MANIFEST_BYTES_MAX), ..entry };
+        let said = PassedOn { blacklist: vec![huge], ..PassedOn::default() };
+        assert!(said.text().unwrap_err().contains("the 1 entries of the blacklist"));
     }
 }

@@ -302,6 +302,7 @@ fn hand_over(
     mut ours: UnixStream,
     theirs: UnixStream,
 ) -> Result<Started, String> {
+    let said = passed_on.text()?; // before a process is started in vain
     let mut command = Command::new(&program.path);
     Signals::unblock_in(&mut command);
     let mut child = command
@@ -311,7 +312,7 @@ fn hand_over(
         .spawn()
         .map_err(|error| format!("cannot start {}: {error}", program.path.display()))?;
     drop(command); // and with it our handle on the child's end of the stream
-    match serves(&mut ours, &sockets, passed_on) {
+    match serves(&mut ours, &sockets, &said) {
         Ok(Ready { keys, ports, is_watched }) => {
             let keys = keys.into_iter().map(ListenerKey).collect();
             Ok(Started { child, stream: ours, keys, ports, is_watched, sockets })
@@ -323,7 +324,7 @@ fn hand_over(
 fn serves(
     stream: &mut UnixStream,
     sockets: &[(Described, TcpListener)],
-    passed_on: &PassedOn,
+    said: &[u8],
 ) -> io::Result<Ready> {
     stream.set_write_timeout(Some(limits::UPGRADE_SEND_TIMEOUT))?;
     stream.set_read_timeout(Some(limits::UPGRADE_READY_TIMEOUT))?;
@@ -332,7 +333,7 @@ fn serves(
     let manifest = toml::to_string(&manifest).map_err(io::Error::other)?;
     let fds: Vec<BorrowedFd<'_>> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();
     engine::send_descriptors(stream, manifest.as_bytes(), &fds)?;
-    passed_on.send(stream)?;
+    engine::send_descriptors(stream, said, &[])?;
     let most = limits::UPGRADE_MANIFEST_BYTES_MAX;
     let (text, _) = engine::receive_descriptors(stream, most, 0)?;
     toml::from_str(&String::from_utf8_lossy(&text)).map_err(io::Error::other)

@@ -150,6 +150,9 @@ impl std::error::Error for StartError {}
 #[derive(Debug)]
 pub struct PublisherHandle {
     orders: Sender<Order>,
+    rotates_in: Sender<bool>,
+    /// The other end, so that what was said before makes room.
+    rotates_out: Receiver<bool>,
     audits: Sender<AuditLine>,
     written: Receiver<Written>,
     last: Written,
@@ -175,9 +178,10 @@ impl PublisherHandle {
     }
 
     /// Whether this process rotates its logs: another one that has taken over does it as its own
-    /// plan says, and this one follows it. Never blocks; an order that is lost does no harm.
+    /// plan says, and this one follows it. Never blocks; what was said last holds.
     pub fn rotate(&self, yes: bool) {
-        drop(self.orders.try_send(Order::Rotate(yes)));
+        let _ = self.rotates_out.try_recv();
+        let _ = self.rotates_in.try_send(yes); // nobody else sends
     }
 
     /// Writes access-log lines of generation `version` and later ones to these files, and all
@@ -187,7 +191,7 @@ impl PublisherHandle {
             Ok(()) => Ok(()),
             Err(error) => match error.into_inner() {
                 Order::Use(_, files) => Err(files),
-                Order::Reopen | Order::Rotate(_) | Order::Forget(_) | Order::Stop => {
+                Order::Reopen | Order::Forget(_) | Order::Stop => {
                     unreachable!("it was sent")
                 }
             },
@@ -236,6 +240,8 @@ impl PublisherHandle {
 struct Worker {
     consumers: Vec<Consumer>,
     orders: Receiver<Order>,
+    /// Whether this process rotates its logs: no order that finds no room.
+    rotates: Receiver<bool>,
     audits: Receiver<AuditLine>,
     /// Lines of the process's own log. `None`: another publisher of this process has them.
     notes: Option<Receiver<Note>>,
@@ -254,19 +260,23 @@ enum Next {
 impl Worker {
     fn new(logs: Logs, consumers: Vec<Consumer>, clocks: Clocks) -> (Worker, PublisherHandle) {
         let (orders_in, orders) = crossbeam_channel::bounded(ORDERS_MAX);
+        let (rotates_in, rotates) = crossbeam_channel::bounded(1);
         let (audits_in, audits) = crossbeam_channel::bounded(AUDIT_LINES_MAX);
         let (notes_in, notes) = crossbeam_channel::bounded(AUDIT_LINES_MAX);
         let notes = process_log::copy_to(notes_in).then_some(notes);
         let (written_in, written_out) = crossbeam_channel::bounded(1);
         let handle = PublisherHandle {
             orders: orders_in,
+            rotates_in,
+            rotates_out: rotates.clone(),
             audits: audits_in,
             written: written_out.clone(),
             last: Written::default(),
             refused: Cell::new(0),
             clocks,
         };
-        let worker = Worker { consumers, orders, audits, notes, written_in, written_out, logs };
+        let worker =
+            Worker { consumers, orders, rotates, audits, notes, written_in, written_out, logs };
         (worker, handle)
     }
 
@@ -313,6 +323,7 @@ impl Worker {
             }
         }
         select.recv(&self.orders);
+        select.recv(&self.rotates);
         select.recv(&self.audits);
         if let Some(notes) = &self.notes {
             select.recv(notes);
@@ -325,6 +336,9 @@ impl Worker {
     }
 
     fn obey(&mut self) -> Next {
+        if let Ok(yes) = self.rotates.try_recv() {
+            self.logs.rotate_here(yes);
+        }
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Reopen) => {
@@ -333,7 +347,6 @@ impl Worker {
                     let held = self.consumers.iter_mut().find_map(|c| c.held.as_mut());
                     self.logs.reopen(held);
                 }
-                Ok(Order::Rotate(yes)) => self.logs.rotate_here(yes),
                 Ok(Order::Use(version, files)) => {
                     self.logs.changing = true;
                     self.drain();
@@ -589,6 +602,21 @@ mod tests {
         worker.logs.use_files(2, files(&new, OnFull::Drop).open(&now, CLOCKS).unwrap());
         worker.drain();
         assert_eq!((folder.text(), fs::read_to_string(new).unwrap()), ("".into(), "new\n".into()));
+    }
+
+    #[test]
+    fn whose_logs_rotate_is_heard_however_many_orders_wait() {
+        let folder = Folder::new("heard");
+        let opened = files(&folder.log(), OnFull::Drop).open(&Files::default(), CLOCKS);
+        let (mut worker, handle) = Worker::new(Logs::new(1, opened.unwrap()), vec![], CLOCKS);
+        (0..=ORDERS_MAX).for_each(|_| handle.reopen());
+        handle.rotate(true);
+        handle.rotate(false);
+        assert_eq!(worker.rotates.len(), 1);
+        assert!(!worker.rotates.try_recv().unwrap(), "what was said last");
+        handle.rotate(true);
+        assert_eq!(worker.obey(), Next::GoOn);
+        assert!(worker.rotates.is_empty());
     }
 
     #[test]

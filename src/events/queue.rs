@@ -16,8 +16,6 @@ use crate::limits::{
 pub(crate) enum Order {
     /// Open the files by their names again: they were rotated away (SIGUSR1).
     Reopen,
-    /// Whether this process puts files aside: not while another one has taken over.
-    Rotate(bool),
     /// Write to these files from this generation on.
     Use(u64, Box<Opened>),
     /// Generations before this one have written their last line.
