@@ -1,5 +1,5 @@
-//! A part of a configuration over the whole: JSON Merge Patch (RFC 7396). The text that comes out
-//! has the comments and the order of the one that went in, and variables stay what they are.
+//! A part of a configuration over the whole: JSON Merge Patch (RFC 7396). Variables stay what they
+//! are. TOML keeps its comments and its order; of YAML and JSON only the values come out, as JSON.
 
 use serde_json::{Map, Value as Json};
 use toml::{Table, Value};

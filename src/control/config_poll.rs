@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::control::config_file::Beside;
-use crate::control::reload::{Refused, Trigger, Wanted};
+use crate::control::reload::{Job, Read, Refused, Report, Trigger, Wanted};
 use crate::control::{Control, Either, file_watch, first};
 use crate::engine;
 use crate::http1::blocking_client::jitter;
@@ -191,6 +191,38 @@ impl Control {
 
     fn may_poll(&self) -> bool {
         !self.draining.get() && self.upgrades.handed_over().is_none()
+    }
+
+    /// A text of the server counts as read when it is in force, or wrong for good. Else it is asked
+    /// for again: a port that is taken may be free then.
+    pub(super) async fn take_fetched(
+        self: &Rc<Self>,
+        job: &Job,
+        read: Result<Read, Refused>,
+    ) -> Result<Option<Report>, Refused> {
+        let (hash, told, outcome) = match read {
+            Ok(Read { hash, told, outcome }) => (Some(hash), told.ok(), outcome),
+            Err(refused) => (None, None, Err(refused)),
+        };
+        let result = match outcome {
+            Ok(preparation) => self.take(job, preparation).await,
+            Err(refused) => Err(refused),
+        };
+        if let Err(refused @ (Refused::Impossible(_) | Refused::Superseded(_))) = &result {
+            let is_new = self.fetches.is_new_refusal(hash, refused);
+            // It was told, with the first try.
+            return if is_new || !job.wanted.is_for_a_change() { result } else { Ok(None) };
+        }
+        // A server that gives nothing has said nothing new.
+        if let (Some(hash), Some(validators)) = (hash, told) {
+            self.reloads.read.set(hash);
+            self.fetches.remember(validators);
+            self.fetches.no_refusal();
+        }
+        if let Ok(Some(_)) = result {
+            self.keep_copy(self.running().text);
+        }
+        result
     }
 
     /// Keeps a text of the server that is in force, to start from it without the server. Nobody

@@ -98,7 +98,7 @@ impl Control {
             let (name, own, given) = (file.display(), of_file.name(), syntax.name());
             return Err(Refused::Impossible(format!(
                 "{name} is {own}, this text is {given}; \
-                 send {own} to have it written, or leave `persist` out"
+                 PUT the whole text as {own} to have it written, or leave `persist` out"
             )));
         }
         Ok(file.to_owned())

@@ -86,15 +86,18 @@ impl Inherited {
     }
 
     /// Tells the old process that this one serves. What it has not taken is dropped here, and
-    /// closed there.
-    pub(super) fn ready(self) -> Predecessor {
-        let Some(mut stream) = self.stream else { return Predecessor::default() };
+    /// closed there. The error: the old one does not hear it, and goes on by itself.
+    pub(super) fn ready(self) -> Result<Predecessor, String> {
+        let Some(mut stream) = self.stream else { return Ok(Predecessor::default()) };
         let ready = Ready { keys: self.taken, ports: self.ports, is_watched: true };
         let text = toml::to_string(&ready).expect("numbers and words have a form in TOML");
-        if let Err(error) = engine::send_descriptors(&mut stream, text.as_bytes(), &[]) {
-            log::warn!("the process before this one does not hear that this one serves: {error}");
-        }
-        Predecessor(Some(stream))
+        engine::send_descriptors(&mut stream, text.as_bytes(), &[]).map_err(|error| {
+            format!(
+                "the process before this one does not hear that this one serves, and goes on \
+                 itself: {error}; try the upgrade again"
+            )
+        })?;
+        Ok(Predecessor(Some(stream)))
     }
 }
 
@@ -115,5 +118,21 @@ impl Predecessor {
             // It has room for a byte; and who has ended needs none.
             drop(stream.write_all(b"."));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_not_heard_knows_it() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let inherited = |stream| Inherited { stream: Some(stream), ..Inherited::default() };
+        assert!(inherited(ours.try_clone().unwrap()).ready().is_ok());
+        drop(theirs);
+        let error = inherited(ours).ready().unwrap_err();
+        assert!(error.contains("does not hear that this one serves"), "{error}");
+        assert!(Inherited::default().ready().is_ok());
     }
 }

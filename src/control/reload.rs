@@ -116,7 +116,7 @@ impl Wanted {
     }
 
     /// Nobody asked for it: what was read before is not read again, and nobody is told.
-    fn is_for_a_change(&self) -> bool {
+    pub(super) fn is_for_a_change(&self) -> bool {
         match self {
             Wanted::ChangedFile | Wanted::Fetched { .. } => true,
             Wanted::File | Wanted::Text(..) => false,
@@ -125,8 +125,8 @@ impl Wanted {
 }
 
 /// Waits for its turn; then everybody who waits for it sees its outcome.
-struct Job {
-    wanted: Wanted,
+pub(super) struct Job {
+    pub(super) wanted: Wanted,
     trigger: Trigger,
     /// Only if this version is in force when its turn comes.
     over: Option<u64>,
@@ -215,14 +215,14 @@ impl Reloads {
 }
 
 /// What became of a text, on another thread.
-struct Read {
-    hash: u64,
+pub(super) struct Read {
+    pub(super) hash: u64,
     /// By whatever it was read from.
-    told: Result<Validators, config::Errors>,
-    outcome: Result<Preparation, Refused>,
+    pub(super) told: Result<Validators, config::Errors>,
+    pub(super) outcome: Result<Preparation, Refused>,
 }
 
-enum Preparation {
+pub(super) enum Preparation {
     Ready(Box<Prepared>),
     /// The file is as it was read last.
     Unchanged,
@@ -399,7 +399,7 @@ impl Control {
         }
     }
 
-    async fn take(
+    pub(super) async fn take(
         self: &Rc<Self>,
         job: &Job,
         preparation: Preparation,
@@ -408,38 +408,6 @@ impl Control {
             Preparation::Unchanged => Ok(None),
             Preparation::Ready(prepared) => self.commit(*prepared, job.trigger).await.map(Some),
         }
-    }
-
-    /// A text of the server counts as read when it is in force, or wrong for good. Else it is asked
-    /// for again: a port that is taken may be free then.
-    async fn take_fetched(
-        self: &Rc<Self>,
-        job: &Job,
-        read: Result<Read, Refused>,
-    ) -> Result<Option<Report>, Refused> {
-        let (hash, told, outcome) = match read {
-            Ok(Read { hash, told, outcome }) => (Some(hash), told.ok(), outcome),
-            Err(refused) => (None, None, Err(refused)),
-        };
-        let result = match outcome {
-            Ok(preparation) => self.take(job, preparation).await,
-            Err(refused) => Err(refused),
-        };
-        if let Err(refused @ (Refused::Impossible(_) | Refused::Superseded(_))) = &result {
-            let is_new = self.fetches.is_new_refusal(hash, refused);
-            // It was told, with the first try.
-            return if is_new || !job.wanted.is_for_a_change() { result } else { Ok(None) };
-        }
-        // A server that gives nothing has said nothing new.
-        if let (Some(hash), Some(validators)) = (hash, told) {
-            self.reloads.read.set(hash);
-            self.fetches.remember(validators);
-            self.fetches.no_refusal();
-        }
-        if let Ok(Some(_)) = result {
-            self.keep_copy(self.running().text);
-        }
-        result
     }
 
     fn ground(&self) -> Ground {

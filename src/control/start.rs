@@ -30,7 +30,7 @@ use crate::control::registry::Registry;
 use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
 use crate::control::upgrade::{Program, Upgrades};
-use crate::control::{Control, ControlMail, Current, Run, life};
+use crate::control::{Control, ControlMail, Current, Run, drain, life};
 use crate::engine::{self, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals};
 use crate::events::bus::{Bus, Kinds};
 use crate::events::publisher::{
@@ -278,11 +278,13 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
         Ok(pid_file) => pid_file,
         Err(reason) => {
             control.to_shards(|| ToShard::Stop);
-            let (log, exporters) = control.totals.borrow_mut().take_writers();
-            return Ok((Run::Failed(reason), log, exporters));
+            return Ok(ended(&control, Run::Failed(reason)));
         }
     };
-    control.predecessor.replace(inherited.ready());
+    match inherited.ready() {
+        Ok(predecessor) => drop(control.predecessor.replace(predecessor)),
+        Err(reason) => return Ok(unheard(&control, &mut signals, reason).await),
+    }
     if let Some(listed) = listed {
         control.hear_the_rest(&listed).await;
     }
@@ -296,8 +298,20 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     let outcome = life(&control, &mut signals, &pid_file).await;
     drop(pid_file);
     control.audit_process(Event::ProcessStop);
+    Ok(ended(&control, outcome))
+}
+
+fn ended(control: &Control, run: Run) -> Ended {
     let (publisher, exporters) = control.totals.borrow_mut().take_writers();
-    Ok((outcome, publisher, exporters))
+    (run, publisher, exporters)
+}
+
+/// The process before this one goes on: two may not serve side by side. What this one has accepted
+/// meanwhile is answered.
+async fn unheard(control: &Rc<Control>, signals: &mut Signals, reason: String) -> Ended {
+    log::error!("{reason}");
+    drop(drain(control, signals, Vec::new()).await);
+    ended(control, Run::Failed(reason))
 }
 
 /// It runs whatever is logged now: a reload may want more.

@@ -1,7 +1,9 @@
 //! HTTP/1.1 as this process itself asks for something: one connection, blocking, each request with
 //! a deadline. For threads beside the cores: the exporters of traces, and whoever fetches the
 //! configuration. The peer may be down, slow or not what it was thought to be: whatever it does,
-//! a request ends by its deadline and takes bounded memory.
+//! a request ends by its deadline and takes bounded memory. Only the lookup of a name has no
+//! deadline of ours: the system's resolver takes as long as `resolv.conf` says (by default 5 s for
+//! each server, twice), and then the request has failed.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -89,6 +91,7 @@ impl Line {
             Address::Ip(address) => vec![*address],
             Address::Name(name, port) => (name.as_str(), *port).to_socket_addrs()?.collect(),
         };
+        self.left(by)?; // the lookup may have taken all of it
         let mut last = io::Error::new(ErrorKind::NotFound, "its name has no address");
         for (tried, address) in addresses.iter().enumerate() {
             // One that is silent leaves the others their share of the time.
