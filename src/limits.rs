@@ -479,6 +479,9 @@ pub const RELOAD_LINKS_MAX: usize = 40;
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// How long a scrape waits for the reports of all cores. Then it takes what they reported last.
 pub const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a connection to a port that closes may still take for its first request, which is on
+/// its way. Then it is closed.
+pub const ADMIN_FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 /// How long an admin client may take for a request's head, for its body, and be idle. Then 408, or
 /// the connection is closed.
 pub const ADMIN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -94,21 +94,30 @@ impl Desk {
     }
 }
 
-/// Until `ending`: then requests that run are answered, and every connection is closed.
+/// Until `ending`: then requests that run, or are on their way on a new connection, are answered,
+/// and every connection is closed.
 pub(crate) async fn serve(
     control: Rc<Control>,
-    listener: Listener,
+    mut listener: Listener,
     port: Port,
     ending: impl Future<Output = ()>,
 ) {
     let places = Rc::new(Places::new(port, Rc::clone(&control.desk.displaced)));
-    control::first(accept(&control, listener, port, &places), ending).await;
+    control::first(accept(&control, &mut listener, port, &places), ending).await;
     places.end();
     // For streams.
     control.wake();
+    for socket in listener.leave().await {
+        if let Ok(peer) = socket.peer_address() {
+            begin(&control, socket, peer, port, &places);
+        }
+    }
+    drop(listener);
+    engine::sleep(limits::ADMIN_FIRST_REQUEST_GRACE).await;
+    places.end_all();
 }
 
-async fn accept(control: &Rc<Control>, mut listener: Listener, port: Port, places: &Rc<Places>) {
+async fn accept(control: &Rc<Control>, listener: &mut Listener, port: Port, places: &Rc<Places>) {
     loop {
         let socket = match listener.accept().await {
             Ok(socket) => socket,
@@ -124,14 +133,18 @@ async fn accept(control: &Rc<Control>, mut listener: Listener, port: Port, place
             listener.pause();
             engine::sleep(limits::FULL_RETRY_INTERVAL).await;
         }
-        let (control, place) = (Rc::clone(control), places.take(peer.ip(), engine::now()));
-        engine::spawn(async move {
-            let buffer = engine::buffer();
-            let input = Input { socket: &socket, buffer, start: 0, end: 0 };
-            let served = Box::pin(connection(&control, input, peer, port, &place));
-            control::first(served, place.lost()).await;
-        });
+        begin(control, socket, peer, port, places);
     }
+}
+
+fn begin(control: &Rc<Control>, socket: Socket, peer: SocketAddr, port: Port, places: &Rc<Places>) {
+    let (control, place) = (Rc::clone(control), places.take(peer.ip(), engine::now()));
+    engine::spawn(async move {
+        let buffer = engine::buffer();
+        let input = Input { socket: &socket, buffer, start: 0, end: 0 };
+        let served = Box::pin(connection(&control, input, peer, port, &place));
+        control::first(served, place.lost()).await;
+    });
 }
 
 /// What a client has sent and nobody has used yet: `buffer[start..end]`.

@@ -37,6 +37,8 @@ struct Seat {
     let_in: Cell<bool>,
     /// Its request is read whole, or being answered.
     busy: Cell<bool>,
+    /// It has not asked for anything yet.
+    fresh: Cell<bool>,
     /// It is busy, or was last.
     since: Cell<Instant>,
     lost: Ending,
@@ -104,6 +106,7 @@ impl Places {
             peer: neighbourhood(peer),
             let_in: Cell::new(false),
             busy: Cell::new(false),
+            fresh: Cell::new(true),
             since: Cell::new(now),
             lost: Ending::default(),
         });
@@ -130,10 +133,19 @@ impl Places {
         candidates.min_by_key(|(_, seat)| order(seat)).map(|(index, _)| index)
     }
 
+    /// Whoever has just connected has its first request on its way.
     pub(super) fn end(&self) {
         self.over.set(true);
-        let taken = self.taken.borrow();
-        taken.iter().filter(|seat| !seat.busy.get()).for_each(|seat| seat.lost.end());
+        self.end_those(|seat| !seat.busy.get() && !seat.fresh.get());
+    }
+
+    /// Those too whose first request has not come.
+    pub(super) fn end_all(&self) {
+        self.end_those(|seat| !seat.busy.get());
+    }
+
+    fn end_those(&self, go: impl Fn(&Seat) -> bool) {
+        self.taken.borrow().iter().filter(|seat| go(seat)).for_each(|seat| seat.lost.end());
     }
 }
 
@@ -158,6 +170,7 @@ impl Place {
     /// A head has come.
     pub(super) fn answers(&self) {
         self.seat.busy.set(true);
+        self.seat.fresh.set(false);
         self.seat.since.set(engine::now());
     }
 

@@ -30,7 +30,7 @@ use crate::control::registry::Registry;
 use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
 use crate::control::upgrade::{Program, Upgrades};
-use crate::control::{Control, ControlMail, Current, Run, drain, life};
+use crate::control::{Control, ControlMail, Current, Leave, Run, drain, life};
 use crate::engine::{self, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals};
 use crate::events::bus::{Bus, Kinds};
 use crate::events::publisher::{
@@ -310,7 +310,8 @@ fn ended(control: &Control, run: Run) -> Ended {
 /// meanwhile is answered.
 async fn unheard(control: &Rc<Control>, signals: &mut Signals, reason: String) -> Ended {
     log::error!("{reason}");
-    drop(drain(control, signals, Vec::new()).await);
+    let leave = Leave { handed_over: Vec::new(), was_asked: false };
+    drop(drain(control, signals, leave).await);
     ended(control, Run::Failed(reason))
 }
 
