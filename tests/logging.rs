@@ -6,7 +6,7 @@ mod support;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -653,17 +653,23 @@ fn listening(stderr: &mut impl std::io::BufRead) -> Vec<(String, std::net::Socke
     found
 }
 
-#[test]
-fn a_standard_error_that_nobody_reads_holds_nobody_up_and_what_is_lost_is_told() {
+/// A proxy whose standard error is the test's to read, or not to.
+fn with_own_stderr() -> (TempDir, Child, BufReader<ChildStderr>) {
     let directory = TempDir::new();
     let route = "[[routes]]\nname = \"ok\"\nrespond = { status = 200, body = \"ok\" }\n";
     let config = directory.write("corelane.toml", edge(route)).display().to_string();
     let mut child = Command::new(Proxy::binary())
         .args(["run", "--config", &config])
-        .stderr(std::process::Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("the binary can be executed");
-    let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+    let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+    (directory, child, stderr)
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_holds_nobody_up_and_what_is_lost_is_told() {
+    let (_directory, mut child, mut stderr) = with_own_stderr();
     let listening = listening(&mut stderr);
     let address = |name: &str| listening.iter().find(|(known, _)| known == name).expect(name).1;
     let metric = |name: &str| {
@@ -697,15 +703,7 @@ fn a_standard_error_that_nobody_reads_holds_nobody_up_and_what_is_lost_is_told()
 
 #[test]
 fn a_process_whose_standard_error_is_stuck_ends_all_the_same() {
-    let directory = TempDir::new();
-    let route = "[[routes]]\nname = \"ok\"\nrespond = { status = 200, body = \"ok\" }\n";
-    let config = directory.write("corelane.toml", edge(route)).display().to_string();
-    let mut child = Command::new(Proxy::binary())
-        .args(["run", "--config", &config])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("the binary can be executed");
-    let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+    let (_directory, mut child, mut stderr) = with_own_stderr();
     let listening = listening(&mut stderr);
     let (_, address) = listening.iter().find(|(name, _)| name == "admin").expect("admin");
     let mut admin = RawClient::connect(*address);

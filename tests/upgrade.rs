@@ -140,15 +140,19 @@ fn clients_notice_nothing_of_three_upgrades() {
     assert!(eventually(|| !is_alive(successors.0[2])));
 }
 
+fn with_app(origin: &Origin) -> String {
+    edge(&format!(
+        "{OK}[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
+         [clusters.app]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    ))
+}
+
 #[test]
 fn an_exchange_that_runs_is_finished_by_the_old_process() {
     let upgraded = Gate::new();
     let origin = Origin::start().on("GET /slow", Respond::text("slow").behind(&upgraded));
-    let proxy = Proxy::start(&edge(&format!(
-        "{OK}[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
-         [clusters.app]\nendpoints = [{{ address = \"{}\" }}]\n",
-        origin.address()
-    )));
+    let proxy = Proxy::start(&with_app(&origin));
     let mut client = proxy.client();
     client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
     origin.wait_for_requests(1);
@@ -479,11 +483,7 @@ fn a_file_that_changed_while_another_process_served_is_read_when_it_dies() {
 fn a_stop_after_an_upgrade_lets_exchanges_of_the_old_process_finish() {
     let origin =
         Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(2500)));
-    let mut proxy = Proxy::start(&edge(&format!(
-        "{OK}[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
-         [clusters.app]\nendpoints = [{{ address = \"{}\" }}]\n",
-        origin.address()
-    )));
+    let mut proxy = Proxy::start(&with_app(&origin));
     let mut client = proxy.client();
     client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
     origin.wait_for_requests(1);
@@ -522,11 +522,7 @@ fn the_blacklist_of_a_new_process_that_died_goes_on() {
 fn a_new_process_that_is_told_to_stop_is_not_replaced() {
     let origin =
         Origin::start().on("GET /slow", Respond::text("slow").after(Duration::from_millis(2500)));
-    let mut proxy = Proxy::start(&edge(&format!(
-        "{OK}[[routes]]\nname = \"app\"\ncluster = \"app\"\n\
-         [clusters.app]\nendpoints = [{{ address = \"{}\" }}]\n",
-        origin.address()
-    )));
+    let mut proxy = Proxy::start(&with_app(&origin));
     let address = proxy.address("edge");
     let mut client = proxy.client();
     client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
