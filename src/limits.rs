@@ -351,6 +351,10 @@ pub const BLACKLIST_SAVE_PACE: Duration = Duration::from_secs(1);
 pub const BLACKLIST_SAVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the end of the process waits for the blacklist to be saved.
 pub const BLACKLIST_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A process that ends waits so long for the last answers of ports that another process has taken
+/// over. Past it their connections are cut. More than `ADMIN_FIRST_REQUEST_GRACE`.
+pub const OWN_PORTS_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the log tells whom the blacklist has turned away, with how often it did.
 pub const BLACKLIST_TELL_INTERVAL: Duration = Duration::from_secs(5);
 /// Networks that one such report names. The rest is summed.

@@ -697,6 +697,46 @@ fn an_operator_who_still_talks_to_the_old_process_is_sent_to_the_new_one() {
     assert_eq!(client.read_response().text(), "slow");
 }
 
+#[test]
+fn every_first_request_to_the_own_ports_is_answered_during_an_upgrade() {
+    let proxy = Proxy::start(&edge(OK));
+    let early = ["metrics", "admin"].map(|port| {
+        let connected = proxy.client_of(port);
+        // Accepted after that one.
+        let mut other = proxy.client_of(port);
+        other.send("GET /health/liveness HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(other.read_response().status, 200, "{port}");
+        connected
+    });
+    let (over, mut successors) = (AtomicBool::new(false), Successors::default());
+    thread::scope(|scope| {
+        for port in ["metrics", "admin"] {
+            let (proxy, over) = (&proxy, &over);
+            scope.spawn(move || {
+                for _ in 0..20_000 {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let mut client = proxy.client_of(port);
+                    client.send("GET /health/liveness HTTP/1.1\r\nHost: localhost\r\n\r\n");
+                    assert_eq!(client.read_response().status, 200, "{port}");
+                }
+            });
+        }
+        successors.upgrade(&proxy);
+        for mut connected in early {
+            connected.send("GET /health/liveness HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let response = connected.read_response();
+            assert_eq!((response.status, response.header("connection")), (200, Some("close")));
+        }
+        for _ in 0..4 {
+            successors.upgrade(&proxy);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(proxy.client().get("/ok").text(), "ok");
+}
+
 /// The command beside the process: what it printed, and how it exited.
 fn ask_for_upgrade(arguments: &[&str]) -> (String, Option<i32>) {
     let output = Proxy::command(&[&["upgrade"], arguments].concat());

@@ -113,7 +113,10 @@ pub(crate) async fn serve(
         }
     }
     drop(listener);
-    engine::sleep(limits::ADMIN_FIRST_REQUEST_GRACE).await;
+    let grace_ends = engine::now() + limits::ADMIN_FIRST_REQUEST_GRACE;
+    while !places.are_empty() && engine::now() < grace_ends {
+        engine::sleep(limits::CORE_STOP_LOOK_INTERVAL).await;
+    }
     places.end_all();
 }
 
@@ -163,7 +166,9 @@ async fn connection(
     place: &Place,
 ) {
     let mut head = RequestHead::default();
-    while !place.is_over() {
+    // Also when the port closes meanwhile, or did before this was accepted: a first request is
+    // answered, and is the last one then.
+    loop {
         place.waits();
         let refused = match input.read_head(&mut head).await {
             Ok(()) => None,
@@ -178,7 +183,8 @@ async fn connection(
             && port == Port::Metrics
             && metrics_page::is_asked(control, &head, &input.buffer[..head.bytes])
         {
-            let keep = if head.framing == Framing::None { head.keep } else { Keep::Close };
+            let goes_on = head.framing == Framing::None && !place.is_over();
+            let keep = if goes_on { head.keep } else { Keep::Close };
             let bytes = &input.buffer[..head.bytes];
             let served = metrics_page::serve(control, input.socket, &head, bytes, keep).await;
             if served.is_err() || keep == Keep::Close {
@@ -398,10 +404,11 @@ impl Request<'_> {
         let (content_type, accept) = (header(b"content-type"), header(b"accept"));
         let if_match = header(b"if-match");
         let pass = operation.role.map(|role| (auth::pass(self.peer, self.head, bytes), role));
+        let was_over = self.place.is_over();
         let body = input.read_body(self.head, operation.body_bytes_max()).await?;
         self.body_is_over = true;
         // Whoever may no longer come in must not finish what was begun.
-        if self.place.is_over() {
+        if self.place.is_over() && !was_over {
             return Err(Refusal::Http(Failure::ClientClosed));
         }
         let is_typed = operation.takes_configuration() || !body.is_empty();

@@ -133,6 +133,10 @@ impl Places {
         candidates.min_by_key(|(_, seat)| order(seat)).map(|(index, _)| index)
     }
 
+    pub(super) fn are_empty(&self) -> bool {
+        self.taken.borrow().is_empty()
+    }
+
     /// Whoever has just connected has its first request on its way.
     pub(super) fn end(&self) {
         self.over.set(true);

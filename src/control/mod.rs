@@ -503,6 +503,8 @@ async fn drain(control: &Rc<Control>, signals: &mut Signals, leave: Leave) -> Dr
     control.to_shards(|| ToShard::Stop);
     control.until(limits::CORE_STOP_TIMEOUT, Control::are_letters_sent).await;
     control.until(limits::BLACKLIST_STOP_TIMEOUT, Control::is_blacklist_saved).await;
+    let left = |control: &Control| control.reloads.own_ports.are_left();
+    control.until(limits::OWN_PORTS_STOP_TIMEOUT, left).await;
     if let Some(reason) = control.failed.borrow_mut().take() {
         return Drained::Over(Run::Failed(reason));
     }

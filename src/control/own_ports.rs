@@ -1,6 +1,6 @@
 //! The ports that the control core serves itself: metrics and admin, over reloads and upgrades.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
 use std::rc::Rc;
 
@@ -15,10 +15,13 @@ use crate::engine;
 pub(super) struct OwnPorts {
     metrics: RefCell<OwnPort>,
     admin: RefCell<OwnPort>,
+    /// Also those that are closing.
+    served: Cell<usize>,
 }
 
 #[derive(Default)]
 struct OwnPort {
+    is_open: bool,
     ending: Ending,
     /// For a process that may take over.
     socket: Option<TcpListener>,
@@ -30,6 +33,13 @@ impl OwnPorts {
         for port in [&self.metrics, &self.admin] {
             port.take().ending.end();
         }
+    }
+
+    /// Whoever came to one that was closed has been answered.
+    pub(super) fn are_left(&self) -> bool {
+        let open = [&self.metrics, &self.admin];
+        let open = open.iter().filter(|port| port.borrow().is_open).count();
+        self.served.get() <= open
     }
 
     /// Each once more, for another process.
@@ -55,12 +65,17 @@ impl Control {
                 PortChange::Off => own.take().ending.end(),
                 PortChange::To(socket) => {
                     let ending = Ending::default();
-                    let new = OwnPort { ending: ending.clone(), socket: socket.try_clone().ok() };
+                    let kept = socket.try_clone().ok();
+                    let new = OwnPort { is_open: true, ending: ending.clone(), socket: kept };
                     own.replace(new).ending.end();
                     let control = Rc::clone(self);
+                    own_ports.served.set(own_ports.served.get() + 1);
                     engine::spawn(async move {
                         let listener = engine::Listener::adopt(socket);
-                        admin::serve(control, listener, port, ending.come()).await;
+                        admin::serve(Rc::clone(&control), listener, port, ending.come()).await;
+                        let served = &control.reloads.own_ports.served;
+                        served.set(served.get() - 1);
+                        control.wake();
                     });
                 }
             }
