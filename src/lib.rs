@@ -75,6 +75,7 @@
 
 // In the order that bytes meet them.
 mod listener;
+pub mod tls;
 pub mod http1;
 pub mod http;
 pub mod exchange;

@@ -610,3 +610,8 @@ pub const WEIGHT_MAX: u32 = 65_535;
 const _: () = assert!(LISTENERS_MAX <= u16::MAX as usize);
 const _: () = assert!(CONFIG_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(2 * CONFIG_START_TIMEOUT.as_secs() <= UPGRADE_READY_TIMEOUT.as_secs());
+
+/// The default of `tls.ticket_rotation`.
+pub const TICKET_ROTATION: Duration = Duration::from_secs(12 * 60 * 60);
+/// The default of `listeners.tls.handshake_timeout` and `clusters.tls.handshake_timeout`.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::engine::Shared;
 use crate::http::error_page::{ErrorPage, PageTable};
 use crate::http::headers::HeaderEdits;
 use crate::limits;
@@ -17,6 +18,8 @@ pub use crate::telemetry::settings::{
 };
 use crate::telemetry::trace::otlp::Service;
 use crate::telemetry::trace::{Format, Ratio};
+use crate::tls::material::Material;
+use crate::tls::settings::{ClusterTls, ListenerTls, ProxyVersion};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenerId(pub u16);
@@ -80,6 +83,10 @@ pub struct Plan {
     /// What no operator is shown and no audit line holds: the usual secrets, and the names that
     /// `logging.redact` adds.
     pub secrets: Redact,
+    /// Certificates and the like, as they were when this was compiled.
+    pub material: Shared<Material>,
+    /// How long keys of tickets are used for new ones. They are accepted for as long again.
+    pub ticket_rotation: Duration,
     /// The configuration with its defaults filled in, as TOML: what the admin API shows.
     pub written: String,
 }
@@ -122,6 +129,9 @@ pub struct User {
 pub struct Listener {
     pub name: String,
     pub bind: SocketAddr,
+    /// Peers that say whom they speak for before anything else (PROXY protocol). Empty: none.
+    pub proxy_protocol: Vec<Network>,
+    pub tls: Option<ListenerTls>,
 }
 
 #[derive(Debug)]
@@ -178,6 +188,9 @@ pub struct Cluster {
     pub balance: Balance,
     pub pool: PoolLimits,
     pub timeouts: ClusterTimeouts,
+    pub tls: Option<ClusterTls>,
+    /// Endpoints are told whom each connection is for.
+    pub proxy_protocol: Option<ProxyVersion>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,12 +7,15 @@ use super::error_pages;
 use super::logging::Captures;
 use super::read::At;
 use super::tracing;
+use crate::engine::Shared;
 use crate::http::error_page::ErrorPage;
 use crate::http::headers::HeaderEdits;
+use crate::limits;
 use crate::plan::{
     self, Action, AdminAccess, Balance, ClusterTimeouts, HotReload, Limits, Listener, Plan,
     PoolLimits, Route, Timeouts, Token,
 };
+use crate::tls::material::Material;
 
 /// `cpus` is how many CPUs the process may use: what `cores = 0` means.
 pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
@@ -56,6 +59,8 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         hot_reload: hot_reload(&document.hot_reload),
         blacklist_path: document.blacklist.path.as_ref().map(|path| path.value.clone()),
         log_level: document.logging.level.value,
+        material: Shared::new(Material::default()),
+        ticket_rotation: limits::TICKET_ROTATION,
         written: super::print_with_references(document),
     }
 }
@@ -86,6 +91,8 @@ fn listeners(document: &Document) -> Vec<Listener> {
     let listener = |listener: &super::document::Listener| Listener {
         name: listener.name.value.clone(),
         bind: listener.bind.value,
+        proxy_protocol: Vec::new(),
+        tls: None,
     };
     document.listeners.iter().map(listener).collect()
 }
@@ -157,6 +164,8 @@ fn cluster(cluster: &Cluster) -> plan::Cluster {
             first_byte: timeouts.first_byte.value.0,
             read: timeouts.read.value.0,
         },
+        tls: None,
+        proxy_protocol: None,
     }
 }
 
