@@ -615,3 +615,14 @@ const _: () = assert!(2 * CONFIG_START_TIMEOUT.as_secs() <= UPGRADE_READY_TIMEOU
 pub const TICKET_ROTATION: Duration = Duration::from_secs(12 * 60 * 60);
 /// The default of `listeners.tls.handshake_timeout` and `clusters.tls.handshake_timeout`.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Records without data that a peer may send one after another. More is a flood that costs us more
+/// than it costs the peer: the connection ends.
+pub const TLS_IDLE_RECORDS_MAX: u32 = 64;
+/// Most bytes of a session ticket from a server: one that sends more is refused.
+pub const TLS_TICKET_BYTES_MAX: usize = 64 * 1024;
+/// Most bytes that both sides may say in a handshake, chains of certificates included. A peer that
+/// says more is cut.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 256 * 1024;
+/// Sessions that a core keeps of the endpoints of one cluster, to come back to. The oldest goes
+/// first.
+pub const TLS_CLIENT_SESSIONS: usize = 256;

@@ -5,11 +5,12 @@ use std::io;
 use std::time::Duration;
 
 use crate::control;
-use crate::engine::{self, Socket};
+use crate::engine;
 use crate::limits;
+use crate::tls::stream::Stream;
 
 pub(super) struct Chunks<'a> {
-    pub(super) socket: &'a Socket,
+    pub(super) socket: &'a Stream,
     /// Otherwise the end of the connection is the end of the body.
     pub(super) chunked: bool,
     /// Leaves with the first piece.
@@ -44,7 +45,7 @@ impl Chunks<'_> {
 
 /// All of it in `patience`, and what a slow line needs for so many bytes.
 pub(super) async fn send(
-    socket: &Socket,
+    socket: &Stream,
     parts: &[&[u8]; 3],
     patience: Duration,
 ) -> io::Result<()> {

@@ -8,13 +8,14 @@ use std::rc::Rc;
 use crate::admin::chunks::Chunks;
 use crate::control::message::{Findings, Question};
 use crate::control::{Control, stats};
-use crate::engine::{self, Socket};
+use crate::engine;
 use crate::http::head::{Keep, Method, RequestHead, Version};
 use crate::limits;
 use crate::telemetry::exemplars::Gathered;
 use crate::telemetry::exposition::{Format, Outlet, Page};
 use crate::telemetry::metrics::Series;
 use crate::telemetry::{metrics_page, timestamp};
+use crate::tls::stream::Stream;
 
 pub(super) fn is_path(control: &Control, head: &RequestHead, bytes: &[u8]) -> bool {
     head.path.of(bytes) == control.plan().metering.path.as_bytes()
@@ -28,7 +29,7 @@ pub(super) fn is_asked(control: &Control, head: &RequestHead, bytes: &[u8]) -> b
 /// Whoever does not know chunks gets the page up to the end of the connection.
 pub(super) async fn serve(
     control: &Rc<Control>,
-    socket: &Socket,
+    socket: &Stream,
     head: &RequestHead,
     bytes: &[u8],
     keep: Keep,

@@ -52,6 +52,7 @@ use crate::http1::body::Decoder;
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::http1::server::linger;
 use crate::limits;
+use crate::tls::stream::Stream;
 
 /// What a port serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +142,7 @@ async fn accept(control: &Rc<Control>, listener: &mut Listener, port: Port, plac
 }
 
 fn begin(control: &Rc<Control>, socket: Socket, peer: SocketAddr, port: Port, places: &Rc<Places>) {
+    let socket = Stream::plain(socket);
     let (control, place) = (Rc::clone(control), places.take(peer.ip(), engine::now()));
     engine::spawn(async move {
         let buffer = engine::buffer();
@@ -152,7 +154,7 @@ fn begin(control: &Rc<Control>, socket: Socket, peer: SocketAddr, port: Port, pl
 
 /// What a client has sent and nobody has used yet: `buffer[start..end]`.
 struct Input<'s> {
-    socket: &'s Socket,
+    socket: &'s Stream,
     buffer: Buf,
     start: usize,
     end: usize,

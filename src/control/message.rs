@@ -4,6 +4,8 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
+use rustls_pki_types::ServerName;
+
 use crate::control::overrides::Admission;
 use crate::engine::{CoreState, Level, Permits, Shared};
 use crate::events::bus::{Event, Kinds, Lost};
@@ -213,6 +215,8 @@ pub struct ClusterShare {
 #[derive(Debug)]
 pub struct EndpointShare {
     pub address: SocketAddr,
+    /// Who it is, to TLS.
+    pub name: ServerName<'static>,
     pub weight: u32,
     /// Whatever its weight.
     pub admission: Admission,

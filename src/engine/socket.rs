@@ -4,7 +4,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -105,7 +105,7 @@ impl Socket {
     }
 
     /// Puts `total` bytes into the socket with calls of `put`, which is told how many went before.
-    pub(super) async fn put(
+    pub async fn put(
         &self,
         total: usize,
         patience: Duration,
@@ -227,6 +227,13 @@ impl Socket {
 
     pub fn peer_address(&self) -> io::Result<SocketAddr> {
         sockaddr::peer_address(self.0.fd)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open for as long as `self` lives.
+        unsafe { BorrowedFd::borrow_raw(self.0.fd) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::engine::{self, Socket};
+use crate::engine;
 use crate::exchange::count::{self, Meter};
 use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::{Failure, Retry, Side as Blame};
@@ -23,6 +23,8 @@ use crate::plan::{ClusterId, ClusterTimeouts, Route, RouteId};
 use crate::shard::Shard;
 use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
+use crate::tls::stream::Stream;
+use crate::upstream::connect::NotConnected;
 use crate::upstream::pool::{Cluster, Lease, Wanted};
 use crate::upstream::tally::Tally;
 
@@ -40,7 +42,7 @@ pub(super) async fn forward(
     exchange.input.settle();
     let mut refused = Vec::new();
     loop {
-        let lease = acquire(exchange, cluster, wanted, &mut refused, timeouts.connect).await?;
+        let lease = acquire(shard, exchange, cluster, wanted, &mut refused, timeouts.connect).await?;
         let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
         let attempt = Attempt { shard, client, generation: &generation, route, timeouts };
         let ended = attempt.run(exchange, lease).await;
@@ -77,12 +79,14 @@ fn tell(tally: &Tally, exchange: &Exchange, failed: Option<&Failed>) {
 /// first.
 /// `refused` are those that could not be connected to, each tried once.
 async fn acquire(
+    shard: &Shard,
     exchange: &mut Exchange,
     cluster: &Rc<Cluster>,
     wanted: Wanted,
     refused: &mut Vec<SocketAddr>,
     connect_timeout: Duration,
 ) -> Result<Lease, Failure> {
+    let greeting = Vec::new();
     loop {
         exchange.begin_attempt();
         let progress = &exchange.progress;
@@ -93,7 +97,7 @@ async fn acquire(
         (marks.admitted, marks.connected, marks.first_byte) = (None, None, None);
         progress.reused.set(false);
         let result = cluster
-            .acquire(wanted, refused, connect_timeout, |now| {
+            .acquire(wanted, refused, (connect_timeout, &greeting), |now| {
                 progress.phase.set(Phase::Connect);
                 marks.admitted = Some(now);
             })
@@ -107,7 +111,10 @@ async fn acquire(
                 exchange.attempt_goes_to(Some(lease.address()), lease.reused);
                 return Ok(lease);
             }
-            Err((failure, address)) => {
+            Err((NotConnected { failure, detail }, address)) => {
+                if let (Some(detail), Some(address)) = (detail, address) {
+                    shard.tell_of_handshake(failure, address, detail);
+                }
                 progress.endpoint.set(address.or(progress.endpoint.get()));
                 refused.extend(address);
                 exchange.attempt_goes_to(address, false);
@@ -166,13 +173,13 @@ impl Failed {
 impl Attempt<'_> {
     async fn run(&self, exchange: &mut Exchange, lease: Lease) -> Result<Ending, Failed> {
         let mut upload = Upload::new(&exchange.head, self.generation.plan.limits.body_bytes_max);
-        let sent = match self.send(exchange, lease.socket(), &mut upload).await {
+        let sent = match self.send(exchange, lease.stream(), &mut upload).await {
             Ok(sent) => sent,
             Err(failed) => return self.answer_unasked(exchange, lease, failed).await,
         };
         let answered = match sent {
-            Sent::Whole { .. } => self.answer(exchange, lease.socket()).await,
-            Sent::Part => self.answer_early(exchange, lease.socket(), &mut upload).await,
+            Sent::Whole { .. } => self.answer(exchange, lease.stream()).await,
+            Sent::Part => self.answer_early(exchange, lease.stream(), &mut upload).await,
         };
         match answered {
             Ok(downloaded) => self.finish(exchange, lease, downloaded).await,
@@ -187,7 +194,7 @@ impl Attempt<'_> {
     async fn send(
         &self,
         exchange: &mut Exchange,
-        upstream: &Socket,
+        upstream: &Stream,
         upload: &mut Upload,
     ) -> Result<Sent, Failed> {
         let plan = &self.generation.plan;
@@ -248,7 +255,7 @@ impl Attempt<'_> {
             return Err(failed);
         }
         exchange.progress.upload.set(Uploading::Broken);
-        match self.answer(exchange, lease.socket()).await {
+        match self.answer(exchange, lease.stream()).await {
             Ok(downloaded) => self.finish(exchange, lease, downloaded).await,
             Err(failure) if failure.side() == Blame::Upstream && !exchange.has_answer() => {
                 Err(failed)
@@ -261,7 +268,7 @@ impl Attempt<'_> {
     async fn answer(
         &self,
         exchange: &mut Exchange,
-        upstream: &Socket,
+        upstream: &Stream,
     ) -> Result<Downloaded, Failure> {
         let Exchange { head, marks, progress, route, .. } = exchange;
         let meter = self.meter(*route, progress);
@@ -273,7 +280,7 @@ impl Attempt<'_> {
     async fn answer_early(
         &self,
         exchange: &mut Exchange,
-        upstream: &Socket,
+        upstream: &Stream,
         upload: &mut Upload,
     ) -> Result<Downloaded, Failure> {
         let Exchange { head, input, marks, progress, route, .. } = exchange;
@@ -301,7 +308,7 @@ impl Attempt<'_> {
         head: &RequestHead,
         marks: &'d mut Marks,
         meter: Meter<'d>,
-        upstream: &'d Socket,
+        upstream: &'d Stream,
     ) -> Download<'d> {
         let request = Request {
             method: head.method,
@@ -358,7 +365,7 @@ impl Attempt<'_> {
         exchange.progress.phase.set(Phase::Done);
         if uploaded
             && downloaded.upstream == Keep::Open
-            && replaced.skip_rest(lease.socket()).await == Keep::Open
+            && replaced.skip_rest(lease.stream()).await == Keep::Open
         {
             lease.keep(downloaded.promised);
         }

@@ -4,7 +4,8 @@
 use std::io;
 use std::time::Duration;
 
-use crate::engine::{self, Buf, Pipe, SendError, Side, Socket, Wait};
+use crate::engine::{self, Buf, Pipe, SendError, Side, Wait};
+use crate::tls::stream::Stream;
 
 pub(super) enum Carrier {
     Pipe(Pipe),
@@ -13,15 +14,17 @@ pub(super) enum Carrier {
 }
 
 impl Carrier {
-    pub(super) fn new() -> Carrier {
-        Pipe::lend().map_or(Carrier::Buffer(None, 0), Carrier::Pipe)
+    /// The kernel can only hand on what it has: not what is sealed on one side or the other.
+    pub(super) fn new(from: &Stream, to: &Stream) -> Carrier {
+        let pipe = (!from.is_secure() && !to.is_secure()).then(|| Pipe::lend().ok()).flatten();
+        pipe.map_or(Carrier::Buffer(None, 0), Carrier::Pipe)
     }
 
     /// Waits for bytes of `from`, and takes up to `most`; 0 at the end of the stream.
-    pub(super) async fn take(&mut self, from: &Socket, most: u64) -> io::Result<usize> {
+    pub(super) async fn take(&mut self, from: &Stream, most: u64) -> io::Result<usize> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         match self {
-            Carrier::Pipe(pipe) => pipe.fill(from, most).await,
+            Carrier::Pipe(pipe) => pipe.fill(from.bare(), most).await,
             Carrier::Buffer(buffer, held) => {
                 from.ready(Side::Read).await?;
                 let buffer = buffer.insert(engine::bulk_buffer());
@@ -35,12 +38,12 @@ impl Carrier {
     /// Gives all that was taken to `to`, for as long as that is `bearable`.
     pub(super) async fn give(
         &mut self,
-        to: &Socket,
+        to: &Stream,
         patience: Duration,
         bearable: impl FnMut(Wait) -> bool,
     ) -> Result<(), SendError> {
         match self {
-            Carrier::Pipe(pipe) => pipe.empty(to, patience, bearable).await,
+            Carrier::Pipe(pipe) => pipe.empty(to.bare(), patience, bearable).await,
             Carrier::Buffer(buffer, held) => {
                 let Some(buffer) = buffer.take() else { return Ok(()) };
                 to.send_while(&[&buffer[..*held], b"", b""], patience, bearable).await
@@ -55,23 +58,27 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::engine::{Doorbell, Placement};
+    use crate::engine::{Doorbell, Placement, Socket};
 
-    fn connection() -> (Socket, TcpStream) {
+    fn connection() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (ours, _) = listener.accept().unwrap();
         ours.set_nonblocking(true).unwrap();
-        (Socket::adopt(ours.into()), peer)
+        (Stream::plain(Socket::adopt(ours.into())), peer)
     }
 
     #[test]
     fn with_and_without_a_pipe_the_same_bytes_arrive() {
         let core = std::thread::spawn(|| {
             engine::run(Placement::Anywhere, Doorbell::new().unwrap(), || async {
-                for mut carrier in [Carrier::new(), Carrier::Buffer(None, 0)] {
+                for is_unread in [true, false] {
                     let (from, mut giver) = connection();
                     let (to, mut taker) = connection();
+                    let mut carrier = match is_unread {
+                        true => Carrier::new(&from, &to),
+                        false => Carrier::Buffer(None, 0),
+                    };
                     giver.write_all(b"the body and more").unwrap();
                     assert_eq!(carrier.take(&from, 8).await.unwrap(), 8);
                     carrier.give(&to, Duration::from_secs(9), |_| true).await.unwrap();

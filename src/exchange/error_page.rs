@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use crate::engine::{self, Side, Socket};
+use crate::engine::{self, Side};
 use crate::exchange::Exchange;
 use crate::exchange::failure::Failure;
 use crate::exchange::relay::Downloaded;
@@ -15,6 +15,7 @@ use crate::http1::body::{Decoder, Left};
 use crate::limits;
 use crate::plan::Respond;
 use crate::shard::generation::Generation;
+use crate::tls::stream::Stream;
 
 impl Exchange {
     /// The answer to a failure; `None` when it has none.
@@ -165,7 +166,7 @@ impl Replaced {
 
     /// Reads the rest of its body, if that is little and comes soon: then the connection can be
     /// used again.
-    pub(super) async fn skip_rest(&mut self, upstream: &Socket) -> Keep {
+    pub(super) async fn skip_rest(&mut self, upstream: &Stream) -> Keep {
         let mut read = 0;
         upstream.set_deadline(Side::Read, Some(limits::REPLACED_BODY_TIMEOUT));
         while !self.is_over {

@@ -146,6 +146,10 @@ failures! {
         "the path climbs above the root or has a broken percent escape";
     NoRoute: 404 NO_ROUTE "no_route" Client Never Open
         "no route matches this host and path";
+    /// The client's TLS names a host that shares no certificate with the one asked for (RFC 9110
+    /// 15.5.20).
+    Misdirected: 421 MISDIRECTED_REQUEST "misdirected" Client Never Open
+        "this connection is not for the host that was asked for";
     Blacklisted: 403 BLACKLISTED "blacklisted" Client Never Close
         "this address may not use this service";
     RateLimited: 429 RATE_LIMITED "rate_limited" Client Never Open
@@ -178,6 +182,12 @@ failures! {
         "the backend cannot be reached";
     ConnectTimeout: 504 BACKEND_TIMEOUT "connect_timeout" Upstream Safe Open
         "the backend did not accept a connection in time";
+    UpstreamTlsFailed: 502 BACKEND_UNREACHABLE "upstream_tls_failed" Upstream Safe Open
+        "the TLS handshake with the backend failed";
+    UpstreamTlsUntrusted: 502 BACKEND_UNREACHABLE "upstream_tls_untrusted" Upstream Safe Open
+        "the certificate of the backend is not trusted";
+    UpstreamTlsTimeout: 504 BACKEND_TIMEOUT "upstream_tls_timeout" Upstream Safe Open
+        "the TLS handshake with the backend did not end in time";
     UpstreamClosed: 502 BACKEND_UNREACHABLE "upstream_closed" Upstream Reused Open
         "the backend closed the connection without an answer";
     UpstreamReset: 502 BACKEND_UNREACHABLE "upstream_reset" Upstream Reused Open

@@ -6,7 +6,7 @@ use std::io;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::engine::{self, SendError, Side, Socket};
+use crate::engine::{self, SendError, Side};
 use crate::exchange::carry::Carrier;
 use crate::exchange::count::Meter;
 use crate::exchange::error_page::Replaced;
@@ -23,6 +23,7 @@ use crate::limits;
 use crate::plan::{ClusterTimeouts, Plan, Route, Timeouts};
 use crate::shard::Shard;
 use crate::shard::workspace::{Work, Workspace};
+use crate::tls::stream::Stream;
 
 /// What a response leaves behind.
 pub(super) struct Downloaded {
@@ -38,7 +39,7 @@ pub(super) struct Downloaded {
 pub(super) struct Download<'a> {
     pub(super) shard: &'a Shard,
     pub(super) client: &'a Client,
-    pub(super) upstream: &'a Socket,
+    pub(super) upstream: &'a Stream,
     pub(super) plan: &'a Plan,
     pub(super) route: &'a Route,
     pub(super) timeouts: ClusterTimeouts,
@@ -140,7 +141,7 @@ impl Download<'_> {
             if let Poll::Ready(result) = self.upstream.poll_ready(context, Side::Read) {
                 return Poll::Ready(result.map_err(Lost::Upstream));
             }
-            self.client.socket.poll_broken(context).map(|()| Err(Lost::Client))
+            self.client.stream.poll_broken(context).map(|()| Err(Lost::Client))
         })
         .await
     }
@@ -222,12 +223,12 @@ impl Download<'_> {
         let by_closing = framing == Framing::UntilClose;
         if by_closing {
             // Else the client would take a cut, by whatever it comes about, for the end.
-            self.client.socket.set_reset_on_close(true);
+            self.client.stream.set_reset_on_close(true);
         }
         let first = self.piece(&mut work, &mut decoder, framing, &mut buffer[start..end]).await;
         if by_closing && !self.progress.head_sent.get() {
             // It was no good before the client got any of it: it gets an answer of ours.
-            self.client.socket.set_reset_on_close(false);
+            self.client.stream.set_reset_on_close(false);
         }
         if first? {
             drop(buffer);
@@ -236,7 +237,7 @@ impl Download<'_> {
             self.body(&mut work, buffer, &mut decoder, framing).await?;
         }
         if by_closing {
-            self.client.socket.set_reset_on_close(false);
+            self.client.stream.set_reset_on_close(false);
         }
         let (upstream, promised) = (work.head.keep, work.head.promised());
         Ok(Downloaded { upstream, client: keep, promised, replaced: None })
@@ -324,7 +325,7 @@ impl Download<'_> {
 
     /// The rest of a long body that nobody need look at.
     async fn carry(&self, left: Left) -> Result<(), Failure> {
-        let mut carrier = Carrier::new();
+        let mut carrier = Carrier::new(self.upstream, &self.client.stream);
         let (mut left, mut turns) = (left, 0);
         while left != Left::Bytes(0) {
             set_deadline(self.upstream, self.progress, &self.timeouts);
@@ -342,7 +343,7 @@ impl Download<'_> {
             self.progress.response_carried(taken);
             let timeouts = &self.plan.timeouts;
             let keeps_up = |wait| self.progress.pace.keeps_up(wait, timeouts.body_rate_min);
-            let given = carrier.give(&self.client.socket, timeouts.write, keeps_up).await;
+            let given = carrier.give(&self.client.stream, timeouts.write, keeps_up).await;
             note_sent(given, taken, timeouts, self.progress)?;
             self.progress.body_sent.set(self.progress.body_sent.get() + taken as u64);
             self.meter.count();
@@ -424,7 +425,7 @@ fn relay_room(buffer: &engine::Buf) -> usize {
 /// How long the upstream may take from now on: for the whole of its next head, however the bytes of
 /// that trickle in, or for the next bytes of its body. An interim head shows that the request is
 /// worked on, so the next head has as long again; how often is bounded.
-pub(super) fn set_deadline(upstream: &Socket, progress: &Progress, timeouts: &ClusterTimeouts) {
+pub(super) fn set_deadline(upstream: &Stream, progress: &Progress, timeouts: &ClusterTimeouts) {
     let has_head = progress.status.get() != 0;
     let patience = match progress.upload.get() {
         // It may have nothing to say before it has heard more; the way up has deadlines of its own.
@@ -444,7 +445,7 @@ pub(super) async fn send_to_client(
     progress: &Progress,
 ) -> Result<(), Failure> {
     let keeps_up = |wait| progress.pace.keeps_up(wait, timeouts.body_rate_min);
-    let sent = client.socket.send_while(parts, timeouts.write, keeps_up).await;
+    let sent = client.stream.send_while(parts, timeouts.write, keeps_up).await;
     note_sent(sent, parts.iter().map(|part| part.len()).sum(), timeouts, progress)
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::engine::{self, SendError, Side, Socket};
+use crate::engine::{self, SendError, Side};
 use crate::exchange::Progress;
 use crate::exchange::carry::Carrier;
 use crate::exchange::count::Meter;
@@ -14,6 +14,7 @@ use crate::http1::body::{Decoded, Decoder};
 use crate::http1::server::{Client, Input};
 use crate::limits;
 use crate::plan::Plan;
+use crate::tls::stream::Stream;
 
 /// The body of a request on its way up.
 pub(super) struct Upload {
@@ -77,7 +78,7 @@ impl Upload {
     /// Sends the piece, and what frames it.
     pub(super) async fn send(
         &self,
-        upstream: &Socket,
+        upstream: &Stream,
         (out, tail): (&[u8], &[u8]),
         input: &mut Input,
         piece: &Piece,
@@ -94,7 +95,7 @@ impl Upload {
         &mut self,
         client: &Client,
         input: &mut Input,
-        upstream: &Socket,
+        upstream: &Stream,
         plan: &Plan,
         meter: Meter<'_>,
     ) -> Result<(), UploadFailure> {
@@ -139,18 +140,18 @@ impl Upload {
     async fn carry(
         &mut self,
         client: &Client,
-        upstream: &Socket,
+        upstream: &Stream,
         plan: &Plan,
         meter: Meter<'_>,
     ) -> Result<(), UploadFailure> {
         let progress = meter.progress;
         let Framing::Length(length) = self.framing else { unreachable!("only those are long") };
-        let mut carrier = Carrier::new();
+        let mut carrier = Carrier::new(&client.stream, upstream);
         let mut turns = 0;
         while self.received < length {
             let asked = engine::now();
-            client.socket.set_deadline(Side::Read, Some(plan.timeouts.read));
-            let taken = carrier.take(&client.socket, length - self.received).await;
+            client.stream.set_deadline(Side::Read, Some(plan.timeouts.read));
+            let taken = carrier.take(&client.stream, length - self.received).await;
             let taken = self.note(taken, asked, progress).map_err(UploadFailure::Client)?;
             self.received += taken as u64;
             if self.received < length && self.is_too_slow(plan.timeouts.body_rate_min) {
@@ -178,8 +179,8 @@ impl Upload {
         progress: &Progress,
     ) -> Result<(), Failure> {
         let asked = engine::now();
-        client.socket.set_deadline(Side::Read, Some(plan.timeouts.read));
-        let result = input.receive(&client.socket).await;
+        client.stream.set_deadline(Side::Read, Some(plan.timeouts.read));
+        let result = input.receive(&client.stream).await;
         self.note(result, asked, progress).map(|_| ())
     }
 

@@ -195,6 +195,31 @@ impl HeaderEdits {
     }
 }
 
+/// `_` counts as `-`: applications read both as one.
+pub(crate) fn same_with_dashes(one: &[u8], other: &[u8]) -> bool {
+    let dashed = |byte: &u8| {
+        if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
+    };
+    one.len() == other.len() && one.iter().map(dashed).eq(other.iter().map(dashed))
+}
+
+/// What upstreams are told of a client's certificate. The same lines of the client's own go, also
+/// where there is no certificate: nobody says who they are by themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IdentityLines {
+    pub stripped: Vec<Box<[u8]>>,
+    pub lines: Vec<NewLine>,
+}
+
+impl IdentityLines {
+    pub const NONE: IdentityLines = IdentityLines { stripped: Vec::new(), lines: Vec::new() };
+
+    /// Also those that CGI and its heirs take for the same, for which a dash is an underscore.
+    pub fn strips(&self, name: &[u8]) -> bool {
+        self.stripped.iter().any(|own| same_with_dashes(own, name))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,7 @@ pub struct Forwarded<'a> {
     /// 32 hex digits; used unless a trusted peer sent one.
     pub request_id: &'a [u8],
     pub proxy_id: &'a str,
+    pub identity: &'a IdentityLines,
     /// `None`: trace headers pass as they came.
     pub trace: Option<Outgoing<'a>>,
 }
@@ -47,7 +48,9 @@ pub fn request(
     host(out, head, bytes, edits);
     let mut kept = Kept::default();
     copy_lines(out, bytes, &head.lines, |line| {
-        kept.passes(line, head, framing, forwarded) && !edited_away(line, bytes, edits)
+        kept.passes(line, head, framing, forwarded)
+            && !edited_away(line, bytes, edits)
+            && !forwarded.identity.strips(line.name.of(bytes))
     });
     if head.framing != framing {
         framing_line(out, framing);
@@ -59,6 +62,7 @@ pub fn request(
         out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
     }
     forwarded_lines(out, head, bytes, forwarded, edits, &kept);
+    identity_lines(out, forwarded.identity, edits);
     edit_lines(out, edits);
     out.extend_from_slice(b"\r\n");
 }
@@ -308,6 +312,16 @@ fn framing_line(out: &mut Vec<u8>, framing: Framing) {
         }
         Framing::Chunked => out.extend_from_slice(CHUNKED_LINE),
         Framing::None | Framing::UntilClose => {}
+    }
+}
+
+/// Who the client's certificate says that it is. An edit of the operator goes before.
+fn identity_lines(out: &mut Vec<u8>, identity: &IdentityLines, edits: &HeaderEdits) {
+    for (name, value) in &identity.lines {
+        if !edits.replaces(name) {
+            out.extend_from_slice(name);
+            field(out, b": ", value);
+        }
     }
 }
 

@@ -231,14 +231,6 @@ fn underscores(bytes: &[u8], table: &[Line]) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// `_` counts as `-`: applications read both as one.
-pub(super) fn same_with_dashes(one: &[u8], other: &[u8]) -> bool {
-    let dashed = |byte: &u8| {
-        if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() }
-    };
-    one.len() == other.len() && one.iter().map(dashed).eq(other.iter().map(dashed))
-}
-
 fn stands_for_guarded(name: &[u8]) -> bool {
     let mut dashed = [0; 24];
     let Some(dashed) = dashed.get_mut(..name.len()) else {

@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::engine::{self, Buf, Parked, Side, Socket};
+use crate::engine::{self, Buf, Parked, Side};
 use crate::exchange::failure::Failure;
 use crate::exchange::{self, Ending, Exchange};
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::limits;
 use crate::shard::{Origin, Shard};
+use crate::tls::stream::Stream;
 
 /// What a client has sent: the current request's head at the front of the buffer, then the bytes
 /// of its body, or of the next request, that nobody has used yet.
@@ -31,7 +32,7 @@ pub(crate) struct Input {
 
 /// A client connection, as its exchanges see it.
 pub(crate) struct Client {
-    pub(crate) socket: Socket,
+    pub(crate) stream: Stream,
     pub(crate) origin: Origin,
 }
 
@@ -52,8 +53,8 @@ enum Before {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
-    let client = Client { socket, origin };
+pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, stream: Stream) {
+    let client = Client { stream, origin };
     let mut before = Before::Nothing;
     loop {
         let session = Box::pin(run(shard, &client, before));
@@ -63,12 +64,12 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
         before = Before::Something;
         let idle = shard.generation().plan.timeouts.idle;
         let left = idle.saturating_sub(limits::PARK_AFTER); // it was quiet that long already
-        client.socket.set_deadline(Side::Read, Some(left));
-        client.socket.set_parked(Parked::Long);
+        client.stream.set_deadline(Side::Read, Some(left));
+        client.stream.set_parked(Parked::Long);
         let ready = until_ready(shard, &client).await;
-        let recalled = client.socket.set_parked(Parked::No) == Parked::Recalled;
+        let recalled = client.stream.set_parked(Parked::No) == Parked::Recalled;
         // A request that came meanwhile is served: who was recalled is only closed between two.
-        if ready.is_err() || (recalled && client.socket.is_silent()) {
+        if ready.is_err() || (recalled && client.stream.is_silent()) {
             return;
         }
     }
@@ -76,7 +77,7 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, socket: Socket) {
 
 /// Until something comes, or the connection is to be closed: what has come by then is read first.
 async fn until_ready(shard: &Shard, client: &Client) -> io::Result<()> {
-    let mut ready = std::pin::pin!(client.socket.ready(Side::Read));
+    let mut ready = std::pin::pin!(client.stream.ready(Side::Read));
     std::future::poll_fn(|context| {
         if client.origin.ends_idle(shard) {
             return Poll::Ready(Ok(()));
@@ -101,26 +102,29 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
             Arrival::Head => before = Before::Something,
             Arrival::Quiet if client.origin.ends_idle(shard) => {
                 // Its next request may be on its way: closing would answer that with a reset.
-                linger(&client.socket).await;
+                linger(&client.stream).await;
                 return Pause::Over;
             }
             Arrival::Quiet => return Pause::Quiet,
             Arrival::Gone => return Pause::Over,
             Arrival::Refused(failure) => {
                 exchange::refuse(shard, client, &mut exchange, failure).await;
-                linger(&client.socket).await;
+                linger(&client.stream).await;
                 return Pause::Over;
             }
         }
         match exchange::run(shard, client, &mut exchange).await {
             Ending::Keep => {}
-            Ending::Cut => return Pause::Over,
+            Ending::Cut => {
+                client.stream.end_abruptly();
+                return Pause::Over;
+            }
             // Closing with bytes of the client unread would reset it, whatever we have answered.
-            Ending::Close if exchange.input.unused().is_empty() && client.socket.is_silent() => {
+            Ending::Close if exchange.input.unused().is_empty() && client.stream.is_silent() => {
                 return Pause::Over;
             }
             Ending::Close | Ending::Linger => {
-                linger(&client.socket).await;
+                linger(&client.stream).await;
                 return Pause::Over;
             }
         }
@@ -150,7 +154,7 @@ async fn read_head(
         Before::Something if client.origin.ends_idle(shard) => Duration::ZERO,
         Before::Nothing | Before::Something => limits::PARK_AFTER.min(timeouts.idle),
     };
-    client.socket.set_deadline(Side::Read, Some(patience));
+    client.stream.set_deadline(Side::Read, Some(patience));
     loop {
         if started {
             match parse::request(exchange.input.unused(), &limits, &mut exchange.head) {
@@ -177,7 +181,7 @@ async fn read_head(
                     limits = head_limits(&exchange.generation.plan.limits);
                 }
                 exchange.marks.begin = engine::now();
-                client.socket.set_deadline(Side::Read, Some(timeouts.header));
+                client.stream.set_deadline(Side::Read, Some(timeouts.header));
             }
             Err(error) if error.kind() != io::ErrorKind::TimedOut => return Arrival::Gone,
             Err(_) if started => return Arrival::Refused(Failure::HeaderTimeout),
@@ -189,9 +193,9 @@ async fn read_head(
 /// Before the first byte the connection is parked: a drain may end the wait, and so may a client
 /// that needs the place; then it is as if this one had left.
 async fn receive(client: &Client, input: &mut Input, parks: bool) -> io::Result<usize> {
-    client.socket.set_parked(if parks { Parked::Briefly } else { Parked::No });
-    let received = input.receive(&client.socket).await;
-    match client.socket.set_parked(Parked::No) {
+    client.stream.set_parked(if parks { Parked::Briefly } else { Parked::No });
+    let received = input.receive(&client.stream).await;
+    match client.stream.set_parked(Parked::No) {
         Parked::Recalled if received.is_err() => Ok(0),
         Parked::No | Parked::Briefly | Parked::Long | Parked::Recalled => received,
     }
@@ -200,17 +204,17 @@ async fn receive(client: &Client, input: &mut Input, parks: bool) -> io::Result<
 /// Closing with bytes of the peer unread makes the kernel send a reset, which may overtake our
 /// answer (RFC 9112 section 9.6). So: no more from us, then read what still comes, for a while.
 /// Like every wait, it holds no buffer.
-pub(crate) async fn linger(socket: &Socket) {
-    socket.finish();
+pub(crate) async fn linger(stream: &Stream) {
+    stream.finish();
     let end = engine::now() + limits::LINGER_TIME_MAX;
     let mut turns = 0;
     while engine::now() < end {
-        socket.set_deadline(Side::Read, Some(limits::LINGER_TIME));
-        if socket.is_silent() && socket.ready(Side::Read).await.is_err() {
+        stream.set_deadline(Side::Read, Some(limits::LINGER_TIME));
+        if stream.is_silent() && stream.ready(Side::Read).await.is_err() {
             return;
         }
         let mut buffer = engine::buffer();
-        if !matches!(socket.recv(&mut buffer).await, Ok(1..)) {
+        if !matches!(stream.recv(&mut buffer).await, Ok(1..)) {
             return;
         }
         drop(buffer);
@@ -290,17 +294,17 @@ impl Input {
 
     /// Reads more of a head or a body; 0 at the end of the stream. Waits without a buffer: however
     /// slowly a client sends, it holds the bytes that it has sent and no more.
-    pub(crate) async fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
+    pub(crate) async fn receive(&mut self, stream: &Stream) -> io::Result<usize> {
         loop {
             let tried =
-                std::future::poll_fn(|context| Poll::Ready(socket.poll_recv(context, self.room())));
+                std::future::poll_fn(|context| Poll::Ready(stream.poll_recv(context, self.room())));
             if let Poll::Ready(received) = tried.await {
                 let received = received?;
                 self.end += received;
                 return Ok(received);
             }
             self.settle();
-            socket.ready(Side::Read).await?;
+            stream.ready(Side::Read).await?;
         }
     }
 

@@ -19,6 +19,7 @@ use crate::shard::connections::Seated;
 use crate::shard::doors::Door;
 use crate::shard::events;
 use crate::shard::{Counted, Life, Shard};
+use crate::tls::stream::Stream;
 
 /// Takes connections from one listening socket until the core drains or the listener is removed;
 /// then those still queued in the kernel, and closes it.
@@ -120,7 +121,7 @@ fn serve(shard: Rc<Shard>, counted: Counted, door: Rc<Door>, peer: SocketAddr, s
         let session = Life::enter(&shard);
         let seated = Seated::new(&shard, door, peer);
         let told = events::connection_opened(&shard, &seated.origin);
-        http1::server::serve(&shard, seated.origin.clone(), socket).await;
+        http1::server::serve(&shard, seated.origin.clone(), Stream::plain(socket)).await;
         drop((told, counted, session, seated));
     });
 }

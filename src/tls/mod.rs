@@ -3,6 +3,13 @@
 //! data core has a configuration of its own made of them.
 
 pub mod certificates;
+pub(crate) mod client;
+pub(crate) mod handshake;
 pub mod material;
+pub(crate) mod record;
+pub(crate) mod session;
+pub(crate) mod server;
 pub mod settings;
+pub(crate) mod stream;
+pub mod tickets;
 pub mod x509;

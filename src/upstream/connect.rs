@@ -1,14 +1,84 @@
-//! A new connection to an endpoint, and what its failure is called.
+//! A new connection to an endpoint: TCP, whom it speaks for, TLS; and what its failure is called.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::engine::Socket;
-use crate::exchange::failure::Failure;
+use rustls_pki_types::ServerName;
 
-pub(crate) async fn connect(address: SocketAddr, timeout: Duration) -> Result<Socket, Failure> {
-    Socket::connect(address, timeout).await.map_err(|error| failure(&error))
+use crate::engine::{Side, Socket};
+use crate::exchange::failure::Failure;
+use crate::tls::client::ClientTls;
+use crate::tls::handshake::Failed;
+use crate::tls::settings::ProxyVersion;
+use crate::tls::stream::Stream;
+
+/// How connections to the endpoints of a cluster begin.
+#[derive(Debug, Default)]
+pub(crate) struct Connector {
+    pub(crate) tls: Option<ClientTls>,
+    /// Each says first whom it is for, so it is for nobody else.
+    pub(crate) greets: Option<ProxyVersion>,
+}
+
+impl Connector {
+    /// Whether a connection made by `other` is as good as one of its own.
+    pub(super) fn is_like(&self, other: &Connector) -> bool {
+        let digest = |tls: &ClientTls| tls.digest;
+        self.tls.as_ref().map(digest) == other.tls.as_ref().map(digest)
+            && self.greets == other.greets
+    }
+
+    /// `greeting` is what says whom the connection is for.
+    pub(super) async fn connect(
+        &self,
+        address: SocketAddr,
+        name: &ServerName<'static>,
+        greeting: &[u8],
+        timeout: Duration,
+    ) -> Result<Stream, NotConnected> {
+        let socket = Socket::connect(address, timeout).await;
+        let socket = socket.map_err(|error| failure(&error))?;
+        if !greeting.is_empty() {
+            let sent = socket.send(&[greeting, b"", b""], timeout).await;
+            sent.map_err(|_| Failure::ConnectFailed)?;
+        }
+        let Some(tls) = &self.tls else { return Ok(Stream::plain(socket)) };
+        socket.set_deadline(Side::Read, Some(tls.handshake_timeout()));
+        let shaken = Box::pin(tls.connect(&socket, name)).await.map_err(NotConnected::of)?;
+        socket.set_deadline(Side::Read, None);
+        Ok(Stream::secure(socket, shaken.0))
+    }
+}
+
+/// Why there is no connection.
+pub(crate) struct NotConnected {
+    pub(crate) failure: Failure,
+    /// In words, where the name alone does not say what to do.
+    pub(crate) detail: Option<String>,
+}
+
+impl From<Failure> for NotConnected {
+    fn from(failure: Failure) -> NotConnected {
+        NotConnected { failure, detail: None }
+    }
+}
+
+impl NotConnected {
+    fn of(failed: Failed) -> NotConnected {
+        use rustls::Error;
+        let (failure, detail) = match failed {
+            Failed::Refused(error @ Error::InvalidCertificate(_)) => {
+                (Failure::UpstreamTlsUntrusted, error.to_string())
+            }
+            Failed::Refused(error) => (Failure::UpstreamTlsFailed, error.to_string()),
+            Failed::Lost(error) if error.kind() == io::ErrorKind::TimedOut => {
+                (Failure::UpstreamTlsTimeout, error.to_string())
+            }
+            Failed::Lost(error) => (Failure::UpstreamTlsFailed, error.to_string()),
+        };
+        NotConnected { failure, detail: Some(detail) }
+    }
 }
 
 fn failure(error: &io::Error) -> Failure {

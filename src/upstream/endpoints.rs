@@ -6,11 +6,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use rustls_pki_types::ServerName;
+
 use crate::balancing::RoundRobin;
 use crate::control::message::EndpointShare;
 use crate::control::overrides::Admission;
-use crate::engine::{Permits, Shared, Socket};
+use crate::engine::{Permits, Shared};
 use crate::shard::series::EndpointCells;
+use crate::tls::stream::Stream;
 use crate::upstream::tally::Tally;
 
 pub(super) struct Endpoints {
@@ -21,6 +24,8 @@ pub(super) struct Endpoints {
 
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
+    /// Who it is, to TLS: the name that led to the address, or the address.
+    pub(super) name: ServerName<'static>,
     pub(super) idle: RefCell<Vec<Kept>>,
     pub(super) open: Cell<u32>,
     series: RefCell<Shared<EndpointCells>>,
@@ -34,7 +39,7 @@ pub(crate) struct Endpoint {
 
 /// An idle connection in the pool.
 pub(super) struct Kept {
-    pub(super) socket: Socket,
+    pub(super) stream: Stream,
     pub(super) until: Instant,
 }
 
@@ -44,7 +49,7 @@ impl Endpoints {
         let same = self.list.len() == shares.len()
             && self.list.iter().zip(&self.weights).zip(shares).all(
                 |((endpoint, &weight), share)| {
-                    endpoint.address == share.address && weight == effective(share)
+                    endpoint.is_same(share) && weight == effective(share)
                 },
             );
         if same {
@@ -59,7 +64,7 @@ impl Endpoints {
         let list = shares
             .into_iter()
             .map(|share| {
-                let known = old.iter().find(|o| o.address == share.address).map(Rc::clone);
+                let known = old.iter().find(|o| o.is_same(&share)).map(Rc::clone);
                 if let Some(known) = &known {
                     known.take_over(&share);
                 }
@@ -94,6 +99,7 @@ impl Endpoint {
     pub(super) fn new(share: EndpointShare) -> Rc<Endpoint> {
         Rc::new(Endpoint {
             address: share.address,
+            name: share.name,
             idle: RefCell::default(),
             open: Cell::new(0),
             series: RefCell::new(share.series),
@@ -102,6 +108,10 @@ impl Endpoint {
             admission: Cell::new(share.admission),
             removed: Cell::new(false),
         })
+    }
+
+    fn is_same(&self, share: &EndpointShare) -> bool {
+        self.address == share.address && self.name == share.name
     }
 
     pub(crate) fn series(&self) -> Ref<'_, Shared<EndpointCells>> {
@@ -164,6 +174,6 @@ impl Endpoint {
 impl Kept {
     /// A FIN, or bytes nobody asked for, make it useless.
     pub(super) fn is_usable(&self, now: Instant) -> bool {
-        now < self.until && self.socket.is_silent()
+        now < self.until && self.stream.is_silent()
     }
 }

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use crate::control::message::{ClusterShare, EndpointShare, EndpointState, ToShard};
 use crate::control::overrides::Admission;
-use crate::engine::{self, Level, Shared, Socket};
+use crate::engine::{self, Level, Shared};
 use crate::exchange::failure::Failure;
 use crate::limits;
 use crate::plan::{ClusterKey, PoolLimits};
 use crate::shard::mail::Mail;
 use crate::shard::series::ClusterCells;
-use crate::upstream::connect::connect;
+use crate::tls::stream::Stream;
+use crate::upstream::connect::{Connector, NotConnected};
 use crate::upstream::endpoints::{Endpoint, Endpoints, Kept};
 
 /// A cluster as one core sees it.
@@ -33,6 +34,8 @@ pub(crate) struct Cluster {
     waiters: RefCell<VecDeque<Rc<Waiter>>>,
     /// Of the whole process.
     waiting: Shared<Level>,
+    /// Of the newest generation, and of the newest files that it names.
+    connector: RefCell<Rc<Connector>>,
     /// Of its name in the newest generation.
     series: RefCell<Shared<ClusterCells>>,
     /// When this core last gave a slot away although it had waiters of its own.
@@ -42,7 +45,9 @@ pub(crate) struct Cluster {
 /// A connection lent to one exchange. Dropped: it is closed. `keep` puts it into the pool.
 pub(crate) struct Lease {
     /// `None` only while it is being taken apart. Before `slot`: it is closed first.
-    socket: Option<Socket>,
+    stream: Option<Stream>,
+    /// How it began.
+    connector: Rc<Connector>,
     slot: Slot,
     pub(crate) reused: bool,
 }
@@ -97,6 +102,7 @@ impl Cluster {
             mail,
             waiters: RefCell::default(),
             waiting: share.waiting,
+            connector: RefCell::default(),
             series: RefCell::new(share.series),
             yielded: Cell::new(None),
         })
@@ -108,6 +114,18 @@ impl Cluster {
         self.limits.set(limits);
         self.count_in(share.series);
         self.replace_endpoints(share.endpoints);
+    }
+
+    /// From now on connections begin like this. Those that began otherwise are for nobody any more.
+    pub(crate) fn connect_by(&self, connector: Connector) {
+        let before = self.connector.replace(Rc::new(connector));
+        if before.is_like(&self.connector.borrow()) {
+            return;
+        }
+        let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
+        for endpoint in endpoints {
+            self.close_idle(&endpoint, usize::MAX);
+        }
     }
 
     /// From now on its numbers are these: it has cells of its own now, or none any more. What is
@@ -187,16 +205,21 @@ impl Cluster {
         self: &Rc<Self>,
         wanted: Wanted,
         refused: &[SocketAddr],
-        connect_timeout: Duration,
+        (connect_timeout, greeting): (Duration, &[u8]),
         admitted: impl FnOnce(Instant),
-    ) -> Result<Lease, (Failure, Option<SocketAddr>)> {
+    ) -> Result<Lease, (NotConnected, Option<SocketAddr>)> {
+        let connector = Rc::clone(&self.connector.borrow());
+        let wanted = if connector.greets.is_some() { Wanted::New } else { wanted };
         let choice = if self.waiters.borrow().is_empty() {
             self.choose(wanted, refused)
         } else {
             Choice::Full
         };
         let choice = match choice {
-            Choice::Full => self.wait(wanted, refused).await.map_err(|failure| (failure, None))?,
+            Choice::Full => {
+                let waited = self.wait(wanted, refused).await;
+                waited.map_err(|failure| (failure.into(), None))?
+            }
             other @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => other,
         };
         admitted(engine::now());
@@ -207,19 +230,20 @@ impl Cluster {
             }
             Choice::Open(slot) => {
                 let address = slot.endpoint.address;
-                match connect(address, connect_timeout).await {
-                    Ok(socket) => {
+                let name = &slot.endpoint.name;
+                match connector.connect(address, name, greeting, connect_timeout).await {
+                    Ok(stream) => {
                         self.series.borrow().opened.add(1);
-                        Ok(Lease { socket: Some(socket), slot, reused: false })
+                        Ok(Lease { stream: Some(stream), connector, slot, reused: false })
                     }
-                    Err(failure) => {
-                        slot.endpoint.tally.failed(failure, engine::wall_clock());
+                    Err(not) => {
+                        slot.endpoint.tally.failed(not.failure, engine::wall_clock());
                         slot.endpoint.series().connect_failures.add(1);
-                        Err((failure, Some(address)))
+                        Err((not, Some(address)))
                     }
                 }
             }
-            Choice::None | Choice::Full => Err((self.nobody(), None)),
+            Choice::None | Choice::Full => Err((self.nobody().into(), None)),
         }
     }
 
@@ -250,10 +274,11 @@ impl Cluster {
         let endpoint = Rc::clone(&list[index]);
         drop(endpoints);
         if wanted == Wanted::Any
-            && let Some(socket) = self.take_idle(&endpoint)
+            && let Some(stream) = self.take_idle(&endpoint)
         {
             let slot = Slot { cluster: Rc::clone(self), endpoint, held: true };
-            return Choice::Kept(Lease { socket: Some(socket), slot, reused: true });
+            let connector = Rc::clone(&self.connector.borrow());
+            return Choice::Kept(Lease { stream: Some(stream), connector, slot, reused: true });
         }
         let mut taken = endpoint.try_take();
         if !taken && wanted == Wanted::New {
@@ -329,14 +354,14 @@ impl Cluster {
     }
 
     /// The connection used last: it is warm, and the others may grow old and be closed.
-    fn take_idle(&self, endpoint: &Endpoint) -> Option<Socket> {
+    fn take_idle(&self, endpoint: &Endpoint) -> Option<Stream> {
         let now = engine::now();
         loop {
             let kept = endpoint.idle.borrow_mut().pop()?;
             if kept.is_usable(now) {
-                return Some(kept.socket);
+                return Some(kept.stream);
             }
-            close(kept.socket);
+            close(kept.stream);
             self.give_slot(endpoint);
         }
     }
@@ -346,7 +371,7 @@ impl Cluster {
         let count = most.min(endpoint.idle.borrow().len());
         let oldest: Vec<Kept> = endpoint.idle.borrow_mut().drain(..count).collect();
         for kept in oldest {
-            close(kept.socket);
+            close(kept.stream);
             self.give_slot(endpoint);
         }
     }
@@ -433,7 +458,7 @@ impl Cluster {
             let stale: Vec<Kept> =
                 endpoint.idle.borrow_mut().extract_if(.., |kept| !kept.is_usable(now)).collect();
             for kept in stale {
-                close(kept.socket);
+                close(kept.stream);
                 self.give_slot(&endpoint);
             }
         }
@@ -469,8 +494,8 @@ impl Drop for Cluster {
 }
 
 impl Lease {
-    pub(crate) fn socket(&self) -> &Socket {
-        self.socket.as_ref().expect("a lease has its socket until it is kept")
+    pub(crate) fn stream(&self) -> &Stream {
+        self.stream.as_ref().expect("a lease has its stream until it is kept")
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -492,13 +517,15 @@ impl Lease {
             || endpoint.admission.get() == Admission::Maintenance
             || idle.is_zero()
             || endpoint.is_beyond()
+            || self.connector.greets.is_some()
+            || !self.connector.is_like(&cluster.connector.borrow())
             || cluster.owes_others(endpoint, now)
         {
             return;
         }
-        let socket = self.socket.take().expect("a lease has its socket until it is kept");
-        socket.set_deadline(engine::Side::Read, None);
-        endpoint.idle.borrow_mut().push(Kept { socket, until: now + idle });
+        let stream = self.stream.take().expect("a lease has its stream until it is kept");
+        stream.set_deadline(engine::Side::Read, None);
+        endpoint.idle.borrow_mut().push(Kept { stream, until: now + idle });
         cluster.wake_first();
         self.slot.held = false;
     }
@@ -506,16 +533,16 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(socket) = self.socket.take() {
-            close(socket);
+        if let Some(stream) = self.stream.take() {
+            close(stream);
         }
     }
 }
 
 /// The endpoint is told before the slot is given back: a core that takes the slot connects at once,
 /// while closing alone waits for the ring's next turn.
-fn close(socket: Socket) {
-    socket.finish();
+fn close(stream: Stream) {
+    stream.finish();
 }
 
 impl Drop for Slot {
@@ -779,7 +806,7 @@ mod tests {
         endpoint.open.set(endpoint.open.get() + 1);
         endpoint.series().open.add(1);
         let until = engine::now() + Duration::from_secs(60);
-        endpoint.idle.borrow_mut().push(Kept { socket: Socket::adopt(ours.into()), until });
+        endpoint.idle.borrow_mut().push(Kept { stream: Stream::plain(Socket::adopt(ours.into())), until });
         listener.accept().unwrap().0
     }
 

@@ -1,0 +1,340 @@
+//! TLS towards clients, as one data core speaks it: made on the control core of a plan and its
+//! material, sent to the data core, and never shared, so that no handshake touches a count or a
+//! lock that another core touches too.
+
+use std::collections::HashMap;
+use std::sync::Arc; // tidy: required by rustls
+use std::time::Duration;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection,
+    WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use sha2::{Digest as _, Sha256};
+
+use crate::engine::Socket;
+use crate::plan::{Listener, Plan};
+use crate::tls::certificates::Certificate;
+use crate::tls::handshake::{self, Failed, Settled};
+use crate::tls::material::Material;
+use crate::tls::session::Session;
+use crate::tls::settings::{AuthorityId, ClientAuth, ListenerTls, RevocationId, Version, Versions};
+use crate::tls::tickets::{TicketKeys, ticketer};
+
+/// One core's own.
+type Handle<T> = Arc<T>; // tidy: required by rustls
+
+/// A listener's TLS on one core.
+#[derive(Debug)]
+pub(crate) struct ServerTls {
+    profiles: Vec<Handle<ServerConfig>>,
+    /// Hosts that have another than the first, by name or by what follows `*.`.
+    names: Names<usize>,
+    certificates: Handle<Certificates>,
+    pub(crate) handshake_timeout: Duration,
+}
+
+/// What is kept by host: exactly, or for all that are one label longer.
+#[derive(Debug)]
+pub(crate) struct Names<T> {
+    exact: HashMap<Box<str>, T>,
+    /// By what follows the star and its dot.
+    wildcard: HashMap<Box<str>, T>,
+}
+
+impl<T> Default for Names<T> {
+    fn default() -> Names<T> {
+        Names { exact: HashMap::new(), wildcard: HashMap::new() }
+    }
+}
+
+impl<T> Names<T> {
+    /// What is there for this name, to be filled in or looked at.
+    pub(crate) fn entry(
+        &mut self,
+        name: &str,
+    ) -> std::collections::hash_map::Entry<'_, Box<str>, T> {
+        match name.strip_prefix("*.") {
+            Some(suffix) => self.wildcard.entry(suffix.into()),
+            None => self.exact.entry(name.into()),
+        }
+    }
+
+    /// `host` is in lower case. A wildcard stands for one label, so there is one that can fit.
+    pub(crate) fn find(&self, host: &str) -> Option<&T> {
+        self.exact.get(host).or_else(|| {
+            let (_, suffix) = host.split_once('.')?;
+            self.wildcard.get(suffix)
+        })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.wildcard.is_empty()
+    }
+}
+
+impl ServerTls {
+    /// Of a listener that has TLS to end. `staples` are by certificate.
+    pub(crate) fn new(
+        plan: &Plan,
+        material: &Material,
+        listener: &Listener,
+        tls: &ListenerTls,
+        keys: &TicketKeys,
+        staples: &[Option<Vec<u8>>],
+    ) -> Result<ServerTls, String> {
+        let certificates = Handle::new(Certificates::new(material, tls, staples)?);
+        let provider = Handle::new(provider(&tls.suites));
+        let common = Common { plan, material, listener, tls, keys, provider, certificates };
+        let mut profiles = vec![common.profile(tls.client_auth.as_ref())?];
+        let mut names = Names::default();
+        for named in &tls.names {
+            profiles.push(common.profile(named.client_auth.as_ref())?);
+            for name in &named.names {
+                names.entry(name).insert_entry(profiles.len() - 1);
+            }
+        }
+        let (certificates, handshake_timeout) = (common.certificates, tls.handshake_timeout);
+        Ok(ServerTls { profiles, names, certificates, handshake_timeout })
+    }
+
+    /// Speaks TLS with a client that asks for `host`.
+    pub(crate) async fn accept(
+        &self,
+        socket: &Socket,
+        host: Option<&str>,
+    ) -> Result<(Session, Settled), Failed> {
+        let profile = host.and_then(|host| self.names.find(host)).copied().unwrap_or_default();
+        let config = Handle::clone(&self.profiles[profile]);
+        let connection = UnbufferedServerConnection::new(config).map_err(Failed::Refused)?;
+        handshake::run(socket, connection, self.handshake_timeout).await
+    }
+
+    /// Clients that ask for `named` get a certificate that is good for `host` too.
+    pub(crate) fn covers(&self, named: Option<&str>, host: &str) -> bool {
+        self.certificates.covers(named, host)
+    }
+}
+
+/// What the profiles of a listener have in common.
+struct Common<'a> {
+    plan: &'a Plan,
+    material: &'a Material,
+    listener: &'a Listener,
+    tls: &'a ListenerTls,
+    keys: &'a TicketKeys,
+    provider: Handle<CryptoProvider>,
+    certificates: Handle<Certificates>,
+}
+
+impl Common<'_> {
+    fn profile(&self, auth: Option<&ClientAuth>) -> Result<Handle<ServerConfig>, String> {
+        let wrong = |error: &dyn std::fmt::Display| {
+            format!("listener {}: TLS cannot be set up: {error}", self.listener.name)
+        };
+        let verifier = auth.map(|auth| self.verifier(auth)).transpose();
+        let verifier = verifier.map_err(|error| wrong(&error))?;
+        let builder = ServerConfig::builder_with_provider(Handle::clone(&self.provider));
+        let builder = builder.with_protocol_versions(versions(self.tls.versions));
+        let builder = builder.map_err(|error| wrong(&error))?;
+        let builder = match verifier {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+        };
+        let certificates: Handle<dyn ResolvesServerCert> = Handle::clone(&self.certificates) as _;
+        let mut config = builder.with_cert_resolver(certificates);
+        config.ignore_client_order = true;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.session_storage = Handle::new(NoServerSessionStorage {});
+        if self.tls.session_tickets {
+            let scope = self.scope(auth);
+            config.ticketer = ticketer(self.keys, &scope, self.plan.ticket_rotation);
+        } else {
+            config.send_tls13_tickets = 0;
+        }
+        // For our own records: see `record`.
+        config.enable_secret_extraction = true;
+        Ok(Handle::new(config))
+    }
+
+    fn verifier(&self, auth: &ClientAuth) -> Result<Handle<dyn ClientCertVerifier>, String> {
+        let roots = Handle::new(roots(self.material, &auth.authorities)?);
+        let lists = auth.revocations.iter().flat_map(|id| lists(self.material, *id)).cloned();
+        let mut builder =
+            WebPkiClientVerifier::builder_with_provider(roots, Handle::clone(&self.provider))
+                .with_crls(lists);
+        if !auth.revocations.is_empty() {
+            builder = builder.enforce_revocation_expiration();
+        }
+        if !auth.required {
+            builder = builder.allow_unauthenticated();
+        }
+        builder.build().map_err(|error| error.to_string())
+    }
+
+    /// What a ticket must not cross: another listener, or other rules for who may come in.
+    fn scope(&self, auth: Option<&ClientAuth>) -> Vec<u8> {
+        let mut digest = Sha256::new();
+        digest.update(self.listener.name.as_bytes());
+        if let Some(auth) = auth {
+            digest.update([0, u8::from(auth.required)]);
+            for id in &auth.authorities {
+                let found = &self.material.authorities[id.0 as usize].found;
+                found.iter().flatten().for_each(|certificate| digest.update(certificate));
+            }
+            for list in auth.revocations.iter().flat_map(|id| lists(self.material, *id)) {
+                digest.update(list);
+            }
+        }
+        digest.finalize().to_vec()
+    }
+}
+
+pub(super) fn versions(range: Versions) -> &'static [&'static SupportedProtocolVersion] {
+    static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    match (range.min, range.max) {
+        (Version::V1_2, Version::V1_2) => &BOTH[1..],
+        (Version::V1_2, Version::V1_3) => &BOTH,
+        (Version::V1_3, Version::V1_2 | Version::V1_3) => &BOTH[..1],
+    }
+}
+
+/// Key exchanges in our order: what a quantum computer will not open comes first.
+pub(super) fn provider(suites: &[CipherSuite]) -> CryptoProvider {
+    use aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519, X25519MLKEM768};
+    let all = aws_lc_rs::ALL_CIPHER_SUITES;
+    let known = |wanted: &CipherSuite| all.iter().find(|suite| suite.suite() == *wanted).copied();
+    CryptoProvider {
+        cipher_suites: suites.iter().filter_map(known).collect(),
+        kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
+        ..aws_lc_rs::default_provider()
+    }
+}
+
+pub(super) fn roots(
+    material: &Material,
+    authorities: &[AuthorityId],
+) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for id in authorities {
+        let of_file = &material.authorities[id.0 as usize];
+        for certificate in of_file.found.iter().flatten() {
+            let added = roots.add(certificate.clone());
+            added.map_err(|error| format!("{}: {error}", of_file.source.display()))?;
+        }
+    }
+    Ok(roots)
+}
+
+fn lists(
+    material: &Material,
+    id: RevocationId,
+) -> impl Iterator<Item = &rustls_pki_types::CertificateRevocationListDer<'static>> {
+    material.revocations[id.0 as usize].found.iter().flatten()
+}
+
+/// A key of a certificate as a data core uses it.
+pub(super) fn certified(
+    certificate: &Certificate,
+    staple: Option<&Vec<u8>>,
+) -> Result<CertifiedKey, String> {
+    let key = aws_lc_rs::sign::any_supported_type(&certificate.key);
+    let key = key.map_err(|error| error.to_string())?;
+    let mut certified = CertifiedKey::new(certificate.chain.clone(), key);
+    certified.ocsp = staple.cloned();
+    Ok(certified)
+}
+
+/// The certificates of a listener, by the host that a client asks for.
+#[derive(Debug)]
+struct Certificates {
+    /// Several for one host have keys of different kinds.
+    names: Names<Vec<Handle<CertifiedKey>>>,
+    /// For clients that ask for none, or one that none is for.
+    default: Vec<Handle<CertifiedKey>>,
+    default_names: Names<()>,
+    strict: bool,
+}
+
+impl Certificates {
+    fn new(
+        material: &Material,
+        tls: &ListenerTls,
+        staples: &[Option<Vec<u8>>],
+    ) -> Result<Certificates, String> {
+        let mut names: Names<Vec<Handle<CertifiedKey>>> = Names::default();
+        let (mut default, mut default_names): (Vec<_>, _) = (Vec::new(), Names::default());
+        for id in &tls.certificates {
+            let index = id.0 as usize;
+            let entry = &material.certificates[index];
+            let Some(certificate) = &entry.found else {
+                return Err(format!("{} was not read", entry.source.cert.display()));
+            };
+            let staple = staples.get(index).and_then(Option::as_ref);
+            let key = certified(certificate, staple);
+            let key = key.map_err(|error| format!("{}: {error}", entry.source.cert.display()))?;
+            let key = Handle::new(key);
+            let own = match entry.source.names.as_slice() {
+                [] => &certificate.facts.dns_names,
+                given => given,
+            };
+            // Of the first's hosts, or a twin of it with a key of another kind.
+            let is_default = default.is_empty() || own.iter().any(|name| default_names.has(name));
+            for name in own {
+                names.entry(name).or_default().push(Handle::clone(&key));
+                if is_default {
+                    default_names.entry(name).or_default();
+                }
+            }
+            if is_default {
+                default.push(key);
+            }
+        }
+        Ok(Certificates { names, default, default_names, strict: tls.strict_sni })
+    }
+
+    fn of(&self, host: Option<&str>) -> &[Handle<CertifiedKey>] {
+        match host.map(|host| self.names.find(host)) {
+            Some(Some(keys)) => keys,
+            Some(None) if self.strict => &[],
+            Some(None) | None => &self.default,
+        }
+    }
+
+    fn covers(&self, named: Option<&str>, host: &str) -> bool {
+        let Some(for_host) = self.names.find(host) else {
+            // Which host it is makes no difference to a client that gets the default anyway.
+            return false;
+        };
+        let served = self.of(named);
+        served.iter().any(|key| for_host.iter().any(|other| Handle::ptr_eq(key, other)))
+    }
+}
+
+impl Names<()> {
+    fn has(&self, name: &str) -> bool {
+        match name.strip_prefix("*.") {
+            Some(suffix) => self.wildcard.contains_key(suffix),
+            None => self.exact.contains_key(name),
+        }
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    /// Of several, the one whose kind the client would rather have.
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Handle<CertifiedKey>> {
+        let host = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
+        let keys = self.of(host.as_deref());
+        let schemes = hello.signature_schemes();
+        let wanted = |key: &&Handle<CertifiedKey>| {
+            let one = |scheme| key.key.choose_scheme(std::slice::from_ref(scheme)).is_some();
+            schemes.iter().position(one).unwrap_or(usize::MAX)
+        };
+        keys.iter().min_by_key(wanted).map(Handle::clone)
+    }
+}

@@ -1,0 +1,406 @@
+//! A TLS connection after its handshake: bytes of the wire in, plaintext out, and the other way
+//! round. Knows no socket. Between two requests it holds its keys and no buffer.
+
+use rustls::ConnectionTrafficSecrets;
+use rustls::client::ClientConnectionData;
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+
+use crate::limits;
+use crate::tls::record::{self, Alert, Content, Exhausted, Opener, PLAIN_MAX, Sealer};
+use crate::tls::settings::Version;
+
+pub(crate) struct Session {
+    version: Version,
+    sealer: Sealer,
+    opener: Opener,
+    /// Makes the next keys of TLS 1.3, and keeps a server's tickets.
+    next: Option<Next>,
+    /// Records that are not whole, or that nobody had room for.
+    undecided: Vec<u8>,
+    /// Plaintext that nobody had room for, and how much of it was taken since.
+    plain: Vec<u8>,
+    taken: usize,
+    /// Of a message that goes on in the next record.
+    message: Vec<u8>,
+    /// Records to be sent before any other.
+    outgoing: Vec<u8>,
+    /// Sealed, and partly sent.
+    pending: Option<Pending>,
+    /// Records since the last that brought data.
+    idle_records: u32,
+    end: Option<End>,
+    /// Goodbye was said, or may not be.
+    is_finished: bool,
+}
+
+pub(crate) enum Next {
+    Server(KernelConnection<ServerConnectionData>),
+    Client(KernelConnection<ClientConnectionData>),
+}
+
+/// Nothing more comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The peer said so.
+    Closed,
+    /// The peer has broken the rules, or says that we have, or was cut.
+    Failed,
+}
+
+/// What is on its way to the peer.
+struct Pending {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// Of which plaintext; 0: nobody waits for it.
+    plain: usize,
+}
+
+/// What a handshake has brought.
+pub(crate) struct Keys {
+    pub(crate) version: Version,
+    pub(crate) send: (u64, ConnectionTrafficSecrets),
+    pub(crate) receive: (u64, ConnectionTrafficSecrets),
+    pub(crate) next: Next,
+    /// What came behind the handshake: plaintext, then records.
+    pub(crate) plain: Vec<u8>,
+    pub(crate) undecided: Vec<u8>,
+    /// The last of the handshake, which can leave with the first answer.
+    pub(crate) outgoing: Vec<u8>,
+}
+
+impl Session {
+    /// `None`: with a cipher that is not ours.
+    pub(crate) fn new(keys: Keys) -> Option<Session> {
+        let Keys { version, send, receive, next, plain, undecided, outgoing } = keys;
+        Some(Session {
+            version,
+            sealer: Sealer::new(version, send)?,
+            opener: Opener::new(version, receive)?,
+            next: (version == Version::V1_3).then_some(next),
+            undecided,
+            plain,
+            taken: 0,
+            message: Vec::new(),
+            outgoing,
+            pending: None,
+            idle_records: 0,
+            end: None,
+            is_finished: false,
+        })
+    }
+
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// The socket has ended without a goodbye: what came may have been cut (RFC 8446 section 6.1).
+    pub(crate) fn cut(&mut self) {
+        self.end = Some(End::Failed);
+    }
+
+    /// Something can be read without the socket.
+    pub(crate) fn has_more(&self) -> bool {
+        let is_whole = record::length(&self.undecided).is_some_and(|r| self.undecided.len() >= r);
+        self.taken < self.plain.len() || is_whole || self.end.is_some()
+    }
+
+    /// Records that are not whole, for the front of the next read.
+    pub(crate) fn undecided(&self) -> &[u8] {
+        &self.undecided
+    }
+
+    /// Plaintext that is here already.
+    pub(crate) fn deliver(&mut self, room: &mut [u8]) -> usize {
+        let rest = &self.plain[self.taken..];
+        let count = rest.len().min(room.len());
+        room[..count].copy_from_slice(&rest[..count]);
+        self.taken += count;
+        if self.taken == self.plain.len() {
+            (self.plain, self.taken) = (Vec::new(), 0);
+        }
+        count
+    }
+
+    /// Takes what is left of earlier reads once more, for `room`.
+    pub(crate) fn absorb_rest(&mut self, room: &mut [u8]) -> usize {
+        let mut bytes = std::mem::take(&mut self.undecided);
+        self.open_all(&mut bytes, room)
+    }
+
+    /// Opens the records in `bytes`, which begin with those that were undecided. Plaintext goes to
+    /// `room`; what finds none is kept. Returns how much of `room` is filled.
+    pub(crate) fn absorb(&mut self, bytes: &mut [u8], room: &mut [u8]) -> usize {
+        self.undecided.clear();
+        self.open_all(bytes, room)
+    }
+
+    fn open_all(&mut self, bytes: &mut [u8], room: &mut [u8]) -> usize {
+        let (mut at, mut filled) = (0, 0);
+        while self.end.is_none() && self.plain.is_empty() && (filled < room.len() || filled == 0) {
+            let rest = &mut bytes[at..];
+            let Some(total) = record::length(rest) else { break };
+            if self.opener.is_too_long(total) {
+                self.fail(Alert::RecordOverflow);
+                break;
+            }
+            let Some(record) = rest.get_mut(..total) else { break };
+            match self.open(record, &mut room[filled..]) {
+                Ok(count) => filled += count,
+                Err(alert) => self.fail(alert),
+            }
+            at += total;
+        }
+        if self.end.is_none() {
+            self.keep(&bytes[at..]);
+        }
+        filled
+    }
+
+    /// Exactly: doubling would keep twice the bytes of a peer that is slow.
+    fn keep(&mut self, rest: &[u8]) {
+        if rest.is_empty() {
+            self.undecided = Vec::new();
+            return;
+        }
+        self.undecided.clear();
+        self.undecided.reserve_exact(rest.len());
+        self.undecided.extend_from_slice(rest);
+    }
+
+    /// Bytes of `room` that are filled.
+    fn open(&mut self, record: &mut [u8], room: &mut [u8]) -> Result<usize, Alert> {
+        let opened = self.opener.open(record, room)?;
+        let start = self.opener.offset();
+        let plain = match opened.is_in_room {
+            true => &room[..opened.plain],
+            false => &record[start..start + opened.plain],
+        };
+        if opened.content == Content::Data && opened.plain > 0 {
+            self.idle_records = 0;
+            if opened.is_in_room {
+                return Ok(opened.plain);
+            }
+            let count = plain.len().min(room.len());
+            self.plain = plain[count..].to_vec();
+            let start = start..start + count;
+            room[..count].copy_from_slice(&record[start]);
+            return Ok(count);
+        }
+        self.idle_records += 1;
+        if self.idle_records > limits::TLS_IDLE_RECORDS_MAX {
+            return Err(Alert::UnexpectedMessage);
+        }
+        match opened.content {
+            Content::Data => Ok(0),
+            Content::Alert => self.alerted(<[u8; 2]>::try_from(plain).ok()).map(|()| 0),
+            Content::Handshake => {
+                let plain = plain.to_vec();
+                self.told(&plain).map(|()| 0)
+            }
+        }
+    }
+
+    fn alerted(&mut self, alert: Option<[u8; 2]>) -> Result<(), Alert> {
+        const USER_CANCELED: u8 = 90;
+        const WARNING: u8 = 1;
+        match alert {
+            None => return Err(Alert::DecodeError),
+            Some([_, code]) if code == Alert::CloseNotify as u8 => self.end = Some(End::Closed),
+            // It is followed by a goodbye.
+            Some([_, USER_CANCELED]) => {}
+            Some([WARNING, _]) if self.version == Version::V1_2 => {}
+            Some(_) => {
+                self.is_finished = true;
+                self.cut();
+            }
+        }
+        Ok(())
+    }
+
+    /// Messages of a handshake that is over.
+    fn told(&mut self, part: &[u8]) -> Result<(), Alert> {
+        const NEW_SESSION_TICKET: u8 = 4;
+        const KEY_UPDATE: u8 = 24;
+        self.message.extend_from_slice(part);
+        loop {
+            let [kind, a, b, c, ref rest @ ..] = self.message[..] else {
+                return if part.is_empty() { Err(Alert::UnexpectedMessage) } else { Ok(()) };
+            };
+            let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            match (&mut self.next, kind) {
+                (Some(Next::Client(_)), NEW_SESSION_TICKET) => {
+                    if length > limits::TLS_TICKET_BYTES_MAX {
+                        return Err(Alert::DecodeError);
+                    }
+                }
+                (Some(_), KEY_UPDATE) if length == 1 => {}
+                (Some(_), KEY_UPDATE) => return Err(Alert::DecodeError),
+                // Another handshake in TLS 1.2 too: nothing here is negotiated twice.
+                (None, _) => return Err(Alert::HandshakeFailure),
+                (Some(_), _) => return Err(Alert::UnexpectedMessage),
+            }
+            let Some(body) = rest.get(..length) else { return Ok(()) };
+            let is_last = rest.len() == length;
+            match &mut self.next {
+                Some(Next::Client(kernel)) if kind == NEW_SESSION_TICKET => {
+                    kernel.handle_new_session_ticket(body).map_err(|_| Alert::DecodeError)?;
+                }
+                _ => {
+                    let asks = match body {
+                        [0] => false,
+                        [1] => true,
+                        _ => return Err(Alert::DecodeError),
+                    };
+                    // Nothing may follow with the old key (RFC 8446 section 5.1).
+                    if !is_last {
+                        return Err(Alert::UnexpectedMessage);
+                    }
+                    self.change_keys(asks)?;
+                }
+            }
+            if is_last {
+                self.message = Vec::new();
+                return Ok(());
+            }
+            self.message.drain(..4 + length);
+        }
+    }
+
+    /// The peer seals with its next key from now on, and may want us to as well.
+    fn change_keys(&mut self, asks: bool) -> Result<(), Alert> {
+        let secrets = match &mut self.next {
+            Some(Next::Server(kernel)) => kernel.update_rx_secret(),
+            Some(Next::Client(kernel)) => kernel.update_rx_secret(),
+            None => return Err(Alert::UnexpectedMessage),
+        };
+        let secrets = secrets.map_err(|_| Alert::InternalError)?;
+        self.opener = Opener::new(self.version, secrets).ok_or(Alert::InternalError)?;
+        if asks {
+            self.renew().map_err(|_| Alert::InternalError)?;
+        }
+        Ok(())
+    }
+
+    /// Our own key is changed: the peer is told with the old one (RFC 8446 section 4.6.3).
+    fn renew(&mut self) -> Result<(), Exhausted> {
+        self.push(Content::Handshake, &[24, 0, 0, 1, 0])?;
+        let secrets = match &mut self.next {
+            Some(Next::Server(kernel)) => kernel.update_tx_secret(),
+            Some(Next::Client(kernel)) => kernel.update_tx_secret(),
+            None => return Err(Exhausted),
+        };
+        let secrets = secrets.map_err(|_| Exhausted)?;
+        self.sealer = Sealer::new(self.version, secrets).ok_or(Exhausted)?;
+        Ok(())
+    }
+
+    fn fail(&mut self, alert: Alert) {
+        const FATAL: u8 = 2;
+        if self.end.is_none() && !self.is_finished {
+            // Whoever may seal no more has nothing to say either.
+            let _ = self.push(Content::Alert, &[FATAL, alert as u8]);
+        }
+        self.is_finished = true;
+        self.cut();
+    }
+
+    /// No more from us. The peer is told, unless something is half sent.
+    pub(crate) fn finish(&mut self) {
+        const WARNING: u8 = 1;
+        if !std::mem::replace(&mut self.is_finished, true) && self.pending.is_none() {
+            let _ = self.push(Content::Alert, &[WARNING, Alert::CloseNotify as u8]);
+        }
+    }
+
+    fn push(&mut self, content: Content, bytes: &[u8]) -> Result<(), Exhausted> {
+        let at = self.outgoing.len();
+        self.outgoing.resize(at + self.sealer.overhead() + bytes.len(), 0);
+        let sealed = self.sealer.seal(content, bytes, b"", &mut self.outgoing[at..]);
+        self.outgoing.truncate(at + sealed.unwrap_or_default());
+        sealed.map(|_| ())
+    }
+
+    /// Records that wait for the next send.
+    pub(crate) fn take_outgoing(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.outgoing)
+    }
+
+    /// Seals what of `parts` is behind the first `skip` bytes, as much as `out` has room for, after
+    /// what has to go before. Returns bytes of `out`, and of the plaintext.
+    pub(crate) fn seal(
+        &mut self,
+        parts: &[&[u8]; 3],
+        mut skip: usize,
+        out: &mut [u8],
+    ) -> Result<(usize, usize), Exhausted> {
+        if self.is_finished {
+            return Err(Exhausted);
+        }
+        if self.sealer.is_worn() {
+            self.renew()?;
+        }
+        let mut at = self.outgoing.len();
+        out.get_mut(..at).ok_or(Exhausted)?.copy_from_slice(&self.outgoing);
+        self.outgoing = Vec::new();
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        let (overhead, begun) = (self.sealer.overhead(), skip);
+        while skip < total && at + overhead < out.len() {
+            let most = PLAIN_MAX.min(out.len() - at - overhead);
+            let (first, second) = pieces(parts, skip, most);
+            at += self.sealer.seal(Content::Data, first, second, &mut out[at..])?;
+            skip += first.len() + second.len();
+        }
+        Ok((at, skip - begun))
+    }
+
+    /// Sealed bytes that the socket did not take, and the plaintext in the whole of what it was
+    /// offered.
+    pub(crate) fn postpone(&mut self, bytes: &[u8], plain: usize) {
+        self.pending = Some(Pending { bytes: bytes.to_vec(), sent: 0, plain });
+    }
+
+    pub(crate) fn pending(&self) -> Option<&[u8]> {
+        self.pending.as_ref().map(|pending| &pending.bytes[pending.sent..])
+    }
+
+    /// The socket has taken so many of the pending bytes. `Some`: the last of them, and the
+    /// plaintext that has left with them.
+    pub(crate) fn sent(&mut self, count: usize) -> Option<usize> {
+        let pending = self.pending.as_mut()?;
+        pending.sent += count;
+        if pending.sent < pending.bytes.len() {
+            return None;
+        }
+        self.pending.take().map(|pending| pending.plain)
+    }
+
+    /// Nobody waits any more for what is half sent.
+    pub(crate) fn forsake_pending(&mut self) {
+        if let Some(pending) = &mut self.pending {
+            pending.plain = 0;
+        }
+    }
+}
+
+/// The next `most` bytes of `parts`, behind the first `skip`: in one piece where a record's worth
+/// is in one part.
+fn pieces<'p>(parts: &[&'p [u8]; 3], mut skip: usize, most: usize) -> (&'p [u8], &'p [u8]) {
+    let mut found: [&[u8]; 2] = [&[], &[]];
+    let mut used = 0;
+    let mut left = most;
+    for part in parts {
+        if used == 2 || left == 0 {
+            break;
+        }
+        let start = skip.min(part.len());
+        skip -= start;
+        let count = left.min(part.len() - start);
+        if count > 0 {
+            found[used] = &part[start..start + count];
+            used += 1;
+            left -= count;
+        }
+    }
+    (found[0], found[1])
+}

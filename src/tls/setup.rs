@@ -1,0 +1,48 @@
+//! What one data core needs to speak TLS as a plan wants it, in the plan's order. Made where it may
+//! take long, and sent: after a plan, after new files, after new ticket keys.
+
+use crate::listener::opening::Opening;
+use crate::plan::Plan;
+use crate::tls::client::ClientTls;
+use crate::tls::material::Material;
+use crate::tls::tickets::TicketKeys;
+use crate::upstream::connect::Connector;
+
+#[derive(Debug, Default)]
+pub(crate) struct Setup {
+    /// By listener.
+    pub(crate) openings: Vec<Opening>,
+    /// By cluster.
+    pub(crate) connectors: Vec<Connector>,
+}
+
+impl Setup {
+    /// One for each core: none shares anything with another. `staples` are by certificate.
+    pub(crate) fn for_cores(
+        cores: usize,
+        plan: &Plan,
+        material: &Material,
+        keys: &TicketKeys,
+        staples: &[Option<Vec<u8>>],
+    ) -> Result<Vec<Setup>, String> {
+        (0..cores).map(|_| Setup::new(plan, material, keys, staples)).collect()
+    }
+
+    fn new(
+        plan: &Plan,
+        material: &Material,
+        keys: &TicketKeys,
+        staples: &[Option<Vec<u8>>],
+    ) -> Result<Setup, String> {
+        let opening = |listener| Opening::new(plan, material, listener, keys, staples);
+        let connector = |cluster: &crate::plan::Cluster| {
+            let tls = cluster.tls.as_ref();
+            let tls = tls.map(|tls| ClientTls::new(&cluster.name, tls, material)).transpose()?;
+            Ok(Connector { tls, greets: cluster.proxy_protocol })
+        };
+        Ok(Setup {
+            openings: plan.listeners.iter().map(opening).collect::<Result<_, String>>()?,
+            connectors: plan.clusters.iter().map(connector).collect::<Result<_, String>>()?,
+        })
+    }
+}

@@ -1,0 +1,276 @@
+//! What a protocol is spoken on: a socket, plain or under TLS. Reads and writes as a socket does:
+//! tried at once, waited for only when there is nothing.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::engine::{self, Parked, SendError, Side, Socket, Wait};
+use crate::tls::record::PLAIN_MAX;
+use crate::tls::session::{End, Session};
+
+pub(crate) struct Stream {
+    socket: Socket,
+    session: Option<Box<RefCell<Session>>>,
+    /// It is not to look as if all had been said.
+    abrupt: Cell<bool>,
+}
+
+impl Stream {
+    pub(crate) fn plain(socket: Socket) -> Stream {
+        Stream { socket, session: None, abrupt: Cell::new(false) }
+    }
+
+    pub(crate) fn secure(socket: Socket, session: Session) -> Stream {
+        let session = Some(Box::new(RefCell::new(session)));
+        Stream { socket, session, abrupt: Cell::new(false) }
+    }
+
+    pub(crate) fn is_secure(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// The socket itself, for a kernel that moves its bytes: those of the protocol only when the
+    /// stream is not secure.
+    pub(crate) fn bare(&self) -> &Socket {
+        debug_assert!(!self.is_secure(), "records are no bytes of the protocol");
+        &self.socket
+    }
+
+    pub(crate) fn poll_recv(
+        &self,
+        context: &Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let Some(session) = &self.session else { return self.socket.poll_recv(context, room) };
+        let mut session = session.borrow_mut();
+        loop {
+            let mut filled = session.deliver(room);
+            if filled == 0 && session.has_more() {
+                filled = session.absorb_rest(room);
+            }
+            if filled == 0 {
+                match session.end() {
+                    None => {}
+                    Some(End::Closed) => return Poll::Ready(Ok(0)),
+                    Some(End::Failed) => {
+                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
+                match self.poll_read(context, &mut session, room) {
+                    Poll::Ready(Ok(count)) => filled = count,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            if filled > 0 {
+                return Poll::Ready(Ok(filled));
+            }
+            // Only news of the session itself, or a part of a record.
+            self.tell(&mut session);
+        }
+    }
+
+    /// One read of the socket, opened into `room`. 0: there is no plaintext in it.
+    fn poll_read(
+        &self,
+        context: &Context<'_>,
+        session: &mut Session,
+        room: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = engine::buffer();
+        let kept = session.undecided().len();
+        // More would be kept for somebody who has no room for it now.
+        let most = (kept + room.len().max(PLAIN_MAX)).min(buffer.len());
+        match self.socket.poll_recv(context, &mut buffer[kept..most]) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(0)) => {
+                session.cut();
+                Poll::Ready(Ok(0))
+            }
+            Poll::Ready(Ok(count)) => {
+                buffer[..kept].copy_from_slice(session.undecided());
+                Poll::Ready(Ok(session.absorb(&mut buffer[..kept + count], room)))
+            }
+        }
+    }
+
+    /// Bytes received; 0 at the end of the stream. Under TLS that is where the peer has said so.
+    pub(crate) async fn recv(&self, room: &mut [u8]) -> io::Result<usize> {
+        std::future::poll_fn(|context| self.poll_recv(context, room)).await
+    }
+
+    /// What is to be said beside the data, as far as the socket takes it at once.
+    fn tell(&self, session: &mut Session) {
+        if session.pending().is_some() {
+            return; // it goes before the next data
+        }
+        let bytes = session.take_outgoing();
+        if bytes.is_empty() {
+            return;
+        }
+        let sent = engine::send_at_once(self.fd(), &bytes).unwrap_or_default();
+        if sent < bytes.len() {
+            session.postpone(&bytes[sent..], 0);
+        }
+    }
+
+    /// All of `parts`. `TimedOut` when the peer takes nothing for as long as `patience`.
+    pub(crate) async fn send(
+        &self,
+        parts: &[&[u8]; 3],
+        patience: Duration,
+    ) -> Result<(), SendError> {
+        self.send_while(parts, patience, |_| true).await
+    }
+
+    /// Sends to a peer that may be slow: see [`Socket::send_while`]. What of `parts` was sent is
+    /// counted as plaintext, once all that it is sealed in has left.
+    pub(crate) async fn send_while(
+        &self,
+        parts: &[&[u8]; 3],
+        patience: Duration,
+        bearable: impl FnMut(Wait) -> bool,
+    ) -> Result<(), SendError> {
+        let Some(session) = &self.session else {
+            return self.socket.send_while(parts, patience, bearable).await;
+        };
+        session.borrow_mut().forsake_pending();
+        let total = parts.iter().map(|part| part.len()).sum();
+        let put = |context: &Context<'_>, sent| {
+            self.poll_send(context, &mut session.borrow_mut(), parts, sent)
+        };
+        self.socket.put(total, patience, bearable, put).await
+    }
+
+    fn poll_send(
+        &self,
+        context: &Context<'_>,
+        session: &mut Session,
+        parts: &[&[u8]; 3],
+        skip: usize,
+    ) -> Poll<io::Result<usize>> {
+        while let Some(bytes) = session.pending() {
+            match self.socket.poll_send(context, &[IoSlice::new(bytes)]) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(count)) => match session.sent(count) {
+                    None | Some(0) => {}
+                    Some(plain) => return Poll::Ready(Ok(plain)),
+                },
+            }
+        }
+        let mut buffer = engine::buffer();
+        let Ok((end, plain)) = session.seal(parts, skip, &mut buffer) else {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        };
+        let mut sent = 0;
+        while sent < end {
+            match self.socket.poll_send(context, &[IoSlice::new(&buffer[sent..end])]) {
+                Poll::Ready(Ok(count)) => sent += count,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    session.postpone(&buffer[sent..end], plain);
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(plain))
+    }
+
+    /// No more bytes from us; the peer sees the end of the stream.
+    pub(crate) fn finish(&self) {
+        self.say_goodbye();
+        self.socket.finish();
+    }
+
+    fn say_goodbye(&self) {
+        if let Some(session) = &self.session
+            && let Ok(mut session) = session.try_borrow_mut()
+        {
+            session.finish();
+            self.tell(&mut session);
+        }
+    }
+
+    /// Whether closing sends a reset and drops what the peer has not taken, instead of an orderly
+    /// end.
+    pub(crate) fn set_reset_on_close(&self, reset: bool) {
+        self.abrupt.set(reset);
+        self.socket.set_reset_on_close(reset);
+    }
+
+    /// The end of this connection is not the end of what it carried.
+    pub(crate) fn end_abruptly(&self) {
+        self.abrupt.set(true);
+    }
+
+    pub(crate) fn set_deadline(&self, side: Side, after: Option<Duration>) {
+        self.socket.set_deadline(side, after);
+    }
+
+    /// For reading: something may be there already, which no edge will tell of.
+    pub(crate) async fn ready(&self, side: Side) -> io::Result<()> {
+        std::future::poll_fn(|context| self.poll_ready(context, side)).await
+    }
+
+    pub(crate) fn poll_ready(&self, context: &Context<'_>, side: Side) -> Poll<io::Result<()>> {
+        if side == Side::Read && self.has_more() {
+            return Poll::Ready(Ok(()));
+        }
+        self.socket.poll_ready(context, side)
+    }
+
+    fn has_more(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.borrow().has_more())
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.has_more() && self.socket.is_quiet()
+    }
+
+    /// Whether nothing waits to be read and nothing has ended. What the session has to say to
+    /// itself, such as a server's tickets, is heard meanwhile.
+    pub(crate) fn is_silent(&self) -> bool {
+        let Some(session) = &self.session else { return self.socket.is_silent() };
+        let mut session = session.borrow_mut();
+        loop {
+            if session.has_more() {
+                return false;
+            }
+            if self.socket.is_silent() {
+                return true;
+            }
+            let context = Context::from_waker(Waker::noop());
+            match self.poll_read(&context, &mut session, &mut []) {
+                Poll::Ready(Ok(_)) => self.tell(&mut session),
+                Poll::Ready(Err(_)) => return false,
+                Poll::Pending => return true,
+            }
+        }
+    }
+
+    /// Says whether the connection is between two requests: see [`Socket::set_parked`].
+    pub(crate) fn set_parked(&self, parked: Parked) -> Parked {
+        self.socket.set_parked(parked)
+    }
+
+    pub(crate) fn poll_broken(&self, context: &Context<'_>) -> Poll<()> {
+        self.socket.poll_broken(context)
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if !self.abrupt.get() {
+            self.say_goodbye();
+        }
+    }
+}
