@@ -613,5 +613,9 @@ const _: () = assert!(2 * CONFIG_START_TIMEOUT.as_secs() <= UPGRADE_READY_TIMEOU
 
 /// The default of `tls.ticket_rotation`.
 pub const TICKET_ROTATION: Duration = Duration::from_secs(12 * 60 * 60);
+/// Least `tls.ticket_rotation`. Less is refused: clients would come back with keys that are gone.
+pub const TICKET_ROTATION_MIN: Duration = Duration::from_secs(60);
+/// Most `tls.ticket_rotation`, the lifetime of a ticket (RFC 8446 section 4.6.1). More is refused.
+pub const TICKET_ROTATION_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The default of `listeners.tls.handshake_timeout` and `clusters.tls.handshake_timeout`.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
