@@ -137,13 +137,16 @@ fn the_reference_file_says_why_above_every_key() {
 #[test]
 fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
     let printed = config::print(&load(&format!(
-        "{LISTENER}[[routes]]\nname = \"a\"\ncluster = \"a\"\n\
+        "{LISTENER}[listeners.tls]\ncertificates = [{{ cert = \"a\" }}]\n\
+         client_auth = {{ ca = \"a\" }}\n\
+         sni = [{{ names = \"a\", client_auth = {{ ca = \"a\" }} }}]\n\
+         [[routes]]\nname = \"a\"\ncluster = \"a\"\n\
          [[routes]]\nname = \"b\"\npaths = [\"/b\"]\nrespond = {{}}\n\
          [[routes]]\nname = \"c\"\npaths = [\"/c\"]\nredirect = {{ location = \"/\" }}\n\
          access_log = {{ request_body = {{}}, response_body = {{}} }}\n\
          error_pages = [{{ statuses = 404, body = \"\" }}]\n\
          [[error_pages]]\nstatuses = 404\nbody = \"\"\n\
-         [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n\
+         [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\ntls = {{}}\n\
          [logging]\naccess = {{ {LOG}, request_body = {{}}, response_body = {{}} }}\n\
          error = {{ {LOG} }}\naudit = {{ {LOG} }}\n",
         LOG = "path = \"x\", rotate = {}"
@@ -282,11 +285,17 @@ fn every_value_lands_in_its_own_field() {
     let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, user, .. } = &plan;
     let Plan { error_pages, pages, .. } = &plan;
     let Plan { error_log, audit_log, hot_reload, blacklist_path, tracing, pid_file, .. } = &plan;
+    let Plan { listeners, material, ticket_rotation, .. } = &plan;
+    let certificates: Vec<_> = material.certificates.iter().map(|one| &one.source).collect();
+    let authorities: Vec<_> = material.authorities.iter().map(|one| &one.source).collect();
+    let revocations: Vec<_> = material.revocations.iter().map(|one| &one.source).collect();
     let text = format!(
         "{cores} {drain_timeout:?} {hot_reload:?} {blacklist_path:?} {user:?} {pid_file:?} \
          {proxy_id} {log_level} {metrics:?} {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
-         {clusters:#?}\n{error_pages:?}\n{pages:?}\n{error_log:#?}\n{audit_log:#?}\n{tracing:#?}\n"
+         {clusters:#?}\n{error_pages:?}\n{pages:?}\n{error_log:#?}\n{audit_log:#?}\n{tracing:#?}\n\
+         {listeners:#?}\n{ticket_rotation:?}\n{certificates:#?}\n{authorities:?}\n\
+         {revocations:?}\n"
     );
     support::snapshot("config/plan.txt", &text);
 }
@@ -550,6 +559,31 @@ bind = "127.0.0.1:2"
 [[listeners]]
 name = "edge"
 bind = "127.0.0.1:3"
+proxy_protocol = { from = ["10.1.0.0/16", "10.2.0.0/16"] }
+
+[listeners.tls]
+min_version = "1.3"
+cipher_suites = ["TLS_AES_128_GCM_SHA256", "ECDHE-RSA-AES128-GCM-SHA256"]
+strict_sni = true
+session_tickets = false
+handshake_timeout = "21s"
+certificates = [
+  { cert = "one.pem", key = "one.key", ocsp = false },
+  { cert = "two.pfx", password = "two-password", names = ["Two.example", "*.two.example"] },
+  { cert = "three.pfx", password_file = "three.password" },
+  { cert = "one.pem", key = "one.key", ocsp = false },
+]
+client_auth = { mode = "optional", ca = ["one-ca.pem", "two-ca.pem"], headers = { X-One = "subject" } }
+sni = [
+  { names = ["A.example"], client_auth = { ca = "two-ca.pem", crl = "two.crl" } },
+  { names = ["b.example"], client_auth = { mode = "none", ca = "never.pem" } },
+]
+passthrough = [{ names = ["*.Passed.example"], cluster = "c" }]
+
+[[listeners]]
+name = "plain-too"
+bind = "127.0.0.1:4"
+tls = { allow_plain = true, check_host = true, max_version = "1.2", certificates = [{ cert = "one.pem" }] }
 
 [[routes]]
 name = "headers"
@@ -571,6 +605,26 @@ endpoints = [{ address = "10.0.0.1:80" }]
 endpoints = [{ address = "10.0.0.2:80", weight = 2, zone = "z" }]
 pool = { max_connections = 11, max_pending = 12, queue_timeout = "6s", idle_timeout = "7s" }
 timeouts = { connect = "8s", first_byte = "9s", read = "10s" }
+proxy_protocol = "v2"
+
+[clusters.b.tls]
+max_version = "1.2"
+ca = ["three-ca.pem", "one-ca.pem"]
+server_name = "Distinct.example"
+pins = ["sha256/n59REfeyengfHx3d5evC3St5a/xzZcnCi1SOVkF2kp8="]
+handshake_timeout = "22s"
+certificate = { cert = "one.pem", key = "one.key" }
+
+[clusters.c]
+endpoints = [{ address = "10.0.0.3:443" }]
+proxy_protocol = "v1"
+
+[clusters.d]
+endpoints = [{ address = "10.0.0.4:443" }]
+tls = { insecure_skip_verify = true, certificate = { cert = "four.pem" } }
+
+[tls]
+ticket_rotation = "23h"
 "#;
 
 const LISTENER: &str = "[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:8080\"\n\n";

@@ -61,7 +61,7 @@ pub(super) const TLS: &[Key] = &[
         "listeners[].tls.certificates[].password",
         "string",
         Absent("there is none, or `password_file` has it"),
-        "tls = { certificates = [{ cert = \"www.pfx\", password = \"${CERT_PASSWORD}\" }] }",
+        "tls = { certificates = [{ cert = \"www.pfx\", password = \"one-of-its-own\" }] }",
         "password of a PFX file or of an encrypted key; ${NAME} takes it from the environment",
     )
     .secret(),
@@ -263,7 +263,7 @@ pub(super) const TLS: &[Key] = &[
         "clusters.NAME.tls.certificate.password",
         "string",
         Absent("there is none, or `password_file` has it"),
-        "tls = { certificate = { cert = \"client.pfx\", password = \"${CERT_PASSWORD}\" } }",
+        "tls = { certificate = { cert = \"client.pfx\", password = \"one-of-its-own\" } }",
         "password of that PFX file or encrypted key; ${NAME} takes it from the environment",
     )
     .secret(),
