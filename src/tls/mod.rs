@@ -3,6 +3,14 @@
 //! data core has a configuration of its own made of them.
 
 pub mod certificates;
+pub mod der;
+pub mod distinguished_name;
+pub mod key_encryption;
 pub mod material;
+pub mod ocsp;
+pub mod pem;
+pub mod pkcs12;
 pub mod settings;
+#[cfg(test)]
+pub(crate) mod test_pki;
 pub mod x509;
