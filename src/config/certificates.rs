@@ -3,18 +3,19 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
 use super::document::Document;
-use super::error::{Offset, Problem, Wrong};
+use super::error::{Errors, Offset, Problem, Wrong};
 use super::read::{At, Section};
 use super::tls_values::{file, password, server_name_pattern};
 use super::value::boolean;
 use crate::engine::Shared;
 use crate::plan::Secret;
 use crate::tls::certificates::{Password, Source};
-use crate::tls::material::{Found, Material};
+use crate::tls::material::{Found, Material, Missing, Place};
 use crate::tls::settings::{AuthorityId, CertificateId, RevocationId};
 
 /// Where a certificate and its key are.
@@ -92,23 +93,6 @@ impl CertificateFiles {
     }
 }
 
-/// The password that everybody tries first. Said at start and at every reload.
-pub(super) fn warn(document: &Document, warnings: &mut Vec<Problem>) {
-    let listeners = document.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    let clusters = document.clusters.iter().filter_map(|cluster| cluster.tls.as_ref());
-    let ours = clusters.filter_map(|tls| tls.certificate.as_ref());
-    for files in listeners.flat_map(|tls| &tls.certificates).chain(ours) {
-        if let Some(At { value: Secret(given), offset }) = &files.password
-            && given == "password"
-        {
-            let wrong = Wrong::new("this is the password that everybody tries first")
-                .note("expected one of its own: `openssl rand -hex 32` makes a good one");
-            let key = format!("{}.password", files.key);
-            warnings.push(Problem { offset: *offset, key, wrong });
-        }
-    }
-}
-
 // --- every file once -------------------------------------------------------------------------
 
 /// What a document needs, with ids in the order in which it is asked for; and who asks.
@@ -119,25 +103,51 @@ pub(super) struct Files<'d> {
     certificates: Vec<&'d CertificateFiles>,
     authorities: Vec<(Offset, String)>,
     revocations: Vec<(Offset, String)>,
+    system: Option<(Offset, String)>,
     certificates_of: HashMap<&'d Path, Vec<CertificateId>>,
     authority_of: HashMap<&'d Path, AuthorityId>,
     revocation_of: HashMap<&'d Path, RevocationId>,
 }
 
 impl<'d> Files<'d> {
+    fn of(document: &'d Document) -> Files<'d> {
+        let mut files = Files::default();
+        for listener in document.listeners.iter().filter_map(|one| one.tls.as_ref()) {
+            listener.compile(&mut files, &HashMap::new());
+        }
+        for cluster in document.clusters.iter().filter_map(|one| one.tls.as_ref()) {
+            cluster.compile(&mut files);
+        }
+        files
+    }
+
     pub(super) fn certificate(&mut self, asked: &'d CertificateFiles) -> CertificateId {
         let source = asked.source();
         let of_file = self.certificates_of.entry(&asked.cert.value).or_default();
-        let known = &mut self.material.certificates;
+        let Material { certificates: known, for_endpoints, .. } = &mut self.material;
         let is_known = |id: &&CertificateId| known[id.0 as usize].source == source;
         if let Some(id) = of_file.iter().find(is_known) {
+            if asked.serving.is_some() {
+                for_endpoints.remove(id);
+            }
             return *id;
         }
         let id = CertificateId(known.len() as u32);
+        if asked.serving.is_none() {
+            for_endpoints.insert(id);
+        }
         of_file.push(id);
         known.push(Found { source, found: None });
         self.certificates.push(asked);
         id
+    }
+
+    /// The authorities that the system trusts.
+    pub(super) fn system(&mut self, offset: Offset, key: &str) {
+        if !self.material.asks_system {
+            self.material.asks_system = true;
+            self.system = Some((offset, key.to_owned()));
+        }
     }
 
     /// `key` is who asks.
@@ -165,6 +175,63 @@ impl<'d> Files<'d> {
             self.revocations.push((path.offset, key()));
             RevocationId(known.len() as u32 - 1)
         })
+    }
+}
+
+// --- looking them up --------------------------------------------------------------------------
+
+impl Document {
+    /// Reads every file that TLS needs: before it is compiled to be run. `now` must be in the time
+    /// of certificates and revocation lists.
+    pub fn find_certificates(&mut self, now: SystemTime) -> Result<(), Errors> {
+        let mut files = Files::of(self);
+        let missing = files.material.look_up(now);
+        if missing.is_empty() {
+            self.looked = Some(Looked(Shared::new(files.material)));
+            return Ok(());
+        }
+        let problems = missing.into_iter().map(|missing| files.problem(missing)).collect();
+        Err(Errors::new(&self.path, &self.source, problems))
+    }
+}
+
+impl Files<'_> {
+    fn problem(&self, Missing { place, error }: Missing) -> Problem {
+        let (offset, key) = match place {
+            Place::Certificate(id) => self.certificates[id.0 as usize].place_of(&error.file),
+            Place::Authority(id) => self.authorities[id.0 as usize].clone(),
+            Place::Revocation(id) => self.revocations[id.0 as usize].clone(),
+            Place::System => self.system.clone().unwrap_or_default(),
+        };
+        let wrong = Wrong::new(format!("`{}`: {}", error.file.display(), error.wrong));
+        Problem { offset, key, wrong: wrong.note(error.cure) }
+    }
+}
+
+impl CertificateFiles {
+    /// Of the key that names a file.
+    fn place_of(&self, path: &Path) -> (Offset, String) {
+        let named = [("key", &self.key_file), ("password_file", &self.password_file)];
+        let found = named.into_iter().find_map(|(name, file)| {
+            let file =
+                file.as_ref().filter(|file| file.value == path && file.value != self.cert.value);
+            Some((file?.offset, name))
+        });
+        let (offset, name) = found.unwrap_or((self.cert.offset, "cert"));
+        (offset, format!("{}.{name}", self.key))
+    }
+}
+
+/// What operators should know of certificates that were found good. Said at start and at every
+/// reload.
+pub(super) fn warn(document: &Document, warnings: &mut Vec<Problem>) {
+    let Some(Looked(material)) = &document.looked else { return };
+    let files = Files::of(document);
+    for (asked, found) in files.certificates.iter().zip(&material.certificates) {
+        for warning in found.found.iter().flat_map(|certificate| &certificate.warnings) {
+            let (offset, key) = (asked.cert.offset, format!("{}.cert", asked.key));
+            warnings.push(Problem { offset, key, wrong: Wrong::new(warning) });
+        }
     }
 }
 

@@ -72,6 +72,9 @@ impl ClusterTls {
 
     pub(super) fn compile<'d>(&'d self, files: &mut Files<'d>) -> settings::ClusterTls {
         let key = || format!("{}.ca", self.key);
+        if self.ca.is_empty() && !self.insecure_skip_verify.value {
+            files.system(self.offset, &self.key);
+        }
         let authorities: Vec<settings::AuthorityId> =
             self.ca.iter().map(|path| files.authority(path, key)).collect();
         settings::ClusterTls {
@@ -83,11 +86,6 @@ impl ClusterTls {
             certificate: self.certificate.as_ref().map(|ours| files.certificate(ours)),
             handshake_timeout: self.handshake_timeout.value.0,
         }
-    }
-
-    /// Whether the authorities of the system are asked.
-    pub(super) fn trusts_the_system(&self) -> bool {
-        self.ca.is_empty() && !self.insecure_skip_verify.value
     }
 }
 

@@ -420,7 +420,8 @@ fn check_match(
     match chain.iter().position(is_of) {
         Some(0) => Ok(()),
         Some(other) => {
-            let wrong = format!("the key belongs to certificate {} in it, not the first", other + 1);
+            let wrong =
+                format!("the key belongs to certificate {} in it, not the first", other + 1);
             let cure = "put the leaf first, and below it each time whoever signed the one above";
             Err(LoadError::new(&source.cert, wrong, cure))
         }
