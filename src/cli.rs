@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use log::LevelFilter;
 
 use crate::config::{self, Document, Environment, Override, Syntax, keys, overrides};
+use crate::engine;
 use crate::limits;
 use crate::machine::{self, Machine};
 use crate::plan::HttpUrl;
@@ -264,6 +265,7 @@ impl Source {
         let mut document = config::load_as(syntax, name, text, &Environment::of_process())?;
         document.find_secrets()?;
         document.find_error_pages()?;
+        document.find_certificates(engine::wall_clock())?;
         self.flags.apply(document)
     }
 

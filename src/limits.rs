@@ -19,6 +19,32 @@ pub const HEADERS_MAX_CEILING: usize = 256;
 /// there is no limit. Default of `limits.max_body_size`; 0 is no limit.
 pub const BODY_BYTES_MAX: u64 = 0;
 
+// --- certificates ----------------------------------------------------------------------------
+
+/// Largest file with a certificate or a key. Larger is refused: a chain has some KiB.
+pub const CERTIFICATE_FILE_BYTES_MAX: usize = 1024 * 1024;
+/// Largest file of authorities. Larger is refused: those of all systems have a quarter of a MiB.
+pub const AUTHORITIES_FILE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest file of revocation lists. Larger is refused: each core holds a copy.
+pub const REVOCATIONS_FILE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Longest file with a password. Longer is refused: it is another file.
+pub const PASSWORD_FILE_BYTES_MAX: usize = 4096;
+/// Most certificates in one chain. More is refused: every full handshake sends them all.
+pub const CHAIN_CERTIFICATES_MAX: usize = 16;
+/// Most parts of a PKCS#12 file, and most keys and certificates in it. More is refused: each may be
+/// encrypted anew.
+pub const PKCS12_PARTS_MAX: usize = 64;
+/// How often a hash may be repeated to make a key of a password: about a second. More is refused.
+pub const KEY_DERIVATION_ROUNDS_MAX: u32 = 2_000_000;
+/// Shortest RSA key. Shorter is refused: it can be broken.
+pub const RSA_BITS_MIN: u32 = 2048;
+/// How long before its end a certificate is complained about.
+pub const CERTIFICATE_EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
+/// Largest answer of an OCSP responder. Larger is refused: it is sent in every full handshake.
+pub const OCSP_ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// How far the clock of an OCSP responder, or of whoever signs revocation lists, may be ahead.
+pub const OCSP_CLOCK_SKEW: Duration = Duration::from_secs(300);
+
 // --- error pages ---------------------------------------------------------------------------
 
 /// Largest error page. Larger is a configuration error: every error would be answered with it.
@@ -613,6 +639,10 @@ const _: () = assert!(2 * CONFIG_START_TIMEOUT.as_secs() <= UPGRADE_READY_TIMEOU
 
 /// The default of `tls.ticket_rotation`.
 pub const TICKET_ROTATION: Duration = Duration::from_secs(12 * 60 * 60);
+/// Least `tls.ticket_rotation`. Less is refused: clients would come back with keys that are gone.
+pub const TICKET_ROTATION_MIN: Duration = Duration::from_secs(60);
+/// Most `tls.ticket_rotation`, the lifetime of a ticket (RFC 8446 section 4.6.1). More is refused.
+pub const TICKET_ROTATION_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// The default of `listeners.tls.handshake_timeout` and `clusters.tls.handshake_timeout`.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Records without data that a peer may send one after another. More is a flood that costs us more

@@ -14,6 +14,7 @@ use corelane::config::keys::{Fallback, KEYS};
 use corelane::config::{self, Document};
 use corelane::machine::Machine;
 use corelane::plan::{Action, Address, Balance, Plan};
+use support::Pki;
 
 #[test]
 fn every_broken_file_is_refused_with_all_its_mistakes() {
@@ -41,7 +42,13 @@ fn every_example_loads_without_a_warning_and_says_what_it_shows() {
         assert!(text.lines().count() <= 30 || file.ends_with("corelane.toml"));
         let warnings = config::warnings(&document, 1024);
         assert!(warnings.is_empty(), "{}: {}", file.display(), warnings.as_warnings());
-        assert_eq!(check(&file).code, 0);
+        let output = if text.contains("/etc/corelane/") && !file.ends_with("corelane.toml") {
+            let pki = Pki::new();
+            check(&pki.write("example.toml", &pki.provide(&text)))
+        } else {
+            check(&file)
+        };
+        assert_eq!((output.code, output.err.as_str()), (0, ""), "{}", file.display());
     }
 }
 
@@ -137,13 +144,16 @@ fn the_reference_file_says_why_above_every_key() {
 #[test]
 fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
     let printed = config::print(&load(&format!(
-        "{LISTENER}[[routes]]\nname = \"a\"\ncluster = \"a\"\n\
+        "{LISTENER}[listeners.tls]\ncertificates = [{{ cert = \"a\" }}]\n\
+         client_auth = {{ ca = \"a\" }}\n\
+         sni = [{{ names = \"a\", client_auth = {{ ca = \"a\" }} }}]\n\
+         [[routes]]\nname = \"a\"\ncluster = \"a\"\n\
          [[routes]]\nname = \"b\"\npaths = [\"/b\"]\nrespond = {{}}\n\
          [[routes]]\nname = \"c\"\npaths = [\"/c\"]\nredirect = {{ location = \"/\" }}\n\
          access_log = {{ request_body = {{}}, response_body = {{}} }}\n\
          error_pages = [{{ statuses = 404, body = \"\" }}]\n\
          [[error_pages]]\nstatuses = 404\nbody = \"\"\n\
-         [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n\
+         [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\ntls = {{}}\n\
          [logging]\naccess = {{ {LOG}, request_body = {{}}, response_body = {{}} }}\n\
          error = {{ {LOG} }}\naudit = {{ {LOG} }}\n",
         LOG = "path = \"x\", rotate = {}"
@@ -208,6 +218,118 @@ fn every_example_of_the_registry_loads_in_its_place() {
         if let Err(errors) = config::load("example", &text) {
             panic!("{}: {text}\n{errors}", key.path);
         }
+    }
+}
+
+#[test]
+fn every_file_of_tls_that_cannot_be_used_is_named_where_it_is_asked_for() {
+    let pki = Pki::new();
+    pki.issue("good", "good.example");
+    pki.issue("other", "other.example");
+    pki.export("packed", "packed.example", "one-of-its-own");
+    pki.write("junk.pem", "junk\n");
+    let text = "[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\n[listeners.tls]\n\
+        certificates = [\n  { cert = \"DIR/good.pem\", key = \"DIR/good.key\" },\n  \
+        { cert = \"DIR/none.pem\", key = \"DIR/good.key\" },\n  \
+        { cert = \"DIR/good.pem\", key = \"DIR/none.key\" },\n  \
+        { cert = \"DIR/packed.pfx\", password_file = \"DIR/none.password\" },\n  \
+        { cert = \"DIR/packed.pfx\", password = \"hunter2\" },\n  \
+        { cert = \"DIR/good.pem\", key = \"DIR/other.key\" },\n]\n\
+        client_auth = { ca = [\"DIR/good.pem\", \"DIR/junk.pem\"], crl = \"DIR/none.crl\" }\n\
+        [[routes]]\nname = \"r\"\ncluster = \"c\"\n[clusters.c]\n\
+        endpoints = [{ address = \"10.0.0.1:443\" }]\n\
+        tls = { ca = [\"DIR/none-ca.pem\"], certificate = { cert = \"DIR/none.pem\" } }\n";
+    let text = text.replace("DIR", &pki.path("").display().to_string());
+    let output = check(&pki.write("proxy.toml", &text));
+    let lines: Vec<&str> = output
+        .err
+        .lines()
+        .filter_map(|line| line.strip_prefix(&format!("{}:", pki.path("proxy.toml").display())))
+        .map(|line| line.split(": ").nth(1).unwrap_or_default())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "listeners[0].tls.certificates[1].cert",
+            "listeners[0].tls.certificates[2].key",
+            "listeners[0].tls.certificates[3].password_file",
+            "listeners[0].tls.certificates[4].cert",
+            "listeners[0].tls.certificates[5].key",
+            "listeners[0].tls.client_auth.ca",
+            "listeners[0].tls.client_auth.crl",
+            "clusters.c.tls.ca",
+            "clusters.c.tls.certificate.cert",
+        ],
+        "{}",
+        output.err
+    );
+    assert_eq!(output.code, 2);
+    assert!(!output.err.contains("hunter2"), "{}", output.err);
+}
+
+#[test]
+fn what_is_found_for_tls_is_in_the_plan_and_what_is_risky_is_warned_about() {
+    let pki = Pki::new();
+    pki.issue("a", "a.example");
+    pki.export("b", "b.example", "password");
+    let text = format!(
+        "[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+         tls = {{ min_version = \"1.2\", certificates = [{{ cert = \"DIR/a.pem\", key = \
+         \"DIR/a.key\" }}, {{ cert = \"DIR/b.pfx\", password = \"password\" }}] }}\n{}",
+        "[[routes]]\nname = \"r\"\ncluster = \"c\"\n[clusters.c]\n\
+         endpoints = [{ address = \"10.0.0.1:443\" }]\ntls = { insecure_skip_verify = true, \
+         certificate = { cert = \"DIR/a.pem\", key = \"DIR/a.key\" } }\n"
+    );
+    let text = text.replace("DIR", &pki.path("").display().to_string());
+    let mut document = load(&text);
+    let found = |plan: &Plan| {
+        let found = plan.material.certificates.iter().map(|one| one.found.is_some());
+        found.collect::<Vec<bool>>()
+    };
+    assert_eq!(found(&compile(&document)), [false, false, false]);
+    document.find_certificates(std::time::SystemTime::now()).unwrap();
+    let plan = compile(&document);
+    assert_eq!(found(&plan), [true, true, true]);
+    let ids: Vec<u32> = plan.material.for_endpoints.iter().map(|id| id.0).collect();
+    assert_eq!((ids, plan.material.asks_system), (vec![2], false));
+    let warnings = config::warnings(&document, 8).as_warnings();
+    let expected = ["tls.certificates[1].cert: ", "clusters.c.tls.insecure_skip_verify: "];
+    assert_eq!(warnings.matches("warning: ").count(), 2, "{warnings}");
+    assert!(expected.iter().all(|key| warnings.contains(key)), "{warnings}");
+}
+
+#[test]
+fn passwords_of_certificates_are_hidden_wherever_a_configuration_is_shown() {
+    let text = format!(
+        "{LISTENER}tls = {{ certificates = [{{ cert = \"a\", password = \"hunter2\" }}, \
+         {{ cert = \"b\", password = \"${{SECRET}}\" }}] }}\n\
+         [clusters.\"a.b\"]\nendpoints = [{{ address = \"10.0.0.1:443\" }}]\n\
+         tls = {{ certificate = {{ cert = \"a\", password = \"hunter2\" }} }}\n"
+    );
+    let environment = config::Environment::of(&[("SECRET", "hunter2"), ("HIDDEN", "x")]);
+    let document = config::load_in("proxy.toml", &text, &environment).unwrap();
+    let mut table: toml::Table = text.parse().unwrap();
+    config::hide(&mut table);
+    for shown in [
+        config::print(&document),
+        config::print_with_sources(&document),
+        config::print_with_references(&document),
+        toml::to_string(&table).unwrap(),
+        format!("{document:?}").replace(&format!("{text:?}"), ""),
+        format!("{:?}", config::compile(&document, 1, 1).unwrap()),
+    ] {
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    let printed = config::print_with_references(&document);
+    assert!(printed.contains("${SECRET}") && printed.contains("${HIDDEN}"), "{printed}");
+    assert_eq!(
+        config::secrets_in_the_file(&document),
+        ["clusters.a.b.tls.certificate.password", "listeners[0].tls.certificates[0].password"]
+    );
+    for wrong in ["1234567", "[\"hunter2\"]"] {
+        let text = text.replacen("\"hunter2\"", wrong, 1);
+        let errors = config::load_in("proxy.toml", &text, &environment).unwrap_err().to_string();
+        assert!(!errors.contains("1234567") && !errors.contains("hunter2"), "{errors}");
     }
 }
 
@@ -282,11 +404,17 @@ fn every_value_lands_in_its_own_field() {
     let Plan { proxy_id, trusted_proxies, drain_timeout, log_level, cores, user, .. } = &plan;
     let Plan { error_pages, pages, .. } = &plan;
     let Plan { error_log, audit_log, hot_reload, blacklist_path, tracing, pid_file, .. } = &plan;
+    let Plan { listeners, material, ticket_rotation, .. } = &plan;
+    let certificates: Vec<_> = material.certificates.iter().map(|one| &one.source).collect();
+    let authorities: Vec<_> = material.authorities.iter().map(|one| &one.source).collect();
+    let revocations: Vec<_> = material.revocations.iter().map(|one| &one.source).collect();
     let text = format!(
         "{cores} {drain_timeout:?} {hot_reload:?} {blacklist_path:?} {user:?} {pid_file:?} \
          {proxy_id} {log_level} {metrics:?} {admin:?}\n\
          {trusted_proxies:#?}\n{limits:#?}\n{timeouts:#?}\n{access_log:#?}\n{routes:#?}\n\
-         {clusters:#?}\n{error_pages:?}\n{pages:?}\n{error_log:#?}\n{audit_log:#?}\n{tracing:#?}\n"
+         {clusters:#?}\n{error_pages:?}\n{pages:?}\n{error_log:#?}\n{audit_log:#?}\n{tracing:#?}\n\
+         {listeners:#?}\n{ticket_rotation:?}\n{certificates:#?}\n{authorities:?}\n\
+         {revocations:?}\n"
     );
     support::snapshot("config/plan.txt", &text);
 }
@@ -550,6 +678,31 @@ bind = "127.0.0.1:2"
 [[listeners]]
 name = "edge"
 bind = "127.0.0.1:3"
+proxy_protocol = { from = ["10.1.0.0/16", "10.2.0.0/16"] }
+
+[listeners.tls]
+min_version = "1.3"
+cipher_suites = ["TLS_AES_128_GCM_SHA256", "ECDHE-RSA-AES128-GCM-SHA256"]
+strict_sni = true
+session_tickets = false
+handshake_timeout = "21s"
+certificates = [
+  { cert = "one.pem", key = "one.key", ocsp = false },
+  { cert = "two.pfx", password = "two-password", names = ["Two.example", "*.two.example"] },
+  { cert = "three.pfx", password_file = "three.password" },
+  { cert = "one.pem", key = "one.key", ocsp = false },
+]
+client_auth = { mode = "optional", ca = ["one-ca.pem", "two-ca.pem"], headers = { X-One = "subject" } }
+sni = [
+  { names = ["A.example"], client_auth = { ca = "two-ca.pem", crl = "two.crl" } },
+  { names = ["b.example"], client_auth = { mode = "none", ca = "never.pem" } },
+]
+passthrough = [{ names = ["*.Passed.example"], cluster = "c" }]
+
+[[listeners]]
+name = "plain-too"
+bind = "127.0.0.1:4"
+tls = { allow_plain = true, check_host = true, max_version = "1.2", certificates = [{ cert = "one.pem" }] }
 
 [[routes]]
 name = "headers"
@@ -571,6 +724,26 @@ endpoints = [{ address = "10.0.0.1:80" }]
 endpoints = [{ address = "10.0.0.2:80", weight = 2, zone = "z" }]
 pool = { max_connections = 11, max_pending = 12, queue_timeout = "6s", idle_timeout = "7s" }
 timeouts = { connect = "8s", first_byte = "9s", read = "10s" }
+proxy_protocol = "v2"
+
+[clusters.b.tls]
+max_version = "1.2"
+ca = ["three-ca.pem", "one-ca.pem"]
+server_name = "Distinct.example"
+pins = ["sha256/n59REfeyengfHx3d5evC3St5a/xzZcnCi1SOVkF2kp8="]
+handshake_timeout = "22s"
+certificate = { cert = "one.pem", key = "one.key" }
+
+[clusters.c]
+endpoints = [{ address = "10.0.0.3:443" }]
+proxy_protocol = "v1"
+
+[clusters.d]
+endpoints = [{ address = "10.0.0.4:443" }]
+tls = { insecure_skip_verify = true, certificate = { cert = "four.pem" } }
+
+[tls]
+ticket_rotation = "23h"
 "#;
 
 const LISTENER: &str = "[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:8080\"\n\n";

@@ -10,6 +10,7 @@ use super::error::{Offset, Problem, Wrong};
 use super::error_pages;
 use super::logging::Body;
 use super::read::At;
+use super::{certificates, cluster_tls, tls};
 use crate::limits;
 use crate::plan::{AccessLogFormat, Action, ClusterId, Redirect, Respond, RouteId};
 use crate::routing::{Match, MatchError, Router};
@@ -42,6 +43,10 @@ pub(super) fn check(document: &Document) -> Checked<'_> {
     found.unused(document);
     found.logs(document);
     found.problems.extend(error_pages::check(document));
+    found.passthrough(document);
+    tls::check(document, &mut found.problems);
+    cluster_tls::warn(document, &mut found.warnings);
+    certificates::warn(document, &mut found.warnings);
     let config = match (router, actions) {
         (Some(router), Some(actions)) if found.problems.is_empty() => {
             Some(Config { document, router, actions })
@@ -180,10 +185,7 @@ impl Found {
 
     /// `None` when any route has no action; each such route has been reported.
     fn actions(&mut self, document: &Document) -> Option<Vec<Action>> {
-        let mut ids = HashMap::new();
-        for (id, cluster) in (0..).zip(&document.clusters) {
-            ids.insert(cluster.name.value.as_str(), ClusterId(id));
-        }
+        let ids = cluster_ids(document);
         let actions: Vec<Option<Action>> =
             document.routes.iter().map(|route| self.action(route, &ids)).collect();
         actions.into_iter().collect()
@@ -194,15 +196,7 @@ impl Found {
             if let Some(id) = ids.get(name.value.as_str()) {
                 return Some(Action::Forward(*id));
             }
-            let wrong = Wrong::new(format!("there is no cluster named `{}`", name.value));
-            let wrong = if ids.is_empty() {
-                wrong.note(format!("expected a section [clusters.{}]", name.value))
-            } else if self.problems.len() * ids.len() < COMPARISONS_MAX {
-                wrong.choices("clusters are", &name.value, &sorted(ids.keys().copied()))
-            } else {
-                wrong
-            };
-            self.refuse(name.offset, format!("{}.cluster", route.key), wrong);
+            self.unknown_cluster(name, &route.key, ids);
             return None;
         }
         if let Some(respond) = &route.respond {
@@ -225,6 +219,29 @@ impl Found {
             self.refuse(echo.offset, format!("{}.echo", route.key), wrong);
         }
         Some(Action::Echo)
+    }
+
+    fn unknown_cluster(&mut self, name: &At<String>, owner: &str, ids: &HashMap<&str, ClusterId>) {
+        let wrong = Wrong::new(format!("there is no cluster named `{}`", name.value));
+        let wrong = if ids.is_empty() {
+            wrong.note(format!("expected a section [clusters.{}]", name.value))
+        } else if self.problems.len() * ids.len() < COMPARISONS_MAX {
+            wrong.choices("clusters are", &name.value, &sorted(ids.keys().copied()))
+        } else {
+            wrong
+        };
+        self.refuse(name.offset, format!("{owner}.cluster"), wrong);
+    }
+
+    fn passthrough(&mut self, document: &Document) {
+        let ids = cluster_ids(document);
+        for tls in document.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+            for passed in &tls.passthrough {
+                if !ids.contains_key(passed.cluster.value.as_str()) {
+                    self.unknown_cluster(&passed.cluster, &passed.key, &ids);
+                }
+            }
+        }
     }
 
     fn router(&mut self, document: &Document) -> Option<Router> {
@@ -283,6 +300,7 @@ impl Found {
             .routes
             .iter()
             .filter_map(|r| Some(r.cluster.as_ref()?.value.as_str()))
+            .chain(tls::passed_to(document))
             .collect();
         for cluster in document.clusters.iter().filter(|c| !used.contains(named(c))) {
             let key = format!("clusters.{}", cluster.name.value);
@@ -367,6 +385,10 @@ impl Bound {
 
 /// Looking for names that were meant stops here: it is quadratic in the size of the file.
 const COMPARISONS_MAX: usize = 100_000;
+
+pub(super) fn cluster_ids(document: &Document) -> HashMap<&str, ClusterId> {
+    (0..).zip(&document.clusters).map(|(id, cluster)| (named(cluster), ClusterId(id))).collect()
+}
 
 fn named(cluster: &Cluster) -> &str {
     &cluster.name.value

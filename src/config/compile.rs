@@ -1,7 +1,8 @@
 //! From a checked configuration to the plan that data cores read. Cannot fail: whatever could be
 //! wrong has been refused in [`super::check`].
 
-use super::check::Config;
+use super::certificates::Files;
+use super::check::{Config, cluster_ids};
 use super::document::{Cluster, Document, Edits, Endpoint};
 use super::error_pages;
 use super::logging::Captures;
@@ -10,12 +11,10 @@ use super::tracing;
 use crate::engine::Shared;
 use crate::http::error_page::ErrorPage;
 use crate::http::headers::HeaderEdits;
-use crate::limits;
 use crate::plan::{
     self, Action, AdminAccess, Balance, ClusterTimeouts, HotReload, Limits, Listener, Plan,
     PoolLimits, Route, Timeouts, Token,
 };
-use crate::tls::material::Material;
 
 /// `cpus` is how many CPUs the process may use: what `cores = 0` means.
 pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
@@ -23,6 +22,10 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
     let mut captures = Captures::new(document);
     let mut pages = Vec::new();
     let default_pages = error_pages::compile(&document.error_pages, &mut pages);
+    let mut files = Files::default();
+    let listeners = listeners(document, &mut files);
+    let clusters = document.clusters.iter().map(|one| cluster(one, &mut files)).collect();
+    let looked = document.looked.as_ref().map(|looked| looked.0.share());
     let routes = routes(document, config.actions, &mut captures, &mut pages);
     let port = |port: &super::document::Port| port.enabled.value.then_some(port.bind.value);
     Plan {
@@ -33,12 +36,12 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
             group: group.map(str::to_owned),
         }),
         pid_file: document.pid_file.as_ref().map(|path| path.value.clone()),
-        listeners: listeners(document),
+        listeners,
         router: config.router,
         routes,
         error_pages: pages,
         pages: default_pages,
-        clusters: document.clusters.iter().map(cluster).collect(),
+        clusters,
         limits: limits(document),
         timeouts: timeouts(document),
         trusted_proxies: document.trusted_proxies.iter().map(|network| network.value).collect(),
@@ -59,8 +62,8 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         hot_reload: hot_reload(&document.hot_reload),
         blacklist_path: document.blacklist.path.as_ref().map(|path| path.value.clone()),
         log_level: document.logging.level.value,
-        material: Shared::new(Material::default()),
-        ticket_rotation: limits::TICKET_ROTATION,
+        material: looked.unwrap_or_else(|| Shared::new(files.material)),
+        ticket_rotation: document.tls.ticket_rotation.value.0,
         written: super::print_with_references(document),
     }
 }
@@ -87,12 +90,16 @@ fn hot_reload(hot_reload: &super::hot_reload::HotReload) -> HotReload {
     }
 }
 
-fn listeners(document: &Document) -> Vec<Listener> {
-    let listener = |listener: &super::document::Listener| Listener {
+fn listeners<'d>(document: &'d Document, files: &mut Files<'d>) -> Vec<Listener> {
+    let ids = cluster_ids(document);
+    let listener = |listener: &'d super::document::Listener| Listener {
         name: listener.name.value.clone(),
         bind: listener.bind.value,
-        proxy_protocol: Vec::new(),
-        tls: None,
+        proxy_protocol: listener
+            .proxy_protocol
+            .as_ref()
+            .map_or(Vec::new(), |given| given.compile()),
+        tls: listener.tls.as_ref().map(|tls| tls.compile(files, &ids)),
     };
     document.listeners.iter().map(listener).collect()
 }
@@ -146,7 +153,7 @@ fn octets(text: &str) -> Box<[u8]> {
     text.as_bytes().into()
 }
 
-fn cluster(cluster: &Cluster) -> plan::Cluster {
+fn cluster<'d>(cluster: &'d Cluster, files: &mut Files<'d>) -> plan::Cluster {
     let pool = &cluster.pool;
     let timeouts = &cluster.timeouts;
     plan::Cluster {
@@ -164,8 +171,8 @@ fn cluster(cluster: &Cluster) -> plan::Cluster {
             first_byte: timeouts.first_byte.value.0,
             read: timeouts.read.value.0,
         },
-        tls: None,
-        proxy_protocol: None,
+        tls: cluster.tls.as_ref().map(|tls| tls.compile(files)),
+        proxy_protocol: cluster.proxy_protocol.as_ref().map(|version| version.value),
     }
 }
 

@@ -14,6 +14,8 @@ use toml::de::DeTable;
 use super::address::{endpoint_address, network, socket_address};
 pub use super::admin::{Admin, Health};
 use super::blacklist::Blacklist;
+use super::certificates::Looked;
+use super::cluster_tls::ClusterTls;
 use super::error::{Offset, Wrong};
 use super::error_pages::ErrorPage;
 use super::hot_reload::HotReload;
@@ -22,15 +24,18 @@ use super::metrics::Metrics;
 use super::overrides::Source;
 use super::read::{At, Item, Reader, Section};
 use super::syntax::Syntax;
+use super::tls::{ListenerTls, ProxyProtocol, Tls};
+use super::tls_values::PROXY_VERSIONS;
 use super::tracing::{RouteTracing, Tracing};
 use super::value::{
-    BALANCES, CLUSTER_PROTOCOLS, LISTENER_PROTOCOLS, account, boolean, bytes, check_header_name,
-    check_name, choice, content_type, header_name, header_value, integer, location, name, proxy_id,
-    text, time, time_or_none,
+    BALANCES, CLUSTER_PROTOCOLS, LISTENER_PROTOCOLS, Written, account, boolean, bytes,
+    check_header_name, check_name, choice, content_type, header_name, header_value, integer,
+    location, name, proxy_id, text, time, time_or_none,
 };
 pub use super::value::{Bytes, ClusterProtocol, ListenerProtocol, Location, Time};
 use crate::limits;
 use crate::plan::{Address, Balance, Network};
+use crate::tls::settings::ProxyVersion;
 
 /// A whole configuration file.
 #[derive(Clone, Debug, Serialize)]
@@ -50,6 +55,7 @@ pub struct Document {
     pub blacklist: Blacklist,
     pub limits: Limits,
     pub timeouts: Timeouts,
+    pub tls: Tls,
     pub logging: Logging,
     pub tracing: Tracing,
     pub metrics: Metrics,
@@ -75,6 +81,9 @@ pub struct Document {
     /// What they asked for in vain.
     #[serde(skip)]
     pub(super) without_effect: Vec<(Source, Wrong)>,
+    /// What is in the files that TLS needs, once they were read.
+    #[serde(skip)]
+    pub(super) looked: Option<Looked>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -108,6 +117,10 @@ pub struct Listener {
     pub name: At<String>,
     pub bind: At<SocketAddr>,
     pub protocol: At<ListenerProtocol>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTls>,
     /// `listeners[0]`, for messages.
     #[serde(skip)]
     pub(super) key: String,
@@ -170,9 +183,13 @@ pub struct Cluster {
     pub name: At<String>,
     pub balance: At<Balance>,
     pub protocol: At<ClusterProtocol>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<At<ProxyVersion>>,
     pub endpoints: Vec<Endpoint>,
     pub pool: Pool,
     pub timeouts: ClusterTimeouts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClusterTls>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -226,6 +243,7 @@ impl Document {
             blacklist: Blacklist::read(root.section("blacklist")),
             limits: Limits::read(root.section("limits")),
             timeouts: Timeouts::read(root.section("timeouts")),
+            tls: Tls::read(root.section("tls")),
             logging: Logging::read(root.section("logging")),
             tracing: Tracing::read(root.section("tracing")),
             metrics: Metrics::read(root.section("metrics")),
@@ -240,6 +258,7 @@ impl Document {
             syntax,
             overrides: Vec::new(),
             without_effect: Vec::new(),
+            looked: None,
         };
         root.finish();
         document
@@ -334,9 +353,11 @@ impl Listener {
             ListenerProtocol::Http,
             choice("listener protocol", LISTENER_PROTOCOLS),
         );
+        let proxy_protocol = ProxyProtocol::read(&mut section);
+        let tls = ListenerTls::read(&mut section);
         let key = section.path.clone();
         section.finish();
-        Some(Listener { name: given?, bind: bind?, protocol, key })
+        Some(Listener { name: given?, bind: bind?, protocol, proxy_protocol, tls, key })
     }
 }
 
@@ -482,13 +503,16 @@ impl Cluster {
         }
         let balance = choice("way to balance", BALANCES);
         let protocol = choice("cluster protocol", CLUSTER_PROTOCOLS);
+        let version = choice("version of PROXY protocol", PROXY_VERSIONS);
         let cluster = Cluster {
             name,
             balance: section.value_or("balance", Balance::RoundRobin, balance),
             protocol: section.value_or("protocol", ClusterProtocol::H1, protocol),
+            proxy_protocol: section.value("proxy_protocol", version),
             endpoints: Endpoint::read_all(&mut section),
             pool: Pool::read(section.section("pool")),
             timeouts: ClusterTimeouts::read(section.section("timeouts")),
+            tls: ClusterTls::read(&mut section),
         };
         section.finish();
         Some(cluster)
@@ -566,8 +590,8 @@ fn clusters_by_name<S: Serializer>(clusters: &[Cluster], serializer: S) -> Resul
     map.end()
 }
 
-pub(super) fn lines_by_name<S: Serializer>(
-    lines: &[(At<String>, Vec<At<String>>)],
+pub(super) fn lines_by_name<T: Written, S: Serializer>(
+    lines: &[(At<String>, Vec<At<T>>)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     let mut map = serializer.serialize_map(Some(lines.len()))?;

@@ -8,6 +8,7 @@ use super::error_page_keys::ERROR_PAGES;
 use super::hot_reload_keys::HOT_RELOAD;
 use super::logging_keys::LOGGING;
 use super::metrics_keys::METRICS;
+use super::tls_keys::TLS;
 use super::tracing_keys::TRACING;
 use Fallback::{Absent, Is, Required};
 
@@ -166,7 +167,8 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 7] = [GENERAL, ADMIN, ERROR_PAGES, HOT_RELOAD, LOGGING, METRICS, TRACING];
+const TABLES: [&[Key]; 8] =
+    [GENERAL, ADMIN, ERROR_PAGES, HOT_RELOAD, LOGGING, METRICS, TLS, TRACING];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);
@@ -561,14 +563,15 @@ mod tests {
 
     /// One of everything, so that every section is read.
     const EVERYTHING: &str = "
-        listeners = [{}]
+        listeners = [{ proxy_protocol = {}, tls = { certificates = [{}], client_auth = {},
+            sni = [{ client_auth = {} }], passthrough = [{}] } }]
         error_pages = [{}]
         routes = [{ respond = {}, redirect = {}, error_pages = [{}],
             access_log = { request_body = {}, response_body = {} } }]
         logging.access = { rotate = {}, request_body = {}, response_body = {} }
         logging.error.rotate = {}
         logging.audit.rotate = {}
-        clusters = { any = { endpoints = [{}] } }
+        clusters = { any = { endpoints = [{}], tls = { certificate = {} } } }
         admin = { tokens = [{}] }
     ";
 

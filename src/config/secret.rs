@@ -130,24 +130,31 @@ fn digest(value: &DeValue<'_>) -> Result<Digest, Wrong> {
         Wrong::new("this is no SHA-256 digest")
             .note("expected 64 hexadecimal digits: `printf %s TOKEN | sha256sum`")
     };
+    of_hexadecimal(given).map(Digest).ok_or_else(refuse)
+}
+
+pub(super) fn of_hexadecimal(given: &str) -> Option<[u8; 32]> {
     if given.len() != 64 || !given.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(refuse());
+        return None;
     }
     let mut bytes = [0; 32];
     for (index, byte) in bytes.iter_mut().enumerate() {
-        let digits = &given[2 * index..2 * index + 2];
-        *byte = u8::from_str_radix(digits, 16).map_err(|_| refuse())?;
+        *byte = u8::from_str_radix(&given[2 * index..2 * index + 2], 16).ok()?;
     }
-    Ok(Digest(bytes))
+    Some(bytes)
+}
+
+pub(super) fn hexadecimal(bytes: &[u8; 32]) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in bytes {
+        write!(text, "{byte:02x}").expect("a String takes every character");
+    }
+    text
 }
 
 impl Written for Digest {
     fn written(&self) -> Value {
-        let mut text = String::with_capacity(64);
-        for byte in self.0 {
-            write!(text, "{byte:02x}").expect("a String takes every character");
-        }
-        Value::String(text)
+        Value::String(hexadecimal(&self.0))
     }
 }
 

@@ -98,6 +98,15 @@ impl Router {
     }
 }
 
+/// A host as a route may have it, exact or `*.` and a suffix, in lower case; or why it is none.
+pub fn host(text: &str) -> Result<String, String> {
+    match HostPattern::parse(text)? {
+        HostPattern::Any => Err("`*` is no host: expected a name, or a wildcard as `*.a.b`".into()),
+        HostPattern::Exact(name) => Ok(name),
+        HostPattern::Below(name) => Ok(format!("*.{name}")),
+    }
+}
+
 fn parse<T>(
     rule: &Match,
     field: &'static str,

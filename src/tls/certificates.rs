@@ -1,11 +1,27 @@
 //! Certificates and their keys: from PEM or PKCS#12 files to what a handshake needs.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls_pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs1KeyDer,
+    PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+};
 
+use crate::limits;
 use crate::plan::Secret;
-use crate::tls::x509::Facts;
+use crate::telemetry::timestamp;
+use crate::tls::der::{Malformed, Reader, tag};
+use crate::tls::key_encryption::{self, Refused};
+use crate::tls::pem::{self, Section};
+use crate::tls::pkcs12::{self, Contents, Kept};
+use crate::tls::x509::{Facts, KeyKind, Parts};
 
 /// Where a certificate is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,11 +51,553 @@ pub struct Certificate {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
     pub facts: Facts,
+    /// What its operator should know.
+    pub warnings: Vec<String>,
 }
 
 impl Clone for Certificate {
     fn clone(&self) -> Certificate {
-        let Certificate { chain, key, facts } = self;
-        Certificate { chain: chain.clone(), key: key.clone_key(), facts: facts.clone() }
+        let Certificate { chain, key, facts, warnings } = self;
+        Certificate {
+            chain: chain.clone(),
+            key: key.clone_key(),
+            facts: facts.clone(),
+            warnings: warnings.clone(),
+        }
     }
+}
+
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Certificate) -> bool {
+        self.chain == other.chain && self.key == other.key
+    }
+}
+
+/// Whom a certificate is shown to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShownTo {
+    /// They compare its names with the host that they asked for.
+    Clients,
+    Endpoints,
+}
+
+/// A file that is not what is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadError {
+    pub file: PathBuf,
+    pub wrong: String,
+    /// What was expected, or what to do.
+    pub cure: String,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LoadError { file, wrong, cure } = self;
+        write!(f, "`{}`: {wrong}; {cure}", file.display())
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+impl LoadError {
+    fn new(file: &Path, wrong: impl Into<String>, cure: impl Into<String>) -> LoadError {
+        LoadError { file: file.to_owned(), wrong: wrong.into(), cure: cure.into() }
+    }
+}
+
+/// Reads a certificate for listeners.
+pub fn load(source: &Source, now: SystemTime) -> Result<Certificate, LoadError> {
+    load_for(ShownTo::Clients, source, now)
+}
+
+pub fn load_for(
+    shown_to: ShownTo,
+    source: &Source,
+    now: SystemTime,
+) -> Result<Certificate, LoadError> {
+    let bytes = contents(&source.cert, limits::CERTIFICATE_FILE_BYTES_MAX)?;
+    let password = source.password.as_ref().map(password_of).transpose()?;
+    let password = password.as_deref();
+    let (chain, key, key_file) = if pem::is_pem(&bytes) {
+        of_pem(source, &bytes, password)?
+    } else if pkcs12::is_pkcs12(&bytes) {
+        let (chain, key) = of_pkcs12(source, &bytes, password)?;
+        (chain, key, source.cert.as_path())
+    } else {
+        return Err(no_certificate(&source.cert, &bytes));
+    };
+    let facts = facts(&source.cert, &chain)?;
+    check_key_kind(source, &facts)?;
+    check_match(source, key_file, &chain, &key)?;
+    check_order(&source.cert, &chain)?;
+    check_time(&source.cert, &facts, now)?;
+    if shown_to == ShownTo::Clients {
+        check_names(source, &facts)?;
+    }
+    let warnings = warnings(source, &facts, password, now);
+    Ok(Certificate { chain, key, facts, warnings })
+}
+
+// --- files -------------------------------------------------------------------------------------
+
+fn contents(path: &Path, most: usize) -> Result<Vec<u8>, LoadError> {
+    let unreadable = |error: io::Error| {
+        let cure = "expected a file that this process may read";
+        LoadError::new(path, format!("it cannot be read: {error}"), cure)
+    };
+    // A pipe would keep us waiting for whoever writes to it.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let mut bytes = Vec::new();
+    let result = file.and_then(|file| file.take(most as u64 + 1).read_to_end(&mut bytes));
+    result.map_err(unreadable)?;
+    if bytes.len() > most {
+        let cure = "expected the file of a certificate, and nothing else in it";
+        return Err(LoadError::new(path, format!("it is larger than {most} bytes"), cure));
+    }
+    Ok(bytes)
+}
+
+fn password_of(password: &Password) -> Result<String, LoadError> {
+    match password {
+        Password::Given(Secret(password)) => Ok(password.clone()),
+        Password::File(path) => {
+            let bytes = contents(path, limits::PASSWORD_FILE_BYTES_MAX)?;
+            let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            String::from_utf8(line.to_vec()).map_err(|_| {
+                LoadError::new(path, "it is no text", "expected a file that holds a password")
+            })
+        }
+    }
+}
+
+fn sections(path: &Path, bytes: &[u8]) -> Result<Vec<Section>, LoadError> {
+    pem::sections(bytes).map_err(|broken| {
+        let wrong = format!("line {}: {}", broken.line, broken.what);
+        LoadError::new(path, wrong, "expected whole PEM sections: copy it from its source again")
+    })
+}
+
+fn no_certificate(path: &Path, bytes: &[u8]) -> LoadError {
+    let shown = path.display();
+    if Parts::read(bytes).is_ok() {
+        let cure = format!("write it as PEM: `openssl x509 -inform DER -in {shown} -out leaf.pem`");
+        return LoadError::new(path, "it is a certificate in DER", cure);
+    }
+    let wrong = match bytes {
+        [] => "it is empty",
+        _ => "there is no certificate in it",
+    };
+    let cure = "expected PEM (`-----BEGIN CERTIFICATE-----`), the leaf first, or PKCS#12";
+    LoadError::new(path, wrong, cure)
+}
+
+// --- PEM ---------------------------------------------------------------------------------------
+
+type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+fn of_pem<'a>(
+    source: &'a Source,
+    bytes: &[u8],
+    password: Option<&str>,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, &'a Path), LoadError> {
+    let parts = sections(&source.cert, bytes)?;
+    let chain = certificates(&parts);
+    if chain.is_empty() {
+        return Err(no_certificate(&source.cert, b"PEM of something else"));
+    }
+    check_length(&source.cert, chain.len())?;
+    let (parts, path) = match &source.key {
+        None => (parts, source.cert.as_path()),
+        Some(path) => {
+            let bytes = contents(path, limits::CERTIFICATE_FILE_BYTES_MAX)?;
+            (sections(path, &bytes)?, path.as_path())
+        }
+    };
+    let mut keys = parts.into_iter().filter(|part| part.label.ends_with("PRIVATE KEY"));
+    let key = match (keys.next(), keys.count()) {
+        (Some(key), 0) => key,
+        (Some(_), more) => return Err(several_keys(path, more + 1)),
+        (None, _) => {
+            let cure = match source.key {
+                Some(_) => "expected PEM: `-----BEGIN PRIVATE KEY-----`",
+                None => "add it to the file, or say with `key` which file it is in",
+            };
+            return Err(LoadError::new(path, "there is no private key in it", cure));
+        }
+    };
+    Ok((chain, private_key(path, key, password)?, path))
+}
+
+fn certificates(sections: &[Section]) -> Vec<CertificateDer<'static>> {
+    let named = |part: &&Section| matches!(part.label.as_str(), "CERTIFICATE" | "X509 CERTIFICATE");
+    sections.iter().filter(named).map(|part| CertificateDer::from(part.der.clone())).collect()
+}
+
+fn several_keys(path: &Path, count: usize) -> LoadError {
+    let cure = "expected one: leave the key of this certificate in it";
+    LoadError::new(path, format!("there are {count} private keys in it"), cure)
+}
+
+fn private_key(
+    path: &Path,
+    section: Section,
+    password: Option<&str>,
+) -> Result<PrivateKeyDer<'static>, LoadError> {
+    let shown = path.display();
+    if section.encrypted {
+        let cure = format!("write it anew: `openssl pkcs8 -topk8 -in {shown} -out new.key`");
+        return Err(LoadError::new(path, "its key is encrypted as OpenSSL 0.9 did it", cure));
+    }
+    match section.label.as_str() {
+        "PRIVATE KEY" => Ok(PrivatePkcs8KeyDer::from(section.der).into()),
+        "RSA PRIVATE KEY" => Ok(PrivatePkcs1KeyDer::from(section.der).into()),
+        "EC PRIVATE KEY" => Ok(PrivateSec1KeyDer::from(section.der).into()),
+        "ENCRYPTED PRIVATE KEY" => {
+            let Some(password) = password else { return Err(no_password(path, "its key")) };
+            let key = key_encryption::decrypt_key(&section.der, password).map_err(|refused| {
+                let cure = format!("`openssl pkcs8 -topk8 -in {shown} -out new.key` converts it");
+                refusal(path, "its key", &refused, cure)
+            })?;
+            Ok(PrivatePkcs8KeyDer::from(key).into())
+        }
+        label => {
+            let wrong = format!("its key is a `{label}`");
+            Err(LoadError::new(path, wrong, KEYS_EXPECTED))
+        }
+    }
+}
+
+const KEYS_EXPECTED: &str = "expected an RSA key of 2048 bits or more, an ECDSA key of P-256, \
+                             P-384 or P-521, or an Ed25519 key";
+
+fn no_password(path: &Path, what: &str) -> LoadError {
+    let wrong = format!("{what} is encrypted, and there is no password");
+    LoadError::new(path, wrong, "give it with `password` or `password_file`")
+}
+
+fn refusal(path: &Path, what: &str, refused: &Refused, convert: String) -> LoadError {
+    match refused {
+        Refused::WrongPassword => {
+            let cure = "expected the password that it was made with: check `password` or \
+                        `password_file`";
+            LoadError::new(path, format!("the password of {what} is wrong"), cure)
+        }
+        Refused::Malformed(Malformed(wrong)) => {
+            LoadError::new(path, format!("{what} is damaged: {wrong}"), convert)
+        }
+        Refused::Unsupported(how) => {
+            LoadError::new(path, format!("{what} is encrypted {how}"), convert)
+        }
+        Refused::TooManyRounds(rounds) => {
+            let most = limits::KEY_DERIVATION_ROUNDS_MAX;
+            let wrong = format!("the password of {what} is hashed {rounds} times, at most {most}");
+            LoadError::new(path, wrong, convert)
+        }
+    }
+}
+
+// --- PKCS#12 -----------------------------------------------------------------------------------
+
+fn of_pkcs12(source: &Source, bytes: &[u8], password: Option<&str>) -> Result<Pair, LoadError> {
+    let path = source.cert.as_path();
+    if source.key.is_some() {
+        let cure = "remove `key`: a PKCS#12 file has its key in it";
+        return Err(LoadError::new(path, "it is PKCS#12, and a key is in another file", cure));
+    }
+    let contents = pkcs12::read(bytes, password.unwrap_or_default()).map_err(|refused| {
+        if password.is_none() && refused == Refused::WrongPassword {
+            return no_password(path, "it");
+        }
+        let shown = path.display();
+        let cure = format!(
+            "`openssl pkcs12 -legacy -in {shown} -nodes -out both.pem` makes PEM of it, which can \
+             be named here"
+        );
+        refusal(path, "this PKCS#12 file", &refused, cure)
+    })?;
+    let Contents { certificates, mut keys } = contents;
+    let key = match (keys.pop(), keys.len()) {
+        (Some(key), 0) => key,
+        (Some(_), more) => return Err(several_keys(path, more + 1)),
+        (None, _) => {
+            let cure = "export it with its key: `openssl pkcs12 -export -inkey …`";
+            return Err(LoadError::new(path, "there is no private key in it", cure));
+        }
+    };
+    if certificates.is_empty() {
+        let cure = "expected a certificate beside its key: `openssl pkcs12 -export -in …`";
+        return Err(LoadError::new(path, "there is no certificate in it", cure));
+    }
+    let chain = in_order(certificates, &key);
+    check_length(path, chain.len())?;
+    Ok((chain, PrivatePkcs8KeyDer::from(key.der).into()))
+}
+
+/// The certificate of the key, whoever signed it, and so on: the file says nothing of their order.
+fn in_order(mut rest: Vec<Kept>, key: &Kept) -> Vec<CertificateDer<'static>> {
+    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.der.clone()));
+    let public = public_key(&private);
+    let of_key = |kept: &Kept| {
+        let parts = Parts::read(&kept.der).ok();
+        public.is_some() && parts.map(|parts| parts.key_info.to_vec()) == public
+    };
+    let named = |kept: &Kept| key.local_key.is_some() && kept.local_key == key.local_key;
+    let leaf = rest.iter().position(|kept| named(kept) && of_key(kept));
+    let leaf = leaf.or_else(|| rest.iter().position(of_key));
+    let leaf = leaf.or_else(|| rest.iter().position(named)).unwrap_or_default();
+    let mut chain = vec![CertificateDer::from(rest.remove(leaf).der)];
+    while let Some(last) = chain.last() {
+        let above = rest.iter().position(|kept| issued(&kept.der, last));
+        let Some(above) = above else { break };
+        chain.push(CertificateDer::from(rest.remove(above).der));
+    }
+    chain
+}
+
+/// By their names: whether the signature is good is for the peer to find out.
+fn issued(issuer: &[u8], certificate: &[u8]) -> bool {
+    match (Parts::read(issuer), Parts::read(certificate)) {
+        (Ok(issuer), Ok(certificate)) => issuer.subject == certificate.issuer,
+        (_, _) => false,
+    }
+}
+
+// --- what is checked -----------------------------------------------------------------------------
+
+fn check_length(path: &Path, length: usize) -> Result<(), LoadError> {
+    let most = limits::CHAIN_CERTIFICATES_MAX;
+    if length <= most {
+        return Ok(());
+    }
+    let cure = format!("expected a leaf and its intermediates, {most} at most");
+    Err(LoadError::new(path, format!("there are {length} certificates in it"), cure))
+}
+
+fn facts(path: &Path, chain: &[CertificateDer<'static>]) -> Result<Facts, LoadError> {
+    let refuse = |index: usize, Malformed(wrong): Malformed| {
+        let wrong = format!("certificate {} in it is damaged: {wrong}", index + 1);
+        LoadError::new(path, wrong, "expected an X.509 certificate: copy it from its source again")
+    };
+    for (index, certificate) in chain.iter().enumerate().skip(1) {
+        Parts::read(certificate).map_err(|malformed| refuse(index, malformed))?;
+    }
+    Facts::read(&chain[0]).map_err(|malformed| refuse(0, malformed))
+}
+
+fn check_key_kind(source: &Source, facts: &Facts) -> Result<(), LoadError> {
+    let wrong = match facts.key {
+        KeyKind::Rsa(bits) if bits < limits::RSA_BITS_MIN => {
+            format!("its RSA key has only {bits} bits")
+        }
+        KeyKind::Other => "its key is of a kind that TLS clients do not take".to_owned(),
+        KeyKind::Rsa(_) | KeyKind::P256 | KeyKind::P384 | KeyKind::P521 | KeyKind::Ed25519 => {
+            return Ok(());
+        }
+    };
+    Err(LoadError::new(&source.cert, wrong, KEYS_EXPECTED))
+}
+
+/// As a certificate has it. `None`: the key is of no kind that is supported.
+fn public_key(key: &PrivateKeyDer<'static>) -> Option<Vec<u8>> {
+    let key = any_supported_type(key).ok()?;
+    key.public_key().map(|public| public.to_vec())
+}
+
+fn check_match(
+    source: &Source,
+    key_file: &Path,
+    chain: &[CertificateDer<'static>],
+    key: &PrivateKeyDer<'static>,
+) -> Result<(), LoadError> {
+    let Some(public) = public_key(key) else {
+        let wrong = "its private key is damaged, or of a kind that is not supported";
+        return Err(LoadError::new(key_file, wrong, KEYS_EXPECTED));
+    };
+    let is_of = |certificate: &CertificateDer<'static>| {
+        Parts::read(certificate).is_ok_and(|parts| parts.key_info == public)
+    };
+    match chain.iter().position(is_of) {
+        Some(0) => Ok(()),
+        Some(other) => {
+            let wrong =
+                format!("the key belongs to certificate {} in it, not the first", other + 1);
+            let cure = "put the leaf first, and below it each time whoever signed the one above";
+            Err(LoadError::new(&source.cert, wrong, cure))
+        }
+        None => {
+            let cert = source.cert.display();
+            let cure = format!(
+                "expected the same from `openssl x509 -in {cert} -noout -pubkey` and `openssl pkey \
+                 -in {} -pubout`",
+                key_file.display()
+            );
+            let wrong = format!("the private key does not match the certificate in `{cert}`");
+            Err(LoadError::new(key_file, wrong, cure))
+        }
+    }
+}
+
+/// RFC 8446 4.4.2 lets them be in any order; older clients want each signed by the next.
+fn check_order(path: &Path, chain: &[CertificateDer<'static>]) -> Result<(), LoadError> {
+    for (index, pair) in chain.windows(2).enumerate() {
+        let others = || chain.iter().enumerate().skip(index + 2);
+        if issued(&pair[1], &pair[0]) || issued(&pair[0], &pair[0]) {
+            continue;
+        }
+        if let Some((place, _)) = others().find(|(_, other)| issued(other, &pair[0])) {
+            let wrong = format!(
+                "the chain is not in order: certificate {} signed certificate {}",
+                place + 1,
+                index + 1
+            );
+            let cure = "put the leaf first, and below it each time whoever signed the one above";
+            return Err(LoadError::new(path, wrong, cure));
+        }
+    }
+    Ok(())
+}
+
+fn check_time(path: &Path, facts: &Facts, now: SystemTime) -> Result<(), LoadError> {
+    if facts.not_after < now {
+        let wrong = format!("it expired on {}", written(facts.not_after));
+        return Err(LoadError::new(path, wrong, "renew it"));
+    }
+    if facts.not_before > now {
+        let wrong = format!("it is not valid before {}", written(facts.not_before));
+        return Err(LoadError::new(path, wrong, "wait, or look at the clock of this machine"));
+    }
+    Ok(())
+}
+
+fn written(at: SystemTime) -> String {
+    let mut text = Vec::new();
+    timestamp::iso(at, &mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn check_names(source: &Source, facts: &Facts) -> Result<(), LoadError> {
+    let named = !facts.dns_names.is_empty() || !facts.addresses.is_empty();
+    if named || !source.names.is_empty() {
+        return Ok(());
+    }
+    let wrong = "it names no host: it has no subject alternative name of a host or an address";
+    let cure = "say with `names` which hosts it is for; clients that verify it need a new one";
+    Err(LoadError::new(&source.cert, wrong, cure))
+}
+
+fn warnings(
+    source: &Source,
+    facts: &Facts,
+    password: Option<&str>,
+    now: SystemTime,
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let shown = source.cert.display();
+    let left = facts.not_after.duration_since(now).unwrap_or_default();
+    if left < limits::CERTIFICATE_EXPIRY_WARNING {
+        let end = written(facts.not_after);
+        warnings.push(format!("`{shown}` expires on {end}: renew it"));
+    }
+    let poor = ["password", "changeit", "changeme", "secret", ""];
+    if password.is_some_and(|password| poor.contains(&password)) {
+        warnings.push(format!("the password of `{shown}` is one that everybody tries first"));
+    }
+    warnings
+}
+
+// --- authorities and revocation lists --------------------------------------------------------------
+
+/// PEM with any number of certificates, or one in DER.
+pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    let bytes = contents(path, limits::AUTHORITIES_FILE_BYTES_MAX)?;
+    let found = if pem::is_pem(&bytes) {
+        certificates(&sections(path, &bytes)?)
+    } else if bytes.first() == Some(&tag::SEQUENCE) && !pkcs12::is_pkcs12(&bytes) {
+        vec![CertificateDer::from(bytes)]
+    } else {
+        Vec::new()
+    };
+    if found.is_empty() {
+        let cure = "expected PEM (`-----BEGIN CERTIFICATE-----`), or one certificate in DER";
+        return Err(LoadError::new(path, "there is no certificate in it", cure));
+    }
+    for (index, certificate) in found.iter().enumerate() {
+        let wrong = match Parts::read(certificate) {
+            Err(Malformed(wrong)) => wrong,
+            Ok(_) if RootCertStore::empty().add(certificate.clone()).is_err() => {
+                "it cannot be an authority"
+            }
+            Ok(_) => continue,
+        };
+        let wrong = format!("certificate {} in it is damaged: {wrong}", index + 1);
+        return Err(LoadError::new(path, wrong, "copy it from its source again, or remove it"));
+    }
+    Ok(found)
+}
+
+/// PEM with any number of lists, or one in DER.
+pub fn revocation_lists(
+    path: &Path,
+    now: SystemTime,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, LoadError> {
+    let bytes = contents(path, limits::REVOCATIONS_FILE_BYTES_MAX)?;
+    let found = if pem::is_pem(&bytes) {
+        let lists = sections(path, &bytes)?.into_iter().filter(|part| part.label == "X509 CRL");
+        lists.map(|part| CertificateRevocationListDer::from(part.der)).collect()
+    } else if bytes.first() == Some(&tag::SEQUENCE) {
+        vec![CertificateRevocationListDer::from(bytes)]
+    } else {
+        Vec::new()
+    };
+    if found.is_empty() {
+        let cure = "expected PEM (`-----BEGIN X509 CRL-----`), or one list in DER";
+        return Err(LoadError::new(path, "there is no revocation list in it", cure));
+    }
+    for (index, list) in found.iter().enumerate() {
+        let refuse = |wrong: String, cure: &str| {
+            LoadError::new(path, format!("revocation list {} in it {wrong}", index + 1), cure)
+        };
+        let (from, until) = list_times(list).map_err(|Malformed(wrong)| {
+            refuse(format!("is damaged: {wrong}"), "take a new one from its authority")
+        })?;
+        if until < now {
+            let wrong = format!("expired on {}", written(until));
+            return Err(refuse(wrong, "take a new one from its authority"));
+        }
+        if from > now + limits::OCSP_CLOCK_SKEW {
+            let wrong = format!("is not valid before {}", written(from));
+            return Err(refuse(wrong, "look at the clock of this machine"));
+        }
+    }
+    Ok(found)
+}
+
+/// RFC 5280 5.1: when it was made, and when the next will have been.
+fn list_times(der: &[u8]) -> Result<(SystemTime, SystemTime), Malformed> {
+    let mut all = Reader::new(der);
+    let mut fields = all.sequence()?.sequence()?;
+    all.end()?;
+    fields.optional(tag::INTEGER)?; // the version
+    fields.sequence()?; // the algorithm of its signature
+    fields.sequence()?; // who made it
+    let from = fields.time()?;
+    match fields.peek() {
+        Some(tag::UTC_TIME | tag::GENERALIZED_TIME) => Ok((from, fields.time()?)),
+        _ => Err(Malformed("it does not say when the next one comes")),
+    }
+}
+
+/// Those that the operating system trusts.
+pub fn system_authorities() -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    let found = rustls_native_certs::load_native_certs();
+    if !found.certs.is_empty() {
+        return Ok(found.certs);
+    }
+    let wrong = match found.errors.first() {
+        Some(error) => format!("the authorities that the system trusts cannot be read: {error}"),
+        None => "the system trusts no authority".to_owned(),
+    };
+    let cure = "install the package `ca-certificates`, or name a file with `ca`";
+    Err(LoadError::new(Path::new("/etc/ssl/certs"), wrong, cure))
 }

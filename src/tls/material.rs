@@ -1,19 +1,27 @@
 //! What TLS needs that is in files. Looked up when a configuration is to be run, and again when a
 //! file changes; a plan that was only checked has none of it.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 
-use crate::tls::certificates::{Certificate, Source};
+use crate::tls::certificates::{self, Certificate, LoadError, Password, ShownTo, Source};
+use crate::tls::settings::{AuthorityId, CertificateId, RevocationId};
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Material {
     pub certificates: Vec<Found<Source, Certificate>>,
     pub authorities: Vec<Found<PathBuf, Vec<CertificateDer<'static>>>>,
     pub revocations: Vec<Found<PathBuf, Vec<CertificateRevocationListDer<'static>>>>,
     /// The authorities that the system trusts; empty when no cluster asks for them.
     pub system: Vec<CertificateDer<'static>>,
+    /// Whether a cluster asks for them.
+    pub asks_system: bool,
+    /// Certificates that only endpoints see: nobody compares their names.
+    pub for_endpoints: BTreeSet<CertificateId>,
 }
 
 /// Where something is, and what was there.
@@ -21,4 +29,113 @@ pub struct Material {
 pub struct Found<S, T> {
     pub source: S,
     pub found: Option<T>,
+}
+
+/// Which of them could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    Certificate(CertificateId),
+    Authority(AuthorityId),
+    Revocation(RevocationId),
+    System,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    pub place: Place,
+    pub error: LoadError,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl Material {
+    /// Reads every file. What is broken is `None` afterwards.
+    pub fn look_up(&mut self, now: SystemTime) -> Vec<Missing> {
+        let Material { certificates, authorities, revocations, system, .. } = self;
+        certificates.iter_mut().for_each(|each| each.found = None);
+        authorities.iter_mut().for_each(|each| each.found = None);
+        revocations.iter_mut().for_each(|each| each.found = None);
+        system.clear();
+        self.read(now)
+    }
+
+    /// The same with what the files hold now. What is broken stays as it was.
+    pub fn look_again(&self, now: SystemTime) -> (Material, Vec<Missing>) {
+        let mut again = self.clone();
+        let missing = again.read(now);
+        (again, missing)
+    }
+
+    fn read(&mut self, now: SystemTime) -> Vec<Missing> {
+        let mut missing = Vec::new();
+        for (index, each) in self.certificates.iter_mut().enumerate() {
+            let id = CertificateId(index as u32);
+            let only_endpoints = self.for_endpoints.contains(&id);
+            let shown_to = if only_endpoints { ShownTo::Endpoints } else { ShownTo::Clients };
+            let result = certificates::load_for(shown_to, &each.source, now);
+            each.keep(result, Place::Certificate(id), &mut missing);
+        }
+        for (index, each) in self.authorities.iter_mut().enumerate() {
+            let place = Place::Authority(AuthorityId(index as u32));
+            each.keep(certificates::authorities(&each.source), place, &mut missing);
+        }
+        for (index, each) in self.revocations.iter_mut().enumerate() {
+            let place = Place::Revocation(RevocationId(index as u32));
+            each.keep(certificates::revocation_lists(&each.source, now), place, &mut missing);
+        }
+        if self.asks_system {
+            match certificates::system_authorities() {
+                Ok(found) => self.system = found,
+                Err(error) => missing.push(Missing { place: Place::System, error }),
+            }
+        }
+        missing
+    }
+
+    /// Every file that it comes from, each once: those to watch.
+    pub fn files(&self) -> Vec<&Path> {
+        let mut files = BTreeSet::new();
+        for Found { source, .. } in &self.certificates {
+            files.insert(source.cert.as_path());
+            files.extend(source.key.as_deref());
+            if let Some(Password::File(path)) = &source.password {
+                files.insert(path);
+            }
+        }
+        files.extend(self.authorities.iter().map(|each| each.source.as_path()));
+        files.extend(self.revocations.iter().map(|each| each.source.as_path()));
+        files.into_iter().collect()
+    }
+
+    /// Whether anything in it is not what `other` has.
+    pub fn changed(&self, other: &Material) -> bool {
+        fn same<S: PartialEq, T: PartialEq>(one: &[Found<S, T>], other: &[Found<S, T>]) -> bool {
+            let pairs = || one.iter().zip(other);
+            one.len() == other.len()
+                && pairs().all(|(a, b)| a.source == b.source && a.found == b.found)
+        }
+        !(same(&self.certificates, &other.certificates)
+            && same(&self.authorities, &other.authorities)
+            && same(&self.revocations, &other.revocations)
+            && self.system == other.system)
+    }
+
+    /// What operators should know of certificates that are good.
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        let found = self.certificates.iter().filter_map(|each| each.found.as_ref());
+        found.flat_map(|certificate| certificate.warnings.iter().map(String::as_str))
+    }
+}
+
+impl<S, T> Found<S, T> {
+    fn keep(&mut self, result: Result<T, LoadError>, place: Place, missing: &mut Vec<Missing>) {
+        match result {
+            Ok(found) => self.found = Some(found),
+            Err(error) => missing.push(Missing { place, error }),
+        }
+    }
 }

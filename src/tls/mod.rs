@@ -1,15 +1,26 @@
 //! TLS: the streams that protocols are spoken on, and what they need. Certificates, authorities,
 //! revocation lists and ticket keys are the control core's ([`material`], [`certificates`]); each
-//! data core has a configuration of its own made of them.
+//! data core has a [`setup`] of its own made of them. rustls shakes hands ([`handshake`]); records
+//! are ours after that ([`session`], [`record`]).
 
 pub mod certificates;
 pub(crate) mod client;
+pub mod client_hello;
+pub mod der;
+pub mod distinguished_name;
 pub(crate) mod handshake;
+pub mod key_encryption;
 pub mod material;
+pub mod ocsp;
+pub mod pem;
+pub mod pkcs12;
 pub(crate) mod record;
-pub(crate) mod session;
 pub(crate) mod server;
+pub(crate) mod session;
 pub mod settings;
+pub(crate) mod setup;
 pub(crate) mod stream;
+#[cfg(test)]
+mod test_pki;
 pub mod tickets;
 pub mod x509;

@@ -1,0 +1,246 @@
+//! Certificates as a configuration names them, and every file that TLS needs, each once: reading
+//! them before a document is compiled to be run.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::document::Document;
+use super::error::{Errors, Offset, Problem, Wrong};
+use super::read::{At, Section};
+use super::tls_values::{file, password, server_name_pattern};
+use super::value::boolean;
+use crate::engine::Shared;
+use crate::plan::Secret;
+use crate::tls::certificates::{Password, Source};
+use crate::tls::material::{Found, Material, Missing, Place};
+use crate::tls::settings::{AuthorityId, CertificateId, RevocationId};
+
+/// Where a certificate and its key are.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateFiles {
+    pub cert: At<PathBuf>,
+    #[serde(rename = "key", skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<At<PathBuf>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<At<Secret>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<At<PathBuf>>,
+    /// `None`: it is shown to servers.
+    #[serde(flatten)]
+    pub serving: Option<Serving>,
+    /// `listeners[0].tls.certificates[0]`, for messages.
+    #[serde(skip)]
+    key: String,
+}
+
+/// Of a certificate that is shown to clients.
+#[derive(Clone, Debug, Serialize)]
+pub struct Serving {
+    pub names: Vec<At<String>>,
+    pub ocsp: At<bool>,
+}
+
+impl CertificateFiles {
+    pub(super) fn read(mut section: Section<'_>) -> Option<CertificateFiles> {
+        let serving = Serving {
+            names: section.list("names", server_name_pattern),
+            ocsp: section.value_or("ocsp", true, boolean),
+        };
+        CertificateFiles::read_as(section, Some(serving))
+    }
+
+    pub(super) fn read_of_client(section: Section<'_>) -> Option<CertificateFiles> {
+        CertificateFiles::read_as(section, None)
+    }
+
+    fn read_as(mut section: Section<'_>, serving: Option<Serving>) -> Option<CertificateFiles> {
+        let key = section.path.clone();
+        let expected = "a file with the chain, leaf first (PEM), or with all of it (PKCS#12)";
+        let cert = section.required("cert", expected, file);
+        let key_file = section.value("key", file);
+        let given = section.value("password", password);
+        let password_file = section.value("password_file", file);
+        if section.has("password") && section.has("password_file") {
+            let wrong = Wrong::new("there are two passwords")
+                .note("expected one of: password, password_file");
+            section.refuse_key("password", section.offset_of("password"), wrong);
+        }
+        section.finish();
+        Some(CertificateFiles {
+            cert: cert?,
+            key_file,
+            password: given,
+            password_file,
+            serving,
+            key,
+        })
+    }
+
+    fn source(&self) -> Source {
+        let given = self.password.as_ref().map(|given| Password::Given(given.value.clone()));
+        let file = self.password_file.as_ref().map(|path| Password::File(path.value.clone()));
+        let names = self.serving.iter().flat_map(|serving| &serving.names);
+        Source {
+            cert: self.cert.value.clone(),
+            key: self.key_file.as_ref().map(|path| path.value.clone()),
+            password: given.or(file),
+            names: names.map(|name| name.value.clone()).collect(),
+            ocsp: self.serving.as_ref().is_some_and(|serving| serving.ocsp.value),
+        }
+    }
+}
+
+// --- every file once -------------------------------------------------------------------------
+
+/// What a document needs, with ids in the order in which it is asked for; and who asks.
+#[derive(Default)]
+pub(super) struct Files<'d> {
+    pub(super) material: Material,
+    /// By id, as in the material: who asks first.
+    certificates: Vec<&'d CertificateFiles>,
+    authorities: Vec<(Offset, String)>,
+    revocations: Vec<(Offset, String)>,
+    system: Option<(Offset, String)>,
+    certificates_of: HashMap<&'d Path, Vec<CertificateId>>,
+    authority_of: HashMap<&'d Path, AuthorityId>,
+    revocation_of: HashMap<&'d Path, RevocationId>,
+}
+
+impl<'d> Files<'d> {
+    fn of(document: &'d Document) -> Files<'d> {
+        let mut files = Files::default();
+        for listener in document.listeners.iter().filter_map(|one| one.tls.as_ref()) {
+            listener.compile(&mut files, &HashMap::new());
+        }
+        for cluster in document.clusters.iter().filter_map(|one| one.tls.as_ref()) {
+            cluster.compile(&mut files);
+        }
+        files
+    }
+
+    pub(super) fn certificate(&mut self, asked: &'d CertificateFiles) -> CertificateId {
+        let source = asked.source();
+        let of_file = self.certificates_of.entry(&asked.cert.value).or_default();
+        let Material { certificates: known, for_endpoints, .. } = &mut self.material;
+        let is_known = |id: &&CertificateId| known[id.0 as usize].source == source;
+        if let Some(id) = of_file.iter().find(is_known) {
+            if asked.serving.is_some() {
+                for_endpoints.remove(id);
+            }
+            return *id;
+        }
+        let id = CertificateId(known.len() as u32);
+        if asked.serving.is_none() {
+            for_endpoints.insert(id);
+        }
+        of_file.push(id);
+        known.push(Found { source, found: None });
+        self.certificates.push(asked);
+        id
+    }
+
+    /// The authorities that the system trusts.
+    pub(super) fn system(&mut self, offset: Offset, key: &str) {
+        if !self.material.asks_system {
+            self.material.asks_system = true;
+            self.system = Some((offset, key.to_owned()));
+        }
+    }
+
+    /// `key` is who asks.
+    pub(super) fn authority(
+        &mut self,
+        path: &'d At<PathBuf>,
+        key: impl FnOnce() -> String,
+    ) -> AuthorityId {
+        let known = &mut self.material.authorities;
+        *self.authority_of.entry(&path.value).or_insert_with(|| {
+            known.push(Found { source: path.value.clone(), found: None });
+            self.authorities.push((path.offset, key()));
+            AuthorityId(known.len() as u32 - 1)
+        })
+    }
+
+    pub(super) fn revocation(
+        &mut self,
+        path: &'d At<PathBuf>,
+        key: impl FnOnce() -> String,
+    ) -> RevocationId {
+        let known = &mut self.material.revocations;
+        *self.revocation_of.entry(&path.value).or_insert_with(|| {
+            known.push(Found { source: path.value.clone(), found: None });
+            self.revocations.push((path.offset, key()));
+            RevocationId(known.len() as u32 - 1)
+        })
+    }
+}
+
+// --- looking them up --------------------------------------------------------------------------
+
+impl Document {
+    /// Reads every file that TLS needs: before it is compiled to be run. `now` must be in the time
+    /// of certificates and revocation lists.
+    pub fn find_certificates(&mut self, now: SystemTime) -> Result<(), Errors> {
+        let mut files = Files::of(self);
+        let missing = files.material.look_up(now);
+        if missing.is_empty() {
+            self.looked = Some(Looked(Shared::new(files.material)));
+            return Ok(());
+        }
+        let problems = missing.into_iter().map(|missing| files.problem(missing)).collect();
+        Err(Errors::new(&self.path, &self.source, problems))
+    }
+}
+
+impl Files<'_> {
+    fn problem(&self, Missing { place, error }: Missing) -> Problem {
+        let (offset, key) = match place {
+            Place::Certificate(id) => self.certificates[id.0 as usize].place_of(&error.file),
+            Place::Authority(id) => self.authorities[id.0 as usize].clone(),
+            Place::Revocation(id) => self.revocations[id.0 as usize].clone(),
+            Place::System => self.system.clone().unwrap_or_default(),
+        };
+        let wrong = Wrong::new(format!("`{}`: {}", error.file.display(), error.wrong));
+        Problem { offset, key, wrong: wrong.note(error.cure) }
+    }
+}
+
+impl CertificateFiles {
+    /// Of the key that names a file.
+    fn place_of(&self, path: &Path) -> (Offset, String) {
+        let named = [("key", &self.key_file), ("password_file", &self.password_file)];
+        let found = named.into_iter().find_map(|(name, file)| {
+            let file =
+                file.as_ref().filter(|file| file.value == path && file.value != self.cert.value);
+            Some((file?.offset, name))
+        });
+        let (offset, name) = found.unwrap_or((self.cert.offset, "cert"));
+        (offset, format!("{}.{name}", self.key))
+    }
+}
+
+/// What operators should know of certificates that were found good. Said at start and at every
+/// reload.
+pub(super) fn warn(document: &Document, warnings: &mut Vec<Problem>) {
+    let Some(Looked(material)) = &document.looked else { return };
+    let files = Files::of(document);
+    for (asked, found) in files.certificates.iter().zip(&material.certificates) {
+        for warning in found.found.iter().flat_map(|certificate| &certificate.warnings) {
+            let (offset, key) = (asked.cert.offset, format!("{}.cert", asked.key));
+            warnings.push(Problem { offset, key, wrong: Wrong::new(warning) });
+        }
+    }
+}
+
+/// What was found for a document.
+#[derive(Debug)]
+pub(super) struct Looked(pub(super) Shared<Material>);
+
+impl Clone for Looked {
+    fn clone(&self) -> Looked {
+        Looked(self.0.share())
+    }
+}

@@ -1,0 +1,96 @@
+//! Certificates and what belongs to them, made by `openssl` in a directory of their own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::TempDir;
+
+pub struct Pki {
+    directory: TempDir,
+}
+
+impl Pki {
+    pub fn new() -> Pki {
+        Pki { directory: TempDir::new() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, contents: &str) -> PathBuf {
+        self.directory.write(name, contents)
+    }
+
+    pub fn openssl(&self, arguments: &[&str]) {
+        let mut command = Command::new("openssl");
+        let output = command.args(arguments).current_dir(self.directory.path()).output();
+        let output = output.expect("scripts/test installs openssl");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "openssl {arguments:?}: {errors}");
+    }
+
+    /// `NAME.pem` and `NAME.key`: a certificate that is its own authority, for `host`.
+    pub fn issue(&self, name: &str, host: &str) {
+        let kind = if name.ends_with("-rsa") { "rsa:2048" } else { "ec:ec.parameters" };
+        self.openssl(&["ecparam", "-name", "prime256v1", "-out", "ec.parameters"]);
+        let (key, cert) = (format!("{name}.key"), format!("{name}.pem"));
+        self.openssl(&[
+            "req",
+            "-x509",
+            "-newkey",
+            kind,
+            "-noenc",
+            "-keyout",
+            &key,
+            "-out",
+            &cert,
+            "-subj",
+            &format!("/CN={name}"),
+            "-addext",
+            &format!("subjectAltName=DNS:{host}"),
+        ]);
+    }
+
+    /// `NAME.crl`: nothing is revoked.
+    pub fn revoke_nothing(&self, name: &str, authority: &str) {
+        self.issue(authority, "authority.example");
+        self.write("index.txt", "");
+        let config = "[ca]\ndefault_ca = a\n[a]\ndatabase = index.txt\ndefault_md = sha256\n\
+                      default_crl_days = 30\n";
+        self.write("ca.cnf", config);
+        let (key, cert) = (format!("{authority}.key"), format!("{authority}.pem"));
+        let list = format!("{name}.crl");
+        self.openssl(&[
+            "ca", "-gencrl", "-config", "ca.cnf", "-keyfile", &key, "-cert", &cert, "-out", &list,
+        ]);
+    }
+
+    /// `NAME.pfx` with its password in `NAME.password`.
+    pub fn export(&self, name: &str, host: &str, password: &str) {
+        self.issue(name, host);
+        self.write(&format!("{name}.password"), &format!("{password}\n"));
+        let (key, cert) = (format!("{name}.key"), format!("{name}.pem"));
+        let (out, given) = (format!("{name}.pfx"), format!("pass:{password}"));
+        self.openssl(&[
+            "pkcs12", "-export", "-inkey", &key, "-in", &cert, "-out", &out, "-passout", &given,
+        ]);
+    }
+
+    /// A configuration that names files of /etc/corelane, with those files here.
+    pub fn provide(&self, text: &str) -> String {
+        const WHERE: &str = "/etc/corelane/";
+        for found in text.split(WHERE).skip(1) {
+            let file = Path::new(found.split('"').next().unwrap_or_default());
+            let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            match file.extension().and_then(|extension| extension.to_str()) {
+                Some("pem") => self.issue(stem, &format!("{stem}.example.com")),
+                Some("pfx") => self.export(stem, &format!("{stem}.example.com"), "one-of-its-own"),
+                Some("crl") => self.revoke_nothing(stem, &format!("{stem}-ca")),
+                // made with the others
+                Some(_) | None => {}
+            }
+        }
+        text.replace(WHERE, &format!("{}/", self.directory.path().display()))
+    }
+}
