@@ -3,6 +3,7 @@
 //! data core has a configuration of its own made of them.
 
 pub mod certificates;
+pub mod client_hello;
 pub mod material;
 pub mod settings;
 pub mod x509;
