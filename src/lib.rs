@@ -74,7 +74,7 @@
 //!   parser has such a tree; YAML and JSON are turned into the same one.
 
 // In the order that bytes meet them.
-mod listener;
+pub mod listener;
 pub mod tls;
 pub mod http1;
 pub mod http;

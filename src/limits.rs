@@ -637,6 +637,24 @@ const _: () = assert!(LISTENERS_MAX <= u16::MAX as usize);
 const _: () = assert!(CONFIG_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(2 * CONFIG_START_TIMEOUT.as_secs() <= UPGRADE_READY_TIMEOUT.as_secs());
 
+// --- before a protocol is spoken -----------------------------------------------------------
+
+/// Longest ClientHello. Longer is refused: with post-quantum keys and a ticket real ones stay below
+/// 4 KiB, and its bytes stay in the socket until it is whole.
+pub const CLIENT_HELLO_BYTES_MAX: usize = 16 * 1024;
+/// Most TLS records that a ClientHello is cut into. More is refused: some clients cut theirs into a
+/// few, and each record is looked at again whenever bytes come.
+pub const CLIENT_HELLO_RECORDS_MAX: usize = 64;
+/// Longest PROXY protocol header of version 2, behind its first 16 bytes. Longer is refused: with
+/// all that is told in one, real ones have a few hundred bytes.
+pub const PROXY_HEADER_BYTES_MAX: usize = 4 * 1024;
+/// Longest id of a connection in such a header, as the protocol has it. Longer is refused.
+pub const PROXY_UNIQUE_ID_BYTES_MAX: usize = 128;
+
+// Each is peeked into one buffer.
+const _: () = assert!(CLIENT_HELLO_BYTES_MAX + 4 + 5 * CLIENT_HELLO_RECORDS_MAX <= BUFFER_BYTES);
+const _: () = assert!(16 + PROXY_HEADER_BYTES_MAX <= BUFFER_BYTES);
+
 /// The default of `tls.ticket_rotation`.
 pub const TICKET_ROTATION: Duration = Duration::from_secs(12 * 60 * 60);
 /// Least `tls.ticket_rotation`. Less is refused: clients would come back with keys that are gone.

@@ -5,6 +5,11 @@ use std::fs;
 use std::path::Path;
 
 #[test]
+fn client_hellos_hold_their_invariants() {
+    replay("client_hello", corelane::tls::client_hello::fuzz);
+}
+
+#[test]
 fn heads_hold_their_invariants() {
     replay("heads", corelane::http1::parse::fuzz);
 }

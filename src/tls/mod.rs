@@ -21,6 +21,6 @@ pub mod settings;
 pub(crate) mod setup;
 pub(crate) mod stream;
 #[cfg(test)]
-mod test_pki;
+pub(crate) mod test_pki;
 pub mod tickets;
 pub mod x509;
