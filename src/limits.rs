@@ -674,3 +674,13 @@ pub const TLS_HANDSHAKE_BYTES_MAX: usize = 256 * 1024;
 /// Sessions that a core keeps of the endpoints of one cluster, to come back to. The oldest goes
 /// first.
 pub const TLS_CLIENT_SESSIONS: usize = 256;
+/// How long a peer may take for its PROXY protocol header, where no handshake has a limit of its
+/// own. Then the connection ends.
+pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long neither side of a connection whose TLS passes through may say anything, or take what
+/// the other says. Then it is cut.
+pub const PASSTHROUGH_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// Of troubles of one kind, one in so long a time is logged; all are counted.
+pub const TROUBLE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked whether keys of tickets are to be replaced.
+pub const TICKET_ROTATION_LOOK_INTERVAL: Duration = Duration::from_secs(10);

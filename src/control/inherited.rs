@@ -11,6 +11,7 @@ use crate::control::start::StartError;
 use crate::control::upgrade::{Described, Manifest, Ready, Use, VARIABLE};
 use crate::engine;
 use crate::limits;
+use crate::tls::tickets::TicketKeys;
 
 /// Sockets from the process before this one. Empty for one that was started in the usual way.
 #[derive(Debug, Default)]
@@ -79,6 +80,11 @@ impl Inherited {
             Use::Metrics | Use::Admin => self.ports.push(role),
         }
         Some((bound, sockets))
+    }
+
+    /// Those that the process before this one has sealed tickets with.
+    pub(super) fn ticket_keys(&self) -> Option<TicketKeys> {
+        self.passed_on.as_ref()?.ticket_keys.clone()
     }
 
     pub(super) fn take_passed_on(&mut self) -> Option<PassedOn> {

@@ -62,6 +62,7 @@ fn keep(kept: &mut VecDeque<ToShard>, letter: ToShard) {
         ToShard::Tap(_) => kept.retain(|older| !matches!(older, ToShard::Tap(_))),
         ToShard::Blacklist(_) => kept.retain(|older| !matches!(older, ToShard::Blacklist(_))),
         ToShard::Retire(_) => kept.retain(|older| !matches!(older, ToShard::Retire(_))),
+        ToShard::Tls(..) => kept.retain(|older| !matches!(older, ToShard::Tls(..))),
         ToShard::Install(_)
         | ToShard::LendSockets(_)
         | ToShard::Drain { .. }

@@ -19,6 +19,7 @@ use crate::shard::series::{ClusterCells, EndpointCells, SeriesShare};
 use crate::telemetry::exemplars::{Buckets, Subject};
 use crate::telemetry::health::Health;
 use crate::telemetry::tap::Tap;
+use crate::tls::setup::Setup;
 use crate::upstream::tally::Tallied;
 
 /// To a data core.
@@ -36,6 +37,8 @@ pub enum ToShard {
     Question(u64, Question),
     /// From the control core: whether to keep connections open, and to call itself ready.
     Service(Service),
+    /// For the plan of this version.
+    Tls(u64, Box<Setup>),
     /// From the control core: what health pages on listeners say from now on.
     Health(Health),
     /// From the control core: which events somebody wants now.
@@ -169,6 +172,8 @@ pub enum ToControl {
     },
     /// Clients wait for room in `limits.max_concurrent_connections`. Said about once a second.
     Full,
+    /// Something that no exchange tells of. At most once a second for each kind.
+    Trouble(Box<Trouble>),
     /// The kernel has nothing to accept connections with. Said about once a second.
     CannotAccept(io::Error),
     /// Its engine could not be started, or ended by an error.
@@ -176,6 +181,16 @@ pub enum ToControl {
         core: usize,
         reason: String,
     },
+}
+
+/// Why a connection has ended before its protocol began.
+#[derive(Debug)]
+pub struct Trouble {
+    /// `None`: the peer is an endpoint.
+    pub listener: Option<ListenerKey>,
+    pub peer: SocketAddr,
+    pub label: &'static str,
+    pub detail: String,
 }
 
 /// One core's part of a new generation.
@@ -192,6 +207,7 @@ pub struct Install {
     /// With the first generation only: the publisher finds the files of all others.
     pub log: Option<Producer>,
     pub spans: SpanChange,
+    pub(crate) tls: Setup,
 }
 
 /// Where the spans of this core's traced exchanges go from now on.

@@ -35,12 +35,14 @@ mod start;
 pub(crate) mod stats;
 mod successor;
 mod tap;
+mod tls;
 mod trigger;
 pub(crate) mod upgrade;
 
 pub use start::{StartError, run};
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -57,7 +59,7 @@ use crate::control::inherited::Predecessor;
 use crate::control::inquiry::Inquiries;
 use crate::control::letters::Letters;
 use crate::control::message::{
-    ClusterShare, EndpointShare, Install, Service, SpanChange, ToControl, ToShard,
+    ClusterShare, EndpointShare, Install, Service, SpanChange, ToControl, ToShard, Trouble,
 };
 use crate::control::names::Watch;
 use crate::control::notify::Notify;
@@ -75,6 +77,7 @@ use crate::events::queue::Producer;
 use crate::limits;
 use crate::plan::{self, Address, ClusterId, ClusterKey, ListenerKey, Plan};
 use crate::shard::counters::Counters;
+use crate::tls::setup::Setup;
 
 /// What the control core's tasks share.
 pub(crate) struct Control {
@@ -120,6 +123,9 @@ pub(crate) struct Control {
     changed: RefCell<Vec<Waker>>,
     full: Complaint,
     cannot_accept: Complaint,
+    tls: tls::Keeper,
+    /// When each kind was last told of.
+    troubles: RefCell<HashMap<&'static str, Instant>>,
 }
 
 #[derive(Default)]
@@ -172,6 +178,7 @@ impl Control {
             }
             ToControl::TakesAgain { core } => self.resumed[core].set(true),
             ToControl::Full => self.complain_of_limit(),
+            ToControl::Trouble(trouble) => self.tell_trouble(&trouble),
             ToControl::CannotAccept(error) => self.complain_of_accept(&error),
             ToControl::Failed { core, reason } => {
                 *self.failed.borrow_mut() = Some(format!("core {core} cannot run: {reason}"));
@@ -229,7 +236,15 @@ impl Control {
                     let admission = said.as_ref().map_or(Admission::Ready, |said| said.admission);
                     let weight = said.and_then(|said| said.weight).unwrap_or(endpoint.weight);
                     let series = self.registry.endpoint(&cluster.name, address, core);
-                    shares.push(EndpointShare { address, weight, admission, permits, series });
+                    let name = names::server_name(&endpoint.address, address);
+                    shares.push(EndpointShare {
+                        address,
+                        name,
+                        weight,
+                        admission,
+                        permits,
+                        series,
+                    });
                 }
             }
         }
@@ -299,6 +314,7 @@ impl Control {
         sockets: Vec<(ListenerKey, Vec<TcpListener>)>,
         log: Vec<Producer>,
         spans: Vec<SpanChange>,
+        tls: Vec<Setup>,
     ) {
         let mut by_core: Vec<Vec<(ListenerKey, TcpListener)>> =
             self.shards.iter().map(|_| Vec::new()).collect();
@@ -310,8 +326,8 @@ impl Control {
             }
         }
         let mut log = log.into_iter();
-        let by_core = self.shards.iter().zip(by_core).zip(spans).enumerate();
-        for (core, ((letters, sockets), spans)) in by_core {
+        let by_core = self.shards.iter().zip(by_core).zip(spans).zip(tls).enumerate();
+        for (core, (((letters, sockets), spans), tls)) in by_core {
             let install = Install {
                 plan: self.plan(),
                 clusters: self.cluster_shares(core),
@@ -320,6 +336,7 @@ impl Control {
                 sockets,
                 log: log.next(),
                 spans,
+                tls,
             };
             letters.send(ToShard::Install(Box::new(install)));
         }
@@ -391,6 +408,30 @@ impl Control {
         if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
             wakers.push(context.waker().clone());
         }
+    }
+
+    /// At most once a second for each kind, however many cores tell of it.
+    fn tell_trouble(&self, trouble: &Trouble) {
+        let Trouble { listener, peer, label, detail } = trouble;
+        let (mut told, now) = (self.troubles.borrow_mut(), engine::now());
+        if told.get(label).is_some_and(|last| now - *last < limits::TROUBLE_INTERVAL) {
+            return;
+        }
+        told.insert(label, now);
+        match listener {
+            Some(key) => {
+                let name = self.listener_name(*key);
+                log::info!("{peer} was not served by listener {name} ({label}): {detail}");
+            }
+            None => log::warn!("endpoint {peer} ({label}): {detail}"),
+        }
+    }
+
+    fn listener_name(&self, key: ListenerKey) -> String {
+        let current = self.current.borrow();
+        let mut named = current.plan.listeners.iter().zip(&current.listener_keys);
+        let found = named.find(|(_, known)| **known == key);
+        found.map_or_else(|| "(removed)".to_owned(), |(listener, _)| listener.name.clone())
     }
 
     pub(crate) fn wake(&self) {

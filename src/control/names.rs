@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Poll;
 
+use rustls_pki_types::ServerName;
+
 use crate::control::Control;
 use crate::discovery::dns::{Answer, ResolveError, Resolver};
 use crate::discovery::{Change, NamedAddress, Names};
@@ -147,6 +149,18 @@ async fn ask(
     let asked = name.clone();
     let result = pool.run(move || lookup(&asked)).await;
     result.unwrap_or(Err(ResolveError::Panicked { name }))
+}
+
+/// Who an endpoint is, to TLS: its name as configured, or its address.
+pub(super) fn server_name(configured: &Address, address: SocketAddr) -> ServerName<'static> {
+    let by_address = || ServerName::IpAddress(address.ip().into());
+    match configured {
+        Address::Ip(_) => by_address(),
+        Address::Name(name, _) => {
+            let name = name.trim_end_matches('.').to_owned();
+            ServerName::try_from(name).unwrap_or_else(|_| by_address())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use crate::limits;
 use crate::listener::blacklist::Entry;
 use crate::plan::{Address, Network};
 use crate::telemetry::log_levels;
+use crate::tls::tickets::TicketKeys;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct PassedOn {
@@ -41,6 +42,9 @@ pub(super) struct PassedOn {
     /// Where it was kept.
     #[serde(default)]
     blacklist_path: Option<std::path::PathBuf>,
+    /// So that clients come back to the new process too.
+    #[serde(default)]
+    pub(super) ticket_keys: Option<TicketKeys>,
 }
 
 /// What was said of an endpoint, or of one address of its name.
@@ -119,6 +123,7 @@ impl Control {
         let levels = log_levels::modules().into_iter();
         let left = self.closes_at.get().map(|at| at.saturating_duration_since(engine::now()));
         PassedOn {
+            ticket_keys: Some(self.tls.ticket_keys()),
             endpoints: self.overrides.all().into_iter().map(Endpoint::of).collect(),
             service: match self.service.get() {
                 Service::Serving => Word::Serving,

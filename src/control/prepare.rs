@@ -8,11 +8,13 @@ use crate::config::{self, Syntax};
 use crate::control::inherited::Inherited;
 use crate::control::ports::{Bound, Held};
 use crate::control::reload::Refused;
+use crate::control::tls::Ingredients;
 use crate::control::trigger::Title;
 use crate::control::{exporters, start};
 use crate::events::publisher::{Files, Opened};
 use crate::machine;
 use crate::plan::{Collector, Plan, User};
+use crate::tls::setup::Setup;
 
 /// Everything that can fail has not.
 pub(super) struct Prepared {
@@ -22,6 +24,8 @@ pub(super) struct Prepared {
     pub(super) bound: Bound,
     pub(super) logs: Opened,
     pub(super) spans: exporters::Change,
+    /// By core.
+    pub(super) tls: Vec<Setup>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -37,6 +41,7 @@ pub(super) struct Ground {
     pub(super) user: Option<User>,
     pub(super) pid_file: Option<PathBuf>,
     pub(super) open_files: u64,
+    pub(super) tls: Ingredients,
 }
 
 pub(super) fn compile(
@@ -79,6 +84,7 @@ pub(super) fn prepare(
         plan.pid_file.clone_from(&ground.pid_file);
     }
     start::complete(&mut plan, ground.open_files);
+    let tls = ground.tls.setups(ground.cores, &plan).map_err(Refused::Impossible)?;
     let bound = ground
         .held
         .bind(&mut plan, &mut Inherited::default())
@@ -87,5 +93,5 @@ pub(super) fn prepare(
         .open(&ground.logs, start::CLOCKS)
         .map_err(|error| Refused::Impossible(error.to_string()))?;
     let spans = exporters::start(&plan, &ground.collectors).map_err(Refused::Impossible)?;
-    Ok(Prepared { plan, syntax, text, bound, logs, spans, warnings })
+    Ok(Prepared { plan, syntax, text, bound, logs, spans, tls, warnings })
 }

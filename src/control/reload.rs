@@ -418,6 +418,7 @@ impl Control {
             logs: Files::of(&plan),
             collectors: self.totals.borrow().exporters.collectors().to_vec(),
             version: plan.version + 1,
+            tls: self.tls.ingredients(),
             cores: self.shards.len(),
             user: plan.user.clone(),
             pid_file: plan.pid_file.clone(),
@@ -442,7 +443,7 @@ impl Control {
         prepared: Prepared,
         trigger: Trigger,
     ) -> Result<Report, Refused> {
-        let Prepared { plan, syntax, text, mut bound, logs, spans, mut warnings } = prepared;
+        let Prepared { plan, syntax, text, mut bound, logs, spans, tls, mut warnings } = prepared;
         let plan = Shared::new(plan);
         self.names_first(&plan).await;
         if let Err(refused) = self.change_logs(plan.version, logs).await {
@@ -465,7 +466,7 @@ impl Control {
         self.publish_health();
         self.blacklist_follows();
         let spans = self.totals.borrow_mut().exporters.change(spans, self.shards.len());
-        self.send_plan(bound.sockets, Vec::new(), spans);
+        self.send_plan(bound.sockets, Vec::new(), spans, tls);
         self.change_ports(bound.metrics, bound.admin);
         self.reloads.remember(version, trigger, syntax, Rc::from(text));
         if !self.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
@@ -504,6 +505,7 @@ impl Control {
         plan: Shared<Plan>,
         listener_keys: Vec<crate::plan::ListenerKey>,
     ) -> Shared<Plan> {
+        self.tls.adopt(&plan);
         self.watch.want(&[&plan]);
         self.overrides.forget_all_but(&plan);
         self.registry.adopt(&plan);

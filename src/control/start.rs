@@ -29,6 +29,7 @@ use crate::control::ports::{Bound, Held};
 use crate::control::registry::Registry;
 use crate::control::reload::Reloads;
 use crate::control::stats::Totals;
+use crate::control::tls;
 use crate::control::upgrade::{Program, Upgrades};
 use crate::control::{Control, ControlMail, Current, Leave, Run, drain, life};
 use crate::engine::{self, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals};
@@ -45,6 +46,7 @@ use crate::shard::mail::{Inboxes, Mail};
 use crate::shard::{self};
 use crate::telemetry::audit_log::Event;
 use crate::telemetry::stderr;
+use crate::tls::setup::Setup;
 
 /// Why the process does not start, in a sentence for its operator.
 #[derive(Debug)]
@@ -75,6 +77,8 @@ pub fn run(mut plan: Plan, source: Source, begun: &Beginning) -> Result<(), Star
     let mut inherited = Inherited::receive()?;
     warn_about(&plan, open_files);
     complete(&mut plan, open_files);
+    let tls = tls::Ingredients::begun(inherited.ticket_keys()).map_err(StartError)?;
+    let tls = (tls.setups(plan.cores, &plan).map_err(StartError)?, tls);
     let bound = Held::default().bind(&mut plan, &mut inherited)?;
     drop_privileges(&plan)?;
     // The first thread: all are to leave the signals alone, and have the rights that are left.
@@ -100,6 +104,7 @@ pub fn run(mut plan: Plan, source: Source, begun: &Beginning) -> Result<(), Star
         program,
         blacklist,
         inherited,
+        tls,
         producers,
         publisher: handle,
         spans,
@@ -153,6 +158,7 @@ struct Parts {
     producers: Vec<Producer>,
     publisher: PublisherHandle,
     spans: exporters::Change,
+    tls: (Vec<Setup>, tls::Ingredients),
     counters: Vec<Shared<Counters>>,
     outboxes: Vec<Outbox<ToShard>>,
     mail: ControlMail,
@@ -164,6 +170,8 @@ struct First {
     bound: Bound,
     producers: Vec<Producer>,
     spans: exporters::Change,
+    /// By core.
+    tls: Vec<Setup>,
     inherited: Inherited,
 }
 
@@ -183,12 +191,12 @@ impl Parts {
             listener_keys: bound.keys.clone(),
             plan: Shared::new(plan),
         };
+        let (tls, ingredients) = self.tls;
         let cores = self.counters.len();
         let registry = Registry::new(&current.plan, cores);
         let control = Control {
             source,
             watch,
-            current: RefCell::new(current),
             older: Older::default(),
             reloads,
             fetches,
@@ -225,15 +233,19 @@ impl Parts {
                 .collect(),
             full: Complaint::default(),
             cannot_accept: Complaint::default(),
+            tls: tls::Keeper::new(&current.plan, ingredients),
+            troubles: RefCell::default(),
+            current: RefCell::new(current),
             counters: self.counters,
         };
-        Ok((Rc::new(control), First { bound, producers, spans, inherited }, self.mail))
+        Ok((Rc::new(control), First { bound, producers, spans, tls, inherited }, self.mail))
     }
 }
 
 /// The control core's main task: the first generation, then signals, until the end.
 async fn supervise(parts: Parts) -> Result<Ended, StartError> {
-    let (control, First { bound, producers, spans, mut inherited }, mail) = parts.into_control()?;
+    let (control, First { bound, producers, spans, tls, mut inherited }, mail) =
+        parts.into_control()?;
     let applying = Rc::clone(&control);
     engine::on_bell(move || {
         applying.watch.collect();
@@ -267,7 +279,7 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
         control.send_blacklist();
     }
     let spans = control.totals.borrow_mut().exporters.change(spans, cores);
-    control.send_plan(bound.sockets, producers, spans);
+    control.send_plan(bound.sockets, producers, spans, tls);
     let served = if control.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {
         PidFile::write(control.plan().pid_file.as_deref())
     } else {
@@ -292,6 +304,7 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     control.change_ports(bound.metrics, bound.admin);
     control.notify.ready(version);
     engine::spawn(blacklist::expire(Rc::clone(&control)));
+    engine::spawn(tls::rotate_keys(Rc::clone(&control)));
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
     engine::spawn(config_poll::poll(Rc::clone(&control)));

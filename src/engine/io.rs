@@ -120,6 +120,10 @@ impl Descriptor {
         }
     }
 
+    pub(super) fn has_hung_up(&self) -> bool {
+        self.machine.slots.borrow().slots[self.index as usize].ready & HANG_UP != 0
+    }
+
     pub(super) fn is_armed(&self) -> bool {
         self.machine.slots.borrow().slots[self.index as usize].state == State::Armed
     }

@@ -59,6 +59,28 @@ impl Socket {
         received
     }
 
+    /// Looks at what has come and leaves it there. Pending while it is no more than the `seen`
+    /// bytes that were there before; no more at the end of the stream either.
+    pub fn poll_peek(
+        &self,
+        context: &Context<'_>,
+        buffer: &mut [u8],
+        seen: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.0.poll_io(context, Side::Read, |fd| {
+            let (bytes, room) = (buffer.as_mut_ptr().cast(), buffer.len());
+            // SAFETY: the pointer and length are of `buffer`, borrowed for the call.
+            let count = check(unsafe { libc::recv(fd, bytes, room, libc::MSG_PEEK) })?;
+            // More bytes tell by another edge. After the end of the stream there is none.
+            let is_old = count > 0 && count <= seen && !self.0.has_hung_up();
+            if is_old { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(count) }
+        })
+    }
+
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        sockaddr::local_address(self.0.fd)
+    }
+
     /// Bytes received; 0 at the end of the stream.
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|context| self.poll_recv(context, buffer)).await

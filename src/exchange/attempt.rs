@@ -19,6 +19,7 @@ use crate::http::head::{Framing, Keep, RequestHead};
 use crate::http1::encode::{self, Forwarded};
 use crate::http1::server::Client;
 use crate::limits;
+use crate::listener::greeting::greeting;
 use crate::plan::{ClusterId, ClusterTimeouts, Route, RouteId};
 use crate::shard::Shard;
 use crate::shard::generation::Generation;
@@ -38,11 +39,14 @@ pub(super) async fn forward(
     let generation = Rc::clone(&exchange.generation);
     let cluster = generation.cluster(id);
     let timeouts = generation.plan.clusters[id.0 as usize].timeouts;
+    let greets = generation.plan.clusters[id.0 as usize].proxy_protocol;
+    let greeting = greeting(greets, &client.origin, &client.stream);
+    let with = (timeouts.connect, greeting.as_slice());
     let mut wanted = Wanted::Any;
     exchange.input.settle();
     let mut refused = Vec::new();
     loop {
-        let lease = acquire(shard, exchange, cluster, wanted, &mut refused, timeouts.connect).await?;
+        let lease = acquire(shard, exchange, cluster, wanted, &mut refused, with).await?;
         let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
         let attempt = Attempt { shard, client, generation: &generation, route, timeouts };
         let ended = attempt.run(exchange, lease).await;
@@ -84,9 +88,8 @@ async fn acquire(
     cluster: &Rc<Cluster>,
     wanted: Wanted,
     refused: &mut Vec<SocketAddr>,
-    connect_timeout: Duration,
+    with: (Duration, &[u8]),
 ) -> Result<Lease, Failure> {
-    let greeting = Vec::new();
     loop {
         exchange.begin_attempt();
         let progress = &exchange.progress;
@@ -97,7 +100,7 @@ async fn acquire(
         (marks.admitted, marks.connected, marks.first_byte) = (None, None, None);
         progress.reused.set(false);
         let result = cluster
-            .acquire(wanted, refused, (connect_timeout, &greeting), |now| {
+            .acquire(wanted, refused, with, |now| {
                 progress.phase.set(Phase::Connect);
                 marks.admitted = Some(now);
             })
@@ -200,10 +203,11 @@ impl Attempt<'_> {
         let plan = &self.generation.plan;
         exchange.progress.phase.set(Phase::RequestBody);
         let forwarded = Forwarded {
-            peer: self.client.origin.peer.ip(),
+            peer: self.client.origin.speaks_for().ip(),
             client: exchange.client_address,
             trusted: exchange.peer_is_trusted,
-            proto: "http",
+            proto: self.client.origin.scheme(),
+            identity: self.client.origin.identity_lines(),
             request_id: &exchange.request_id,
             proxy_id: &plan.proxy_id,
             trace: exchange.trace_to_send(plan.tracing.as_ref()),

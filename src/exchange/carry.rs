@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::engine::{self, Buf, Pipe, SendError, Side, Wait};
 use crate::tls::stream::Stream;
 
-pub(super) enum Carrier {
+pub(crate) enum Carrier {
     Pipe(Pipe),
     /// Lent while bytes are in hand, and how many there are.
     Buffer(Option<Buf>, usize),
@@ -15,13 +15,13 @@ pub(super) enum Carrier {
 
 impl Carrier {
     /// The kernel can only hand on what it has: not what is sealed on one side or the other.
-    pub(super) fn new(from: &Stream, to: &Stream) -> Carrier {
+    pub(crate) fn new(from: &Stream, to: &Stream) -> Carrier {
         let pipe = (!from.is_secure() && !to.is_secure()).then(|| Pipe::lend().ok()).flatten();
         pipe.map_or(Carrier::Buffer(None, 0), Carrier::Pipe)
     }
 
     /// Waits for bytes of `from`, and takes up to `most`; 0 at the end of the stream.
-    pub(super) async fn take(&mut self, from: &Stream, most: u64) -> io::Result<usize> {
+    pub(crate) async fn take(&mut self, from: &Stream, most: u64) -> io::Result<usize> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         match self {
             Carrier::Pipe(pipe) => pipe.fill(from.bare(), most).await,
@@ -36,7 +36,7 @@ impl Carrier {
     }
 
     /// Gives all that was taken to `to`, for as long as that is `bearable`.
-    pub(super) async fn give(
+    pub(crate) async fn give(
         &mut self,
         to: &Stream,
         patience: Duration,

@@ -3,7 +3,7 @@
 
 pub(crate) mod attempt;
 pub mod capture;
-mod carry;
+pub(crate) mod carry;
 pub mod client_address;
 pub mod count;
 mod error_page;
@@ -151,7 +151,7 @@ pub(crate) async fn refuse(
     exchange.head.keep = Keep::Close;
     exchange.head.method = Method::Other; // whatever it was meant to be
     shard.new_request_id(&mut exchange.request_id);
-    exchange.client_address = client.origin.peer.ip().to_canonical();
+    exchange.client_address = client.origin.speaks_for().ip().to_canonical();
     fail(shard, client, exchange, failure).await;
     exchange.record(Some(failure));
     shard.log.room(shard).await;
@@ -249,7 +249,7 @@ impl Exchange {
         self.progress.phase.set(Phase::Route);
         shard.stir();
         shard.new_request_id(&mut self.request_id);
-        let peer = client.origin.peer.ip();
+        let peer = client.origin.speaks_for().ip();
         self.peer_is_trusted = is_trusted(peer.to_canonical(), &plan.trusted_proxies);
         self.client_address = peer.to_canonical();
         if self.peer_is_trusted {

@@ -2,7 +2,7 @@
 //! sessions, one `Decoder` per body. It stores no body bytes: only trailers, and where it stands.
 
 use crate::http::head::Framing;
-use crate::http1::lines::same_with_dashes;
+use crate::http::headers::same_with_dashes;
 use crate::http1::malformed::is_token_byte;
 use crate::limits::{CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
 

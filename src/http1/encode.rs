@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use crate::http::head::{
     Framing, Keep, Line, Method, RequestHead, ResponseHead, TargetForm, Version,
 };
-use crate::http::headers::{HeaderEdits, HeaderId};
+use crate::http::headers::{HeaderEdits, HeaderId, IdentityLines};
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::telemetry::decimal;
 use crate::telemetry::trace::Outgoing;
@@ -423,6 +423,7 @@ fn fuzz_request(bytes: &[u8], trusted: bool, limits: &HeadLimits) {
         proto: "http",
         request_id: b"00000000000000000000000000000000",
         proxy_id: "fuzz",
+        identity: &IdentityLines::NONE,
         trace: None,
     };
     let (mut out, edits) = (Vec::new(), HeaderEdits::default());
@@ -479,6 +480,7 @@ mod tests {
             proto: "https",
             request_id: b"0123456789abcdef0123456789abcdef",
             proxy_id: "edge-1",
+            identity: &IdentityLines::NONE,
             trace: None,
         }
     }

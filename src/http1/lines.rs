@@ -3,7 +3,7 @@
 //! here.
 
 use crate::http::head::{Framing, Keep, Line, Span, Version};
-use crate::http::headers::HeaderId;
+use crate::http::headers::{HeaderId, same_with_dashes};
 use crate::http1::malformed::{Malformed, is_token_byte};
 
 /// Most `Connection` options that name header lines, as each is looked up in all lines.

@@ -2,8 +2,12 @@
 //! cores.
 
 mod balance;
+pub(crate) mod greeting;
 pub(crate) mod blacklist;
 pub(crate) mod limit;
+pub(crate) mod opening;
+mod passthrough;
+pub mod proxy_protocol;
 
 use std::io;
 use std::net::SocketAddr;
@@ -119,9 +123,19 @@ fn hand_over(shard: &Rc<Shard>, core: usize, door: &Rc<Door>, socket: Socket, pe
 fn serve(shard: Rc<Shard>, counted: Counted, door: Rc<Door>, peer: SocketAddr, socket: Socket) {
     engine::spawn(async move {
         let session = Life::enter(&shard);
-        let seated = Seated::new(&shard, door, peer);
+        let seated = Seated::new(&shard, Rc::clone(&door), peer);
         let told = events::connection_opened(&shard, &seated.origin);
-        http1::server::serve(&shard, seated.origin.clone(), Stream::plain(socket)).await;
+        let origin = seated.origin.clone();
+        let opening = door.opening();
+        // A small task is left of it while the connection is idle.
+        let ready = match opening.is_needed(peer) {
+            true => Box::pin(opening.pass(&shard, origin, socket)).await,
+            false => Some((Stream::plain(socket), origin)),
+        };
+        drop(opening);
+        if let Some((stream, origin)) = ready {
+            http1::server::serve(&shard, origin, stream).await;
+        }
         drop((told, counted, session, seated));
     });
 }

@@ -53,7 +53,7 @@ pub(crate) struct Seated {
 impl Seated {
     pub(crate) fn new(shard: &Rc<Shard>, door: Rc<Door>, peer: SocketAddr) -> Seated {
         let seat = shard.connections.enter(door.key, peer, engine::now());
-        Seated { shard: Rc::clone(shard), origin: Origin { door, peer, seat } }
+        Seated { shard: Rc::clone(shard), origin: Origin { door, peer, seat, about: None } }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::engine::{Counter, Level};
 use crate::exchange::failure::Failure;
 use crate::shard::series::Times;
 use crate::telemetry::metrics::{ANSWER_SLOTS, Counts, Durations};
+use crate::tls::refusal::Reason;
 
 #[derive(Debug)]
 #[repr(align(128))] // two lines: the prefetcher fetches them in pairs
@@ -22,6 +23,11 @@ pub(crate) struct Counters {
     /// Idle ones that were told to make room.
     pub(crate) recalled: Counter,
     pub(crate) accept_errors: Counter,
+    /// Of TLS, that were begun with a client.
+    pub(crate) handshakes: Counter,
+    pub(crate) handshakes_resumed: Counter,
+    /// Connections that ended before their protocol began, by `Reason`.
+    pub(crate) refused: [Counter; Reason::ALL.len()],
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
     pub(crate) durations: Times,
@@ -44,6 +50,9 @@ impl Counters {
             limit_waiting: Level::default(),
             recalled: Counter::new(),
             accept_errors: Counter::new(),
+            handshakes: Counter::new(),
+            handshakes_resumed: Counter::new(),
+            refused: [const { Counter::new() }; Reason::ALL.len()],
             bytes_in: Counter::new(),
             bytes_out: Counter::new(),
             durations: Times::default(),

@@ -7,6 +7,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Waker};
 
 use crate::engine::Shared;
+use crate::listener::opening::Opening;
 use crate::plan::ListenerKey;
 use crate::shard::series::ListenerCells;
 
@@ -16,6 +17,7 @@ pub(crate) struct Door {
     pub(crate) name: String,
     /// Of the name that it has in the newest plan.
     cells: RefCell<Rc<Shared<ListenerCells>>>,
+    opening: RefCell<Rc<Opening>>,
     closing: Cell<bool>,
     /// Another process goes on with what is queued there.
     handed_over: Cell<bool>,
@@ -31,6 +33,7 @@ impl Door {
             key: wanted.key,
             name: wanted.name.to_owned(),
             cells: RefCell::new(Rc::new(wanted.cells)),
+            opening: RefCell::new(Rc::new(wanted.opening)),
             closing: Cell::new(false),
             handed_over: Cell::new(false),
             spare: RefCell::default(),
@@ -41,6 +44,15 @@ impl Door {
     /// Where connections are counted that come by it now. One keeps those that it was counted in.
     pub(crate) fn cells(&self) -> Rc<Shared<ListenerCells>> {
         Rc::clone(&self.cells.borrow())
+    }
+
+    /// What connections go through that come by it now.
+    pub(crate) fn opening(&self) -> Rc<Opening> {
+        Rc::clone(&self.opening.borrow())
+    }
+
+    pub(crate) fn open_by(&self, opening: Opening) {
+        self.opening.replace(Rc::new(opening));
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -78,6 +90,7 @@ pub(crate) struct Wanted<'p> {
     pub(crate) key: ListenerKey,
     pub(crate) name: &'p str,
     pub(crate) cells: Shared<ListenerCells>,
+    pub(crate) opening: Opening,
 }
 
 #[derive(Default)]
@@ -100,6 +113,7 @@ impl Doors {
                 Some(at) => {
                     let door = before.swap_remove(at);
                     *door.cells.borrow_mut() = Rc::new(wanted.cells);
+                    door.open_by(wanted.opening);
                     door
                 }
             });
@@ -142,9 +156,14 @@ impl Doors {
     /// door that closes, and on no page.
     pub(crate) fn closed(key: ListenerKey) -> Rc<Door> {
         let cells = Shared::new(ListenerCells::default());
-        let door = Door::new(Wanted { key, name: "", cells });
+        let door = Door::new(Wanted { key, name: "", cells, opening: Opening::default() });
         door.close();
         door
+    }
+
+    /// What comes by each of them goes through this now; in the order of the plan.
+    pub(crate) fn open_by(&self, openings: Vec<Opening>) {
+        self.open.borrow().iter().zip(openings).for_each(|(door, opening)| door.open_by(opening));
     }
 
     /// Keys are given out in order: this one was not known to any plan that came here.
@@ -164,7 +183,12 @@ mod tests {
 
     fn wanted(of: &[(ListenerKey, &'static str)]) -> impl Iterator<Item = Wanted<'static>> {
         let cells = || Shared::new(ListenerCells::default());
-        of.iter().map(move |&(key, name)| Wanted { key, name, cells: cells() })
+        of.iter().map(move |&(key, name)| Wanted {
+            key,
+            name,
+            cells: cells(),
+            opening: Opening::default(),
+        })
     }
 
     #[test]

@@ -11,10 +11,11 @@ pub(crate) mod mail;
 pub(crate) mod rejected;
 pub(crate) mod series;
 mod spans;
+mod trouble;
 pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -23,9 +24,11 @@ use crate::control::message::{
     Findings, Install, Question, Service, ShardState, ToControl, ToShard,
 };
 use crate::engine::{self, Level, Shared};
+use crate::http::headers::IdentityLines;
 use crate::limits;
 use crate::listener;
 use crate::listener::blacklist::Guard;
+use crate::listener::opening::{About, Proxied};
 use crate::plan::{ListenerKey, OnFull};
 use crate::shard::connections::{Connections, Seat};
 use crate::shard::counters::Counters;
@@ -37,10 +40,15 @@ use crate::shard::mail::{Inboxes, Mail};
 use crate::shard::rejected::Rejections;
 use crate::shard::series::{ListenerCells, Series};
 use crate::shard::spans::Spans;
+use crate::shard::trouble::Troubles;
 use crate::shard::workspace::Workspaces;
 use crate::telemetry::exemplars;
 use crate::telemetry::health::Health;
 use crate::telemetry::tap::Tapping;
+use crate::tls::identity::Identity;
+use crate::tls::server::Accepted;
+use crate::tls::setup::Setup;
+use crate::upstream::connect::Connector;
 
 pub(crate) struct Shard {
     pub(crate) mail: Rc<Mail>,
@@ -65,6 +73,7 @@ pub(crate) struct Shard {
     pub(crate) life: Life,
     pub(crate) connections: Connections,
     pub(crate) rejections: Rejections,
+    troubles: Troubles,
     pub(crate) exemplars: exemplars::Kept,
     /// What the control core says of the process, when listeners are asked.
     pub(crate) health: RefCell<Health>,
@@ -111,6 +120,7 @@ pub(crate) async fn run(
         life: Life::default(),
         connections: Connections::default(),
         rejections: Rejections::default(),
+        troubles: Troubles::default(),
         exemplars: exemplars::Kept::default(),
         health: RefCell::default(),
     });
@@ -143,6 +153,7 @@ impl Shard {
             ToShard::Install(_)
             | ToShard::Blacklist(_)
             | ToShard::Service(_)
+            | ToShard::Tls(..)
             | ToShard::Health(_)
             | ToShard::WantEvents(_)
             | ToShard::Tap(_)
@@ -177,6 +188,7 @@ impl Shard {
             }
             ToShard::Health(health) => *self.health.borrow_mut() = health,
             ToShard::Service(service) => self.serve(service),
+            ToShard::Tls(version, setup) => self.renew_tls(version, *setup),
             ToShard::WantEvents(kinds) => self.events.want(kinds),
             ToShard::Tap(tap) => self.tapping.set(tap),
             ToShard::Blacklist(blocked) => {
@@ -237,12 +249,16 @@ impl Shard {
             &self.mail,
         );
         let on_full = generation.plan.access_log.as_ref().map_or(OnFull::Drop, |log| log.on_full);
+        self.connect_by(&generation, install.tls.connectors);
         self.log.install(on_full, install.log, self.all_counters.len());
         self.spans.install(install.spans, self.counters());
         self.exemplars.forget();
         let names = generation.plan.listeners.iter().map(|listener| listener.name.as_str());
         let wanted = keys.into_iter().zip(names).zip(series.listeners);
-        if self.doors.change(wanted.map(|((key, name), cells)| Wanted { key, name, cells })) {
+        let wanted = wanted.zip(install.tls.openings);
+        let wanted =
+            wanted.map(|(((key, name), cells), opening)| Wanted { key, name, cells, opening });
+        if self.doors.change(wanted) {
             // Those that came by a door that closes find it closing.
             engine::wake_all();
         }
@@ -250,6 +266,22 @@ impl Shard {
         self.stir();
         self.early.take().into_iter().for_each(|letter| self.follow(letter));
         self.mail.to_control(ToControl::Installed { core: self.mail.core(), version });
+    }
+
+    /// The same plan with newer certificates, lists, tickets' keys or staples.
+    fn renew_tls(&self, version: u64, setup: Setup) {
+        let generation = self.generation();
+        if generation.plan.version != version {
+            return; // the plan that comes next has brought its own
+        }
+        self.connect_by(&generation, setup.connectors);
+        self.doors.open_by(setup.openings);
+    }
+
+    fn connect_by(&self, generation: &Generation, connectors: Vec<Connector>) {
+        for (cluster, connector) in generation.clusters().iter().zip(connectors) {
+            cluster.connect_by(connector);
+        }
     }
 
     fn listen(self: &Rc<Self>, sockets: Vec<(ListenerKey, TcpListener)>) {
@@ -530,11 +562,49 @@ impl Drop for Counted {
 #[derive(Clone)]
 pub(crate) struct Origin {
     pub(crate) door: Rc<Door>,
-    pub(crate) peer: std::net::SocketAddr,
+    pub(crate) peer: SocketAddr,
     pub(crate) seat: Seat,
+    /// What came before the protocol. `None` for the plain connections of a plain listener.
+    pub(crate) about: Option<Rc<About>>,
 }
 
 impl Origin {
+    /// The peer, or whom a trusted one says that it speaks for.
+    pub(crate) fn speaks_for(&self) -> SocketAddr {
+        self.proxied().map_or(self.peer, |proxied| proxied.source)
+    }
+
+    pub(crate) fn proxied(&self) -> Option<&Proxied> {
+        self.about.as_ref()?.proxied.as_ref()
+    }
+
+    pub(crate) fn tls(&self) -> Option<&Accepted> {
+        self.about.as_ref()?.tls.as_ref()
+    }
+
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.tls()?.identity.as_ref()
+    }
+
+    /// Of the client's URL.
+    pub(crate) fn scheme(&self) -> &'static str {
+        let is_told = || self.proxied().is_some_and(|proxied| proxied.is_secure);
+        if self.tls().is_some() || is_told() { "https" } else { "http" }
+    }
+
+    /// What upstreams are told of who the client is.
+    pub(crate) fn identity_lines(&self) -> &IdentityLines {
+        self.tls().map_or(const { &IdentityLines::NONE }, |tls| &tls.lines)
+    }
+
+    /// That the client's TLS names.
+    pub(crate) fn host(&self) -> Option<&str> {
+        let about = self.about.as_ref()?;
+        let own = about.tls.as_ref().and_then(|tls| tls.host.as_deref());
+        let told = || about.proxied.as_ref().and_then(|proxied| proxied.host.as_deref());
+        own.or(about.passed.as_deref()).or_else(told)
+    }
+
     /// The connection ends now if it is between two requests.
     pub(crate) fn ends_idle(&self, shard: &Shard) -> bool {
         let life = &shard.life;

@@ -104,6 +104,7 @@ pub(super) async fn run<H: Handshake>(
                 wire.receive(socket).await?;
             }
             Ok(Step::Done) => break,
+            Ok(Step::Left) => return Err(Failed::Lost(io::ErrorKind::UnexpectedEof.into())),
             Err(error) => {
                 // What it wants the peer to be told comes next.
                 while let Ok(Step::Go) = wire.step(&mut handshake) {}
@@ -162,6 +163,8 @@ enum Step {
     Go,
     Read,
     Done,
+    /// The peer has ended it, politely.
+    Left,
 }
 
 impl Wire {
@@ -194,6 +197,7 @@ impl Wire {
                 }
                 Step::Go
             }
+            ConnectionState::PeerClosed | ConnectionState::Closed => Step::Left,
             state => {
                 let reason = format!("a handshake that ends as {state:?}");
                 return Err(rustls::Error::General(reason));

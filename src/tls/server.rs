@@ -2,7 +2,6 @@
 //! material, sent to the data core, and never shared, so that no handshake touches a count or a
 //! lock that another core touches too.
 
-use std::collections::HashMap;
 use std::sync::Arc; // tidy: required by rustls
 use std::time::Duration;
 
@@ -18,12 +17,16 @@ use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion}
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::Socket;
+use crate::http::headers::IdentityLines;
 use crate::plan::{Listener, Plan};
 use crate::tls::certificates::Certificate;
 use crate::tls::handshake::{self, Failed, Settled};
+use crate::tls::identity::{self, Identity};
 use crate::tls::material::Material;
+use crate::tls::names::Names;
 use crate::tls::session::Session;
 use crate::tls::settings::{AuthorityId, ClientAuth, ListenerTls, RevocationId, Version, Versions};
+use crate::tls::setup::Staples;
 use crate::tls::tickets::{TicketKeys, ticketer};
 
 /// One core's own.
@@ -32,61 +35,43 @@ type Handle<T> = Arc<T>; // tidy: required by rustls
 /// A listener's TLS on one core.
 #[derive(Debug)]
 pub(crate) struct ServerTls {
-    profiles: Vec<Handle<ServerConfig>>,
+    profiles: Vec<Profile>,
     /// Hosts that have another than the first, by name or by what follows `*.`.
     names: Names<usize>,
     certificates: Handle<Certificates>,
     pub(crate) handshake_timeout: Duration,
 }
 
-/// What is kept by host: exactly, or for all that are one label longer.
+/// For hosts with the same rules for clients' certificates.
 #[derive(Debug)]
-pub(crate) struct Names<T> {
-    exact: HashMap<Box<str>, T>,
-    /// By what follows the star and its dot.
-    wildcard: HashMap<Box<str>, T>,
+struct Profile {
+    config: Handle<ServerConfig>,
+    auth: Option<ClientAuth>,
 }
 
-impl<T> Default for Names<T> {
-    fn default() -> Names<T> {
-        Names { exact: HashMap::new(), wildcard: HashMap::new() }
-    }
-}
-
-impl<T> Names<T> {
-    /// What is there for this name, to be filled in or looked at.
-    pub(crate) fn entry(
-        &mut self,
-        name: &str,
-    ) -> std::collections::hash_map::Entry<'_, Box<str>, T> {
-        match name.strip_prefix("*.") {
-            Some(suffix) => self.wildcard.entry(suffix.into()),
-            None => self.exact.entry(name.into()),
-        }
-    }
-
-    /// `host` is in lower case. A wildcard stands for one label, so there is one that can fit.
-    pub(crate) fn find(&self, host: &str) -> Option<&T> {
-        self.exact.get(host).or_else(|| {
-            let (_, suffix) = host.split_once('.')?;
-            self.wildcard.get(suffix)
-        })
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.wildcard.is_empty()
-    }
+/// What a handshake with a client has settled.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) version: Version,
+    pub(crate) suite: CipherSuite,
+    pub(crate) is_resumed: bool,
+    /// The host that the client asked for.
+    pub(crate) host: Option<Box<str>>,
+    /// `None`: it has shown no certificate.
+    pub(crate) identity: Option<Identity>,
+    /// For upstreams.
+    pub(crate) lines: IdentityLines,
 }
 
 impl ServerTls {
-    /// Of a listener that has TLS to end. `staples` are by certificate.
+    /// Of a listener that has TLS to end.
     pub(crate) fn new(
         plan: &Plan,
         material: &Material,
         listener: &Listener,
         tls: &ListenerTls,
         keys: &TicketKeys,
-        staples: &[Option<Vec<u8>>],
+        staples: &Staples,
     ) -> Result<ServerTls, String> {
         let certificates = Handle::new(Certificates::new(material, tls, staples)?);
         let provider = Handle::new(provider(&tls.suites));
@@ -108,17 +93,37 @@ impl ServerTls {
         &self,
         socket: &Socket,
         host: Option<&str>,
-    ) -> Result<(Session, Settled), Failed> {
+    ) -> Result<(Session, Accepted), Failed> {
         let profile = host.and_then(|host| self.names.find(host)).copied().unwrap_or_default();
-        let config = Handle::clone(&self.profiles[profile]);
-        let connection = UnbufferedServerConnection::new(config).map_err(Failed::Refused)?;
-        handshake::run(socket, connection, self.handshake_timeout).await
+        let Profile { config, auth } = &self.profiles[profile];
+        let connection = UnbufferedServerConnection::new(Handle::clone(config));
+        let connection = connection.map_err(Failed::Refused)?;
+        let shaken = handshake::run(socket, connection, self.handshake_timeout).await?;
+        let (session, Settled { version, suite, is_resumed, chain, .. }) = shaken;
+        let identity = match chain.first() {
+            None => None,
+            Some(leaf) => Some(Identity::of(leaf).ok_or_else(unreadable)?),
+        };
+        let lines = identity::lines(auth.as_ref(), identity.as_ref().zip(chain.first()));
+        let host = host.map(Box::from);
+        Ok((session, Accepted { version, suite, is_resumed, host, identity, lines }))
+    }
+
+    /// Whether a certificate is for this host.
+    pub(crate) fn has(&self, host: Option<&str>) -> bool {
+        host.is_some_and(|host| self.certificates.names.find(host).is_some())
     }
 
     /// Clients that ask for `named` get a certificate that is good for `host` too.
     pub(crate) fn covers(&self, named: Option<&str>, host: &str) -> bool {
         self.certificates.covers(named, host)
     }
+}
+
+/// Of a certificate that an authority has signed: ours to accept, but not ours to read.
+fn unreadable() -> Failed {
+    let reason = rustls::CertificateError::BadEncoding;
+    Failed::Refused(rustls::Error::InvalidCertificate(reason))
 }
 
 /// What the profiles of a listener have in common.
@@ -133,7 +138,7 @@ struct Common<'a> {
 }
 
 impl Common<'_> {
-    fn profile(&self, auth: Option<&ClientAuth>) -> Result<Handle<ServerConfig>, String> {
+    fn profile(&self, auth: Option<&ClientAuth>) -> Result<Profile, String> {
         let wrong = |error: &dyn std::fmt::Display| {
             format!("listener {}: TLS cannot be set up: {error}", self.listener.name)
         };
@@ -159,7 +164,7 @@ impl Common<'_> {
         }
         // For our own records: see `record`.
         config.enable_secret_extraction = true;
-        Ok(Handle::new(config))
+        Ok(Profile { config: Handle::new(config), auth: auth.cloned() })
     }
 
     fn verifier(&self, auth: &ClientAuth) -> Result<Handle<dyn ClientCertVerifier>, String> {
@@ -265,7 +270,7 @@ impl Certificates {
     fn new(
         material: &Material,
         tls: &ListenerTls,
-        staples: &[Option<Vec<u8>>],
+        staples: &Staples,
     ) -> Result<Certificates, String> {
         let mut names: Names<Vec<Handle<CertifiedKey>>> = Names::default();
         let (mut default, mut default_names): (Vec<_>, _) = (Vec::new(), Names::default());
@@ -275,7 +280,7 @@ impl Certificates {
             let Some(certificate) = &entry.found else {
                 return Err(format!("{} was not read", entry.source.cert.display()));
             };
-            let staple = staples.get(index).and_then(Option::as_ref);
+            let staple = staples.get(&certificate.facts.fingerprint);
             let key = certified(certificate, staple);
             let key = key.map_err(|error| format!("{}: {error}", entry.source.cert.display()))?;
             let key = Handle::new(key);
@@ -313,15 +318,6 @@ impl Certificates {
         };
         let served = self.of(named);
         served.iter().any(|key| for_host.iter().any(|other| Handle::ptr_eq(key, other)))
-    }
-}
-
-impl Names<()> {
-    fn has(&self, name: &str) -> bool {
-        match name.strip_prefix("*.") {
-            Some(suffix) => self.wildcard.contains_key(suffix),
-            None => self.exact.contains_key(name),
-        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What one data core needs to speak TLS as a plan wants it, in the plan's order. Made where it may
 //! take long, and sent: after a plan, after new files, after new ticket keys.
 
+use std::collections::HashMap;
+
 use crate::listener::opening::Opening;
 use crate::plan::Plan;
 use crate::tls::client::ClientTls;
@@ -8,8 +10,11 @@ use crate::tls::material::Material;
 use crate::tls::tickets::TicketKeys;
 use crate::upstream::connect::Connector;
 
+/// Answers of responders, by the fingerprint of the certificate that they are about.
+pub(crate) type Staples = HashMap<[u8; 32], Vec<u8>>;
+
 #[derive(Debug, Default)]
-pub(crate) struct Setup {
+pub struct Setup {
     /// By listener.
     pub(crate) openings: Vec<Opening>,
     /// By cluster.
@@ -17,13 +22,13 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// One for each core: none shares anything with another. `staples` are by certificate.
+    /// One for each core: none shares anything with another.
     pub(crate) fn for_cores(
         cores: usize,
         plan: &Plan,
         material: &Material,
         keys: &TicketKeys,
-        staples: &[Option<Vec<u8>>],
+        staples: &Staples,
     ) -> Result<Vec<Setup>, String> {
         (0..cores).map(|_| Setup::new(plan, material, keys, staples)).collect()
     }
@@ -32,7 +37,7 @@ impl Setup {
         plan: &Plan,
         material: &Material,
         keys: &TicketKeys,
-        staples: &[Option<Vec<u8>>],
+        staples: &Staples,
     ) -> Result<Setup, String> {
         let opening = |listener| Opening::new(plan, material, listener, keys, staples);
         let connector = |cluster: &crate::plan::Cluster| {

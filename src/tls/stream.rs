@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -206,6 +207,10 @@ impl Stream {
     /// The end of this connection is not the end of what it carried.
     pub(crate) fn end_abruptly(&self) {
         self.abrupt.set(true);
+    }
+
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_address()
     }
 
     pub(crate) fn set_deadline(&self, side: Side, after: Option<Duration>) {

@@ -806,7 +806,10 @@ mod tests {
         endpoint.open.set(endpoint.open.get() + 1);
         endpoint.series().open.add(1);
         let until = engine::now() + Duration::from_secs(60);
-        endpoint.idle.borrow_mut().push(Kept { stream: Stream::plain(Socket::adopt(ours.into())), until });
+        endpoint
+            .idle
+            .borrow_mut()
+            .push(Kept { stream: Stream::plain(Socket::adopt(ours.into())), until });
         listener.accept().unwrap().0
     }
 

@@ -1,0 +1,45 @@
+//! What an endpoint is told of whom a connection is for: the PROXY protocol, outgoing.
+
+use crate::listener::proxy_protocol::{self, Addresses, Certificate, Tls, Tlvs};
+use crate::shard::Origin;
+use crate::tls::settings::{ProxyVersion, Version};
+use crate::tls::stream::Stream;
+
+/// Empty where the cluster wants none.
+pub(crate) fn greeting(version: Option<ProxyVersion>, origin: &Origin, client: &Stream) -> Vec<u8> {
+    let mut out = Vec::new();
+    let Some(version) = version else { return out };
+    let source = origin.speaks_for();
+    let told = origin.proxied().map(|proxied| proxied.destination);
+    let destination = told.or_else(|| client.local_address().ok());
+    let addresses = destination.map(|destination| Addresses { source, destination });
+    match version {
+        ProxyVersion::V1 => proxy_protocol::write_v1(addresses, &mut out),
+        ProxyVersion::V2 => proxy_protocol::write_v2(addresses, &tlvs(origin), &mut out),
+    }
+    out
+}
+
+/// What is known of the client's own connection, or was told by a peer that is trusted.
+fn tlvs(origin: &Origin) -> Tlvs<'_> {
+    let proxied = origin.proxied();
+    let tls = origin.tls().map(|accepted| {
+        let version = match accepted.version {
+            Version::V1_2 => "TLSv1.2",
+            Version::V1_3 => "TLSv1.3",
+        };
+        let identity = accepted.identity.as_ref();
+        let certificate = match identity.map(|identity| identity.facts.common_name.as_deref()) {
+            None => Certificate::None,
+            Some(common_name) => Certificate::Verified { common_name },
+        };
+        Tls { version: Some(version), certificate }
+    });
+    Tlvs {
+        alpn: None,
+        authority: origin.host(),
+        unique_id: proxied.and_then(|proxied| proxied.unique_id.as_deref()),
+        tls,
+        checksum: true,
+    }
+}

@@ -1,0 +1,257 @@
+//! What a connection goes through before its protocol begins: whom the peer speaks for (PROXY
+//! protocol), TLS or plain, and which certificate or cluster the client's TLS asks for. Bytes are
+//! looked at where the kernel keeps them, so whoever is slow here holds nothing of ours.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::engine::{self, Side, Socket};
+use crate::limits;
+use crate::listener::passthrough;
+use crate::listener::proxy_protocol::{self, Read};
+use crate::plan::{Listener, Network, Plan};
+use crate::shard::{Origin, Shard};
+use crate::tls::client_hello::{self, ClientHello, NotAHello, Peeked};
+use crate::tls::identity::Identity;
+use crate::tls::material::Material;
+use crate::tls::names::Names;
+use crate::tls::refusal::Refusal;
+use crate::tls::server::{Accepted, ServerTls};
+use crate::tls::settings::ListenerTls;
+use crate::tls::setup::Staples;
+use crate::tls::stream::Stream;
+use crate::tls::tickets::TicketKeys;
+
+/// A listener's way in, on one core.
+#[derive(Debug, Default)]
+pub(crate) struct Opening {
+    /// Peers that say first whom they speak for.
+    from: Vec<Network>,
+    tls: Option<TlsOpening>,
+}
+
+#[derive(Debug)]
+struct TlsOpening {
+    /// `None`: all TLS here passes through.
+    server: Option<ServerTls>,
+    /// Clusters by the hosts whose TLS is theirs to end.
+    passthrough: Names<String>,
+    allow_plain: bool,
+    strict: bool,
+    timeout: Duration,
+}
+
+/// What was settled before the protocol began.
+#[derive(Default)]
+pub(crate) struct About {
+    /// What a trusted peer says of whom it speaks for.
+    pub(crate) proxied: Option<Proxied>,
+    pub(crate) tls: Option<Accepted>,
+    /// Of the TLS that passes through.
+    pub(crate) passed: Option<Box<str>>,
+}
+
+/// A connection that another proxy has made for somebody.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxied {
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    /// The host that the client's TLS named.
+    pub(crate) host: Option<Box<str>>,
+    pub(crate) unique_id: Option<Box<[u8]>>,
+    /// The client's own connection is TLS.
+    pub(crate) is_secure: bool,
+}
+
+impl About {
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.tls.as_ref()?.identity.as_ref()
+    }
+}
+
+impl Opening {
+    pub(crate) fn new(
+        plan: &Plan,
+        material: &Material,
+        listener: &Listener,
+        keys: &TicketKeys,
+        staples: &Staples,
+    ) -> Result<Opening, String> {
+        let tls = |tls: &ListenerTls| {
+            let mut passthrough = Names::default();
+            for passed in &tls.passthrough {
+                let cluster = &plan.clusters[passed.cluster.0 as usize].name;
+                for name in &passed.names {
+                    passthrough.entry(name).insert_entry(cluster.clone());
+                }
+            }
+            let server = (!tls.certificates.is_empty())
+                .then(|| ServerTls::new(plan, material, listener, tls, keys, staples));
+            Ok::<_, String>(TlsOpening {
+                server: server.transpose()?,
+                passthrough,
+                allow_plain: tls.allow_plain,
+                strict: tls.strict_sni,
+                timeout: tls.handshake_timeout,
+            })
+        };
+        let tls = listener.tls.as_ref().map(tls).transpose()?;
+        Ok(Opening { from: listener.proxy_protocol.clone(), tls })
+    }
+
+    /// Whether there is anything to do before the protocol.
+    pub(crate) fn is_needed(&self, peer: SocketAddr) -> bool {
+        self.tls.is_some() || self.greets(peer)
+    }
+
+    fn greets(&self, peer: SocketAddr) -> bool {
+        self.from.iter().any(|network| network.contains(peer.ip()))
+    }
+
+    /// The stream that the protocol is spoken on. `None`: there is nothing more to do with this
+    /// connection.
+    pub(crate) async fn pass(
+        &self,
+        shard: &Rc<Shard>,
+        mut origin: Origin,
+        socket: Socket,
+    ) -> Option<(Stream, Origin)> {
+        match self.open(shard, &mut origin, socket).await {
+            Ok(Some(stream)) => Some((stream, origin)),
+            Ok(None) => None,
+            Err(refusal) => {
+                shard.tell_of_opening(&origin, &refusal);
+                None
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        shard: &Rc<Shard>,
+        origin: &mut Origin,
+        socket: Socket,
+    ) -> Result<Option<Stream>, Refusal> {
+        let timeout = self.tls.as_ref().map_or(limits::PROXY_HEADER_TIMEOUT, |tls| tls.timeout);
+        socket.set_deadline(Side::Read, Some(timeout));
+        let mut about = About::default();
+        if self.greets(origin.peer) {
+            about.proxied = read_header(&socket).await?;
+            let source = about.proxied.as_ref().map(|proxied| proxied.source.ip());
+            if source.is_some_and(|source| shard.guard.turns_away(source)) {
+                shard.counters().blocked.add(1);
+                return Ok(None);
+            }
+        }
+
+        let Some(tls) = &self.tls else {
+            origin.about = Some(Rc::new(about));
+            return Ok(Some(Stream::plain(socket)));
+        };
+        let first = peek(&socket, |bytes| Ok(bytes.first().copied())).await?;
+        if tls.allow_plain && !client_hello::is_tls(first) {
+            origin.about = Some(Rc::new(about));
+            return Ok(Some(Stream::plain(socket)));
+        }
+        let hello = read_hello(&socket).await?;
+        let host = hello.server_name.as_deref();
+        if let Some(cluster) = host.and_then(|host| tls.passthrough.find(host)) {
+            about.passed = host.map(Box::from);
+            origin.about = Some(Rc::new(about));
+            Box::pin(passthrough::run(shard, origin, socket, cluster)).await;
+            return Ok(None);
+        }
+        let Some(server) = tls.server.as_ref().filter(|server| !tls.strict || server.has(host))
+        else {
+            refuse_name(&socket).await;
+            return Err(Refusal::UnknownName(host.map(Box::from)));
+        };
+        shard.counters().handshakes.add(1);
+        let (session, accepted) = server.accept(&socket, host).await.map_err(Refusal::of)?;
+        if accepted.is_resumed {
+            shard.counters().handshakes_resumed.add(1);
+        }
+        socket.set_deadline(Side::Read, None);
+        about.tls = Some(accepted);
+        origin.about = Some(Rc::new(about));
+        Ok(Some(Stream::secure(socket, session)))
+    }
+}
+
+async fn read_hello(socket: &Socket) -> Result<ClientHello, Refusal> {
+    peek(socket, |bytes| match client_hello::peek(bytes) {
+        Ok(Peeked::NeedMore) => Ok(None),
+        Ok(Peeked::Hello(hello)) => Ok(Some(hello)),
+        Err(NotAHello::PlainHttp) => Err(Refusal::PlainHttp),
+        Err(not) => Err(Refusal::NotAHello(not)),
+    })
+    .await
+}
+
+/// `None`: the peer speaks for itself.
+async fn read_header(socket: &Socket) -> Result<Option<Proxied>, Refusal> {
+    let (proxied, length) = peek(socket, |bytes| match proxy_protocol::read(bytes) {
+        Ok(Read::NeedMore) => Ok(None),
+        Ok(Read::Header(header)) => {
+            let proxied = header.addresses.map(|addresses| Proxied {
+                source: addresses.source,
+                destination: addresses.destination,
+                host: header.tlvs.authority.map(Box::from),
+                unique_id: header.tlvs.unique_id.map(Box::from),
+                is_secure: header.tlvs.tls.is_some(),
+            });
+            Ok(Some((proxied, header.length)))
+        }
+        Err(malformed) => Err(Refusal::ProxyHeader(malformed)),
+    })
+    .await?;
+    // What follows is for whoever comes next.
+    let mut left = length;
+    let mut buffer = engine::buffer();
+    while left > 0 {
+        let most = left.min(buffer.len());
+        match socket.recv(&mut buffer[..most]).await {
+            Ok(0) => return Err(Refusal::Closed),
+            Ok(count) => left -= count,
+            Err(error) => return Err(Refusal::of_read(&error)),
+        }
+    }
+    Ok(proxied)
+}
+
+/// Looks at what has come until `look` has seen enough.
+async fn peek<T>(
+    socket: &Socket,
+    look: impl Fn(&[u8]) -> Result<Option<T>, Refusal>,
+) -> Result<T, Refusal> {
+    let mut seen = 0;
+    loop {
+        let looked = std::future::poll_fn(|context| {
+            let mut buffer = engine::buffer();
+            let peeked = socket.poll_peek(context, &mut buffer, seen);
+            Poll::Ready(peeked.map(|peeked| peeked.map(|count| (look(&buffer[..count]), count))))
+        });
+        match looked.await {
+            Poll::Ready(Ok((found, count))) => match found? {
+                Some(found) => return Ok(found),
+                None if count == 0 => return Err(Refusal::Closed),
+                None if count <= seen => return Err(Refusal::Closed),
+                None => seen = count,
+            },
+            Poll::Ready(Err(error)) => return Err(Refusal::of_read(&error)),
+            Poll::Pending => {
+                socket.ready(Side::Read).await.map_err(|error| Refusal::of_read(&error))?;
+            }
+        }
+    }
+}
+
+/// An alert before there is any session: no certificate is for this host (RFC 6066 section 3).
+async fn refuse_name(socket: &Socket) {
+    const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+    // Whoever does not take it learns it from the end of the connection.
+    let _ = socket.send(&[&UNRECOGNIZED_NAME, b"", b""], limits::LINGER_TIME).await;
+    socket.finish();
+}

@@ -1,0 +1,68 @@
+//! What is kept by the host that a client names: exactly, or for all that are one label longer.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+#[derive(Debug)]
+pub(crate) struct Names<T> {
+    exact: HashMap<Box<str>, T>,
+    /// By what follows the star and its dot.
+    wildcard: HashMap<Box<str>, T>,
+}
+
+impl<T> Default for Names<T> {
+    fn default() -> Names<T> {
+        Names { exact: HashMap::new(), wildcard: HashMap::new() }
+    }
+}
+
+impl<T> Names<T> {
+    /// What is there for this name, to be filled in or looked at.
+    pub(crate) fn entry(&mut self, name: &str) -> Entry<'_, Box<str>, T> {
+        match name.strip_prefix("*.") {
+            Some(suffix) => self.wildcard.entry(suffix.into()),
+            None => self.exact.entry(name.into()),
+        }
+    }
+
+    /// `host` is in lower case. A wildcard stands for one label, so there is one that can fit.
+    pub(crate) fn find(&self, host: &str) -> Option<&T> {
+        self.exact.get(host).or_else(|| {
+            let (_, suffix) = host.split_once('.')?;
+            self.wildcard.get(suffix)
+        })
+    }
+
+    /// Whether there is something for this very name or wildcard.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        match name.strip_prefix("*.") {
+            Some(suffix) => self.wildcard.contains_key(suffix),
+            None => self.exact.contains_key(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_goes_before_a_wildcard_and_a_wildcard_is_for_one_label() {
+        let mut names = Names::default();
+        for name in ["a.example", "*.example", "*.b.example"] {
+            names.entry(name).insert_entry(name);
+        }
+        for (host, found) in [
+            ("a.example", Some("a.example")),
+            ("c.example", Some("*.example")),
+            ("c.b.example", Some("*.b.example")),
+            ("b.example", Some("*.example")),
+            ("c.c.example", None),
+            ("example", None),
+            ("", None),
+        ] {
+            assert_eq!(names.find(host).copied(), found, "{host}");
+        }
+        assert!(names.has("*.example") && !names.has("example"));
+    }
+}
