@@ -4,6 +4,7 @@
 mod balance;
 pub(crate) mod blacklist;
 pub(crate) mod limit;
+pub mod proxy_protocol;
 
 use std::io;
 use std::net::SocketAddr;
