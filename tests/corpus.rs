@@ -5,6 +5,11 @@ use std::fs;
 use std::path::Path;
 
 #[test]
+fn proxy_headers_hold_their_invariants() {
+    replay("proxy_protocol", corelane::listener::proxy_protocol::fuzz);
+}
+
+#[test]
 fn client_hellos_hold_their_invariants() {
     replay("client_hello", corelane::tls::client_hello::fuzz);
 }
