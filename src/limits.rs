@@ -637,6 +637,9 @@ const _: () = assert!(LISTENERS_MAX <= u16::MAX as usize);
 const _: () = assert!(CONFIG_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(2 * CONFIG_START_TIMEOUT.as_secs() <= UPGRADE_READY_TIMEOUT.as_secs());
 
+/// Most files of certificates, authorities and revocation lists: all are in memory, and every core
+/// has what it shows of them. More are refused.
+pub const TLS_FILES_MAX: usize = 10_000;
 /// The default of `tls.ticket_rotation`.
 pub const TICKET_ROTATION: Duration = Duration::from_secs(12 * 60 * 60);
 /// Least `tls.ticket_rotation`. Less is refused: clients would come back with keys that are gone.

@@ -79,6 +79,19 @@ impl CertificateFiles {
         })
     }
 
+    /// All that makes a [`Source`].
+    fn wanted(&self) -> Wanted<'_> {
+        let names = self.serving.iter().flat_map(|serving| &serving.names);
+        Wanted {
+            cert: &self.cert.value,
+            key: self.key_file.as_ref().map(|path| path.value.as_path()),
+            password: self.password.as_ref().map(|given| given.value.0.as_str()),
+            password_file: self.password_file.as_ref().map(|path| path.value.as_path()),
+            names: names.map(|name| name.value.as_str()).collect(),
+            ocsp: self.serving.as_ref().is_some_and(|serving| serving.ocsp.value),
+        }
+    }
+
     fn source(&self) -> Source {
         let given = self.password.as_ref().map(|given| Password::Given(given.value.clone()));
         let file = self.password_file.as_ref().map(|path| Password::File(path.value.clone()));
@@ -93,6 +106,16 @@ impl CertificateFiles {
     }
 }
 
+#[derive(PartialEq, Eq, Hash)]
+struct Wanted<'d> {
+    cert: &'d Path,
+    key: Option<&'d Path>,
+    password: Option<&'d str>,
+    password_file: Option<&'d Path>,
+    names: Vec<&'d str>,
+    ocsp: bool,
+}
+
 // --- every file once -------------------------------------------------------------------------
 
 /// What a document needs, with ids in the order in which it is asked for; and who asks.
@@ -104,13 +127,17 @@ pub(super) struct Files<'d> {
     authorities: Vec<(Offset, String)>,
     revocations: Vec<(Offset, String)>,
     system: Option<(Offset, String)>,
-    certificates_of: HashMap<&'d Path, Vec<CertificateId>>,
+    certificate_of: HashMap<Wanted<'d>, CertificateId>,
     authority_of: HashMap<&'d Path, AuthorityId>,
     revocation_of: HashMap<&'d Path, RevocationId>,
 }
 
 impl<'d> Files<'d> {
-    fn of(document: &'d Document) -> Files<'d> {
+    pub(super) fn count(&self) -> usize {
+        self.certificates.len() + self.authorities.len() + self.revocations.len()
+    }
+
+    pub(super) fn of(document: &'d Document) -> Files<'d> {
         let mut files = Files::default();
         for listener in document.listeners.iter().filter_map(|one| one.tls.as_ref()) {
             listener.compile(&mut files, &HashMap::new());
@@ -122,23 +149,18 @@ impl<'d> Files<'d> {
     }
 
     pub(super) fn certificate(&mut self, asked: &'d CertificateFiles) -> CertificateId {
-        let source = asked.source();
-        let of_file = self.certificates_of.entry(&asked.cert.value).or_default();
         let Material { certificates: known, for_endpoints, .. } = &mut self.material;
-        let is_known = |id: &&CertificateId| known[id.0 as usize].source == source;
-        if let Some(id) = of_file.iter().find(is_known) {
-            if asked.serving.is_some() {
-                for_endpoints.remove(id);
+        let next = CertificateId(known.len() as u32);
+        let id = *self.certificate_of.entry(asked.wanted()).or_insert(next);
+        if id == next {
+            known.push(Found { source: asked.source(), found: None });
+            self.certificates.push(asked);
+            if asked.serving.is_none() {
+                for_endpoints.insert(id);
             }
-            return *id;
+        } else if asked.serving.is_some() {
+            for_endpoints.remove(&id);
         }
-        let id = CertificateId(known.len() as u32);
-        if asked.serving.is_none() {
-            for_endpoints.insert(id);
-        }
-        of_file.push(id);
-        known.push(Found { source, found: None });
-        self.certificates.push(asked);
         id
     }
 

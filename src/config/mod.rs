@@ -20,6 +20,7 @@ mod hot_reload;
 mod hot_reload_keys;
 mod json;
 pub mod keys;
+mod listeners;
 pub mod logging;
 mod logging_keys;
 mod merge_patch;
