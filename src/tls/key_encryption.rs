@@ -50,11 +50,7 @@ pub fn decrypt_key(der: &[u8], password: &str) -> Result<Vec<u8>, Refused> {
 }
 
 /// `algorithm`: what is in the AlgorithmIdentifier.
-pub fn decrypt(
-    mut algorithm: Reader<'_>,
-    data: &[u8],
-    password: &str,
-) -> Result<Vec<u8>, Refused> {
+pub fn decrypt(mut algorithm: Reader<'_>, data: &[u8], password: &str) -> Result<Vec<u8>, Refused> {
     let scheme = algorithm.oid()?;
     if scheme == PBES2 {
         return decrypt_pbes2(algorithm.sequence()?, data, password);

@@ -75,9 +75,7 @@ impl fmt::Display for Refused {
             Refused::Stranger => {
                 "neither the issuer of the certificate nor a responder of the issuer signed it"
             }
-            Refused::FromTheFuture(_) => {
-                "it is from the future: look at the clock of this machine"
-            }
+            Refused::FromTheFuture(_) => "it is from the future: look at the clock of this machine",
             Refused::Expired(_) => "it has expired: the responder gives old answers",
         };
         f.write_str(text)
@@ -344,4 +342,193 @@ fn algorithm_of(
         (_, _, _) => return Err(Refused::UnsupportedSignature),
     };
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tls::test_pki::Pki;
+    use crate::tls::x509::hexadecimal;
+
+    /// `openssl ocsp` with an index of certificates: what it answers to our request.
+    struct Authority {
+        pki: Pki,
+        leaf: Vec<u8>,
+        issuer: Vec<u8>,
+    }
+
+    const VALID: &str = "V\t400101000000Z\t";
+    const REVOKED: &str = "R\t400101000000Z\t260102030405Z";
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn now() -> SystemTime {
+        SystemTime::now()
+    }
+
+    impl Authority {
+        fn new(test: &str, key: &str) -> Authority {
+            let pki = Pki::new(test);
+            pki.root("top");
+            pki.issue("root", "top", key, "basicConstraints=critical,CA:true");
+            pki.issue("leaf", "root", "ec", "subjectAltName=DNS:shop.example");
+            pki.issue("responder", "root", "ec", "extendedKeyUsage=OCSPSigning");
+            let (leaf, issuer) = (pki.der("leaf"), pki.der("root"));
+            Authority { pki, leaf, issuer }
+        }
+
+        fn answer(&self, state: &str, signer: &str, how: &str) -> Vec<u8> {
+            let serial = hexadecimal(Parts::read(&self.leaf).unwrap().serial).to_uppercase();
+            let serial = serial.strip_prefix("00").unwrap_or(&serial).to_owned();
+            self.pki.write("index", format!("{state}\t{serial}\tunknown\t/CN=leaf\n"));
+            self.pki.write("request", request(&self.leaf, &self.issuer).unwrap());
+            self.pki.openssl(&format!(
+                "ocsp -index index -CA root.pem -rsigner {signer}.pem -rkey {signer}.key -reqin \
+                 request -respout response {how}"
+            ));
+            self.pki.read("response")
+        }
+
+        fn read(&self, response: &[u8], now: SystemTime) -> Result<Answer, Refused> {
+            read(response, &self.leaf, &self.issuer, now)
+        }
+    }
+
+    #[test]
+    fn a_request_is_what_openssl_asks_for() {
+        let authority = Authority::new("ocsp-request", "ec");
+        authority.pki.openssl("ocsp -issuer root.pem -cert leaf.pem -no_nonce -reqout theirs");
+        let ours = request(&authority.leaf, &authority.issuer).unwrap();
+        assert_eq!(ours, authority.pki.read("theirs"));
+        assert!(request(&authority.leaf, &authority.leaf).is_err());
+    }
+
+    #[test]
+    fn answers_are_believed_of_the_issuer_and_of_its_responder() {
+        for (test, key, hash) in [
+            ("ocsp-rsa", "rsa:2048", "sha256"),
+            ("ocsp-rsa384", "rsa:2048", "sha384"),
+            ("ocsp-rsa512", "rsa:2048", "sha512"),
+            ("ocsp-p256", "ec", "sha256"),
+            ("ocsp-p384", "ec -pkeyopt ec_paramgen_curve:secp384r1", "sha384"),
+        ] {
+            let authority = Authority::new(test, key);
+            for signer in ["root", "responder"] {
+                for name in ["", "-resp_key_id"] {
+                    let how = format!("-ndays 2 -rmd {hash} {name}");
+                    let response = authority.answer(VALID, signer, &how);
+                    let answer = authority.read(&response, now()).unwrap();
+                    assert_eq!(answer.status, Status::Good, "{test} {signer} {name}");
+                    let next = answer.next_update.unwrap();
+                    assert_eq!(next.duration_since(answer.this_update).unwrap(), 48 * HOUR);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_responder_says_of_a_certificate_is_understood() {
+        let authority = Authority::new("ocsp-status", "ec");
+        let revoked = authority.answer(REVOKED, "root", "-ndays 2");
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
+        assert_eq!(authority.read(&revoked, now()).unwrap().status, Status::Revoked { at });
+        let unknown =
+            authority.answer(&format!("{VALID}\t01\tunknown\t/CN=x\n{VALID}"), "root", "");
+        assert!(authority.read(&unknown, now()).is_ok());
+        authority.pki.write("index", "");
+        authority.pki.openssl(
+            "ocsp -index index -CA root.pem -rsigner root.pem -rkey root.key -reqin request \
+             -respout response",
+        );
+        let unknown = authority.pki.read("response");
+        assert_eq!(authority.read(&unknown, now()), Err(Refused::Unknown));
+        let open = authority.answer(VALID, "root", "");
+        assert_eq!(authority.read(&open, now()).unwrap().next_update, None);
+        for code in [1, 2, 3, 5, 6] {
+            let declined = [tag::SEQUENCE, 3, tag::ENUMERATED, 1, code];
+            let expected = Err(Refused::Declined(u32::from(code)));
+            assert_eq!(authority.read(&declined, now()), expected);
+        }
+    }
+
+    #[test]
+    fn an_answer_outside_its_time_is_refused() {
+        let authority = Authority::new("ocsp-time", "ec");
+        let response = authority.answer(VALID, "root", "-ndays 2");
+        assert!(authority.read(&response, now() + 47 * HOUR).is_ok());
+        let late = authority.read(&response, now() + 49 * HOUR);
+        assert!(matches!(late, Err(Refused::Expired(_))), "{late:?}");
+        let early = authority.read(&response, now() - HOUR);
+        assert!(matches!(early, Err(Refused::FromTheFuture(_))), "{early:?}");
+    }
+
+    #[test]
+    fn answers_of_strangers_are_refused() {
+        let authority = Authority::new("ocsp-strangers", "ec");
+        let pki = &authority.pki;
+        pki.issue("server", "root", "ec", "extendedKeyUsage=serverAuth");
+        pki.issue("bare", "root", "ec", "basicConstraints=CA:false");
+        pki.root("evil");
+        pki.issue("outsider", "evil", "ec", "extendedKeyUsage=OCSPSigning");
+        pki.issue("cousin", "top", "ec", "extendedKeyUsage=OCSPSigning");
+        for signer in ["server", "bare", "evil", "outsider", "cousin"] {
+            let response = authority.answer(VALID, signer, "-ndays 2");
+            assert_eq!(authority.read(&response, now()), Err(Refused::Stranger), "{signer}");
+        }
+        let without = authority.answer(VALID, "responder", "-ndays 2 -resp_no_certs");
+        assert_eq!(authority.read(&without, now()), Err(Refused::Stranger));
+        let weak = authority.answer(VALID, "root", "-ndays 2 -rmd sha1");
+        assert_eq!(authority.read(&weak, now()), Err(Refused::UnsupportedSignature));
+    }
+
+    #[test]
+    fn a_responder_with_the_issuers_name_but_not_its_signature_is_refused() {
+        let authority = Authority::new("ocsp-forged", "ec");
+        let pki = &authority.pki;
+        pki.openssl(
+            "req -x509 -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout \
+                     forged.key -out forged.pem -subj /O=Corelane/OU=Tests/CN=root",
+        );
+        let response = authority.answer(VALID, "forged", "-ndays 2");
+        assert_eq!(authority.read(&response, now()), Err(Refused::WrongSignature));
+        pki.write("false.ext", "extendedKeyUsage=OCSPSigning");
+        pki.openssl(
+            "x509 -req -in responder.csr -CA forged.pem -CAkey forged.key -CAcreateserial \
+             -extfile false.ext -out false.pem",
+        );
+        pki.join("false.key", &["responder.key"]);
+        let response = authority.answer(VALID, "false", "-ndays 2");
+        assert_eq!(authority.read(&response, now()), Err(Refused::WrongSignature));
+    }
+
+    #[test]
+    fn an_answer_about_another_certificate_is_refused() {
+        let authority = Authority::new("ocsp-other", "ec");
+        let response = authority.answer(VALID, "root", "-ndays 2");
+        authority.pki.issue("other", "root", "ec", "subjectAltName=DNS:other.example");
+        let other = authority.pki.der("other");
+        let result = read(&response, &other, &authority.issuer, now());
+        assert_eq!(result, Err(Refused::NotForOurs));
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_or_changed_anywhere_is_refused() {
+        let authority = Authority::new("ocsp-damaged", "ec");
+        let response = authority.answer(VALID, "responder", "-ndays 2");
+        let good = authority.read(&response, now()).unwrap();
+        for length in 0..response.len() {
+            assert!(authority.read(&response[..length], now()).is_err(), "{length}");
+        }
+        for at in 0..response.len() {
+            let mut bytes = response.clone();
+            bytes[at] ^= 0x05;
+            // Few bytes are not under a signature; none of them says anything about the answer.
+            if let Ok(answer) = authority.read(&bytes, now()) {
+                assert_eq!(answer, good, "{at}");
+            }
+        }
+        let long = vec![0; limits::OCSP_ANSWER_BYTES_MAX + 1];
+        assert_eq!(authority.read(&long, now()), Err(Refused::TooLong(long.len())));
+    }
 }
