@@ -1,7 +1,7 @@
 //! Certificates as a configuration names them, and every file that TLS needs, each once: reading
 //! them before a document is compiled to be run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -196,6 +196,50 @@ impl<'d> Files<'d> {
             known.push(Found { source: path.value.clone(), found: None });
             self.revocations.push((path.offset, key()));
             RevocationId(known.len() as u32 - 1)
+        })
+    }
+}
+
+/// A file that a document names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    pub path: PathBuf,
+    pub key: String,
+    /// Who has it has a secret.
+    pub is_secret: bool,
+}
+
+impl Document {
+    /// Every file that TLS needs, each once.
+    pub fn tls_files(&self) -> Vec<NamedFile> {
+        let files = Files::of(self);
+        let of_certificates = files.certificates.iter().flat_map(|asked| asked.files());
+        let paths = files.material.authorities.iter().zip(&files.authorities);
+        let paths = paths.map(|(found, (_, key))| (&found.source, key));
+        let lists = files.material.revocations.iter().zip(&files.revocations);
+        let lists = lists.map(|(found, (_, key))| (&found.source, key));
+        let public = paths.chain(lists).map(|(path, key)| NamedFile {
+            path: path.clone(),
+            key: key.clone(),
+            is_secret: false,
+        });
+        let mut seen = HashSet::new();
+        let all = of_certificates.chain(public);
+        all.filter(|file| seen.insert(file.path.clone())).collect()
+    }
+}
+
+impl CertificateFiles {
+    fn files(&self) -> impl Iterator<Item = NamedFile> {
+        let is_open = self.password.is_none() && self.password_file.is_none();
+        let named = [
+            ("key", self.key_file.as_ref(), is_open),
+            ("password_file", self.password_file.as_ref(), true),
+            ("cert", Some(&self.cert), is_open && self.key_file.is_none()),
+        ];
+        named.into_iter().filter_map(|(name, file, is_secret)| {
+            let key = format!("{}.{name}", self.key);
+            Some(NamedFile { path: file?.value.clone(), key, is_secret })
         })
     }
 }

@@ -41,6 +41,7 @@ mod value;
 mod yaml;
 
 pub use address::{WrongUrl, http_url, parse_address as endpoint_address};
+pub use certificates::NamedFile;
 pub use document::Document;
 pub use env::Environment;
 pub use error::{Error, Errors};
