@@ -372,6 +372,7 @@ pub fn check(check: &Check, machine: &Machine) -> Output {
     if let Some(file) = source.provider.file() {
         err.push_str(&machine::file_warnings(file, &document));
     }
+    err.push_str(&machine::tls_file_warnings(&document));
     err.push_str(&machine.warnings(&document));
     let code = if *strict && !err.is_empty() { EXIT_WARNINGS } else { 0 };
     Output { out, err, code }

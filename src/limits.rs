@@ -655,6 +655,9 @@ pub const PROXY_UNIQUE_ID_BYTES_MAX: usize = 128;
 const _: () = assert!(CLIENT_HELLO_BYTES_MAX + 4 + 5 * CLIENT_HELLO_RECORDS_MAX <= BUFFER_BYTES);
 const _: () = assert!(16 + PROXY_HEADER_BYTES_MAX <= BUFFER_BYTES);
 
+/// Most files of certificates, authorities and revocation lists: all are in memory, and every core
+/// has what it shows of them. More are refused.
+pub const TLS_FILES_MAX: usize = 10_000;
 /// The default of `tls.ticket_rotation`.
 pub const TICKET_ROTATION: Duration = Duration::from_secs(12 * 60 * 60);
 /// Least `tls.ticket_rotation`. Less is refused: clients would come back with keys that are gone.

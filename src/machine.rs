@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use crate::config::{self, Document};
+use crate::config::{self, Document, NamedFile};
 use crate::engine;
 
 /// What is known of a machine.
@@ -135,6 +135,29 @@ pub fn file_warnings(file: &Path, document: &Document) -> String {
             "{name}: warning: {user} may not read this file, so a reload will fail\n  \
              expected a file of this user or group: chgrp and chmod g+r {name}\n"
         ));
+    }
+    text
+}
+
+/// The same of the files that TLS needs.
+pub fn tls_file_warnings(document: &Document) -> String {
+    let user = document.user().and_then(|(user, group)| engine::Identity::find(user, group).ok());
+    let mut text = String::new();
+    for NamedFile { path, key, is_secret } in document.tls_files() {
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        let name = path.display().to_string().escape_debug().to_string();
+        if is_secret && metadata.is_file() && metadata.permissions().mode() & 0o004 != 0 {
+            text.push_str(&format!(
+                "{name}: warning: {key}: everybody on this machine may read this secret\n  \
+                 expected mode 0640 or less: chmod o-r {name}\n"
+            ));
+        }
+        if let Some(user) = user.as_ref().filter(|user| !user.may_read(&metadata)) {
+            text.push_str(&format!(
+                "{name}: warning: {key}: {user} may not read this file, so a reload will fail\n  \
+                 expected a file of this user or group: chgrp and chmod g+r {name}\n"
+            ));
+        }
     }
     text
 }
@@ -353,6 +376,33 @@ mod tests {
             Machine::of(&Root::new("what-is", &[]).0, 8).warnings(&document("cores = 2")),
             ""
         );
+    }
+
+    #[test]
+    fn keys_that_everybody_may_read_and_files_that_the_user_may_not_are_reported() {
+        let root = Root::new("keys-that", &[("a.pem", ""), ("a.key", ""), ("b.pfx", "")]);
+        let path = |name: &str| root.0.join(name).display().to_string();
+        let said = |user: &str, mode: u32| {
+            let text = format!(
+                "{user}\n[[listeners]]\nname = \"tls\"\nbind = \"127.0.0.1:2\"\ntls = {{ \
+                 certificates = [{{ cert = {:?}, key = {:?} }}, {{ cert = {:?}, \
+                 password = \"x\" }}] }}\n",
+                path("a.pem"),
+                path("a.key"),
+                path("b.pfx")
+            );
+            for name in ["a.pem", "a.key", "b.pfx"] {
+                fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+            }
+            let document = crate::config::load("test", &text).unwrap();
+            let warnings = tls_file_warnings(&document);
+            warnings.lines().filter(|line| !line.starts_with("  ")).count()
+        };
+        assert_eq!(said("", 0o644), 1);
+        assert_eq!(said("", 0o640), 0);
+        assert_eq!(said("user = \"nobody\"", 0o644), 1);
+        assert_eq!(said("user = \"nobody\"", 0o600), 3);
+        assert_eq!(said("user = \"root\"", 0o600), 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Instant;
 use std::{env, fs, thread};
 
 use serde_json::{Value, json};
-use support::{Curl, Origin, Proxy, RawClient, Respond, Response, edge, eventually};
+use support::{Curl, Origin, Pki, Proxy, RawClient, Respond, Response, edge, eventually};
 
 const ROUTE: &str = "[[routes]]\nname = \"all\"\necho = true\n";
 
@@ -1293,6 +1293,39 @@ fn a_part_is_put_over_what_runs_and_leaves_the_rest_and_its_secrets() {
     let log = proxy.log();
     assert!(log.contains("\"action\":\"PATCH /admin/config\""), "{log}");
     assert!(!log.contains("SECRET-VALUE"), "{log}");
+}
+
+#[test]
+fn passwords_of_certificates_survive_a_part_and_are_never_shown() {
+    let pki = Pki::new();
+    pki.export("ours", "ours.example", "SECRET-VALUE");
+    let certificate = |name: &str| {
+        let path = pki.path(name).display().to_string();
+        format!("certificate = {{ cert = \"{path}\", password = \"SECRET-VALUE\" }} # kept\n")
+    };
+    let cluster = |name: &str| {
+        format!(
+            "[clusters.a]\nendpoints = [{{ address = \"127.0.0.1:9\" }}]\n[clusters.a.tls]\n{}",
+            certificate(name)
+        )
+    };
+    let proxy = Proxy::start(&format!("{}{}", saying("one"), cluster("ours.pfx")));
+    let answer = patch(&proxy, "?persist=true", &responding("two"));
+    assert_eq!((answer.status, says(&proxy).as_str()), (200, "two"), "{answer:?}");
+    assert!(file(&proxy).contains(&certificate("ours.pfx")), "{}", file(&proxy));
+    let shown = json(&proxy.admin_get(PATH));
+    assert_eq!(shown["clusters"]["a"]["tls"]["certificate"]["password"], "${HIDDEN}");
+    for path in [PATH, "/admin/config/history/1", "/admin/config/history/2"] {
+        assert!(!proxy.admin_get(path).text().contains("SECRET-VALUE"), "{path}");
+    }
+    // A file that is not there refuses the whole, by its key; what runs goes on.
+    let text = format!("{}{}", saying("three"), cluster("none.pfx"));
+    let answer = ask(&proxy, "PUT", PATH, TOML, &text);
+    assert!((400..500).contains(&answer.status), "{answer:?}");
+    assert!(answer.text().contains("clusters.a.tls.certificate.cert"), "{answer:?}");
+    assert!(!answer.text().contains("SECRET-VALUE"), "{answer:?}");
+    assert_eq!(says(&proxy), "two");
+    assert!(!proxy.log().contains("SECRET-VALUE"), "{}", proxy.log());
 }
 
 #[test]

@@ -585,6 +585,17 @@ fn hostile_sizes_and_depths_are_refused_and_not_waited_for() {
 }
 
 #[test]
+fn a_hundred_thousand_certificates_are_refused_at_once() {
+    for one in ["{ cert = \"a.pem\", names = [\"NAME.example\"] }", "{ cert = \"NAME.pem\" }"] {
+        let all: Vec<String> =
+            (0..100_000).map(|n| one.replace("NAME", &format!("n{n}"))).collect();
+        let text = format!("{LISTENER}tls = {{ certificates = [{}] }}\n", all.join(", "));
+        let errors = config::load("wide", &text).unwrap_err().to_string();
+        assert!(errors.contains("too many certificates"), "{errors}");
+    }
+}
+
+#[test]
 fn ten_thousand_routes_to_unknown_clusters_are_answered_at_once() {
     let mut text = LISTENER.to_owned();
     for n in 0..10_000 {
@@ -692,7 +703,9 @@ certificates = [
   { cert = "three.pfx", password_file = "three.password" },
   { cert = "one.pem", key = "one.key", ocsp = false },
 ]
-client_auth = { mode = "optional", ca = ["one-ca.pem", "two-ca.pem"], headers = { X-One = "subject" } }
+client_auth.mode = "optional"
+client_auth.ca = ["one-ca.pem", "two-ca.pem"]
+client_auth.headers = { X-One = "subject" }
 sni = [
   { names = ["A.example"], client_auth = { ca = "two-ca.pem", crl = "two.crl" } },
   { names = ["b.example"], client_auth = { mode = "none", ca = "never.pem" } },
@@ -702,7 +715,12 @@ passthrough = [{ names = ["*.Passed.example"], cluster = "c" }]
 [[listeners]]
 name = "plain-too"
 bind = "127.0.0.1:4"
-tls = { allow_plain = true, check_host = true, max_version = "1.2", certificates = [{ cert = "one.pem" }] }
+
+[listeners.tls]
+allow_plain = true
+check_host = true
+max_version = "1.2"
+certificates = [{ cert = "one.pem" }]
 
 [[routes]]
 name = "headers"

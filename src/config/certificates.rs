@@ -1,7 +1,7 @@
 //! Certificates as a configuration names them, and every file that TLS needs, each once: reading
 //! them before a document is compiled to be run.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -79,6 +79,19 @@ impl CertificateFiles {
         })
     }
 
+    /// All that makes a [`Source`].
+    fn wanted(&self) -> Wanted<'_> {
+        let names = self.serving.iter().flat_map(|serving| &serving.names);
+        Wanted {
+            cert: &self.cert.value,
+            key: self.key_file.as_ref().map(|path| path.value.as_path()),
+            password: self.password.as_ref().map(|given| given.value.0.as_str()),
+            password_file: self.password_file.as_ref().map(|path| path.value.as_path()),
+            names: names.map(|name| name.value.as_str()).collect(),
+            ocsp: self.serving.as_ref().is_some_and(|serving| serving.ocsp.value),
+        }
+    }
+
     fn source(&self) -> Source {
         let given = self.password.as_ref().map(|given| Password::Given(given.value.clone()));
         let file = self.password_file.as_ref().map(|path| Password::File(path.value.clone()));
@@ -93,6 +106,16 @@ impl CertificateFiles {
     }
 }
 
+#[derive(PartialEq, Eq, Hash)]
+struct Wanted<'d> {
+    cert: &'d Path,
+    key: Option<&'d Path>,
+    password: Option<&'d str>,
+    password_file: Option<&'d Path>,
+    names: Vec<&'d str>,
+    ocsp: bool,
+}
+
 // --- every file once -------------------------------------------------------------------------
 
 /// What a document needs, with ids in the order in which it is asked for; and who asks.
@@ -104,13 +127,17 @@ pub(super) struct Files<'d> {
     authorities: Vec<(Offset, String)>,
     revocations: Vec<(Offset, String)>,
     system: Option<(Offset, String)>,
-    certificates_of: HashMap<&'d Path, Vec<CertificateId>>,
+    certificate_of: HashMap<Wanted<'d>, CertificateId>,
     authority_of: HashMap<&'d Path, AuthorityId>,
     revocation_of: HashMap<&'d Path, RevocationId>,
 }
 
 impl<'d> Files<'d> {
-    fn of(document: &'d Document) -> Files<'d> {
+    pub(super) fn count(&self) -> usize {
+        self.certificates.len() + self.authorities.len() + self.revocations.len()
+    }
+
+    pub(super) fn of(document: &'d Document) -> Files<'d> {
         let mut files = Files::default();
         for listener in document.listeners.iter().filter_map(|one| one.tls.as_ref()) {
             listener.compile(&mut files, &HashMap::new());
@@ -122,23 +149,18 @@ impl<'d> Files<'d> {
     }
 
     pub(super) fn certificate(&mut self, asked: &'d CertificateFiles) -> CertificateId {
-        let source = asked.source();
-        let of_file = self.certificates_of.entry(&asked.cert.value).or_default();
         let Material { certificates: known, for_endpoints, .. } = &mut self.material;
-        let is_known = |id: &&CertificateId| known[id.0 as usize].source == source;
-        if let Some(id) = of_file.iter().find(is_known) {
-            if asked.serving.is_some() {
-                for_endpoints.remove(id);
+        let next = CertificateId(known.len() as u32);
+        let id = *self.certificate_of.entry(asked.wanted()).or_insert(next);
+        if id == next {
+            known.push(Found { source: asked.source(), found: None });
+            self.certificates.push(asked);
+            if asked.serving.is_none() {
+                for_endpoints.insert(id);
             }
-            return *id;
+        } else if asked.serving.is_some() {
+            for_endpoints.remove(&id);
         }
-        let id = CertificateId(known.len() as u32);
-        if asked.serving.is_none() {
-            for_endpoints.insert(id);
-        }
-        of_file.push(id);
-        known.push(Found { source, found: None });
-        self.certificates.push(asked);
         id
     }
 
@@ -174,6 +196,50 @@ impl<'d> Files<'d> {
             known.push(Found { source: path.value.clone(), found: None });
             self.revocations.push((path.offset, key()));
             RevocationId(known.len() as u32 - 1)
+        })
+    }
+}
+
+/// A file that a document names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedFile {
+    pub path: PathBuf,
+    pub key: String,
+    /// Who has it has a secret.
+    pub is_secret: bool,
+}
+
+impl Document {
+    /// Every file that TLS needs, each once.
+    pub fn tls_files(&self) -> Vec<NamedFile> {
+        let files = Files::of(self);
+        let of_certificates = files.certificates.iter().flat_map(|asked| asked.files());
+        let paths = files.material.authorities.iter().zip(&files.authorities);
+        let paths = paths.map(|(found, (_, key))| (&found.source, key));
+        let lists = files.material.revocations.iter().zip(&files.revocations);
+        let lists = lists.map(|(found, (_, key))| (&found.source, key));
+        let public = paths.chain(lists).map(|(path, key)| NamedFile {
+            path: path.clone(),
+            key: key.clone(),
+            is_secret: false,
+        });
+        let mut seen = HashSet::new();
+        let all = of_certificates.chain(public);
+        all.filter(|file| seen.insert(file.path.clone())).collect()
+    }
+}
+
+impl CertificateFiles {
+    fn files(&self) -> impl Iterator<Item = NamedFile> {
+        let is_open = self.password.is_none() && self.password_file.is_none();
+        let named = [
+            ("key", self.key_file.as_ref(), is_open),
+            ("password_file", self.password_file.as_ref(), true),
+            ("cert", Some(&self.cert), is_open && self.key_file.is_none()),
+        ];
+        named.into_iter().filter_map(|(name, file, is_secret)| {
+            let key = format!("{}.{name}", self.key);
+            Some(NamedFile { path: file?.value.clone(), key, is_secret })
         })
     }
 }

@@ -19,18 +19,19 @@ use super::cluster_tls::ClusterTls;
 use super::error::{Offset, Wrong};
 use super::error_pages::ErrorPage;
 use super::hot_reload::HotReload;
+pub use super::listeners::Listener;
 use super::logging::{Logging, RouteLog};
 use super::metrics::Metrics;
 use super::overrides::Source;
 use super::read::{At, Item, Reader, Section};
 use super::syntax::Syntax;
-use super::tls::{ListenerTls, ProxyProtocol, Tls};
+use super::tls::Tls;
 use super::tls_values::PROXY_VERSIONS;
 use super::tracing::{RouteTracing, Tracing};
 use super::value::{
-    BALANCES, CLUSTER_PROTOCOLS, LISTENER_PROTOCOLS, Written, account, boolean, bytes,
-    check_header_name, check_name, choice, content_type, header_name, header_value, integer,
-    location, name, proxy_id, text, time, time_or_none,
+    BALANCES, CLUSTER_PROTOCOLS, Written, account, boolean, bytes, check_header_name, check_name,
+    choice, content_type, header_name, header_value, integer, location, name, proxy_id, text, time,
+    time_or_none,
 };
 pub use super::value::{Bytes, ClusterProtocol, ListenerProtocol, Location, Time};
 use crate::limits;
@@ -110,20 +111,6 @@ pub struct Timeouts {
 pub struct Port {
     pub enabled: At<bool>,
     pub bind: At<SocketAddr>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Listener {
-    pub name: At<String>,
-    pub bind: At<SocketAddr>,
-    pub protocol: At<ListenerProtocol>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub proxy_protocol: Option<ProxyProtocol>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<ListenerTls>,
-    /// `listeners[0]`, for messages.
-    #[serde(skip)]
-    pub(super) key: String,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -328,36 +315,6 @@ impl Port {
             enabled: section.value_or("enabled", true, boolean),
             bind: section.value_or("bind", default, socket_address),
         }
-    }
-}
-
-impl Listener {
-    fn read_all(root: &mut Section<'_>) -> Vec<Listener> {
-        let expected = "at least one `[[listeners]]` with a name and a bind address";
-        if !root.has("listeners") {
-            root.missing("listeners", expected);
-        }
-        let listeners = root.sections("listeners").into_iter().filter_map(Listener::read).collect();
-        if root.is_empty_list("listeners") {
-            let wrong = Wrong::new("there are no listeners").note(format!("expected {expected}"));
-            root.refuse_key("listeners", root.offset_of("listeners"), wrong);
-        }
-        listeners
-    }
-
-    fn read(mut section: Section<'_>) -> Option<Listener> {
-        let given = section.required("name", "a name, such as \"edge\"", name);
-        let bind = section.required("bind", "an address, such as \"0.0.0.0:8080\"", socket_address);
-        let protocol = section.value_or(
-            "protocol",
-            ListenerProtocol::Http,
-            choice("listener protocol", LISTENER_PROTOCOLS),
-        );
-        let proxy_protocol = ProxyProtocol::read(&mut section);
-        let tls = ListenerTls::read(&mut section);
-        let key = section.path.clone();
-        section.finish();
-        Some(Listener { name: given?, bind: bind?, protocol, proxy_protocol, tls, key })
     }
 }
 

@@ -20,6 +20,7 @@ mod hot_reload;
 mod hot_reload_keys;
 mod json;
 pub mod keys;
+mod listeners;
 pub mod logging;
 mod logging_keys;
 mod merge_patch;
@@ -40,6 +41,7 @@ mod value;
 mod yaml;
 
 pub use address::{WrongUrl, http_url, parse_address as endpoint_address};
+pub use certificates::NamedFile;
 pub use document::Document;
 pub use env::Environment;
 pub use error::{Error, Errors};

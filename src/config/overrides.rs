@@ -76,9 +76,7 @@ const VARIABLES: [(&str, Read); 6] = [
 ];
 
 /// Variables that other proxies and later versions know: set, they would be missed.
-const NOT_YET: [(&str, &str); 10] = [
-    ("PROXY_TLS_ENABLED", "TLS"),
-    ("CERT_PASSWORD", "TLS"),
+const NOT_YET: [(&str, &str); 8] = [
     ("CACHE_ENABLED", "the cache"),
     ("CACHE_MAX_MEMORY", "the cache"),
     ("CACHE_DEFAULT_TTL", "the cache"),
@@ -110,7 +108,7 @@ pub fn from_environment(environment: &Environment) -> Result<Vec<(Override, Sour
 /// Variables that are set and do nothing.
 pub(super) fn warnings(environment: &Environment, document: &Document) -> Errors {
     let is_asked_for = |name: &str| match environment.text(name) {
-        Ok(Some(text)) => !["", "0", "false", "no", "off"].contains(&text),
+        Ok(Some(text)) => !OFF.contains(&text),
         Ok(None) => false,
         Err(_) => true,
     };
@@ -123,8 +121,35 @@ pub(super) fn warnings(environment: &Environment, document: &Document) -> Errors
     let idle = document.without_effect.iter().map(|(source, wrong)| match source {
         Source::Environment(name) | Source::Flag(name) => of_variable(name, wrong.clone()),
     });
-    Errors::new(PLACE, "", set.map(warning).chain(idle).collect())
+    let of_tls = of_tls(environment, document);
+    Errors::new(PLACE, "", set.map(warning).chain(idle).chain(of_tls).collect())
 }
+
+/// Variables of TLS that others know by name. Here TLS is spoken where the file has certificates,
+/// and whose password a variable is, the file says.
+fn of_tls(environment: &Environment, document: &Document) -> Vec<Problem> {
+    let text = |name| environment.text(name).ok().flatten().filter(|text| !text.is_empty());
+    let is_spoken = document.listeners.iter().any(|listener| listener.tls.is_some());
+    let is_wanted = text("PROXY_TLS_ENABLED").map(|text| !OFF.contains(&text));
+    let mut problems = Vec::new();
+    let cure = match (is_wanted, is_spoken) {
+        (Some(true), false) => "expected a listener with `tls = { certificates = [...] }`",
+        (Some(false), true) => "TLS is off where no listener has `tls`",
+        (Some(true), true) | (Some(false), false) | (None, _) => "",
+    };
+    let no_effect = || Wrong::new("this variable has no effect");
+    if !cure.is_empty() {
+        problems.push(of_variable("PROXY_TLS_ENABLED", no_effect().note(cure)));
+    }
+    if text("CERT_PASSWORD").is_some() && !document.source.contains("${CERT_PASSWORD") {
+        let cure = "expected it beside a certificate: password = \"${CERT_PASSWORD}\"";
+        problems.push(of_variable("CERT_PASSWORD", no_effect().note(cure)));
+    }
+    problems
+}
+
+/// What a variable says that asks for nothing.
+const OFF: [&str; 5] = ["", "0", "false", "no", "off"];
 
 /// Stands where messages have the name of a file.
 const PLACE: &str = "environment";
@@ -397,4 +422,36 @@ pub fn origin(given: &str) -> Result<String, String> {
 
 fn backend(given: &str) -> Result<String, Wrong> {
     origin(given).map_err(|expected| Wrong::new(format!("`{given}` is no backend")).note(expected))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_of_tls_that_do_nothing_say_what_does() {
+        let plain = "listeners = [{ name = \"l\", bind = \"127.0.0.1:0\" }]\n";
+        let tls = "listeners = [{ name = \"l\", bind = \"127.0.0.1:0\", tls = { certificates = [\
+                   { cert = \"a.pfx\", password = \"${CERT_PASSWORD}\" }] } }]\n";
+        let warned = |text: &str, set: &[(&str, &str)]| {
+            let environment = Environment::of(set);
+            let document = load_in("a.toml", text, &environment).unwrap();
+            let warnings = warnings(&environment, &document);
+            warnings.list().iter().map(|warning| warning.key.clone()).collect::<Vec<_>>()
+        };
+        let password = ("CERT_PASSWORD", "x");
+        assert_eq!(warned(plain, &[password]), ["CERT_PASSWORD"]);
+        assert_eq!(warned(tls, &[password]), [""; 0]);
+        for (text, value, expected) in [
+            (plain, "true", true),
+            (plain, "false", false),
+            (plain, "", false),
+            (tls, "1", false),
+            (tls, "off", true),
+        ] {
+            let set = [("PROXY_TLS_ENABLED", value), password];
+            let is_warned = warned(text, &set).contains(&"PROXY_TLS_ENABLED".to_owned());
+            assert_eq!(is_warned, expected, "{value}: {text}");
+        }
+    }
 }

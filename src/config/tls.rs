@@ -367,6 +367,11 @@ pub(super) fn check(document: &Document, problems: &mut Vec<Problem>) {
             }
         }
     }
+    if Files::of(document).count() > limits::TLS_FILES_MAX {
+        let wrong = Wrong::new("there are too many certificates, authorities and lists")
+            .note(format!("expected at most {} different ones in all", limits::TLS_FILES_MAX));
+        refuse(problems, Some(0), "tls".to_owned(), wrong);
+    }
     let routed: HashSet<&str> = document
         .routes
         .iter()

@@ -601,3 +601,353 @@ pub fn system_authorities() -> Result<Vec<CertificateDer<'static>>, LoadError> {
     let cure = "install the package `ca-certificates`, or name a file with `ca`";
     Err(LoadError::new(Path::new("/etc/ssl/certs"), wrong, cure))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tls::test_pki::Pki;
+
+    const NAMED: &str = "subjectAltName=DNS:shop.example";
+    const AUTHORITY: &str = "basicConstraints=critical,CA:true";
+
+    fn now() -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn source(cert: PathBuf, key: Option<PathBuf>, password: Option<&str>) -> Source {
+        let password = password.map(|password| Password::Given(Secret(password.to_owned())));
+        Source { cert, key, password, names: Vec::new(), ocsp: false }
+    }
+
+    fn pair(pki: &Pki, cert: &str, key: &str) -> Result<Certificate, LoadError> {
+        load(&source(pki.path(cert), Some(pki.path(key)), None), now())
+    }
+
+    /// A root, an intermediate and a leaf with a key of this kind.
+    fn chain(test: &str, key: &str) -> Pki {
+        let pki = Pki::new(test);
+        pki.root("root");
+        pki.issue("inter", "root", "ec", AUTHORITY);
+        pki.issue("leaf", "inter", key, NAMED);
+        pki.join("chain.pem", &["leaf.pem", "inter.pem"]);
+        pki
+    }
+
+    /// The file that is complained about, and the whole complaint.
+    fn complaint(result: Result<Certificate, LoadError>) -> (String, String) {
+        let error = result.unwrap_err();
+        let name = error.file.file_name().unwrap().to_string_lossy().into_owned();
+        (name, error.to_string())
+    }
+
+    #[test]
+    fn keys_are_read_in_every_form_that_openssl_writes() {
+        for (test, kind, old) in [
+            ("forms-ec", "ec", "ec -in leaf.key"),
+            ("forms-rsa", "rsa:2048", "rsa -traditional -in leaf.key"),
+        ] {
+            let pki = chain(test, kind);
+            pki.openssl(&format!("{old} -out old.key"));
+            assert!(!String::from_utf8(pki.read("old.key")).unwrap().contains("N PRIVATE KEY"));
+            let plain = pair(&pki, "chain.pem", "leaf.key").unwrap();
+            assert_eq!(plain.chain.len(), 2);
+            assert_eq!(plain.facts.dns_names, ["shop.example"]);
+            pair(&pki, "chain.pem", "old.key").unwrap();
+            pki.join("both.pem", &["old.key", "leaf.pem", "inter.pem"]);
+            let both = load(&source(pki.path("both.pem"), None, None), now()).unwrap();
+            assert_eq!(both.chain, plain.chain);
+        }
+        let pki = chain("forms-ed", "ed25519");
+        pair(&pki, "chain.pem", "leaf.key").unwrap();
+    }
+
+    #[test]
+    fn an_encrypted_key_opens_with_its_password_and_with_no_other() {
+        let pki = chain("encrypted", "ec");
+        for scheme in [
+            "-v2 aes-128-cbc -v2prf hmacWithSHA1",
+            "-v2 aes-192-cbc -v2prf hmacWithSHA384",
+            "-v2 aes-256-cbc",
+            "-v2 aes256 -v2prf hmacWithSHA512 -iter 10000",
+            "-v2 des3",
+            "-v1 PBE-SHA1-3DES",
+        ] {
+            pki.openssl(&format!(
+                "pkcs8 -topk8 -in leaf.key -out secret.key -passout pass:ü7 {scheme}"
+            ));
+            let of = |password| {
+                let key = Some(pki.path("secret.key"));
+                load(&source(pki.path("chain.pem"), key, password), now())
+            };
+            assert!(of(Some("ü7")).is_ok(), "{scheme}");
+            let (file, told) = complaint(of(Some("u7")));
+            assert_eq!(file, "secret.key", "{scheme}");
+            assert!(told.contains("password of its key is wrong"), "{scheme}: {told}");
+            let (_, told) = complaint(of(None));
+            assert!(told.contains("there is no password; give it with `password`"), "{told}");
+        }
+        pki.write("password", "ü7\r\n");
+        let mut source = source(pki.path("chain.pem"), Some(pki.path("secret.key")), None);
+        source.password = Some(Password::File(pki.path("password")));
+        assert!(load(&source, now()).is_ok());
+        source.password = Some(Password::File(pki.path("nothing")));
+        assert_eq!(complaint(load(&source, now())).0, "nothing");
+    }
+
+    #[test]
+    fn pkcs12_is_read_as_openssl_and_windows_write_it() {
+        let pki = chain("pkcs12", "ec");
+        pki.join("above.pem", &["root.pem", "inter.pem"]);
+        for (scheme, password) in [
+            ("", "s3cret"),
+            ("-keypbe AES-128-CBC -certpbe AES-192-CBC -macalg sha1", "s3cret"),
+            ("-macalg sha384", "s3cret"),
+            ("-macalg sha512", "gr\u{fc}n\u{1f512}"),
+            ("-certpbe NONE -keypbe NONE", "s3cret"),
+            ("-legacy", "s3cret"),
+            ("-keypbe PBE-SHA1-3DES -certpbe PBE-SHA1-3DES -macalg sha1", "s3cret"),
+            ("-legacy -certpbe PBE-SHA1-RC2-128", "s3cret"),
+            ("", ""),
+            ("-legacy", ""),
+        ] {
+            pki.openssl_with(
+                &format!(
+                    "pkcs12 -export -inkey leaf.key -in leaf.pem -certfile above.pem {scheme}"
+                ),
+                &["-out", "leaf.p12", "-passout", &format!("pass:{password}")],
+            );
+            let of = |password| load(&source(pki.path("leaf.p12"), None, password), now());
+            let loaded = of(Some(password)).unwrap_or_else(|error| panic!("{scheme}: {error}"));
+            let subjects: Vec<String> =
+                loaded.chain.iter().map(|der| Facts::read(der).unwrap().subject).collect();
+            let expected = [
+                "CN=leaf,OU=Tests,O=Corelane",
+                "CN=inter,OU=Tests,O=Corelane",
+                "CN=root,O=Corelane",
+            ];
+            assert_eq!(subjects, expected, "{scheme}");
+            let (file, told) = complaint(of(Some("another")));
+            assert_eq!(file, "leaf.p12");
+            assert!(
+                told.contains("the password of this PKCS#12 file is wrong"),
+                "{scheme}: {told}"
+            );
+        }
+        pki.openssl("pkcs12 -export -inkey leaf.key -in leaf.pem -out leaf.p12 -passout pass:x");
+        let (_, told) = complaint(load(&source(pki.path("leaf.p12"), None, None), now()));
+        assert!(told.contains("it is encrypted, and there is no password"), "{told}");
+        let with_key = source(pki.path("leaf.p12"), Some(pki.path("leaf.key")), Some("x"));
+        assert!(complaint(load(&with_key, now())).1.contains("remove `key`"));
+    }
+
+    #[test]
+    fn pkcs12_without_what_it_needs_is_refused() {
+        let pki = chain("pkcs12-poor", "ec");
+        for (how, expected) in [
+            ("-nokeys -in leaf.pem", "no private key in it"),
+            ("-nocerts -inkey leaf.key -in leaf.key", "no certificate in it"),
+            ("-inkey leaf.key -in leaf.pem -nomac", "no digest"),
+            ("-inkey leaf.key -in leaf.pem -iter 2000001", "hashed 2000001 times"),
+            (
+                "-inkey leaf.key -in leaf.pem -legacy -certpbe PBE-SHA1-RC4-40",
+                "openssl pkcs12 -legacy",
+            ),
+        ] {
+            pki.openssl(&format!("pkcs12 -export {how} -out poor.p12 -passout pass:x"));
+            let (_, told) = complaint(load(&source(pki.path("poor.p12"), None, Some("x")), now()));
+            assert!(told.contains(expected), "{how}: {told}");
+        }
+    }
+
+    #[test]
+    fn pkcs12_that_is_cut_or_changed_anywhere_is_only_refused() {
+        let pki = chain("pkcs12-damaged", "ec");
+        pki.openssl(
+            "pkcs12 -export -inkey leaf.key -in leaf.pem -out l.p12 -passout pass:x -iter 1",
+        );
+        let good = pki.read("l.p12");
+        pkcs12::read(&good, "x").unwrap();
+        for length in 0..good.len() {
+            assert!(pkcs12::read(&good[..length], "x").is_err(), "{length}");
+        }
+        for at in 0..good.len() {
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x11;
+            // What names things around the digest may change without harm: the key may not.
+            if let Ok(read) = pkcs12::read(&bytes, "x") {
+                assert_eq!(read.keys.len(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused() {
+        let pki = chain("mismatch", "ec");
+        let (file, told) = complaint(pair(&pki, "chain.pem", "inter.key"));
+        assert_eq!(file, "chain.pem");
+        assert!(told.contains("the key belongs to certificate 2 in it, not the first"), "{told}");
+        let (file, told) = complaint(pair(&pki, "chain.pem", "root.key"));
+        assert_eq!(file, "root.key");
+        assert!(told.contains("does not match the certificate in"), "{told}");
+        assert!(told.contains("-noout -pubkey"), "{told}");
+    }
+
+    #[test]
+    fn a_chain_in_another_order_is_refused_and_says_so() {
+        let pki = chain("order", "ec");
+        pki.join("backwards.pem", &["inter.pem", "leaf.pem"]);
+        let (_, told) = complaint(pair(&pki, "backwards.pem", "leaf.key"));
+        assert!(told.contains("the key belongs to certificate 2 in it"), "{told}");
+        pki.join("mixed.pem", &["leaf.pem", "root.pem", "inter.pem"]);
+        let (_, told) = complaint(pair(&pki, "mixed.pem", "leaf.key"));
+        assert!(told.contains("not in order: certificate 3 signed certificate 1"), "{told}");
+        assert!(told.contains("put the leaf first"), "{told}");
+        pki.join("whole.pem", &["leaf.pem", "inter.pem", "root.pem"]);
+        assert_eq!(pair(&pki, "whole.pem", "leaf.key").unwrap().chain.len(), 3);
+        assert_eq!(pair(&pki, "leaf.pem", "leaf.key").unwrap().chain.len(), 1);
+        pki.join("long.pem", &["leaf.pem"; limits::CHAIN_CERTIFICATES_MAX + 1]);
+        let (_, told) = complaint(pair(&pki, "long.pem", "leaf.key"));
+        assert!(told.contains("there are 17 certificates in it"), "{told}");
+    }
+
+    #[test]
+    fn a_certificate_outside_its_time_is_refused_and_one_near_its_end_warned_of() {
+        let pki = chain("time", "ec");
+        let source = source(pki.path("chain.pem"), Some(pki.path("leaf.key")), Some("password"));
+        let day = Duration::from_secs(86_400);
+        let (_, told) = complaint(load(&source, now() + 366 * day));
+        assert!(told.contains("it expired on 2"), "{told}");
+        let (_, told) = complaint(load(&source, now() - day));
+        assert!(told.contains("it is not valid before 2"), "{told}");
+        let warnings = load(&source, now() + 360 * day).unwrap().warnings;
+        let [expiry, password] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(expiry.contains("chain.pem` expires on 2"), "{expiry}");
+        assert!(password.contains("everybody tries first"), "{password}");
+        let Source { cert, key, .. } = source;
+        let quiet = Source { cert, key, password: None, names: Vec::new(), ocsp: false };
+        assert!(load(&quiet, now() + 300 * day).unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn weak_and_unknown_kinds_of_keys_are_refused() {
+        for (test, kind, expected) in [
+            ("weak-rsa", "rsa:1024", "its RSA key has only 1024 bits; expected an RSA key of 2048"),
+            ("weak-curve", "ec -pkeyopt ec_paramgen_curve:secp256k1", "of a kind that TLS clients"),
+            ("weak-ed448", "ed448", "of a kind that TLS clients"),
+        ] {
+            let pki = chain(test, kind);
+            let (file, told) = complaint(pair(&pki, "chain.pem", "leaf.key"));
+            assert_eq!(file, "chain.pem");
+            assert!(told.contains(expected), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_without_names_is_only_good_for_endpoints_or_with_names_given() {
+        let pki = Pki::new("nameless");
+        pki.root("root");
+        pki.issue("leaf", "root", "ec", "basicConstraints=CA:false");
+        let (_, told) = complaint(pair(&pki, "leaf.pem", "leaf.key"));
+        assert!(told.contains("it names no host"), "{told}");
+        let mut source = source(pki.path("leaf.pem"), Some(pki.path("leaf.key")), None);
+        assert!(load_for(ShownTo::Endpoints, &source, now()).is_ok());
+        source.names = vec!["shop.example".to_owned()];
+        assert!(load(&source, now()).is_ok());
+    }
+
+    #[test]
+    fn files_that_are_something_else_are_told_apart() {
+        let pki = chain("else", "ec");
+        pki.der("leaf");
+        pki.write("empty", "");
+        pki.write("text", "hello");
+        pki.write("cut.pem", &pki.read("leaf.pem")[..200]);
+        pki.join("keys.key", &["leaf.key", "inter.key"]);
+        pki.openssl("pkey -in leaf.key -aes256 -traditional -out old.key -passout pass:x");
+        pki.write("damaged.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+        for (cert, key, file, expected) in [
+            ("nothing", "leaf.key", "nothing", "it cannot be read: No such file"),
+            (".", "leaf.key", "", "it cannot be read: Is a directory"),
+            ("empty", "leaf.key", "empty", "it is empty; expected PEM"),
+            ("text", "leaf.key", "text", "there is no certificate in it; expected PEM"),
+            ("leaf.key", "leaf.key", "leaf.key", "there is no certificate in it"),
+            ("leaf.der", "leaf.key", "leaf.der", "in DER; write it as PEM: `openssl x509 -inform"),
+            ("cut.pem", "leaf.key", "cut.pem", "line 1: the section that begins here never ends"),
+            ("damaged.pem", "leaf.key", "damaged.pem", "certificate 1 in it is damaged"),
+            ("chain.pem", "leaf.pem", "leaf.pem", "there is no private key in it"),
+            ("chain.pem", "keys.key", "keys.key", "there are 2 private keys in it"),
+            ("chain.pem", "old.key", "old.key", "encrypted as OpenSSL 0.9 did it"),
+            ("chain.pem", "empty", "empty", "there is no private key in it; expected PEM"),
+        ] {
+            let error = pair(&pki, cert, key).unwrap_err();
+            let told = error.to_string();
+            assert!(error.file.ends_with(file), "{told}");
+            assert!(told.contains(expected), "{cert} {key}: {told}");
+        }
+        let (_, told) = complaint(load(&source(pki.path("chain.pem"), None, None), now()));
+        assert!(told.contains("say with `key` which file it is in"), "{told}");
+    }
+
+    #[test]
+    fn devices_and_pipes_are_not_waited_for() {
+        let pki = Pki::new("pipes");
+        let made = std::process::Command::new("mkfifo").arg(pki.path("pipe")).status().unwrap();
+        assert!(made.success());
+        assert!(load(&source(pki.path("pipe"), None, None), now()).is_err());
+        assert!(load(&source("/dev/zero".into(), None, None), now()).is_err());
+        assert!(authorities(Path::new("/dev/zero")).is_err());
+        assert!(revocation_lists(&pki.path("pipe"), now()).is_err());
+    }
+
+    #[test]
+    fn authorities_are_a_bundle_or_one_in_der() {
+        let pki = chain("authorities", "ec");
+        pki.der("root");
+        pki.join("bundle.pem", &["root.pem", "inter.pem"]);
+        assert_eq!(authorities(&pki.path("bundle.pem")).unwrap().len(), 2);
+        assert_eq!(authorities(&pki.path("root.der")).unwrap().len(), 1);
+        for (file, expected) in
+            [("leaf.key", "there is no certificate in it"), ("nothing", "cannot be read")]
+        {
+            let told = authorities(&pki.path(file)).unwrap_err().to_string();
+            assert!(told.contains(expected), "{told}");
+        }
+        let cut = pki.read("root.der");
+        let told = authorities(&pki.write("cut.der", &cut[..cut.len() - 1])).unwrap_err();
+        assert!(told.to_string().contains("certificate 1 in it is damaged"), "{told}");
+    }
+
+    #[test]
+    fn revocation_lists_are_read_until_they_expire() {
+        let pki = Pki::new("lists");
+        pki.root("root");
+        pki.write("index", "");
+        pki.write("number", "01");
+        pki.write(
+            "ca.conf",
+            "[ca]\ndefault_ca=ca1\n[ca1]\ndatabase=index\ncrlnumber=number\ndefault_md=sha256\n",
+        );
+        pki.openssl(
+            "ca -config ca.conf -gencrl -crldays 3 -keyfile root.key -cert root.pem -out a.crl",
+        );
+        pki.openssl("crl -in a.crl -outform DER -out a.der");
+        pki.join("two.crl", &["a.crl", "a.crl"]);
+        assert_eq!(revocation_lists(&pki.path("two.crl"), now()).unwrap().len(), 2);
+        assert_eq!(revocation_lists(&pki.path("a.der"), now()).unwrap().len(), 1);
+        let day = Duration::from_secs(86_400);
+        for (file, at, expected) in [
+            ("two.crl", now() + 4 * day, "revocation list 1 in it expired on 2"),
+            ("two.crl", now() - day, "is not valid before 2"),
+            ("root.pem", now(), "there is no revocation list in it"),
+        ] {
+            let told = revocation_lists(&pki.path(file), at).unwrap_err().to_string();
+            assert!(told.contains(expected), "{told}");
+        }
+        let good = pki.read("a.der");
+        for length in 1..good.len() {
+            assert!(list_times(&good[..length]).is_err(), "{length}");
+        }
+    }
+}

@@ -139,3 +139,104 @@ impl<S, T> Found<S, T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::test_pki::Pki;
+
+    fn now() -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn found<S, T>(source: S) -> Found<S, T> {
+        Found { source, found: None }
+    }
+
+    fn material(pki: &Pki) -> Material {
+        let source = Source {
+            cert: pki.path("leaf.pem"),
+            key: Some(pki.path("leaf.key")),
+            password: None,
+            names: Vec::new(),
+            ocsp: false,
+        };
+        Material {
+            certificates: vec![found(source)],
+            authorities: vec![found(pki.path("root.pem"))],
+            ..Material::default()
+        }
+    }
+
+    fn pki(test: &str) -> Pki {
+        let pki = Pki::new(test);
+        pki.root("root");
+        pki.issue("leaf", "root", "ec", "subjectAltName=DNS:a.example");
+        pki
+    }
+
+    #[test]
+    fn a_broken_file_leaves_what_was_there_and_is_told() {
+        let pki = pki("again");
+        let mut first = material(&pki);
+        assert_eq!(first.look_up(now()), []);
+        let (same, missing) = first.look_again(now());
+        assert!(missing.is_empty() && !same.changed(&first) && !first.changed(&same));
+
+        pki.issue("leaf", "root", "ec", "subjectAltName=DNS:b.example");
+        pki.write("root.pem", "half of a fi");
+        let (second, missing) = first.look_again(now());
+        let [Missing { place: Place::Authority(AuthorityId(0)), error }] = missing.as_slice()
+        else {
+            panic!("{missing:?}")
+        };
+        assert_eq!(error.file, pki.path("root.pem"));
+        assert!(second.changed(&first));
+        let names = |material: &Material| {
+            material.certificates[0].found.as_ref().unwrap().facts.dns_names.clone()
+        };
+        assert_eq!(
+            (names(&first), names(&second)),
+            (vec!["a.example".into()], vec!["b.example".into()])
+        );
+        assert_eq!(second.authorities[0].found, first.authorities[0].found);
+
+        pki.write("leaf.key", "");
+        let (third, missing) = second.look_again(now());
+        assert_eq!(missing.len(), 2);
+        assert!(!third.changed(&second));
+    }
+
+    #[test]
+    fn what_is_broken_at_start_is_not_there() {
+        let pki = pki("start");
+        let mut material = material(&pki);
+        material.look_up(now());
+        pki.write("leaf.pem", "");
+        let missing = material.look_up(now());
+        assert_eq!(missing.len(), 1);
+        assert_eq!(missing[0].place, Place::Certificate(CertificateId(0)));
+        assert!(missing[0].to_string().contains("leaf.pem`: it is empty"), "{}", missing[0]);
+        assert!(material.certificates[0].found.is_none());
+        assert!(material.authorities[0].found.is_some());
+    }
+
+    #[test]
+    fn every_file_is_watched_once() {
+        let pki = pki("files");
+        let mut material = material(&pki);
+        material.certificates[0].source.password = Some(Password::File(pki.path("password")));
+        material.revocations.push(found(pki.path("root.pem")));
+        let expected = ["leaf.key", "leaf.pem", "password", "root.pem"].map(|name| pki.path(name));
+        assert_eq!(material.files(), expected);
+    }
+
+    #[test]
+    fn the_systems_authorities_are_looked_up_when_asked_for() {
+        let mut material = Material::default();
+        assert!(material.look_up(now()).is_empty() && material.system.is_empty());
+        material.asks_system = true;
+        let missing = material.look_up(now());
+        assert_eq!(missing.is_empty(), !material.system.is_empty(), "{missing:?}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Certificates for tests, made by the `openssl` command in a directory that goes with the value.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 pub(crate) struct Pki(PathBuf);
@@ -88,9 +88,5 @@ impl Pki {
     pub(crate) fn der(&self, name: &str) -> Vec<u8> {
         self.openssl(&format!("x509 -in {name}.pem -outform DER -out {name}.der"));
         self.read(&format!("{name}.der"))
-    }
-
-    pub(crate) fn directory(&self) -> &Path {
-        &self.0
     }
 }

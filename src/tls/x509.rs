@@ -361,3 +361,139 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::tls::test_pki::Pki;
+
+    const EXTENSIONS: &str = "subjectAltName=DNS:Shop.Example,DNS:*.shop.example,IP:192.0.2.7,\
+        IP:2001:db8::7,URI:spiffe://corp.example/pay,email:ops@shop.example,otherName:1.2.3;UTF8:x\
+        |authorityInfoAccess=caIssuers;URI:http://ca.example/ca.pem,OCSP;URI:http://ocsp.example/q\
+        |tlsfeature=status_request|basicConstraints=critical,CA:false";
+
+    fn pki(test: &str, key: &str) -> (Pki, Facts) {
+        let pki = Pki::new(test);
+        pki.root("root");
+        pki.issue("leaf", "root", key, EXTENSIONS);
+        let facts = Facts::read(&pki.der("leaf")).unwrap();
+        (pki, facts)
+    }
+
+    #[test]
+    fn a_certificate_says_what_openssl_reads_in_it() {
+        let (pki, facts) = pki("facts", "ec");
+        let ask = |what: &str| {
+            let told = pki.openssl(&format!("x509 -in leaf.pem -noout -nameopt RFC2253 {what}"));
+            told.trim().split_once('=').map_or(told.clone(), |(_, value)| value.to_owned())
+        };
+        assert_eq!(facts.subject, ask("-subject"));
+        assert_eq!(facts.subject, "CN=leaf,OU=Tests,O=Corelane");
+        assert_eq!(facts.issuer, ask("-issuer"));
+        assert_eq!(facts.serial.to_uppercase(), ask("-serial"));
+        let fingerprint = ask("-fingerprint -sha256").replace(':', "").to_lowercase();
+        assert_eq!(hexadecimal(&facts.fingerprint), fingerprint);
+        pki.openssl("pkey -in leaf.key -pubout -outform DER -out leaf.spki");
+        assert_eq!(facts.key_digest, sha256(&pki.read("leaf.spki")));
+        assert_eq!(facts.common_name.as_deref(), Some("leaf"));
+        assert_eq!(facts.organizational_units, ["Tests"]);
+        assert_eq!(facts.dns_names, ["shop.example", "*.shop.example"]);
+        let addresses: [IpAddr; 2] = ["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
+        assert_eq!(facts.addresses, addresses);
+        assert_eq!(facts.emails, ["ops@shop.example"]);
+        assert_eq!(facts.spiffe_id(), Some("spiffe://corp.example/pay"));
+        assert_eq!(facts.ocsp_responder.as_deref(), Some("http://ocsp.example/q"));
+        assert!(facts.must_staple);
+        assert_eq!(facts.key, KeyKind::P256);
+        let lifetime = facts.not_after.duration_since(facts.not_before).unwrap();
+        assert_eq!(lifetime, Duration::from_secs(365 * 86_400));
+        assert!(facts.not_before > UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+    }
+
+    #[test]
+    fn kinds_of_keys_are_told_apart() {
+        for (key, kind) in [
+            ("rsa:2048", KeyKind::Rsa(2048)),
+            ("rsa:1023", KeyKind::Rsa(1023)),
+            ("ec -pkeyopt ec_paramgen_curve:secp384r1", KeyKind::P384),
+            ("ec -pkeyopt ec_paramgen_curve:secp521r1", KeyKind::P521),
+            ("ec -pkeyopt ec_paramgen_curve:secp256k1", KeyKind::Other),
+            ("ed25519", KeyKind::Ed25519),
+            ("ed448", KeyKind::Other),
+        ] {
+            let (_pki, facts) = pki("kinds", key);
+            assert_eq!(facts.key, kind, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_covered_by_its_name_or_one_wildcard_label() {
+        for (name, host, covered) in [
+            ("shop.example", "shop.example", true),
+            ("shop.example", "SHOP.example.", true),
+            ("shop.example", "a.shop.example", false),
+            ("*.shop.example", "a.shop.example", true),
+            ("*.shop.example", "A.Shop.Example.", true),
+            ("*.shop.example", "a.b.shop.example", false),
+            ("*.shop.example", "shop.example", false),
+            ("*.shop.example", ".shop.example", false),
+            ("w*.shop.example", "www.shop.example", false),
+            ("*", "shop", false),
+            ("*.", "shop.", false),
+            ("", "", false),
+            ("", ".", false),
+        ] {
+            assert_eq!(covers(name, host), covered, "{name} {host}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_compared_with_alternative_names_only() {
+        let (_pki, facts) = pki("hosts", "ec");
+        for host in
+            ["shop.example", "a.shop.example", "192.0.2.7", "2001:DB8:0::7", "[2001:db8::7]"]
+        {
+            assert!(facts.is_for(host), "{host}");
+        }
+        for host in ["leaf", "192.0.2.8", "[2001:db8::8]", "example", "b.a.shop.example", ""] {
+            assert!(!facts.is_for(host), "{host}");
+        }
+        let two = Facts { uris: vec!["spiffe://a/b".into(), "https://a".into()], ..facts.clone() };
+        assert_eq!(two.spiffe_id(), None);
+        assert_eq!(Facts { uris: vec!["https://a".into()], ..facts }.spiffe_id(), None);
+    }
+
+    #[test]
+    fn a_certificate_that_is_cut_or_changed_anywhere_is_only_refused() {
+        let (pki, facts) = pki("damaged", "ec");
+        let good = pki.der("leaf");
+        for length in 0..good.len() {
+            assert!(Facts::read(&good[..length]).is_err(), "{length}");
+        }
+        for at in 0..good.len() {
+            for change in [0x01, 0x80, 0xff] {
+                let mut bytes = good.clone();
+                bytes[at] ^= change;
+                if let Ok(changed) = Facts::read(&bytes) {
+                    assert_ne!(changed.fingerprint, facts.fingerprint);
+                    let _ = (changed.is_for("shop.example"), changed.spiffe_id());
+                }
+            }
+        }
+        assert!(Facts::read(&[good.as_slice(), &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn a_name_with_a_line_break_or_a_space_is_refused() {
+        let (pki, _) = pki("breaks", "ec");
+        let good = pki.der("leaf");
+        let at = good.windows(10).position(|window| window == b"spiffe://c").unwrap();
+        for byte in [b'\n', b' ', 0, 0x80] {
+            let mut bytes = good.clone();
+            bytes[at + 9] = byte;
+            assert!(Facts::read(&bytes).is_err(), "{byte}");
+        }
+    }
+}

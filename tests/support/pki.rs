@@ -1,5 +1,7 @@
 //! Certificates and what belongs to them, made by `openssl` in a directory of their own.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -69,7 +71,8 @@ impl Pki {
     /// `NAME.pfx` with its password in `NAME.password`.
     pub fn export(&self, name: &str, host: &str, password: &str) {
         self.issue(name, host);
-        self.write(&format!("{name}.password"), &format!("{password}\n"));
+        let file = self.write(&format!("{name}.password"), &format!("{password}\n"));
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("the file is ours");
         let (key, cert) = (format!("{name}.key"), format!("{name}.pem"));
         let (out, given) = (format!("{name}.pfx"), format!("pass:{password}"));
         self.openssl(&[
