@@ -138,9 +138,12 @@ mod tests {
 
     #[test]
     fn sections_are_found_between_other_text() {
-        let text = "subject=/CN=a: b\r\n-----BEGIN A B-----\r\nZm9v\r\nYg==\r\n\
-                    -----END A B-----\r\nbag\n-----BEGIN KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES,00\n\nZm9v\n\
-                    -----END KEY-----";
+        let text = [
+            "subject=/CN=a: b\r\n-----BEGIN A B-----\r\nZm9v\r\nYg==\r\n-----END A B-----\r\n",
+            "bag\n-----BEGIN KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES,00\n\nZm9v\n",
+            "-----END KEY-----",
+        ]
+        .concat();
         let found = sections(text.as_bytes()).unwrap();
         let shown: Vec<_> =
             found.iter().map(|s| (s.label.as_str(), s.der.as_slice(), s.encrypted)).collect();
