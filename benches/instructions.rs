@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use corelane::exchange::record::{Phase, Record, Timings};
 use corelane::http::head::{Framing, Keep, Method, RequestHead, ResponseHead, Version};
-use corelane::http::headers::{HeaderEdits, HeaderId};
+use corelane::http::headers::{HeaderEdits, HeaderId, IdentityLines};
 use corelane::http1::body::Decoder;
 use corelane::http1::encode::{self, Forwarded};
 use corelane::http1::parse::{self, HeadLimits, Parsed};
@@ -97,6 +97,7 @@ fn encode_request(bytes: &[u8], iterations: u64) {
         proto: "https",
         request_id: b"0123456789abcdef0123456789abcdef",
         proxy_id: "corelane",
+        identity: const { &IdentityLines::NONE },
         trace: None,
     };
     let edits = HeaderEdits::default();

@@ -264,6 +264,11 @@ impl Exchange {
         if shard.guard.turns_away(self.client_address) {
             return Err(Failure::Blacklisted);
         }
+        if let Some(tls) = self.origin.tls()
+            && !tls.is_for(self.head.authority.of(self.input.head()))
+        {
+            return Err(Failure::Misdirected);
+        }
         if matches!(self.head.method, Method::Trace | Method::Connect) {
             return Err(Failure::MethodRefused);
         }

@@ -480,7 +480,7 @@ mod tests {
             proto: "https",
             request_id: b"0123456789abcdef0123456789abcdef",
             proxy_id: "edge-1",
-            identity: &IdentityLines::NONE,
+            identity: const { &IdentityLines::NONE },
             trace: None,
         }
     }

@@ -14,7 +14,6 @@ use crate::listener::proxy_protocol::{self, Read};
 use crate::plan::{Listener, Network, Plan};
 use crate::shard::{Origin, Shard};
 use crate::tls::client_hello::{self, ClientHello, NotAHello, Peeked};
-use crate::tls::identity::Identity;
 use crate::tls::material::Material;
 use crate::tls::names::Names;
 use crate::tls::refusal::Refusal;
@@ -63,12 +62,6 @@ pub(crate) struct Proxied {
     pub(crate) unique_id: Option<Box<[u8]>>,
     /// The client's own connection is TLS.
     pub(crate) is_secure: bool,
-}
-
-impl About {
-    pub(crate) fn identity(&self) -> Option<&Identity> {
-        self.tls.as_ref()?.identity.as_ref()
-    }
 }
 
 impl Opening {

@@ -3,11 +3,13 @@
 //! data core has a [`setup`] of its own made of them. rustls shakes hands ([`handshake`]); records
 //! are ours after that ([`session`], [`record`]).
 
+pub mod authorities;
 pub mod certificates;
 pub(crate) mod client;
 pub mod client_hello;
 pub mod der;
 pub mod distinguished_name;
+pub mod files;
 pub(crate) mod handshake;
 pub(crate) mod identity;
 pub mod key_encryption;

@@ -50,7 +50,6 @@ pub(crate) enum Alert {
     HandshakeFailure = 40,
     DecodeError = 50,
     InternalError = 80,
-    UnrecognizedName = 112,
 }
 
 /// No more may be sealed with this key.

@@ -39,7 +39,8 @@ pub(crate) struct ServerTls {
     /// Hosts that have another than the first, by name or by what follows `*.`.
     names: Names<usize>,
     certificates: Handle<Certificates>,
-    pub(crate) handshake_timeout: Duration,
+    check_host: bool,
+    handshake_timeout: Duration,
 }
 
 /// For hosts with the same rules for clients' certificates.
@@ -61,6 +62,22 @@ pub(crate) struct Accepted {
     pub(crate) identity: Option<Identity>,
     /// For upstreams.
     pub(crate) lines: IdentityLines,
+    /// Requests are for hosts that the certificate is for, or refused.
+    checked: Option<Handle<Certificates>>,
+}
+
+impl Accepted {
+    /// Whether a request on this connection may be for `authority` (RFC 9110 section 15.5.20).
+    pub(crate) fn is_for(&self, authority: &[u8]) -> bool {
+        let Some(certificates) = &self.checked else { return true };
+        let Ok(authority) = std::str::from_utf8(authority) else { return false };
+        let host = match authority.strip_prefix('[') {
+            Some(_) => authority,
+            None => authority.split_once(':').map_or(authority, |(host, _)| host),
+        };
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        certificates.covers(self.host.as_deref(), &host)
+    }
 }
 
 impl ServerTls {
@@ -85,7 +102,8 @@ impl ServerTls {
             }
         }
         let (certificates, handshake_timeout) = (common.certificates, tls.handshake_timeout);
-        Ok(ServerTls { profiles, names, certificates, handshake_timeout })
+        let check_host = tls.check_host;
+        Ok(ServerTls { profiles, names, certificates, check_host, handshake_timeout })
     }
 
     /// Speaks TLS with a client that asks for `host`.
@@ -106,17 +124,13 @@ impl ServerTls {
         };
         let lines = identity::lines(auth.as_ref(), identity.as_ref().zip(chain.first()));
         let host = host.map(Box::from);
-        Ok((session, Accepted { version, suite, is_resumed, host, identity, lines }))
+        let checked = self.check_host.then(|| Handle::clone(&self.certificates));
+        Ok((session, Accepted { version, suite, is_resumed, host, identity, lines, checked }))
     }
 
     /// Whether a certificate is for this host.
     pub(crate) fn has(&self, host: Option<&str>) -> bool {
         host.is_some_and(|host| self.certificates.names.find(host).is_some())
-    }
-
-    /// Clients that ask for `named` get a certificate that is good for `host` too.
-    pub(crate) fn covers(&self, named: Option<&str>, host: &str) -> bool {
-        self.certificates.covers(named, host)
     }
 }
 
@@ -262,7 +276,6 @@ struct Certificates {
     names: Names<Vec<Handle<CertifiedKey>>>,
     /// For clients that ask for none, or one that none is for.
     default: Vec<Handle<CertifiedKey>>,
-    default_names: Names<()>,
     strict: bool,
 }
 
@@ -273,7 +286,7 @@ impl Certificates {
         staples: &Staples,
     ) -> Result<Certificates, String> {
         let mut names: Names<Vec<Handle<CertifiedKey>>> = Names::default();
-        let (mut default, mut default_names): (Vec<_>, _) = (Vec::new(), Names::default());
+        let (mut default, mut default_names): (Vec<_>, Names<()>) = (Vec::new(), Names::default());
         for id in &tls.certificates {
             let index = id.0 as usize;
             let entry = &material.certificates[index];
@@ -300,7 +313,7 @@ impl Certificates {
                 default.push(key);
             }
         }
-        Ok(Certificates { names, default, default_names, strict: tls.strict_sni })
+        Ok(Certificates { names, default, strict: tls.strict_sni })
     }
 
     fn of(&self, host: Option<&str>) -> &[Handle<CertifiedKey>] {
@@ -313,7 +326,6 @@ impl Certificates {
 
     fn covers(&self, named: Option<&str>, host: &str) -> bool {
         let Some(for_host) = self.names.find(host) else {
-            // Which host it is makes no difference to a client that gets the default anyway.
             return false;
         };
         let served = self.of(named);

@@ -617,7 +617,7 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Doorbell, Inbox, Permits, Placement, mailbox};
+    use crate::engine::{Doorbell, Inbox, Permits, Placement, Socket, mailbox};
     use crate::shard::series::EndpointCells;
 
     /// Runs `main` as a core of its own: the pool needs a clock and timers.
@@ -634,6 +634,7 @@ mod tests {
 
     fn share(port: u16, permits: Option<&Shared<Permits>>) -> EndpointShare {
         EndpointShare {
+            name: rustls_pki_types::ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()),
             address: address(port),
             weight: 1,
             admission: Admission::Ready,
