@@ -1,23 +1,18 @@
 //! Certificates and their keys: from PEM or PKCS#12 files to what a handshake needs.
 
-use std::fmt;
-use std::fs::OpenOptions;
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls_pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs1KeyDer,
-    PrivatePkcs8KeyDer, PrivateSec1KeyDer,
+    CertificateDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer,
 };
 
 use crate::limits;
 use crate::plan::Secret;
-use crate::telemetry::timestamp;
-use crate::tls::der::{Malformed, Reader, tag};
+use crate::tls::der::Malformed;
+pub use crate::tls::files::LoadError;
+use crate::tls::files::{certificates, contents, sections, written};
 use crate::tls::key_encryption::{self, Refused};
 use crate::tls::pem::{self, Section};
 use crate::tls::pkcs12::{self, Contents, Kept};
@@ -81,30 +76,6 @@ pub enum ShownTo {
     Endpoints,
 }
 
-/// A file that is not what is needed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadError {
-    pub file: PathBuf,
-    pub wrong: String,
-    /// What was expected, or what to do.
-    pub cure: String,
-}
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LoadError { file, wrong, cure } = self;
-        write!(f, "`{}`: {wrong}; {cure}", file.display())
-    }
-}
-
-impl std::error::Error for LoadError {}
-
-impl LoadError {
-    fn new(file: &Path, wrong: impl Into<String>, cure: impl Into<String>) -> LoadError {
-        LoadError { file: file.to_owned(), wrong: wrong.into(), cure: cure.into() }
-    }
-}
-
 /// Reads a certificate for listeners.
 pub fn load(source: &Source, now: SystemTime) -> Result<Certificate, LoadError> {
     load_for(ShownTo::Clients, source, now)
@@ -134,28 +105,12 @@ pub fn load_for(
     if shown_to == ShownTo::Clients {
         check_names(source, &facts)?;
     }
-    let warnings = warnings(source, &facts, password, now);
+    let mut warnings = warnings(shown_to, source, &chain, &facts, now);
+    warnings.extend(warning_of_password(source, password));
     Ok(Certificate { chain, key, facts, warnings })
 }
 
 // --- files -------------------------------------------------------------------------------------
-
-fn contents(path: &Path, most: usize) -> Result<Vec<u8>, LoadError> {
-    let unreadable = |error: io::Error| {
-        let cure = "expected a file that this process may read";
-        LoadError::new(path, format!("it cannot be read: {error}"), cure)
-    };
-    // A pipe would keep us waiting for whoever writes to it.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let mut bytes = Vec::new();
-    let result = file.and_then(|file| file.take(most as u64 + 1).read_to_end(&mut bytes));
-    result.map_err(unreadable)?;
-    if bytes.len() > most {
-        let cure = "expected the file of a certificate, and nothing else in it";
-        return Err(LoadError::new(path, format!("it is larger than {most} bytes"), cure));
-    }
-    Ok(bytes)
-}
 
 fn password_of(password: &Password) -> Result<String, LoadError> {
     match password {
@@ -169,13 +124,6 @@ fn password_of(password: &Password) -> Result<String, LoadError> {
             })
         }
     }
-}
-
-fn sections(path: &Path, bytes: &[u8]) -> Result<Vec<Section>, LoadError> {
-    pem::sections(bytes).map_err(|broken| {
-        let wrong = format!("line {}: {}", broken.line, broken.what);
-        LoadError::new(path, wrong, "expected whole PEM sections: copy it from its source again")
-    })
 }
 
 fn no_certificate(path: &Path, bytes: &[u8]) -> LoadError {
@@ -227,11 +175,6 @@ fn of_pem<'a>(
         }
     };
     Ok((chain, private_key(path, key, password)?, path))
-}
-
-fn certificates(sections: &[Section]) -> Vec<CertificateDer<'static>> {
-    let named = |part: &&Section| matches!(part.label.as_str(), "CERTIFICATE" | "X509 CERTIFICATE");
-    sections.iter().filter(named).map(|part| CertificateDer::from(part.der.clone())).collect()
 }
 
 fn several_keys(path: &Path, count: usize) -> LoadError {
@@ -470,12 +413,6 @@ fn check_time(path: &Path, facts: &Facts, now: SystemTime) -> Result<(), LoadErr
     Ok(())
 }
 
-fn written(at: SystemTime) -> String {
-    let mut text = Vec::new();
-    timestamp::iso(at, &mut text);
-    String::from_utf8_lossy(&text).into_owned()
-}
-
 fn check_names(source: &Source, facts: &Facts) -> Result<(), LoadError> {
     let named = !facts.dns_names.is_empty() || !facts.addresses.is_empty();
     if named || !source.names.is_empty() {
@@ -487,9 +424,10 @@ fn check_names(source: &Source, facts: &Facts) -> Result<(), LoadError> {
 }
 
 fn warnings(
+    shown_to: ShownTo,
     source: &Source,
+    chain: &[CertificateDer<'static>],
     facts: &Facts,
-    password: Option<&str>,
     now: SystemTime,
 ) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -499,107 +437,54 @@ fn warnings(
         let end = written(facts.not_after);
         warnings.push(format!("`{shown}` expires on {end}: renew it"));
     }
-    let poor = ["password", "changeit", "changeme", "secret", ""];
-    if password.is_some_and(|password| poor.contains(&password)) {
-        warnings.push(format!("the password of `{shown}` is one that everybody tries first"));
+    for (index, certificate) in chain.iter().enumerate().skip(1) {
+        if let Some(parts) = Parts::read(certificate).ok().filter(|parts| parts.not_after < now) {
+            let end = written(parts.not_after);
+            let number = index + 1;
+            warnings.push(format!(
+                "certificate {number} in `{shown}` expired on {end}: take the chain of the leaf \
+                 from its authority again"
+            ));
+        }
+    }
+    if let (false, purpose) = is_meant_for(shown_to, &chain[0]) {
+        warnings.push(format!(
+            "`{shown}` is not made for this: its extended key usage has no {purpose}, and peers \
+             that look at it refuse it"
+        ));
+    }
+    let staples = source.ocsp && facts.ocsp_responder.is_some();
+    if shown_to == ShownTo::Clients && facts.must_staple && !staples {
+        warnings.push(format!(
+            "`{shown}` says that it is only good with a stapled answer (RFC 7633), and none will \
+             be: it needs `ocsp`, and the address of a responder in it"
+        ));
     }
     warnings
 }
 
-// --- authorities and revocation lists --------------------------------------------------------------
-
-/// PEM with any number of certificates, or one in DER.
-pub fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
-    let bytes = contents(path, limits::AUTHORITIES_FILE_BYTES_MAX)?;
-    let found = if pem::is_pem(&bytes) {
-        certificates(&sections(path, &bytes)?)
-    } else if bytes.first() == Some(&tag::SEQUENCE) && !pkcs12::is_pkcs12(&bytes) {
-        vec![CertificateDer::from(bytes)]
-    } else {
-        Vec::new()
-    };
-    if found.is_empty() {
-        let cure = "expected PEM (`-----BEGIN CERTIFICATE-----`), or one certificate in DER";
-        return Err(LoadError::new(path, "there is no certificate in it", cure));
-    }
-    for (index, certificate) in found.iter().enumerate() {
-        let wrong = match Parts::read(certificate) {
-            Err(Malformed(wrong)) => wrong,
-            Ok(_) if RootCertStore::empty().add(certificate.clone()).is_err() => {
-                "it cannot be an authority"
-            }
-            Ok(_) => continue,
-        };
-        let wrong = format!("certificate {} in it is damaged: {wrong}", index + 1);
-        return Err(LoadError::new(path, wrong, "copy it from its source again, or remove it"));
-    }
-    Ok(found)
+fn warning_of_password(source: &Source, password: Option<&str>) -> Option<String> {
+    let poor = ["password", "changeit", "changeme", "secret", ""];
+    let shown = source.cert.display();
+    password.filter(|password| poor.contains(password)).map(|_| {
+        format!("the password of `{shown}` is one that everybody tries first: choose another")
+    })
 }
 
-/// PEM with any number of lists, or one in DER.
-pub fn revocation_lists(
-    path: &Path,
-    now: SystemTime,
-) -> Result<Vec<CertificateRevocationListDer<'static>>, LoadError> {
-    let bytes = contents(path, limits::REVOCATIONS_FILE_BYTES_MAX)?;
-    let found = if pem::is_pem(&bytes) {
-        let lists = sections(path, &bytes)?.into_iter().filter(|part| part.label == "X509 CRL");
-        lists.map(|part| CertificateRevocationListDer::from(part.der)).collect()
-    } else if bytes.first() == Some(&tag::SEQUENCE) {
-        vec![CertificateRevocationListDer::from(bytes)]
-    } else {
-        Vec::new()
+/// RFC 5280 4.2.1.12: one that says nothing is for everything.
+fn is_meant_for(shown_to: ShownTo, leaf: &[u8]) -> (bool, &'static str) {
+    const ANY: &[u8] = &[0x55, 0x1d, 37, 0];
+    const SERVER: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 1];
+    const CLIENT: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 2];
+    let (purpose, name) = match shown_to {
+        ShownTo::Clients => (SERVER, "serverAuth"),
+        ShownTo::Endpoints => (CLIENT, "clientAuth"),
     };
-    if found.is_empty() {
-        let cure = "expected PEM (`-----BEGIN X509 CRL-----`), or one list in DER";
-        return Err(LoadError::new(path, "there is no revocation list in it", cure));
-    }
-    for (index, list) in found.iter().enumerate() {
-        let refuse = |wrong: String, cure: &str| {
-            LoadError::new(path, format!("revocation list {} in it {wrong}", index + 1), cure)
-        };
-        let (from, until) = list_times(list).map_err(|Malformed(wrong)| {
-            refuse(format!("is damaged: {wrong}"), "take a new one from its authority")
-        })?;
-        if until < now {
-            let wrong = format!("expired on {}", written(until));
-            return Err(refuse(wrong, "take a new one from its authority"));
-        }
-        if from > now + limits::OCSP_CLOCK_SKEW {
-            let wrong = format!("is not valid before {}", written(from));
-            return Err(refuse(wrong, "look at the clock of this machine"));
-        }
-    }
-    Ok(found)
-}
-
-/// RFC 5280 5.1: when it was made, and when the next will have been.
-fn list_times(der: &[u8]) -> Result<(SystemTime, SystemTime), Malformed> {
-    let mut all = Reader::new(der);
-    let mut fields = all.sequence()?.sequence()?;
-    all.end()?;
-    fields.optional(tag::INTEGER)?; // the version
-    fields.sequence()?; // the algorithm of its signature
-    fields.sequence()?; // who made it
-    let from = fields.time()?;
-    match fields.peek() {
-        Some(tag::UTC_TIME | tag::GENERALIZED_TIME) => Ok((from, fields.time()?)),
-        _ => Err(Malformed("it does not say when the next one comes")),
-    }
-}
-
-/// Those that the operating system trusts.
-pub fn system_authorities() -> Result<Vec<CertificateDer<'static>>, LoadError> {
-    let found = rustls_native_certs::load_native_certs();
-    if !found.certs.is_empty() {
-        return Ok(found.certs);
-    }
-    let wrong = match found.errors.first() {
-        Some(error) => format!("the authorities that the system trusts cannot be read: {error}"),
-        None => "the system trusts no authority".to_owned(),
+    let is_meant = || -> Result<bool, Malformed> {
+        let parts = Parts::read(leaf)?;
+        Ok(parts.has_purpose(purpose)?.unwrap_or(true) || parts.has_purpose(ANY)? == Some(true))
     };
-    let cure = "install the package `ca-certificates`, or name a file with `ca`";
-    Err(LoadError::new(Path::new("/etc/ssl/certs"), wrong, cure))
+    (is_meant().unwrap_or(true), name)
 }
 
 #[cfg(test)]
@@ -607,6 +492,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::tls::authorities;
     use crate::tls::test_pki::Pki;
 
     const NAMED: &str = "subjectAltName=DNS:shop.example";
@@ -831,6 +717,42 @@ mod tests {
     }
 
     #[test]
+    fn what_clients_will_not_like_of_a_certificate_is_warned_of() {
+        let pki = chain("warnings", "ec");
+        let staple = "|tlsfeature=status_request|authorityInfoAccess=OCSP;URI:http://o.example/";
+        pki.issue("plain", "inter", "ec", &format!("{NAMED}|extendedKeyUsage=serverAuth"));
+        pki.issue("client", "inter", "ec", &format!("{NAMED}|extendedKeyUsage=clientAuth"));
+        pki.issue("any", "inter", "ec", &format!("{NAMED}|extendedKeyUsage=anyExtendedKeyUsage"));
+        pki.issue("staple", "inter", "ec", &format!("{NAMED}{staple}"));
+        let warnings = |name: &str, ocsp, shown_to| {
+            let (cert, key) = (pki.path(&format!("{name}.pem")), pki.path(&format!("{name}.key")));
+            let source = Source { ocsp, ..source(cert, Some(key), None) };
+            load_for(shown_to, &source, now()).unwrap().warnings.join("; ")
+        };
+        let (clients, endpoints) = (ShownTo::Clients, ShownTo::Endpoints);
+        for (name, ocsp, shown_to, expected) in [
+            ("leaf", false, clients, ""),
+            ("plain", false, clients, ""),
+            ("plain", false, endpoints, "has no clientAuth"),
+            ("client", false, clients, "has no serverAuth"),
+            ("client", false, endpoints, ""),
+            ("any", false, clients, ""),
+            ("staple", false, clients, "only good with a stapled answer"),
+            ("staple", true, clients, ""),
+            ("staple", false, endpoints, ""),
+        ] {
+            let told = warnings(name, ocsp, shown_to);
+            assert!(told.contains(expected), "{name}: {told}");
+            assert_eq!(told.is_empty(), expected.is_empty(), "{name}: {told}");
+        }
+        pki.openssl("x509 -req -in inter.csr -CA root.pem -CAkey root.key -days 1 -out short.pem");
+        pki.join("chain.pem", &["leaf.pem", "short.pem"]);
+        let source = source(pki.path("chain.pem"), Some(pki.path("leaf.key")), None);
+        let told = load(&source, now() + Duration::from_secs(2 * 86_400)).unwrap().warnings;
+        assert!(told[0].contains("certificate 2 in") && told[0].contains("expired on"), "{told:?}");
+    }
+
+    #[test]
     fn weak_and_unknown_kinds_of_keys_are_refused() {
         for (test, kind, expected) in [
             ("weak-rsa", "rsa:1024", "its RSA key has only 1024 bits; expected an RSA key of 2048"),
@@ -897,57 +819,7 @@ mod tests {
         assert!(made.success());
         assert!(load(&source(pki.path("pipe"), None, None), now()).is_err());
         assert!(load(&source("/dev/zero".into(), None, None), now()).is_err());
-        assert!(authorities(Path::new("/dev/zero")).is_err());
-        assert!(revocation_lists(&pki.path("pipe"), now()).is_err());
-    }
-
-    #[test]
-    fn authorities_are_a_bundle_or_one_in_der() {
-        let pki = chain("authorities", "ec");
-        pki.der("root");
-        pki.join("bundle.pem", &["root.pem", "inter.pem"]);
-        assert_eq!(authorities(&pki.path("bundle.pem")).unwrap().len(), 2);
-        assert_eq!(authorities(&pki.path("root.der")).unwrap().len(), 1);
-        for (file, expected) in
-            [("leaf.key", "there is no certificate in it"), ("nothing", "cannot be read")]
-        {
-            let told = authorities(&pki.path(file)).unwrap_err().to_string();
-            assert!(told.contains(expected), "{told}");
-        }
-        let cut = pki.read("root.der");
-        let told = authorities(&pki.write("cut.der", &cut[..cut.len() - 1])).unwrap_err();
-        assert!(told.to_string().contains("certificate 1 in it is damaged"), "{told}");
-    }
-
-    #[test]
-    fn revocation_lists_are_read_until_they_expire() {
-        let pki = Pki::new("lists");
-        pki.root("root");
-        pki.write("index", "");
-        pki.write("number", "01");
-        pki.write(
-            "ca.conf",
-            "[ca]\ndefault_ca=ca1\n[ca1]\ndatabase=index\ncrlnumber=number\ndefault_md=sha256\n",
-        );
-        pki.openssl(
-            "ca -config ca.conf -gencrl -crldays 3 -keyfile root.key -cert root.pem -out a.crl",
-        );
-        pki.openssl("crl -in a.crl -outform DER -out a.der");
-        pki.join("two.crl", &["a.crl", "a.crl"]);
-        assert_eq!(revocation_lists(&pki.path("two.crl"), now()).unwrap().len(), 2);
-        assert_eq!(revocation_lists(&pki.path("a.der"), now()).unwrap().len(), 1);
-        let day = Duration::from_secs(86_400);
-        for (file, at, expected) in [
-            ("two.crl", now() + 4 * day, "revocation list 1 in it expired on 2"),
-            ("two.crl", now() - day, "is not valid before 2"),
-            ("root.pem", now(), "there is no revocation list in it"),
-        ] {
-            let told = revocation_lists(&pki.path(file), at).unwrap_err().to_string();
-            assert!(told.contains(expected), "{told}");
-        }
-        let good = pki.read("a.der");
-        for length in 1..good.len() {
-            assert!(list_times(&good[..length]).is_err(), "{length}");
-        }
+        assert!(authorities::authorities(Path::new("/dev/zero")).is_err());
+        assert!(authorities::revocation_lists(&pki.path("pipe"), now()).is_err());
     }
 }

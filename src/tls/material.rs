@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 
+use crate::tls::authorities;
 use crate::tls::certificates::{self, Certificate, LoadError, Password, ShownTo, Source};
 use crate::tls::settings::{AuthorityId, CertificateId, RevocationId};
 
@@ -81,14 +82,14 @@ impl Material {
         }
         for (index, each) in self.authorities.iter_mut().enumerate() {
             let place = Place::Authority(AuthorityId(index as u32));
-            each.keep(certificates::authorities(&each.source), place, &mut missing);
+            each.keep(authorities::authorities(&each.source), place, &mut missing);
         }
         for (index, each) in self.revocations.iter_mut().enumerate() {
             let place = Place::Revocation(RevocationId(index as u32));
-            each.keep(certificates::revocation_lists(&each.source, now), place, &mut missing);
+            each.keep(authorities::revocation_lists(&each.source, now), place, &mut missing);
         }
         if self.asks_system {
-            match certificates::system_authorities() {
+            match authorities::system_authorities() {
                 Ok(found) => self.system = found,
                 Err(error) => missing.push(Missing { place: Place::System, error }),
             }

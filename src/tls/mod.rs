@@ -2,9 +2,11 @@
 //! revocation lists and ticket keys are the control core's ([`material`], [`certificates`]); each
 //! data core has a configuration of its own made of them.
 
+pub mod authorities;
 pub mod certificates;
 pub mod der;
 pub mod distinguished_name;
+pub mod files;
 pub mod key_encryption;
 pub mod material;
 pub mod ocsp;

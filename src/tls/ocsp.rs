@@ -88,7 +88,6 @@ impl std::error::Error for Refused {}
 const SHA1: &[u8] = &[0x2b, 14, 3, 2, 26];
 const BASIC_RESPONSE: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 48, 1, 1];
 const OCSP_SIGNING: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 9];
-const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
 
 /// An OCSPRequest, to be posted as `application/ocsp-request`. Without a nonce, which responders
 /// that answer from a cache do not have.
@@ -242,7 +241,7 @@ impl<'a> Basic<'a> {
                 continue;
             }
             if delegate.issuer != issuer.subject
-                || !may_answer(&delegate)?
+                || delegate.has_purpose(OCSP_SIGNING)? != Some(true)
                 || delegate.not_before > now + limits::OCSP_CLOCK_SKEW
                 || delegate.not_after < now
             {
@@ -263,17 +262,6 @@ impl Responder<'_> {
             Responder::KeyDigest(digest) => *digest == sha1(certificate.key()?.1),
         })
     }
-}
-
-fn may_answer(delegate: &Parts<'_>) -> Result<bool, Malformed> {
-    let Some(value) = delegate.extension(EXTENDED_KEY_USAGE)? else { return Ok(false) };
-    let mut purposes = Reader::new(value).sequence()?;
-    while !purposes.is_empty() {
-        if purposes.oid()? == OCSP_SIGNING {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// The newest answer about the certificate that was asked for.

@@ -1,10 +1,12 @@
 //! PEM (RFC 7468): the sections of a file, whatever is written between them.
 
+use std::fmt;
+
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const DASHES: &[u8] = b"-----";
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Section {
     /// `CERTIFICATE`
     pub label: String,
@@ -12,6 +14,13 @@ pub struct Section {
     /// As OpenSSL did it before PKCS#8 (RFC 1421).
     pub encrypted: bool,
     pub line: usize,
+}
+
+impl fmt::Debug for Section {
+    /// It may be a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of line {}", self.label, self.line)
+    }
 }
 
 /// What is wrong, and in which line.
@@ -129,9 +138,12 @@ mod tests {
 
     #[test]
     fn sections_are_found_between_other_text() {
-        let text = "subject=/CN=a: b\r\n-----BEGIN A B-----\r\nZm9v\r\nYg==\r\n-----END A B-----\r\n\
-                    bag\n-----BEGIN KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES,00\n\nZm9v\n\
-                    -----END KEY-----";
+        let text = [
+            "subject=/CN=a: b\r\n-----BEGIN A B-----\r\nZm9v\r\nYg==\r\n-----END A B-----\r\n",
+            "bag\n-----BEGIN KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES,00\n\nZm9v\n",
+            "-----END KEY-----",
+        ]
+        .concat();
         let found = sections(text.as_bytes()).unwrap();
         let shown: Vec<_> =
             found.iter().map(|s| (s.label.as_str(), s.der.as_slice(), s.encrypted)).collect();

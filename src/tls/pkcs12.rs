@@ -8,14 +8,13 @@ use crate::tls::der::{Malformed, Reader, tag};
 use crate::tls::key_encryption::{self, Refused, Use, pkcs12_derive, pkcs12_passwords};
 
 /// What is in a file, in the order of the file.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Contents {
     pub certificates: Vec<Kept>,
     /// As PKCS#8.
     pub keys: Vec<Kept>,
 }
 
-#[derive(Debug)]
 pub struct Kept {
     pub der: Vec<u8>,
     /// A key and its certificate have the same.
@@ -30,7 +29,7 @@ const BAG: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 12, 10, 1];
 
 /// Whether these bytes are meant to be a PKCS#12 file.
 pub fn is_pkcs12(bytes: &[u8]) -> bool {
-    // Its first value is its version; so is that of a key, but what follows here is a place of data.
+    // A key begins with a version as well, but not with this one and a place of data.
     let begins = || -> Result<bool, Malformed> {
         let mut fields = Reader::new(bytes).sequence()?;
         Ok(fields.small()? == 3 && fields.sequence()?.oid()? == DATA)

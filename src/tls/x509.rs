@@ -217,6 +217,18 @@ impl<'a> Parts<'a> {
         Ok(None)
     }
 
+    /// Whether its extended key usage lists this one. `None`: it has none.
+    pub fn has_purpose(&self, purpose: &[u8]) -> Result<Option<bool>, Malformed> {
+        let Some(value) = self.extension(EXTENDED_KEY_USAGE)? else { return Ok(None) };
+        let mut purposes = Reader::new(value).sequence()?;
+        while !purposes.is_empty() {
+            if purposes.oid()? == purpose {
+                return Ok(Some(true));
+            }
+        }
+        Ok(Some(false))
+    }
+
     /// The algorithm of the key, content of an AlgorithmIdentifier, and the bits of the key.
     pub fn key(&self) -> Result<(Reader<'a>, &'a [u8]), Malformed> {
         key_of(self.key_info)
@@ -257,6 +269,7 @@ fn extension<'a>(rest: &mut Reader<'a>) -> Result<Extension<'a>, Malformed> {
 }
 
 const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 17];
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 37];
 const AUTHORITY_ACCESS: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 1, 1];
 const TLS_FEATURE: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 1, 24];
 const RESPONDER: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 48, 1];
