@@ -13,12 +13,12 @@ use crate::exchange::failure::{Failure, Side};
 use crate::shard::series::{
     ClusterCells, EndpointCells, Exchanges, ListenerCells, RouteCells, STATUS_CLASSES, Times,
 };
-use crate::telemetry::{decimal, tls_metrics};
 use crate::telemetry::exposition::{Outlet, Page};
 use crate::telemetry::metric_names::{self as names, Metric};
 use crate::telemetry::metrics::{
     Counts, FetchCounts, METHODS, Named, ReloadCounts, STATUS_SLOTS, Series, Snapshot, micros,
 };
+use crate::telemetry::{decimal, tls_metrics};
 
 type Result = io::Result<()>;
 
