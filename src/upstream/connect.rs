@@ -29,11 +29,16 @@ impl Connector {
             && self.greets == other.greets
     }
 
-    /// `greeting` is what says whom the connection is for.
+    /// A connection that it has made may be kept for others while connections begin like `now`.
+    pub(super) fn keeps(&self, now: &Connector) -> bool {
+        self.greets.is_none() && self.is_like(now)
+    }
+
+    /// `name` is who the endpoint is to TLS; without one there is none. `greeting` is what says whom the connection is for.
     pub(super) async fn connect(
         &self,
         address: SocketAddr,
-        name: &ServerName<'static>,
+        name: Option<&ServerName<'static>>,
         greeting: &[u8],
         timeout: Duration,
     ) -> Result<Stream, NotConnected> {
@@ -43,7 +48,9 @@ impl Connector {
             let sent = socket.send(&[greeting, b"", b""], timeout).await;
             sent.map_err(|_| Failure::ConnectFailed)?;
         }
-        let Some(tls) = &self.tls else { return Ok(Stream::plain(socket)) };
+        let Some((tls, name)) = self.tls.as_ref().zip(name) else {
+            return Ok(Stream::plain(socket));
+        };
         socket.set_deadline(Side::Read, Some(tls.handshake_timeout()));
         let shaken = Box::pin(tls.connect(&socket, name)).await.map_err(NotConnected::of)?;
         socket.set_deadline(Side::Read, None);
