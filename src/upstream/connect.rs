@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls_pki_types::ServerName;
 
-use crate::engine::{Side, Socket};
+use crate::engine::{self, Side, Socket};
 use crate::exchange::failure::Failure;
 use crate::tls::client::ClientTls;
 use crate::tls::handshake::Failed;
@@ -29,13 +29,14 @@ impl Connector {
             && self.greets == other.greets
     }
 
-    /// `greeting` is what says whom the connection is for.
+    /// `greeting` is what says whom the connection is for; `shakes` hears when TLS begins.
     pub(super) async fn connect(
         &self,
         address: SocketAddr,
         name: &ServerName<'static>,
         greeting: &[u8],
         timeout: Duration,
+        shakes: impl FnOnce(Instant),
     ) -> Result<Stream, NotConnected> {
         let socket = Socket::connect(address, timeout).await;
         let socket = socket.map_err(|error| failure(&error))?;
@@ -44,6 +45,7 @@ impl Connector {
             sent.map_err(|_| Failure::ConnectFailed)?;
         }
         let Some(tls) = &self.tls else { return Ok(Stream::plain(socket)) };
+        shakes(engine::now());
         socket.set_deadline(Side::Read, Some(tls.handshake_timeout()));
         let shaken = Box::pin(tls.connect(&socket, name)).await.map_err(NotConnected::of)?;
         socket.set_deadline(Side::Read, None);
