@@ -9,8 +9,8 @@ use crate::admin::call::{Answer, Call};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::{
-    Port, blacklist, certificates, changes, clusters, config, connections, drain, endpoints, errors, events,
-    health, logging, metrics, openapi, refusal, status, tap, upgrade,
+    Port, blacklist, certificates, changes, clusters, config, connections, drain, endpoints,
+    errors, events, health, logging, metrics, openapi, refusal, status, tap, upgrade,
 };
 use crate::control::Control;
 use crate::control::overrides::Admission;

@@ -280,13 +280,15 @@ impl Control {
                     log::info!("`{file}` is stapled with an answer of {url}, good until {until}");
                 }
                 *state = Stapled::answered(answer, now);
-                state.asked_next += jitter(state.asked_next.duration_since(now).unwrap_or_default());
+                state.asked_next +=
+                    jitter(state.asked_next.duration_since(now).unwrap_or_default());
                 staples.insert(*fingerprint, bytes);
             }
             Err(error) => {
                 let is_revoked = error.starts_with("it was revoked");
                 let is_news = state.failed(error.clone(), now);
-                state.asked_next += jitter(state.asked_next.duration_since(now).unwrap_or_default());
+                state.asked_next +=
+                    jitter(state.asked_next.duration_since(now).unwrap_or_default());
                 if is_revoked {
                     state.answer = None;
                 }

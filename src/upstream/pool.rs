@@ -87,6 +87,15 @@ pub(crate) enum Wanted {
     Bare,
 }
 
+/// How far it has come on the way to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// There is one, or the right to make it.
+    Admitted,
+    /// TCP is up, and TLS begins.
+    Connected,
+}
+
 enum Choice {
     Kept(Lease),
     Open(Slot),
@@ -208,7 +217,7 @@ impl Cluster {
         wanted: Wanted,
         refused: &[SocketAddr],
         (connect_timeout, greeting): (Duration, &[u8]),
-        admitted: impl FnOnce(Instant),
+        mut told: impl FnMut(Stage, Instant),
     ) -> Result<Lease, (NotConnected, Option<SocketAddr>)> {
         let connector = Rc::clone(&self.connector.borrow());
         let wanted = match wanted {
@@ -227,7 +236,7 @@ impl Cluster {
             }
             other @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => other,
         };
-        admitted(engine::now());
+        told(Stage::Admitted, engine::now());
         match choice {
             Choice::Kept(lease) => {
                 self.series.borrow().reused.add(1);
@@ -236,7 +245,10 @@ impl Cluster {
             Choice::Open(slot) => {
                 let address = slot.endpoint.address;
                 let name = (wanted != Wanted::Bare).then_some(&slot.endpoint.name);
-                match connector.connect(address, name, greeting, connect_timeout).await {
+                let shakes = |now| told(Stage::Connected, now);
+                let connecting =
+                    connector.connect(address, name, greeting, connect_timeout, shakes);
+                match connecting.await {
                     Ok(stream) => {
                         self.series.borrow().opened.add(1);
                         let connector = (wanted != Wanted::Bare).then_some(connector);

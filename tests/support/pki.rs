@@ -70,10 +70,8 @@ impl Pki {
         self.write(&format!("{name}.index"), "");
         let (key, cert, subject) =
             (format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}"));
-        let arguments = [
-            &["req", "-x509", "-keyout", &key, "-out", &cert, "-subj", &subject][..],
-            &EC_KEY,
-        ];
+        let arguments =
+            [&["req", "-x509", "-keyout", &key, "-out", &cert, "-subj", &subject][..], &EC_KEY];
         self.openssl(&arguments.concat());
     }
 
