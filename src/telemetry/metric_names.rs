@@ -249,6 +249,11 @@ pub const CLUSTER_CONNECT_SECONDS: Metric = histogram(
     "cluster",
     "Time to connect, of exchanges that needed a new connection.",
 );
+pub const CLUSTER_TLS_SECONDS: Metric = histogram(
+    "tls_proxy_cluster_tls_seconds",
+    "cluster",
+    "TLS handshakes with backends, of exchanges that needed a new connection.",
+);
 pub const CLUSTER_FIRST_BYTE_SECONDS: Metric = histogram(
     "tls_proxy_cluster_first_byte_seconds",
     "cluster",
@@ -404,7 +409,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 72] = [
+pub const ALL: [Metric; 73] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -442,6 +447,7 @@ pub const ALL: [Metric; 72] = [
     CLUSTER_REQUEST_DURATION_SECONDS,
     CLUSTER_QUEUE_SECONDS,
     CLUSTER_CONNECT_SECONDS,
+    CLUSTER_TLS_SECONDS,
     CLUSTER_FIRST_BYTE_SECONDS,
     UPSTREAM_CONNECTIONS,
     UPSTREAM_OPENED_TOTAL,
