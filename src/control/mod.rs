@@ -11,6 +11,7 @@ pub(crate) mod complaint;
 mod config_file;
 mod config_poll;
 pub(crate) mod drain;
+mod either;
 pub(crate) mod ending;
 mod events;
 mod exporters;
@@ -42,6 +43,7 @@ mod tls;
 mod trigger;
 pub(crate) mod upgrade;
 
+pub(crate) use either::{Either, first};
 pub use start::{StartError, run};
 
 use std::cell::{Cell, RefCell};
@@ -62,7 +64,7 @@ use crate::control::inherited::Predecessor;
 use crate::control::inquiry::Inquiries;
 use crate::control::letters::Letters;
 use crate::control::message::{
-    ClusterShare, EndpointShare, Install, Service, SpanChange, ToControl, ToShard, Trouble,
+    ClusterShare, EndpointShare, Install, Service, SpanChange, ToControl, ToShard,
 };
 use crate::control::names::Watch;
 use crate::control::notify::Notify;
@@ -413,23 +415,6 @@ impl Control {
         }
     }
 
-    /// At most once a second for each kind, however many cores tell of it.
-    fn tell_trouble(&self, trouble: &Trouble) {
-        let Trouble { listener, peer, label, detail } = trouble;
-        let (mut told, now) = (self.troubles.borrow_mut(), engine::now());
-        if told.get(label).is_some_and(|last| now - *last < limits::TROUBLE_INTERVAL) {
-            return;
-        }
-        told.insert(label, now);
-        match listener {
-            Some(key) => {
-                let name = self.listener_name(*key);
-                log::info!("{peer} was not served by listener {name} ({label}): {detail}");
-            }
-            None => log::warn!("endpoint {peer} ({label}): {detail}"),
-        }
-    }
-
     fn listener_name(&self, key: ListenerKey) -> String {
         let current = self.current.borrow();
         let mut named = current.plan.listeners.iter().zip(&current.listener_keys);
@@ -603,26 +588,6 @@ async fn again(control: &Control, signals: &mut Signals, mut was_asked: bool) {
             Err(error) => log::error!("cannot read signals: {error}"),
         }
     }
-}
-
-pub(crate) enum Either<A, B> {
-    First(A),
-    Second(B),
-}
-
-/// Whichever is ready first.
-pub(crate) async fn first<A, B>(
-    a: impl Future<Output = A>,
-    b: impl Future<Output = B>,
-) -> Either<A, B> {
-    let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(value) = a.as_mut().poll(context) {
-            return Poll::Ready(Either::First(value));
-        }
-        b.as_mut().poll(context).map(Either::Second)
-    })
-    .await
 }
 
 /// The control core's ends of its mailboxes.

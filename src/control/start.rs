@@ -307,18 +307,23 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     // From now on operators speak to this process.
     control.change_ports(bound.metrics, bound.admin);
     control.notify.ready(version);
-    engine::spawn(blacklist::expire(Rc::clone(&control)));
-    engine::spawn(tls::rotate_keys(Rc::clone(&control)));
-    engine::spawn(stapling::keep_stapled(Rc::clone(&control)));
-    engine::spawn(certificates::expire(Rc::clone(&control)));
-    engine::spawn(certificate_watch::watch(Rc::clone(&control)));
-    engine::spawn(generations::tend(Rc::clone(&control)));
-    engine::spawn(file_watch::watch(Rc::clone(&control)));
-    engine::spawn(config_poll::poll(Rc::clone(&control)));
+    tend(&control);
     let outcome = life(&control, &mut signals, &pid_file).await;
     drop(pid_file);
     control.audit_process(Event::ProcessStop);
     Ok(ended(&control, outcome))
+}
+
+/// What goes on beside, to the end.
+fn tend(control: &Rc<Control>) {
+    engine::spawn(blacklist::expire(Rc::clone(control)));
+    engine::spawn(tls::rotate_keys(Rc::clone(control)));
+    engine::spawn(stapling::keep_stapled(Rc::clone(control)));
+    engine::spawn(certificates::expire(Rc::clone(control)));
+    engine::spawn(certificate_watch::watch(Rc::clone(control)));
+    engine::spawn(generations::tend(Rc::clone(control)));
+    engine::spawn(file_watch::watch(Rc::clone(control)));
+    engine::spawn(config_poll::poll(Rc::clone(control)));
 }
 
 fn ended(control: &Control, run: Run) -> Ended {
