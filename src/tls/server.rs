@@ -37,7 +37,7 @@ type Handle<T> = Arc<T>; // tidy: required by rustls
 pub(crate) struct ServerTls {
     profiles: Vec<Profile>,
     /// Hosts that have another than the first, by name or by what follows `*.`.
-    names: Names<usize>,
+    names: Handle<Names<usize>>,
     certificates: Handle<Certificates>,
     check_host: bool,
     handshake_timeout: Duration,
@@ -64,19 +64,29 @@ pub(crate) struct Accepted {
     pub(crate) lines: IdentityLines,
     /// Requests are for hosts that the certificate is for, or refused.
     checked: Option<Handle<Certificates>>,
+    /// And for hosts that let in whom this one does: else asking TLS for an open one would open
+    /// all of them.
+    profile: Option<(Handle<Names<usize>>, usize)>,
 }
 
 impl Accepted {
     /// Whether a request on this connection may be for `authority` (RFC 9110 section 15.5.20).
     pub(crate) fn is_for(&self, authority: &[u8]) -> bool {
-        let Some(certificates) = &self.checked else { return true };
+        if self.checked.is_none() && self.profile.is_none() {
+            return true;
+        }
         let Ok(authority) = std::str::from_utf8(authority) else { return false };
         let host = match authority.strip_prefix('[') {
             Some(_) => authority,
             None => authority.split_once(':').map_or(authority, |(host, _)| host),
         };
         let host = host.trim_end_matches('.').to_ascii_lowercase();
-        certificates.covers(self.host.as_deref(), &host)
+        let has_profile = |(names, profile): &(Handle<Names<usize>>, usize)| {
+            names.find(&host).copied().unwrap_or_default() == *profile
+        };
+        let covers =
+            |certificates: &Handle<Certificates>| certificates.covers(self.host.as_deref(), &host);
+        self.profile.as_ref().is_none_or(has_profile) && self.checked.as_ref().is_none_or(covers)
     }
 }
 
@@ -102,7 +112,7 @@ impl ServerTls {
             }
         }
         let (certificates, handshake_timeout) = (common.certificates, tls.handshake_timeout);
-        let check_host = tls.check_host;
+        let (names, check_host) = (Handle::new(names), tls.check_host);
         Ok(ServerTls { profiles, names, certificates, check_host, handshake_timeout })
     }
 
@@ -125,7 +135,10 @@ impl ServerTls {
         let lines = identity::lines(auth.as_ref(), identity.as_ref().zip(chain.first()));
         let host = host.map(Box::from);
         let checked = self.check_host.then(|| Handle::clone(&self.certificates));
-        Ok((session, Accepted { version, suite, is_resumed, host, identity, lines, checked }))
+        let profile = (self.profiles.len() > 1).then(|| (Handle::clone(&self.names), profile));
+        let accepted =
+            Accepted { version, suite, is_resumed, host, identity, lines, checked, profile };
+        Ok((session, accepted))
     }
 
     /// Whether a certificate is for this host.
