@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
-use support::{Origin, Pki, Proxy, Respond, SClient, SecureClient, edge, eventually};
+use support::{Origin, Pki, Proxy, RawClient, Respond, SClient, SecureClient, edge, eventually};
 
 const HOST: &str = "www.example.com";
 const ADMIN: &str = "admin.example.com";
@@ -383,6 +383,18 @@ fn headers_of_one_hosts_clients_are_nobody_elses() {
 }
 
 #[test]
+fn a_client_without_tls_beside_others_cannot_send_them_either() {
+    let optional = REQUIRED.replace("required", "optional");
+    let served = serve(pki(), &format!("allow_plain = true\n{optional}{HEADERS}"));
+    served.lets_in(Some("one"));
+    let mut client = RawClient::connect(served.address());
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{}\r\n", forged(&["X-CN"])));
+    assert_eq!(client.read_response().text(), "in");
+    let told = served.origin.requests();
+    assert!(!told[1].head.contains("forged"), "{}", told[1].head);
+}
+
+#[test]
 fn a_name_cannot_break_out_of_its_line() {
     let pki = pki();
     pki.sign("clients", "line", "/CN=x\r\nX-Admin: yes\r\n\r\nGET", "DNS:line.example");
@@ -393,7 +405,8 @@ fn a_name_cannot_break_out_of_its_line() {
     let told = served.origin.requests();
     assert_eq!(told.len(), 2, "{told:?}");
     assert_eq!(told[0].header("X-Admin"), None);
-    assert_eq!(told[0].header("X-CN"), Some("x%0D%0AX-Admin: yes%0D%0A%0D%0AGET"));
+    assert_eq!(told[0].header("X-CN"), None, "no name has such letters");
+    assert!(told[0].header("X-Subject").is_none_or(|all| all.contains("0D")));
     assert_eq!(told[1].header("X-CN"), Some("Zo%C3%AB %2541 %F0%9F%94%92"));
     assert!(told.iter().all(|request| request.head.is_ascii()));
 }

@@ -41,6 +41,8 @@ pub(crate) struct ServerTls {
     certificates: Handle<Certificates>,
     check_host: bool,
     handshake_timeout: Duration,
+    /// Headers that tell who a client is, of all profiles.
+    told: Vec<Box<[u8]>>,
 }
 
 /// For hosts with the same rules for clients' certificates.
@@ -113,7 +115,10 @@ impl ServerTls {
         }
         let (certificates, handshake_timeout) = (common.certificates, tls.handshake_timeout);
         let (names, check_host) = (Handle::new(names), tls.check_host);
-        Ok(ServerTls { profiles, names, certificates, check_host, handshake_timeout })
+        let auths = profiles.iter().filter_map(|profile| profile.auth.as_ref());
+        let told = auths.flat_map(|auth| auth.headers.iter().map(|(name, _)| name.clone()));
+        let told = told.collect();
+        Ok(ServerTls { profiles, names, certificates, check_host, handshake_timeout, told })
     }
 
     /// Speaks TLS with a client that asks for `host`.
@@ -132,13 +137,18 @@ impl ServerTls {
             None => None,
             Some(leaf) => Some(Identity::of(leaf).ok_or_else(unreadable)?),
         };
-        let lines = identity::lines(auth.as_ref(), identity.as_ref().zip(chain.first()));
+        let lines = identity::lines(auth.as_ref(), identity.as_ref().zip(chain.first()), &self.told);
         let host = host.map(Box::from);
         let checked = self.check_host.then(|| Handle::clone(&self.certificates));
         let profile = (self.profiles.len() > 1).then(|| (Handle::clone(&self.names), profile));
         let accepted =
             Accepted { version, suite, is_resumed, host, identity, lines, checked, profile };
         Ok((session, accepted))
+    }
+
+    /// Of a client without TLS: nobody says who they are by themselves.
+    pub(crate) fn lines_of_none(&self) -> IdentityLines {
+        identity::lines(None, None, &self.told)
     }
 
     /// Whether a certificate is for this host.
