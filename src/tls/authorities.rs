@@ -66,6 +66,12 @@ pub fn revocation_lists(
         let (from, until) = list_times(list).map_err(|Malformed(wrong)| {
             refuse(format!("is damaged: {wrong}"), "take a new one from its authority")
         })?;
+        if let Err(error) = webpki::OwnedCertRevocationList::from_der(list) {
+            let wrong = format!("cannot be used: {error:?}");
+            let cure = "expected a list of version 2 (RFC 5280 5.1.2.1), with everything in it \
+                        that was revoked";
+            return Err(refuse(wrong, cure));
+        }
         if until < now {
             let wrong = format!("expired on {}", written(until));
             return Err(refuse(wrong, "take a new one from its authority"));

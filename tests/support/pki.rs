@@ -64,6 +64,7 @@ impl Pki {
              default_md = sha256\ndefault_days = 30\ndefault_crl_days = 30\npolicy = p\n\
              unique_subject = no\nrand_serial = yes\ncopy_extensions = copy\npreserve = yes\n\
              certificate = {name}.pem\nprivate_key = {name}.key\n\
+             crl_extensions = crl\n[crl]\nauthorityKeyIdentifier = keyid\n\
              [p]\ncommonName = optional\norganizationalUnitName = optional\n"
         );
         self.write(&format!("{name}.cnf"), &config);
