@@ -683,6 +683,9 @@ pub const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long neither side of a connection whose TLS passes through may say anything, or take what
 /// the other says. Then it is cut.
 pub const PASSTHROUGH_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// Bytes of one thing that a client's certificate says of it, or of the host that it asks for, in
+/// events and on the admin port. The rest of a longer one is not told.
+pub const TLS_FIELD_BYTES_MAX: usize = 1024;
 /// Of troubles of one kind, one in so long a time is logged; all are counted.
 pub const TROUBLE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is looked whether keys of tickets are to be replaced.

@@ -37,12 +37,12 @@ mod successor;
 mod tap;
 mod tls;
 mod trigger;
+mod trouble;
 pub(crate) mod upgrade;
 
 pub use start::{StartError, run};
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -59,7 +59,7 @@ use crate::control::inherited::Predecessor;
 use crate::control::inquiry::Inquiries;
 use crate::control::letters::Letters;
 use crate::control::message::{
-    ClusterShare, EndpointShare, Install, Service, SpanChange, ToControl, ToShard, Trouble,
+    ClusterShare, EndpointShare, Install, Service, SpanChange, ToControl, ToShard,
 };
 use crate::control::names::Watch;
 use crate::control::notify::Notify;
@@ -69,6 +69,7 @@ use crate::control::ports::Held;
 use crate::control::registry::Registry;
 use crate::control::reload::{Reloads, Trigger};
 use crate::control::stats::Totals;
+use crate::control::trouble::Troubles;
 use crate::control::upgrade::{Program, Upgrades};
 use crate::discovery::NamedAddress;
 use crate::engine::{self, Inbox, Shared, Signal, Signals};
@@ -125,7 +126,7 @@ pub(crate) struct Control {
     cannot_accept: Complaint,
     tls: tls::Keeper,
     /// When each kind was last told of.
-    troubles: RefCell<HashMap<&'static str, Instant>>,
+    troubles: Troubles,
 }
 
 #[derive(Default)]
@@ -407,23 +408,6 @@ impl Control {
         let mut wakers = self.changed.borrow_mut();
         if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
             wakers.push(context.waker().clone());
-        }
-    }
-
-    /// At most once a second for each kind, however many cores tell of it.
-    fn tell_trouble(&self, trouble: &Trouble) {
-        let Trouble { listener, peer, label, detail } = trouble;
-        let (mut told, now) = (self.troubles.borrow_mut(), engine::now());
-        if told.get(label).is_some_and(|last| now - *last < limits::TROUBLE_INTERVAL) {
-            return;
-        }
-        told.insert(label, now);
-        match listener {
-            Some(key) => {
-                let name = self.listener_name(*key);
-                log::info!("{peer} was not served by listener {name} ({label}): {detail}");
-            }
-            None => log::warn!("endpoint {peer} ({label}): {detail}"),
         }
     }
 

@@ -234,7 +234,7 @@ impl Parts {
             full: Complaint::default(),
             cannot_accept: Complaint::default(),
             tls: tls::Keeper::new(&current.plan, ingredients),
-            troubles: RefCell::default(),
+            troubles: Default::default(),
             current: RefCell::new(current),
             counters: self.counters,
         };

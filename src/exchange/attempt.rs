@@ -120,7 +120,8 @@ async fn acquire(
                 let now = engine::now();
                 marks.connected = marks.connected.or(Some(now));
                 marks.secured = Some(now);
-                exchange.attempt_goes_to(Some(lease.address()), lease.reused);
+                let secure = lease.stream().is_secure();
+                exchange.attempt_goes_to(Some(lease.address()), lease.reused, secure);
                 return Ok(lease);
             }
             Err((NotConnected { failure, detail }, address)) => {
@@ -129,7 +130,8 @@ async fn acquire(
                 }
                 progress.endpoint.set(address.or(progress.endpoint.get()));
                 refused.extend(address);
-                exchange.attempt_goes_to(address, false);
+                let secure = exchange.progress.phase.get() == Phase::Tls;
+                exchange.attempt_goes_to(address, false, secure);
                 exchange.end_attempt(Some(failure));
                 let again = failure.row().retry == Retry::Safe
                     && cluster.has_another(refused)

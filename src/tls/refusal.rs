@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use rustls::Error;
+use rustls::{AlertDescription, Error};
 
 use crate::listener::proxy_protocol;
 use crate::tls::client_hello::NotAHello;
@@ -18,8 +18,11 @@ pub(crate) enum Refusal {
     UnknownName(Option<Box<str>>),
     Handshake(Error),
     TimedOut,
-    /// By the client, without a word.
+    /// By the client, in the middle of something.
     Closed,
+    /// One of these two, before a byte came: no news, but somebody who looks whether the port is
+    /// open.
+    Silent(Reason),
 }
 
 /// What is counted.
@@ -70,6 +73,13 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// Who it was could not be told, or was not believed.
+    pub(crate) fn is_about_identity(self) -> bool {
+        matches!(self, Reason::CertificateMissing | Reason::CertificateRefused)
+    }
+}
+
 impl Refusal {
     pub(crate) fn of(failed: Failed) -> Refusal {
         match failed {
@@ -90,6 +100,7 @@ impl Refusal {
             Refusal::UnknownName(_) => Reason::UnknownName,
             Refusal::TimedOut => Reason::TimedOut,
             Refusal::Closed => Reason::Closed,
+            Refusal::Silent(reason) => *reason,
             Refusal::Handshake(error) => match error {
                 Error::PeerIncompatible(_) | Error::NoApplicationProtocol => {
                     Reason::NothingInCommon
@@ -118,9 +129,40 @@ impl fmt::Display for Refusal {
                 "the client names no host, and `strict_sni` asks for one that a certificate is for",
             ),
             Refusal::UnknownName(Some(name)) => write!(f, "no certificate is for `{name}`"),
-            Refusal::Handshake(error) => write!(f, "{error}"),
+            Refusal::Handshake(error) => handshake(error, f),
             Refusal::TimedOut => f.write_str("the client was not ready in time"),
             Refusal::Closed => f.write_str("the client closed the connection before it was ready"),
+            Refusal::Silent(_) => f.write_str("not a byte came"),
         }
+    }
+}
+
+/// rustls says it for programmers.
+fn handshake(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match error {
+        Error::PeerIncompatible(why) => write!(
+            f,
+            "the client shares no TLS version, cipher suite or key exchange with us, or does not \
+             follow the standard ({why:?})"
+        ),
+        Error::NoApplicationProtocol => f.write_str(
+            "the client offers no protocol that is spoken here, such as http/1.1 (ALPN)",
+        ),
+        Error::NoCertificatesPresented => {
+            f.write_str("the client shows no certificate, and one is asked for (`client_auth`)")
+        }
+        Error::InvalidCertificate(why) => {
+            write!(f, "the client's certificate was not accepted: {why}")
+        }
+        Error::AlertReceived(alert) => match alert {
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired => {
+                write!(f, "the client does not trust our certificate ({alert:?})")
+            }
+            _ => write!(f, "the client ended the handshake ({alert:?})"),
+        },
+        other => write!(f, "{other}"),
     }
 }
