@@ -97,7 +97,7 @@ fn printed_configuration_loads_to_the_same_plan_and_prints_the_same_again() {
     let mut texts: Vec<String> = files("conf/examples").iter().map(read).collect();
     texts.push(uncommented());
     texts.push(config::DEFAULT.to_owned());
-    texts.extend([PLAIN, ROUTES, RELOAD, FULL].map(str::to_owned));
+    texts.extend([PLAIN, ROUTES, RELOAD, FULL, DISTINCT, PASSED_ON].map(str::to_owned));
     for text in texts {
         let document = load(&text);
         let printed = config::print(&document);
@@ -762,6 +762,22 @@ tls = { insecure_skip_verify = true, certificate = { cert = "four.pem" } }
 
 [tls]
 ticket_rotation = "23h"
+"#;
+
+/// TLS that is not ended here, and clients that are not asked.
+const PASSED_ON: &str = r#"
+[[listeners]]
+name = "passed"
+bind = "127.0.0.1:1"
+tls = { allow_plain = true, passthrough = [{ names = "*.A.example", cluster = "a" }] }
+
+[[listeners]]
+name = "ended"
+bind = "127.0.0.1:2"
+tls = { certificates = [{ cert = "a.pem" }], client_auth = { mode = "none" } }
+
+[clusters.a]
+endpoints = [{ address = "10.0.0.1:443" }]
 "#;
 
 const LISTENER: &str = "[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:8080\"\n\n";

@@ -159,8 +159,14 @@ impl ListenerTls {
             });
             return;
         }
-        for key in ["client_auth", "sni", "strict_sni", "check_host"] {
-            if section.has(key) {
+        let asks = [
+            ("client_auth", self.client_auth.is_some()),
+            ("sni", !self.sni.is_empty()),
+            ("strict_sni", self.strict_sni.value),
+            ("check_host", self.check_host.value),
+        ];
+        for (key, is_asked) in asks {
+            if is_asked {
                 let wrong = Wrong::new("this needs a certificate: other TLS is only passed on")
                     .note(CERTIFICATES);
                 section.refuse_key(key, section.offset_of(key), wrong);

@@ -10,9 +10,12 @@ use crate::control::message::Trouble;
 use crate::engine;
 use crate::limits;
 
+/// By label, and whether somebody wants to know.
+type Kind = (&'static str, bool);
+
 /// When each kind was last told of, and how many there were since.
 #[derive(Debug, Default)]
-pub(super) struct Troubles(RefCell<HashMap<(&'static str, bool), (Instant, u64)>>);
+pub(super) struct Troubles(RefCell<HashMap<Kind, (Instant, u64)>>);
 
 impl Control {
     pub(super) fn tell_trouble(&self, trouble: &Trouble) {

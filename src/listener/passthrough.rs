@@ -110,7 +110,7 @@ impl<'a> Passed<'a> {
             let with = (timeouts.connect, greeting.as_slice());
             let (marks, phase) = (&mut self.marks, &mut self.phase);
             let acquiring =
-                cluster.acquire(Wanted::New, &refused, with, |stage, now| match stage {
+                cluster.acquire(Wanted::Bare, &refused, with, |stage, now| match stage {
                     Stage::Admitted => (marks.admitted, *phase) = (Some(now), Phase::Connect),
                     Stage::Connected => {}
                 });

@@ -13,12 +13,12 @@ use crate::exchange::failure::{Failure, Side};
 use crate::shard::series::{
     ClusterCells, EndpointCells, Exchanges, ListenerCells, RouteCells, STATUS_CLASSES, Times,
 };
-use crate::telemetry::decimal;
 use crate::telemetry::exposition::{Outlet, Page};
 use crate::telemetry::metric_names::{self as names, Metric};
 use crate::telemetry::metrics::{
     Counts, FetchCounts, METHODS, Named, ReloadCounts, STATUS_SLOTS, Series, Snapshot, micros,
 };
+use crate::telemetry::{decimal, tls_metrics};
 
 type Result = io::Result<()>;
 
@@ -37,6 +37,7 @@ pub(crate) async fn write<O: Outlet>(
     by_reason(retries, series, page, |cells, failure| &cells.retries[failure.index()]).await?;
     timeouts(&merged, page);
     page.plain(names::PANICS_TOTAL, merged.panics);
+    tls_metrics::write(&snapshot.tls, &merged, page).await?;
     listeners(series, page).await?;
     routes(series, page).await?;
     clusters(series, page).await?;

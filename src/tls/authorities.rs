@@ -79,7 +79,7 @@ pub fn revocation_lists(
 }
 
 /// RFC 5280 5.1: when it was made, and when the next will have been.
-fn list_times(der: &[u8]) -> Result<(SystemTime, SystemTime), Malformed> {
+pub(crate) fn list_times(der: &[u8]) -> Result<(SystemTime, SystemTime), Malformed> {
     let mut all = Reader::new(der);
     let mut fields = all.sequence()?.sequence()?;
     all.end()?;

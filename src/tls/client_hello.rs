@@ -747,7 +747,7 @@ mod tests {
     fn a_client_may_name_one_host() {
         assert_eq!(why(&naming(&[b"a.test", b"b.test"])), NotAHello::ServerNameRepeated);
         let name = (SERVER_NAME, b"\0\x09\0\0\x06a.test".to_vec());
-        assert_eq!(told(&hello_with(&[name.clone()])), "a.test - 1.2");
+        assert_eq!(told(&hello_with(std::slice::from_ref(&name))), "a.test - 1.2");
         assert_eq!(why(&hello_with(&[name.clone(), name])), NotAHello::ServerNameRepeated);
     }
 

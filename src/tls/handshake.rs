@@ -246,3 +246,88 @@ impl Wire {
 
 /// For one message of a handshake, unless it says that it is longer.
 const ENCODE_ROOM: usize = 2048;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc; // tidy: required by rustls
+
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use rustls_pki_types::PrivateKeyDer;
+    use rustls_pki_types::pem::PemObject as _;
+
+    use super::*;
+    use crate::tls::server::{provider, versions};
+    use crate::tls::settings::Versions;
+    use crate::tls::test_pki::Pki;
+
+    /// Both ends of a connection: the client's and the server's.
+    pub(in crate::tls) fn pair(test: &str, version: Version) -> (Session, Session) {
+        let pki = Pki::new(test);
+        pki.root("root");
+        pki.issue("leaf", "root", "ec", "subjectAltName=DNS:localhost");
+        let root = CertificateDer::from(pki.der("root"));
+        let chain = vec![CertificateDer::from(pki.der("leaf"))];
+        let key = PrivateKeyDer::from_pem_slice(&pki.read("leaf.key")).expect("it is a key");
+        let range = versions(Versions { min: version, max: version });
+        let suites: Vec<CipherSuite> = rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES
+            .iter()
+            .map(rustls::SupportedCipherSuite::suite)
+            .collect();
+        let provider = Arc::new(provider(&suites)); // tidy: required by rustls
+        let mut roots = RootCertStore::empty();
+        roots.add(root).expect("it is a root");
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider)) // tidy: required by rustls
+            .with_protocol_versions(range)
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+        let mut server = server.expect("the certificate is good");
+        server.enable_secret_extraction = true;
+        let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(range);
+        let mut client = client
+            .expect("the versions are known")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        client.enable_secret_extraction = true;
+        let name = "localhost".try_into().expect("it is a name");
+        let client = UnbufferedClientConnection::new(client.into(), name);
+        let server = UnbufferedServerConnection::new(server.into());
+        shake(client.expect("a client"), server.expect("a server"))
+    }
+
+    fn shake(
+        mut client: UnbufferedClientConnection,
+        mut server: UnbufferedServerConnection,
+    ) -> (Session, Session) {
+        let (mut ours, mut theirs) = (Wire::default(), Wire::default());
+        let (mut ours_is_done, mut theirs_is_done) = (false, false);
+        while !ours_is_done || !theirs_is_done {
+            ours_is_done |= turn(&mut ours, &mut client);
+            theirs.incoming.append(&mut ours.outgoing);
+            theirs_is_done |= turn(&mut theirs, &mut server);
+            if !theirs_is_done || !ours_is_done {
+                ours.incoming.append(&mut theirs.outgoing);
+            }
+        }
+        (session(ours, client), session(theirs, server))
+    }
+
+    /// True: the handshake is over on this side.
+    fn turn<H: Handshake>(wire: &mut Wire, handshake: &mut H) -> bool {
+        loop {
+            match wire.step(handshake).expect("both keep the rules") {
+                Step::Go => {}
+                Step::Done => return true,
+                Step::Read => return false,
+                Step::Left => unreachable!("nobody leaves"),
+            }
+        }
+    }
+
+    fn session<H: Handshake>(wire: Wire, handshake: H) -> Session {
+        let version = Settled::of(handshake.common()).expect("it is settled").version;
+        let (ExtractedSecrets { tx: send, rx: receive }, next) =
+            handshake.finish().expect("keys come out");
+        let Wire { incoming: undecided, outgoing, plain, .. } = wire;
+        Session::new(Keys { version, send, receive, next, plain, undecided, outgoing })
+            .expect("a cipher of ours")
+    }
+}

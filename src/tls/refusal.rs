@@ -101,18 +101,22 @@ impl Refusal {
             Refusal::TimedOut => Reason::TimedOut,
             Refusal::Closed => Reason::Closed,
             Refusal::Silent(reason) => *reason,
-            Refusal::Handshake(error) => match error {
-                Error::PeerIncompatible(_) | Error::NoApplicationProtocol => {
-                    Reason::NothingInCommon
-                }
-                Error::NoCertificatesPresented => Reason::CertificateMissing,
-                Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_) => {
-                    Reason::CertificateRefused
-                }
-                Error::AlertReceived(_) => Reason::RefusedByClient,
-                _ => Reason::Malformed,
-            },
+            Refusal::Handshake(error) => of_handshake(error),
         }
+    }
+}
+
+fn of_handshake(error: &Error) -> Reason {
+    if matches!(error, Error::PeerIncompatible(_) | Error::NoApplicationProtocol) {
+        Reason::NothingInCommon
+    } else if *error == Error::NoCertificatesPresented {
+        Reason::CertificateMissing
+    } else if matches!(error, Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_)) {
+        Reason::CertificateRefused
+    } else if matches!(error, Error::AlertReceived(_)) {
+        Reason::RefusedByClient
+    } else {
+        Reason::Malformed
     }
 }
 
@@ -139,30 +143,31 @@ impl fmt::Display for Refusal {
 
 /// rustls says it for programmers.
 fn handshake(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    match error {
-        Error::PeerIncompatible(why) => write!(
+    use AlertDescription as Alert;
+    const UNTRUSTED: [Alert; 4] = [
+        Alert::UnknownCA,
+        Alert::BadCertificate,
+        Alert::CertificateUnknown,
+        Alert::CertificateExpired,
+    ];
+    if let Error::PeerIncompatible(why) = error {
+        write!(
             f,
-            "the client shares no TLS version, cipher suite or key exchange with us, or does not \
-             follow the standard ({why:?})"
-        ),
-        Error::NoApplicationProtocol => f.write_str(
-            "the client offers no protocol that is spoken here, such as http/1.1 (ALPN)",
-        ),
-        Error::NoCertificatesPresented => {
-            f.write_str("the client shows no certificate, and one is asked for (`client_auth`)")
+            "the client shares no TLS version, cipher suite or key exchange with us, or lacks what \
+             they need ({why:?})"
+        )
+    } else if *error == Error::NoApplicationProtocol {
+        f.write_str("the client wants another protocol than http/1.1 (ALPN)")
+    } else if *error == Error::NoCertificatesPresented {
+        f.write_str("the client shows no certificate, and `client_auth` requires one")
+    } else if let Error::InvalidCertificate(why) = error {
+        write!(f, "the client's certificate is not accepted: {why}")
+    } else if let Error::AlertReceived(alert) = error {
+        match UNTRUSTED.contains(alert) {
+            true => write!(f, "the client does not trust our certificate ({alert:?})"),
+            false => write!(f, "the client ended the handshake ({alert:?})"),
         }
-        Error::InvalidCertificate(why) => {
-            write!(f, "the client's certificate was not accepted: {why}")
-        }
-        Error::AlertReceived(alert) => match alert {
-            AlertDescription::UnknownCA
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::CertificateExpired => {
-                write!(f, "the client does not trust our certificate ({alert:?})")
-            }
-            _ => write!(f, "the client ended the handshake ({alert:?})"),
-        },
-        other => write!(f, "{other}"),
+    } else {
+        write!(f, "{error}")
     }
 }

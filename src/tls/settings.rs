@@ -34,13 +34,14 @@ impl Version {
 
 /// As IANA has it.
 pub fn suite_name(suite: CipherSuite) -> &'static str {
-    match suite {
-        // rustls has a prefix of its own for these.
-        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
-        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
-        other => other.as_str().unwrap_or("unknown"),
-    }
+    // rustls has a prefix of its own for these.
+    const OF_1_3: [(CipherSuite, &str); 3] = [
+        (CipherSuite::TLS13_AES_256_GCM_SHA384, "TLS_AES_256_GCM_SHA384"),
+        (CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, "TLS_CHACHA20_POLY1305_SHA256"),
+        (CipherSuite::TLS13_AES_128_GCM_SHA256, "TLS_AES_128_GCM_SHA256"),
+    ];
+    let known = OF_1_3.iter().find(|(of_1_3, _)| *of_1_3 == suite).map(|(_, name)| *name);
+    known.or_else(|| suite.as_str()).unwrap_or("unknown")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

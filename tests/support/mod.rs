@@ -13,24 +13,28 @@ mod curl;
 mod json;
 mod message;
 mod nginx;
+mod openssl;
 mod origin;
 mod pki;
 mod program;
 mod prometheus;
 mod proxy;
 mod raw_client;
+mod secure_client;
 mod snapshot;
 
 pub use curl::Curl;
 pub use json::Json;
 pub use message::{Response, decode_chunked, request_length};
 pub use nginx::Nginx;
+pub use openssl::{SClient, python};
 pub use origin::{After, Gate, Origin, Received, Respond};
 pub use pki::Pki;
 pub use program::{TempDir, eventually, nobody, program, signal, unused_port};
 pub use prometheus::{Prometheus, promtool};
 pub use proxy::{Proxy, edge, sum_of};
 pub use raw_client::RawClient;
+pub use secure_client::SecureClient;
 pub use snapshot::{difference, snapshot};
 
 use std::time::Duration;

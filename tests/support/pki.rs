@@ -7,6 +7,9 @@ use std::process::Command;
 
 use super::TempDir;
 
+const EC_KEY: [&str; 5] = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"];
+const RSA_KEY: [&str; 3] = ["-newkey", "rsa:2048", "-noenc"];
+
 pub struct Pki {
     directory: TempDir,
 }
@@ -52,6 +55,86 @@ impl Pki {
             "-addext",
             &format!("subjectAltName=DNS:{host}"),
         ]);
+    }
+
+    /// `NAME.pem` and `NAME.key`: what [`Pki::sign`] and [`Pki::list_revoked`] sign with.
+    pub fn authority(&self, name: &str) {
+        let config = format!(
+            "[ca]\ndefault_ca = a\n[a]\ndatabase = {name}.index\nnew_certs_dir = .\n\
+             default_md = sha256\ndefault_days = 30\ndefault_crl_days = 30\npolicy = p\n\
+             unique_subject = no\nrand_serial = yes\ncopy_extensions = copy\npreserve = yes\n\
+             certificate = {name}.pem\nprivate_key = {name}.key\n\
+             [p]\ncommonName = optional\norganizationalUnitName = optional\n"
+        );
+        self.write(&format!("{name}.cnf"), &config);
+        self.write(&format!("{name}.index"), "");
+        let (key, cert, subject) =
+            (format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}"));
+        let arguments =
+            [&["req", "-x509", "-keyout", &key, "-out", &cert, "-subj", &subject][..], &EC_KEY];
+        self.openssl(&arguments.concat());
+    }
+
+    /// `NAME.pem` and `NAME.key`, from an authority; `names` as in `DNS:a.example,URI:spiffe://b`.
+    pub fn sign(&self, authority: &str, name: &str, subject: &str, names: &str) {
+        let files = [
+            format!("{name}.key"),
+            format!("{name}.pem"),
+            format!("{authority}.pem"),
+            format!("{authority}.key"),
+        ];
+        let [key, cert, ca, ca_key] = files.each_ref().map(String::as_str);
+        let names = format!("subjectAltName={names}");
+        let arguments = [
+            &["req", "-x509", "-utf8", "-CA", ca, "-CAkey", ca_key, "-keyout", key][..],
+            &["-out", cert, "-days", "90", "-subj", subject, "-addext", &names],
+            &["-addext", "basicConstraints=critical,CA:FALSE"],
+            if name.ends_with("-rsa") { &RSA_KEY } else { &EC_KEY },
+        ];
+        self.openssl(&arguments.concat());
+    }
+
+    /// The same, long ago.
+    pub fn sign_expired(&self, authority: &str, name: &str, names: &str) {
+        let [key, cert, asked, config] = [
+            format!("{name}.key"),
+            format!("{name}.pem"),
+            format!("{name}.csr"),
+            format!("{authority}.cnf"),
+        ];
+        let (subject, names) = (format!("/CN={name}"), format!("subjectAltName={names}"));
+        let request = [
+            &["req", "-new", "-keyout", &key, "-out", &asked, "-subj", &subject][..],
+            &["-addext", &names],
+            &EC_KEY,
+        ];
+        self.openssl(&request.concat());
+        self.openssl(&[
+            "ca",
+            "-config",
+            &config,
+            "-batch",
+            "-notext",
+            "-in",
+            &asked,
+            "-out",
+            &cert,
+            "-startdate",
+            "20200101000000Z",
+            "-enddate",
+            "20200201000000Z",
+        ]);
+    }
+
+    pub fn revoke(&self, authority: &str, name: &str) {
+        let (config, cert) = (format!("{authority}.cnf"), format!("{name}.pem"));
+        self.openssl(&["ca", "-config", &config, "-revoke", &cert]);
+    }
+
+    /// `LIST.crl`: whom an authority has revoked.
+    pub fn list_revoked(&self, authority: &str, list: &str, more: &[&str]) {
+        let (config, out) = (format!("{authority}.cnf"), format!("{list}.crl"));
+        self.openssl(&[&["ca", "-config", &config, "-gencrl", "-out", &out][..], more].concat());
     }
 
     /// `NAME.crl`: nothing is revoked.

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use super::{RawClient, Response, TempDir, eventually, signal};
+use super::{Json, RawClient, Response, TempDir, eventually, signal};
 
 /// One core and a listener `edge`, metrics and admin on ports of the kernel; `rest` is appended.
 pub fn edge(rest: &str) -> String {
@@ -260,6 +260,18 @@ impl Proxy {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         let digits = line.and_then(|line| line.split_whitespace().next());
         digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid());
+        fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}")).count()
+    }
+
+    /// Clients that are connected to listeners now.
+    pub fn connections_open(&self) -> usize {
+        let page = self.admin_get("/admin/connections");
+        Json::parse(page.text()).number("open") as usize
     }
 
     /// CPU time of all threads, user and system, in ticks of 10 ms.

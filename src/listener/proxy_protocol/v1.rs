@@ -285,6 +285,11 @@ mod tests {
         assert_eq!(why(&line(108)), Malformed::LineTooLong);
         assert_eq!(read(&line(108).as_bytes()[..105]), Ok(Read::NeedMore));
         assert_eq!(why(&line(108)[..106]), Malformed::LineTooLong);
+        // Good addresses, but longer than any sender writes them.
+        let address = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255";
+        let begun = format!("PROXY TCP6 {address} {address} 65");
+        assert_eq!(read(begun.as_bytes()), Ok(Read::NeedMore));
+        assert_eq!(why(&format!("{begun}5")), Malformed::LineTooLong);
         let zeros = "0".repeat(45);
         assert_eq!(why(&format!("PROXY TCP6 {zeros}:")), Malformed::LineAddress);
     }

@@ -1,0 +1,525 @@
+//! TLS with clients that mean no good, or have lost their way. After each of them nothing is left
+//! open, and whoever comes next is served.
+
+mod support;
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use rustls::crypto::aws_lc_rs as crypto;
+use rustls::{AlertDescription, ClientConfig, ClientConnection, ConnectionTrafficSecrets, Error};
+use rustls_pki_types::ServerName;
+use support::{Origin, Pki, Proxy, RawClient, Respond, SClient, SecureClient, edge, eventually};
+
+const HOST: &str = "www.example.com";
+
+struct Served {
+    proxy: Proxy,
+    pki: Pki,
+    _origin: Origin,
+    /// Descriptors after the first request: a core keeps its connection to the origin.
+    descriptors: usize,
+}
+
+fn serve(more: &str) -> Served {
+    serve_with(more, "")
+}
+
+fn serve_with(more: &str, rest: &str) -> Served {
+    let pki = Pki::new();
+    pki.authority("ca");
+    pki.sign("ca", "www", "/CN=www", &format!("DNS:{HOST}"));
+    let big = vec![b'x'; 50 << 20];
+    let origin =
+        Origin::start().on("GET /", Respond::text("fine")).on("GET /big", Respond::bytes(big));
+    let proxy = Proxy::start(&edge(&format!(
+        "[listeners.tls]\ncertificates = [{{ cert = {:?}, key = {:?} }}]\n{more}\n\
+         [[listeners]]\nname = \"plain\"\nbind = \"127.0.0.1:0\"\n\
+         [[routes]]\nname = \"all\"\ncluster = \"a\"\n\
+         [clusters.a]\nendpoints = [{{ address = \"{}\" }}]\n{rest}",
+        pki.path("www.pem"),
+        pki.path("www.key"),
+        origin.address(),
+    )));
+    let mut served = Served { proxy, pki, _origin: origin, descriptors: 0 };
+    served.still_serves();
+    served.descriptors = served.proxy.descriptors();
+    served
+}
+
+impl Served {
+    fn address(&self) -> SocketAddr {
+        self.proxy.address("edge")
+    }
+
+    fn authority(&self) -> PathBuf {
+        self.pki.path("ca.pem")
+    }
+
+    fn config(&self) -> Arc<ClientConfig> {
+        Arc::new(SecureClient::config(&self.authority()))
+    }
+
+    fn client(&self) -> SecureClient {
+        SecureClient::connect(self.address(), HOST, &self.authority())
+    }
+
+    fn still_serves(&self) {
+        let mut client = self.client();
+        assert_eq!(client.get("/").text(), "fine");
+        drop(client);
+        let closed = eventually(|| self.proxy.connections_open() == 0);
+        assert!(closed, "{} connections are open", self.proxy.connections_open());
+    }
+
+    fn is_unhurt(&self) {
+        self.still_serves();
+        let none_left = eventually(|| self.proxy.descriptors() <= self.descriptors);
+        let (now, before) = (self.proxy.descriptors(), self.descriptors);
+        assert!(none_left, "{now} descriptors, {before} before");
+        assert_eq!(self.proxy.metric("tls_proxy_panics_total").unwrap_or_default(), 0.0);
+    }
+}
+
+/// A ClientHello without the hybrid key exchange, which makes it long.
+fn short_config(served: &Served) -> ClientConfig {
+    let mut provider = crypto::default_provider();
+    provider.kx_groups = vec![crypto::kx_group::X25519];
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider));
+    let builder = builder.with_safe_default_protocol_versions().expect("both");
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = std::fs::read(served.authority()).expect("it is there");
+    for certificate in rustls_pki_types::pem::PemObject::pem_slice_iter(&pem) {
+        roots.add(certificate.expect("a certificate")).expect("an authority");
+    }
+    builder.with_root_certificates(roots).with_no_client_auth()
+}
+
+fn session(config: &ClientConfig) -> ClientConnection {
+    let name = ServerName::try_from(HOST).expect("a name");
+    ClientConnection::new(Arc::new(config.clone()), name).expect("a client")
+}
+
+fn hello(config: &ClientConfig) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    session(config).write_tls(&mut bytes).expect("a Vec takes it");
+    bytes
+}
+
+/// Runs the rest of a handshake whose ClientHello was sent already.
+fn finish(mut session: ClientConnection, mut socket: TcpStream) -> SecureClient {
+    while session.is_handshaking() {
+        session.complete_io(&mut socket).expect("the handshake goes on");
+    }
+    SecureClient::of(session, socket)
+}
+
+// --- before and in the handshake ---------------------------------------------------------------
+
+#[test]
+fn every_prefix_of_a_client_hello_may_be_followed_by_the_end() {
+    let served = serve("");
+    let hello = hello(&short_config(&served));
+    for length in 0..hello.len() {
+        let mut client = RawClient::connect(served.address());
+        client.send(&hello[..length]);
+        client.half_close();
+        client.read_to_close();
+    }
+    served.is_unhurt();
+}
+
+#[test]
+fn every_prefix_of_a_client_hello_may_be_followed_by_silence() {
+    let served = serve("handshake_timeout = \"300ms\"\n");
+    let hello = hello(&short_config(&served));
+    let clients: Vec<RawClient> = (0..hello.len())
+        .map(|length| {
+            let mut client = RawClient::connect(served.address());
+            client.send(&hello[..length]);
+            client
+        })
+        .collect();
+    for mut client in clients {
+        client.read_to_close();
+    }
+    served.proxy.wait_for_log("(timeout)");
+    served.is_unhurt();
+}
+
+#[test]
+fn a_client_that_trickles_does_not_get_longer_than_others() {
+    let served = serve("handshake_timeout = \"500ms\"\n");
+    let hello = hello(&short_config(&served));
+    let mut client = RawClient::connect(served.address());
+    let mut sent = 0;
+    for byte in &hello[..hello.len() - 1] {
+        if client.try_send([*byte]).is_err() {
+            break;
+        }
+        sent += 1;
+        thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(sent < hello.len() - 1, "all of it was taken");
+    served.is_unhurt();
+}
+
+struct Trickle(TcpStream);
+
+impl io::Read for Trickle {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.0.read(room)
+    }
+}
+
+impl io::Write for Trickle {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        thread::sleep(std::time::Duration::from_micros(100));
+        self.0.write(&bytes[..bytes.len().min(1)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[test]
+fn a_handshake_and_a_request_may_come_byte_by_byte() {
+    let served = serve("");
+    let mut session = session(&served.config());
+    let socket = TcpStream::connect(served.address()).expect("it accepts");
+    socket.set_nodelay(true).expect("TCP");
+    let mut trickle = Trickle(socket);
+    while session.is_handshaking() {
+        session.complete_io(&mut trickle).expect("the handshake goes on");
+    }
+    session.writer().write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("room");
+    while session.wants_write() {
+        session.write_tls(&mut trickle).expect("taken");
+    }
+    let mut client = SecureClient::of(session, trickle.0);
+    assert_eq!(client.read_response().text(), "fine");
+    drop(client);
+    served.is_unhurt();
+}
+
+#[test]
+fn a_client_hello_may_be_cut_into_many_records() {
+    let served = serve("");
+    for (config, size) in
+        [(short_config(&served), 1), (short_config(&served), 7), ((*served.config()).clone(), 100)]
+    {
+        let mut session = session(&config);
+        let mut hello = Vec::new();
+        session.write_tls(&mut hello).expect("a Vec takes it");
+        let mut records = Vec::new();
+        for part in hello[5..].chunks(size) {
+            records.extend([22, 3, 1, 0, part.len() as u8]);
+            records.extend(part);
+        }
+        let mut socket = TcpStream::connect(served.address()).expect("it accepts");
+        socket.write_all(&records).expect("taken");
+        let mut client = finish(session, socket);
+        assert_eq!(client.get("/").text(), "fine", "records of {size}");
+    }
+    served.is_unhurt();
+}
+
+#[test]
+fn garbage_is_closed() {
+    let served = serve("handshake_timeout = \"300ms\"\n");
+    let hello = hello(&short_config(&served));
+    let mut inputs: Vec<Vec<u8>> = vec![
+        vec![0; 1000],
+        vec![22; 1000],
+        vec![22, 3, 1, 0, 0],
+        [22, 3, 1, 0, 0].repeat(1000),
+        vec![22, 3, 1, 255, 255, 1, 255, 255, 255],
+        vec![21, 3, 1, 0, 2, 1, 0],
+        [21, 3, 1, 0, 2, 1, 90].repeat(1000),
+        vec![20, 3, 3, 0, 1, 1],
+        vec![23, 3, 3, 0, 4, 1, 2, 3, 4],
+        vec![128, 46, 1, 3, 1, 0, 5],
+        b"SSH-2.0-x\r\n".to_vec(),
+        b"PROXY TCP4 127.0.0.1 127.0.0.1 1 2\r\n".to_vec(),
+        [&hello[..], &[23, 3, 3, 64, 0]].concat(),
+        [&hello[..], &hello[..]].concat(),
+        [&hello[..], &[0; 20_000]].concat(),
+    ];
+    // A byte that is wrong, at any place.
+    for at in 0..hello.len() {
+        let mut bytes = hello.clone();
+        bytes[at] ^= 0x55;
+        inputs.push(bytes);
+    }
+    let clients: Vec<RawClient> = inputs
+        .into_iter()
+        .map(|bytes| {
+            let mut client = RawClient::connect(served.address());
+            let _ = client.try_send(bytes);
+            client
+        })
+        .collect();
+    for mut client in clients {
+        client.read_to_close();
+    }
+    served.is_unhurt();
+}
+
+#[test]
+fn plain_http_on_a_tls_port_and_tls_on_a_plain_port_are_told_apart() {
+    let served = serve("");
+    let mut client = RawClient::connect(served.address());
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.read_to_close();
+    served.proxy.wait_for_log("is its URL `http://` instead of `https://`?");
+    let mut client = served.proxy.client_of("plain");
+    client.send(hello(&served.config()));
+    let answer = client.read_to_close();
+    assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(served.proxy.client_of("plain").get("/").text(), "fine");
+    served.is_unhurt();
+}
+
+#[test]
+fn two_hundred_half_handshakes_hold_nobody_up() {
+    let served = serve("handshake_timeout = \"2s\"\n");
+    let hello = hello(&served.config());
+    let mut clients: Vec<RawClient> = (0..200)
+        .map(|_| {
+            let mut client = RawClient::connect(served.address());
+            client.send(&hello);
+            client
+        })
+        .collect();
+    for client in &mut clients {
+        assert_eq!(client.read_exactly(1), [22], "a ServerHello");
+    }
+    assert_eq!(served.client().get("/").text(), "fine");
+    for client in &mut clients {
+        client.read_to_close();
+    }
+    served.is_unhurt();
+}
+
+#[test]
+fn who_leaves_in_the_middle_of_a_handshake_leaves_nothing() {
+    let served = serve("");
+    let hello = hello(&served.config());
+    for number in 0..50 {
+        let mut client = RawClient::connect(served.address());
+        client.send(&hello);
+        if number % 2 == 0 {
+            client.read_exactly(1);
+        }
+        client.close(); // with a RST
+    }
+    served.is_unhurt();
+}
+
+/// The end of a connection must not overtake the reason for it.
+#[test]
+fn a_refusal_arrives_before_the_end() {
+    let served = serve("strict_sni = true\n");
+    let name = ServerName::try_from("other.example").expect("a name");
+    for _ in 0..50 {
+        let mut session = ClientConnection::new(served.config(), name.clone()).expect("a client");
+        let mut hello = Vec::new();
+        session.write_tls(&mut hello).expect("a Vec takes it");
+        let mut socket = TcpStream::connect(served.address()).expect("it accepts");
+        socket.write_all(&hello).expect("taken");
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).expect("an end, not a reset");
+        assert_eq!(answer, [21, 3, 3, 0, 2, 2, 112]);
+    }
+    served.is_unhurt();
+}
+
+// --- after the handshake -----------------------------------------------------------------------
+
+fn alert_of(client: &mut SecureClient) -> Option<AlertDescription> {
+    let error = client.stream.read(&mut [0; 100]).err()?;
+    match error.get_ref()?.downcast_ref::<Error>()? {
+        Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+#[test]
+fn records_that_are_broken_end_the_connection_with_an_alert() {
+    let served = serve("");
+    let broken: [(&[u8], AlertDescription); 5] = [
+        (&[23, 3, 3, 0, 30], AlertDescription::BadRecordMac),
+        (&[23, 3, 3, 255, 255], AlertDescription::RecordOverflow),
+        (&[23, 3, 3, 0, 1], AlertDescription::BadRecordMac),
+        (&[22, 3, 3, 0, 30], AlertDescription::UnexpectedMessage),
+        (&[23, 9, 9, 0, 30], AlertDescription::DecodeError),
+    ];
+    for (header, expected) in broken {
+        for is_first in [true, false] {
+            let mut client = served.client();
+            if !is_first {
+                assert_eq!(client.get("/").text(), "fine");
+            }
+            client.stream.sock.write_all(&[header, &[7; 30]].concat()).expect("taken");
+            assert_eq!(alert_of(&mut client), Some(expected), "{header:?}");
+        }
+    }
+    served.is_unhurt();
+}
+
+/// Seals records of TLS 1.3 that no client would send.
+struct Forger {
+    socket: TcpStream,
+    key: LessSafeKey,
+    iv: [u8; 12],
+    sequence: u64,
+}
+
+impl Forger {
+    fn new(served: &Served) -> Forger {
+        let mut config = SecureClient::config(&served.authority());
+        config.enable_secret_extraction = true;
+        let client = SecureClient::connect_with(served.address(), HOST, Arc::new(config));
+        let (session, socket) = client.stream.into_parts();
+        let secrets = session.dangerous_extract_secrets().expect("of a client that is done");
+        let (sequence, ConnectionTrafficSecrets::Aes256Gcm { key, iv }) = secrets.tx else {
+            panic!("TLS_AES_256_GCM_SHA384 comes first")
+        };
+        let key = UnboundKey::new(&AES_256_GCM, key.as_ref()).expect("32 bytes");
+        let iv = iv.as_ref().try_into().expect("12 bytes");
+        Forger { socket, key: LessSafeKey::new(key), iv, sequence }
+    }
+
+    fn record(&mut self, inner: &[u8]) -> Vec<u8> {
+        let mut nonce = self.iv;
+        nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()).for_each(|(a, b)| *a ^= b);
+        self.sequence += 1;
+        let [high, low] = ((inner.len() + 16) as u16).to_be_bytes();
+        let header = [23, 3, 3, high, low];
+        let mut body = inner.to_vec();
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let sealed = self.key.seal_in_place_append_tag(nonce, Aad::from(header), &mut body);
+        sealed.expect("it fits");
+        [&header[..], &body].concat()
+    }
+
+    /// False: the proxy has closed.
+    fn send(&mut self, inner: &[u8]) -> bool {
+        let record = self.record(inner);
+        self.socket.write_all(&record).is_ok()
+    }
+
+    fn read_to_close(mut self) {
+        let mut rest = Vec::new();
+        let end = self.socket.read_to_end(&mut rest);
+        assert!(end.is_ok() || end.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset));
+    }
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\x17";
+
+#[test]
+fn records_without_data_are_borne_for_a_while() {
+    for inner in [
+        &b"\x17"[..],            // no data
+        b"\x17\0\0\0\0\0\0\0",   // and padding
+        b"\x01\x5a\x15",         // user_canceled, which a goodbye should follow
+        b"\x18\0\0\x01\x00\x16", // a new key of which we could not know
+    ] {
+        let served = serve("");
+        let mut forger = Forger::new(&served);
+        let is_key_update = inner.ends_with(b"\x16");
+        for _ in 0..if is_key_update { 0 } else { 20 } {
+            assert!(forger.send(inner), "{inner:?}");
+        }
+        assert!(forger.send(REQUEST));
+        let mut first = [0; 1];
+        forger.socket.read_exact(&mut first).expect("an answer");
+        // Without end they are not.
+        let mut sent = 0;
+        while forger.send(inner) && sent < 1_000_000 {
+            sent += 1;
+        }
+        assert!(sent < 1_000_000, "{inner:?} were borne");
+        served.is_unhurt();
+    }
+}
+
+#[test]
+fn what_no_client_may_say_ends_the_connection() {
+    let inners: [&[u8]; 10] = [
+        b"",                                 // no content type
+        b"\0\0\0\0",                         // nothing but padding
+        b"\x16",                             // an empty part of a handshake
+        b"\x01\0\0\x05hello\x16",            // a ClientHello
+        b"\x04\0\0\x01\0\x16",               // a ticket
+        b"\x18\0\0\x02\0\0\x16",             // a key update that is too long
+        b"\x18\0\0\x01\x02\x16",             // one that asks for nothing known
+        b"\x18\0\0\x01\0\x18\0\0\x01\0\x16", // two of them with one key
+        b"\x02\x15",                         // half an alert
+        b"\x01\x14",                         // ChangeCipherSpec, sealed
+    ];
+    let served = serve("");
+    for inner in inners {
+        let mut forger = Forger::new(&served);
+        assert!(forger.send(inner));
+        forger.read_to_close();
+    }
+    // A record that is too long by one, whole and sealed.
+    let mut forger = Forger::new(&served);
+    forger.send(&[&[b'x'; 16_385][..], &[23]].concat());
+    forger.read_to_close();
+    served.is_unhurt();
+}
+
+#[test]
+fn keys_may_be_updated_often_but_not_for_ever() {
+    let served = serve("");
+    let mut client = served.client();
+    for _ in 0..200 {
+        client.stream.conn.refresh_traffic_keys().expect("TLS 1.3");
+        assert_eq!(client.get("/").text(), "fine");
+    }
+    let mut ended = false;
+    for _ in 0..100_000 {
+        let renewed = client.stream.conn.refresh_traffic_keys();
+        if renewed.is_err() || client.stream.flush().is_err() {
+            ended = true;
+            break;
+        }
+    }
+    assert!(ended, "it was let go on");
+    drop(client);
+    served.is_unhurt();
+}
+
+#[test]
+fn a_client_that_never_reads_is_given_up() {
+    let served = serve_with("", "\n[timeouts]\nclient_write = \"500ms\"\n");
+    for _ in 0..3 {
+        let mut client = served.client();
+        client.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+        let gone = || served.proxy.connections_open() == 0;
+        assert!(eventually(|| !gone()) && eventually(gone));
+        let (bytes, is_whole) = client.read_to_end();
+        assert!(bytes.len() < 50 << 20 && !is_whole);
+    }
+    served.is_unhurt();
+}
+
+#[test]
+fn a_client_that_only_asks_for_renegotiation_is_let_go() {
+    let served = serve("");
+    for _ in 0..5 {
+        let mut client = SClient::start(served.address(), &["-tls1_2"]);
+        client.wait_for("Verify return code");
+        client.write("R\n");
+        client.wait_exit();
+    }
+    served.is_unhurt();
+}
