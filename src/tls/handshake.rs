@@ -39,6 +39,7 @@ pub(crate) enum Failed {
 /// One side of a connection, as rustls has it.
 pub(super) trait Handshake: Sized {
     type Data;
+    const IS_SERVER: bool;
 
     fn process<'c, 'i>(
         &'c mut self,
@@ -50,6 +51,7 @@ pub(super) trait Handshake: Sized {
 
 impl Handshake for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+    const IS_SERVER: bool = true;
 
     fn process<'c, 'i>(
         &'c mut self,
@@ -70,6 +72,7 @@ impl Handshake for UnbufferedServerConnection {
 
 impl Handshake for UnbufferedClientConnection {
     type Data = ClientConnectionData;
+    const IS_SERVER: bool = false;
 
     fn process<'c, 'i>(
         &'c mut self,
@@ -114,9 +117,13 @@ pub(super) async fn run<H: Handshake>(
         }
     }
     let settled = Settled::of(handshake.common()).ok_or_else(unknown)?;
-    // Tickets, or a client's last words: they leave with the first data. But before TLS 1.3 the
-    // peer has to hear us before it goes on.
-    if settled.version == Version::V1_2 {
+    // A client's last words leave with its first data, and a server's tickets with its answer, if
+    // the request is here. Else they leave now: before TLS 1.3 the peer waits for them, and later
+    // its kernel may hold the request back (Nagle) until it has heard that its last words arrived.
+    let request_is_here = !wire.plain.is_empty() || !wire.incoming.is_empty();
+    if H::IS_SERVER && !request_is_here && wire.outgoing.is_empty() {
+        socket.acknowledge();
+    } else if settled.version == Version::V1_2 || (H::IS_SERVER && !request_is_here) {
         wire.send(socket, patience).await?;
     }
     let (ExtractedSecrets { tx: send, rx: receive }, next) =
@@ -134,11 +141,10 @@ fn unknown() -> Failed {
 
 impl Settled {
     fn of(common: &CommonState) -> Option<Settled> {
-        let version = match common.protocol_version()? {
-            ProtocolVersion::TLSv1_2 => Version::V1_2,
-            ProtocolVersion::TLSv1_3 => Version::V1_3,
-            _ => return None,
-        };
+        let known =
+            [(ProtocolVersion::TLSv1_2, Version::V1_2), (ProtocolVersion::TLSv1_3, Version::V1_3)];
+        let spoken = common.protocol_version()?;
+        let (_, version) = known.into_iter().find(|(version, _)| *version == spoken)?;
         Some(Settled {
             version,
             suite: common.negotiated_cipher_suite()?.suite(),
@@ -198,7 +204,8 @@ impl Wire {
                 Step::Go
             }
             ConnectionState::PeerClosed | ConnectionState::Closed => Step::Left,
-            state => {
+            // Nobody is offered to send early; and what there may be one day, we do not know.
+            state @ (ConnectionState::ReadEarlyData(_) | _) => {
                 let reason = format!("a handshake that ends as {state:?}");
                 return Err(rustls::Error::General(reason));
             }

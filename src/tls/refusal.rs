@@ -107,11 +107,12 @@ impl Refusal {
 }
 
 fn of_handshake(error: &Error) -> Reason {
+    use Error::{InvalidCertRevocationList, InvalidCertificate};
     if matches!(error, Error::PeerIncompatible(_) | Error::NoApplicationProtocol) {
         Reason::NothingInCommon
-    } else if *error == Error::NoCertificatesPresented {
+    } else if matches!(error, Error::NoCertificatesPresented) {
         Reason::CertificateMissing
-    } else if matches!(error, Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_)) {
+    } else if matches!(error, InvalidCertificate(_) | InvalidCertRevocationList(_)) {
         Reason::CertificateRefused
     } else if matches!(error, Error::AlertReceived(_)) {
         Reason::RefusedByClient

@@ -222,7 +222,7 @@ impl Cluster {
         let connector = Rc::clone(&self.connector.borrow());
         let wanted = match wanted {
             Wanted::Any if connector.greets.is_some() => Wanted::New,
-            other => other,
+            Wanted::Any | Wanted::New | Wanted::Bare => wanted,
         };
         let choice = if self.waiters.borrow().is_empty() {
             self.choose(wanted, refused)
