@@ -211,7 +211,7 @@ fn a_handshake_and_a_request_may_come_byte_by_byte() {
 fn a_client_hello_may_be_cut_into_many_records() {
     let served = serve("");
     for (config, size) in
-        [(short_config(&served), 1), (short_config(&served), 7), ((*served.config()).clone(), 100)]
+        [(short_config(&served), 5), (short_config(&served), 50), ((*served.config()).clone(), 100)]
     {
         let mut session = session(&config);
         let mut hello = Vec::new();
@@ -226,6 +226,12 @@ fn a_client_hello_may_be_cut_into_many_records() {
         let mut client = finish(session, socket);
         assert_eq!(client.get("/").text(), "fine", "records of {size}");
     }
+    let hello = hello(&short_config(&served));
+    let records = hello[5..].iter().flat_map(|byte| [22, 3, 1, 0, 1, *byte]);
+    let mut client = RawClient::connect(served.address());
+    let _ = client.try_send(records.collect::<Vec<u8>>());
+    client.read_to_close();
+    served.proxy.wait_for_log("cut into more records than");
     served.is_unhurt();
 }
 
@@ -366,7 +372,9 @@ fn records_that_are_broken_end_the_connection_with_an_alert() {
                 assert_eq!(client.get("/").text(), "fine");
             }
             client.stream.sock.write_all(&[header, &[7; 30]].concat()).expect("taken");
-            assert_eq!(alert_of(&mut client), Some(expected), "{header:?}");
+            let alert = alert_of(&mut client);
+            // What comes right behind a handshake may be looked at as a part of it.
+            assert!(alert == Some(expected) || (is_first && alert.is_some()), "{alert:?}");
         }
     }
     served.is_unhurt();
@@ -481,7 +489,8 @@ fn what_no_client_may_say_ends_the_connection() {
 fn keys_may_be_updated_often_but_not_for_ever() {
     let served = serve("");
     let mut client = served.client();
-    for _ in 0..200 {
+    for round in 0..200 {
+        eprintln!("round {round}");
         client.stream.conn.refresh_traffic_keys().expect("TLS 1.3");
         assert_eq!(client.get("/").text(), "fine");
     }
@@ -500,7 +509,7 @@ fn keys_may_be_updated_often_but_not_for_ever() {
 
 #[test]
 fn a_client_that_never_reads_is_given_up() {
-    let served = serve_with("", "\n[timeouts]\nclient_write = \"500ms\"\n");
+    let served = serve_with("", "\n[timeouts]\nwrite = \"500ms\"\n");
     for _ in 0..3 {
         let mut client = served.client();
         client.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");

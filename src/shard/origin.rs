@@ -66,7 +66,8 @@ impl Origin {
 
     /// What upstreams are told of who the client is.
     pub(crate) fn identity_lines(&self) -> &IdentityLines {
-        self.tls().map_or(const { &IdentityLines::NONE }, |tls| &tls.lines)
+        let Some(about) = &self.about else { return const { &IdentityLines::NONE } };
+        about.tls.as_ref().map_or(&about.lines, |tls| &tls.lines)
     }
 
     /// That the client's TLS names.

@@ -66,6 +66,12 @@ pub fn revocation_lists(
         let (from, until) = list_times(list).map_err(|Malformed(wrong)| {
             refuse(format!("is damaged: {wrong}"), "take a new one from its authority")
         })?;
+        if let Err(error) = webpki::OwnedCertRevocationList::from_der(list) {
+            let wrong = format!("cannot be used: {error:?}");
+            let cure = "expected a list of version 2 (RFC 5280 5.1.2.1), with everything in it \
+                        that was revoked";
+            return Err(refuse(wrong, cure));
+        }
         if until < now {
             let wrong = format!("expired on {}", written(until));
             return Err(refuse(wrong, "take a new one from its authority"));
@@ -83,7 +89,10 @@ pub(crate) fn list_times(der: &[u8]) -> Result<(SystemTime, SystemTime), Malform
     let mut all = Reader::new(der);
     let mut fields = all.sequence()?.sequence()?;
     all.end()?;
-    fields.optional(tag::INTEGER)?; // the version
+    const V2: &[u8] = &[1];
+    if fields.optional(tag::INTEGER)? != Some(V2) {
+        return Err(Malformed("it is of version 1, and only version 2 (RFC 5280) is understood"));
+    }
     fields.sequence()?; // the algorithm of its signature
     fields.sequence()?; // who made it
     let from = fields.time()?;
@@ -152,6 +161,10 @@ mod tests {
             "ca -config ca.conf -gencrl -crldays 3 -keyfile root.key -cert root.pem -out a.crl",
         );
         pki.openssl("crl -in a.crl -outform DER -out a.der");
+        pki.write("old.conf", "[ca]\ndefault_ca=ca1\n[ca1]\ndatabase=index\ndefault_md=sha256\n");
+        pki.openssl(
+            "ca -config old.conf -gencrl -crldays 3 -keyfile root.key -cert root.pem -out old.crl",
+        );
         pki.join("two.crl", &["a.crl", "a.crl"]);
         assert_eq!(revocation_lists(&pki.path("two.crl"), now()).unwrap().len(), 2);
         assert_eq!(revocation_lists(&pki.path("a.der"), now()).unwrap().len(), 1);
@@ -160,6 +173,7 @@ mod tests {
             ("two.crl", now() + 4 * day, "revocation list 1 in it expired on 2"),
             ("two.crl", now() - day, "is not valid before 2"),
             ("root.pem", now(), "there is no revocation list in it"),
+            ("old.crl", now(), "revocation list 1 in it is damaged: it is of version 1"),
         ] {
             let told = revocation_lists(&pki.path(file), at).unwrap_err().to_string();
             assert!(told.contains(expected), "{told}");

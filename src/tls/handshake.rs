@@ -109,8 +109,10 @@ pub(super) async fn run<H: Handshake>(
             Ok(Step::Done) => break,
             Ok(Step::Left) => return Err(Failed::Lost(io::ErrorKind::UnexpectedEof.into())),
             Err(error) => {
-                // What it wants the peer to be told comes next.
-                while let Ok(Step::Go) = wire.step(&mut handshake) {}
+                // What it wants the peer to be told comes next. It must not read any further.
+                while handshake.common().wants_write()
+                    && let Ok(Step::Go) = wire.step(&mut handshake)
+                {}
                 let _ = wire.send(socket, patience).await;
                 return Err(Failed::Refused(error));
             }

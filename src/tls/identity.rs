@@ -38,10 +38,12 @@ impl Identity {
     }
 }
 
-/// The lines for upstreams. Without an identity there are none, but the client's own still go.
+/// The lines for upstreams. Without an identity there are none, but the client's own still go, and
+/// those that only other hosts of the listener have: their backends may be the same.
 pub(crate) fn lines(
     auth: Option<&ClientAuth>,
     identity: Option<(&Identity, &CertificateDer<'_>)>,
+    stripped: &[Box<[u8]>],
 ) -> IdentityLines {
     let headers = auth.map_or(&[][..], |auth| &auth.headers);
     let line = |(name, field): &(Box<[u8]>, IdentityField)| {
@@ -55,10 +57,7 @@ pub(crate) fn lines(
         };
         (!value.is_empty()).then(|| (name.clone(), escaped(&value, is_free)))
     };
-    IdentityLines {
-        stripped: headers.iter().map(|(name, _)| name.clone()).collect(),
-        lines: headers.iter().filter_map(line).collect(),
-    }
+    IdentityLines { stripped: stripped.to_vec(), lines: headers.iter().filter_map(line).collect() }
 }
 
 /// What a certificate says goes into a header line only as what fits there: everything else, and

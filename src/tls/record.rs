@@ -350,9 +350,9 @@ mod tests {
             let (mut one, mut two) = ([0; 60], [0; 60]);
             let total = sealer.seal(Content::Data, b"1", b"", &mut one).unwrap();
             sealer.seal(Content::Data, b"2", b"", &mut two).unwrap();
-            let refused = opener.open(&mut two.clone()[..total], &mut []);
+            let refused = opener.open(&mut { two }[..total], &mut []);
             assert_eq!(refused, Err(Alert::BadRecordMac));
-            assert!(opener.open(&mut one.clone()[..total], &mut []).is_ok());
+            assert!(opener.open(&mut { one }[..total], &mut []).is_ok());
             assert_eq!(opener.open(&mut one[..total], &mut []), Err(Alert::BadRecordMac));
             assert!(opener.open(&mut two[..total], &mut []).is_ok());
         }

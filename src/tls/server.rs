@@ -40,10 +40,12 @@ type Handle<T> = Arc<T>; // tidy: required by rustls
 pub(crate) struct ServerTls {
     profiles: Vec<Profile>,
     /// Hosts that have another than the first, by name or by what follows `*.`.
-    names: Names<usize>,
+    names: Handle<Names<usize>>,
     certificates: Handle<Certificates>,
     check_host: bool,
     handshake_timeout: Duration,
+    /// Headers that tell who a client is, of all profiles.
+    told: Vec<Box<[u8]>>,
 }
 
 /// For hosts with the same rules for clients' certificates.
@@ -68,6 +70,9 @@ pub(crate) struct Accepted {
     pub(crate) lines: IdentityLines,
     /// Requests are for hosts that the certificate is for, or refused.
     checked: Option<Handle<Certificates>>,
+    /// And for hosts that let in whom this one does: else asking TLS for an open one would open
+    /// all of them.
+    profile: Option<(Handle<Names<usize>>, usize)>,
 }
 
 impl Accepted {
@@ -84,14 +89,21 @@ impl Accepted {
 
     /// Whether a request on this connection may be for `authority` (RFC 9110 section 15.5.20).
     pub(crate) fn is_for(&self, authority: &[u8]) -> bool {
-        let Some(certificates) = &self.checked else { return true };
+        if self.checked.is_none() && self.profile.is_none() {
+            return true;
+        }
         let Ok(authority) = std::str::from_utf8(authority) else { return false };
         let host = match authority.strip_prefix('[') {
             Some(_) => authority,
             None => authority.split_once(':').map_or(authority, |(host, _)| host),
         };
         let host = host.trim_end_matches('.').to_ascii_lowercase();
-        certificates.covers(self.host.as_deref(), &host)
+        let has_profile = |(names, profile): &(Handle<Names<usize>>, usize)| {
+            names.find(&host).copied().unwrap_or_default() == *profile
+        };
+        let covers =
+            |certificates: &Handle<Certificates>| certificates.covers(self.host.as_deref(), &host);
+        self.profile.as_ref().is_none_or(has_profile) && self.checked.as_ref().is_none_or(covers)
     }
 }
 
@@ -117,8 +129,11 @@ impl ServerTls {
             }
         }
         let (certificates, handshake_timeout) = (common.certificates, tls.handshake_timeout);
-        let check_host = tls.check_host;
-        Ok(ServerTls { profiles, names, certificates, check_host, handshake_timeout })
+        let (names, check_host) = (Handle::new(names), tls.check_host);
+        let auths = profiles.iter().filter_map(|profile| profile.auth.as_ref());
+        let told = auths.flat_map(|auth| auth.headers.iter().map(|(name, _)| name.clone()));
+        let told = told.collect();
+        Ok(ServerTls { profiles, names, certificates, check_host, handshake_timeout, told })
     }
 
     /// Speaks TLS with a client that asks for `host`.
@@ -137,10 +152,19 @@ impl ServerTls {
             None => None,
             Some(leaf) => Some(Box::new(Identity::of(leaf).ok_or_else(unreadable)?)),
         };
-        let lines = identity::lines(auth.as_ref(), identity.as_deref().zip(chain.first()));
+        let lines =
+            identity::lines(auth.as_ref(), identity.as_deref().zip(chain.first()), &self.told);
         let (host, alpn) = (host.map(Box::from), alpn.map(Vec::into_boxed_slice));
         let checked = self.check_host.then(|| Handle::clone(&self.certificates));
-        Ok((session, Accepted { version, suite, is_resumed, alpn, host, identity, lines, checked }))
+        let profile = (self.profiles.len() > 1).then(|| (Handle::clone(&self.names), profile));
+        let accepted =
+            Accepted { version, suite, is_resumed, alpn, host, identity, lines, checked, profile };
+        Ok((session, accepted))
+    }
+
+    /// Of a client without TLS: nobody says who they are by themselves.
+    pub(crate) fn lines_of_none(&self) -> IdentityLines {
+        identity::lines(None, None, &self.told)
     }
 
     /// Whether a certificate is for this host.

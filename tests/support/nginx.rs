@@ -18,20 +18,31 @@ pub struct Nginx {
 impl Nginx {
     /// `server` goes into the one server block: `location / { return 200 "hello"; }`.
     pub fn start(server: &str) -> Self {
+        Self::start_with("", server)
+    }
+
+    /// With TLS; `server` names its certificate.
+    pub fn start_secure(server: &str) -> Self {
+        Self::start_with("ssl", server)
+    }
+
+    /// `parameters` go behind the address: `ssl proxy_protocol`.
+    pub fn start_with(parameters: &str, server: &str) -> Self {
         // nginx cannot bind port 0, and before it binds another one somebody may be faster.
         for _ in 0..10 {
-            if let Ok(nginx) = Self::try_start(server) {
+            if let Ok(nginx) = Self::try_start(parameters, server) {
                 return nginx;
             }
         }
-        Self::try_start(server).unwrap_or_else(|log| panic!("nginx does not start:\n{log}"))
+        let started = Self::try_start(parameters, server);
+        started.unwrap_or_else(|log| panic!("nginx does not start:\n{log}"))
     }
 
-    fn try_start(server: &str) -> Result<Self, String> {
+    fn try_start(parameters: &str, server: &str) -> Result<Self, String> {
         let directory = TempDir::new();
         fs::create_dir_all(directory.path().join("www")).expect("the directory is ours");
         let address = nobody();
-        let config = directory.write("nginx.conf", configuration(address, server));
+        let config = directory.write("nginx.conf", configuration(address, parameters, server));
         let stderr = File::create(directory.path().join("stderr")).expect("the directory is ours");
         let mut child = Command::new(program("nginx"))
             .arg("-p")
@@ -88,7 +99,7 @@ impl Drop for Nginx {
 }
 
 /// One process, so that nothing is left when it ends, and no files outside its directory.
-fn configuration(address: SocketAddr, server: &str) -> String {
+fn configuration(address: SocketAddr, parameters: &str, server: &str) -> String {
     format!(
         "daemon off; master_process off; worker_processes 1; pid nginx.pid;
          error_log stderr notice;
@@ -98,7 +109,7 @@ fn configuration(address: SocketAddr, server: &str) -> String {
              client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
              uwsgi_temp_path uwsgi; scgi_temp_path scgi;
              client_max_body_size 0;
-             server {{ listen {address}; {server} }}
+             server {{ listen {address} {parameters}; {server} }}
          }}"
     )
 }

@@ -64,6 +64,7 @@ impl Pki {
              default_md = sha256\ndefault_days = 30\ndefault_crl_days = 30\npolicy = p\n\
              unique_subject = no\nrand_serial = yes\ncopy_extensions = copy\npreserve = yes\n\
              certificate = {name}.pem\nprivate_key = {name}.key\n\
+             crl_extensions = crl\n[crl]\nauthorityKeyIdentifier = keyid\n\
              [p]\ncommonName = optional\norganizationalUnitName = optional\n"
         );
         self.write(&format!("{name}.cnf"), &config);
@@ -141,7 +142,9 @@ impl Pki {
     pub fn revoke_nothing(&self, name: &str, authority: &str) {
         self.issue(authority, "authority.example");
         self.write("index.txt", "");
+        self.write("number.txt", "01");
         let config = "[ca]\ndefault_ca = a\n[a]\ndatabase = index.txt\ndefault_md = sha256\n\
+                      crlnumber = number.txt\n\
                       default_crl_days = 30\n";
         self.write("ca.cnf", config);
         let (key, cert) = (format!("{authority}.key"), format!("{authority}.pem"));

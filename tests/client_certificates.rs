@@ -1,0 +1,406 @@
+//! Certificates of clients: who is let in, and what backends are told of them.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use support::{Origin, Pki, Proxy, RawClient, Respond, SClient, SecureClient, edge, eventually};
+
+const HOST: &str = "www.example.com";
+const ADMIN: &str = "admin.example.com";
+
+struct Served {
+    pki: Pki,
+    proxy: Proxy,
+    origin: Origin,
+}
+
+/// The server's certificate for both hosts; clients `one` (authority `clients`), `two` (authority
+/// `others`), `stranger` (an authority that nobody trusts).
+fn pki() -> Pki {
+    let pki = Pki::new();
+    for authority in ["ca", "clients", "others", "nobody"] {
+        pki.authority(authority);
+    }
+    pki.sign("ca", "www", "/CN=www", &format!("DNS:{HOST},DNS:{ADMIN}"));
+    pki.sign("clients", "one", "/OU=payments/CN=one", "URI:spiffe://example/one");
+    pki.sign("others", "two", "/CN=two", "DNS:two.example");
+    pki.sign("nobody", "stranger", "/CN=stranger", "DNS:stranger.example");
+    pki
+}
+
+/// `tls` goes behind the certificates of the listener; `PKI/` in it is where the files are.
+fn serve(pki: Pki, tls: &str) -> Served {
+    let origin =
+        Origin::start().on("GET /", Respond::text("in")).on("GET /s_client", Respond::text("in"));
+    let proxy = Proxy::start(&configuration(&pki, &origin, tls));
+    Served { pki, proxy, origin }
+}
+
+fn configuration(pki: &Pki, origin: &Origin, tls: &str) -> String {
+    let text = format!(
+        "[listeners.tls]\ncertificates = [{{ cert = \"PKI/www.pem\", key = \"PKI/www.key\" }}]\n\
+         {tls}\n[[routes]]\nname = \"all\"\ncluster = \"a\"\n\
+         [clusters.a]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    );
+    edge(&text).replace("PKI/", &pki.path("").display().to_string())
+}
+
+const REQUIRED: &str =
+    "[listeners.tls.client_auth]\nmode = \"required\"\nca = [\"PKI/clients.pem\"]\n";
+
+impl Served {
+    fn address(&self) -> SocketAddr {
+        self.proxy.address("edge")
+    }
+
+    fn config(&self, name: Option<&str>) -> Arc<ClientConfig> {
+        let authority = self.pki.path("ca.pem");
+        Arc::new(match name {
+            None => SecureClient::config(&authority),
+            Some(name) => {
+                SecureClient::config_with(&authority, &self.pki.path(&format!("{name}.pem")))
+            }
+        })
+    }
+
+    /// The answer's text; an error where there is none.
+    fn ask(&self, host: &str, name: Option<&str>) -> Result<String, String> {
+        self.ask_at(self.address(), host, self.config(name), "")
+    }
+
+    fn ask_at(
+        &self,
+        address: SocketAddr,
+        host: &str,
+        config: Arc<ClientConfig>,
+        headers: &str,
+    ) -> Result<String, String> {
+        let client = SecureClient::try_connect(address, host, config);
+        let mut client = client.map_err(|error| error.to_string())?;
+        // Of TLS 1.3 a client learns only now that it was refused.
+        client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n"));
+        let answer = client.try_read_response_to("GET").map_err(|error| error.to_string())?;
+        Ok(answer.text().to_owned())
+    }
+
+    fn lets_in(&self, name: Option<&str>) {
+        assert_eq!(self.ask(HOST, name).as_deref(), Ok("in"), "{name:?}");
+    }
+
+    fn refuses(&self, name: Option<&str>, alert: &str) {
+        let error = self.ask(HOST, name).expect_err("it was let in");
+        assert!(error.contains(alert), "{name:?}: {error}");
+    }
+}
+
+#[test]
+fn a_required_certificate_is_required_and_verified() {
+    let served = serve(pki(), REQUIRED);
+    served.lets_in(Some("one"));
+    served.refuses(None, "CertificateRequired");
+    for name in ["two", "stranger"] {
+        served.refuses(Some(name), "UnknownCA");
+    }
+    served.proxy.wait_for_log("certificate_missing");
+    served.proxy.wait_for_log("certificate_refused");
+    let address = served.address();
+    for version in ["-tls1_2", "-tls1_3"] {
+        let (cert, key) = (served.pki.path("one.pem"), served.pki.path("one.key"));
+        let (cert, key) = (cert.display().to_string(), key.display().to_string());
+        let said = SClient::fetch(address, &[version, "-cert", &cert, "-key", &key]);
+        assert!(said.contains("CN = clients") && said.contains("200 OK"), "{said}");
+        let said = SClient::fetch(address, &[version]);
+        assert!(said.contains("alert") && !said.contains("200 OK"), "{said}");
+    }
+    served.lets_in(Some("one"));
+    assert!(eventually(|| served.proxy.connections_open() == 0));
+}
+
+/// Whoever sends its request behind its certificate hears why it is refused all the same.
+#[test]
+fn a_refusal_is_never_lost() {
+    let served = serve(pki(), REQUIRED);
+    let (missing, unknown) = (served.config(None), served.config(Some("stranger")));
+    for _ in 0..30 {
+        for (config, alert) in [(&missing, "CertificateRequired"), (&unknown, "UnknownCA")] {
+            let error = served.ask_at(served.address(), HOST, Arc::clone(config), "");
+            let error = error.expect_err("it was let in");
+            assert!(error.contains(alert), "{error}");
+        }
+    }
+}
+
+#[test]
+fn an_optional_certificate_may_be_missing_but_not_wrong() {
+    let optional = REQUIRED.replace("required", "optional");
+    let served = serve(pki(), &optional);
+    served.lets_in(None);
+    served.lets_in(Some("one"));
+    served.refuses(Some("stranger"), "UnknownCA");
+}
+
+#[test]
+fn no_certificate_is_asked_for_with_none() {
+    let served = serve(pki(), "[listeners.tls.client_auth]\nmode = \"none\"\n");
+    served.lets_in(None);
+    served.lets_in(Some("stranger"));
+    let said = SClient::fetch(served.address(), &[]);
+    assert!(said.contains("No client certificate CA names sent"), "{said}");
+    assert!(!said.contains("Requested Signature Algorithms"), "{said}");
+}
+
+#[test]
+fn certificates_of_several_authorities_are_taken() {
+    let both = REQUIRED.replace("\"PKI/clients.pem\"", "\"PKI/clients.pem\", \"PKI/others.pem\"");
+    let served = serve(pki(), &both);
+    served.lets_in(Some("one"));
+    served.lets_in(Some("two"));
+    served.refuses(Some("stranger"), "UnknownCA");
+}
+
+#[test]
+fn expired_and_revoked_certificates_are_refused() {
+    let pki = pki();
+    pki.sign_expired("clients", "old", "DNS:old.example");
+    pki.sign("clients", "lost", "/CN=lost", "DNS:lost.example");
+    pki.revoke("clients", "lost");
+    pki.list_revoked("clients", "clients", &[]);
+    let served = serve(pki, &format!("{REQUIRED}crl = [\"PKI/clients.crl\"]\n"));
+    served.lets_in(Some("one"));
+    served.refuses(Some("old"), "CertificateExpired");
+    served.refuses(Some("lost"), "CertificateRevoked");
+}
+
+#[test]
+fn a_list_that_has_expired_lets_nobody_in() {
+    let pki = pki();
+    let dates = ["-crl_lastupdate", "20200101000000Z", "-crl_nextupdate", "20200201000000Z"];
+    pki.list_revoked("clients", "clients", &dates);
+    let origin = Origin::start().on("GET /", Respond::text("in"));
+    let tls = format!("{REQUIRED}crl = [\"PKI/clients.crl\"]\n");
+    let text = configuration(&pki, &origin, &tls);
+    let file = pki.write("expired.toml", &text).display().to_string();
+    let output = Proxy::command(&["check", &file]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        let served = Served { proxy: Proxy::start(&text), pki, origin };
+        assert!(served.ask(HOST, Some("one")).is_err(), "{said}");
+    } else {
+        assert!(said.contains("clients.crl") && said.contains("expired"), "{said}");
+    }
+}
+
+#[test]
+fn a_host_has_rules_of_its_own() {
+    let sni = "[[listeners.tls.sni]]\nnames = [\"admin.example.com\"]\n\
+               [listeners.tls.sni.client_auth]\nca = [\"PKI/others.pem\"]\n";
+    let served = serve(pki(), sni);
+    served.lets_in(None);
+    assert_eq!(served.ask(ADMIN, Some("two")).as_deref(), Ok("in"));
+    for name in [None, Some("one"), Some("stranger")] {
+        assert!(served.ask(ADMIN, name).is_err(), "{name:?}");
+    }
+    let free = format!(
+        "{REQUIRED}[[listeners.tls.sni]]\nnames = [\"*.example.com\"]\n\
+         client_auth = {{ mode = \"none\" }}\n"
+    );
+    let served = serve(pki(), &free);
+    assert_eq!(served.ask(ADMIN, None).as_deref(), Ok("in"));
+    let unnamed = SClient::fetch(served.address(), &["-noservername"]);
+    assert!(!unnamed.contains("200 OK"), "{unnamed}");
+}
+
+/// One way round a host's rules is to ask TLS for another host.
+#[test]
+fn the_rules_of_a_host_hold_for_its_requests_too() {
+    let sni = "check_host = true\n[[listeners.tls.sni]]\nnames = [\"admin.example.com\"]\n\
+               [listeners.tls.sni.client_auth]\nca = [\"PKI/others.pem\"]\n";
+    for check in [sni.to_owned(), sni.replacen("check_host = true\n", "", 1)] {
+        let served = serve(pki(), &check);
+        let mut client = SecureClient::connect(served.address(), HOST, &served.pki.path("ca.pem"));
+        client.send(format!("GET / HTTP/1.1\r\nHost: {ADMIN}\r\n\r\n"));
+        assert_eq!(client.read_response().status, 421, "{check}");
+        assert!(served.origin.requests().is_empty());
+        assert_eq!(served.ask(ADMIN, Some("two")).as_deref(), Ok("in"));
+        assert_eq!(served.ask(HOST, None).as_deref(), Ok("in"));
+    }
+}
+
+// --- tickets -----------------------------------------------------------------------------------
+
+#[test]
+fn a_ticket_of_an_open_door_does_not_open_another() {
+    let pki = pki();
+    let second = format!(
+        "[[listeners.tls.sni]]\nnames = [\"admin.example.com\"]\n\
+         [listeners.tls.sni.client_auth]\nca = [\"PKI/others.pem\"]\n\
+         [[listeners]]\nname = \"closed\"\nbind = \"127.0.0.1:0\"\n[listeners.tls]\n\
+         certificates = [{{ cert = \"PKI/www.pem\", key = \"PKI/www.key\" }}]\n{REQUIRED}"
+    );
+    let served = serve(pki, &second);
+    for version in ["-tls1_2", "-tls1_3"] {
+        let ticket = served.pki.path(version).display().to_string();
+        let open =
+            SClient::fetch(served.address(), &["-servername", HOST, version, "-sess_out", &ticket]);
+        assert!(open.contains("200 OK"), "{open}");
+        let back =
+            SClient::fetch(served.address(), &["-servername", HOST, version, "-sess_in", &ticket]);
+        assert!(back.contains("Reused") && back.contains("200 OK"), "{back}");
+        for (address, host) in [(served.address(), ADMIN), (served.proxy.address("closed"), HOST)] {
+            let said =
+                SClient::fetch(address, &["-servername", host, version, "-sess_in", &ticket]);
+            assert!(!said.contains("200 OK") && !said.contains("Reused"), "{host}: {said}");
+        }
+    }
+}
+
+#[test]
+fn who_comes_back_with_a_ticket_is_still_who_it_was() {
+    let headers = format!("{REQUIRED}headers = {{ X-Client-CN = \"common_name\" }}\n");
+    let served = serve(pki(), &headers);
+    let config = served.config(Some("one"));
+    for _ in 0..3 {
+        let asked = served.ask_at(served.address(), HOST, Arc::clone(&config), "");
+        assert_eq!(asked.as_deref(), Ok("in"));
+    }
+    let told = served.origin.requests();
+    assert_eq!(told.len(), 3);
+    assert!(told.iter().all(|request| request.header("x-client-cn") == Some("one")), "{told:?}");
+}
+
+/// A list that was renewed with somebody on it holds for tickets as well.
+#[test]
+fn a_ticket_of_somebody_who_was_revoked_since_is_worth_nothing() {
+    let pki = pki();
+    pki.list_revoked("clients", "clients", &[]);
+    let served = serve(pki, &format!("{REQUIRED}crl = [\"PKI/clients.crl\"]\n"));
+    let config = served.config(Some("one"));
+    let ask = || served.ask_at(served.address(), HOST, Arc::clone(&config), "");
+    assert_eq!(ask().as_deref(), Ok("in"));
+    assert_eq!(ask().as_deref(), Ok("in"));
+    served.pki.revoke("clients", "one");
+    served.pki.list_revoked("clients", "clients", &[]);
+    served.proxy.signal("HUP");
+    assert!(eventually(|| ask().is_err()), "{}", served.proxy.log());
+}
+
+// --- what backends are told --------------------------------------------------------------------
+
+const HEADERS: &str = "headers = { X-CN = \"common_name\", X-OU = \"organizational_unit\", \
+     X-Subject = \"subject\", X-Issuer = \"issuer\", X-Serial = \"serial\", X-DNS = \"dns_names\", \
+     X-URIs = \"uris\", X-SPIFFE = \"spiffe_id\", X-Fingerprint = \"fingerprint\", \
+     X-Cert = \"certificate\", X-Mail = \"emails\" }\n";
+
+/// What `openssl x509` says of a certificate, in lower case without colons.
+fn fact(pki: &Pki, name: &str, which: &str) -> String {
+    let out = pki.path(&format!("{name}.fact")).display().to_string();
+    pki.openssl(&["x509", "-in", &format!("{name}.pem"), "-noout", which, "-sha256", "-out", &out]);
+    let line = std::fs::read_to_string(out).expect("it was written");
+    line.trim().rsplit('=').next().unwrap_or_default().replace(':', "").to_lowercase()
+}
+
+#[test]
+fn backends_are_told_who_the_client_is() {
+    let served = serve(pki(), &format!("{REQUIRED}{HEADERS}"));
+    served.lets_in(Some("one"));
+    let told = served.origin.only_request();
+    for (name, expected) in [
+        ("X-CN", Some("one")),
+        ("X-OU", Some("payments")),
+        ("X-Subject", Some("CN=one,OU=payments")),
+        ("X-Issuer", Some("CN=clients")),
+        ("X-DNS", None),
+        ("X-Mail", None),
+        ("X-URIs", Some("spiffe://example/one")),
+        ("X-SPIFFE", Some("spiffe://example/one")),
+    ] {
+        assert_eq!(told.header(name), expected, "{name}");
+    }
+    assert_eq!(told.header("X-Serial"), Some(fact(&served.pki, "one", "-serial").as_str()));
+    let fingerprint = fact(&served.pki, "one", "-fingerprint");
+    assert_eq!(told.header("X-Fingerprint"), Some(fingerprint.as_str()));
+    let script = "import sys, urllib.parse; print(urllib.parse.unquote(sys.argv[1]), end='')";
+    let pem = support::python(script, &[told.header("X-Cert").expect("it is told")]);
+    let file = std::fs::read_to_string(served.pki.path("one.pem")).expect("it is there");
+    assert_eq!(pem, file);
+}
+
+/// Copies of a client's own.
+fn forged(names: &[&str]) -> String {
+    let variants = |name: &&str| {
+        [format!("{name}: forged\r\n"), format!("{}: forged\r\n", name.to_uppercase())]
+    };
+    names.iter().flat_map(variants).collect()
+}
+
+#[test]
+fn what_clients_say_of_themselves_is_removed() {
+    let optional = REQUIRED.replace("required", "optional");
+    let served = serve(pki(), &format!("{optional}{HEADERS}"));
+    let names = ["X-CN", "X-OU", "X-SPIFFE", "X-Fingerprint", "X-Cert", "X-DNS"];
+    for name in [None, Some("one")] {
+        let config = served.config(name);
+        let asked = served.ask_at(served.address(), HOST, config, &forged(&names));
+        assert_eq!(asked.as_deref(), Ok("in"));
+        let told = served.origin.requests().pop().expect("one came");
+        assert!(!told.head.contains("forged"), "{name:?}: {}", told.head);
+        assert_eq!(told.header("X-CN"), name);
+    }
+    // Some backends take an underscore for a dash: that goes nowhere.
+    let before = served.origin.requests().len();
+    for header in ["X_CN: forged\r\n", "x_cn: forged\r\n", "X-CN : forged\r\n"] {
+        let asked = served.ask_at(served.address(), HOST, served.config(None), header);
+        let refused = asked.is_ok_and(|answer| answer.contains("INVALID_REQUEST"));
+        let told = served.origin.requests().split_off(before);
+        let is_free = told.iter().all(|request| !request.head.contains("forged"));
+        assert!(refused || !told.is_empty(), "{header}");
+        assert!(is_free, "{header}: {told:?}");
+    }
+}
+
+/// Where one host has such headers, a client of another host cannot send them either.
+#[test]
+fn headers_of_one_hosts_clients_are_nobody_elses() {
+    let sni = format!(
+        "[[listeners.tls.sni]]\nnames = [\"admin.example.com\"]\n\
+         [listeners.tls.sni.client_auth]\nca = [\"PKI/others.pem\"]\n{HEADERS}"
+    );
+    let served = serve(pki(), &sni);
+    let asked = served.ask_at(served.address(), HOST, served.config(None), &forged(&["X-CN"]));
+    assert_eq!(asked.as_deref(), Ok("in"));
+    let told = served.origin.only_request();
+    assert!(!told.head.contains("forged"), "{}", told.head);
+}
+
+#[test]
+fn a_client_without_tls_beside_others_cannot_send_them_either() {
+    let optional = REQUIRED.replace("required", "optional");
+    let served = serve(pki(), &format!("allow_plain = true\n{optional}{HEADERS}"));
+    served.lets_in(Some("one"));
+    let mut client = RawClient::connect(served.address());
+    client.send(format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n{}\r\n", forged(&["X-CN"])));
+    assert_eq!(client.read_response().text(), "in");
+    let told = served.origin.requests();
+    assert!(!told[1].head.contains("forged"), "{}", told[1].head);
+}
+
+#[test]
+fn a_name_cannot_break_out_of_its_line() {
+    let pki = pki();
+    pki.sign("clients", "line", "/CN=x\r\nX-Admin: yes\r\n\r\nGET", "DNS:line.example");
+    pki.sign("clients", "other", "/CN=Zo\u{eb} %41 \u{1F512}", "DNS:other.example");
+    let served = serve(pki, &format!("{REQUIRED}{HEADERS}"));
+    served.lets_in(Some("line"));
+    served.lets_in(Some("other"));
+    let told = served.origin.requests();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(told[0].header("X-Admin"), None);
+    assert_eq!(told[0].header("X-CN"), None, "no name has such letters");
+    assert!(told[0].header("X-Subject").is_none_or(|all| all.contains("0D")));
+    assert_eq!(told[1].header("X-CN"), Some("Zo%C3%AB %2541 %F0%9F%94%92"));
+    assert!(told.iter().all(|request| request.head.is_ascii()));
+}
