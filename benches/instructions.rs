@@ -188,6 +188,7 @@ fn record(head: &RequestHead) -> Record<'_> {
             head: micros(12),
             queue: micros(1),
             connect: micros(0),
+            tls: Duration::ZERO,
             upload: micros(0),
             first_byte: micros(1234),
             body: micros(88),

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.request
@@ -41,7 +42,10 @@ NGINX = NGINX_HEAD + """
     proxy_request_buffering off; proxy_max_temp_file_size 0;
     proxy_buffer_size 16k; proxy_buffers 8 32k; proxy_busy_buffers_size 64k;
     upstream origin {{ server 127.0.0.1:{origin}; keepalive 1024; keepalive_requests 1000000000; }}
-    server {{ listen 127.0.0.1:{port} backlog=4096; location / {{ proxy_pass http://origin; }} }}
+    server {{
+        listen 127.0.0.1:{port}{nginx_tls} backlog=4096; {nginx_pair}
+        location / {{ proxy_pass http://origin; }}
+    }}
 }}
 """
 
@@ -58,7 +62,7 @@ defaults
     timeout http-keep-alive 300s
     http-reuse always
 listen edge
-    bind 127.0.0.1:{port} backlog 4096
+    bind 127.0.0.1:{port}{haproxy_tls} backlog 4096
     server origin 127.0.0.1:{origin}
 """
 
@@ -73,6 +77,7 @@ enabled = false
 [[listeners]]
 name = "edge"
 bind = "127.0.0.1:{port}"
+{corelane_tls}
 [[routes]]
 name = "all"
 paths = ["/*"]
@@ -84,14 +89,25 @@ endpoints = [{{ address = "127.0.0.1:{origin}" }}]
 CONFIGURATIONS = {"origin": ORIGIN, "nginx": NGINX, "haproxy": HAPROXY, "corelane": CORELANE}
 
 
+# What turns a proxy's port into one that speaks TLS, with `pair.pem` and its key.
+PLAIN = {"nginx_tls": "", "nginx_pair": "", "haproxy_tls": "", "corelane_tls": ""}
+TLS = {
+    "nginx_tls": " ssl",
+    "nginx_pair": "ssl_certificate {pair}; ssl_certificate_key {pair}; "
+                  "ssl_protocols TLSv1.2 TLSv1.3;",
+    "haproxy_tls": " ssl crt {pair}",
+    "corelane_tls": 'tls = {{ certificates = [{{ cert = "{pair}", key = "{pair}" }}] }}',
+}
+
 RUNNING = []
 
 
 class Server:
     """One process (and its children) on the given CPUs."""
 
-    def __init__(self, name, binary, directory, cpus, origin=None):
+    def __init__(self, name, binary, directory, cpus, origin=None, pair=None):
         self.name = name
+        self.scheme = "https" if pair else "http"
         self.directory = os.path.join(directory, name)
         os.makedirs(os.path.join(self.directory, "www"), exist_ok=True)
         nofile = raise_file_limit()
@@ -100,7 +116,9 @@ class Server:
         connections = nofile // 2 - 200
         config = CONFIGURATIONS[name].format(
             name=name, port=self.port, origin=origin and origin.port, small=SMALL, nofile=nofile,
-            connections=connections)
+            connections=connections,
+            **{key: text.format(pair=pair)
+               for key, text in (TLS if pair else PLAIN).items()})
         for file, size in FILES.items():
             self.write(f"www/{file}", "y" * size)
         path = self.write(f"{name}.conf", config)
@@ -121,7 +139,7 @@ class Server:
         return path
 
     def url(self, path):
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{self.scheme}://127.0.0.1:{self.port}{path}"
 
     def wait_until_answering(self):
         deadline = time.monotonic() + 10
@@ -136,7 +154,8 @@ class Server:
                     raise SystemExit(f"{self.name} does not answer ({error}):\n{log.read()}")
 
     def fetch(self, path):
-        with urllib.request.urlopen(self.url(path), timeout=10) as reply:
+        anybody = ssl._create_unverified_context()
+        with urllib.request.urlopen(self.url(path), timeout=10, context=anybody) as reply:
             return reply.read()
 
     def pids(self):
@@ -180,8 +199,9 @@ class Server:
         self.process.wait()
 
 
-def start(names, binaries, directory, proxy_cpu):
-    """The origin and the contestants, answering, with the origin's bytes: the contestants."""
+def start(names, binaries, directory, proxy_cpu, pair=None):
+    """The origin and the contestants, answering, with the origin's bytes: the contestants. With a
+    certificate and its key, in one file, they speak TLS."""
     load = load_cpus(proxy_cpu)
     origin = Server("origin", required("nginx"), directory, load)
     servers = []
@@ -189,7 +209,8 @@ def start(names, binaries, directory, proxy_cpu):
         binary = shutil.which(binaries.get(name, name))
         if binary is None:
             raise SystemExit(f"{name}: not found: scripts/test installs it, or leave it out")
-        servers.append(Server(name, os.path.abspath(binary), directory, {proxy_cpu}, origin))
+        servers.append(
+            Server(name, os.path.abspath(binary), directory, {proxy_cpu}, origin, pair))
     for server in servers:
         for path in ["/small"] + [f"/{file}" for file in FILES]:
             if server.fetch(path) != origin.fetch(path):

@@ -41,7 +41,8 @@ fn records(proxy: &Proxy, count: usize) -> Vec<Json> {
 }
 
 fn assert_times_add_up(record: &Json) {
-    let spans = ["head_ms", "queue_ms", "connect_ms", "upload_ms", "first_byte_ms", "body_ms"];
+    let spans =
+        ["head_ms", "queue_ms", "connect_ms", "tls_ms", "upload_ms", "first_byte_ms", "body_ms"];
     let spans = spans.map(|name| record.number(&format!("timings.{name}")));
     assert!(spans.iter().all(|&span| span >= 0.0), "{record:?}");
     let (sum, total) = (spans.iter().sum::<f64>(), record.number("duration_ms"));

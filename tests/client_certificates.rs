@@ -33,9 +33,8 @@ fn pki() -> Pki {
 
 /// `tls` goes behind the certificates of the listener; `PKI/` in it is where the files are.
 fn serve(pki: Pki, tls: &str) -> Served {
-    let origin = Origin::start()
-        .on("GET /", Respond::text("in"))
-        .on("GET /s_client", Respond::text("in"));
+    let origin =
+        Origin::start().on("GET /", Respond::text("in")).on("GET /s_client", Respond::text("in"));
     let proxy = Proxy::start(&configuration(&pki, &origin, tls));
     Served { pki, proxy, origin }
 }
@@ -50,7 +49,8 @@ fn configuration(pki: &Pki, origin: &Origin, tls: &str) -> String {
     edge(&text).replace("PKI/", &pki.path("").display().to_string())
 }
 
-const REQUIRED: &str = "[listeners.tls.client_auth]\nmode = \"required\"\nca = [\"PKI/clients.pem\"]\n";
+const REQUIRED: &str =
+    "[listeners.tls.client_auth]\nmode = \"required\"\nca = [\"PKI/clients.pem\"]\n";
 
 impl Served {
     fn address(&self) -> SocketAddr {
@@ -244,19 +244,13 @@ fn a_ticket_of_an_open_door_does_not_open_another() {
     let served = serve(pki, &second);
     for version in ["-tls1_2", "-tls1_3"] {
         let ticket = served.pki.path(version).display().to_string();
-        let open = SClient::fetch(
-            served.address(),
-            &["-servername", HOST, version, "-sess_out", &ticket],
-        );
+        let open =
+            SClient::fetch(served.address(), &["-servername", HOST, version, "-sess_out", &ticket]);
         assert!(open.contains("200 OK"), "{open}");
-        let back = SClient::fetch(
-            served.address(),
-            &["-servername", HOST, version, "-sess_in", &ticket],
-        );
+        let back =
+            SClient::fetch(served.address(), &["-servername", HOST, version, "-sess_in", &ticket]);
         assert!(back.contains("Reused") && back.contains("200 OK"), "{back}");
-        for (address, host) in
-            [(served.address(), ADMIN), (served.proxy.address("closed"), HOST)]
-        {
+        for (address, host) in [(served.address(), ADMIN), (served.proxy.address("closed"), HOST)] {
             let said =
                 SClient::fetch(address, &["-servername", host, version, "-sess_in", &ticket]);
             assert!(!said.contains("200 OK") && !said.contains("Reused"), "{host}: {said}");

@@ -255,7 +255,8 @@ fn alpn_is_http_1_1_or_nothing() {
 #[test]
 fn nothing_is_negotiated_twice_and_nothing_is_compressed() {
     let served = serve("", ECHO);
-    let mut client = SClient::start(served.address(), &["-tls1_2", "-comp", "-legacy_renegotiation"]);
+    let mut client =
+        SClient::start(served.address(), &["-tls1_2", "-comp", "-legacy_renegotiation"]);
     client.wait_for("Compression: NONE");
     client.wait_for("Secure Renegotiation IS supported");
     client.wait_for("Extended master secret");
@@ -519,9 +520,7 @@ fn pipelined_requests_head_and_expect_work_as_without_tls() {
     client.send("HEAD /a HTTP/1.1\r\nHost: a\r\n\r\n");
     let head = client.try_read_response_to("HEAD").expect("an answer");
     assert_eq!((head.status, head.header("content-length")), (200, Some("5")));
-    client.send(
-        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
-    );
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
     assert_eq!(client.read_response().status, 100);
     client.send("body");
     assert_eq!(client.read_response().text(), "taken");
@@ -623,7 +622,11 @@ fn an_upload_that_is_cut_is_not_taken_for_whole() {
             client.send(format!("POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"));
             client.send("400\r\n");
             client.send([b'x'; 1000]);
-            if is_polite { client.half_close() } else { client.cut() }
+            if is_polite {
+                client.half_close()
+            } else {
+                client.cut()
+            }
             let (answer, _) = client.read_to_end();
             let answer = String::from_utf8_lossy(&answer).into_owned();
             assert!(!answer.contains("200 OK"), "{framing}: {answer}");
@@ -787,7 +790,12 @@ fn testssl_finds_nothing() {
         let is_the_tests = ["cert_revocation", "cert_chain_of_trust", "engine_problem"]
             .iter()
             .any(|id| finding.text("id").starts_with(id));
-        assert!(is_fine || is_the_tests, "{}: {severity}: {}", finding.text("id"), finding.text("finding"));
+        assert!(
+            is_fine || is_the_tests,
+            "{}: {severity}: {}",
+            finding.text("id"),
+            finding.text("finding")
+        );
     }
 }
 

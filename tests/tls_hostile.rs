@@ -13,9 +13,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::crypto::aws_lc_rs as crypto;
 use rustls::{AlertDescription, ClientConfig, ClientConnection, ConnectionTrafficSecrets, Error};
 use rustls_pki_types::ServerName;
-use support::{
-    Origin, Pki, Proxy, RawClient, Respond, SClient, SecureClient, edge, eventually,
-};
+use support::{Origin, Pki, Proxy, RawClient, Respond, SClient, SecureClient, edge, eventually};
 
 const HOST: &str = "www.example.com";
 
@@ -436,9 +434,9 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\x17";
 #[test]
 fn records_without_data_are_borne_for_a_while() {
     for inner in [
-        &b"\x17"[..],           // no data
-        b"\x17\0\0\0\0\0\0\0",  // and padding
-        b"\x01\x5a\x15",        // user_canceled, which a goodbye should follow
+        &b"\x17"[..],            // no data
+        b"\x17\0\0\0\0\0\0\0",   // and padding
+        b"\x01\x5a\x15",         // user_canceled, which a goodbye should follow
         b"\x18\0\0\x01\x00\x16", // a new key of which we could not know
     ] {
         let served = serve("");
@@ -463,16 +461,16 @@ fn records_without_data_are_borne_for_a_while() {
 #[test]
 fn what_no_client_may_say_ends_the_connection() {
     let inners: [&[u8]; 10] = [
-        b"",                             // no content type
-        b"\0\0\0\0",                     // nothing but padding
-        b"\x16",                         // an empty part of a handshake
-        b"\x01\0\0\x05hello\x16",        // a ClientHello
-        b"\x04\0\0\x01\0\x16",           // a ticket
-        b"\x18\0\0\x02\0\0\x16",         // a key update that is too long
-        b"\x18\0\0\x01\x02\x16",         // one that asks for nothing known
+        b"",                                 // no content type
+        b"\0\0\0\0",                         // nothing but padding
+        b"\x16",                             // an empty part of a handshake
+        b"\x01\0\0\x05hello\x16",            // a ClientHello
+        b"\x04\0\0\x01\0\x16",               // a ticket
+        b"\x18\0\0\x02\0\0\x16",             // a key update that is too long
+        b"\x18\0\0\x01\x02\x16",             // one that asks for nothing known
         b"\x18\0\0\x01\0\x18\0\0\x01\0\x16", // two of them with one key
-        b"\x02\x15",                     // half an alert
-        b"\x01\x14",                     // ChangeCipherSpec, sealed
+        b"\x02\x15",                         // half an alert
+        b"\x01\x14",                         // ChangeCipherSpec, sealed
     ];
     let served = serve("");
     for inner in inners {

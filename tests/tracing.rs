@@ -190,7 +190,7 @@ fn times_add_up_and_are_those_of_the_access_log() {
     let line = &log_lines(&proxy, 1)[0];
     assert_eq!(line.text("trace_id"), hex(&server.trace_id));
     assert_eq!(line.text("request_id"), text(server, "corelane.request_id"));
-    let names = ["head", "queue", "connect", "first_byte", "body"];
+    let names = ["head", "queue", "connect", "tls", "upload", "first_byte", "body"];
     let told = names.map(|name| number(server, &format!("corelane.{name}_us")));
     let logged = names.map(|name| (line.number(&format!("timings.{name}_ms")) * 1e3).round());
     assert_eq!(told.map(|micros| micros as f64), logged);

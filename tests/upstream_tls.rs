@@ -112,7 +112,8 @@ der = subprocess.run(['openssl', 'pkey', '-pubin', '-outform', 'der'], input=key
                      check=True, capture_output=True).stdout
 print('sha256/' + base64.b64encode(hashlib.sha256(der).digest()).decode(), end='')
 ";
-    let pin = |name: &str| python(script, &[&pki.path(&format!("{name}.pem")).display().to_string()]);
+    let pin =
+        |name: &str| python(script, &[&pki.path(&format!("{name}.pem")).display().to_string()]);
     let nginx = nginx(&pki, "good", "");
     let (right, wrong) = (pin("good"), pin("wrong"));
     for pins in [format!("\"{right}\""), format!("\"{wrong}\", \"{right}\"")] {
@@ -183,8 +184,7 @@ fn sessions_are_resumed() {
     let pki = pki();
     for version in ["TLSv1.2", "TLSv1.3"] {
         // nginx ends each connection after a request.
-        let nginx =
-            nginx(&pki, "good", &format!("keepalive_timeout 0; ssl_protocols {version};"));
+        let nginx = nginx(&pki, "good", &format!("keepalive_timeout 0; ssl_protocols {version};"));
         let proxy = proxy(&pki, nginx.address(), CA);
         assert!(get(&proxy).text().contains("reused=. "), "{version}");
         for _ in 0..5 {
@@ -197,10 +197,14 @@ fn sessions_are_resumed() {
 #[test]
 fn bodies_go_both_ways() {
     let pki = pki();
-    let nginx = nginx(&pki, "good", "location /www/ { alias www/; } location /put { \
+    let nginx = nginx(
+        &pki,
+        "good",
+        "location /www/ { alias www/; } location /put { \
                                      client_max_body_size 0; proxy_pass http://127.0.0.1:9; \
                                      error_page 502 =200 @done; } \
-                                     location @done { return 200 \"$content_length\"; }");
+                                     location @done { return 200 \"$content_length\"; }",
+    );
     let body: Vec<u8> = (0..3_000_000).map(|at: u32| (at % 251) as u8).collect();
     nginx.file("big", &body);
     nginx.file("empty", "");
@@ -209,7 +213,8 @@ fn bodies_go_both_ways() {
     for _ in 0..3 {
         assert!(client.get("/www/big").body == body);
         assert!(client.get("/www/empty").body.is_empty());
-        let head = format!("POST /put HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+        let head =
+            format!("POST /put HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
         client.send(head);
         client.send(&body);
         assert_eq!(client.read_response().text(), "3000000");
@@ -255,8 +260,7 @@ fn an_endpoint_that_stops_in_the_middle_of_its_handshake_is_given_up() {
             let _ = stream.write_all(answer);
             let _ = sender.send(stream); // stays open
         });
-        let proxy =
-            proxy(&pki, origin.address(), &format!("{CA}handshake_timeout = \"200ms\"\n"));
+        let proxy = proxy(&pki, origin.address(), &format!("{CA}handshake_timeout = \"200ms\"\n"));
         assert_eq!(get(&proxy).status, 504);
         proxy.wait_for_log("upstream_tls_timeout");
         drop(receiver);

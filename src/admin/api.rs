@@ -9,8 +9,8 @@ use crate::admin::call::{Answer, Call};
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::{
-    Port, blacklist, changes, clusters, config, connections, drain, endpoints, errors, events,
-    health, logging, metrics, openapi, refusal, status, tap, upgrade,
+    Port, blacklist, certificates, changes, clusters, config, connections, drain, endpoints,
+    errors, events, health, logging, metrics, openapi, refusal, status, tap, upgrade,
 };
 use crate::control::Control;
 use crate::control::overrides::Admission;
@@ -195,6 +195,20 @@ pub(super) const OPERATIONS: &[Operation] = &[
     },
     weight(Method::Post),
     weight(Method::Put),
+    page(
+        "/admin/certificates",
+        "Certificates in use, who shows them, how long they last and what is stapled; authorities \
+         and revocation lists; and what is wrong with files that have changed.",
+        &[json(certificates::SHAPE)],
+        |control, _| Box::pin(certificates::page(control)),
+    ),
+    change(
+        Method::Post,
+        "/admin/certificates/reload",
+        "Reads all files of certificates, authorities and revocation lists again.",
+        &[json(certificates::SHAPE)],
+        |control, _| Box::pin(certificates::reload(control)),
+    ),
     page(
         "/admin/listeners",
         "Where clients come in, and how many have.",

@@ -18,6 +18,8 @@ const READINESS: Shape = Shape::Object(&[
 const CHECKS: Shape = Shape::Object(&[
     ("config", Shape::Word(&["ok", "reload_refused"])),
     ("service", Shape::Word(&["running", "draining", "stopping"])),
+    ("certificates", Shape::Word(&["ok", "reload_refused", "expired"])),
+    ("expired_certificates", Shape::List(&Shape::Text)),
     ("backends", Shape::List(&BACKEND)),
 ]);
 const BACKEND: Shape = Shape::Object(&[

@@ -6,6 +6,7 @@ mod audit;
 mod auth;
 mod blacklist;
 mod call;
+mod certificates;
 mod changes;
 mod chunks;
 pub(crate) mod client;

@@ -9,7 +9,8 @@ pub(super) const HOT_RELOAD: &[Key] = &[
         "true or false",
         Is("true"),
         "watch = false",
-        "whether a change of the configuration file is noticed; SIGHUP reads it in any case",
+        "whether changes of the configuration file and of the files of certificates are noticed; \
+         SIGHUP reads them in any case",
     ),
     key(
         "hot_reload.poll_interval",

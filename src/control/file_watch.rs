@@ -73,7 +73,7 @@ async fn follow(control: &Rc<Control>, file: &Path, mut watcher: Watcher) {
 }
 
 /// Until nothing has happened for a while.
-async fn quiet(watcher: &Watcher) {
+pub(super) async fn quiet(watcher: &Watcher) {
     let end = engine::now() + limits::RELOAD_DEBOUNCE_MAX;
     while engine::now() < end {
         let silence = engine::sleep(limits::RELOAD_DEBOUNCE);
@@ -86,11 +86,12 @@ async fn quiet(watcher: &Watcher) {
 /// The directories and names that decide what `file` is: those of its symbolic links, and its own.
 /// None when the way ends before a file is reached. Blocks.
 fn names_on_the_way(file: &Path) -> Vec<(PathBuf, OsString)> {
-    walk(file).unwrap_or_default()
+    let mut names = Vec::new();
+    if walk(file, &mut names).is_ok() { names } else { Vec::new() }
 }
 
-fn walk(file: &Path) -> io::Result<Vec<(PathBuf, OsString)>> {
-    let mut names = Vec::new();
+/// Adds the names up to where the way ends, if that is before the file.
+pub(super) fn walk(file: &Path, names: &mut Vec<(PathBuf, OsString)>) -> io::Result<()> {
     let mut links = 0;
     let mut done = PathBuf::new();
     let mut left: Vec<OsString> = steps(&std::path::absolute(file)?);
@@ -120,7 +121,7 @@ fn walk(file: &Path) -> io::Result<Vec<(PathBuf, OsString)>> {
             done = next;
         }
     }
-    Ok(names)
+    Ok(())
 }
 
 /// Of a path, last first.

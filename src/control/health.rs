@@ -7,6 +7,7 @@ use crate::control::Control;
 use crate::control::drain::State;
 use crate::control::message::ToShard;
 use crate::control::overrides::Admission;
+use crate::engine;
 use crate::limits;
 use crate::plan::Address;
 use crate::telemetry::health::Health;
@@ -28,6 +29,8 @@ impl Control {
         json::name("service", &mut checks);
         json::string(state.label().as_bytes(), &mut checks);
         checks.push(b',');
+        self.check_certificates(&mut checks);
+        checks.push(b',');
         json::name("backends", &mut checks);
         checks.push(b'[');
         let (mut known, mut ready, mut shown) = (0, 0, 0);
@@ -45,6 +48,28 @@ impl Control {
         checks.push(b']');
         let reachable = known == 0 || ready > 0;
         Health { ready: state == State::Running && reachable, checks }
+    }
+
+    /// One that has expired is shown all the same: worth an alarm, not worth its traffic.
+    fn check_certificates(&self, checks: &mut Vec<u8>) {
+        let expired = self.expired_certificates(engine::wall_clock());
+        let state = match (expired.is_empty(), self.broken_files().is_empty()) {
+            (false, _) => "expired",
+            (true, false) => "reload_refused",
+            (true, true) => "ok",
+        };
+        json::name("certificates", checks);
+        json::string(state.as_bytes(), checks);
+        checks.push(b',');
+        json::name("expired_certificates", checks);
+        checks.push(b'[');
+        for (index, file) in expired.iter().take(limits::HEALTH_CERTIFICATES_MAX).enumerate() {
+            if index > 0 {
+                checks.push(b',');
+            }
+            json::string(file.as_os_str().as_encoded_bytes(), checks);
+        }
+        checks.push(b']');
     }
 
     /// One address that takes exchanges is enough.

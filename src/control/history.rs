@@ -28,7 +28,7 @@ pub(crate) struct Applied {
 impl Applied {
     /// Tells texts apart (FNV-1a, 64 bits); no protection against forgery.
     pub(crate) fn hash(&self) -> u64 {
-        hash(&self.text)
+        hash(&*self.text)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::control::start::StartError;
 use crate::control::upgrade::{Described, Manifest, Ready, Use, VARIABLE};
 use crate::engine;
 use crate::limits;
+use crate::tls::setup::Staples;
 use crate::tls::tickets::TicketKeys;
 
 /// Sockets from the process before this one. Empty for one that was started in the usual way.
@@ -85,6 +86,12 @@ impl Inherited {
     /// Those that the process before this one has sealed tickets with.
     pub(super) fn ticket_keys(&self) -> Option<TicketKeys> {
         self.passed_on.as_ref()?.ticket_keys.clone()
+    }
+
+    /// Those that it has stapled.
+    pub(super) fn staples(&self) -> Staples {
+        let passed = self.passed_on.iter().flat_map(|passed| passed.staples.iter().cloned());
+        passed.collect()
     }
 
     pub(super) fn take_passed_on(&mut self) -> Option<PassedOn> {

@@ -4,6 +4,8 @@
 
 mod audit;
 mod blacklist;
+mod certificate_watch;
+pub(crate) mod certificates;
 mod clusters;
 pub(crate) mod complaint;
 mod config_file;
@@ -31,6 +33,7 @@ mod ports;
 mod prepare;
 pub(crate) mod registry;
 pub(crate) mod reload;
+mod stapling;
 mod start;
 pub(crate) mod stats;
 mod successor;

@@ -16,6 +16,7 @@ use crate::control::Control;
 use crate::control::message::Service;
 use crate::control::overrides::{Admission, Override, Target};
 use crate::control::reload::Trigger;
+use crate::control::stapling;
 use crate::engine;
 use crate::limits;
 use crate::listener::blacklist::Entry;
@@ -45,6 +46,10 @@ pub(super) struct PassedOn {
     /// So that clients come back to the new process too.
     #[serde(default)]
     pub(super) ticket_keys: Option<TicketKeys>,
+    /// So that it need not ask for them again: answers of responders, by the fingerprint of the
+    /// certificate that they are about.
+    #[serde(default)]
+    pub(super) staples: Vec<([u8; 32], Vec<u8>)>,
 }
 
 /// What was said of an endpoint, or of one address of its name.
@@ -124,6 +129,7 @@ impl Control {
         let left = self.closes_at.get().map(|at| at.saturating_duration_since(engine::now()));
         PassedOn {
             ticket_keys: Some(self.tls.ticket_keys()),
+            staples: stapling::to_pass_on(self.tls.staples()),
             endpoints: self.overrides.all().into_iter().map(Endpoint::of).collect(),
             service: match self.service.get() {
                 Service::Serving => Word::Serving,
@@ -179,6 +185,7 @@ impl Control {
             }
             None => return,
         };
+        self.take_ticket_keys(passed.ticket_keys.clone()).await;
         self.overrides.forget_all();
         self.go_on_with(passed, before);
         let plan = self.plan();

@@ -26,6 +26,8 @@ pub(super) struct Prepared {
     pub(super) spans: exporters::Change,
     /// By core.
     pub(super) tls: Vec<Setup>,
+    /// Of what these were made of.
+    pub(super) tls_turn: u64,
     pub(super) warnings: Vec<String>,
 }
 
@@ -93,5 +95,6 @@ pub(super) fn prepare(
         .open(&ground.logs, start::CLOCKS)
         .map_err(|error| Refused::Impossible(error.to_string()))?;
     let spans = exporters::start(&plan, &ground.collectors).map_err(Refused::Impossible)?;
-    Ok(Prepared { plan, syntax, text, bound, logs, spans, tls, warnings })
+    let tls_turn = ground.tls.turn;
+    Ok(Prepared { plan, syntax, text, bound, logs, spans, tls, tls_turn, warnings })
 }

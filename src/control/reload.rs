@@ -87,9 +87,9 @@ impl ReloadCounts {
     }
 }
 
-pub(super) fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+pub(super) fn hash(text: impl AsRef<[u8]>) -> u64 {
+    text.as_ref().iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
@@ -443,7 +443,8 @@ impl Control {
         prepared: Prepared,
         trigger: Trigger,
     ) -> Result<Report, Refused> {
-        let Prepared { plan, syntax, text, mut bound, logs, spans, tls, mut warnings } = prepared;
+        let Prepared { plan, syntax, text, mut bound, logs, spans, tls, tls_turn, mut warnings } =
+            prepared;
         let plan = Shared::new(plan);
         self.names_first(&plan).await;
         if let Err(refused) = self.change_logs(plan.version, logs).await {
@@ -461,12 +462,16 @@ impl Control {
             log_levels::set_default(plan.log_level);
         }
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        let is_tls_outdated = self.tls.is_newer_than(tls_turn);
         let before = self.put_in_force(plan, bound.keys.clone());
         self.older.add(before, engine::now());
         self.publish_health();
         self.blacklist_follows();
         let spans = self.totals.borrow_mut().exporters.change(spans, self.shards.len());
         self.send_plan(bound.sockets, Vec::new(), spans, tls);
+        if is_tls_outdated {
+            self.renew_tls_or_say().await; // keys or staples have come meanwhile
+        }
         self.change_ports(bound.metrics, bound.admin);
         self.reloads.remember(version, trigger, syntax, Rc::from(text));
         if !self.until(limits::INSTALL_TIMEOUT, |c| c.has_installed(version)).await {

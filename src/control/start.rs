@@ -11,6 +11,8 @@ use std::time::Duration;
 use crate::admin::Desk;
 use crate::cli::Source;
 use crate::control::blacklist::{self, Keeper};
+use crate::control::certificate_watch;
+use crate::control::certificates;
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
 use crate::control::config_poll::{self, Fetches};
@@ -28,6 +30,7 @@ use crate::control::pid_file::PidFile;
 use crate::control::ports::{Bound, Held};
 use crate::control::registry::Registry;
 use crate::control::reload::Reloads;
+use crate::control::stapling;
 use crate::control::stats::Totals;
 use crate::control::tls;
 use crate::control::upgrade::{Program, Upgrades};
@@ -77,7 +80,8 @@ pub fn run(mut plan: Plan, source: Source, begun: &Beginning) -> Result<(), Star
     let mut inherited = Inherited::receive()?;
     warn_about(&plan, open_files);
     complete(&mut plan, open_files);
-    let tls = tls::Ingredients::begun(inherited.ticket_keys()).map_err(StartError)?;
+    let tls = tls::Ingredients::begun(inherited.ticket_keys(), inherited.staples(), &plan)
+        .map_err(StartError)?;
     let tls = (tls.setups(plan.cores, &plan).map_err(StartError)?, tls);
     let bound = Held::default().bind(&mut plan, &mut inherited)?;
     drop_privileges(&plan)?;
@@ -305,6 +309,9 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     control.notify.ready(version);
     engine::spawn(blacklist::expire(Rc::clone(&control)));
     engine::spawn(tls::rotate_keys(Rc::clone(&control)));
+    engine::spawn(stapling::keep_stapled(Rc::clone(&control)));
+    engine::spawn(certificates::expire(Rc::clone(&control)));
+    engine::spawn(certificate_watch::watch(Rc::clone(&control)));
     engine::spawn(generations::tend(Rc::clone(&control)));
     engine::spawn(file_watch::watch(Rc::clone(&control)));
     engine::spawn(config_poll::poll(Rc::clone(&control)));

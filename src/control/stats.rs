@@ -152,6 +152,7 @@ pub(crate) async fn snapshot(control: &Rc<Control>) -> Snapshot {
         rules_version: control.plan().version,
         reloads: control.reload_counts(),
         fetches: control.fetch_counts(),
+        tls: control.tls_numbers(),
         usage: engine::usage(),
         started: totals.started,
     }

@@ -192,6 +192,11 @@ fn family(address: SocketAddr) -> i32 {
     }
 }
 
+/// The acknowledgement that is due leaves now.
+pub(super) fn acknowledge(fd: RawFd) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 1)
+}
+
 /// SO_LINGER with a time of zero: closing is a reset.
 pub(super) fn set_reset_on_close(fd: RawFd, reset: bool) -> io::Result<()> {
     let value = libc::linger { l_onoff: reset.into(), l_linger: 0 };

@@ -193,6 +193,12 @@ impl Socket {
         unsafe { libc::shutdown(self.0.fd, libc::SHUT_WR) };
     }
 
+    /// Tells the peer at once what has arrived, where nothing that is sent soon would.
+    pub fn acknowledge(&self) {
+        // A socket that is broken has nobody to tell.
+        let _ = sockaddr::acknowledge(self.0.fd);
+    }
+
     /// Whether closing sends a reset and drops what the peer has not taken, instead of a FIN.
     pub fn set_reset_on_close(&self, reset: bool) {
         // Only a socket that is broken already refuses, and that needs no reset.

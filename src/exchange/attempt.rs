@@ -26,7 +26,7 @@ use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
 use crate::tls::stream::Stream;
 use crate::upstream::connect::NotConnected;
-use crate::upstream::pool::{Cluster, Lease, Wanted};
+use crate::upstream::pool::{Cluster, Lease, Stage, Wanted};
 use crate::upstream::tally::Tally;
 
 pub(super) async fn forward(
@@ -97,12 +97,19 @@ async fn acquire(
         progress.attempts.set(progress.attempts.get() + 1);
         progress.uploaded.set(None);
         let marks = &mut exchange.marks;
-        (marks.admitted, marks.connected, marks.first_byte) = (None, None, None);
+        (marks.admitted, marks.connected, marks.secured) = (None, None, None);
+        marks.first_byte = None;
         progress.reused.set(false);
         let result = cluster
-            .acquire(wanted, refused, with, |now| {
-                progress.phase.set(Phase::Connect);
-                marks.admitted = Some(now);
+            .acquire(wanted, refused, with, |stage, now| match stage {
+                Stage::Admitted => {
+                    progress.phase.set(Phase::Connect);
+                    marks.admitted = Some(now);
+                }
+                Stage::Connected => {
+                    progress.phase.set(Phase::Tls);
+                    marks.connected = Some(now);
+                }
             })
             .await;
         match result {
@@ -110,7 +117,9 @@ async fn acquire(
                 progress.reused.set(lease.reused);
                 progress.endpoint.set(Some(lease.address()));
                 exchange.endpoint = Some(Rc::clone(lease.endpoint()));
-                marks.connected = Some(crate::engine::now());
+                let now = engine::now();
+                marks.connected = marks.connected.or(Some(now));
+                marks.secured = Some(now);
                 exchange.attempt_goes_to(Some(lease.address()), lease.reused);
                 return Ok(lease);
             }
@@ -235,7 +244,7 @@ impl Attempt<'_> {
         }
         exchange.progress.upload.set(Uploading::Whole);
         // Sending it took no wait worth a look at the clock.
-        exchange.progress.uploaded.set(exchange.marks.connected);
+        exchange.progress.uploaded.set(exchange.marks.secured);
         Ok(Sent::Whole { replayable })
     }
 

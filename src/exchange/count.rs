@@ -40,6 +40,8 @@ pub(super) fn count(exchange: &Exchange, timings: &Timings, failure: Option<Fail
         failure,
         phases: Phases {
             connect: marks.admitted.is_some() && !progress.reused.get(),
+            // Where there is none to be, both marks are the same.
+            tls: marks.connected.is_some() && marks.connected != marks.secured,
             first_byte: marks.first_byte.is_some(),
         },
     };
@@ -176,7 +178,7 @@ pub fn rehearse(iterations: u64) {
         received: 100,
         sent: 1000,
         failure: None,
-        phases: Phases { connect: false, first_byte: true },
+        phases: Phases { connect: false, tls: false, first_byte: true },
     };
     let micros = std::time::Duration::from_micros;
     let timings = Timings { first_byte: micros(300), total: micros(2_000), ..Timings::default() };

@@ -16,6 +16,7 @@ pub enum Phase {
     Route,
     Queue,
     Connect,
+    Tls,
     RequestBody,
     FirstByte,
     ResponseBody,
@@ -29,6 +30,7 @@ impl Phase {
             Phase::Route => "route",
             Phase::Queue => "queue",
             Phase::Connect => "connect",
+            Phase::Tls => "tls",
             Phase::RequestBody => "request_body",
             Phase::FirstByte => "first_byte",
             Phase::ResponseBody => "response_body",
@@ -48,6 +50,8 @@ pub struct Marks {
     /// An upstream connection, or the right to make one, is there.
     pub admitted: Option<Instant>,
     pub connected: Option<Instant>,
+    /// TLS is up, or there is none to be: then at the same moment.
+    pub secured: Option<Instant>,
     /// The request has left, body and all. A body that is still on its way when the answer begins
     /// has no part in how long that took.
     pub uploaded: Option<Instant>,
@@ -62,6 +66,7 @@ impl Marks {
             head: none,
             admitted: none,
             connected: none,
+            secured: none,
             uploaded: none,
             first_byte: none,
         }
@@ -72,7 +77,8 @@ impl Marks {
     pub fn timings(&self, end: Instant) -> Timings {
         let in_time = |uploaded: &Instant| self.first_byte.is_none_or(|first| *uploaded <= first);
         let uploaded = self.uploaded.filter(in_time);
-        let marks = [self.head, self.admitted, self.connected, uploaded, self.first_byte];
+        let marks =
+            [self.head, self.admitted, self.connected, self.secured, uploaded, self.first_byte];
         let reached = marks.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         let mut spans = [Duration::ZERO; Timings::SPANS];
         let mut before = self.begin;
@@ -82,8 +88,8 @@ impl Marks {
             before = mark;
         }
         spans[reached] = end.saturating_duration_since(before);
-        let [head, queue, connect, upload, first_byte, body] = spans;
-        Timings { head, queue, connect, upload, first_byte, body, total: spans.iter().sum() }
+        let [head, queue, connect, tls, upload, first_byte, body] = spans;
+        Timings { head, queue, connect, tls, upload, first_byte, body, total: spans.iter().sum() }
     }
 }
 
@@ -95,6 +101,8 @@ pub struct Timings {
     /// Waiting for a free upstream connection.
     pub queue: Duration,
     pub connect: Duration,
+    /// The handshake with the endpoint.
+    pub tls: Duration,
     /// From connected to the end of the request body: the client's doing as much as the backend's.
     pub upload: Duration,
     /// From there to the first byte of the response head.
@@ -105,13 +113,13 @@ pub struct Timings {
 }
 
 impl Timings {
-    pub const SPANS: usize = 6;
+    pub const SPANS: usize = 7;
 
     /// The spans in whole microseconds, head to body, and their sum: boundaries are rounded, not
     /// spans, so that the sum is exact.
     pub fn micros(&self) -> ([u64; Timings::SPANS], u64) {
-        let Timings { head, queue, connect, upload, first_byte, body, total: _ } = *self;
-        let spans = [head, queue, connect, upload, first_byte, body];
+        let Timings { head, queue, connect, tls, upload, first_byte, body, total: _ } = *self;
+        let spans = [head, queue, connect, tls, upload, first_byte, body];
         let mut end = Duration::ZERO;
         let mut boundary = 0;
         let micros = spans.map(|span| {
@@ -188,7 +196,8 @@ mod tests {
     fn marks(begin: Instant, head: u64, rest: [Option<u64>; 3]) -> Marks {
         let at = |nanos| begin + Duration::from_nanos(nanos);
         let [admitted, connected, first_byte] = rest.map(|nanos| nanos.map(at));
-        Marks { begin, head: Some(at(head)), admitted, connected, uploaded: connected, first_byte }
+        let (head, uploaded, secured) = (Some(at(head)), connected, connected);
+        Marks { begin, head, admitted, connected, secured, uploaded, first_byte }
     }
 
     #[test]
@@ -196,8 +205,8 @@ mod tests {
         let begin = Instant::now();
         let marks = marks(begin, 1_499, [Some(2_998), Some(4_497), Some(5_996)]);
         let timings = marks.timings(begin + Duration::from_nanos(7_495));
-        let Timings { head, queue, connect, upload, first_byte, body, total } = timings;
-        assert_eq!(head + queue + connect + upload + first_byte + body, total);
+        let Timings { head, queue, connect, tls, upload, first_byte, body, total } = timings;
+        assert_eq!(head + queue + connect + tls + upload + first_byte + body, total);
         assert_eq!(total, Duration::from_nanos(7_495));
     }
 
@@ -206,7 +215,7 @@ mod tests {
         let begin = Instant::now();
         let marks = marks(begin, 1_499, [Some(2_998), Some(4_497), Some(5_996)]);
         let (spans, total) = marks.timings(begin + Duration::from_nanos(7_495)).micros();
-        assert_eq!(spans, [1, 1, 2, 0, 1, 2]);
+        assert_eq!(spans, [1, 1, 2, 0, 0, 1, 2]);
         assert_eq!(spans.iter().sum::<u64>(), total);
         assert_eq!(total, 7);
     }
@@ -216,8 +225,8 @@ mod tests {
         let begin = Instant::now();
         let end = begin + Duration::from_micros(100);
         let waiting = marks(begin, 10_000, [None, None, None]).timings(end);
-        assert_eq!(waiting.micros(), ([10, 90, 0, 0, 0, 0], 100));
-        assert_eq!(Marks::at(begin).timings(end).micros(), ([100, 0, 0, 0, 0, 0], 100));
+        assert_eq!(waiting.micros(), ([10, 90, 0, 0, 0, 0, 0], 100));
+        assert_eq!(Marks::at(begin).timings(end).micros(), ([100, 0, 0, 0, 0, 0, 0], 100));
     }
 
     #[test]
@@ -225,7 +234,19 @@ mod tests {
         let begin = Instant::now();
         let end = begin + Duration::from_micros(100);
         let kept = marks(begin, 10_000, [Some(20_000), None, Some(60_000)]).timings(end);
-        assert_eq!(kept.micros(), ([10, 10, 0, 0, 40, 40], 100));
+        assert_eq!(kept.micros(), ([10, 10, 0, 0, 0, 40, 40], 100));
+    }
+
+    #[test]
+    fn a_handshake_with_the_endpoint_is_no_time_of_connecting() {
+        let begin = Instant::now();
+        let end = begin + Duration::from_micros(100);
+        let mut marks = marks(begin, 10_000, [Some(20_000), Some(30_000), Some(60_000)]);
+        marks.secured = Some(begin + Duration::from_micros(50));
+        assert_eq!(marks.timings(end).micros(), ([10, 10, 10, 20, 0, 10, 40], 100));
+        // While it goes on, nothing else does.
+        (marks.secured, marks.uploaded, marks.first_byte) = (None, None, None);
+        assert_eq!(marks.timings(end).micros(), ([10, 10, 10, 70, 0, 0, 0], 100));
     }
 
     #[test]
@@ -234,11 +255,11 @@ mod tests {
         let end = begin + Duration::from_micros(100);
         let mut marks = marks(begin, 10_000, [Some(20_000), Some(20_000), Some(80_000)]);
         marks.uploaded = Some(begin + Duration::from_micros(70));
-        assert_eq!(marks.timings(end).micros(), ([10, 10, 0, 50, 10, 20], 100));
+        assert_eq!(marks.timings(end).micros(), ([10, 10, 0, 0, 50, 10, 20], 100));
         marks.uploaded = Some(begin + Duration::from_micros(90));
-        assert_eq!(marks.timings(end).micros(), ([10, 10, 0, 0, 60, 20], 100));
+        assert_eq!(marks.timings(end).micros(), ([10, 10, 0, 0, 0, 60, 20], 100));
         (marks.uploaded, marks.first_byte) = (None, None);
-        assert_eq!(marks.timings(end).micros(), ([10, 10, 0, 80, 0, 0], 100));
+        assert_eq!(marks.timings(end).micros(), ([10, 10, 0, 0, 80, 0, 0], 100));
     }
 
     #[test]
@@ -246,6 +267,6 @@ mod tests {
         let begin = Instant::now();
         let odd = marks(begin, 50_000, [Some(20_000), Some(900_000), Some(10_000)]);
         let timings = odd.timings(begin + Duration::from_micros(100));
-        assert_eq!(timings.micros(), ([50, 0, 50, 0, 0, 0], 100));
+        assert_eq!(timings.micros(), ([50, 0, 50, 0, 0, 0, 0], 100));
     }
 }

@@ -119,16 +119,17 @@ impl Exchange {
             head: Some(open.begin),
             admitted: ours(self.marks.admitted),
             connected: ours(self.marks.connected),
+            secured: ours(self.marks.secured),
             uploaded: ours(self.progress.uploaded.get()),
             first_byte: ours(self.marks.first_byte),
         };
-        let (spans, _) = marks.timings(engine::precise_now()).micros();
+        let ([_, spans @ ..], _) = marks.timings(engine::precise_now()).micros();
         let begin = open.begin.saturating_duration_since(self.marks.begin);
         let answered = marks.first_byte.is_some();
         trace.ended.push(Attempt {
             span_id: trace.attempt_id,
             begin: u64::try_from(begin.as_micros()).unwrap_or(u64::MAX),
-            spans: [spans[1], spans[2], spans[3], spans[4], spans[5]],
+            spans,
             endpoint: open.endpoint,
             reused: open.reused,
             status: if answered { self.progress.status.get() } else { 0 },

@@ -36,7 +36,7 @@ fn tlvs(origin: &Origin) -> Tlvs<'_> {
         Tls { version: Some(version), certificate }
     });
     Tlvs {
-        alpn: None,
+        alpn: origin.tls().and_then(|accepted| accepted.alpn.as_deref()),
         authority: origin.host(),
         unique_id: proxied.and_then(|proxied| proxied.unique_id.as_deref()),
         tls,

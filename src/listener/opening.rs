@@ -165,8 +165,8 @@ impl Opening {
             refuse_name(&socket).await;
             return Err(Refusal::UnknownName(host.map(Box::from)));
         };
-        shard.counters().handshakes.add(1);
         let (session, accepted) = server.accept(&socket, host).await.map_err(Refusal::of)?;
+        shard.counters().handshakes.add(1);
         if accepted.is_resumed {
             shard.counters().handshakes_resumed.add(1);
         }

@@ -59,7 +59,7 @@ async fn connect(
     let mut refused = Vec::new();
     loop {
         let with = (timeouts.connect, greeting.as_slice());
-        match cluster.acquire(Wanted::New, &refused, with, |_| {}).await {
+        match cluster.acquire(Wanted::Bare, &refused, with, |_, _| {}).await {
             Ok(lease) => return Ok(lease),
             Err((not, address)) => {
                 refused.extend(address);

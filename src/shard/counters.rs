@@ -23,7 +23,7 @@ pub(crate) struct Counters {
     /// Idle ones that were told to make room.
     pub(crate) recalled: Counter,
     pub(crate) accept_errors: Counter,
-    /// Of TLS, that were begun with a client.
+    /// Of TLS, with clients, that ended well; and those of them that went on with a session.
     pub(crate) handshakes: Counter,
     pub(crate) handshakes_resumed: Counter,
     /// Connections that ended before their protocol began, by `Reason`.
@@ -74,6 +74,9 @@ impl Counters {
             connections_recalled: self.recalled.read(),
             connections_blocked: self.blocked.read(),
             accept_errors: self.accept_errors.read(),
+            handshakes: self.handshakes.read(),
+            handshakes_resumed: self.handshakes_resumed.read(),
+            refused: std::array::from_fn(|index| self.refused[index].read()),
             bytes_in: self.bytes_in.read(),
             bytes_out: self.bytes_out.read(),
             panics: 0,

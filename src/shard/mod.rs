@@ -583,7 +583,7 @@ impl Origin {
     }
 
     pub(crate) fn identity(&self) -> Option<&Identity> {
-        self.tls()?.identity.as_ref()
+        self.tls()?.identity.as_deref()
     }
 
     /// Of the client's URL.

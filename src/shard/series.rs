@@ -81,6 +81,8 @@ pub(crate) struct ClusterCells {
     pub(crate) queue: Times,
     /// Of new connections only.
     pub(crate) connect: Times,
+    /// Likewise: handshakes.
+    pub(crate) tls: Times,
     pub(crate) first_byte: Times,
     /// By `Failure::index`.
     pub(crate) failures: [Counter; Failure::COUNT],
@@ -99,6 +101,7 @@ impl Default for ClusterCells {
             exchanges: Exchanges::default(),
             queue: Times::default(),
             connect: Times::default(),
+            tls: Times::default(),
             first_byte: Times::default(),
             failures: [const { Counter::new() }; Failure::COUNT],
             retries: [const { Counter::new() }; Failure::COUNT],
@@ -117,6 +120,9 @@ impl ClusterCells {
         if phases.connect {
             self.connect.add(Taken::new(bounds, timings.connect));
         }
+        if phases.tls {
+            self.tls.add(Taken::new(bounds, timings.tls));
+        }
         if phases.first_byte {
             self.first_byte.add(Taken::new(bounds, timings.first_byte));
         }
@@ -128,6 +134,8 @@ impl ClusterCells {
 pub(crate) struct Phases {
     /// It made a connection, or tried to.
     pub(crate) connect: bool,
+    /// It began a handshake with the endpoint.
+    pub(crate) tls: bool,
     pub(crate) first_byte: bool,
 }
 

@@ -129,7 +129,8 @@ fn timings(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"duration_ms\":");
     decimal::micros_as_millis(total, out);
     out.extend_from_slice(b",\"timings\":{");
-    let names = ["head_ms", "queue_ms", "connect_ms", "upload_ms", "first_byte_ms", "body_ms"];
+    let names =
+        ["head_ms", "queue_ms", "connect_ms", "tls_ms", "upload_ms", "first_byte_ms", "body_ms"];
     for (index, (name, micros)) in names.into_iter().zip(spans).enumerate() {
         if index > 0 {
             out.push(b',');
@@ -368,7 +369,8 @@ mod tests {
             timings: Timings {
                 head: Duration::from_nanos(120_999),
                 queue: Duration::from_nanos(1_999),
-                connect: Duration::from_nanos(300_001),
+                connect: Duration::from_nanos(100_001),
+                tls: Duration::from_nanos(200_000),
                 upload: Duration::ZERO,
                 first_byte: Duration::from_nanos(12_000_999),
                 body: Duration::from_nanos(800_002),
@@ -491,7 +493,15 @@ mod tests {
             assert_eq!(digits.split('.').nth(1).unwrap().len(), 3);
             digits.replace('.', "").parse().unwrap()
         };
-        let parts = ["head_ms", "queue_ms", "connect_ms", "upload_ms", "first_byte_ms", "body_ms"];
+        let parts = [
+            "head_ms",
+            "queue_ms",
+            "connect_ms",
+            "tls_ms",
+            "upload_ms",
+            "first_byte_ms",
+            "body_ms",
+        ];
         assert_eq!(parts.iter().map(|part| micros(part)).sum::<u64>(), micros("duration_ms"));
         assert_eq!(micros("duration_ms"), 13_224);
     }

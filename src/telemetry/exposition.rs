@@ -126,6 +126,16 @@ impl<O: Outlet> Page<O> {
         self.suffixed(metric, "", labels, value);
     }
 
+    /// Of what may be below 0.
+    pub(crate) fn signed(&mut self, metric: Metric, labels: &Labels<'_>, value: i64) {
+        self.series(metric, "", labels);
+        if value < 0 {
+            self.out.push(b'-');
+        }
+        decimal::integer(value.unsigned_abs(), &mut self.out);
+        self.out.push(b'\n');
+    }
+
     pub(crate) fn seconds(&mut self, metric: Metric, labels: &Labels<'_>, micros: u64) {
         self.series(metric, "", labels);
         decimal::micros_as_seconds(micros, &mut self.out);

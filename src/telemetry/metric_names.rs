@@ -149,6 +149,42 @@ pub const PANICS_TOTAL: Metric = counter(
     "",
     "Connections cut by an error in the proxy itself. Each is in the log: please report it.",
 );
+pub const TLS_HANDSHAKES_TOTAL: Metric = counter(
+    "tls_proxy_tls_handshakes_total",
+    "result",
+    "TLS handshakes with clients: full, resumed by a ticket, or failed.",
+);
+pub const TLS_HANDSHAKE_FAILURES_TOTAL: Metric = counter(
+    "tls_proxy_tls_handshake_failures_total",
+    "reason",
+    "Clients that were not served because no TLS session came about, by reason.",
+);
+pub const PROXY_HEADER_FAILURES_TOTAL: Metric = counter(
+    "tls_proxy_proxy_header_failures_total",
+    "",
+    "Connections closed because their PROXY protocol header was missing, late or malformed.",
+);
+pub const CERTIFICATE_EXPIRY_SECONDS: Metric = gauge(
+    "tls_proxy_certificate_expiry_seconds",
+    "certificate, name",
+    "Seconds until a certificate in use expires; below 0: since it has.",
+);
+pub const CERTIFICATE_RELOAD_FAILURES_TOTAL: Metric = counter(
+    "tls_proxy_certificate_reload_failures_total",
+    "",
+    "Changed files of certificates, keys, authorities or revocation lists that were wrong: what \
+     was there before stays in use.",
+);
+pub const OCSP_STAPLE_EXPIRY_SECONDS: Metric = gauge(
+    "tls_proxy_ocsp_staple_expiry_seconds",
+    "certificate, name",
+    "Seconds until the stapled answer of an OCSP responder is not stapled any more.",
+);
+pub const TICKET_KEY_AGE_SECONDS: Metric = gauge(
+    "tls_proxy_ticket_key_age_seconds",
+    "",
+    "How long new session tickets are sealed with the same key by now.",
+);
 pub const LISTENER_CONNECTIONS_TOTAL: Metric = counter(
     "tls_proxy_listener_connections_total",
     "listener",
@@ -212,6 +248,11 @@ pub const CLUSTER_CONNECT_SECONDS: Metric = histogram(
     "tls_proxy_cluster_connect_seconds",
     "cluster",
     "Time to connect, of exchanges that needed a new connection.",
+);
+pub const CLUSTER_TLS_SECONDS: Metric = histogram(
+    "tls_proxy_cluster_tls_seconds",
+    "cluster",
+    "TLS handshakes with backends, of exchanges that needed a new connection.",
 );
 pub const CLUSTER_FIRST_BYTE_SECONDS: Metric = histogram(
     "tls_proxy_cluster_first_byte_seconds",
@@ -368,7 +409,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 65] = [
+pub const ALL: [Metric; 73] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -385,6 +426,13 @@ pub const ALL: [Metric; 65] = [
     BACKEND_ERRORS_TOTAL,
     TIMEOUT_ERRORS_TOTAL,
     PANICS_TOTAL,
+    TLS_HANDSHAKES_TOTAL,
+    TLS_HANDSHAKE_FAILURES_TOTAL,
+    PROXY_HEADER_FAILURES_TOTAL,
+    CERTIFICATE_EXPIRY_SECONDS,
+    CERTIFICATE_RELOAD_FAILURES_TOTAL,
+    OCSP_STAPLE_EXPIRY_SECONDS,
+    TICKET_KEY_AGE_SECONDS,
     LISTENER_CONNECTIONS_TOTAL,
     LISTENER_CONNECTIONS_ACTIVE,
     LISTENER_REQUESTS_TOTAL,
@@ -399,6 +447,7 @@ pub const ALL: [Metric; 65] = [
     CLUSTER_REQUEST_DURATION_SECONDS,
     CLUSTER_QUEUE_SECONDS,
     CLUSTER_CONNECT_SECONDS,
+    CLUSTER_TLS_SECONDS,
     CLUSTER_FIRST_BYTE_SECONDS,
     UPSTREAM_CONNECTIONS,
     UPSTREAM_OPENED_TOTAL,

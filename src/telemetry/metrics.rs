@@ -13,7 +13,9 @@ use crate::limits;
 use crate::plan::Bounds;
 use crate::shard::series::{ClusterCells, EndpointCells, ListenerCells, RouteCells, Times};
 use crate::telemetry::exemplars::Gathered;
+use crate::telemetry::tls_metrics::TlsNumbers;
 use crate::telemetry::{decimal, json};
+use crate::tls::refusal::Reason;
 
 // --- numbers --------------------------------------------------------------------------------
 
@@ -37,6 +39,7 @@ pub struct Snapshot {
     pub rules_version: u64,
     pub reloads: ReloadCounts,
     pub fetches: FetchCounts,
+    pub tls: TlsNumbers,
     pub usage: Usage,
     pub started: SystemTime,
 }
@@ -86,6 +89,11 @@ pub struct Counts {
     pub connections_recalled: u64,
     pub connections_blocked: u64,
     pub accept_errors: u64,
+    /// Of TLS with clients, that ended well.
+    pub handshakes: u64,
+    pub handshakes_resumed: u64,
+    /// By `Reason`.
+    pub refused: [u64; Reason::ALL.len()],
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub panics: u64,
@@ -109,6 +117,9 @@ impl Default for Counts {
             connections_recalled: 0,
             connections_blocked: 0,
             accept_errors: 0,
+            handshakes: 0,
+            handshakes_resumed: 0,
+            refused: [0; Reason::ALL.len()],
             bytes_in: 0,
             bytes_out: 0,
             panics: 0,
@@ -135,6 +146,11 @@ impl Counts {
         self.connections_recalled += other.connections_recalled;
         self.connections_blocked += other.connections_blocked;
         self.accept_errors += other.accept_errors;
+        self.handshakes += other.handshakes;
+        self.handshakes_resumed += other.handshakes_resumed;
+        for (sum, more) in self.refused.iter_mut().zip(&other.refused) {
+            *sum += more;
+        }
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
         self.panics += other.panics;
@@ -310,6 +326,7 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::telemetry::snapshot;
+    use crate::telemetry::tls_metrics::Lasting;
 
     fn core(scale: u64) -> Core {
         let mut counts = Counts {
@@ -334,12 +351,19 @@ pub(crate) mod tests {
         counts.answers[answer_slot(Method::Other, 0)] = 1;
         counts.failures[Failure::FirstByteTimeout.index()] = scale;
         counts.failures[Failure::ClientClosed.index()] = 1;
+        (counts.handshakes, counts.handshakes_resumed) = (9 * scale, 4 * scale);
+        counts.refused[Reason::ProxyHeader as usize] = scale;
+        counts.refused[Reason::UnknownName as usize] = 2 * scale;
         let mut loop_lag = new_histogram();
         loop_lag.record_n(80, 99).unwrap();
         loop_lag.record(2_000 * scale).unwrap();
         let loop_lag_micros = 80 * 99 + 2_000 * scale;
         let busy = Duration::from_micros(1_234_567 * scale);
         Core { counts, busy, loop_lag, loop_lag_micros }
+    }
+
+    fn lasting(certificate: &str, name: &str, seconds: i64) -> Lasting {
+        Lasting { certificate: certificate.to_owned(), name: name.to_owned(), seconds }
     }
 
     pub(crate) fn sample_snapshot() -> Snapshot {
@@ -367,6 +391,15 @@ pub(crate) mod tests {
                 unchanged: 40,
                 failed: 5,
                 last_ok: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_750)),
+            },
+            tls: TlsNumbers {
+                certificates: vec![
+                    lasting("/etc/corelane/shop.pem", "shop.example.com", 1_296_000),
+                    lasting("/etc/corelane/old.pem", "old.example.com", -86_400),
+                ],
+                staples: vec![lasting("/etc/corelane/shop.pem", "shop.example.com", 7_200)],
+                ticket_key_age: Duration::from_millis(600_250),
+                broken_files: 3,
             },
             usage: Usage {
                 cpu: Duration::from_millis(12_340),

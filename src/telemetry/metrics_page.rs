@@ -13,12 +13,12 @@ use crate::exchange::failure::{Failure, Side};
 use crate::shard::series::{
     ClusterCells, EndpointCells, Exchanges, ListenerCells, RouteCells, STATUS_CLASSES, Times,
 };
-use crate::telemetry::decimal;
 use crate::telemetry::exposition::{Outlet, Page};
 use crate::telemetry::metric_names::{self as names, Metric};
 use crate::telemetry::metrics::{
     Counts, FetchCounts, METHODS, Named, ReloadCounts, STATUS_SLOTS, Series, Snapshot, micros,
 };
+use crate::telemetry::{decimal, tls_metrics};
 
 type Result = io::Result<()>;
 
@@ -37,6 +37,7 @@ pub(crate) async fn write<O: Outlet>(
     by_reason(retries, series, page, |cells, failure| &cells.retries[failure.index()]).await?;
     timeouts(&merged, page);
     page.plain(names::PANICS_TOTAL, merged.panics);
+    tls_metrics::write(&snapshot.tls, &merged, page).await?;
     listeners(series, page).await?;
     routes(series, page).await?;
     clusters(series, page).await?;
@@ -224,11 +225,12 @@ async fn routes<O: Outlet>(series: &Series, page: &mut Page<O>) -> Result {
 
 async fn clusters<O: Outlet>(series: &Series, page: &mut Page<O>) -> Result {
     let all = &series.clusters;
-    let families: [(Metric, Of<ClusterCells>); 5] = [
+    let families: [(Metric, Of<ClusterCells>); 6] = [
         (names::CLUSTER_REQUESTS_TOTAL, Of::Statuses(|cells| &cells.exchanges)),
         (names::CLUSTER_REQUEST_DURATION_SECONDS, Of::Requests(|cells| &cells.exchanges)),
         (names::CLUSTER_QUEUE_SECONDS, Of::Durations(|cells| &cells.queue)),
         (names::CLUSTER_CONNECT_SECONDS, Of::Durations(|cells| &cells.connect)),
+        (names::CLUSTER_TLS_SECONDS, Of::Durations(|cells| &cells.tls)),
         (names::CLUSTER_FIRST_BYTE_SECONDS, Of::Durations(|cells| &cells.first_byte)),
     ];
     for (metric, of) in families {
@@ -442,9 +444,10 @@ mod tests {
             let timings = Timings {
                 queue: Duration::from_micros(3),
                 connect: Duration::from_millis(4),
+                tls: Duration::from_millis(6),
                 ..Timings::default()
             };
-            let phases = Phases { connect: core == 0, first_byte: false };
+            let phases = Phases { connect: core == 0, tls: core == 0, first_byte: false };
             cells.add_phases(&series.bounds, &timings, phases);
         }
         // Opened on one core, closed on another.
@@ -576,6 +579,8 @@ mod tests {
         assert_eq!(total(names::UPSTREAM_CONNECTIONS), 2.0);
         assert_eq!(sum(&page, "tls_proxy_cluster_queue_seconds_count"), 2.0);
         assert_eq!(sum(&page, "tls_proxy_cluster_connect_seconds_count"), 1.0);
+        assert_eq!(sum(&page, "tls_proxy_cluster_tls_seconds_count"), 1.0);
+        assert_eq!(sum(&page, "tls_proxy_cluster_tls_seconds_sum"), 0.006);
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod stderr;
 pub mod tap;
 pub mod template;
 pub mod timestamp;
+pub mod tls_metrics;
 pub mod trace;
 
 #[cfg(test)]

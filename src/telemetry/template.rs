@@ -73,11 +73,11 @@ enum Variable {
     UserAgent,
 }
 
-const VARIABLES: [(&str, Variable); 36] = [
+const VARIABLES: [(&str, Variable); 37] = [
     ("attempts", Variable::Attempts),
     ("backend", Variable::Backend),
     ("body_bytes_sent", Variable::BodyBytesSent),
-    ("body_ms", Variable::Span(5)),
+    ("body_ms", Variable::Span(6)),
     ("bytes_received", Variable::BytesReceived),
     ("bytes_sent", Variable::BytesSent),
     ("client_ip", Variable::ClientIp),
@@ -85,7 +85,7 @@ const VARIABLES: [(&str, Variable); 36] = [
     ("connect_ms", Variable::Span(2)),
     ("duration_ms", Variable::DurationMs),
     ("ended_by", Variable::EndedBy),
-    ("first_byte_ms", Variable::Span(4)),
+    ("first_byte_ms", Variable::Span(5)),
     ("head_ms", Variable::Span(0)),
     ("host", Variable::Host),
     ("level", Variable::Level),
@@ -106,8 +106,9 @@ const VARIABLES: [(&str, Variable); 36] = [
     ("status", Variable::Status),
     ("timestamp", Variable::Timestamp),
     ("timestamp_clf", Variable::TimestampClf),
+    ("tls_ms", Variable::Span(3)),
     ("trace_id", Variable::TraceId),
-    ("upload_ms", Variable::Span(3)),
+    ("upload_ms", Variable::Span(4)),
     ("url", Variable::Url),
     ("user_agent", Variable::UserAgent),
 ];

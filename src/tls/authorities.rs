@@ -85,11 +85,14 @@ pub fn revocation_lists(
 }
 
 /// RFC 5280 5.1: when it was made, and when the next will have been.
-fn list_times(der: &[u8]) -> Result<(SystemTime, SystemTime), Malformed> {
+pub(crate) fn list_times(der: &[u8]) -> Result<(SystemTime, SystemTime), Malformed> {
     let mut all = Reader::new(der);
     let mut fields = all.sequence()?.sequence()?;
     all.end()?;
-    fields.optional(tag::INTEGER)?; // the version
+    const V2: &[u8] = &[1];
+    if fields.optional(tag::INTEGER)? != Some(V2) {
+        return Err(Malformed("it is of version 1, and only version 2 (RFC 5280) is understood"));
+    }
     fields.sequence()?; // the algorithm of its signature
     fields.sequence()?; // who made it
     let from = fields.time()?;
@@ -158,6 +161,10 @@ mod tests {
             "ca -config ca.conf -gencrl -crldays 3 -keyfile root.key -cert root.pem -out a.crl",
         );
         pki.openssl("crl -in a.crl -outform DER -out a.der");
+        pki.write("old.conf", "[ca]\ndefault_ca=ca1\n[ca1]\ndatabase=index\ndefault_md=sha256\n");
+        pki.openssl(
+            "ca -config old.conf -gencrl -crldays 3 -keyfile root.key -cert root.pem -out old.crl",
+        );
         pki.join("two.crl", &["a.crl", "a.crl"]);
         assert_eq!(revocation_lists(&pki.path("two.crl"), now()).unwrap().len(), 2);
         assert_eq!(revocation_lists(&pki.path("a.der"), now()).unwrap().len(), 1);
@@ -166,6 +173,7 @@ mod tests {
             ("two.crl", now() + 4 * day, "revocation list 1 in it expired on 2"),
             ("two.crl", now() - day, "is not valid before 2"),
             ("root.pem", now(), "there is no revocation list in it"),
+            ("old.crl", now(), "revocation list 1 in it is damaged: it is of version 1"),
         ] {
             let told = revocation_lists(&pki.path(file), at).unwrap_err().to_string();
             assert!(told.contains(expected), "{told}");

@@ -67,7 +67,7 @@ pub(super) fn certificates(sections: &[Section]) -> Vec<CertificateDer<'static>>
 }
 
 /// A moment, for messages.
-pub(super) fn written(at: SystemTime) -> String {
+pub(crate) fn written(at: SystemTime) -> String {
     let mut text = Vec::new();
     timestamp::iso(at, &mut text);
     String::from_utf8_lossy(&text).into_owned()

@@ -40,6 +40,7 @@ pub(crate) enum Failed {
 /// One side of a connection, as rustls has it.
 pub(super) trait Handshake: Sized {
     type Data;
+    const IS_SERVER: bool;
 
     fn process<'c, 'i>(
         &'c mut self,
@@ -51,6 +52,7 @@ pub(super) trait Handshake: Sized {
 
 impl Handshake for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+    const IS_SERVER: bool = true;
 
     fn process<'c, 'i>(
         &'c mut self,
@@ -71,6 +73,7 @@ impl Handshake for UnbufferedServerConnection {
 
 impl Handshake for UnbufferedClientConnection {
     type Data = ClientConnectionData;
+    const IS_SERVER: bool = false;
 
     fn process<'c, 'i>(
         &'c mut self,
@@ -119,9 +122,13 @@ pub(super) async fn run<H: Handshake>(
         }
     }
     let settled = Settled::of(handshake.common()).ok_or_else(unknown)?;
-    // Tickets, or a client's last words: they leave with the first data. But before TLS 1.3 the
-    // peer has to hear us before it goes on.
-    if settled.version == Version::V1_2 {
+    // A client's last words leave with its first data, and a server's tickets with its answer, if
+    // the request is here. Else they leave now: before TLS 1.3 the peer waits for them, and later
+    // its kernel may hold the request back (Nagle) until it has heard that its last words arrived.
+    let request_is_here = !wire.plain.is_empty() || !wire.incoming.is_empty();
+    if H::IS_SERVER && !request_is_here && wire.outgoing.is_empty() {
+        socket.acknowledge();
+    } else if settled.version == Version::V1_2 || (H::IS_SERVER && !request_is_here) {
         wire.send(socket, patience).await?;
     }
     let (ExtractedSecrets { tx: send, rx: receive }, next) =
@@ -139,11 +146,10 @@ fn unknown() -> Failed {
 
 impl Settled {
     fn of(common: &CommonState) -> Option<Settled> {
-        let version = match common.protocol_version()? {
-            ProtocolVersion::TLSv1_2 => Version::V1_2,
-            ProtocolVersion::TLSv1_3 => Version::V1_3,
-            _ => return None,
-        };
+        let known =
+            [(ProtocolVersion::TLSv1_2, Version::V1_2), (ProtocolVersion::TLSv1_3, Version::V1_3)];
+        let spoken = common.protocol_version()?;
+        let (_, version) = known.into_iter().find(|(version, _)| *version == spoken)?;
         Some(Settled {
             version,
             suite: common.negotiated_cipher_suite()?.suite(),
@@ -215,7 +221,8 @@ impl Wire {
                 Step::Go
             }
             ConnectionState::PeerClosed | ConnectionState::Closed => Step::Left,
-            state => {
+            // Nobody is offered to send early; and what there may be one day, we do not know.
+            state @ (ConnectionState::ReadEarlyData(_) | _) => {
                 let reason = format!("a handshake that ends as {state:?}");
                 return Err(rustls::Error::General(reason));
             }
@@ -264,3 +271,88 @@ impl Wire {
 
 /// For one message of a handshake, unless it says that it is longer.
 const ENCODE_ROOM: usize = 2048;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc; // tidy: required by rustls
+
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use rustls_pki_types::PrivateKeyDer;
+    use rustls_pki_types::pem::PemObject as _;
+
+    use super::*;
+    use crate::tls::server::{provider, versions};
+    use crate::tls::settings::Versions;
+    use crate::tls::test_pki::Pki;
+
+    /// Both ends of a connection: the client's and the server's.
+    pub(in crate::tls) fn pair(test: &str, version: Version) -> (Session, Session) {
+        let pki = Pki::new(test);
+        pki.root("root");
+        pki.issue("leaf", "root", "ec", "subjectAltName=DNS:localhost");
+        let root = CertificateDer::from(pki.der("root"));
+        let chain = vec![CertificateDer::from(pki.der("leaf"))];
+        let key = PrivateKeyDer::from_pem_slice(&pki.read("leaf.key")).expect("it is a key");
+        let range = versions(Versions { min: version, max: version });
+        let suites: Vec<CipherSuite> = rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES
+            .iter()
+            .map(rustls::SupportedCipherSuite::suite)
+            .collect();
+        let provider = Arc::new(provider(&suites)); // tidy: required by rustls
+        let mut roots = RootCertStore::empty();
+        roots.add(root).expect("it is a root");
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider)) // tidy: required by rustls
+            .with_protocol_versions(range)
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+        let mut server = server.expect("the certificate is good");
+        server.enable_secret_extraction = true;
+        let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(range);
+        let mut client = client
+            .expect("the versions are known")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        client.enable_secret_extraction = true;
+        let name = "localhost".try_into().expect("it is a name");
+        let client = UnbufferedClientConnection::new(client.into(), name);
+        let server = UnbufferedServerConnection::new(server.into());
+        shake(client.expect("a client"), server.expect("a server"))
+    }
+
+    fn shake(
+        mut client: UnbufferedClientConnection,
+        mut server: UnbufferedServerConnection,
+    ) -> (Session, Session) {
+        let (mut ours, mut theirs) = (Wire::default(), Wire::default());
+        let (mut ours_is_done, mut theirs_is_done) = (false, false);
+        while !ours_is_done || !theirs_is_done {
+            ours_is_done |= turn(&mut ours, &mut client);
+            theirs.incoming.append(&mut ours.outgoing);
+            theirs_is_done |= turn(&mut theirs, &mut server);
+            if !theirs_is_done || !ours_is_done {
+                ours.incoming.append(&mut theirs.outgoing);
+            }
+        }
+        (session(ours, client), session(theirs, server))
+    }
+
+    /// True: the handshake is over on this side.
+    fn turn<H: Handshake>(wire: &mut Wire, handshake: &mut H) -> bool {
+        loop {
+            match wire.step(handshake).expect("both keep the rules") {
+                Step::Go => {}
+                Step::Done => return true,
+                Step::Read => return false,
+                Step::Left => unreachable!("nobody leaves"),
+            }
+        }
+    }
+
+    fn session<H: Handshake>(wire: Wire, handshake: H) -> Session {
+        let version = Settled::of(handshake.common()).expect("it is settled").version;
+        let (ExtractedSecrets { tx: send, rx: receive }, next) =
+            handshake.finish().expect("keys come out");
+        let Wire { incoming: undecided, outgoing, plain, .. } = wire;
+        Session::new(Keys { version, send, receive, next, plain, undecided, outgoing })
+            .expect("a cipher of ours")
+    }
+}

@@ -49,17 +49,15 @@ pub(crate) fn lines(
     let line = |(name, field): &(Box<[u8]>, IdentityField)| {
         let (identity, leaf) = identity?;
         let value = identity.field(*field, leaf);
-        let is_free = match field {
-            // As nginx's `$ssl_client_escaped_cert`: for whoever decodes it as a URL's.
-            IdentityField::Certificate => |byte: u8| byte.is_ascii_alphanumeric(),
-            _ => |byte: u8| matches!(byte, 0x20..0x7f) && byte != b'%',
+        // As nginx's `$ssl_client_escaped_cert`: for whoever decodes it as a URL's.
+        let is_url = *field == IdentityField::Certificate;
+        let is_free = |byte: u8| match is_url {
+            true => byte.is_ascii_alphanumeric(),
+            false => matches!(byte, 0x20..0x7f) && byte != b'%',
         };
         (!value.is_empty()).then(|| (name.clone(), escaped(&value, is_free)))
     };
-    IdentityLines {
-        stripped: stripped.to_vec(),
-        lines: headers.iter().filter_map(line).collect(),
-    }
+    IdentityLines { stripped: stripped.to_vec(), lines: headers.iter().filter_map(line).collect() }
 }
 
 /// What a certificate says goes into a header line only as what fits there: everything else, and

@@ -100,16 +100,20 @@ impl Material {
     /// Every file that it comes from, each once: those to watch.
     pub fn files(&self) -> Vec<&Path> {
         let mut files = BTreeSet::new();
-        for Found { source, .. } in &self.certificates {
-            files.insert(source.cert.as_path());
-            files.extend(source.key.as_deref());
-            if let Some(Password::File(path)) = &source.password {
-                files.insert(path);
-            }
-        }
+        files.extend(self.certificates.iter().flat_map(|each| each.source.files()));
         files.extend(self.authorities.iter().map(|each| each.source.as_path()));
         files.extend(self.revocations.iter().map(|each| each.source.as_path()));
         files.into_iter().collect()
+    }
+
+    /// The files of one thing in it.
+    pub fn files_of(&self, place: Place) -> Vec<&Path> {
+        match place {
+            Place::Certificate(id) => self.certificates[id.0 as usize].source.files(),
+            Place::Authority(id) => vec![&self.authorities[id.0 as usize].source],
+            Place::Revocation(id) => vec![&self.revocations[id.0 as usize].source],
+            Place::System => Vec::new(),
+        }
     }
 
     /// Whether anything in it is not what `other` has.
@@ -129,6 +133,17 @@ impl Material {
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
         let found = self.certificates.iter().filter_map(|each| each.found.as_ref());
         found.flat_map(|certificate| certificate.warnings.iter().map(String::as_str))
+    }
+}
+
+impl Source {
+    fn files(&self) -> Vec<&Path> {
+        let password = match &self.password {
+            Some(Password::File(path)) => Some(path.as_path()),
+            Some(Password::Given(_)) | None => None,
+        };
+        let named = [Some(self.cert.as_path()), self.key.as_deref(), password];
+        named.into_iter().flatten().collect()
     }
 }
 

@@ -20,6 +20,7 @@ pub mod pem;
 pub mod pkcs12;
 pub(crate) mod record;
 pub(crate) mod refusal;
+pub(crate) mod responder;
 pub(crate) mod server;
 pub(crate) mod session;
 pub mod settings;

@@ -90,18 +90,23 @@ impl Refusal {
             Refusal::UnknownName(_) => Reason::UnknownName,
             Refusal::TimedOut => Reason::TimedOut,
             Refusal::Closed => Reason::Closed,
-            Refusal::Handshake(error) => match error {
-                Error::PeerIncompatible(_) | Error::NoApplicationProtocol => {
-                    Reason::NothingInCommon
-                }
-                Error::NoCertificatesPresented => Reason::CertificateMissing,
-                Error::InvalidCertificate(_) | Error::InvalidCertRevocationList(_) => {
-                    Reason::CertificateRefused
-                }
-                Error::AlertReceived(_) => Reason::RefusedByClient,
-                _ => Reason::Malformed,
-            },
+            Refusal::Handshake(error) => of_handshake(error),
         }
+    }
+}
+
+fn of_handshake(error: &Error) -> Reason {
+    use Error::{InvalidCertRevocationList, InvalidCertificate};
+    if matches!(error, Error::PeerIncompatible(_) | Error::NoApplicationProtocol) {
+        Reason::NothingInCommon
+    } else if matches!(error, Error::NoCertificatesPresented) {
+        Reason::CertificateMissing
+    } else if matches!(error, InvalidCertificate(_) | InvalidCertRevocationList(_)) {
+        Reason::CertificateRefused
+    } else if matches!(error, Error::AlertReceived(_)) {
+        Reason::RefusedByClient
+    } else {
+        Reason::Malformed
     }
 }
 

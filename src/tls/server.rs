@@ -58,10 +58,11 @@ pub(crate) struct Accepted {
     pub(crate) version: Version,
     pub(crate) suite: CipherSuite,
     pub(crate) is_resumed: bool,
+    pub(crate) alpn: Option<Box<[u8]>>,
     /// The host that the client asked for.
     pub(crate) host: Option<Box<str>>,
     /// `None`: it has shown no certificate.
-    pub(crate) identity: Option<Identity>,
+    pub(crate) identity: Option<Box<Identity>>,
     /// For upstreams.
     pub(crate) lines: IdentityLines,
     /// Requests are for hosts that the certificate is for, or refused.
@@ -132,17 +133,18 @@ impl ServerTls {
         let connection = UnbufferedServerConnection::new(Handle::clone(config));
         let connection = connection.map_err(Failed::Refused)?;
         let shaken = handshake::run(socket, connection, self.handshake_timeout).await?;
-        let (session, Settled { version, suite, is_resumed, chain, .. }) = shaken;
+        let (session, Settled { version, suite, is_resumed, alpn, chain }) = shaken;
         let identity = match chain.first() {
             None => None,
-            Some(leaf) => Some(Identity::of(leaf).ok_or_else(unreadable)?),
+            Some(leaf) => Some(Box::new(Identity::of(leaf).ok_or_else(unreadable)?)),
         };
-        let lines = identity::lines(auth.as_ref(), identity.as_ref().zip(chain.first()), &self.told);
-        let host = host.map(Box::from);
+        let lines =
+            identity::lines(auth.as_ref(), identity.as_deref().zip(chain.first()), &self.told);
+        let (host, alpn) = (host.map(Box::from), alpn.map(Vec::into_boxed_slice));
         let checked = self.check_host.then(|| Handle::clone(&self.certificates));
         let profile = (self.profiles.len() > 1).then(|| (Handle::clone(&self.names), profile));
         let accepted =
-            Accepted { version, suite, is_resumed, host, identity, lines, checked, profile };
+            Accepted { version, suite, is_resumed, alpn, host, identity, lines, checked, profile };
         Ok((session, accepted))
     }
 

@@ -140,6 +140,10 @@ impl Session {
         let (mut at, mut filled) = (0, 0);
         while self.end.is_none() && self.plain.is_empty() && (filled < room.len() || filled == 0) {
             let rest = &mut bytes[at..];
+            if !record::may_begin(rest) {
+                self.fail(Alert::UnexpectedMessage);
+                break;
+            }
             let Some(total) = record::length(rest) else { break };
             if self.opener.is_too_long(total) {
                 self.fail(Alert::RecordOverflow);
@@ -404,4 +408,193 @@ fn pieces<'p>(parts: &[&'p [u8]; 3], mut skip: usize, most: usize) -> (&'p [u8],
         }
     }
     (found[0], found[1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::handshake::tests::pair;
+
+    const BOTH: [Version; 2] = [Version::V1_2, Version::V1_3];
+
+    /// What `from` sends of `plain`, everything that goes before it included.
+    fn sealed(from: &mut Session, plain: &[u8]) -> Vec<u8> {
+        let (mut wire, mut sent) = (Vec::new(), 0);
+        let mut room = vec![0; 65_536];
+        while sent < plain.len() {
+            let parts = [&plain[..plain.len() / 3], &plain[plain.len() / 3..], b""];
+            let (end, count) = from.seal(&parts, sent, &mut room).unwrap();
+            wire.extend_from_slice(&room[..end]);
+            sent += count;
+        }
+        wire.extend(from.take_outgoing());
+        wire
+    }
+
+    /// All that `to` has to say after it has heard `wire` in pieces, read into rooms of one size.
+    fn opened(to: &mut Session, wire: &[u8], piece: usize, room: usize) -> Vec<u8> {
+        let (mut plain, mut room) = (Vec::new(), vec![0; room]);
+        for piece in wire.chunks(piece) {
+            let mut bytes = [to.undecided(), piece].concat();
+            let filled = to.absorb(&mut bytes, &mut room);
+            plain.extend_from_slice(&room[..filled]);
+            loop {
+                let mut count = to.deliver(&mut room);
+                if count == 0 && to.has_more() && to.end().is_none() {
+                    count = to.absorb_rest(&mut room);
+                }
+                plain.extend_from_slice(&room[..count]);
+                if count == 0 {
+                    break;
+                }
+            }
+        }
+        plain
+    }
+
+    fn numbers(count: usize) -> Vec<u8> {
+        (0..count).map(|at| (at * 7 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn what_one_says_the_other_hears_however_it_is_cut() {
+        for version in BOTH {
+            let (mut client, mut server) = pair(&format!("cut-{version:?}"), version);
+            for (length, piece, room) in [
+                (1, 1, 1),
+                (100, 7, 3),
+                (20_000, 1_000, 70_000),
+                (100_000, 65_536, 32_768),
+                (40_000, 16_385, 16_384),
+                (33_000, 100_000, 5_000),
+            ] {
+                let plain = numbers(length);
+                let wire = sealed(&mut client, &plain);
+                assert!(opened(&mut server, &wire, piece, room) == plain, "{length} up");
+                let wire = sealed(&mut server, &plain);
+                assert!(opened(&mut client, &wire, piece, room) == plain, "{length} down");
+            }
+            assert_eq!((server.undecided.len(), server.plain.capacity()), (0, 0), "it holds keys");
+        }
+    }
+
+    #[test]
+    fn keys_change_on_both_sides_when_one_asks() {
+        let (mut client, mut server) = pair("keys", Version::V1_3);
+        for _ in 0..3 {
+            // As `renew` does, but asking (RFC 8446 section 4.6.3).
+            client.push(Content::Handshake, &[24, 0, 0, 1, 1]).unwrap();
+            let Some(Next::Client(kernel)) = &mut client.next else { unreachable!() };
+            let secrets = kernel.update_tx_secret().unwrap();
+            client.sealer = Sealer::new(Version::V1_3, secrets).unwrap();
+            let wire = sealed(&mut client, b"with new keys");
+            assert_eq!(opened(&mut server, &wire, 9, 100), b"with new keys");
+            let wire = sealed(&mut server, b"as asked");
+            assert_eq!(opened(&mut client, &wire, 9, 100), b"as asked");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_worn_out_is_replaced_and_in_tls_1_2_the_connection_ends() {
+        let (mut client, mut server) = pair("worn", Version::V1_3);
+        client.sealer.wear_out();
+        let wire = sealed(&mut client, b"still here");
+        assert_eq!(opened(&mut server, &wire, 1000, 100), b"still here");
+        let (mut client, _) = pair("worn-2", Version::V1_2);
+        client.sealer.wear_out();
+        assert!(client.seal(&[b"x", b"", b""], 0, &mut [0; 100]).is_err());
+    }
+
+    #[test]
+    fn a_goodbye_is_an_end_and_a_missing_one_a_cut() {
+        for version in BOTH {
+            let (mut client, mut server) = pair(&format!("end-{version:?}"), version);
+            let mut wire = sealed(&mut client, b"last");
+            client.finish();
+            wire.extend(client.take_outgoing());
+            assert_eq!(opened(&mut server, &wire, 1000, 100), b"last");
+            assert_eq!(server.end(), Some(End::Closed));
+            let wire = sealed(&mut server, b"you may still hear me");
+            assert_eq!(opened(&mut client, &wire, 1000, 100), b"you may still hear me");
+            client.cut();
+            assert_eq!(client.end(), Some(End::Failed));
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_rules_ends_the_connection_and_is_answered_with_an_alert() {
+        let breaks = |name: &str, version, wire: &dyn Fn(&mut Session) -> Vec<u8>| {
+            let (mut client, mut server) = pair(&format!("rules-{name}-{version:?}"), version);
+            let wire = wire(&mut client);
+            assert_eq!(opened(&mut server, &wire, 70_000, 100), b"", "{name}");
+            assert_eq!(server.end(), Some(End::Failed), "{name}");
+            let alert = server.take_outgoing();
+            assert!(!alert.is_empty(), "{name}");
+            assert!(server.seal(&[b"x", b"", b""], 0, &mut [0; 100]).is_err(), "{name}");
+            opened(&mut client, &alert, 1000, 100);
+            assert_eq!(client.end(), Some(End::Failed), "{name}: it understands the alert");
+        };
+        for version in BOTH {
+            breaks("forged", version, &|client| {
+                let mut wire = sealed(client, b"data");
+                *wire.last_mut().unwrap() ^= 1;
+                wire
+            });
+            breaks("long", version, &|_| [&[23, 3, 3, 0x7f, 0xff][..], &[0; 100]].concat());
+            breaks("plain", version, &|_| b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec());
+            breaks("flood", version, &|client| {
+                for _ in 0..=limits::TLS_IDLE_RECORDS_MAX {
+                    client.push(Content::Data, b"").unwrap();
+                }
+                client.take_outgoing()
+            });
+            // Another ClientHello: nothing is negotiated twice.
+            breaks("again", version, &|client| {
+                client.push(Content::Handshake, &[1, 0, 0, 2, 3, 3]).unwrap();
+                client.take_outgoing()
+            });
+            breaks("empty", version, &|client| {
+                client.push(Content::Handshake, b"").unwrap();
+                client.take_outgoing()
+            });
+            breaks("alert", version, &|client| {
+                client.push(Content::Alert, &[2]).unwrap();
+                client.take_outgoing()
+            });
+        }
+        breaks("update", Version::V1_3, &|client| {
+            client.push(Content::Handshake, &[24, 0, 0, 1, 7]).unwrap();
+            client.take_outgoing()
+        });
+        breaks("behind", Version::V1_3, &|client| {
+            client.push(Content::Handshake, &[24, 0, 0, 1, 0, 24, 0, 0, 1, 0]).unwrap();
+            client.take_outgoing()
+        });
+        breaks("ticket", Version::V1_3, &|client| {
+            client.push(Content::Handshake, &[4, 0, 0, 1, 0]).unwrap();
+            client.take_outgoing()
+        });
+    }
+
+    #[test]
+    fn what_the_socket_did_not_take_leaves_before_anything_else() {
+        let (mut client, _) = pair("pending", Version::V1_3);
+        client.postpone(b"abc", 2);
+        assert_eq!(client.sent(2), None);
+        assert_eq!(client.pending(), Some(&b"c"[..]));
+        client.finish();
+        assert!(client.take_outgoing().is_empty(), "no goodbye in the middle of a record");
+        client.forsake_pending();
+        assert_eq!((client.sent(1), client.pending()), (Some(0), None));
+    }
+
+    #[test]
+    fn pieces_are_whole_parts_where_they_can_be() {
+        let parts: [&[u8]; 3] = [b"head", b"", b"body"];
+        assert_eq!(pieces(&parts, 0, 100), (&b"head"[..], &b"body"[..]));
+        assert_eq!(pieces(&parts, 2, 4), (&b"ad"[..], &b"bo"[..]));
+        assert_eq!(pieces(&parts, 4, 2), (&b"bo"[..], &b""[..]));
+        assert_eq!(pieces(&parts, 8, 2), (&b""[..], &b""[..]));
+        assert_eq!(pieces(&[b"a", b"b", b"c"], 0, 100), (&b"a"[..], &b"b"[..]));
+    }
 }

@@ -2,11 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls_pki_types::ServerName;
 
-use crate::engine::{Side, Socket};
+use crate::engine::{self, Side, Socket};
 use crate::exchange::failure::Failure;
 use crate::tls::client::ClientTls;
 use crate::tls::handshake::Failed;
@@ -29,13 +29,20 @@ impl Connector {
             && self.greets == other.greets
     }
 
-    /// `greeting` is what says whom the connection is for.
+    /// A connection that it has made may be kept for others while connections begin like `now`.
+    pub(super) fn keeps(&self, now: &Connector) -> bool {
+        self.greets.is_none() && self.is_like(now)
+    }
+
+    /// `name` is who the endpoint is to TLS; without one there is none. `greeting` is what says
+    /// whom the connection is for; `shakes` hears when TLS begins.
     pub(super) async fn connect(
         &self,
         address: SocketAddr,
-        name: &ServerName<'static>,
+        name: Option<&ServerName<'static>>,
         greeting: &[u8],
         timeout: Duration,
+        shakes: impl FnOnce(Instant),
     ) -> Result<Stream, NotConnected> {
         let socket = Socket::connect(address, timeout).await;
         let socket = socket.map_err(|error| failure(&error))?;
@@ -43,7 +50,10 @@ impl Connector {
             let sent = socket.send(&[greeting, b"", b""], timeout).await;
             sent.map_err(|_| Failure::ConnectFailed)?;
         }
-        let Some(tls) = &self.tls else { return Ok(Stream::plain(socket)) };
+        let Some((tls, name)) = self.tls.as_ref().zip(name) else {
+            return Ok(Stream::plain(socket));
+        };
+        shakes(engine::now());
         socket.set_deadline(Side::Read, Some(tls.handshake_timeout()));
         let shaken = Box::pin(tls.connect(&socket, name)).await.map_err(NotConnected::of)?;
         socket.set_deadline(Side::Read, None);

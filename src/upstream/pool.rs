@@ -46,8 +46,8 @@ pub(crate) struct Cluster {
 pub(crate) struct Lease {
     /// `None` only while it is being taken apart. Before `slot`: it is closed first.
     stream: Option<Stream>,
-    /// How it began.
-    connector: Rc<Connector>,
+    /// How it began. `None`: it is for nobody else.
+    connector: Option<Rc<Connector>>,
     slot: Slot,
     pub(crate) reused: bool,
 }
@@ -83,6 +83,17 @@ impl Waiter {
 pub(crate) enum Wanted {
     Any,
     New,
+    /// New, and as it is: TLS is the affair of whoever uses it.
+    Bare,
+}
+
+/// How far it has come on the way to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// There is one, or the right to make it.
+    Admitted,
+    /// TCP is up, and TLS begins.
+    Connected,
 }
 
 enum Choice {
@@ -206,10 +217,13 @@ impl Cluster {
         wanted: Wanted,
         refused: &[SocketAddr],
         (connect_timeout, greeting): (Duration, &[u8]),
-        admitted: impl FnOnce(Instant),
+        mut told: impl FnMut(Stage, Instant),
     ) -> Result<Lease, (NotConnected, Option<SocketAddr>)> {
         let connector = Rc::clone(&self.connector.borrow());
-        let wanted = if connector.greets.is_some() { Wanted::New } else { wanted };
+        let wanted = match wanted {
+            Wanted::Any if connector.greets.is_some() => Wanted::New,
+            Wanted::Any | Wanted::New | Wanted::Bare => wanted,
+        };
         let choice = if self.waiters.borrow().is_empty() {
             self.choose(wanted, refused)
         } else {
@@ -222,7 +236,7 @@ impl Cluster {
             }
             other @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => other,
         };
-        admitted(engine::now());
+        told(Stage::Admitted, engine::now());
         match choice {
             Choice::Kept(lease) => {
                 self.series.borrow().reused.add(1);
@@ -230,10 +244,14 @@ impl Cluster {
             }
             Choice::Open(slot) => {
                 let address = slot.endpoint.address;
-                let name = &slot.endpoint.name;
-                match connector.connect(address, name, greeting, connect_timeout).await {
+                let name = (wanted != Wanted::Bare).then_some(&slot.endpoint.name);
+                let shakes = |now| told(Stage::Connected, now);
+                let connecting =
+                    connector.connect(address, name, greeting, connect_timeout, shakes);
+                match connecting.await {
                     Ok(stream) => {
                         self.series.borrow().opened.add(1);
+                        let connector = (wanted != Wanted::Bare).then_some(connector);
                         Ok(Lease { stream: Some(stream), connector, slot, reused: false })
                     }
                     Err(not) => {
@@ -277,11 +295,11 @@ impl Cluster {
             && let Some(stream) = self.take_idle(&endpoint)
         {
             let slot = Slot { cluster: Rc::clone(self), endpoint, held: true };
-            let connector = Rc::clone(&self.connector.borrow());
+            let connector = Some(Rc::clone(&self.connector.borrow()));
             return Choice::Kept(Lease { stream: Some(stream), connector, slot, reused: true });
         }
         let mut taken = endpoint.try_take();
-        if !taken && wanted == Wanted::New {
+        if !taken && wanted != Wanted::Any {
             // At the maximum, a kept connection makes room.
             self.close_idle(&endpoint, 1);
             taken = endpoint.try_take();
@@ -517,8 +535,7 @@ impl Lease {
             || endpoint.admission.get() == Admission::Maintenance
             || idle.is_zero()
             || endpoint.is_beyond()
-            || self.connector.greets.is_some()
-            || !self.connector.is_like(&cluster.connector.borrow())
+            || !self.connector.as_ref().is_some_and(|made| made.keeps(&cluster.connector.borrow()))
             || cluster.owes_others(endpoint, now)
         {
             return;

@@ -37,7 +37,8 @@ impl SClient {
     pub fn fetch(address: SocketAddr, arguments: &[&str]) -> String {
         let arguments: Vec<&str> = arguments.iter().copied().chain(["-ign_eof"]).collect();
         let mut client = Self::start(address, &arguments);
-        client.write("GET /s_client HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n");
+        client
+            .write("GET /s_client HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n");
         client.wait_exit();
         client.said()
     }

@@ -71,10 +71,8 @@ impl Pki {
         self.write(&format!("{name}.index"), "");
         let (key, cert, subject) =
             (format!("{name}.key"), format!("{name}.pem"), format!("/CN={name}"));
-        let arguments = [
-            &["req", "-x509", "-keyout", &key, "-out", &cert, "-subj", &subject][..],
-            &EC_KEY,
-        ];
+        let arguments =
+            [&["req", "-x509", "-keyout", &key, "-out", &cert, "-subj", &subject][..], &EC_KEY];
         self.openssl(&arguments.concat());
     }
 
@@ -144,7 +142,9 @@ impl Pki {
     pub fn revoke_nothing(&self, name: &str, authority: &str) {
         self.issue(authority, "authority.example");
         self.write("index.txt", "");
+        self.write("number.txt", "01");
         let config = "[ca]\ndefault_ca = a\n[a]\ndatabase = index.txt\ndefault_md = sha256\n\
+                      crlnumber = number.txt\n\
                       default_crl_days = 30\n";
         self.write("ca.cnf", config);
         let (key, cert) = (format!("{authority}.key"), format!("{authority}.pem"));

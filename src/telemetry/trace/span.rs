@@ -25,7 +25,7 @@ pub struct Attempt {
     pub span_id: u64,
     /// Since the begin of the exchange, in microseconds.
     pub begin: u64,
-    /// Queue, connect, first byte and body, in microseconds, one after the other.
+    /// Queue, connect, TLS, upload, first byte and body, in microseconds, one after the other.
     pub spans: [u64; Timings::SPANS - 1],
     /// Without one, none was found.
     pub endpoint: Option<SocketAddr>,
@@ -41,7 +41,7 @@ pub struct Attempt {
 pub struct Exchange<'a> {
     pub identity: Identity,
     pub end_nanos: u64,
-    /// Head, queue, connect, first byte and body: those of the access log.
+    /// The head, then those of an attempt: as in the access log.
     pub micros: [u64; Timings::SPANS],
     pub status: u16,
     pub peer: SocketAddr,
@@ -382,6 +382,7 @@ const SERVER_SPANS: [&str; Timings::SPANS] = [
     "corelane.head_us",
     "corelane.queue_us",
     "corelane.connect_us",
+    "corelane.tls_us",
     "corelane.upload_us",
     "corelane.first_byte_us",
     "corelane.body_us",
@@ -389,6 +390,7 @@ const SERVER_SPANS: [&str; Timings::SPANS] = [
 const CLIENT_SPANS: [&str; Timings::SPANS - 1] = [
     "corelane.queue_us",
     "corelane.connect_us",
+    "corelane.tls_us",
     "corelane.upload_us",
     "corelane.first_byte_us",
     "corelane.body_us",
@@ -481,7 +483,8 @@ pub(crate) mod tests {
             timings: Timings {
                 head: micros(10),
                 queue: micros(20),
-                connect: micros(30),
+                connect: micros(25),
+                tls: micros(5),
                 upload: micros(0),
                 first_byte: micros(40),
                 body: micros(50),
@@ -500,7 +503,7 @@ pub(crate) mod tests {
         Attempt {
             span_id: 0xaa,
             begin: 12,
-            spans: [1, 2, 0, 0, 0],
+            spans: [1, 2, 0, 0, 0, 0],
             endpoint: None,
             reused: false,
             status: 0,
@@ -509,7 +512,7 @@ pub(crate) mod tests {
         Attempt {
             span_id: 0xbb,
             begin: 15,
-            spans: [1, 2, 0, 3, 4],
+            spans: [1, 2, 0, 0, 3, 4],
             endpoint: Some(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 8080)),
             reused: true,
             status: 200,
@@ -531,12 +534,12 @@ pub(crate) mod tests {
         let bytes = batch();
         let mut rest = &bytes[..];
         let first = decode(&mut rest).unwrap();
-        assert_eq!((first.identity, first.micros), (IDENTITY, [10, 20, 30, 0, 40, 50]));
+        assert_eq!((first.identity, first.micros), (IDENTITY, [10, 20, 25, 5, 0, 40, 50]));
         assert_eq!((first.peer, first.client), (record().peer, record().client));
         assert_eq!((&*first.path, &*first.user_agent), ("/a", "bad\u{fffd}\"agent\n"));
         assert_eq!(first.attempts.len(), 2);
         assert_eq!(first.attempts[1].endpoint, ATTEMPTS[1].endpoint);
-        assert_eq!((first.attempts[1].begin, first.attempts[1].spans), (15, [1, 2, 0, 3, 4]));
+        assert_eq!((first.attempts[1].begin, first.attempts[1].spans), (15, [1, 2, 0, 0, 3, 4]));
         assert_eq!(decode(&mut rest).unwrap().status, 204);
         assert_eq!((decode(&mut rest), rest.len()), (None, 0));
     }

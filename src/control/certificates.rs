@@ -1,0 +1,218 @@
+//! Certificates in use, as operators see them: which have expired, who shows them, and how long
+//! they last. One that expires while it is in use is shown all the same: clients that look are told
+//! by it what is wrong, and nothing else is there to show.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+pub(crate) use crate::control::certificate_watch::Broken;
+use crate::control::certificate_watch::until;
+pub(crate) use crate::control::stapling::unasked;
+use crate::control::{Control, first};
+use crate::engine::{self, Shared};
+use crate::limits;
+use crate::telemetry::tls_metrics::{Lasting, TlsNumbers};
+use crate::tls::certificates::Certificate;
+use crate::tls::files::written;
+use crate::tls::material::Material;
+use crate::tls::settings::CertificateId;
+
+/// Who shows a certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Users {
+    pub(crate) listeners: Vec<String>,
+    pub(crate) clusters: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Lasting,
+    Ending,
+    Expired,
+}
+
+impl Phase {
+    fn at(not_after: SystemTime, now: SystemTime) -> Phase {
+        match not_after.duration_since(now) {
+            Err(_) => Phase::Expired,
+            Ok(left) if left < limits::CERTIFICATE_EXPIRY_WARNING => Phase::Ending,
+            Ok(_) => Phase::Lasting,
+        }
+    }
+
+    /// When the next one begins.
+    fn ends_at(self, not_after: SystemTime) -> Option<SystemTime> {
+        match self {
+            Phase::Lasting => not_after.checked_sub(limits::CERTIFICATE_EXPIRY_WARNING),
+            Phase::Ending => Some(not_after),
+            Phase::Expired => None,
+        }
+    }
+}
+
+impl Control {
+    /// What is in use of the plan in force, which may be newer than it was compiled with.
+    pub(crate) fn tls_material(&self) -> Shared<Material> {
+        self.tls.material()
+    }
+
+    /// Of the material's certificates, in its order.
+    pub(crate) fn certificate_users(&self) -> Vec<Users> {
+        let plan = self.plan();
+        let mut users = vec![Users::default(); self.tls.material().certificates.len()];
+        let mut shows = |id: CertificateId, name: &str, is_listener: bool| {
+            let Some(users) = users.get_mut(id.0 as usize) else { return };
+            let names = if is_listener { &mut users.listeners } else { &mut users.clusters };
+            names.push(name.to_owned());
+        };
+        for listener in &plan.listeners {
+            let ids = listener.tls.iter().flat_map(|tls| &tls.certificates);
+            ids.for_each(|id| shows(*id, &listener.name, true));
+        }
+        for cluster in &plan.clusters {
+            let id = cluster.tls.as_ref().and_then(|tls| tls.certificate);
+            id.into_iter().for_each(|id| shows(id, &cluster.name, false));
+        }
+        users
+    }
+
+    /// Files of those that are in use all the same.
+    pub(crate) fn expired_certificates(&self, now: SystemTime) -> Vec<PathBuf> {
+        let material = self.tls.material();
+        let expired = material.certificates.iter().filter(|each| {
+            let found = each.found.as_ref();
+            found.is_some_and(|it| Phase::at(it.facts.not_after, now) == Phase::Expired)
+        });
+        expired.map(|each| each.source.cert.clone()).collect()
+    }
+
+    /// For the metrics page.
+    pub(crate) fn tls_numbers(&self) -> TlsNumbers {
+        let now = engine::wall_clock();
+        let material = self.tls.material();
+        let mut numbers = TlsNumbers {
+            ticket_key_age: self.ticket_key_age(),
+            broken_files: self.broken_files_total(),
+            ..TlsNumbers::default()
+        };
+        let mut seen = HashSet::new();
+        for each in &material.certificates {
+            let Some(certificate) = &each.found else { continue };
+            let lasting = |end| Lasting {
+                certificate: each.source.cert.display().to_string(),
+                name: name(certificate),
+                seconds: seconds_until(end, now),
+            };
+            let of_certificate = lasting(certificate.facts.not_after);
+            // One file may be named twice, with other hosts.
+            if !seen.insert((&each.source.cert, of_certificate.name.clone())) {
+                continue;
+            }
+            numbers.certificates.push(of_certificate);
+            let stapled = self.stapled(&certificate.facts.fingerprint);
+            if let Some(stapled) = stapled.filter(|stapled| stapled.answer.is_some()) {
+                numbers.staples.push(lasting(stapled.until));
+            }
+        }
+        numbers
+    }
+}
+
+/// What operators know it by: the first host that it is for, or whom it is about.
+fn name(certificate: &Certificate) -> String {
+    let facts = &certificate.facts;
+    let first = facts.dns_names.first().cloned();
+    let name = first.or_else(|| facts.addresses.first().map(ToString::to_string));
+    name.or_else(|| facts.common_name.clone()).unwrap_or_else(|| facts.subject.clone())
+}
+
+/// Less than 0 after it.
+pub(crate) fn seconds_until(end: SystemTime, now: SystemTime) -> i64 {
+    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    match end.duration_since(now) {
+        Ok(left) => seconds(left),
+        Err(past) => -seconds(past.duration()),
+    }
+}
+
+/// Tells of certificates that come to their end while they are in use, for ever.
+pub(super) async fn expire(control: Rc<Control>) {
+    let mut known: HashMap<[u8; 32], Phase> = HashMap::new();
+    loop {
+        let (turn, now) = (control.tls.material_turn(), engine::wall_clock());
+        let material = control.tls.material();
+        let (mut phases, mut next, mut is_news) = (HashMap::new(), None, false);
+        for each in &material.certificates {
+            let Some(certificate) = &each.found else { continue };
+            let facts = &certificate.facts;
+            let phase = Phase::at(facts.not_after, now);
+            let before = known.get(&facts.fingerprint).copied();
+            // What it was when it was read has been said then.
+            if before.is_some_and(|before| before != phase) {
+                control.tell_phase(&each.source.cert.display().to_string(), phase, facts.not_after);
+                is_news = true;
+            }
+            phases.insert(facts.fingerprint, phase);
+            next = phase.ends_at(facts.not_after).into_iter().chain(next).min();
+        }
+        known = phases;
+        if is_news {
+            control.publish_health();
+        }
+        let changed = until(&control, |control| control.tls.material_turn() != turn);
+        match next {
+            None => changed.await,
+            Some(next) => {
+                let left = next.duration_since(now).unwrap_or_default() + Duration::from_secs(1);
+                let pause = left.min(limits::CERTIFICATE_EXPIRY_LOOK_INTERVAL);
+                first(changed, engine::sleep(pause)).await;
+            }
+        }
+    }
+}
+
+impl Control {
+    fn tell_phase(&self, file: &str, phase: Phase, not_after: SystemTime) {
+        let end = written(not_after);
+        match phase {
+            // The clock was set back.
+            Phase::Lasting => {}
+            Phase::Ending => {
+                log::warn!("`{file}` expires on {end}: renew it");
+                self.tell_health(file, "expires", &end);
+            }
+            Phase::Expired => {
+                log::error!("`{file}` has expired on {end}, and is shown all the same: renew it");
+                self.tell_health(file, "expired", &end);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_certificate_is_told_of_before_and_after() {
+        let day = Duration::from_secs(86_400);
+        let end = UNIX_EPOCH + 20_000 * day;
+        for (now, phase) in [
+            (end - 15 * day, Phase::Lasting),
+            (end - 13 * day, Phase::Ending),
+            (end - Duration::from_secs(1), Phase::Ending),
+            (end + Duration::from_secs(1), Phase::Expired),
+        ] {
+            assert_eq!(Phase::at(end, now), phase);
+        }
+        assert_eq!(Phase::Lasting.ends_at(end), Some(end - 14 * day));
+        assert_eq!(Phase::Ending.ends_at(end), Some(end));
+        assert_eq!(Phase::Expired.ends_at(end), None);
+        assert_eq!(seconds_until(end, end - day), 86_400);
+        assert_eq!(seconds_until(end, end + day), -86_400);
+    }
+}

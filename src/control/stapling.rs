@@ -1,0 +1,420 @@
+//! OCSP stapling: responders are asked about the certificates that listeners show, and what they
+//! answer is given to the cores until it expires. Best effort: nothing waits for a responder, and a
+//! certificate without a staple is shown without.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use rustls_pki_types::CertificateDer;
+
+use crate::control::certificate_watch::until;
+use crate::control::{Control, first};
+use crate::engine;
+use crate::http1::blocking_client::jitter;
+use crate::limits;
+use crate::plan::HttpUrl;
+use crate::tls::certificates::{Certificate, Source};
+use crate::tls::files::written;
+use crate::tls::material::Material;
+use crate::tls::ocsp::{self, Answer, Status};
+use crate::tls::responder::{self, NoAnswer};
+use crate::tls::setup::Staples;
+
+type Fingerprint = [u8; 32];
+
+/// What is known of each certificate that is asked about.
+#[derive(Default)]
+pub(super) struct Stapling(RefCell<HashMap<Fingerprint, Stapled>>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stapled {
+    /// That is stapled now.
+    pub(crate) answer: Option<Answer>,
+    /// It is not stapled any longer than that.
+    pub(crate) until: SystemTime,
+    pub(crate) asked_next: SystemTime,
+    /// Of the last question.
+    pub(crate) error: Option<String>,
+    /// Since the last good answer.
+    failures: u32,
+}
+
+impl Stapled {
+    fn new(now: SystemTime) -> Stapled {
+        Stapled { answer: None, until: now, asked_next: now, error: None, failures: 0 }
+    }
+
+    /// Asked again in the middle of what is left.
+    fn answered(answer: Answer, now: SystemTime) -> Stapled {
+        let (wait, until) = match answer.next_update {
+            Some(next) => {
+                let left = next.duration_since(now).unwrap_or_default();
+                (left / 2, next)
+            }
+            None => (limits::OCSP_REFRESH_UNDATED, now + limits::OCSP_UNDATED_KEPT),
+        };
+        let wait = wait.clamp(limits::OCSP_REFRESH_MIN, limits::OCSP_REFRESH_MAX);
+        let asked_next = now + wait;
+        Stapled { answer: Some(answer), until, asked_next, error: None, failures: 0 }
+    }
+
+    /// Whether the error is another than the last.
+    fn failed(&mut self, error: String, now: SystemTime) -> bool {
+        let doubled = limits::OCSP_RETRY_MIN * 2_u32.saturating_pow(self.failures.min(16));
+        self.asked_next = now + doubled.min(limits::OCSP_RETRY_MAX);
+        self.failures = self.failures.saturating_add(1);
+        let error = Some(error);
+        std::mem::replace(&mut self.error, error.clone()) != error
+    }
+
+    fn has_expired(&self, now: SystemTime) -> bool {
+        self.answer.is_some() && self.until <= now
+    }
+
+    /// When something is to be done.
+    fn due(&self) -> SystemTime {
+        if self.answer.is_some() { self.asked_next.min(self.until) } else { self.asked_next }
+    }
+}
+
+/// A certificate that a responder can be asked about.
+#[derive(Clone)]
+struct Subject {
+    fingerprint: Fingerprint,
+    url: HttpUrl,
+    leaf: CertificateDer<'static>,
+    issuer: CertificateDer<'static>,
+    file: String,
+    must_staple: bool,
+}
+
+impl Subject {
+    fn read(&self, answer: &[u8], now: SystemTime) -> Result<Answer, String> {
+        let read = ocsp::read(answer, &self.leaf, &self.issuer, now);
+        let answer = read.map_err(|refused| refused.to_string())?;
+        match answer.status {
+            Status::Good => Ok(answer),
+            Status::Revoked { at } => Err(format!("it was revoked on {}", written(at))),
+        }
+    }
+}
+
+/// Why a responder is not asked, or where it is and who has issued the certificate.
+fn askable(
+    source: &Source,
+    certificate: &Certificate,
+) -> Result<(HttpUrl, CertificateDer<'static>), String> {
+    if !source.ocsp {
+        return Err("`ocsp` is off".to_owned());
+    }
+    let Some(url) = &certificate.facts.ocsp_responder else {
+        return Err("the certificate names no responder".to_owned());
+    };
+    let url = responder::url(url)?;
+    let (leaf, rest) = certificate.chain.split_first().ok_or("there is no certificate")?;
+    let issuer = rest.iter().find(|issuer| ocsp::request(leaf, issuer).is_ok());
+    let issuer = issuer.ok_or("who has issued it is not in its file: add that certificate")?;
+    Ok((url, issuer.clone()))
+}
+
+/// Each once.
+fn subjects(material: &Material) -> Vec<Subject> {
+    let mut seen = HashSet::new();
+    let found = material.certificates.iter().filter_map(|each| {
+        let certificate = each.found.as_ref()?;
+        let facts = &certificate.facts;
+        if seen.contains(&facts.fingerprint) {
+            return None;
+        }
+        let (url, issuer) = askable(&each.source, certificate).ok()?;
+        seen.insert(facts.fingerprint);
+        Some(Subject {
+            fingerprint: facts.fingerprint,
+            url,
+            leaf: certificate.chain.first()?.clone(),
+            issuer,
+            file: each.source.cert.display().to_string(),
+            must_staple: facts.must_staple,
+        })
+    });
+    found.collect()
+}
+
+/// Of staples that another process gave, those that can be stapled here. Nothing is believed that
+/// is not verified.
+pub(super) fn still_good(mut staples: Staples, material: &Material, now: SystemTime) -> Staples {
+    let mut good = Staples::new();
+    if staples.is_empty() {
+        return good;
+    }
+    for subject in subjects(material) {
+        let staple = staples.remove(&subject.fingerprint);
+        if let Some(staple) = staple.filter(|staple| subject.read(staple, now).is_ok()) {
+            good.insert(subject.fingerprint, staple);
+        }
+    }
+    good
+}
+
+/// As many as are passed on to the next process.
+pub(super) fn to_pass_on(staples: Staples) -> Vec<(Fingerprint, Vec<u8>)> {
+    let mut left = limits::OCSP_PASSED_ON_BYTES_MAX;
+    let fits = |(_, staple): &(Fingerprint, Vec<u8>)| {
+        let rest = left.checked_sub(staple.len());
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    };
+    staples.into_iter().filter(fits).collect()
+}
+
+/// For ever. Sleeps while no certificate has a responder, and while the process ends.
+pub(super) async fn keep_stapled(control: Rc<Control>) {
+    loop {
+        until(&control, |control| !control.draining.get()).await;
+        let turn = control.tls.material_turn();
+        let material = control.tls.material();
+        let subjects = control.beside(move || subjects(&material)).await.unwrap_or_default();
+        control.begin_stapling(&subjects);
+        while control.tls.material_turn() == turn && !control.draining.get() {
+            control.ask_responders(&subjects, turn).await;
+            let new = until(&control, |control| control.tls.material_turn() != turn);
+            first(new, engine::sleep(control.stapling_left())).await;
+        }
+    }
+}
+
+impl Control {
+    /// What is stapled, and when it is asked for, does not change with a reload.
+    fn begin_stapling(&self, subjects: &[Subject]) {
+        let now = engine::wall_clock();
+        let (mut staples, mut known) = (self.tls.staples(), self.tls.stapling.0.borrow_mut());
+        let wanted: HashSet<Fingerprint> = subjects.iter().map(|it| it.fingerprint).collect();
+        known.retain(|fingerprint, _| wanted.contains(fingerprint));
+        for subject in subjects {
+            if known.contains_key(&subject.fingerprint) {
+                continue;
+            }
+            // Of the process before this one, which may have asked long ago.
+            let inherited = staples.get(&subject.fingerprint);
+            let read = inherited.and_then(|staple| subject.read(staple, now).ok());
+            let begun = read.map_or(Stapled::new(now), |answer| Stapled::answered(answer, now));
+            known.insert(subject.fingerprint, begun);
+        }
+        // Nobody shows the others any more: cores forget them when they get something new.
+        let before = staples.len();
+        staples.retain(|fingerprint, _| wanted.contains(fingerprint));
+        if staples.len() != before {
+            self.tls.use_staples(staples);
+        }
+    }
+
+    /// How long it is until something is due.
+    fn stapling_left(&self) -> Duration {
+        let now = engine::wall_clock();
+        let known = self.tls.stapling.0.borrow();
+        let due = known.values().map(Stapled::due).min();
+        let left = due.map(|due| due.duration_since(now).unwrap_or_default());
+        left.unwrap_or(Duration::MAX).min(limits::OCSP_LOOK_INTERVAL)
+    }
+
+    /// Those that are due, one after the other; cores get what has come now and then. A responder
+    /// that does not answer is not asked about the next certificate as well.
+    async fn ask_responders(self: &Rc<Self>, subjects: &[Subject], turn: u64) {
+        let mut away: HashMap<&str, NoAnswer> = HashMap::new();
+        let (mut is_changed, mut renewed_at) = (self.drop_expired(subjects), engine::now());
+        for subject in subjects {
+            let now = engine::wall_clock();
+            let is_due = |known: &Stapled| known.asked_next <= now;
+            if !self.tls.stapling.0.borrow().get(&subject.fingerprint).is_some_and(is_due) {
+                continue;
+            }
+            let answer = match away.get(subject.url.authority.as_str()) {
+                Some(reason) => Err(reason.clone()),
+                None => self.ask_responder(subject).await,
+            };
+            if self.tls.material_turn() != turn {
+                break; // about a certificate that may be shown no more
+            }
+            if let Err(reason @ NoAnswer::Away(_)) = &answer {
+                away.insert(&subject.url.authority, reason.clone());
+            }
+            is_changed |= self.take_answer(subject, answer);
+            if is_changed && engine::now() - renewed_at >= limits::OCSP_RENEW_INTERVAL {
+                self.renew_tls_or_say().await;
+                (is_changed, renewed_at) = (false, engine::now());
+            }
+        }
+        if is_changed {
+            self.renew_tls_or_say().await;
+        }
+    }
+
+    async fn ask_responder(&self, subject: &Subject) -> Result<Vec<u8>, NoAnswer> {
+        let subject = subject.clone();
+        let asking = move || {
+            let question = ocsp::request(&subject.leaf, &subject.issuer);
+            let question = question.map_err(|wrong| NoAnswer::Wrong(wrong.to_string()))?;
+            responder::ask(&subject.url, &question, limits::OCSP_TIMEOUT, engine::precise_now)
+        };
+        let panicked = || Err(NoAnswer::Wrong("asking it has panicked".to_owned()));
+        self.beside(asking).await.unwrap_or_else(panicked)
+    }
+
+    /// Whether cores are to be told.
+    fn take_answer(&self, subject: &Subject, answer: Result<Vec<u8>, NoAnswer>) -> bool {
+        let now = engine::wall_clock();
+        let Subject { fingerprint, url, file, .. } = subject;
+        let read = match answer {
+            Ok(bytes) => subject.read(&bytes, now).map(|answer| (answer, bytes)),
+            Err(NoAnswer::Away(error) | NoAnswer::Wrong(error)) => Err(error),
+        };
+        let mut known = self.tls.stapling.0.borrow_mut();
+        let Some(state) = known.get_mut(fingerprint) else { return false };
+        let mut staples = self.tls.staples();
+        match read {
+            Ok((answer, bytes)) => {
+                if state.answer.is_none() || state.error.is_some() {
+                    let until = answer.next_update.map_or_else(|| "(not said)".to_owned(), written);
+                    log::info!("`{file}` is stapled with an answer of {url}, good until {until}");
+                }
+                *state = Stapled::answered(answer, now);
+                state.asked_next +=
+                    jitter(state.asked_next.duration_since(now).unwrap_or_default());
+                staples.insert(*fingerprint, bytes);
+            }
+            Err(error) => {
+                let is_revoked = error.starts_with("it was revoked");
+                let is_news = state.failed(error.clone(), now);
+                state.asked_next +=
+                    jitter(state.asked_next.duration_since(now).unwrap_or_default());
+                if is_revoked {
+                    state.answer = None;
+                }
+                if is_news {
+                    tell_failure(subject, &error, state.answer.is_some());
+                }
+                if !is_revoked || staples.remove(fingerprint).is_none() {
+                    return false;
+                }
+            }
+        }
+        self.tls.use_staples(staples);
+        true
+    }
+
+    /// Whether there were any.
+    fn drop_expired(&self, subjects: &[Subject]) -> bool {
+        let now = engine::wall_clock();
+        let (mut staples, mut known) = (self.tls.staples(), self.tls.stapling.0.borrow_mut());
+        let before = staples.len();
+        for subject in subjects {
+            let Some(state) = known.get_mut(&subject.fingerprint) else { continue };
+            if state.has_expired(now) {
+                let (file, url) = (&subject.file, &subject.url);
+                log::warn!("the staple of `{file}` has expired, and {url} has given no newer one");
+                state.answer = None;
+                staples.remove(&subject.fingerprint);
+            }
+        }
+        let is_changed = staples.len() != before;
+        if is_changed {
+            self.tls.use_staples(staples);
+        }
+        is_changed
+    }
+
+    /// Of each certificate that is stapled, or was to be.
+    pub(crate) fn stapled(&self, fingerprint: &[u8; 32]) -> Option<Stapled> {
+        self.tls.stapling.0.borrow().get(fingerprint).cloned()
+    }
+}
+
+fn tell_failure(subject: &Subject, error: &str, is_stapled: bool) {
+    let Subject { file, url, must_staple, .. } = subject;
+    let kept = if is_stapled { "; the answer before stays until it expires" } else { "" };
+    if *must_staple && !is_stapled {
+        log::error!(
+            "`{file}` is only good with a staple (RFC 7633) and has none, so clients refuse it: \
+             {url}: {error}"
+        );
+    } else {
+        log::warn!("no staple for `{file}` from {url}: {error}{kept}");
+    }
+}
+
+/// Why a certificate is not asked about; `None`: it is.
+pub(crate) fn unasked(source: &Source, certificate: &Certificate) -> Option<String> {
+    askable(source, certificate).err()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn answer(next_update: Option<SystemTime>) -> Answer {
+        Answer { status: Status::Good, this_update: now() - HOUR, next_update }
+    }
+
+    #[test]
+    fn an_answer_is_asked_for_again_in_the_middle_of_what_is_left_of_it() {
+        for (left, wait) in [
+            (MINUTE, 5 * MINUTE),
+            (9 * MINUTE, 5 * MINUTE),
+            (2 * HOUR, HOUR),
+            (47 * HOUR, 47 * HOUR / 2),
+            (168 * HOUR, 24 * HOUR),
+        ] {
+            let stapled = Stapled::answered(answer(Some(now() + left)), now());
+            assert_eq!(stapled.asked_next, now() + wait, "{left:?}");
+            assert_eq!(stapled.until, now() + left);
+            assert!(!stapled.has_expired(now()) && stapled.has_expired(now() + left));
+            assert_eq!(stapled.due(), now() + wait.min(left));
+        }
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_renewed_every_hour_and_kept_for_a_day() {
+        let stapled = Stapled::answered(answer(None), now());
+        assert_eq!(stapled.asked_next, now() + HOUR);
+        assert!(!stapled.has_expired(now() + 23 * HOUR) && stapled.has_expired(now() + 24 * HOUR));
+    }
+
+    #[test]
+    fn a_responder_that_fails_is_asked_less_and_less_and_its_last_answer_is_kept() {
+        let mut stapled = Stapled::answered(answer(Some(now() + 24 * HOUR)), now());
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            stapled.failed("it is away".to_owned(), now());
+            waits.push(stapled.asked_next.duration_since(now()).unwrap().as_secs() / 60);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert!(stapled.answer.is_some());
+        assert!(!stapled.failed("it is away".to_owned(), now()), "told once");
+        assert!(stapled.failed("it is mad".to_owned(), now()));
+        stapled = Stapled::answered(answer(None), now());
+        assert!(stapled.failed("it is mad".to_owned(), now()), "and again after it was well");
+        assert_eq!(stapled.asked_next, now() + MINUTE);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_passed_on() {
+        let one = |mark: u8, length| ([mark; 32], vec![mark; length]);
+        let most = limits::OCSP_PASSED_ON_BYTES_MAX;
+        let staples = Staples::from([one(1, most / 2), one(2, most), one(3, most / 2)]);
+        let passed: usize = to_pass_on(staples).iter().map(|(_, staple)| staple.len()).sum();
+        assert!((most / 2..=most).contains(&passed), "{passed}");
+        let none = crate::tls::material::Material::default();
+        assert!(still_good(Staples::from([one(1, 9)]), &none, now()).is_empty());
+    }
+}
