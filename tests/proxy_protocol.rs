@@ -63,14 +63,21 @@ fn whom_a_trusted_peer_speaks_for_is_who_the_client_is() {
         (v2(0x21, 0x21, &rest), "2001:db8::9"),
         (v2(0x20, 0, b""), "127.0.0.1"),
         (v2(0x20, 0x11, &[0; 12]), "127.0.0.1"),
-        (v2_of_ipv4(&[4, 0, 100].iter().chain(&[0; 100]).copied().collect::<Vec<_>>()), "192.0.2.7"),
+        (
+            v2_of_ipv4(&[4, 0, 100].iter().chain(&[0; 100]).copied().collect::<Vec<_>>()),
+            "192.0.2.7",
+        ),
     ] {
         let origin = origin();
         let proxy = receiving(&origin, "");
         for split in [0, 1, header.len() / 2, header.len()] {
             let mut one = proxy.client();
             let bytes = [&header[..], GET].concat();
-            if split == 0 { one.send(&bytes) } else { one.send_split(&bytes, split) }
+            if split == 0 {
+                one.send(&bytes)
+            } else {
+                one.send_split(&bytes, split)
+            }
             assert_eq!(one.read_response().text(), "here", "{header:?}");
             assert_eq!(one.get("/").text(), "here", "it holds for the connection");
         }
