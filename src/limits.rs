@@ -8,6 +8,9 @@ mod tls;
 use std::time::Duration;
 
 pub use tls::*;
+mod certificates;
+
+pub use certificates::*;
 
 // --- heads ---------------------------------------------------------------------------------
 

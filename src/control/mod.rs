@@ -12,6 +12,7 @@ mod config_file;
 mod config_poll;
 pub(crate) mod current;
 pub(crate) mod drain;
+mod either;
 pub(crate) mod ending;
 mod events;
 mod exporters;
@@ -44,6 +45,7 @@ mod trigger;
 mod trouble;
 pub(crate) mod upgrade;
 
+pub(crate) use either::{Either, first};
 pub use start::{StartError, run};
 
 use std::cell::{Cell, RefCell};
@@ -549,26 +551,6 @@ async fn again(control: &Control, signals: &mut Signals, mut was_asked: bool) {
             Err(error) => log::error!("cannot read signals: {error}"),
         }
     }
-}
-
-pub(crate) enum Either<A, B> {
-    First(A),
-    Second(B),
-}
-
-/// Whichever is ready first.
-pub(crate) async fn first<A, B>(
-    a: impl Future<Output = A>,
-    b: impl Future<Output = B>,
-) -> Either<A, B> {
-    let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(value) = a.as_mut().poll(context) {
-            return Poll::Ready(Either::First(value));
-        }
-        b.as_mut().poll(context).map(Either::Second)
-    })
-    .await
 }
 
 /// The control core's ends of its mailboxes.
