@@ -8,9 +8,6 @@ mod tls;
 use std::time::Duration;
 
 pub use tls::*;
-mod certificates;
-
-pub use certificates::*;
 
 // --- heads ---------------------------------------------------------------------------------
 
