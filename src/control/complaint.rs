@@ -6,7 +6,6 @@ use std::io;
 use std::time::Instant;
 
 use crate::control::Control;
-use crate::control::message::Trouble;
 use crate::engine;
 use crate::limits;
 use crate::shard::counters::Counters;
@@ -33,23 +32,6 @@ impl Complaint {
 impl Control {
     fn sum(&self, count: impl Fn(&Counters) -> u64) -> u64 {
         self.counters.iter().map(|counters| count(counters)).sum()
-    }
-
-    /// At most once a second for each kind, however many cores tell of it.
-    pub(super) fn tell_trouble(&self, trouble: &Trouble) {
-        let Trouble { listener, peer, label, detail } = trouble;
-        let (mut told, now) = (self.troubles.borrow_mut(), engine::now());
-        if told.get(label).is_some_and(|last| now - *last < limits::TROUBLE_INTERVAL) {
-            return;
-        }
-        told.insert(label, now);
-        match listener {
-            Some(key) => {
-                let name = self.listener_name(*key);
-                log::info!("{peer} was not served by listener {name} ({label}): {detail}");
-            }
-            None => log::warn!("endpoint {peer} ({label}): {detail}"),
-        }
     }
 
     pub(super) fn complain_of_limit(&self) {
