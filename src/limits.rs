@@ -2,12 +2,16 @@
 //! Bounds that an operator may change are defaults of a configuration key; the others are laws.
 // tidy: long because a bound is looked for in one place, by its name.
 
-// Those of TLS and what comes before a protocol.
+mod certificates;
 mod tls;
 
 use std::time::Duration;
 
 pub use tls::*;
+pub use certificates::*;
+pub use tls::*;
+
+use std::time::Duration;
 
 // --- heads ---------------------------------------------------------------------------------
 
