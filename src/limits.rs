@@ -5,9 +5,6 @@
 mod certificates;
 mod tls;
 
-use std::time::Duration;
-
-pub use tls::*;
 pub use certificates::*;
 pub use tls::*;
 
