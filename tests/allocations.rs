@@ -9,12 +9,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
-use support::{Origin, PATIENCE, RawClient, Respond};
+use support::{Origin, PATIENCE, Pki, RawClient, Respond, SecureClient};
 
 /// What housekeeping, five times a second, may take in all: it does not grow with the requests.
 const HOUSEKEEPING: usize = 64;
@@ -111,8 +111,8 @@ impl log::Log for Listening {
     fn flush(&self) {}
 }
 
-/// The library, in this process, until it ends.
-fn start(toml: &str) -> SocketAddr {
+/// The library, in this process, until it ends: the addresses of its listeners.
+fn start<const N: usize>(toml: &str) -> [SocketAddr; N] {
     let (sender, addresses) = mpsc::channel();
     let logger = Box::leak(Box::new(Listening(Mutex::new(sender))));
     log::set_logger(logger).expect("the only logger of this process");
@@ -122,12 +122,12 @@ fn start(toml: &str) -> SocketAddr {
     let source = corelane::cli::Run::default().source().expect("the built-in one");
     let begun = corelane::provider::Beginning::of(document);
     thread::spawn(move || corelane::control::run(plan, source, &begun).expect("it runs"));
-    addresses.recv_timeout(PATIENCE).expect("it says where it listens")
+    [(); N].map(|()| addresses.recv_timeout(PATIENCE).expect("it says where it listens"))
 }
 
 /// Complains when `times` requests allocate anything at all.
-fn count(address: SocketAddr, request: &str, times: usize, name: &str) -> Vec<String> {
-    let counted = allocations(address, request, times);
+fn count(times: usize, name: &str, exchange: impl FnMut()) -> Vec<String> {
+    let counted = allocations(times, exchange);
     if counted <= HOUSEKEEPING {
         return Vec::new();
     }
@@ -135,13 +135,8 @@ fn count(address: SocketAddr, request: &str, times: usize, name: &str) -> Vec<St
     vec![format!("{name}: {counted} allocations in {times} requests, some of them:\n  - {places}")]
 }
 
-/// Sends `request` often enough to warm up, then `times` times while counting.
-fn allocations(address: SocketAddr, request: &str, times: usize) -> usize {
-    let mut client = RawClient::connect(address);
-    let mut exchange = || {
-        client.send(request);
-        assert_eq!(client.read_response().status, 200);
-    };
+/// Sends a request often enough to warm up, then `times` times while counting.
+fn allocations(times: usize, mut exchange: impl FnMut()) -> usize {
     (0..times.min(1000)).for_each(|_| exchange());
     FOUND.lock().expect("nobody panics with it").clear();
     COUNT.store(0, Ordering::SeqCst);
@@ -151,11 +146,35 @@ fn allocations(address: SocketAddr, request: &str, times: usize) -> usize {
     COUNT.load(Ordering::SeqCst)
 }
 
+/// Sends `request` on one connection, as often as it is called.
+fn plain(address: SocketAddr, request: &str) -> impl FnMut() {
+    let mut client = RawClient::connect(address);
+    move || {
+        client.send(request);
+        assert_eq!(client.read_response().status, 200);
+    }
+}
+
+/// The same under TLS, of a client that shows a certificate.
+fn secure(address: SocketAddr, pki: &Pki, request: &str) -> impl FnMut() {
+    let config = SecureClient::config_with(&pki.path("ca.pem"), &pki.path("client.pem"));
+    let mut client = SecureClient::connect_with(address, "www.example.com", Arc::new(config));
+    move || {
+        client.send(request);
+        assert_eq!(client.read_response().status, 200);
+    }
+}
+
 /// Everything to `origin`; but for small ones, its requests are traced where they say so.
-fn proxying(origin: &Origin) -> String {
+fn proxying(origin: &Origin, pki: &Pki) -> String {
+    let [cert, key, ca] = ["www.pem", "www.key", "ca.pem"].map(|name| pki.path(name));
     format!(
         "cores = 1\nmetrics = {{ enabled = false }}\nadmin = {{ enabled = false }}\n\
          [[listeners]]\nname = \"edge\"\nbind = \"127.0.0.1:0\"\n\n\
+         [[listeners]]\nname = \"secure\"\nbind = \"127.0.0.1:0\"\n\
+         [listeners.tls]\ncertificates = [{{ cert = {cert:?}, key = {key:?} }}]\n\
+         client_auth = {{ mode = \"required\", ca = [{ca:?}], \
+         headers = {{ X-CN = \"common_name\" }} }}\n\n\
          [logging.access]\npath = \"/dev/null\"\nrequest_headers = [\"cookie\"]\n\
          response_headers = [\"content-type\"]\n\n\
          [tracing]\nenabled = true\nsample = 0.0\n\
@@ -183,7 +202,11 @@ fn a_request_on_a_kept_connection_allocates_nothing() {
         .on("GET /traced", Respond::text("hello"))
         .on("POST /v1/traces", Respond::text(""))
         .on("POST /upload", Respond::text("thanks"));
-    let address = start(&proxying(&origin));
+    let pki = Pki::new();
+    pki.authority("ca");
+    pki.sign("ca", "www", "/CN=www", "DNS:www.example.com");
+    pki.sign("ca", "client", "/CN=client", "URI:spiffe://corp.example/client");
+    let [address, secured] = start(&proxying(&origin, &pki));
     let get = |path: &str| {
         format!(
             "GET {path} HTTP/1.1\r\nHost: test\r\nUser-Agent: a client\r\nAccept: */*\r\n\
@@ -209,6 +232,17 @@ fn a_request_on_a_kept_connection_allocates_nothing() {
         "POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 300000\r\n\r\n{}",
         "y".repeat(300_000)
     );
+    let under_tls = [
+        (get("/small"), 2_000, "a small GET under TLS"),
+        (get("/chunked"), 1_000, "a chunked response under TLS"),
+        (get("/large"), 300, "a response of many reads under TLS"),
+        (post.clone(), 1_000, "a request with a body under TLS"),
+    ];
+    let under_tls: Vec<String> = under_tls
+        .into_iter()
+        .flat_map(|(request, times, name)| count(times, name, secure(secured, &pki, &request)))
+        .collect();
+    assert!(under_tls.is_empty(), "{}", under_tls.join("\n"));
     let complaints: Vec<String> = [
         (get("/small"), 10_000, "a small GET"),
         (get("/traced"), 2_000, "a traced one that is not recorded"),
@@ -220,7 +254,7 @@ fn a_request_on_a_kept_connection_allocates_nothing() {
         (chunked.to_owned(), 1_000, "a chunked request"),
     ]
     .into_iter()
-    .flat_map(|(request, times, name)| count(address, &request, times, name))
+    .flat_map(|(request, times, name)| count(times, name, plain(address, &request)))
     .collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 
@@ -228,6 +262,7 @@ fn a_request_on_a_kept_connection_allocates_nothing() {
     // made once per such request: all others stay small for it. Not one more, however many reads.
     let uploads = [(large, "a request of many reads"), (chunked_large, "a chunked one")];
     for (request, name) in uploads {
-        assert!(allocations(address, &request, 300) <= 4 * 300 + HOUSEKEEPING, "{name}");
+        let counted = allocations(300, plain(address, &request));
+        assert!(counted <= 4 * 300 + HOUSEKEEPING, "{name}");
     }
 }

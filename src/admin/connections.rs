@@ -12,12 +12,14 @@ use crate::admin::call::{Answer, Call};
 use crate::admin::clusters;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
+use crate::control::Control;
+use crate::control::current::ListenerNames;
 use crate::control::message::{Findings, Question};
-use crate::control::{Control, ListenerNames};
 use crate::engine;
 use crate::limits;
 use crate::plan::{Listener, ListenerKey};
-use crate::shard::connections::Connection;
+use crate::shard::connections;
+use crate::telemetry::client_tls;
 
 pub(super) const SHAPE: Shape = Shape::Object(&[
     ("open", Shape::Whole),
@@ -27,6 +29,7 @@ pub(super) const SHAPE: Shape = Shape::Object(&[
 const CONNECTION: Shape = Shape::Object(&[
     ("core", Shape::Whole),
     ("peer", Shape::Text),
+    ("speaks_for", Shape::OrNull(&Shape::Text)),
     ("listener", Shape::Text),
     ("age_ms", Shape::Whole),
     ("state", Shape::Word(&["serving", "idle"])),
@@ -34,6 +37,20 @@ const CONNECTION: Shape = Shape::Object(&[
     ("requests", Shape::Whole),
     ("received_bytes", Shape::Whole),
     ("sent_bytes", Shape::Whole),
+    ("tls", Shape::OrNull(&TLS)),
+]);
+const TLS: Shape = Shape::Object(&[
+    ("version", Shape::OrNull(&Shape::Text)),
+    ("cipher", Shape::OrNull(&Shape::Text)),
+    ("server_name", Shape::OrNull(&Shape::Text)),
+    ("resumed", Shape::Flag),
+    ("client", Shape::OrNull(&CLIENT)),
+]);
+const CLIENT: Shape = Shape::Object(&[
+    ("common_name", Shape::OrNull(&Shape::Text)),
+    ("subject", Shape::OrNull(&Shape::Text)),
+    ("fingerprint", Shape::Text),
+    ("spiffe_id", Shape::OrNull(&Shape::Text)),
 ]);
 
 pub(super) const LISTENERS: Shape =
@@ -64,6 +81,8 @@ struct Page {
 struct Listed {
     core: usize,
     peer: SocketAddr,
+    /// As the peer has said (PROXY protocol).
+    speaks_for: Option<SocketAddr>,
     listener: String,
     age_ms: u64,
     state: &'static str,
@@ -71,6 +90,8 @@ struct Listed {
     requests: u32,
     received_bytes: u64,
     sent_bytes: u64,
+    /// `None`: it is plain.
+    tls: Option<client_tls::Told>,
 }
 
 #[derive(Serialize)]
@@ -98,17 +119,24 @@ pub(super) async fn page(control: &Rc<Control>, call: &Call) -> Result<Answer, R
         let Findings::Connections { list, open } = findings else { continue };
         page.open += open.iter().map(|(_, count)| count).sum::<u64>();
         let room = most - page.connections.len();
-        let listed = list.iter().take(room);
-        page.connections.extend(listed.map(|c| listed_as(&names, core, c, now)));
+        let listed = list.into_iter().take(room);
+        page.connections.extend(listed.map(|one| listed_as(&names, core, one, now)));
     }
     Ok(Answer::json(&page))
 }
 
-fn listed_as(names: &ListenerNames, core: usize, connection: &Connection, now: Instant) -> Listed {
+fn listed_as(
+    names: &ListenerNames,
+    core: usize,
+    listed: connections::Listed,
+    now: Instant,
+) -> Listed {
+    let connections::Listed { connection, speaks_for, tls } = listed;
     let millis = |since: Instant| now.saturating_duration_since(since).as_millis() as u64;
     Listed {
         core,
         peer: connection.peer,
+        speaks_for,
         listener: names.of(connection.listener),
         age_ms: millis(connection.since),
         state: if connection.serving { "serving" } else { "idle" },
@@ -116,6 +144,7 @@ fn listed_as(names: &ListenerNames, core: usize, connection: &Connection, now: I
         requests: connection.requests,
         received_bytes: connection.received,
         sent_bytes: connection.sent,
+        tls,
     }
 }
 

@@ -13,8 +13,9 @@ use crate::admin::clusters;
 use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::status::moment;
+use crate::control::Control;
+use crate::control::current::ListenerNames;
 use crate::control::message::{Findings, Question};
-use crate::control::{Control, ListenerNames};
 use crate::exchange::failure::Failure;
 use crate::http::head::RequestHead;
 use crate::http1::parse::{self, HeadLimits};
@@ -27,6 +28,7 @@ const ERROR: Shape = Shape::Object(&[
     ("at", Shape::Moment),
     ("core", Shape::Whole),
     ("peer", Shape::Text),
+    ("speaks_for", Shape::OrNull(&Shape::Text)),
     ("listener", Shape::Text),
     ("reason", Shape::Text),
     ("message", Shape::Text),
@@ -51,6 +53,8 @@ struct Error {
     at: String,
     core: usize,
     peer: SocketAddr,
+    /// Whom the peer has said that it speaks for (PROXY protocol).
+    speaks_for: Option<SocketAddr>,
     listener: String,
     reason: &'static str,
     message: &'static str,
@@ -102,6 +106,7 @@ fn error(plan: &Plan, names: &ListenerNames, core: usize, rejected: &Rejected) -
         at: moment(rejected.at),
         core,
         peer: rejected.peer,
+        speaks_for: rejected.speaks_for,
         listener: names.of(rejected.listener),
         reason: row.label,
         message: row.message,

@@ -13,7 +13,7 @@ use crate::events::queue::Producer;
 use crate::events::span_queue::SpanProducer;
 use crate::listener::blacklist::Blocked;
 use crate::plan::{ClusterKey, ListenerKey, Network, Plan};
-use crate::shard::connections::Connection;
+use crate::shard::connections::Listed;
 use crate::shard::rejected::Rejected;
 use crate::shard::series::{ClusterCells, EndpointCells, SeriesShare};
 use crate::telemetry::exemplars::{Buckets, Subject};
@@ -100,7 +100,7 @@ pub enum Findings {
     /// Of the newest generation.
     Clusters(Vec<(ClusterKey, Vec<EndpointState>)>),
     Connections {
-        list: Vec<Connection>,
+        list: Vec<Listed>,
         open: Vec<(ListenerKey, u64)>,
     },
     Rejected(Vec<Rejected>),
@@ -188,9 +188,16 @@ pub enum ToControl {
 pub struct Trouble {
     /// `None`: the peer is an endpoint.
     pub listener: Option<ListenerKey>,
+    /// Or whom it speaks for.
     pub peer: SocketAddr,
+    /// The peer itself, when it speaks for another.
+    pub through: Option<SocketAddr>,
     pub label: &'static str,
     pub detail: String,
+    /// So many of the kind were not told of before this one.
+    pub untold: u64,
+    /// Nobody wants to know, unless they look for it.
+    pub quiet: bool,
 }
 
 /// One core's part of a new generation.

@@ -10,7 +10,9 @@ mod clusters;
 pub(crate) mod complaint;
 mod config_file;
 mod config_poll;
+pub(crate) mod current;
 pub(crate) mod drain;
+mod either;
 pub(crate) mod ending;
 mod events;
 mod exporters;
@@ -40,12 +42,13 @@ mod successor;
 mod tap;
 mod tls;
 mod trigger;
+mod trouble;
 pub(crate) mod upgrade;
 
+pub(crate) use either::{Either, first};
 pub use start::{StartError, run};
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -57,12 +60,13 @@ use crate::control::blacklist::Keeper;
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
 use crate::control::config_poll::Fetches;
+use crate::control::current::Current;
 use crate::control::generations::Older;
 use crate::control::inherited::Predecessor;
 use crate::control::inquiry::Inquiries;
 use crate::control::letters::Letters;
 use crate::control::message::{
-    ClusterShare, EndpointShare, Install, Service, SpanChange, ToControl, ToShard, Trouble,
+    ClusterShare, EndpointShare, Install, Service, SpanChange, ToControl, ToShard,
 };
 use crate::control::names::Watch;
 use crate::control::notify::Notify;
@@ -72,6 +76,7 @@ use crate::control::ports::Held;
 use crate::control::registry::Registry;
 use crate::control::reload::{Reloads, Trigger};
 use crate::control::stats::Totals;
+use crate::control::trouble::Troubles;
 use crate::control::upgrade::{Program, Upgrades};
 use crate::discovery::NamedAddress;
 use crate::engine::{self, Inbox, Shared, Signal, Signals};
@@ -128,30 +133,13 @@ pub(crate) struct Control {
     cannot_accept: Complaint,
     tls: tls::Keeper,
     /// When each kind was last told of.
-    troubles: RefCell<HashMap<&'static str, Instant>>,
+    troubles: Troubles,
 }
 
 #[derive(Default)]
 struct Taps {
     open: Cell<usize>,
     begun: Cell<u64>,
-}
-
-/// The plan in force, and the keys of what it names, in its order.
-struct Current {
-    plan: Shared<Plan>,
-    cluster_keys: Vec<ClusterKey>,
-    listener_keys: Vec<ListenerKey>,
-}
-
-/// What operators call the listeners of the plan in force.
-pub(crate) struct ListenerNames(Vec<(ListenerKey, String)>);
-
-impl ListenerNames {
-    pub(crate) fn of(&self, key: ListenerKey) -> String {
-        let found = self.0.iter().find(|(known, _)| *known == key);
-        found.map_or_else(|| "(removed)".to_owned(), |(_, name)| name.clone())
-    }
 }
 
 impl Control {
@@ -262,22 +250,6 @@ impl Control {
     /// Exchanges of the process that wait for a connection of this cluster of the plan in force.
     pub(crate) fn waiting(&self, cluster: &str) -> u64 {
         self.clusters.borrow().waiting(cluster).read().max(0) as u64
-    }
-
-    /// Of the clusters of the plan in force, in its order.
-    pub(crate) fn cluster_keys(&self) -> Vec<ClusterKey> {
-        self.current.borrow().cluster_keys.clone()
-    }
-
-    pub(crate) fn listener_names(&self) -> ListenerNames {
-        let current = self.current.borrow();
-        let names = current.plan.listeners.iter().map(|listener| listener.name.clone());
-        ListenerNames(current.listener_keys.iter().copied().zip(names).collect())
-    }
-
-    /// Of the listeners of the plan in force, in its order.
-    pub(crate) fn listener_keys(&self) -> Vec<ListenerKey> {
-        self.current.borrow().listener_keys.clone()
     }
 
     fn cluster_shares(&self, core: usize) -> Vec<ClusterShare> {
@@ -411,30 +383,6 @@ impl Control {
         if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
             wakers.push(context.waker().clone());
         }
-    }
-
-    /// At most once a second for each kind, however many cores tell of it.
-    fn tell_trouble(&self, trouble: &Trouble) {
-        let Trouble { listener, peer, label, detail } = trouble;
-        let (mut told, now) = (self.troubles.borrow_mut(), engine::now());
-        if told.get(label).is_some_and(|last| now - *last < limits::TROUBLE_INTERVAL) {
-            return;
-        }
-        told.insert(label, now);
-        match listener {
-            Some(key) => {
-                let name = self.listener_name(*key);
-                log::info!("{peer} was not served by listener {name} ({label}): {detail}");
-            }
-            None => log::warn!("endpoint {peer} ({label}): {detail}"),
-        }
-    }
-
-    fn listener_name(&self, key: ListenerKey) -> String {
-        let current = self.current.borrow();
-        let mut named = current.plan.listeners.iter().zip(&current.listener_keys);
-        let found = named.find(|(_, known)| **known == key);
-        found.map_or_else(|| "(removed)".to_owned(), |(listener, _)| listener.name.clone())
     }
 
     pub(crate) fn wake(&self) {
@@ -603,26 +551,6 @@ async fn again(control: &Control, signals: &mut Signals, mut was_asked: bool) {
             Err(error) => log::error!("cannot read signals: {error}"),
         }
     }
-}
-
-pub(crate) enum Either<A, B> {
-    First(A),
-    Second(B),
-}
-
-/// Whichever is ready first.
-pub(crate) async fn first<A, B>(
-    a: impl Future<Output = A>,
-    b: impl Future<Output = B>,
-) -> Either<A, B> {
-    let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(value) = a.as_mut().poll(context) {
-            return Poll::Ready(Either::First(value));
-        }
-        b.as_mut().poll(context).map(Either::Second)
-    })
-    .await
 }
 
 /// The control core's ends of its mailboxes.

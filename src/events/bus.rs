@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 
 use crate::exchange::failure::Failure;
 use crate::exchange::record::Record;
+use crate::telemetry::client_tls;
 use crate::telemetry::tap::Tapped;
 use crate::telemetry::timestamp;
 
@@ -111,15 +112,28 @@ pub struct Connection {
     pub timestamp: SystemTime,
     pub core: usize,
     pub listener: String,
+    /// Who holds the socket.
     pub peer: SocketAddr,
+    /// Whom it says that it speaks for (PROXY protocol).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speaks_for: Option<SocketAddr>,
+    /// Absent for plain connections, and for those that never came that far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Box<client_tls::Told>>,
     pub state: ConnectionState,
+    /// Why it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionState {
+    /// Its protocol begins.
     Opened,
     Closed,
+    /// It has ended before its protocol began; there was no `Opened`.
+    Refused,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -130,6 +144,8 @@ pub struct Request {
     pub client: IpAddr,
     pub peer: SocketAddr,
     pub user_agent: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Box<client_tls::Told>>,
     pub listener: String,
     pub method: String,
     pub host: String,
@@ -221,6 +237,7 @@ impl Request {
             client: record.client,
             peer: record.peer,
             user_agent: text(record.user_agent),
+            tls: record.tls.as_ref().map(|tls| Box::new(client_tls::Told::of(tls))),
             listener: record.listener.to_owned(),
             method: text(record.method),
             host: text(record.host),

@@ -26,7 +26,8 @@ use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
 use crate::tls::stream::Stream;
 use crate::upstream::connect::NotConnected;
-use crate::upstream::pool::{Cluster, Lease, Stage, Wanted};
+use crate::upstream::lease::Lease;
+use crate::upstream::pool::{Cluster, Stage, Wanted};
 use crate::upstream::tally::Tally;
 
 pub(super) async fn forward(
@@ -120,7 +121,8 @@ async fn acquire(
                 let now = engine::now();
                 marks.connected = marks.connected.or(Some(now));
                 marks.secured = Some(now);
-                exchange.attempt_goes_to(Some(lease.address()), lease.reused);
+                let secure = lease.stream().is_secure();
+                exchange.attempt_goes_to(Some(lease.address()), lease.reused, secure);
                 return Ok(lease);
             }
             Err((NotConnected { failure, detail }, address)) => {
@@ -129,7 +131,8 @@ async fn acquire(
                 }
                 progress.endpoint.set(address.or(progress.endpoint.get()));
                 refused.extend(address);
-                exchange.attempt_goes_to(address, false);
+                let secure = exchange.progress.phase.get() == Phase::Tls;
+                exchange.attempt_goes_to(address, false, secure);
                 exchange.end_attempt(Some(failure));
                 let again = failure.row().retry == Retry::Safe
                     && cluster.has_another(refused)

@@ -150,6 +150,9 @@ failures! {
     /// 15.5.20).
     Misdirected: 421 MISDIRECTED_REQUEST "misdirected" Client Never Open
         "this connection is not for the host that was asked for";
+    /// On a port that speaks TLS only.
+    PlainHttpOnTls: 400 INVALID_REQUEST "plain_http_on_tls" Client Never Close
+        "this port speaks TLS, use https://";
     Blacklisted: 403 BLACKLISTED "blacklisted" Client Never Close
         "this address may not use this service";
     RateLimited: 429 RATE_LIMITED "rate_limited" Client Never Open
@@ -166,6 +169,10 @@ failures! {
         "the client stopped taking the response";
     ClientTooSlow: 0 CLIENT_TIMEOUT "client_too_slow" Client Never Close
         "the client takes the response too slowly";
+
+    /// Of a connection that passes through, both ways.
+    IdleTimeout: 0 IDLE_TIMEOUT "idle_timeout" Client Never Close
+        "nothing was said for too long";
 
     // --- what became of the upstream ----------------------------------------------------------
     NoEndpoint: 503 NO_HEALTHY_BACKEND "no_endpoint" Upstream Never Open

@@ -11,6 +11,7 @@ pub mod failure;
 mod pace;
 pub mod record;
 pub(crate) mod relay;
+mod told;
 mod trace;
 pub(crate) mod upload;
 
@@ -22,23 +23,22 @@ use std::task::Poll;
 use std::time::Instant;
 
 use crate::engine;
-use crate::events::bus::{self, Event, Kinds};
-use crate::exchange::capture::{Capture, Capturer};
+use crate::events::bus::{Event, Kinds};
+use crate::exchange::capture::Capturer;
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
 use crate::exchange::pace::Pace;
-use crate::exchange::record::{Marks, Phase, Record, Timings};
+use crate::exchange::record::{Marks, Phase, Timings};
 use crate::exchange::trace::Trace;
 use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
 use crate::http1::body::Decoder;
 use crate::http1::server::{Client, Input};
-use crate::limits;
 use crate::plan::{Action, Route, RouteId};
 use crate::routing;
 use crate::shard::generation::Generation;
-use crate::shard::rejected::{self, Rejected};
+use crate::shard::rejected;
 use crate::shard::{Origin, Shard};
 use crate::telemetry::health;
 use crate::upstream::endpoints::Endpoint;
@@ -264,10 +264,8 @@ impl Exchange {
         if shard.guard.turns_away(self.client_address) {
             return Err(Failure::Blacklisted);
         }
-        if let Some(tls) = self.origin.tls()
-            && !tls.is_for(self.head.authority.of(self.input.head()))
-        {
-            return Err(Failure::Misdirected);
+        if let Some(failure) = self.origin.refuses(self.head.authority.of(self.input.head())) {
+            return Err(failure);
         }
         if matches!(self.head.method, Method::Trace | Method::Connect) {
             return Err(Failure::MethodRefused);
@@ -346,7 +344,7 @@ impl Exchange {
             }
         }
         if shard.events.wants(Kinds::REQUEST.and(Kinds::FAILURE)) {
-            tell(shard, line());
+            told::tell(shard, line());
         }
         if self.is_traced() {
             if plan.metering.exemplars {
@@ -373,71 +371,6 @@ impl Exchange {
 
     fn timings(&self, end: Instant) -> Timings {
         Marks { uploaded: self.progress.uploaded.get(), ..self.marks }.timings(end)
-    }
-
-    /// For who asks what clients send that is refused.
-    #[cold]
-    fn remember(&self, failure: Failure) {
-        let head = self.input.head();
-        let bytes = if head.is_empty() { self.input.unused() } else { head };
-        self.shard.rejections.keep(Rejected {
-            at: engine::wall_clock(),
-            peer: self.origin.peer,
-            listener: self.origin.door.key,
-            failure,
-            phase: self.progress.phase.get(),
-            bytes: rejected::masked(bytes, &self.generation.plan.secrets),
-            cut: bytes.len() > limits::REJECTED_BYTES_MAX,
-        });
-    }
-
-    fn line<'a>(
-        &'a self,
-        timings: Timings,
-        failure: Option<Failure>,
-        capture: Option<&'a Capture>,
-    ) -> Record<'a> {
-        let (bytes, progress) = (self.input.head(), &self.progress);
-        let route = self.route.map(|id| self.generation.route(id));
-        let cluster = route.and_then(|route| match &route.action {
-            Action::Forward(id) => Some(self.generation.plan.clusters[id.0 as usize].name.as_str()),
-            Action::Respond(_) | Action::Redirect(_) | Action::Echo => None,
-        });
-        let header = |id| self.head.value(bytes, id).unwrap_or_default();
-        Record {
-            at: engine::wall_clock(),
-            request_id: self.request_id(),
-            trace_id: self.trace_id(),
-            peer: self.origin.peer,
-            client: self.client_address,
-            listener: self.listener_name(),
-            route: route.map_or("", |route| route.name.as_str()),
-            cluster: cluster.unwrap_or_default(),
-            endpoint: progress.endpoint.get(),
-            method: self.head.method_name.of(bytes),
-            target: self.head.target.of(bytes),
-            host: self.head.authority.of(bytes),
-            version: self.head.version.label(),
-            referer: header(HeaderId::Referer),
-            user_agent: header(HeaderId::UserAgent),
-            status: progress.status.get(),
-            bytes_received: progress.received.get(),
-            bytes_sent: progress.sent.get(),
-            body_bytes_sent: progress.body_sent.get(),
-            timings,
-            attempts: progress.attempts.get(),
-            reused: progress.reused.get(),
-            failure,
-            phase: progress.phase.get(),
-            request_lines: (&self.head.lines, bytes),
-            capture: route.and_then(|route| self.generation.plan.capturing(route)).zip(capture),
-        }
-    }
-
-    /// As its generation has it; a listener that was removed has the name that it had.
-    fn listener_name(&self) -> &str {
-        let door = &self.origin.door;
-        self.generation.listener(door.key).map_or(&door.name, |listener| &listener.name)
     }
 
     fn request_id(&self) -> &[u8] {
@@ -491,20 +424,6 @@ fn request_id<'a>(
 ) -> &'a [u8] {
     let theirs = head.value(bytes, HeaderId::XRequestId);
     theirs.filter(|id| peer_is_trusted && !id.is_empty()).unwrap_or(ours)
-}
-
-/// Makes the events that somebody wants.
-fn tell(shard: &Shard, record: &Record<'_>) {
-    if shard.events.wants(Kinds::REQUEST) {
-        let request = Box::new(bus::Request::of(record));
-        shard.events.tell(&shard.mail, Event::Request(request));
-    }
-    if let Some(failure) = record.failure
-        && shard.events.wants(Kinds::FAILURE)
-    {
-        let failed = Box::new(bus::Failed::of(record, failure));
-        shard.events.tell(&shard.mail, Event::Failure(failed));
-    }
 }
 
 impl Drop for Exchange {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::exchange::capture::Capture;
 use crate::exchange::failure::{Failure, Side};
 use crate::http::head::Line;
+use crate::telemetry::client_tls::ClientTls;
 use crate::telemetry::settings::Capturing;
 
 /// Where an exchange was when it ended.
@@ -20,6 +21,8 @@ pub enum Phase {
     RequestBody,
     FirstByte,
     ResponseBody,
+    /// Bytes of a protocol that is not ours go both ways.
+    Passing,
     Done,
 }
 
@@ -34,6 +37,7 @@ impl Phase {
             Phase::RequestBody => "request_body",
             Phase::FirstByte => "first_byte",
             Phase::ResponseBody => "response_body",
+            Phase::Passing => "passing",
             Phase::Done => "done",
         }
     }
@@ -151,6 +155,12 @@ pub struct Record<'a> {
     pub version: &'a str,
     pub referer: &'a [u8],
     pub user_agent: &'a [u8],
+    /// Of the client's URL.
+    pub scheme: &'static str,
+    /// Whom the peer has said that it speaks for (PROXY protocol).
+    pub speaks_for: Option<SocketAddr>,
+    /// `None`: the client's connection is plain.
+    pub tls: Option<ClientTls<'a>>,
     /// 0 when nothing was answered.
     pub status: u16,
     pub bytes_received: u64,

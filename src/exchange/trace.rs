@@ -37,6 +37,7 @@ struct Open {
     begin: Instant,
     endpoint: Option<SocketAddr>,
     reused: bool,
+    secure: bool,
 }
 
 impl Trace {
@@ -98,14 +99,23 @@ impl Exchange {
     pub(super) fn begin_attempt(&mut self) {
         let Some((trace, place)) = running(&mut self.trace) else { return };
         trace.attempt_id = self.shard.random();
-        trace.open =
-            place.sampled.then(|| Open { begin: engine::now(), endpoint: None, reused: false });
+        trace.open = place.sampled.then(|| Open {
+            begin: engine::now(),
+            endpoint: None,
+            reused: false,
+            secure: false,
+        });
     }
 
     /// Where the attempt goes, once it is known.
-    pub(super) fn attempt_goes_to(&mut self, endpoint: Option<SocketAddr>, reused: bool) {
+    pub(super) fn attempt_goes_to(
+        &mut self,
+        endpoint: Option<SocketAddr>,
+        reused: bool,
+        secure: bool,
+    ) {
         if let Some((Trace { open: Some(open), .. }, _)) = running(&mut self.trace) {
-            (open.endpoint, open.reused) = (endpoint, reused);
+            (open.endpoint, open.reused, open.secure) = (endpoint, reused, secure);
         }
     }
 
@@ -132,6 +142,7 @@ impl Exchange {
             spans,
             endpoint: open.endpoint,
             reused: open.reused,
+            secure: open.secure,
             status: if answered { self.progress.status.get() } else { 0 },
             failure: failure.map_or("", Failure::label),
         });

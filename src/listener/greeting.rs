@@ -2,7 +2,7 @@
 
 use crate::listener::proxy_protocol::{self, Addresses, Certificate, Tls, Tlvs};
 use crate::shard::Origin;
-use crate::tls::settings::{ProxyVersion, Version};
+use crate::tls::settings::ProxyVersion;
 use crate::tls::stream::Stream;
 
 /// Empty where the cluster wants none.
@@ -24,16 +24,12 @@ pub(crate) fn greeting(version: Option<ProxyVersion>, origin: &Origin, client: &
 fn tlvs(origin: &Origin) -> Tlvs<'_> {
     let proxied = origin.proxied();
     let tls = origin.tls().map(|accepted| {
-        let version = match accepted.version {
-            Version::V1_2 => "TLSv1.2",
-            Version::V1_3 => "TLSv1.3",
-        };
         let identity = accepted.identity.as_ref();
         let certificate = match identity.map(|identity| identity.facts.common_name.as_deref()) {
             None => Certificate::None,
             Some(common_name) => Certificate::Verified { common_name },
         };
-        Tls { version: Some(version), certificate }
+        Tls { version: Some(accepted.version.name()), certificate }
     });
     Tlvs {
         alpn: origin.tls().and_then(|accepted| accepted.alpn.as_deref()),

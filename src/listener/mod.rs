@@ -124,19 +124,25 @@ fn serve(shard: Rc<Shard>, counted: Counted, door: Rc<Door>, peer: SocketAddr, s
     engine::spawn(async move {
         let session = Life::enter(&shard);
         let seated = Seated::new(&shard, Rc::clone(&door), peer);
-        let told = events::connection_opened(&shard, &seated.origin);
         let origin = seated.origin.clone();
         let opening = door.opening();
         // A small task is left of it while the connection is idle.
         let ready = match opening.is_needed(peer) {
             true => Box::pin(opening.pass(&shard, origin, socket)).await,
-            false => Some((Stream::plain(socket), origin)),
+            false => Some(((Stream::plain(socket), None), origin)),
         };
         drop(opening);
-        if let Some((stream, origin)) = ready {
-            http1::server::serve(&shard, origin, stream).await;
+        if let Some(((stream, passes_to), origin)) = ready {
+            let told = events::connection_opened(&shard, &origin);
+            match passes_to {
+                None => http1::server::serve(&shard, origin, stream).await,
+                Some(cluster) => {
+                    Box::pin(passthrough::run(&shard, &origin, &stream, &cluster)).await;
+                }
+            }
+            drop(told);
         }
-        drop((told, counted, session, seated));
+        drop((counted, session, seated));
     });
 }
 

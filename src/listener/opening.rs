@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::engine::{self, Side, Socket};
 use crate::http::headers::IdentityLines;
 use crate::limits;
-use crate::listener::passthrough;
 use crate::listener::proxy_protocol::{self, Read};
 use crate::plan::{Listener, Network, Plan};
 use crate::shard::{Origin, Shard};
+use crate::telemetry::client_tls::ClientTls;
 use crate::tls::client_hello::{self, ClientHello, NotAHello, Peeked};
 use crate::tls::material::Material;
 use crate::tls::names::Names;
@@ -51,9 +51,23 @@ pub(crate) struct About {
     pub(crate) tls: Option<Accepted>,
     /// What is told, and not told, of a client without TLS where others show certificates.
     pub(crate) lines: IdentityLines,
-    /// Of the TLS that passes through.
-    pub(crate) passed: Option<Box<str>>,
+    /// The host that the client's TLS asks for, when it is not ended here.
+    pub(crate) asked: Option<Box<str>>,
+    /// It goes on to a cluster as it came.
+    pub(crate) passes: bool,
+    /// It speaks plain HTTP where only TLS is spoken: all that it gets is to be told so.
+    pub(crate) strays: bool,
 }
+
+impl About {
+    pub(crate) fn client_tls(&self) -> Option<ClientTls<'_>> {
+        let passed = || ClientTls::passed(self.asked.as_deref().unwrap_or_default());
+        self.tls.as_ref().map(Accepted::told).or_else(|| self.passes.then(passed))
+    }
+}
+
+/// A stream for a protocol of ours; or, with the name of a cluster, one that goes there as it is.
+pub(crate) type Way = (Stream, Option<Box<str>>);
 
 /// A connection that another proxy has made for somebody.
 #[derive(Clone, Debug)]
@@ -106,17 +120,20 @@ impl Opening {
         self.from.iter().any(|network| network.contains(peer.ip()))
     }
 
-    /// The stream that the protocol is spoken on. `None`: there is nothing more to do with this
-    /// connection.
+    /// How the connection goes on. `None`: there is nothing more to do with it.
     pub(crate) async fn pass(
         &self,
         shard: &Rc<Shard>,
         mut origin: Origin,
         socket: Socket,
-    ) -> Option<(Stream, Origin)> {
-        match self.open(shard, &mut origin, socket).await {
-            Ok(Some(stream)) => Some((stream, origin)),
-            Ok(None) => None,
+    ) -> Option<(Way, Origin)> {
+        let mut about = About::default();
+        let opened = self.open(shard, &origin, &mut about, socket).await;
+        let about = Rc::new(about);
+        shard.connections.settled(origin.seat, &about);
+        origin.about = Some(about);
+        match opened {
+            Ok(way) => way.map(|way| (way, origin)),
             Err(refusal) => {
                 shard.tell_of_opening(&origin, &refusal);
                 None
@@ -127,12 +144,12 @@ impl Opening {
     async fn open(
         &self,
         shard: &Rc<Shard>,
-        origin: &mut Origin,
+        origin: &Origin,
+        about: &mut About,
         socket: Socket,
-    ) -> Result<Option<Stream>, Refusal> {
+    ) -> Result<Option<Way>, Refusal> {
         let timeout = self.tls.as_ref().map_or(limits::PROXY_HEADER_TIMEOUT, |tls| tls.timeout);
         socket.set_deadline(Side::Read, Some(timeout));
-        let mut about = About::default();
         if self.greets(origin.peer) {
             about.proxied = read_header(&socket).await?;
             let source = about.proxied.as_ref().map(|proxied| proxied.source.ip());
@@ -141,24 +158,27 @@ impl Opening {
                 return Ok(None);
             }
         }
-
         let Some(tls) = &self.tls else {
-            origin.about = Some(Rc::new(about));
-            return Ok(Some(Stream::plain(socket)));
+            return Ok(Some((Stream::plain(socket), None)));
         };
         let first = peek(&socket, |bytes| Ok(bytes.first().copied())).await?;
         if tls.allow_plain && !client_hello::is_tls(first) {
             about.lines = tls.server.as_ref().map(ServerTls::lines_of_none).unwrap_or_default();
-            origin.about = Some(Rc::new(about));
-            return Ok(Some(Stream::plain(socket)));
+            return Ok(Some((Stream::plain(socket), None)));
         }
-        let hello = read_hello(&socket).await?;
+        let hello = match read_hello(&socket).await {
+            Err(refusal @ Refusal::PlainHttp) => {
+                about.strays = true;
+                shard.note_opening(origin, &refusal);
+                return Ok(Some((Stream::plain(socket), None)));
+            }
+            other => other?,
+        };
         let host = hello.server_name.as_deref();
+        about.asked = host.map(Box::from);
         if let Some(cluster) = host.and_then(|host| tls.passthrough.find(host)) {
-            about.passed = host.map(Box::from);
-            origin.about = Some(Rc::new(about));
-            Box::pin(passthrough::run(shard, origin, socket, cluster)).await;
-            return Ok(None);
+            about.passes = true;
+            return Ok(Some((Stream::plain(socket), Some(cluster.as_str().into()))));
         }
         let Some(server) = tls.server.as_ref().filter(|server| !tls.strict || server.has(host))
         else {
@@ -171,9 +191,8 @@ impl Opening {
             shard.counters().handshakes_resumed.add(1);
         }
         socket.set_deadline(Side::Read, None);
-        about.tls = Some(accepted);
-        origin.about = Some(Rc::new(about));
-        Ok(Some(Stream::secure(socket, session)))
+        (about.tls, about.asked) = (Some(accepted), None);
+        Ok(Some((Stream::secure(socket, session), None)))
     }
 }
 
@@ -224,6 +243,10 @@ async fn peek<T>(
     look: impl Fn(&[u8]) -> Result<Option<T>, Refusal>,
 ) -> Result<T, Refusal> {
     let mut seen = 0;
+    let silent = |refusal: Refusal, seen| match seen {
+        0 => Refusal::Silent(refusal.reason()),
+        _ => refusal,
+    };
     loop {
         let looked = std::future::poll_fn(|context| {
             let mut buffer = engine::buffer();
@@ -233,13 +256,13 @@ async fn peek<T>(
         match looked.await {
             Poll::Ready(Ok((found, count))) => match found? {
                 Some(found) => return Ok(found),
-                None if count == 0 => return Err(Refusal::Closed),
-                None if count <= seen => return Err(Refusal::Closed),
+                None if count <= seen => return Err(silent(Refusal::Closed, seen)),
                 None => seen = count,
             },
-            Poll::Ready(Err(error)) => return Err(Refusal::of_read(&error)),
+            Poll::Ready(Err(error)) => return Err(silent(Refusal::of_read(&error), seen)),
             Poll::Pending => {
-                socket.ready(Side::Read).await.map_err(|error| Refusal::of_read(&error))?;
+                let ready = socket.ready(Side::Read).await;
+                ready.map_err(|error| silent(Refusal::of_read(&error), seen))?;
             }
         }
     }

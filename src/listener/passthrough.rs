@@ -4,119 +4,284 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
-use crate::engine::{self, Counter, Side, Socket};
+use crate::engine::{self, Side};
 use crate::exchange::carry::Carrier;
 use crate::exchange::failure::Failure;
+use crate::exchange::record::{Marks, Phase, Record, Timings};
 use crate::limits;
 use crate::listener::greeting::greeting;
 use crate::plan::ClusterId;
 use crate::shard::{Origin, Shard};
 use crate::tls::stream::Stream;
-use crate::upstream::pool::{Lease, Wanted};
+use crate::upstream::lease::Lease;
+use crate::upstream::pool::{Stage, Wanted};
 
-pub(super) async fn run(shard: &Rc<Shard>, origin: &Origin, socket: Socket, cluster: &str) {
-    let client = Stream::plain(socket);
-    let lease = match Box::pin(connect(shard, origin, &client, cluster)).await {
-        Ok(lease) => lease,
-        Err(failure) => {
-            shard.counters().failures[failure.index()].add(1);
-            // Nothing can be said in a protocol that is not ours.
-            client.set_reset_on_close(true);
-            return;
-        }
-    };
-    let (counters, now) = (shard.counters(), engine::now());
-    let last = Cell::new(now);
-    let up = pump(&client, lease.stream(), &counters.bytes_in, &last);
-    let down = pump(lease.stream(), &client, &counters.bytes_out, &last);
-    if both(up, down).await.is_err() {
-        // One that was cut must not look as if it had ended.
+pub(super) async fn run(shard: &Rc<Shard>, origin: &Origin, client: &Stream, cluster: &str) {
+    let mut passed = Passed::new(shard, origin, cluster);
+    let carried = passed.carry(client).await;
+    passed.phase = if carried.is_ok() { Phase::Done } else { passed.phase };
+    passed.failure = carried.err();
+    if passed.failure.is_some() {
+        // Nothing can be said in a protocol that is not ours, and one that was cut must not look as
+        // if it had ended.
         client.set_reset_on_close(true);
-        lease.stream().set_reset_on_close(true);
     }
+    drop(passed);
+    shard.log.room(shard).await;
 }
 
-/// Another endpoint when one cannot be reached: nothing was said to it yet.
-async fn connect(
-    shard: &Rc<Shard>,
-    origin: &Origin,
-    client: &Stream,
-    name: &str,
-) -> Result<Lease, Failure> {
-    let generation = shard.generation();
-    let plan = &generation.plan;
-    let id = plan.clusters.iter().position(|cluster| cluster.name == name);
-    // The listener is of an older plan, and on its way out.
-    let id = id.ok_or(Failure::NoEndpoint)?;
-    let (cluster, timeouts) =
-        (generation.cluster(ClusterId(id as u32)), plan.clusters[id].timeouts);
-    let greeting = greeting(plan.clusters[id].proxy_protocol, origin, client);
-    let mut refused = Vec::new();
-    loop {
-        let with = (timeouts.connect, greeting.as_slice());
-        match cluster.acquire(Wanted::Bare, &refused, with, |_, _| {}).await {
-            Ok(lease) => return Ok(lease),
-            Err((not, address)) => {
-                refused.extend(address);
-                let again = address.is_some()
-                    && cluster.has_another(&refused)
-                    && refused.len() < limits::CONNECT_ATTEMPTS_MAX;
-                if !again {
-                    return Err(not.failure);
+/// What is known of such a connection. Told when it is dropped.
+struct Passed<'a> {
+    shard: &'a Rc<Shard>,
+    origin: &'a Origin,
+    cluster: &'a str,
+    request_id: [u8; 32],
+    marks: Marks,
+    first_byte: Cell<Option<Instant>>,
+    phase: Phase,
+    failure: Option<Failure>,
+    endpoint: Option<SocketAddr>,
+    attempts: u8,
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    /// When anything was last heard of either side.
+    last: Cell<Instant>,
+}
+
+impl<'a> Passed<'a> {
+    fn new(shard: &'a Rc<Shard>, origin: &'a Origin, cluster: &'a str) -> Passed<'a> {
+        let now = engine::now();
+        let since = shard.connections.since(origin.seat).unwrap_or(now);
+        shard.connections.begins(origin.seat, now);
+        let mut request_id = [0; 32];
+        shard.new_request_id(&mut request_id);
+        Passed {
+            shard,
+            origin,
+            cluster,
+            request_id,
+            marks: Marks { head: Some(now), ..Marks::at(since) },
+            first_byte: Cell::new(None),
+            phase: Phase::Queue,
+            failure: None,
+            endpoint: None,
+            attempts: 0,
+            received: Cell::new(0),
+            sent: Cell::new(0),
+            last: Cell::new(now),
+        }
+    }
+
+    async fn carry(&mut self, client: &Stream) -> Result<(), Failure> {
+        let lease = Box::pin(self.connect(client)).await?;
+        let endpoint = lease.stream();
+        let now = engine::now();
+        (self.marks.connected, self.marks.secured) = (Some(now), Some(now));
+        self.marks.uploaded = Some(now);
+        self.phase = Phase::Passing;
+        self.last.set(now);
+        let up = self.pump(Way::Up, client, endpoint);
+        let down = self.pump(Way::Down, endpoint, client);
+        let carried = both(up, down).await;
+        if carried.is_err() {
+            endpoint.set_reset_on_close(true);
+        }
+        carried
+    }
+
+    /// Another endpoint when one cannot be reached: nothing was said to it yet.
+    async fn connect(&mut self, client: &Stream) -> Result<Lease, Failure> {
+        let generation = self.shard.generation();
+        let plan = &generation.plan;
+        let id = plan.clusters.iter().position(|cluster| cluster.name == self.cluster);
+        // The listener is of an older plan, and on its way out.
+        let id = id.ok_or(Failure::NoEndpoint)?;
+        let (cluster, timeouts) =
+            (generation.cluster(ClusterId(id as u32)), plan.clusters[id].timeouts);
+        let greeting = greeting(plan.clusters[id].proxy_protocol, self.origin, client);
+        let mut refused = Vec::new();
+        loop {
+            self.attempts += 1;
+            let with = (timeouts.connect, greeting.as_slice());
+            let (marks, phase) = (&mut self.marks, &mut self.phase);
+            let acquiring =
+                cluster.acquire(Wanted::Bare, &refused, with, |stage, now| match stage {
+                    Stage::Admitted => (marks.admitted, *phase) = (Some(now), Phase::Connect),
+                    Stage::Connected => {}
+                });
+            match acquiring.await {
+                Ok(lease) => {
+                    self.endpoint = Some(lease.address());
+                    return Ok(lease);
+                }
+                Err((not, address)) => {
+                    self.endpoint = address.or(self.endpoint);
+                    refused.extend(address);
+                    let again = address.is_some()
+                        && cluster.has_another(&refused)
+                        && refused.len() < limits::CONNECT_ATTEMPTS_MAX;
+                    let series = cluster.series();
+                    if !again {
+                        series.failures[not.failure.index()].add(1);
+                        return Err(not.failure);
+                    }
+                    series.retries[not.failure.index()].add(1);
                 }
             }
         }
     }
+
+    /// One way, to its end; the other side hears of that.
+    async fn pump(&self, way: Way, from: &Stream, to: &Stream) -> Result<(), Failure> {
+        let mut carrier = Carrier::new(from, to);
+        let mut turns = 0;
+        loop {
+            from.set_deadline(Side::Read, Some(limits::PASSTHROUGH_IDLE_TIMEOUT));
+            let count = match carrier.take(from, u64::MAX).await {
+                Ok(0) => {
+                    to.finish();
+                    return Ok(());
+                }
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    if engine::now() - self.last.get() < limits::PASSTHROUGH_IDLE_TIMEOUT {
+                        continue; // silent, while the other way goes on
+                    }
+                    return Err(Failure::IdleTimeout);
+                }
+                Err(_) => return Err(way.lost()),
+            };
+            self.last.set(engine::now());
+            let given = carrier.give(to, limits::PASSTHROUGH_IDLE_TIMEOUT, |_| true).await;
+            given.map_err(|error| way.not_taken(&error.cause))?;
+            self.last.set(engine::now());
+            self.count(way, count as u64);
+            turns += 1;
+            if turns % limits::IO_PER_TURN == 0 {
+                engine::yield_now().await;
+            }
+        }
+    }
+
+    fn count(&self, way: Way, count: u64) {
+        let (counters, cells) = (self.shard.counters(), self.origin.door.cells());
+        match way {
+            Way::Up => {
+                self.received.set(self.received.get() + count);
+                counters.bytes_in.add(count);
+                cells.traffic.bytes_in.add(count);
+                self.shard.connections.passes(self.origin.seat, count, 0);
+            }
+            Way::Down => {
+                self.first_byte.set(self.first_byte.get().or(Some(self.last.get())));
+                self.sent.set(self.sent.get() + count);
+                counters.bytes_out.add(count);
+                cells.traffic.bytes_out.add(count);
+                self.shard.connections.passes(self.origin.seat, 0, count);
+            }
+        }
+    }
+
+    fn record<'r>(&'r self, listener: &'r str, timings: Timings) -> Record<'r> {
+        Record {
+            at: engine::wall_clock(),
+            request_id: &self.request_id,
+            trace_id: None,
+            peer: self.origin.peer,
+            client: self.origin.speaks_for().ip().to_canonical(),
+            listener,
+            route: "",
+            cluster: self.cluster,
+            endpoint: self.endpoint,
+            method: b"",
+            target: b"",
+            host: self.origin.host().unwrap_or_default().as_bytes(),
+            version: "TLS",
+            referer: b"",
+            user_agent: b"",
+            scheme: "tls",
+            speaks_for: self.origin.told_source(),
+            tls: self.origin.client_tls(),
+            status: 0,
+            bytes_received: self.received.get(),
+            bytes_sent: self.sent.get(),
+            body_bytes_sent: self.sent.get(),
+            timings,
+            attempts: self.attempts,
+            reused: false,
+            failure: self.failure,
+            phase: self.phase,
+            request_lines: (&[], b""),
+            capture: None,
+        }
+    }
 }
 
-/// One way, to its end; the other side hears of that.
-async fn pump(
-    from: &Stream,
-    to: &Stream,
-    counter: &Counter,
-    last: &Cell<Instant>,
-) -> io::Result<()> {
-    let mut carrier = Carrier::new(from, to);
-    let mut turns = 0;
-    loop {
-        from.set_deadline(Side::Read, Some(limits::PASSTHROUGH_IDLE_TIMEOUT));
-        let count = match carrier.take(from, u64::MAX).await {
-            Ok(0) => {
-                to.finish();
-                return Ok(());
-            }
-            Ok(count) => count,
-            // Silent, while the other way goes on.
-            Err(error)
-                if error.kind() == io::ErrorKind::TimedOut
-                    && engine::now() - last.get() < limits::PASSTHROUGH_IDLE_TIMEOUT =>
-            {
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        last.set(engine::now());
-        let given = carrier.give(to, limits::PASSTHROUGH_IDLE_TIMEOUT, |_| true).await;
-        given.map_err(|error| error.cause)?;
-        last.set(engine::now());
-        counter.add(count as u64);
-        turns += 1;
-        if turns % limits::IO_PER_TURN == 0 {
-            engine::yield_now().await;
+impl Drop for Passed<'_> {
+    /// Counts it, and writes its line to the access log. One that is cut when a drain takes too
+    /// long, or by a panic, is told of as well.
+    fn drop(&mut self) {
+        if self.failure.is_none() && self.phase != Phase::Done {
+            let is_draining = self.shard.life.is_draining();
+            self.failure = Some(if is_draining { Failure::Draining } else { Failure::Internal });
+        }
+        self.shard.stir();
+        if let Some(failure) = self.failure {
+            self.shard.counters().failures[failure.index()].add(1);
+        }
+        let marks = Marks { first_byte: self.first_byte.get(), ..self.marks };
+        let timings = marks.timings(engine::precise_now());
+        // It may have lasted for days, and holds no generation: the newest says where it is told.
+        let generation = self.shard.generation();
+        let plan = &generation.plan;
+        let Some(log) = &plan.access_log else { return };
+        let failed = self.failure.is_some();
+        if log.sampling.takes(|| self.request_id.as_slice(), failed, timings.total) {
+            let door = &self.origin.door;
+            let listener = generation.listener(door.key);
+            let listener = listener.map_or(&door.name, |listener| &listener.name);
+            self.shard.log.write(log, plan.version, &self.record(listener, timings), self.shard);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    Up,
+    Down,
+}
+
+impl Way {
+    /// Whoever sends this way is gone.
+    fn lost(self) -> Failure {
+        match self {
+            Way::Up => Failure::ClientClosed,
+            Way::Down => Failure::UpstreamReset,
+        }
+    }
+
+    /// Whoever receives this way does not.
+    fn not_taken(self, error: &io::Error) -> Failure {
+        match (self, error.kind() == io::ErrorKind::TimedOut) {
+            (Way::Up, true) => Failure::UpstreamWriteTimeout,
+            (Way::Up, false) => Failure::UpstreamReset,
+            (Way::Down, true) => Failure::ClientWriteTimeout,
+            (Way::Down, false) => Failure::ClientClosed,
         }
     }
 }
 
 /// Until both have ended, or one has failed.
 async fn both(
-    one: impl Future<Output = io::Result<()>>,
-    other: impl Future<Output = io::Result<()>>,
-) -> io::Result<()> {
+    one: impl Future<Output = Result<(), Failure>>,
+    other: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
     let (mut one, mut other) = (pin!(one), pin!(other));
     let (mut one_is_over, mut other_is_over) = (false, false);
     std::future::poll_fn(|context| {

@@ -10,9 +10,11 @@ use std::time::Instant;
 
 use crate::engine;
 use crate::limits;
+use crate::listener::opening::About;
 use crate::plan::ListenerKey;
 use crate::shard::doors::Door;
 use crate::shard::{Origin, Shard};
+use crate::telemetry::client_tls;
 
 /// A connection's place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,16 +34,30 @@ pub struct Connection {
     pub sent: u64,
 }
 
-#[derive(Debug, Default)]
+/// The same with what was settled before its protocol began.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    pub connection: Connection,
+    /// As the peer has said (PROXY protocol).
+    pub speaks_for: Option<SocketAddr>,
+    pub tls: Option<client_tls::Told>,
+}
+
+#[derive(Default)]
 pub(crate) struct Connections(RefCell<Table>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Table {
-    seats: Vec<Option<Connection>>,
+    seats: Vec<Option<Row>>,
     /// The lowest is taken first, so that the end of the table empties. Those beyond it are stale.
     free: BinaryHeap<Reverse<u32>>,
     /// How many each listener has that has any.
     open: Vec<(ListenerKey, u64)>,
+}
+
+struct Row {
+    connection: Connection,
+    about: Option<Rc<About>>,
 }
 
 /// Dropped when the connection ends.
@@ -83,12 +99,12 @@ impl Connections {
         if let Some(Reverse(free)) = table.free.pop()
             && let Some(seat) = table.seats.get_mut(free as usize)
         {
-            *seat = Some(connection);
+            *seat = Some(Row { connection, about: None });
             return Seat(free);
         }
         // The lowest is beyond the end, and so are all others.
         table.free.clear();
-        table.seats.push(Some(connection));
+        table.seats.push(Some(Row { connection, about: None }));
         Seat(table.seats.len() as u32 - 1)
     }
 
@@ -97,7 +113,7 @@ impl Connections {
         let gone = table.seats[seat as usize].take();
         table.free.push(Reverse(seat));
         table.shrink();
-        let Some(Connection { listener, .. }) = gone else { return };
+        let Some(Row { connection: Connection { listener, .. }, .. }) = gone else { return };
         let counted = table.open.iter().position(|(known, _)| *known == listener);
         if let Some(index) = counted {
             table.open[index].1 -= 1;
@@ -107,9 +123,28 @@ impl Connections {
         }
     }
 
+    /// Its protocol begins.
+    pub(crate) fn settled(&self, Seat(seat): Seat, about: &Rc<About>) {
+        if let Some(row) = &mut self.0.borrow_mut().seats[seat as usize] {
+            row.about = Some(Rc::clone(about));
+        }
+    }
+
+    pub(crate) fn since(&self, Seat(seat): Seat) -> Option<Instant> {
+        self.0.borrow().seats[seat as usize].as_ref().map(|row| row.connection.since)
+    }
+
+    /// So many bytes have passed through it, that no request is made of.
+    pub(crate) fn passes(&self, Seat(seat): Seat, received: u64, sent: u64) {
+        if let Some(Row { connection, .. }) = &mut self.0.borrow_mut().seats[seat as usize] {
+            connection.received += received;
+            connection.sent += sent;
+        }
+    }
+
     /// A request's head has come.
     pub(crate) fn begins(&self, Seat(seat): Seat, now: Instant) {
-        if let Some(connection) = &mut self.0.borrow_mut().seats[seat as usize] {
+        if let Some(Row { connection, .. }) = &mut self.0.borrow_mut().seats[seat as usize] {
             connection.serving = true;
             connection.turned = now;
         }
@@ -117,7 +152,7 @@ impl Connections {
 
     /// It has ended, with so many bytes.
     pub(crate) fn ends(&self, Seat(seat): Seat, received: u64, sent: u64, now: Instant) {
-        if let Some(connection) = &mut self.0.borrow_mut().seats[seat as usize] {
+        if let Some(Row { connection, .. }) = &mut self.0.borrow_mut().seats[seat as usize] {
             connection.serving = false;
             connection.turned = now;
             connection.requests = connection.requests.saturating_add(1);
@@ -127,9 +162,19 @@ impl Connections {
     }
 
     /// Some of them, and how many each listener has that has any.
-    pub(crate) fn list(&self, most: usize) -> (Vec<Connection>, Vec<(ListenerKey, u64)>) {
+    pub(crate) fn list(&self, most: usize) -> (Vec<Listed>, Vec<(ListenerKey, u64)>) {
         let table = self.0.borrow();
-        let list = table.seats.iter().flatten().take(most).copied().collect();
+        let listed = |row: &Row| {
+            let about = row.about.as_deref();
+            let proxied = about.and_then(|about| about.proxied.as_ref());
+            let tls = about.and_then(About::client_tls);
+            Listed {
+                connection: row.connection,
+                speaks_for: proxied.map(|proxied| proxied.source),
+                tls: tls.as_ref().map(client_tls::Told::of),
+            }
+        };
+        let list = table.seats.iter().flatten().take(most).map(listed).collect();
         (list, table.open.clone())
     }
 }
@@ -167,7 +212,8 @@ mod tests {
         assert_eq!(connections.enter(ListenerKey(1), peer, now), first);
         let (list, open) = connections.list(10);
         assert_eq!(open, [(ListenerKey(1), 2)]);
-        assert_eq!(list.iter().map(|c| c.received + u64::from(c.requests)).sum::<u64>(), 0);
+        assert_eq!(list.iter().map(|one| one.connection.received).sum::<u64>(), 0);
+        assert_eq!(list.iter().map(|one| one.connection.requests).sum::<u32>(), 0);
         assert_eq!(connections.list(1).0.len(), 1);
         connections.leave(second);
         assert_eq!(connections.list(10).1, [(ListenerKey(1), 1)]);

@@ -10,6 +10,8 @@ use crate::events::bus::{Connection, ConnectionState, Event, Kinds, Lost};
 use crate::limits;
 use crate::shard::mail::Mail;
 use crate::shard::{Origin, Shard};
+use crate::telemetry::client_tls;
+use crate::tls::refusal::Reason;
 
 pub(crate) struct Events {
     wanted: Cell<Kinds>,
@@ -32,22 +34,36 @@ pub(crate) fn connection_opened(shard: &Rc<Shard>, origin: &Origin) -> Option<Bo
     })
 }
 
+/// One that ends before its protocol has begun.
+pub(crate) fn connection_refused(shard: &Shard, origin: &Origin, reason: Reason) {
+    if shard.events.wants(Kinds::CONNECTION) {
+        tell(shard, origin, ConnectionState::Refused, Some(reason));
+    }
+}
+
 impl Opened {
     fn tell(&self, state: ConnectionState) {
         let Opened { shard, origin } = self;
-        shard.stir();
-        // As it is called now.
-        let generation = shard.generations.newest();
-        let newest = generation.as_ref().and_then(|newest| newest.listener(origin.door.key));
-        let event = Event::Connection(Connection {
-            timestamp: engine::wall_clock(),
-            core: shard.mail.core(),
-            listener: newest.map_or(&origin.door.name, |listener| &listener.name).clone(),
-            peer: origin.peer,
-            state,
-        });
-        shard.events.tell(&shard.mail, event);
+        tell(shard, origin, state, None);
     }
+}
+
+fn tell(shard: &Shard, origin: &Origin, state: ConnectionState, reason: Option<Reason>) {
+    shard.stir();
+    // As it is called now.
+    let generation = shard.generations.newest();
+    let newest = generation.as_ref().and_then(|newest| newest.listener(origin.door.key));
+    let event = Event::Connection(Connection {
+        timestamp: engine::wall_clock(),
+        core: shard.mail.core(),
+        listener: newest.map_or(&origin.door.name, |listener| &listener.name).clone(),
+        peer: origin.peer,
+        speaks_for: origin.told_source(),
+        tls: origin.client_tls().map(|tls| Box::new(client_tls::Told::of(&tls))),
+        state,
+        reason: reason.map(Reason::label),
+    });
+    shard.events.tell(&shard.mail, event);
 }
 
 impl Drop for Opened {

@@ -17,10 +17,11 @@ use crate::exchange::failure::Failure;
 use crate::exchange::record::Record;
 use crate::limits;
 use crate::plan::{AccessLog, OnFull, Plan};
-use crate::shard::Shard;
 use crate::shard::counters::Counters;
+use crate::shard::{Origin, Shard};
 use crate::telemetry::access_log;
-use crate::telemetry::audit_log::{self, Pace};
+use crate::telemetry::audit_log::{self, Pace, RefusedClient};
+use crate::tls::refusal::Refusal;
 
 pub(crate) struct AccessLines {
     lines: RefCell<Option<Lines>>,
@@ -136,11 +137,39 @@ impl AccessLines {
     /// Reports a request that should not have been sent, if there is not too much to report.
     /// `plan` is its own.
     pub(crate) fn audit(&self, plan: &Plan, record: &Record<'_>, failure: Failure, shard: &Shard) {
+        self.audit_line(plan, shard, |untold, line| {
+            audit_log::refused_request(record, failure, &plan.secrets, untold, line);
+        });
+    }
+
+    /// Likewise a client that is not let in for its certificate.
+    pub(crate) fn audit_client(&self, origin: &Origin, refusal: &Refusal, shard: &Shard) {
+        let generation = shard.generation();
+        let plan = &generation.plan;
+        if plan.audit_log.is_none() {
+            return;
+        }
+        let listener = generation.listener(origin.door.key);
+        self.audit_line(plan, shard, |untold, line| {
+            let refused = RefusedClient {
+                at: engine::wall_clock(),
+                client: origin.speaks_for().ip(),
+                peer: origin.peer.ip(),
+                listener: listener.map_or(&origin.door.name, |listener| &listener.name),
+                server_name: origin.host().unwrap_or_default(),
+                reason: refusal.reason().label(),
+                detail: &refusal.to_string(),
+            };
+            refused.encode(untold, line);
+        });
+    }
+
+    fn audit_line(&self, plan: &Plan, shard: &Shard, encode: impl FnOnce(u64, &mut Vec<u8>)) {
         if let Some(lines) = self.lines.borrow_mut().as_mut()
             && let Some(untold) = lines.pace.allows(engine::now())
         {
             let mut line = Vec::new();
-            audit_log::refused_request(record, failure, &plan.secrets, untold, &mut line);
+            encode(untold, &mut line);
             if !lines.producer.audit(plan.version, line) {
                 lines.pace.leave_out(untold + 1);
                 shard.counters().audit_lines_dropped.add(1);

@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod generation;
 mod log;
 pub(crate) mod mail;
+mod origin;
 pub(crate) mod rejected;
 pub(crate) mod series;
 mod spans;
@@ -15,7 +16,7 @@ mod trouble;
 pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -24,19 +25,18 @@ use crate::control::message::{
     Findings, Install, Question, Service, ShardState, ToControl, ToShard,
 };
 use crate::engine::{self, Level, Shared};
-use crate::http::headers::IdentityLines;
 use crate::limits;
 use crate::listener;
 use crate::listener::blacklist::Guard;
-use crate::listener::opening::{About, Proxied};
 use crate::plan::{ListenerKey, OnFull};
-use crate::shard::connections::{Connections, Seat};
+use crate::shard::connections::Connections;
 use crate::shard::counters::Counters;
 use crate::shard::doors::{Door, Doors, Wanted};
 use crate::shard::events::Events;
 use crate::shard::generation::{Generation, Generations};
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
+pub(crate) use crate::shard::origin::Origin;
 use crate::shard::rejected::Rejections;
 use crate::shard::series::{ListenerCells, Series};
 use crate::shard::spans::Spans;
@@ -45,8 +45,6 @@ use crate::shard::workspace::Workspaces;
 use crate::telemetry::exemplars;
 use crate::telemetry::health::Health;
 use crate::telemetry::tap::Tapping;
-use crate::tls::identity::Identity;
-use crate::tls::server::Accepted;
 use crate::tls::setup::Setup;
 use crate::upstream::connect::Connector;
 
@@ -555,66 +553,5 @@ impl Drop for Counted {
         self.listener.open.sub(1);
         self.shard.counters().connections.add(-1);
         self.shard.open.add(-1);
-    }
-}
-
-/// Which listener a connection came by, and whom it is from.
-#[derive(Clone)]
-pub(crate) struct Origin {
-    pub(crate) door: Rc<Door>,
-    pub(crate) peer: SocketAddr,
-    pub(crate) seat: Seat,
-    /// What came before the protocol. `None` for the plain connections of a plain listener.
-    pub(crate) about: Option<Rc<About>>,
-}
-
-impl Origin {
-    /// The peer, or whom a trusted one says that it speaks for.
-    pub(crate) fn speaks_for(&self) -> SocketAddr {
-        self.proxied().map_or(self.peer, |proxied| proxied.source)
-    }
-
-    pub(crate) fn proxied(&self) -> Option<&Proxied> {
-        self.about.as_ref()?.proxied.as_ref()
-    }
-
-    pub(crate) fn tls(&self) -> Option<&Accepted> {
-        self.about.as_ref()?.tls.as_ref()
-    }
-
-    pub(crate) fn identity(&self) -> Option<&Identity> {
-        self.tls()?.identity.as_deref()
-    }
-
-    /// Of the client's URL.
-    pub(crate) fn scheme(&self) -> &'static str {
-        let is_told = || self.proxied().is_some_and(|proxied| proxied.is_secure);
-        if self.tls().is_some() || is_told() { "https" } else { "http" }
-    }
-
-    /// What upstreams are told of who the client is.
-    pub(crate) fn identity_lines(&self) -> &IdentityLines {
-        let Some(about) = &self.about else { return const { &IdentityLines::NONE } };
-        about.tls.as_ref().map_or(&about.lines, |tls| &tls.lines)
-    }
-
-    /// That the client's TLS names.
-    pub(crate) fn host(&self) -> Option<&str> {
-        let about = self.about.as_ref()?;
-        let own = about.tls.as_ref().and_then(|tls| tls.host.as_deref());
-        let told = || about.proxied.as_ref().and_then(|proxied| proxied.host.as_deref());
-        own.or(about.passed.as_deref()).or_else(told)
-    }
-
-    /// The connection ends now if it is between two requests.
-    pub(crate) fn ends_idle(&self, shard: &Shard) -> bool {
-        let life = &shard.life;
-        let out_of_service = life.service.get() == Service::Closing;
-        (life.is_draining() && !life.patient.get()) || out_of_service || self.door.is_closing()
-    }
-
-    /// The connection ends after the exchange that it is in.
-    pub(crate) fn is_closing(&self, shard: &Shard) -> bool {
-        shard.life.is_closing() || self.door.is_closing()
     }
 }

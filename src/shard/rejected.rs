@@ -16,6 +16,8 @@ use crate::telemetry::redact::Redact;
 pub struct Rejected {
     pub at: SystemTime,
     pub peer: SocketAddr,
+    /// As it says itself (PROXY protocol).
+    pub speaks_for: Option<SocketAddr>,
     pub listener: ListenerKey,
     pub failure: Failure,
     pub phase: Phase,
@@ -169,6 +171,7 @@ mod tests {
             rejections.keep(Rejected {
                 at: SystemTime::UNIX_EPOCH,
                 peer: ([127, 0, 0, 1], port).into(),
+                speaks_for: None,
                 listener: ListenerKey(1),
                 failure: Failure::BadPath,
                 phase: Phase::Route,

@@ -45,7 +45,7 @@ fn object(log: &AccessLog, record: &Record<'_>, scratch: &mut Vec<u8>, out: &mut
     out.extend_from_slice(b"\",\"level\":\"");
     out.extend_from_slice(level(record.failure).as_bytes());
     out.extend_from_slice(b"\",\"message\":");
-    json::string(message(record.failure).as_bytes(), out);
+    json::string(message(record).as_bytes(), out);
     out.extend_from_slice(b",\"request_id\":");
     text(record.request_id, out);
     if let Some(trace_id) = record.trace_id {
@@ -70,6 +70,17 @@ fn object(log: &AccessLog, record: &Record<'_>, scratch: &mut Vec<u8>, out: &mut
     optional(record.user_agent, out);
     out.extend_from_slice(b",\"referer\":");
     optional(log.redact.url(record.referer, scratch), out);
+    out.extend_from_slice(b",\"scheme\":\"");
+    out.extend_from_slice(record.scheme.as_bytes());
+    out.push(b'"');
+    if let Some(address) = record.speaks_for {
+        out.extend_from_slice(b",\"speaks_for\":\"");
+        socket(address, out);
+        out.push(b'"');
+    }
+    if let Some(tls) = &record.tls {
+        tls.encode(out);
+    }
 
     number(b",\"status\":", u64::from(record.status), out);
     number(b",\"bytes_sent\":", record.bytes_sent, out);
@@ -175,8 +186,10 @@ pub(super) fn level(failure: Option<Failure>) -> &'static str {
     }
 }
 
-pub(super) fn message(failure: Option<Failure>) -> &'static str {
-    failure.map_or("request completed", |failure| failure.row().message)
+pub(super) fn message(record: &Record<'_>) -> &'static str {
+    let passed = record.tls.is_some_and(|tls| tls.is_passed());
+    let done = if passed { "connection passed through" } else { "request completed" };
+    record.failure.map_or(done, |failure| failure.row().message)
 }
 
 fn number(name: &[u8], value: u64, out: &mut Vec<u8>) {
@@ -189,7 +202,7 @@ fn text(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 /// `null` for what is not there, so that no empty string passes for a value.
-fn optional(bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn optional(bytes: &[u8], out: &mut Vec<u8>) {
     if bytes.is_empty() {
         out.extend_from_slice(b"null");
     } else {
@@ -310,6 +323,8 @@ mod tests {
     use crate::exchange::record::{Phase, Timings};
     use crate::http::head::{Line, Span};
     use crate::http::headers::HeaderId;
+    use crate::telemetry::client_tls::ClientTls;
+    use crate::telemetry::client_tls::tests::{facts, of as client_tls};
     use crate::telemetry::settings::{OnFull, Sampling};
     use crate::telemetry::snapshot;
     use crate::telemetry::template::{TEXT, Template};
@@ -324,7 +339,13 @@ mod tests {
 
     /// Every variable that holds bytes of a peer.
     const TEMPLATE: &str = "{request_id}|{method}|{path}|{query}|{host}|{referer}|{user_agent}|\
-                            {header.x-a}|{header.cookie}|{response_header.age}|{route}";
+                            {header.x-a}|{header.cookie}|{response_header.age}|{route}|\
+                            {tls_server_name}|{client_cn}|{client_subject}|{client_spiffe_id}";
+
+    /// Every variable of the connection itself.
+    const CONNECTION: &str = "{scheme} {peer_ip} {speaks_for} {tls_version} {tls_cipher} \
+                              {tls_resumed} {tls_server_name} {client_cn} {client_subject} \
+                              {client_fingerprint} {client_spiffe_id}";
 
     fn settings(format: AccessLogFormat) -> AccessLog {
         let template = match format {
@@ -362,6 +383,9 @@ mod tests {
             version: "HTTP/1.1",
             referer: b"http://www.example.com/start.html",
             user_agent: b"Mozilla/4.08 [en] (Win98; I ;Nav)",
+            scheme: "http",
+            speaks_for: None,
+            tls: None,
             status: 200,
             bytes_received: 412,
             bytes_sent: 2519,
@@ -450,6 +474,38 @@ mod tests {
             }
         }
         snapshot::snapshot("telemetry/access_log.txt", &lines);
+    }
+
+    #[test]
+    fn a_line_tells_of_the_clients_tls_and_of_whom_the_peer_speaks_for() {
+        let facts = facts("billing");
+        let record = Record {
+            scheme: "https",
+            speaks_for: Some("[2001:db8::7]:4711".parse().unwrap()),
+            tls: Some(client_tls(Some(&facts))),
+            ..record()
+        };
+        let json = line(AccessLogFormat::Json, &record);
+        let expected = r#","scheme":"https","speaks_for":"[2001:db8::7]:4711","tls":{"version":"TLSv1.3","cipher":"TLS_AES_256_GCM_SHA384","server_name":"shop.example","resumed":true,"client":{"common_name":"billing","subject":"CN=billing","fingerprint":"#;
+        assert!(json.contains(expected), "{json}");
+        assert!(json.contains(r#""spiffe_id":"spiffe://corp.example/billing"}},"status":"#));
+
+        let template = |record: &Record<'_>| {
+            let template = Some(Template::parse(CONNECTION).unwrap());
+            let log = AccessLog { template, ..settings(AccessLogFormat::Template) };
+            let mut out = Vec::new();
+            encode(&log, record, &mut Vec::new(), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let expected = format!(
+            "https 10.0.0.9 [2001:db8::7]:4711 TLSv1.3 TLS_AES_256_GCM_SHA384 true shop.example \
+             billing CN=billing {} spiffe://corp.example/billing\n",
+            "a5".repeat(32)
+        );
+        assert_eq!(template(&record), expected);
+        let plain = Record { scheme: "http", speaks_for: None, tls: None, ..record };
+        assert_eq!(template(&plain), "http 10.0.0.9 - - - - - - - - -\n");
+        assert!(!line(AccessLogFormat::Json, &plain).contains("\"tls\":"));
     }
 
     #[test]
@@ -578,7 +634,10 @@ mod tests {
             let fields: [Vec<u8>; 6] = std::array::from_fn(|_| noise.bytes());
             let names = String::from_utf8_lossy(&fields[5]);
             let (bytes, lines) = header_lines(&fields[0]);
+            let facts = facts(&names);
+            let tls = ClientTls { server_name: &names, ..client_tls(Some(&facts)) };
             let record = Record {
+                tls: Some(tls),
                 request_id: &fields[0],
                 method: &fields[1],
                 target: &fields[2],

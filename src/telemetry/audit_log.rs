@@ -115,6 +115,34 @@ pub fn refused_request(
     end(untold, out);
 }
 
+/// A client whose certificate was missing, or not accepted.
+#[derive(Clone, Copy, Debug)]
+pub struct RefusedClient<'a> {
+    pub at: SystemTime,
+    /// Whom the peer speaks for.
+    pub client: IpAddr,
+    pub peer: IpAddr,
+    pub listener: &'a str,
+    /// That it has asked for.
+    pub server_name: &'a str,
+    pub reason: &'a str,
+    pub detail: &'a str,
+}
+
+impl RefusedClient<'_> {
+    /// Appends one line; `untold` were left out before it.
+    pub fn encode(&self, untold: u64, out: &mut Vec<u8>) {
+        begin(self.at, Event::AuthFailure, Outcome::Denied, out);
+        address("client_ip", Some(self.client), out);
+        address("peer_ip", Some(self.peer), out);
+        optional("listener", self.listener.as_bytes(), out);
+        optional("server_name", self.server_name.as_bytes(), out);
+        optional("reason", self.reason.as_bytes(), out);
+        optional("detail", self.detail.as_bytes(), out);
+        end(untold, out);
+    }
+}
+
 fn end(untold: u64, out: &mut Vec<u8>) {
     if untold > 0 {
         out.extend_from_slice(b",\"untold\":");
@@ -224,6 +252,28 @@ mod tests {
         out.clear();
         record.encode(3, &mut out);
         assert!(out.ends_with(b",\"untold\":3}\n"));
+    }
+
+    #[test]
+    fn a_client_that_was_refused_for_its_certificate_is_a_failed_login() {
+        let refused = RefusedClient {
+            at: UNIX_EPOCH,
+            client: "203.0.113.9".parse().unwrap(),
+            peer: "192.0.2.7".parse().unwrap(),
+            listener: "edge",
+            server_name: "",
+            reason: "certificate_refused",
+            detail: "expired\n{\"event\":\"admin_change\"}",
+        };
+        let mut out = Vec::new();
+        refused.encode(2, &mut out);
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "{\"timestamp\":\"1970-01-01T00:00:00.000Z\",\"event\":\"auth_failure\",\
+             \"outcome\":\"denied\",\"client_ip\":\"203.0.113.9\",\"peer_ip\":\"192.0.2.7\",\
+             \"listener\":\"edge\",\"server_name\":null,\"reason\":\"certificate_refused\",\
+             \"detail\":\"expired\\n{\\\"event\\\":\\\"admin_change\\\"}\",\"untold\":2}\n"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod audit_log;
+pub mod client_tls;
 pub mod decimal;
 pub mod exemplars;
 pub(crate) mod exposition;

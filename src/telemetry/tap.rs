@@ -12,6 +12,7 @@ use crate::exchange::record::Record;
 use crate::http::head::Line;
 use crate::limits;
 use crate::plan::{Network, Plan};
+use crate::telemetry::client_tls;
 use crate::telemetry::redact::{HIDDEN, JsonPaths, Redact};
 use crate::telemetry::settings::{BodyCapture, Capturing};
 use crate::telemetry::{logged_body, timestamp};
@@ -128,6 +129,9 @@ impl Tap {
             "request_id": text(record.request_id),
             "client": record.client,
             "peer": record.peer,
+            "speaks_for": record.speaks_for,
+            "scheme": record.scheme,
+            "tls": record.tls.as_ref().map(client_tls::Told::of),
             "listener": record.listener,
             "route": record.route,
             "cluster": record.cluster,

@@ -1,9 +1,12 @@
 //! Access-log lines of the operator's own making: `{client_ip} {method} {path} {status}`. Compiled
 //! once with the plan; a variable that does not exist is a mistake of the configuration.
 
+use std::net::SocketAddr;
+
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Record;
 use crate::telemetry::access_log::{escaped_or_dash, ip, level, message, socket};
+use crate::telemetry::client_tls::{ClientTls, hexadecimal};
 use crate::telemetry::redact::{HIDDEN, Redact};
 use crate::telemetry::{decimal, timestamp, trace};
 
@@ -44,7 +47,11 @@ enum Variable {
     BodyBytesSent,
     BytesReceived,
     BytesSent,
+    ClientCn,
+    ClientFingerprint,
     ClientIp,
+    ClientSpiffeId,
+    ClientSubject,
     Cluster,
     DurationMs,
     EndedBy,
@@ -63,24 +70,34 @@ enum Variable {
     RequestId,
     Reused,
     Route,
+    Scheme,
     /// An index of `Timings::micros`.
     Span(usize),
+    SpeaksFor,
     Status,
     Timestamp,
     TimestampClf,
+    TlsCipher,
+    TlsResumed,
+    TlsServerName,
+    TlsVersion,
     TraceId,
     Url,
     UserAgent,
 }
 
-const VARIABLES: [(&str, Variable); 37] = [
+const VARIABLES: [(&str, Variable); 47] = [
     ("attempts", Variable::Attempts),
     ("backend", Variable::Backend),
     ("body_bytes_sent", Variable::BodyBytesSent),
     ("body_ms", Variable::Span(6)),
     ("bytes_received", Variable::BytesReceived),
     ("bytes_sent", Variable::BytesSent),
+    ("client_cn", Variable::ClientCn),
+    ("client_fingerprint", Variable::ClientFingerprint),
     ("client_ip", Variable::ClientIp),
+    ("client_spiffe_id", Variable::ClientSpiffeId),
+    ("client_subject", Variable::ClientSubject),
     ("cluster", Variable::Cluster),
     ("connect_ms", Variable::Span(2)),
     ("duration_ms", Variable::DurationMs),
@@ -103,10 +120,16 @@ const VARIABLES: [(&str, Variable); 37] = [
     ("request_id", Variable::RequestId),
     ("reused", Variable::Reused),
     ("route", Variable::Route),
+    ("scheme", Variable::Scheme),
+    ("speaks_for", Variable::SpeaksFor),
     ("status", Variable::Status),
     ("timestamp", Variable::Timestamp),
     ("timestamp_clf", Variable::TimestampClf),
+    ("tls_cipher", Variable::TlsCipher),
     ("tls_ms", Variable::Span(3)),
+    ("tls_resumed", Variable::TlsResumed),
+    ("tls_server_name", Variable::TlsServerName),
+    ("tls_version", Variable::TlsVersion),
     ("trace_id", Variable::TraceId),
     ("upload_ms", Variable::Span(4)),
     ("url", Variable::Url),
@@ -215,6 +238,21 @@ fn hidden(value: Option<&[u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(if value.is_some() { HIDDEN } else { b"-" });
 }
 
+fn address(address: Option<SocketAddr>, out: &mut Vec<u8>) {
+    match address {
+        Some(address) => socket(address, out),
+        None => out.push(b'-'),
+    }
+}
+
+fn of_tls<'r>(
+    record: &Record<'r>,
+    part: impl FnOnce(&ClientTls<'r>) -> &'r str,
+    out: &mut Vec<u8>,
+) {
+    escaped_or_dash(record.tls.as_ref().map_or("", part).as_bytes(), out);
+}
+
 impl Variable {
     fn encode(
         self,
@@ -225,14 +263,18 @@ impl Variable {
     ) {
         match self {
             Variable::Attempts => decimal::integer(u64::from(record.attempts), out),
-            Variable::Backend => match record.endpoint {
-                Some(address) => socket(address, out),
-                None => out.push(b'-'),
-            },
+            Variable::Backend => address(record.endpoint, out),
             Variable::BodyBytesSent => decimal::integer(record.body_bytes_sent, out),
             Variable::BytesReceived => decimal::integer(record.bytes_received, out),
             Variable::BytesSent => decimal::integer(record.bytes_sent, out),
+            Variable::ClientCn => of_tls(record, ClientTls::common_name, out),
+            Variable::ClientFingerprint => match record.tls.and_then(|tls| tls.client) {
+                Some(client) => hexadecimal(&client.fingerprint, out),
+                None => out.push(b'-'),
+            },
             Variable::ClientIp => ip(record.client, out),
+            Variable::ClientSpiffeId => of_tls(record, ClientTls::spiffe_id, out),
+            Variable::ClientSubject => of_tls(record, ClientTls::subject, out),
             Variable::Cluster => escaped_or_dash(record.cluster.as_bytes(), out),
             Variable::DurationMs => decimal::micros_as_millis(record.timings.micros().1, out),
             Variable::EndedBy => {
@@ -242,7 +284,7 @@ impl Variable {
             Variable::Host => escaped_or_dash(record.host, out),
             Variable::Level => out.extend_from_slice(level(record.failure).as_bytes()),
             Variable::Listener => escaped_or_dash(record.listener.as_bytes(), out),
-            Variable::Message => escaped_or_dash(message(record.failure).as_bytes(), out),
+            Variable::Message => escaped_or_dash(message(record).as_bytes(), out),
             Variable::Method => escaped_or_dash(record.method, out),
             Variable::Path => {
                 let path = record.target.split(|&byte| byte == b'?').next();
@@ -265,12 +307,21 @@ impl Variable {
                 out.extend_from_slice(if record.reused { b"true" } else { b"false" });
             }
             Variable::Route => escaped_or_dash(record.route.as_bytes(), out),
+            Variable::Scheme => out.extend_from_slice(record.scheme.as_bytes()),
             Variable::Span(index) => {
                 decimal::micros_as_millis(record.timings.micros().0[index], out);
             }
+            Variable::SpeaksFor => address(record.speaks_for, out),
             Variable::Status => decimal::padded(u64::from(record.status), 3, out),
             Variable::Timestamp => timestamp::iso(record.at, out),
             Variable::TimestampClf => timestamp::common_log(record.at, out),
+            Variable::TlsCipher => of_tls(record, |tls| tls.cipher, out),
+            Variable::TlsResumed => {
+                let word = |tls: ClientTls<'_>| if tls.resumed { "true" } else { "false" };
+                out.extend_from_slice(record.tls.map_or("-", word).as_bytes());
+            }
+            Variable::TlsServerName => of_tls(record, |tls| tls.server_name, out),
+            Variable::TlsVersion => of_tls(record, |tls| tls.version, out),
             Variable::TraceId => match record.trace_id {
                 Some(trace_id) => trace::write_hex(out, trace_id, 32),
                 None => out.push(b'-'),

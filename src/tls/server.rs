@@ -19,13 +19,16 @@ use sha2::{Digest as _, Sha256};
 use crate::engine::Socket;
 use crate::http::headers::IdentityLines;
 use crate::plan::{Listener, Plan};
+use crate::telemetry::client_tls::ClientTls;
 use crate::tls::certificates::Certificate;
 use crate::tls::handshake::{self, Failed, Settled};
 use crate::tls::identity::{self, Identity};
 use crate::tls::material::Material;
 use crate::tls::names::Names;
 use crate::tls::session::Session;
-use crate::tls::settings::{AuthorityId, ClientAuth, ListenerTls, RevocationId, Version, Versions};
+use crate::tls::settings::{
+    AuthorityId, ClientAuth, ListenerTls, RevocationId, Version, Versions, suite_name,
+};
 use crate::tls::setup::Staples;
 use crate::tls::tickets::{TicketKeys, ticketer};
 
@@ -73,6 +76,17 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
+    /// For logs.
+    pub(crate) fn told(&self) -> ClientTls<'_> {
+        ClientTls {
+            version: self.version.name(),
+            cipher: suite_name(self.suite),
+            server_name: self.host.as_deref().unwrap_or_default(),
+            resumed: self.is_resumed,
+            client: self.identity.as_ref().map(|identity| &identity.facts),
+        }
+    }
+
     /// Whether a request on this connection may be for `authority` (RFC 9110 section 15.5.20).
     pub(crate) fn is_for(&self, authority: &[u8]) -> bool {
         if self.checked.is_none() && self.profile.is_none() {

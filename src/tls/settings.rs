@@ -23,6 +23,27 @@ pub enum Version {
     V1_3,
 }
 
+impl Version {
+    pub fn name(self) -> &'static str {
+        match self {
+            Version::V1_2 => "TLSv1.2",
+            Version::V1_3 => "TLSv1.3",
+        }
+    }
+}
+
+/// As IANA has it.
+pub fn suite_name(suite: CipherSuite) -> &'static str {
+    // rustls has a prefix of its own for these.
+    const OF_1_3: [(CipherSuite, &str); 3] = [
+        (CipherSuite::TLS13_AES_256_GCM_SHA384, "TLS_AES_256_GCM_SHA384"),
+        (CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, "TLS_CHACHA20_POLY1305_SHA256"),
+        (CipherSuite::TLS13_AES_128_GCM_SHA256, "TLS_AES_128_GCM_SHA256"),
+    ];
+    let known = OF_1_3.iter().find(|(of_1_3, _)| *of_1_3 == suite).map(|(_, name)| *name);
+    known.or_else(|| suite.as_str()).unwrap_or("unknown")
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
     pub min: Version,

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::exchange::record::{Record, Timings};
 use crate::limits::TRACE_FIELD_BYTES_MAX;
+use crate::telemetry::client_tls::ClientTls;
 
 /// Which span of which trace an exchange is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Attempt {
     /// Without one, none was found.
     pub endpoint: Option<SocketAddr>,
     pub reused: bool,
+    /// It spoke TLS.
+    pub secure: bool,
     /// 0 when nothing came.
     pub status: u16,
     /// The label; empty when it went well.
@@ -56,6 +59,11 @@ pub struct Exchange<'a> {
     pub host: Cow<'a, str>,
     pub version: Cow<'a, str>,
     pub user_agent: Cow<'a, str>,
+    pub scheme: Cow<'a, str>,
+    /// Empty, as the other two are, when the client's connection is plain.
+    pub tls_version: Cow<'a, str>,
+    pub tls_cipher: Cow<'a, str>,
+    pub tls_client: Cow<'a, str>,
     pub attempts: Vec<Told<'a>>,
 }
 
@@ -67,6 +75,7 @@ pub struct Told<'a> {
     pub spans: [u64; Timings::SPANS - 1],
     pub endpoint: Option<SocketAddr>,
     pub reused: bool,
+    pub secure: bool,
     pub status: u16,
     pub failure: Cow<'a, str>,
 }
@@ -103,6 +112,10 @@ pub fn encode(
         record.host,
         record.version.as_bytes(),
         record.user_agent,
+        record.scheme.as_bytes(),
+        record.tls.map_or("", |tls| tls.version).as_bytes(),
+        record.tls.map_or("", |tls| tls.cipher).as_bytes(),
+        record.tls.as_ref().map_or("", ClientTls::subject).as_bytes(),
     ] {
         text(out, field);
     }
@@ -113,6 +126,7 @@ pub fn encode(
         attempt.spans.iter().for_each(|micros| number(out, *micros));
         socket(out, attempt.endpoint);
         out.push(u8::from(attempt.reused));
+        out.push(u8::from(attempt.secure));
         out.extend_from_slice(&attempt.status.to_le_bytes());
         text(out, attempt.failure.as_bytes());
     }
@@ -148,6 +162,10 @@ pub fn decode<'a>(batch: &mut &'a [u8]) -> Option<Exchange<'a>> {
         host: take_text(batch)?,
         version: take_text(batch)?,
         user_agent: take_text(batch)?,
+        scheme: take_text(batch)?,
+        tls_version: take_text(batch)?,
+        tls_cipher: take_text(batch)?,
+        tls_client: take_text(batch)?,
         attempts: Vec::new(),
     };
     let [attempts] = take(batch)?;
@@ -158,6 +176,7 @@ pub fn decode<'a>(batch: &mut &'a [u8]) -> Option<Exchange<'a>> {
             spans: take_numbers(batch)?,
             endpoint: take_socket(batch)?,
             reused: take::<1>(batch)? == [1],
+            secure: take::<1>(batch)? == [1],
             status: u16::from_le_bytes(take(batch)?),
             failure: take_text(batch)?,
         });
@@ -281,7 +300,7 @@ impl<'a> Exchange<'a> {
     fn server(&'a self) -> Span<'a> {
         let mut list = Attributes::default();
         self.request(&mut list);
-        list.text("url.scheme", "http");
+        list.text("url.scheme", &self.scheme);
         list.text("url.path", &self.path);
         let (host, port) = host_and_port(&self.host);
         list.text("server.address", host);
@@ -293,6 +312,9 @@ impl<'a> Exchange<'a> {
         list.owned("network.peer.address", self.peer.ip().to_canonical().to_string());
         list.number("network.peer.port", u64::from(self.peer.port()));
         list.text("user_agent.original", &self.user_agent);
+        list.text("tls.protocol.version", self.tls_version.trim_start_matches("TLSv"));
+        list.text("tls.cipher", &self.tls_cipher);
+        list.text("tls.client.subject", &self.tls_client);
         list.text("corelane.request_id", &self.request_id);
         list.text("corelane.listener", &self.listener);
         list.text("corelane.route", &self.route);
@@ -326,7 +348,8 @@ impl<'a> Exchange<'a> {
         let mut list = Attributes::default();
         self.request(&mut list);
         if let Some(endpoint) = attempt.endpoint {
-            list.owned("url.full", format!("http://{endpoint}{}", self.path));
+            let scheme = if attempt.secure { "https" } else { "http" };
+            list.owned("url.full", format!("{scheme}://{endpoint}{}", self.path));
             list.owned("server.address", endpoint.ip().to_string());
             list.number("server.port", u64::from(endpoint.port()));
             list.owned("network.peer.address", endpoint.ip().to_string());
@@ -476,6 +499,9 @@ pub(crate) mod tests {
             version: "HTTP/1.1",
             referer: b"",
             user_agent: b"bad\xff\"agent\n",
+            scheme: "http",
+            speaks_for: None,
+            tls: None,
             status: 502,
             bytes_received: 0,
             bytes_sent: 0,
@@ -506,6 +532,7 @@ pub(crate) mod tests {
             spans: [1, 2, 0, 0, 0, 0],
             endpoint: None,
             reused: false,
+            secure: false,
             status: 0,
             failure: "connect_refused",
         },
@@ -515,6 +542,7 @@ pub(crate) mod tests {
             spans: [1, 2, 0, 0, 3, 4],
             endpoint: Some(SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 8080)),
             reused: true,
+            secure: true,
             status: 200,
             failure: "",
         },

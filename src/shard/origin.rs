@@ -1,0 +1,92 @@
+//! Where a connection comes from: by which listener, from whom, and what was settled with them
+//! before the protocol began.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::control::message::Service;
+use crate::exchange::failure::Failure;
+use crate::http::headers::IdentityLines;
+use crate::listener::opening::{About, Proxied};
+use crate::shard::Shard;
+use crate::shard::connections::Seat;
+use crate::shard::doors::Door;
+use crate::telemetry::client_tls::ClientTls;
+use crate::tls::server::Accepted;
+
+/// Which listener a connection came by, and whom it is from.
+#[derive(Clone)]
+pub(crate) struct Origin {
+    pub(crate) door: Rc<Door>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) seat: Seat,
+    /// What came before the protocol. `None` for the plain connections of a plain listener.
+    pub(crate) about: Option<Rc<About>>,
+}
+
+impl Origin {
+    /// The peer, or whom a trusted one says that it speaks for.
+    pub(crate) fn speaks_for(&self) -> SocketAddr {
+        self.told_source().unwrap_or(self.peer)
+    }
+
+    /// `None`: nobody has said that it speaks for anybody.
+    pub(crate) fn told_source(&self) -> Option<SocketAddr> {
+        self.proxied().map(|proxied| proxied.source)
+    }
+
+    pub(crate) fn proxied(&self) -> Option<&Proxied> {
+        self.about.as_ref()?.proxied.as_ref()
+    }
+
+    pub(crate) fn tls(&self) -> Option<&Accepted> {
+        self.about.as_ref()?.tls.as_ref()
+    }
+
+    /// For logs.
+    pub(crate) fn client_tls(&self) -> Option<ClientTls<'_>> {
+        self.about.as_ref()?.client_tls()
+    }
+
+    /// Why no request for `authority` is served on this connection.
+    pub(crate) fn refuses(&self, authority: &[u8]) -> Option<Failure> {
+        let about = self.about.as_ref()?;
+        if about.strays {
+            return Some(Failure::PlainHttpOnTls);
+        }
+        let tls = about.tls.as_ref()?;
+        (!tls.is_for(authority)).then_some(Failure::Misdirected)
+    }
+
+    /// Of the client's URL.
+    pub(crate) fn scheme(&self) -> &'static str {
+        let is_told = || self.proxied().is_some_and(|proxied| proxied.is_secure);
+        if self.tls().is_some() || is_told() { "https" } else { "http" }
+    }
+
+    /// What upstreams are told of who the client is.
+    pub(crate) fn identity_lines(&self) -> &IdentityLines {
+        let Some(about) = &self.about else { return const { &IdentityLines::NONE } };
+        about.tls.as_ref().map_or(&about.lines, |tls| &tls.lines)
+    }
+
+    /// That the client's TLS names.
+    pub(crate) fn host(&self) -> Option<&str> {
+        let about = self.about.as_ref()?;
+        let own = about.tls.as_ref().and_then(|tls| tls.host.as_deref());
+        let told = || about.proxied.as_ref().and_then(|proxied| proxied.host.as_deref());
+        own.or(about.asked.as_deref()).or_else(told)
+    }
+
+    /// The connection ends now if it is between two requests.
+    pub(crate) fn ends_idle(&self, shard: &Shard) -> bool {
+        let life = &shard.life;
+        let out_of_service = life.service.get() == Service::Closing;
+        (life.is_draining() && !life.patient.get()) || out_of_service || self.door.is_closing()
+    }
+
+    /// The connection ends after the exchange that it is in.
+    pub(crate) fn is_closing(&self, shard: &Shard) -> bool {
+        shard.life.is_closing() || self.door.is_closing()
+    }
+}
