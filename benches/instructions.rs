@@ -165,6 +165,9 @@ fn record(head: &RequestHead) -> Record<'_> {
     let value = |id| head.value(REQUEST, id).unwrap_or_default();
     let micros = Duration::from_micros;
     Record {
+        scheme: "http",
+        speaks_for: None,
+        tls: None,
         at: UNIX_EPOCH + Duration::from_millis(1_714_564_800_123),
         trace_id: None,
         request_id: b"0123456789abcdef0123456789abcdef",

@@ -199,6 +199,19 @@ class Server:
         self.process.wait()
 
 
+def make_pair(directory):
+    """A certificate for localhost and its key, in one file."""
+    pair = os.path.join(directory, "pair.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-days", "30", "-subj", "/CN=localhost", "-addext",
+         "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", pair, "-out", pair + ".crt"],
+        check=True, stderr=subprocess.DEVNULL)
+    with open(pair + ".crt") as certificate, open(pair, "a") as file:
+        file.write(certificate.read())
+    return pair
+
+
 def start(names, binaries, directory, proxy_cpu, pair=None):
     """The origin and the contestants, answering, with the origin's bytes: the contestants. With a
     certificate and its key, in one file, they speak TLS."""

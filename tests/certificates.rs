@@ -112,7 +112,8 @@ fn a_renewed_certificate_is_shown_to_new_clients_and_connections_stay() {
 #[test]
 fn a_broken_file_leaves_what_was_there_and_is_told_of_once() {
     let pki = two_certificates();
-    let proxy = Proxy::start(&serving_of(&pki, ""));
+    let audit = "[logging.audit]\npath = \"audit.log\"\n";
+    let proxy = Proxy::start(&(serving_of(&pki, "") + audit));
     let failures = || proxy.metric("tls_proxy_certificate_reload_failures_total");
     pki.write("served.pem", "half of a cert");
     assert!(eventually(|| failures() == Some(1.0)), "{}", proxy.log());
@@ -133,6 +134,14 @@ fn a_broken_file_leaves_what_was_there_and_is_told_of_once() {
     proxy.wait_for_log("what was wrong is right again");
     assert!(eventually(|| checks(&proxy)["certificates"] == "ok"));
     assert_eq!(failures(), Some(2.0));
+    let outcomes = || {
+        let log = fs::read_to_string(proxy.directory().join("audit.log")).unwrap_or_default();
+        let records = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let ours = records.filter(|record| record["action"] == "certificates");
+        ours.map(|record| record["outcome"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    let expected = ["failed", "failed", "done"].map(|word| Some(word.to_owned()));
+    assert!(eventually(|| outcomes() == expected), "{:?}", outcomes());
     assert_eq!(client(&proxy, &pki).get("/").text(), "ok");
 }
 

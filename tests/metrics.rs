@@ -13,7 +13,8 @@ use std::sync::{Mutex, mpsc};
 use std::thread;
 
 use support::{
-    After, Json, Origin, Prometheus, Proxy, Respond, edge, eventually, nobody, promtool, sum_of,
+    After, Json, Origin, Pki, Prometheus, Proxy, Respond, edge, eventually, nobody, promtool,
+    sum_of,
 };
 
 /// Two clusters, of which one has nobody behind it.
@@ -380,8 +381,16 @@ fn shipped_expressions() -> Vec<(String, String)> {
 
 #[test]
 fn a_real_prometheus_takes_the_page_the_alerts_and_the_dashboard() {
-    let origin = origin();
-    let proxy = Proxy::start(&routed(&origin, "").replacen("cores = 1", "cores = 2", 1));
+    let (origin, pki) = (origin(), Pki::new());
+    pki.issue("www", "www.example.com");
+    let secure = format!(
+        "[[listeners]]\nname = \"secure\"\nbind = \"127.0.0.1:0\"\n[listeners.tls]\n\
+         certificates = [{{ cert = {:?}, key = {:?} }}]\n",
+        pki.path("www.pem"),
+        pki.path("www.key")
+    );
+    let text = routed(&origin, "").replacen("cores = 1", "cores = 2", 1) + &secure;
+    let proxy = Proxy::start(&text);
     let config = shipped("prometheus/prometheus.yml")
         .replace("127.0.0.1:9090", &proxy.address("metrics").to_string())
         .replace("_interval: 15s", "_interval: 200ms");

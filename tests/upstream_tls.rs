@@ -30,12 +30,15 @@ fn pki() -> Pki {
 
 /// nginx with TLS that tells what it has seen.
 fn nginx(pki: &Pki, certificate: &str, more: &str) -> Nginx {
+    let protocols = match more.contains("ssl_protocols") {
+        true => "",
+        false => "ssl_protocols TLSv1.2 TLSv1.3;",
+    };
     let text = format!(
         "ssl_certificate PKI/{certificate}.pem; ssl_certificate_key PKI/{certificate}.key;
-         ssl_session_cache shared:a:1m; keepalive_requests 10000; {more}
+         ssl_session_cache shared:a:1m; keepalive_requests 10000; {protocols} {more}
          location / {{ return 200
-         \"sni=$ssl_server_name protocol=$ssl_protocol reused=$ssl_session_reused \\
-connection=$connection client=$ssl_client_s_dn verified=$ssl_client_verify\"; }}"
+         \"sni=$ssl_server_name protocol=$ssl_protocol reused=$ssl_session_reused connection=$connection client=$ssl_client_s_dn verified=$ssl_client_verify\"; }}"
     );
     Nginx::start_secure(&text.replace("PKI/", &pki.path("").display().to_string()))
 }
@@ -267,7 +270,11 @@ fn an_endpoint_that_stops_in_the_middle_of_its_handshake_is_given_up() {
 #[test]
 fn an_endpoint_without_tls_or_that_closes_is_answered_502() {
     let pki = pki();
-    let plain = Origin::start();
+    let plain = Origin::connections(|mut stream, _| {
+        let _ = stream.read(&mut [0; 1]);
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        let _ = stream.read(&mut [0; 10_000]);
+    });
     let closing = Origin::connections(|mut stream, _| {
         let _ = stream.read(&mut [0; 1]);
         let _ = stream.shutdown(Shutdown::Both);

@@ -71,7 +71,7 @@ impl Broken {
 /// For ever; sleeps while `hot_reload.watch` is off, or there are no files.
 pub(super) async fn watch(control: Rc<Control>) {
     loop {
-        wanted(&control, true).await;
+        until(&control, is_wanted).await;
         let watcher = match Watcher::new() {
             Ok(watcher) => watcher,
             Err(error) => {
@@ -82,19 +82,14 @@ pub(super) async fn watch(control: Rc<Control>) {
                 return;
             }
         };
-        first(Box::pin(follow(&control, watcher)), wanted(&control, false)).await;
+        Box::pin(follow(&control, watcher)).await;
     }
 }
 
-/// Until there is something to watch, or nothing.
-async fn wanted(control: &Control, on: bool) {
-    until(control, |control| {
-        let is_wanted = control.plan().hot_reload.watch
-            && !control.draining.get()
-            && !control.tls.material().files().is_empty();
-        is_wanted == on
-    })
-    .await;
+fn is_wanted(control: &Control) -> bool {
+    control.plan().hot_reload.watch
+        && !control.draining.get()
+        && !control.tls.material().files().is_empty()
 }
 
 pub(super) async fn until(control: &Control, reached: impl Fn(&Control) -> bool) {
@@ -110,10 +105,11 @@ pub(super) async fn until(control: &Control, reached: impl Fn(&Control) -> bool)
 
 type Names = Vec<(PathBuf, OsString)>;
 
+/// As long as that is wanted: what was begun is ended.
 async fn follow(control: &Rc<Control>, mut watcher: Watcher) {
     let (mut before, mut complained): (Option<(u64, Names)>, bool) = (None, false);
     let mut changed = false;
-    loop {
+    while is_wanted(control) {
         let version = control.plan().version;
         let material = control.tls.material();
         let ways = control.beside(move || ways(&material)).await;
@@ -139,7 +135,8 @@ async fn follow(control: &Rc<Control>, mut watcher: Watcher) {
             (Ok(()), false) => limits::RELOAD_LOOK_INTERVAL,
             (Ok(()), true) => Duration::MAX,
         };
-        let other = first(until(control, |c| c.plan().version != version), pause_for(pause));
+        let is_outdated = |c: &Control| c.plan().version != version || !is_wanted(c);
+        let other = first(until(control, is_outdated), pause_for(pause));
         changed = match first(watcher.changed(), other).await {
             Either::First(Ok(())) => true,
             Either::First(Err(_)) => return,

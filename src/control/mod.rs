@@ -10,7 +10,9 @@ mod clusters;
 pub(crate) mod complaint;
 mod config_file;
 mod config_poll;
+pub(crate) mod current;
 pub(crate) mod drain;
+mod either;
 pub(crate) mod ending;
 mod events;
 mod exporters;
@@ -43,6 +45,7 @@ mod trigger;
 mod trouble;
 pub(crate) mod upgrade;
 
+pub(crate) use either::{Either, first};
 pub use start::{StartError, run};
 
 use std::cell::{Cell, RefCell};
@@ -57,6 +60,7 @@ use crate::control::blacklist::Keeper;
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
 use crate::control::config_poll::Fetches;
+use crate::control::current::Current;
 use crate::control::generations::Older;
 use crate::control::inherited::Predecessor;
 use crate::control::inquiry::Inquiries;
@@ -136,23 +140,6 @@ pub(crate) struct Control {
 struct Taps {
     open: Cell<usize>,
     begun: Cell<u64>,
-}
-
-/// The plan in force, and the keys of what it names, in its order.
-struct Current {
-    plan: Shared<Plan>,
-    cluster_keys: Vec<ClusterKey>,
-    listener_keys: Vec<ListenerKey>,
-}
-
-/// What operators call the listeners of the plan in force.
-pub(crate) struct ListenerNames(Vec<(ListenerKey, String)>);
-
-impl ListenerNames {
-    pub(crate) fn of(&self, key: ListenerKey) -> String {
-        let found = self.0.iter().find(|(known, _)| *known == key);
-        found.map_or_else(|| "(removed)".to_owned(), |(_, name)| name.clone())
-    }
 }
 
 impl Control {
@@ -263,22 +250,6 @@ impl Control {
     /// Exchanges of the process that wait for a connection of this cluster of the plan in force.
     pub(crate) fn waiting(&self, cluster: &str) -> u64 {
         self.clusters.borrow().waiting(cluster).read().max(0) as u64
-    }
-
-    /// Of the clusters of the plan in force, in its order.
-    pub(crate) fn cluster_keys(&self) -> Vec<ClusterKey> {
-        self.current.borrow().cluster_keys.clone()
-    }
-
-    pub(crate) fn listener_names(&self) -> ListenerNames {
-        let current = self.current.borrow();
-        let names = current.plan.listeners.iter().map(|listener| listener.name.clone());
-        ListenerNames(current.listener_keys.iter().copied().zip(names).collect())
-    }
-
-    /// Of the listeners of the plan in force, in its order.
-    pub(crate) fn listener_keys(&self) -> Vec<ListenerKey> {
-        self.current.borrow().listener_keys.clone()
     }
 
     fn cluster_shares(&self, core: usize) -> Vec<ClusterShare> {
@@ -412,13 +383,6 @@ impl Control {
         if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
             wakers.push(context.waker().clone());
         }
-    }
-
-    fn listener_name(&self, key: ListenerKey) -> String {
-        let current = self.current.borrow();
-        let mut named = current.plan.listeners.iter().zip(&current.listener_keys);
-        let found = named.find(|(_, known)| **known == key);
-        found.map_or_else(|| "(removed)".to_owned(), |(listener, _)| listener.name.clone())
     }
 
     pub(crate) fn wake(&self) {
@@ -587,26 +551,6 @@ async fn again(control: &Control, signals: &mut Signals, mut was_asked: bool) {
             Err(error) => log::error!("cannot read signals: {error}"),
         }
     }
-}
-
-pub(crate) enum Either<A, B> {
-    First(A),
-    Second(B),
-}
-
-/// Whichever is ready first.
-pub(crate) async fn first<A, B>(
-    a: impl Future<Output = A>,
-    b: impl Future<Output = B>,
-) -> Either<A, B> {
-    let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(value) = a.as_mut().poll(context) {
-            return Poll::Ready(Either::First(value));
-        }
-        b.as_mut().poll(context).map(Either::Second)
-    })
-    .await
 }
 
 /// The control core's ends of its mailboxes.

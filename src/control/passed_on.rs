@@ -281,4 +281,22 @@ mod tests {
         let said = PassedOn { blacklist: vec![huge], ..PassedOn::default() };
         assert!(said.text().unwrap_err().contains("the 1 entries of the blacklist"));
     }
+
+    #[test]
+    fn keys_and_staples_are_passed_on_and_versions_that_know_none_are_understood() {
+        let keys = TicketKeys::new(7).unwrap();
+        let staples = vec![([9; 32], vec![5; limits::OCSP_PASSED_ON_BYTES_MAX])];
+        let passed = PassedOn {
+            ticket_keys: Some(keys.clone()),
+            staples: staples.clone(),
+            ..PassedOn::default()
+        };
+        let text = passed.text().unwrap();
+        let read: PassedOn = serde_json::from_slice(&text).unwrap();
+        assert_eq!((read.ticket_keys, read.staples), (Some(keys), staples));
+        let older: PassedOn = serde_json::from_str("{\"endpoints\":[]}").unwrap();
+        assert!(older.ticket_keys.is_none() && older.staples.is_empty());
+        let newer = "{\"endpoints\":[],\"what_nobody_knows_yet\":{\"a\":[1]}}";
+        assert!(serde_json::from_str::<PassedOn>(newer).is_ok());
+    }
 }

@@ -69,6 +69,11 @@ impl Stapled {
         std::mem::replace(&mut self.error, error.clone()) != error
     }
 
+    /// What is too far away was meant by a clock that has been set back since.
+    fn is_asked(&self, now: SystemTime) -> bool {
+        self.asked_next <= now || self.asked_next > now + 2 * limits::OCSP_REFRESH_MAX
+    }
+
     fn has_expired(&self, now: SystemTime) -> bool {
         self.answer.is_some() && self.until <= now
     }
@@ -226,8 +231,8 @@ impl Control {
         let (mut is_changed, mut renewed_at) = (self.drop_expired(subjects), engine::now());
         for subject in subjects {
             let now = engine::wall_clock();
-            let is_due = |known: &Stapled| known.asked_next <= now;
-            if !self.tls.stapling.0.borrow().get(&subject.fingerprint).is_some_and(is_due) {
+            let is_asked = |known: &Stapled| known.is_asked(now);
+            if !self.tls.stapling.0.borrow().get(&subject.fingerprint).is_some_and(is_asked) {
                 continue;
             }
             let answer = match away.get(subject.url.authority.as_str()) {
@@ -402,6 +407,8 @@ mod tests {
         assert!(stapled.answer.is_some());
         assert!(!stapled.failed("it is away".to_owned(), now()), "told once");
         assert!(stapled.failed("it is mad".to_owned(), now()));
+        assert!(!stapled.is_asked(now()) && stapled.is_asked(now() + HOUR));
+        assert!(stapled.is_asked(now() - 24 * 365 * HOUR), "the clock was set back");
         stapled = Stapled::answered(answer(None), now());
         assert!(stapled.failed("it is mad".to_owned(), now()), "and again after it was well");
         assert_eq!(stapled.asked_next, now() + MINUTE);

@@ -16,6 +16,7 @@ use crate::control::certificates;
 use crate::control::clusters::Clusters;
 use crate::control::complaint::Complaint;
 use crate::control::config_poll::{self, Fetches};
+use crate::control::current::Current;
 use crate::control::exporters::{self, Exporters};
 use crate::control::file_watch;
 use crate::control::generations::{self, Older};
@@ -34,7 +35,7 @@ use crate::control::stapling;
 use crate::control::stats::Totals;
 use crate::control::tls;
 use crate::control::upgrade::{Program, Upgrades};
-use crate::control::{Control, ControlMail, Current, Leave, Run, drain, life};
+use crate::control::{Control, ControlMail, Leave, Run, drain, life};
 use crate::engine::{self, Doorbell, Identity, Inbox, Level, Outbox, Placement, Shared, Signals};
 use crate::events::bus::{Bus, Kinds};
 use crate::events::publisher::{
@@ -307,18 +308,23 @@ async fn supervise(parts: Parts) -> Result<Ended, StartError> {
     // From now on operators speak to this process.
     control.change_ports(bound.metrics, bound.admin);
     control.notify.ready(version);
-    engine::spawn(blacklist::expire(Rc::clone(&control)));
-    engine::spawn(tls::rotate_keys(Rc::clone(&control)));
-    engine::spawn(stapling::keep_stapled(Rc::clone(&control)));
-    engine::spawn(certificates::expire(Rc::clone(&control)));
-    engine::spawn(certificate_watch::watch(Rc::clone(&control)));
-    engine::spawn(generations::tend(Rc::clone(&control)));
-    engine::spawn(file_watch::watch(Rc::clone(&control)));
-    engine::spawn(config_poll::poll(Rc::clone(&control)));
+    tend(&control);
     let outcome = life(&control, &mut signals, &pid_file).await;
     drop(pid_file);
     control.audit_process(Event::ProcessStop);
     Ok(ended(&control, outcome))
+}
+
+/// What goes on beside, for as long as the process serves.
+fn tend(control: &Rc<Control>) {
+    engine::spawn(blacklist::expire(Rc::clone(control)));
+    engine::spawn(tls::rotate_keys(Rc::clone(control)));
+    engine::spawn(stapling::keep_stapled(Rc::clone(control)));
+    engine::spawn(certificates::expire(Rc::clone(control)));
+    engine::spawn(certificate_watch::watch(Rc::clone(control)));
+    engine::spawn(generations::tend(Rc::clone(control)));
+    engine::spawn(file_watch::watch(Rc::clone(control)));
+    engine::spawn(config_poll::poll(Rc::clone(control)));
 }
 
 fn ended(control: &Control, run: Run) -> Ended {

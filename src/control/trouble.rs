@@ -28,7 +28,7 @@ impl Control {
         let through = trouble.through.map(|peer| format!(" through {peer}")).unwrap_or_default();
         match listener {
             Some(key) => {
-                let name = self.listener_name(*key);
+                let name = self.listener_names().of(*key);
                 let level = if *quiet { log::Level::Debug } else { log::Level::Info };
                 log::log!(
                     level,

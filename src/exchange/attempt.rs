@@ -26,7 +26,8 @@ use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
 use crate::tls::stream::Stream;
 use crate::upstream::connect::NotConnected;
-use crate::upstream::pool::{Cluster, Lease, Stage, Wanted};
+use crate::upstream::lease::Lease;
+use crate::upstream::pool::{Cluster, Stage, Wanted};
 use crate::upstream::tally::Tally;
 
 pub(super) async fn forward(

@@ -158,7 +158,6 @@ impl Opening {
                 return Ok(None);
             }
         }
-
         let Some(tls) = &self.tls else {
             return Ok(Some((Stream::plain(socket), None)));
         };

@@ -19,7 +19,8 @@ use crate::listener::greeting::greeting;
 use crate::plan::ClusterId;
 use crate::shard::{Origin, Shard};
 use crate::tls::stream::Stream;
-use crate::upstream::pool::{Lease, Stage, Wanted};
+use crate::upstream::lease::Lease;
+use crate::upstream::pool::{Stage, Wanted};
 
 pub(super) async fn run(shard: &Rc<Shard>, origin: &Origin, client: &Stream, cluster: &str) {
     let mut passed = Passed::new(shard, origin, cluster);

@@ -14,6 +14,7 @@ use rustls_pki_types::CertificateDer;
 
 use crate::engine::{self, Side, Socket};
 use crate::limits;
+use crate::tls::record;
 use crate::tls::session::{Keys, Next, Session};
 use crate::tls::settings::Version;
 
@@ -103,8 +104,10 @@ pub(super) async fn run<H: Handshake>(
         match wire.step(&mut handshake) {
             Ok(Step::Go) => {}
             Ok(Step::Read) => {
-                wire.send(socket, patience).await?;
-                wire.receive(socket).await?;
+                if !wire.offer() {
+                    wire.send(socket, patience).await?;
+                    wire.receive(socket).await?;
+                }
             }
             Ok(Step::Done) => break,
             Ok(Step::Left) => return Err(Failed::Lost(io::ErrorKind::UnexpectedEof.into())),
@@ -161,6 +164,8 @@ impl Settled {
 #[derive(Default)]
 struct Wire {
     incoming: Vec<u8>,
+    /// Of that, what rustls may look at: to the end of a record, which may not be here yet.
+    offered: usize,
     outgoing: Vec<u8>,
     /// Data that came right behind the handshake.
     plain: Vec<u8>,
@@ -176,8 +181,18 @@ enum Step {
 }
 
 impl Wire {
+    /// One record more. What comes right behind a handshake is not for rustls, which would answer a
+    /// change of keys with the next data that it is given, and it is given none.
+    fn offer(&mut self) -> bool {
+        let length = self.incoming.get(self.offered..).and_then(record::length);
+        self.offered += length.unwrap_or_default();
+        length.is_some()
+    }
+
     fn step<H: Handshake>(&mut self, handshake: &mut H) -> Result<Step, rustls::Error> {
-        let UnbufferedStatus { mut discard, state, .. } = handshake.process(&mut self.incoming);
+        let offered = self.offered.min(self.incoming.len());
+        let incoming = &mut self.incoming[..offered];
+        let UnbufferedStatus { mut discard, state, .. } = handshake.process(incoming);
         let step = match state? {
             ConnectionState::EncodeTlsData(mut data) => {
                 let at = self.outgoing.len();
@@ -213,6 +228,7 @@ impl Wire {
             }
         };
         self.incoming.drain(..discard);
+        self.offered -= discard;
         Ok(step)
     }
 
@@ -258,7 +274,7 @@ const ENCODE_ROOM: usize = 2048;
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Arc; // tidy: required by rustls
+    use std::sync::Arc as Handle; // tidy: required by rustls
 
     use rustls::{ClientConfig, RootCertStore, ServerConfig};
     use rustls_pki_types::PrivateKeyDer;
@@ -282,10 +298,10 @@ pub(super) mod tests {
             .iter()
             .map(rustls::SupportedCipherSuite::suite)
             .collect();
-        let provider = Arc::new(provider(&suites)); // tidy: required by rustls
+        let provider = Handle::new(provider(&suites));
         let mut roots = RootCertStore::empty();
         roots.add(root).expect("it is a root");
-        let server = ServerConfig::builder_with_provider(Arc::clone(&provider)) // tidy: required by rustls
+        let server = ServerConfig::builder_with_provider(Handle::clone(&provider))
             .with_protocol_versions(range)
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
         let mut server = server.expect("the certificate is good");

