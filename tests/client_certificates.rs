@@ -214,6 +214,38 @@ fn a_host_has_rules_of_its_own() {
     assert!(!unnamed.contains("200 OK"), "{unnamed}");
 }
 
+/// Another way to write a host is the same host.
+#[test]
+fn a_host_cannot_be_written_in_a_way_that_its_rules_miss() {
+    let sni = "[[listeners.tls.sni]]\nnames = [\"admin.example.com\"]\n\
+               [listeners.tls.sni.client_auth]\nca = [\"PKI/others.pem\"]\n";
+    let served = serve(pki(), sni);
+    for name in ["ADMIN.example.com", "admin.example.com.", "Admin.Example.Com."] {
+        let said = SClient::fetch(served.address(), &["-servername", name]);
+        assert!(!said.contains("200 OK"), "{name}: {said}");
+    }
+    for host in [
+        "ADMIN.example.com",
+        "admin.example.com.",
+        "admin.example.com:443",
+        "Admin.Example.Com.:8443",
+        "admin.example.com:",
+    ] {
+        for request in [
+            format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+            format!("GET https://{host}/ HTTP/1.1\r\nHost: {host}\r\n\r\n"),
+        ] {
+            let authority = served.pki.path("ca.pem");
+            let mut client = SecureClient::connect(served.address(), HOST, &authority);
+            client.send(&request);
+            let status = client.read_response().status;
+            assert!(status == 421 || status == 400, "{request}: {status}");
+        }
+    }
+    assert!(served.origin.requests().is_empty(), "{:?}", served.origin.requests());
+}
+
 /// One way round a host's rules is to ask TLS for another host.
 #[test]
 fn the_rules_of_a_host_hold_for_its_requests_too() {

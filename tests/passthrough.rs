@@ -30,7 +30,8 @@ fn pki() -> Pki {
 fn configuration(pki: &Pki, endpoint: SocketAddr, more: &str, rest: &str) -> String {
     let text = format!(
         "[listeners.tls]\ncertificates = [{{ cert = \"PKI/ours.pem\", key = \"PKI/ours.key\" }}]\n\
-         passthrough = [{{ names = [\"{THEIRS}\", \"*.tenants.example.com\"], cluster = \"db\" }}]\n\
+         passthrough = [{{ names = [\"{THEIRS}\", \"*.tenants.example.com\"], \
+         cluster = \"db\" }}]\n\
          {more}\n[[routes]]\nname = \"all\"\nrespond = {{ body = \"ours\" }}\n\
          [clusters.db]\nendpoints = [{{ address = \"{endpoint}\" }}]\n{rest}\n"
     );

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use support::{
     Curl, Nginx, Origin, Pki, Proxy, RawClient, Respond, SecureClient, TempDir, edge, eventually,
-    nobody, program, signal,
+    is_installed, nobody, program, signal,
 };
 
 const HOST: &str = "www.example.com";
@@ -248,11 +248,7 @@ struct HaProxy {
 
 impl HaProxy {
     fn start(bind: &str, server: &str) -> Option<HaProxy> {
-        if !["/usr/sbin/haproxy", "/usr/local/sbin/haproxy", "/usr/bin/haproxy"]
-            .iter()
-            .any(|path| std::path::Path::new(path).exists())
-        {
-            eprintln!("haproxy is not installed: it was not tried");
+        if !is_installed("haproxy") {
             return None;
         }
         let (directory, address) = (TempDir::new(), nobody());

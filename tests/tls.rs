@@ -15,7 +15,7 @@ use std::thread;
 use rustls::NamedGroup;
 use support::{
     Curl, Gate, Json, Origin, Pki, Proxy, RawClient, Respond, SClient, SecureClient, edge,
-    eventually, program, python,
+    eventually, is_installed, program, python,
 };
 
 const HOST: &str = "www.example.com";
@@ -680,6 +680,32 @@ fn an_answer_that_is_cut_does_not_look_whole() {
     }
 }
 
+/// What the proxy ends by itself, it ends as TLS wants it, and so that the answer arrives.
+#[test]
+fn what_the_proxy_ends_it_ends_with_a_goodbye() {
+    let mut served = serve("", &format!("{ECHO}[timeouts]\nidle = \"300ms\"\n"));
+    let mut idle = served.client();
+    assert_eq!(idle.get("/").status, 200);
+    assert_eq!(idle.read_to_end(), (Vec::new(), true), "at the end of its time");
+    for _ in 0..20 {
+        let mut wrong = served.client();
+        wrong.send("GET / HTTP/1.1\r\nHost: a b\r\n\r\n");
+        wrong.send([b'x'; 30_000]);
+        assert_eq!(wrong.read_response().status, 400);
+        assert_eq!(wrong.read_to_end(), (Vec::new(), true), "after a refusal");
+        let mut last = served.client();
+        last.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert_eq!(last.read_response().status, 200);
+        assert_eq!(last.read_to_end(), (Vec::new(), true), "when asked to");
+    }
+    served = serve("", ECHO);
+    let mut drained = served.client();
+    assert_eq!(drained.get("/").status, 200);
+    served.proxy.signal("TERM");
+    assert_eq!(drained.read_to_end(), (Vec::new(), true), "at a drain");
+    assert_eq!(served.proxy.wait_exit(support::PATIENCE).code(), Some(0));
+}
+
 // --- resumption --------------------------------------------------------------------------------
 
 #[test]
@@ -752,16 +778,10 @@ fn a_storm_of_handshakes_on_sixteen_cores_is_served() {
 
 // --- strangers' judgement ----------------------------------------------------------------------
 
-fn is_installed(name: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
-}
-
 /// testssl.sh finds nothing above LOW in what is on by default.
 #[test]
 fn testssl_finds_nothing() {
     if !is_installed("testssl") {
-        eprintln!("testssl.sh is not installed: nothing was judged");
         return;
     }
     let served = serve("", ECHO);
@@ -802,7 +822,6 @@ fn testssl_finds_nothing() {
 #[test]
 fn a_browser_fetches_a_page() {
     if !is_installed("chromium") {
-        eprintln!("chromium is not installed: no browser was tried");
         return;
     }
     let page = "[[routes]]\nname = \"all\"\n\

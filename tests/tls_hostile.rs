@@ -89,6 +89,10 @@ impl Served {
 fn short_config(served: &Served) -> ClientConfig {
     let mut provider = crypto::default_provider();
     provider.kx_groups = vec![crypto::kx_group::X25519];
+    config_with(served, provider)
+}
+
+fn config_with(served: &Served, provider: rustls::crypto::CryptoProvider) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(Arc::new(provider));
     let builder = builder.with_safe_default_protocol_versions().expect("both");
     let mut roots = rustls::RootCertStore::empty();
@@ -349,10 +353,8 @@ fn a_refusal_arrives_before_the_end() {
 
 fn alert_of(client: &mut SecureClient) -> Option<AlertDescription> {
     let error = client.stream.read(&mut [0; 100]).err()?;
-    match error.get_ref()?.downcast_ref::<Error>()? {
-        Error::AlertReceived(alert) => Some(*alert),
-        _ => None,
-    }
+    let error = error.get_ref()?.downcast_ref::<Error>()?;
+    if let Error::AlertReceived(alert) = error { Some(*alert) } else { None }
 }
 
 #[test]
@@ -427,6 +429,90 @@ impl Forger {
         let end = self.socket.read_to_end(&mut rest);
         assert!(end.is_ok() || end.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset));
     }
+}
+
+/// The same for TLS 1.2, whose records say in the open what they are.
+struct OldForger {
+    socket: TcpStream,
+    key: LessSafeKey,
+    iv: [u8; 12],
+    sequence: u64,
+}
+
+impl OldForger {
+    fn new(served: &Served) -> OldForger {
+        let mut provider = crypto::default_provider();
+        let suite = rustls::CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384;
+        provider.cipher_suites.retain(|known| known.suite() == suite);
+        let mut config = config_with(served, provider);
+        config.enable_secret_extraction = true;
+        let client = SecureClient::connect_with(served.address(), HOST, Arc::new(config));
+        let (session, socket) = client.stream.into_parts();
+        let secrets = session.dangerous_extract_secrets().expect("of a client that is done");
+        let (sequence, ConnectionTrafficSecrets::Aes256Gcm { key, iv }) = secrets.tx else {
+            panic!("the only suite that was offered")
+        };
+        let key = UnboundKey::new(&AES_256_GCM, key.as_ref()).expect("32 bytes");
+        let iv = iv.as_ref().try_into().expect("12 bytes");
+        OldForger { socket, key: LessSafeKey::new(key), iv, sequence }
+    }
+
+    fn send(&mut self, content: u8, plain: &[u8]) -> bool {
+        let mut nonce = self.iv;
+        nonce[4..].copy_from_slice(&self.sequence.to_be_bytes());
+        let [high, low] = (plain.len() as u16).to_be_bytes();
+        let aad = [&self.sequence.to_be_bytes()[..], &[content, 3, 3, high, low]].concat();
+        self.sequence += 1;
+        let mut body = plain.to_vec();
+        let explicit = &nonce[4..].to_vec()[..];
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let sealed = self.key.seal_in_place_append_tag(nonce, Aad::from(aad), &mut body);
+        sealed.expect("it fits");
+        let [high, low] = ((body.len() + 8) as u16).to_be_bytes();
+        let record = [&[content, 3, 3, high, low][..], explicit, &body].concat();
+        self.socket.write_all(&record).is_ok()
+    }
+
+    fn answers(&mut self) -> bool {
+        self.send(23, &REQUEST[..REQUEST.len() - 1])
+            && self.socket.read(&mut [0; 10_000]).is_ok_and(|count| count > 0)
+    }
+}
+
+#[test]
+fn tls_1_2_bears_records_without_data_no_longer() {
+    let served = serve("");
+    // No data, a warning, and one that asks for nothing.
+    for (content, plain) in [(23, &b""[..]), (21, b"\x01\x64"), (21, b"\x01\x5a")] {
+        let mut forger = OldForger::new(&served);
+        for _ in 0..20 {
+            assert!(forger.send(content, plain));
+        }
+        assert!(forger.answers(), "{content} {plain:?}");
+        let sent = (0..1_000_000).take_while(|_| forger.send(content, plain)).count();
+        assert!(sent < 1_000_000, "{content} {plain:?} were borne");
+    }
+    // What ends it at once: another handshake, a fatal alert, half of one, an unknown kind, a
+    // change of ciphers, too much.
+    let long = [b'x'; 16_385];
+    for (content, plain) in [
+        (22, &b"\x01\0\0\x05hello"[..]),
+        (22, b"\0\0\0\0"),
+        (22, b""),
+        (21, b"\x02\x28"),
+        (21, b"\x02"),
+        (24, b"\x01\0\x05hello"),
+        (20, b"\x01"),
+        (23, &long),
+    ] {
+        let mut forger = OldForger::new(&served);
+        assert!(forger.answers());
+        assert!(forger.send(content, plain));
+        let mut rest = Vec::new();
+        let end = forger.socket.read_to_end(&mut rest);
+        assert!(end.is_ok() || end.is_err_and(|e| e.kind() == io::ErrorKind::ConnectionReset));
+    }
+    served.is_unhurt();
 }
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\x17";

@@ -38,7 +38,8 @@ fn nginx(pki: &Pki, certificate: &str, more: &str) -> Nginx {
         "ssl_certificate PKI/{certificate}.pem; ssl_certificate_key PKI/{certificate}.key;
          ssl_session_cache shared:a:1m; keepalive_requests 10000; {protocols} {more}
          location / {{ return 200
-         \"sni=$ssl_server_name protocol=$ssl_protocol reused=$ssl_session_reused connection=$connection client=$ssl_client_s_dn verified=$ssl_client_verify\"; }}"
+         \"sni=$ssl_server_name protocol=$ssl_protocol reused=$ssl_session_reused \
+         connection=$connection client=$ssl_client_s_dn verified=$ssl_client_verify\"; }}"
     );
     Nginx::start_secure(&text.replace("PKI/", &pki.path("").display().to_string()))
 }
@@ -285,6 +286,41 @@ fn an_endpoint_without_tls_or_that_closes_is_answered_502() {
         assert_eq!(get(&proxy).status, 502);
         proxy.wait_for_log("upstream_tls_failed");
     }
+}
+
+#[test]
+fn a_name_of_an_endpoint_is_asked_for_and_must_be_in_the_certificate() {
+    let pki = pki();
+    pki.sign("ca", "named", "/CN=named", "DNS:localhost");
+    for (certificate, is_right) in [("named", true), ("good", false)] {
+        let nginx = nginx(&pki, certificate, "");
+        let toml = configuration(&pki, nginx.address(), CA);
+        let toml = toml.replace(
+            &format!("address = \"{}\"", nginx.address()),
+            &format!("address = \"localhost:{}\"", nginx.address().port()),
+        );
+        let proxy = Proxy::start(&toml);
+        assert!(eventually(|| get(&proxy).status != 503), "{}", proxy.log());
+        if is_right {
+            assert!(get(&proxy).text().contains("sni=localhost "), "{}", proxy.log());
+        } else {
+            assert_eq!(get(&proxy).status, 502);
+            proxy.wait_for_log("upstream_tls_untrusted");
+        }
+    }
+}
+
+/// A goodbye without the end of the connection is an end as well.
+#[test]
+fn a_kept_connection_on_which_goodbye_was_said_is_not_used_again() {
+    let pki = pki();
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole";
+    let origin = scripted(&pki, answer, true);
+    let proxy = proxy(&pki, origin.address(), CA);
+    for _ in 0..10 {
+        assert_eq!(get(&proxy).text(), "whole");
+    }
+    assert_eq!(proxy.metric("tls_proxy_upstream_opened_total{cluster=\"a\"}"), Some(10.0));
 }
 
 /// An origin with TLS that answers as it is told; `true`: it says goodbye.

@@ -30,7 +30,7 @@ pub use nginx::Nginx;
 pub use openssl::{SClient, python};
 pub use origin::{After, Gate, Origin, Received, Respond};
 pub use pki::Pki;
-pub use program::{TempDir, eventually, nobody, program, signal, unused_port};
+pub use program::{TempDir, eventually, is_installed, nobody, program, signal, unused_port};
 pub use prometheus::{Prometheus, promtool};
 pub use proxy::{Proxy, edge, sum_of};
 pub use raw_client::RawClient;

@@ -12,15 +12,27 @@ use super::PATIENCE;
 
 /// The path of a program that the tests need. It is not there: the test fails, and says the cure.
 pub fn program(name: &str) -> PathBuf {
+    find(name).unwrap_or_else(|| {
+        panic!("{name} is not installed: scripts/test installs what the tests need")
+    })
+}
+
+/// Whether a program is there that may be missing, which is said.
+pub fn is_installed(name: &str) -> bool {
+    let found = find(name).is_some();
+    if !found {
+        eprintln!("{name} is not installed: it was not tried");
+    }
+    found
+}
+
+fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path)
         .chain(sbin)
         .map(|directory| directory.join(name))
         .find(|candidate| candidate.is_file())
-        .unwrap_or_else(|| {
-            panic!("{name} is not installed: scripts/test installs what the tests need")
-        })
 }
 
 /// Sends the signal called `name` (`TERM`, `HUP`, …) to a process.
