@@ -89,14 +89,18 @@ endpoints = [{{ address = "127.0.0.1:{origin}" }}]
 CONFIGURATIONS = {"origin": ORIGIN, "nginx": NGINX, "haproxy": HAPROXY, "corelane": CORELANE}
 
 
-# What turns a proxy's port into one that speaks TLS, with `pair.pem` and its key.
+# What turns a proxy's port into one that speaks TLS, with the certificate and key in one file. All
+# have the same cipher, since each would choose another: what is compared is the proxies.
 PLAIN = {"nginx_tls": "", "nginx_pair": "", "haproxy_tls": "", "corelane_tls": ""}
 TLS = {
     "nginx_tls": " ssl",
     "nginx_pair": "ssl_certificate {pair}; ssl_certificate_key {pair}; "
-                  "ssl_protocols TLSv1.2 TLSv1.3;",
-    "haproxy_tls": " ssl crt {pair}",
-    "corelane_tls": 'tls = {{ certificates = [{{ cert = "{pair}", key = "{pair}" }}] }}',
+                  "ssl_protocols TLSv1.2 TLSv1.3; ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256; "
+                  "ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;",
+    "haproxy_tls": " ssl crt {pair} ciphersuites TLS_AES_128_GCM_SHA256 "
+                   "ciphers ECDHE-ECDSA-AES128-GCM-SHA256",
+    "corelane_tls": 'tls = {{ certificates = [{{ cert = "{pair}", key = "{pair}" }}], cipher_suites = ['
+                    '"TLS_AES_128_GCM_SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"] }}',
 }
 
 RUNNING = []

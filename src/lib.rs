@@ -49,6 +49,10 @@
 //! plans for a moment. A cluster of the same name is the same object in every generation; a
 //! listening socket stays with its address; an exchange stays with its generation.
 //!
+//! What TLS needs beside a plan changes without one: files of certificates
+//! (`control/certificate_watch.rs`), staples (`control/stapling.rs`) and ticket keys
+//! (`control/tls.rs`). Each core is sent a [`tls::setup`] made of all of it; sessions go on.
+//!
 //! # A new binary, and what operators see
 //!
 //! `control/upgrade.rs` starts the program again and hands it every listening socket; when it

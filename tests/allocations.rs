@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::SystemTime;
 
 use support::{Origin, PATIENCE, Pki, RawClient, Respond, SecureClient};
 
@@ -117,7 +118,8 @@ fn start<const N: usize>(toml: &str) -> [SocketAddr; N] {
     let logger = Box::leak(Box::new(Listening(Mutex::new(sender))));
     log::set_logger(logger).expect("the only logger of this process");
     log::set_max_level(log::LevelFilter::Info);
-    let document = corelane::config::load("test.toml", toml).unwrap_or_else(|e| panic!("{e}"));
+    let mut document = corelane::config::load("test.toml", toml).unwrap_or_else(|e| panic!("{e}"));
+    document.find_certificates(SystemTime::now()).unwrap_or_else(|e| panic!("{e}"));
     let plan = corelane::config::compile(&document, 1, 1).unwrap_or_else(|e| panic!("{e}"));
     let source = corelane::cli::Run::default().source().expect("the built-in one");
     let begun = corelane::provider::Beginning::of(document);

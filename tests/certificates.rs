@@ -389,11 +389,11 @@ fn the_answer_of_a_real_responder_is_stapled_and_asked_for_once() {
     assert!(is_stapled(address));
     proxy.signal("USR2");
     proxy.wait_for_log("serves from now on");
-    let new = Successor::of(&proxy);
+    let _new = Successor::of(&proxy);
+    proxy.wait_for_log("drained, bye");
     assert!(is_stapled(address));
     assert_eq!(page(&proxy)["certificates"][0]["staple"]["state"], "stapled");
     assert!(!proxy.log().contains("no staple"), "{}", proxy.log());
-    drop(new);
     let metrics = proxy.metrics();
     let check = promtool(proxy.directory(), &["check", "metrics"], metrics.as_bytes());
     assert!(check.status.success(), "{check:?}");
@@ -488,6 +488,7 @@ fn sessions_go_on_at_every_core_after_a_reload_and_in_the_next_binary() {
     proxy.signal("USR2");
     proxy.wait_for_log("serves from now on");
     let _new = Successor::of(&proxy);
+    proxy.wait_for_log("drained, bye");
     assert!((0..6).all(|_| is_resumed("-tls1_3") && is_resumed("-tls1_2")));
     // A process that has nothing to do with it has other keys.
     let other = Proxy::start(&text);

@@ -219,12 +219,30 @@ fn connections_and_events_show_who_a_client_is() {
         assert_eq!(listed["tls"]["server_name"], HOST);
         assert_eq!(listed["tls"]["client"]["common_name"], "billing");
         assert_eq!(listed["speaks_for"], Value::Null);
+        assert_eq!(admin(&proxy, "/admin/listeners")["listeners"][0]["tls"], true);
     });
     let states: Vec<_> = events.iter().map(|event| event["state"].as_str()).collect();
     assert_eq!(states, [Some("opened"), None, Some("closed")], "{events:#?}");
     for event in &events {
         assert_eq!(event["tls"]["client"]["common_name"], "billing", "{event}");
     }
+}
+
+#[test]
+fn backends_are_told_that_the_client_has_come_by_tls_and_a_stranger_cannot_say_so() {
+    let (pki, origin) = (pki(), Origin::start().on("GET /", Respond::text("ok")));
+    let rest = format!(
+        "[[routes]]\nname = \"all\"\ncluster = \"a\"\n\
+         [clusters.a]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    );
+    let proxy = Proxy::start(&secure(&pki, "allow_plain = true\n", &rest));
+    let header = ["--header", "X-Forwarded-Proto: gopher"];
+    assert_eq!(curl(&proxy, &pki, "/", &header).text(), "ok");
+    assert_eq!(Curl::get(&proxy.url("/"), &header).text(), "ok");
+    let requests = origin.wait_for_requests(2);
+    let told = requests.iter().map(|request| request.headers("x-forwarded-proto"));
+    assert_eq!(told.collect::<Vec<_>>(), [["https"], ["http"]]);
 }
 
 // --- endpoints' TLS ----------------------------------------------------------------------------

@@ -59,6 +59,7 @@ const LISTENER: Shape = Shape::Object(&[
     ("name", Shape::Text),
     ("address", Shape::Text),
     ("protocol", Shape::Text),
+    ("tls", Shape::Flag),
     ("sockets", Shape::Whole),
     ("connections", Shape::Whole),
 ]);
@@ -105,6 +106,7 @@ struct ListenerState {
     name: String,
     address: SocketAddr,
     protocol: &'static str,
+    tls: bool,
     /// One for each core.
     sockets: usize,
     connections: u64,
@@ -159,6 +161,7 @@ pub(super) async fn listeners(control: &Rc<Control>) -> Result<Answer, Refusal> 
         name: listener.name.clone(),
         address: listener.bind,
         protocol: "http",
+        tls: listener.tls.is_some(),
         sockets: control.counters.len(),
         connections: open.get(&key).copied().unwrap_or_default(),
     };

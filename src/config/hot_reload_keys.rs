@@ -9,8 +9,8 @@ pub(super) const HOT_RELOAD: &[Key] = &[
         "true or false",
         Is("true"),
         "watch = false",
-        "whether changes of the configuration file and of the files of certificates are noticed; \
-         SIGHUP reads them in any case",
+        "whether changes of the configuration file and of certificates are noticed; SIGHUP reads \
+         both",
     ),
     key(
         "hot_reload.poll_interval",

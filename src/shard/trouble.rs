@@ -66,7 +66,8 @@ impl Shard {
         let quiet = matches!(refusal, Refusal::Silent(_));
         let listener = Some(origin.door.key);
         let through = origin.told_source().map(|_| origin.peer);
-        if !quiet || log::log_enabled!(log::Level::Debug) {
+        let is_told = || log::log_enabled!(target: "corelane::control::trouble", log::Level::Debug);
+        if !quiet || is_told() {
             self.complain((reason.label(), quiet), |untold| Trouble {
                 listener,
                 peer: origin.speaks_for(),

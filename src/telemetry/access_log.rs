@@ -486,7 +486,11 @@ mod tests {
             ..record()
         };
         let json = line(AccessLogFormat::Json, &record);
-        let expected = r#","scheme":"https","speaks_for":"[2001:db8::7]:4711","tls":{"version":"TLSv1.3","cipher":"TLS_AES_256_GCM_SHA384","server_name":"shop.example","resumed":true,"client":{"common_name":"billing","subject":"CN=billing","fingerprint":"#;
+        let expected = concat!(
+            r#","scheme":"https","speaks_for":"[2001:db8::7]:4711","tls":{"version":"TLSv1.3","#,
+            r#""cipher":"TLS_AES_256_GCM_SHA384","server_name":"shop.example","resumed":true,"#,
+            r#""client":{"common_name":"billing","subject":"CN=billing","fingerprint":"#
+        );
         assert!(json.contains(expected), "{json}");
         assert!(json.contains(r#""spiffe_id":"spiffe://corp.example/billing"}},"status":"#));
 
