@@ -262,6 +262,28 @@ fn the_rules_of_a_host_hold_for_its_requests_too() {
     }
 }
 
+/// Routes take `*.` for any depth, and so do the rules for who may come to them.
+#[test]
+fn a_hosts_rules_hold_at_any_depth_below_a_wildcard() {
+    let sni = "[[listeners.tls.sni]]\nnames = [\"*.example.com\"]\n\
+               [listeners.tls.sni.client_auth]\nca = [\"PKI/others.pem\"]\n\
+               [[listeners.tls.sni]]\nnames = [\"*.open.example.com\", \"www.example.com\"]\n\
+               client_auth = { mode = \"none\" }\n";
+    let served = serve(pki(), sni);
+    for host in ["a.example.com", "a.b.example.com", "a.b.c.example.com"] {
+        let said = SClient::fetch(served.address(), &["-servername", host]);
+        assert!(!said.contains("200 OK"), "{host}: {said}");
+        let mut client = SecureClient::connect(served.address(), HOST, &served.pki.path("ca.pem"));
+        client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(client.read_response().status, 421, "{host}");
+    }
+    for host in ["a.open.example.com", "a.b.open.example.com"] {
+        let said = SClient::fetch(served.address(), &["-servername", host]);
+        assert!(said.contains("200 OK"), "{host}: {said}");
+    }
+    served.lets_in(None);
+}
+
 // --- tickets -----------------------------------------------------------------------------------
 
 #[test]
@@ -318,6 +340,50 @@ fn a_ticket_of_somebody_who_was_revoked_since_is_worth_nothing() {
     served.pki.list_revoked("clients", "clients", &[]);
     served.proxy.signal("HUP");
     assert!(eventually(|| ask().is_err()), "{}", served.proxy.log());
+}
+
+/// When `openssl` writes that it is in so many seconds.
+fn in_seconds(seconds: u64) -> String {
+    let format = ["-u", "+%Y%m%d%H%M%SZ", "-d", &format!("+{seconds} seconds")];
+    let output = std::process::Command::new("date").args(format).output().expect("there is `date`");
+    String::from_utf8(output.stdout).expect("it is a date").trim().to_owned()
+}
+
+/// The client keeps coming back with what it was given last.
+fn no_longer_comes_back(served: &Served, name: &str, alert: &str) {
+    let config = served.config(Some(name));
+    let ask = || served.ask_at(served.address(), HOST, Arc::clone(&config), "");
+    assert_eq!(ask().as_deref(), Ok("in"));
+    let mut told = String::new();
+    let is_refused = eventually(|| match ask() {
+        Ok(_) => false,
+        Err(error) => {
+            told = error;
+            true
+        }
+    });
+    assert!(is_refused && told.contains(alert), "{told}");
+    served.proxy.wait_for_log("certificate_refused");
+    let resumed = served.proxy.metrics();
+    let count = |line: &str| line.contains("result=\"resumed\"");
+    assert!(resumed.lines().any(|line| count(line) && !line.ends_with(" 0")), "{resumed}");
+}
+
+#[test]
+fn a_certificate_that_expires_is_not_good_for_ever_by_its_tickets() {
+    let pki = pki();
+    pki.sign_until("clients", "brief", "DNS:brief.example", &in_seconds(4));
+    let served = serve(pki, REQUIRED);
+    no_longer_comes_back(&served, "brief", "CertificateExpired");
+    served.lets_in(Some("one"));
+}
+
+#[test]
+fn a_revocation_list_that_expires_ends_what_its_tickets_open() {
+    let pki = pki();
+    pki.list_revoked("clients", "clients", &["-crlsec", "4"]);
+    let served = serve(pki, &format!("{REQUIRED}crl = [\"PKI/clients.crl\"]\n"));
+    no_longer_comes_back(&served, "one", "");
 }
 
 // --- what backends are told --------------------------------------------------------------------

@@ -3,8 +3,9 @@
 //! lock that another core touches too.
 
 use std::sync::Arc; // tidy: required by rustls
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use rustls::SupportedProtocolVersion;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
@@ -13,10 +14,11 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{AlertDescription, CertificateError, CipherSuite, Error, RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
 
-use crate::engine::Socket;
+use crate::engine::{self, Socket};
 use crate::http::headers::IdentityLines;
 use crate::plan::{Listener, Plan};
 use crate::telemetry::client_tls::ClientTls;
@@ -53,6 +55,31 @@ pub(crate) struct ServerTls {
 struct Profile {
     config: Handle<ServerConfig>,
     auth: Option<ClientAuth>,
+    /// Of what `auth` asks for.
+    verifier: Option<Handle<dyn ClientCertVerifier>>,
+}
+
+impl Profile {
+    /// Who a client is. What a ticket says was true once: it has to be so still, for the times of
+    /// certificates and of lists of revoked ones end while tickets beget tickets.
+    fn identify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        is_resumed: bool,
+    ) -> Result<Option<Box<Identity>>, CertificateError> {
+        let Some((leaf, between)) = chain.split_first() else { return Ok(None) };
+        if is_resumed && let Some(verifier) = &self.verifier {
+            let now = engine::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = UnixTime::since_unix_epoch(now);
+            verifier.verify_client_cert(leaf, between, now).map_err(|error| match error {
+                Error::InvalidCertificate(why) => why,
+                _ => CertificateError::ApplicationVerificationFailure,
+            })?;
+        }
+        // An authority has signed it, and it says something that we cannot read.
+        let identity = Identity::of(leaf).ok_or(CertificateError::BadEncoding)?;
+        Ok(Some(Box::new(identity)))
+    }
 }
 
 /// What a handshake with a client has settled.
@@ -98,9 +125,8 @@ impl Accepted {
             None => authority.split_once(':').map_or(authority, |(host, _)| host),
         };
         let host = host.trim_end_matches('.').to_ascii_lowercase();
-        let has_profile = |(names, profile): &(Handle<Names<usize>>, usize)| {
-            names.find(&host).copied().unwrap_or_default() == *profile
-        };
+        let has_profile =
+            |(names, profile): &(Handle<Names<usize>>, usize)| profile_of(names, &host) == *profile;
         let covers =
             |certificates: &Handle<Certificates>| certificates.covers(self.host.as_deref(), &host);
         self.profile.as_ref().is_none_or(has_profile) && self.checked.as_ref().is_none_or(covers)
@@ -142,15 +168,19 @@ impl ServerTls {
         socket: &Socket,
         host: Option<&str>,
     ) -> Result<(Session, Accepted), Failed> {
-        let profile = host.and_then(|host| self.names.find(host)).copied().unwrap_or_default();
-        let Profile { config, auth } = &self.profiles[profile];
+        let profile = profile_of(&self.names, host.unwrap_or_default());
+        let Profile { config, auth, .. } = &self.profiles[profile];
         let connection = UnbufferedServerConnection::new(Handle::clone(config));
         let connection = connection.map_err(Failed::Refused)?;
         let shaken = handshake::run(socket, connection, self.handshake_timeout).await?;
-        let (session, Settled { version, suite, is_resumed, alpn, chain }) = shaken;
-        let identity = match chain.first() {
-            None => None,
-            Some(leaf) => Some(Box::new(Identity::of(leaf).ok_or_else(unreadable)?)),
+        let (mut session, Settled { version, suite, is_resumed, alpn, chain }) = shaken;
+        let identity = match self.profiles[profile].identify(&chain, is_resumed) {
+            Ok(identity) => identity,
+            Err(why) => {
+                let alert = session.turn_away(AlertDescription::from(why.clone()).into());
+                let _ = socket.send(&[&alert, b"", b""], self.handshake_timeout).await;
+                return Err(Failed::Refused(Error::InvalidCertificate(why)));
+            }
         };
         let lines =
             identity::lines(auth.as_ref(), identity.as_deref().zip(chain.first()), &self.told);
@@ -173,10 +203,10 @@ impl ServerTls {
     }
 }
 
-/// Of a certificate that an authority has signed: ours to accept, but not ours to read.
-fn unreadable() -> Failed {
-    let reason = rustls::CertificateError::BadEncoding;
-    Failed::Refused(rustls::Error::InvalidCertificate(reason))
+/// Which rules for clients' certificates hold for a host. Routes know no depth below a wildcard, so
+/// these do not either.
+fn profile_of(names: &Names<usize>, host: &str) -> usize {
+    names.find_at_any_depth(host).copied().unwrap_or_default()
 }
 
 /// What the profiles of a listener have in common.
@@ -200,9 +230,9 @@ impl Common<'_> {
         let builder = ServerConfig::builder_with_provider(Handle::clone(&self.provider));
         let builder = builder.with_protocol_versions(versions(self.tls.versions));
         let builder = builder.map_err(|error| wrong(&error))?;
-        let builder = match verifier {
+        let builder = match &verifier {
             None => builder.with_no_client_auth(),
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            Some(verifier) => builder.with_client_cert_verifier(Handle::clone(verifier)),
         };
         let certificates: Handle<dyn ResolvesServerCert> = Handle::clone(&self.certificates) as _;
         let mut config = builder.with_cert_resolver(certificates);
@@ -217,7 +247,7 @@ impl Common<'_> {
         }
         // For our own records: see `record`.
         config.enable_secret_extraction = true;
-        Ok(Profile { config: Handle::new(config), auth: auth.cloned() })
+        Ok(Profile { config: Handle::new(config), auth: auth.cloned(), verifier })
     }
 
     fn verifier(&self, auth: &ClientAuth) -> Result<Handle<dyn ClientCertVerifier>, String> {
