@@ -781,7 +781,7 @@ fn a_storm_of_handshakes_on_sixteen_cores_is_served() {
 /// testssl.sh finds nothing above LOW in what is on by default.
 #[test]
 fn testssl_finds_nothing() {
-    if !is_installed("testssl") {
+    if !is_installed("testssl", "testssl.sh") {
         return;
     }
     let served = serve("", ECHO);
@@ -825,7 +825,7 @@ fn testssl_finds_nothing() {
 
 #[test]
 fn a_browser_fetches_a_page() {
-    if !is_installed("chromium") {
+    if !is_installed("chromium", "chromium") {
         return;
     }
     let page = "[[routes]]\nname = \"all\"\n\

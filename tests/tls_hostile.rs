@@ -29,6 +29,18 @@ fn serve(more: &str) -> Served {
     serve_with(more, "")
 }
 
+/// With a port `hasty` for whoever is to be given up; who is good has more time.
+fn serve_hasty(timeout: &str) -> Served {
+    serve_with(
+        "",
+        &format!(
+            "[[listeners]]\nname = \"hasty\"\nbind = \"127.0.0.1:0\"\n[listeners.tls]\n\
+         certificates = [{{ cert = \"PKI/www.pem\", key = \"PKI/www.key\" }}]\n\
+         handshake_timeout = \"{timeout}\"\n"
+        ),
+    )
+}
+
 fn serve_with(more: &str, rest: &str) -> Served {
     let pki = Pki::new();
     pki.authority("ca");
@@ -36,15 +48,14 @@ fn serve_with(more: &str, rest: &str) -> Served {
     let big = vec![b'x'; 50 << 20];
     let origin =
         Origin::start().on("GET /", Respond::text("fine")).on("GET /big", Respond::bytes(big));
-    let proxy = Proxy::start(&edge(&format!(
-        "[listeners.tls]\ncertificates = [{{ cert = {:?}, key = {:?} }}]\n{more}\n\
-         [[listeners]]\nname = \"plain\"\nbind = \"127.0.0.1:0\"\n\
+    let text = edge(&format!(
+        "[listeners.tls]\ncertificates = [{{ cert = \"PKI/www.pem\", key = \"PKI/www.key\" }}]\n\
+         {more}\n[[listeners]]\nname = \"plain\"\nbind = \"127.0.0.1:0\"\n\
          [[routes]]\nname = \"all\"\ncluster = \"a\"\n\
          [clusters.a]\nendpoints = [{{ address = \"{}\" }}]\n{rest}",
-        pki.path("www.pem"),
-        pki.path("www.key"),
         origin.address(),
-    )));
+    ));
+    let proxy = Proxy::start(&text.replace("PKI/", &pki.path("").display().to_string()));
     let mut served = Served { proxy, pki, _origin: origin, descriptors: 0 };
     served.still_serves();
     served.descriptors = served.proxy.descriptors();
@@ -54,6 +65,10 @@ fn serve_with(more: &str, rest: &str) -> Served {
 impl Served {
     fn address(&self) -> SocketAddr {
         self.proxy.address("edge")
+    }
+
+    fn hasty(&self) -> SocketAddr {
+        self.proxy.address("hasty")
     }
 
     fn authority(&self) -> PathBuf {
@@ -139,11 +154,11 @@ fn every_prefix_of_a_client_hello_may_be_followed_by_the_end() {
 
 #[test]
 fn every_prefix_of_a_client_hello_may_be_followed_by_silence() {
-    let served = serve("handshake_timeout = \"300ms\"\n");
+    let served = serve_hasty("300ms");
     let hello = hello(&short_config(&served));
     let clients: Vec<RawClient> = (0..hello.len())
         .map(|length| {
-            let mut client = RawClient::connect(served.address());
+            let mut client = RawClient::connect(served.hasty());
             client.send(&hello[..length]);
             client
         })
@@ -157,9 +172,9 @@ fn every_prefix_of_a_client_hello_may_be_followed_by_silence() {
 
 #[test]
 fn a_client_that_trickles_does_not_get_longer_than_others() {
-    let served = serve("handshake_timeout = \"500ms\"\n");
+    let served = serve_hasty("500ms");
     let hello = hello(&short_config(&served));
-    let mut client = RawClient::connect(served.address());
+    let mut client = RawClient::connect(served.hasty());
     let mut sent = 0;
     for byte in &hello[..hello.len() - 1] {
         if client.try_send([*byte]).is_err() {
@@ -241,7 +256,7 @@ fn a_client_hello_may_be_cut_into_many_records() {
 
 #[test]
 fn garbage_is_closed() {
-    let served = serve("handshake_timeout = \"300ms\"\n");
+    let served = serve_hasty("300ms");
     let hello = hello(&short_config(&served));
     let mut inputs: Vec<Vec<u8>> = vec![
         vec![0; 1000],
@@ -269,7 +284,7 @@ fn garbage_is_closed() {
     let clients: Vec<RawClient> = inputs
         .into_iter()
         .map(|bytes| {
-            let mut client = RawClient::connect(served.address());
+            let mut client = RawClient::connect(served.hasty());
             let _ = client.try_send(bytes);
             client
         })
@@ -297,11 +312,11 @@ fn plain_http_on_a_tls_port_and_tls_on_a_plain_port_are_told_apart() {
 
 #[test]
 fn two_hundred_half_handshakes_hold_nobody_up() {
-    let served = serve("handshake_timeout = \"2s\"\n");
+    let served = serve_hasty("6s");
     let hello = hello(&served.config());
     let mut clients: Vec<RawClient> = (0..200)
         .map(|_| {
-            let mut client = RawClient::connect(served.address());
+            let mut client = RawClient::connect(served.hasty());
             client.send(&hello);
             client
         })
