@@ -486,6 +486,49 @@ fn a_client_without_tls_beside_others_cannot_send_them_either() {
     assert!(!told[1].head.contains("forged"), "{}", told[1].head);
 }
 
+/// One listener's clients are told of by their certificates: those of another can say nothing of it
+/// either, for the backends are the same.
+#[test]
+fn headers_of_one_listeners_clients_are_nobody_elses() {
+    let origin = Origin::start().on("POST /", Respond::text("in"));
+    let pki = pki();
+    let more = "[[listeners]]\nname = \"plain\"\nbind = \"127.0.0.1:0\"\n\
+                [[listeners]]\nname = \"other\"\nbind = \"127.0.0.1:0\"\n[listeners.tls]\n\
+                certificates = [{ cert = \"PKI/www.pem\", key = \"PKI/www.key\" }]\n";
+    let text = configuration(&pki, &origin, &format!("{REQUIRED}{HEADERS}{more}"));
+    let proxy = Proxy::start(&text);
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n{}\r\n\
+         2\r\nab\r\n0\r\nX-Cn: forged\r\nX-Mine: kept\r\nx_spiffe: forged\r\n\r\n",
+        forged(&["X-CN", "X-SPIFFE"])
+    );
+    let mut plain = proxy.client_of("plain");
+    plain.send(&request);
+    assert_eq!(plain.read_response().text(), "in");
+    let other = proxy.address("other");
+    let mut other = SecureClient::connect(other, HOST, &pki.path("ca.pem"));
+    other.send(&request);
+    assert_eq!(other.read_response().text(), "in");
+    for told in origin.requests() {
+        let said = format!("{told:?}");
+        assert!(!said.contains("forged") && said.contains("kept"), "{said}");
+    }
+}
+
+/// Else one that has a comma would be two.
+#[test]
+fn a_comma_in_a_name_is_no_end_of_it() {
+    let pki = pki();
+    let names = "DNS:a.example,DNS:b.example";
+    pki.sign("clients", "comma", "/OU=a,admins/OU=b/CN=x,y", names);
+    let served = serve(pki, &format!("{REQUIRED}{HEADERS}"));
+    served.lets_in(Some("comma"));
+    let told = served.origin.only_request();
+    assert_eq!(told.header("X-OU"), Some("a%2Cadmins,b"));
+    assert_eq!(told.header("X-DNS"), Some("a.example,b.example"));
+    assert_eq!(told.header("X-CN"), Some("x,y"));
+}
+
 #[test]
 fn a_name_cannot_break_out_of_its_line() {
     let pki = pki();

@@ -8,7 +8,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine::{self, Side, Socket};
-use crate::http::headers::IdentityLines;
 use crate::limits;
 use crate::listener::proxy_protocol::{self, Read};
 use crate::plan::{Listener, Network, Plan};
@@ -49,8 +48,6 @@ pub(crate) struct About {
     /// What a trusted peer says of whom it speaks for.
     pub(crate) proxied: Option<Proxied>,
     pub(crate) tls: Option<Accepted>,
-    /// What is told, and not told, of a client without TLS where others show certificates.
-    pub(crate) lines: IdentityLines,
     /// The host that the client's TLS asks for, when it is not ended here.
     pub(crate) asked: Option<Box<str>>,
     /// It goes on to a cluster as it came.
@@ -163,7 +160,6 @@ impl Opening {
         };
         let first = peek(&socket, |bytes| Ok(bytes.first().copied())).await?;
         if tls.allow_plain && !client_hello::is_tls(first) {
-            about.lines = tls.server.as_ref().map(ServerTls::lines_of_none).unwrap_or_default();
             return Ok(Some((Stream::plain(socket), None)));
         }
         let hello = match read_hello(&socket).await {

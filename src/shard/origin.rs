@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::control::message::Service;
 use crate::exchange::failure::Failure;
-use crate::http::headers::IdentityLines;
+use crate::http::headers::NewLine;
 use crate::listener::opening::{About, Proxied};
 use crate::shard::Shard;
 use crate::shard::connections::Seat;
@@ -65,9 +65,8 @@ impl Origin {
     }
 
     /// What upstreams are told of who the client is.
-    pub(crate) fn identity_lines(&self) -> &IdentityLines {
-        let Some(about) = &self.about else { return const { &IdentityLines::NONE } };
-        about.tls.as_ref().map_or(&about.lines, |tls| &tls.lines)
+    pub(crate) fn identity_lines(&self) -> &[NewLine] {
+        self.tls().map_or(&[], |tls| &tls.lines)
     }
 
     /// That the client's TLS names.

@@ -19,7 +19,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::{self, Socket};
-use crate::http::headers::IdentityLines;
+use crate::http::headers::NewLine;
 use crate::plan::{Listener, Plan};
 use crate::telemetry::client_tls::ClientTls;
 use crate::tls::certificates::Certificate;
@@ -46,8 +46,6 @@ pub(crate) struct ServerTls {
     certificates: Handle<Certificates>,
     check_host: bool,
     handshake_timeout: Duration,
-    /// Headers that tell who a client is, of all profiles.
-    told: Vec<Box<[u8]>>,
 }
 
 /// For hosts with the same rules for clients' certificates.
@@ -94,7 +92,7 @@ pub(crate) struct Accepted {
     /// `None`: it has shown no certificate.
     pub(crate) identity: Option<Box<Identity>>,
     /// For upstreams.
-    pub(crate) lines: IdentityLines,
+    pub(crate) lines: Vec<NewLine>,
     /// Requests are for hosts that the certificate is for, or refused.
     checked: Option<Handle<Certificates>>,
     /// And for hosts that let in whom this one does: else asking TLS for an open one would open
@@ -156,10 +154,7 @@ impl ServerTls {
         }
         let (certificates, handshake_timeout) = (common.certificates, tls.handshake_timeout);
         let (names, check_host) = (Handle::new(names), tls.check_host);
-        let auths = profiles.iter().filter_map(|profile| profile.auth.as_ref());
-        let told = auths.flat_map(|auth| auth.headers.iter().map(|(name, _)| name.clone()));
-        let told = told.collect();
-        Ok(ServerTls { profiles, names, certificates, check_host, handshake_timeout, told })
+        Ok(ServerTls { profiles, names, certificates, check_host, handshake_timeout })
     }
 
     /// Speaks TLS with a client that asks for `host`.
@@ -182,19 +177,13 @@ impl ServerTls {
                 return Err(Failed::Refused(Error::InvalidCertificate(why)));
             }
         };
-        let lines =
-            identity::lines(auth.as_ref(), identity.as_deref().zip(chain.first()), &self.told);
+        let lines = identity::lines(auth.as_ref(), identity.as_deref().zip(chain.first()));
         let (host, alpn) = (host.map(Box::from), alpn.map(Vec::into_boxed_slice));
         let checked = self.check_host.then(|| Handle::clone(&self.certificates));
         let profile = (self.profiles.len() > 1).then(|| (Handle::clone(&self.names), profile));
         let accepted =
             Accepted { version, suite, is_resumed, alpn, host, identity, lines, checked, profile };
         Ok((session, accepted))
-    }
-
-    /// Of a client without TLS: nobody says who they are by themselves.
-    pub(crate) fn lines_of_none(&self) -> IdentityLines {
-        identity::lines(None, None, &self.told)
     }
 
     /// Whether a certificate is for this host.
