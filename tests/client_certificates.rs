@@ -386,6 +386,52 @@ fn a_revocation_list_that_expires_ends_what_its_tickets_open() {
     no_longer_comes_back(&served, "one", "");
 }
 
+/// What was let in once is not let in for ever.
+#[test]
+fn stricter_rules_hold_for_connections_that_are_open() {
+    let optional = REQUIRED.replace("required", "optional");
+    let served = serve(pki(), &optional);
+    let open = |name| {
+        let mut client = SecureClient::connect_with(served.address(), HOST, served.config(name));
+        assert_eq!(client.get("/").text(), "in");
+        client
+    };
+    let (mut nobody, mut known, mut other) = (open(None), open(Some("one")), open(None));
+    served.proxy.rewrite_config(&configuration(&served.pki, &served.origin, REQUIRED));
+    served.proxy.signal("HUP");
+    assert!(eventually(|| served.ask(HOST, None).is_err()), "{}", served.proxy.log());
+    let refused = nobody.get("/");
+    assert_eq!(refused.status, 421, "{refused:?}");
+    let answer = known.get("/");
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    other.send(format!("GET / HTTP/1.1\r\nHost: {ADMIN}\r\n\r\n"));
+    assert_eq!(other.read_response().status, 421);
+    served.lets_in(Some("one"));
+}
+
+/// A reload that leaves the rules alone leaves connections alone.
+#[test]
+fn connections_stay_when_their_rules_do() {
+    let served = serve(pki(), REQUIRED);
+    let config = served.config(Some("one"));
+    let mut client = SecureClient::connect_with(served.address(), HOST, config);
+    assert_eq!(client.get("/").text(), "in");
+    let other = format!("check_host = true\n{REQUIRED}");
+    served.proxy.rewrite_config(&configuration(&served.pki, &served.origin, &other));
+    served.proxy.signal("HUP");
+    let mut misdirected = || {
+        let config = served.config(Some("one"));
+        let mut client = SecureClient::connect_with(served.address(), HOST, config);
+        client.send("GET / HTTP/1.1\r\nHost: c.example\r\n\r\n");
+        client.read_response().status == 421
+    };
+    assert!(eventually(&mut misdirected), "{}", served.proxy.log());
+    for _ in 0..2 {
+        let answer = client.get("/");
+        assert_eq!((answer.text(), answer.header("connection")), ("in", None));
+    }
+}
+
 // --- what backends are told --------------------------------------------------------------------
 
 const HEADERS: &str = "headers = { X-CN = \"common_name\", X-OU = \"organizational_unit\", \

@@ -113,6 +113,24 @@ impl Opening {
         self.tls.is_some() || self.greets(peer)
     }
 
+    /// Clients that come now have to show other certificates than one did who came before.
+    pub(crate) fn has_other_rules(&self, about: Option<&About>) -> bool {
+        let Some(tls) = &self.tls else { return false };
+        match about.and_then(|about| about.tls.as_ref()) {
+            None => !tls.allow_plain,
+            Some(accepted) => {
+                tls.server.as_ref().is_none_or(|server| server.has_other_rules(accepted))
+            }
+        }
+    }
+
+    /// A request of somebody who came before may not be for `authority` any more.
+    pub(crate) fn turns_away(&self, about: Option<&About>, authority: &[u8]) -> bool {
+        let server = self.tls.as_ref().and_then(|tls| tls.server.as_ref());
+        let accepted = about.and_then(|about| about.tls.as_ref());
+        server.is_some_and(|server| server.turns_away(accepted, authority))
+    }
+
     fn greets(&self, peer: SocketAddr) -> bool {
         self.from.iter().any(|network| network.contains(peer.ip()))
     }
