@@ -2,9 +2,10 @@
 //! protocol), TLS or plain, and which certificate or cluster the client's TLS asks for. Bytes are
 //! looked at where the kernel keeps them, so whoever is slow here holds nothing of ours.
 
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::engine::{self, Side, Socket};
@@ -64,7 +65,7 @@ impl About {
 }
 
 /// A stream for a protocol of ours; or, with the name of a cluster, one that goes there as it is.
-pub(crate) type Way = (Stream, Option<Box<str>>);
+pub(crate) type Opened = (Stream, Option<Box<str>>);
 
 /// A connection that another proxy has made for somebody.
 #[derive(Clone, Debug)]
@@ -141,14 +142,14 @@ impl Opening {
         shard: &Rc<Shard>,
         mut origin: Origin,
         socket: Socket,
-    ) -> Option<(Way, Origin)> {
+    ) -> Option<(Opened, Origin)> {
         let mut about = About::default();
         let opened = self.open(shard, &origin, &mut about, socket).await;
         let about = Rc::new(about);
         shard.connections.settled(origin.seat, &about);
         origin.about = Some(about);
         match opened {
-            Ok(way) => way.map(|way| (way, origin)),
+            Ok(opened) => opened.map(|opened| (opened, origin)),
             Err(refusal) => {
                 shard.tell_of_opening(&origin, &refusal);
                 None
@@ -162,7 +163,7 @@ impl Opening {
         origin: &Origin,
         about: &mut About,
         socket: Socket,
-    ) -> Result<Option<Way>, Refusal> {
+    ) -> Result<Option<Opened>, Refusal> {
         let timeout = self.tls.as_ref().map_or(limits::PROXY_HEADER_TIMEOUT, |tls| tls.timeout);
         socket.set_deadline(Side::Read, Some(timeout));
         if self.greets(origin.peer) {
@@ -176,17 +177,15 @@ impl Opening {
         let Some(tls) = &self.tls else {
             return Ok(Some((Stream::plain(socket), None)));
         };
-        let first = peek(&socket, |bytes| Ok(bytes.first().copied())).await?;
-        if tls.allow_plain && !client_hello::is_tls(first) {
-            return Ok(Some((Stream::plain(socket), None)));
-        }
-        let hello = match read_hello(&socket).await {
+        let hello = match read_hello(&socket, tls.allow_plain).await {
+            Ok(None) => return Ok(Some((Stream::plain(socket), None))),
+            Ok(Some(hello)) => hello,
             Err(refusal @ Refusal::PlainHttp) => {
                 about.strays = true;
                 shard.note_opening(origin, &refusal);
                 return Ok(Some((Stream::plain(socket), None)));
             }
-            other => other?,
+            Err(refusal) => return Err(refusal),
         };
         let host = hello.server_name.as_deref();
         about.asked = host.map(Box::from);
@@ -210,10 +209,13 @@ impl Opening {
     }
 }
 
-async fn read_hello(socket: &Socket) -> Result<ClientHello, Refusal> {
+/// `None`: no TLS, and none is needed.
+async fn read_hello(socket: &Socket, allow_plain: bool) -> Result<Option<ClientHello>, Refusal> {
+    let is_plain = |bytes: &[u8]| bytes.first().is_some_and(|first| !client_hello::is_tls(*first));
     peek(socket, |bytes| match client_hello::peek(bytes) {
+        _ if allow_plain && is_plain(bytes) => Ok(Some(None)),
         Ok(Peeked::NeedMore) => Ok(None),
-        Ok(Peeked::Hello(hello)) => Ok(Some(hello)),
+        Ok(Peeked::Hello(hello)) => Ok(Some(Some(hello))),
         Err(NotAHello::PlainHttp) => Err(Refusal::PlainHttp),
         Err(not) => Err(Refusal::NotAHello(not)),
     })
@@ -285,7 +287,10 @@ async fn peek<T>(
 /// An alert before there is any session: no certificate is for this host (RFC 6066 section 3).
 async fn refuse_name(socket: &Socket) {
     const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-    // Whoever does not take it learns it from the end of the connection.
-    let _ = socket.send(&[&UNRECOGNIZED_NAME, b"", b""], limits::LINGER_TIME).await;
+    // Whoever has no room for it learns it from the end of the connection.
+    let send = |context: &mut Context<'_>| {
+        Poll::Ready(socket.poll_send(context, &[IoSlice::new(&UNRECOGNIZED_NAME)]).is_ready())
+    };
+    std::future::poll_fn(send).await;
     socket.finish();
 }
