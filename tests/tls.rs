@@ -781,7 +781,7 @@ fn a_storm_of_handshakes_on_sixteen_cores_is_served() {
 /// testssl.sh finds nothing above LOW in what is on by default.
 #[test]
 fn testssl_finds_nothing() {
-    if !is_installed("testssl") {
+    if !is_installed("testssl", "testssl.sh") {
         return;
     }
     let served = serve("", ECHO);
@@ -803,11 +803,14 @@ fn testssl_finds_nothing() {
     let findings = Json::parse(&format!("{{\"all\":{text}}}"));
     let findings = findings.list("all");
     assert!(findings.len() > 30, "it has looked at little:\n{said}");
+    let mut unknown = 0;
     for finding in findings {
         let severity = finding.text("severity");
-        let is_fine = ["OK", "INFO", "LOW", "DEBUG"].contains(&severity);
+        // WARN is said of a check that has not come to its end, on a busy machine for one.
+        unknown += usize::from(severity == "WARN");
+        let is_fine = ["OK", "INFO", "LOW", "DEBUG", "WARN"].contains(&severity);
         // A certificate of a test names no responder and no list of revocations.
-        let is_the_tests = ["cert_revocation", "cert_chain_of_trust", "engine_problem"]
+        let is_the_tests = ["cert_revocation", "cert_chain_of_trust"]
             .iter()
             .any(|id| finding.text("id").starts_with(id));
         assert!(
@@ -817,11 +820,12 @@ fn testssl_finds_nothing() {
             finding.text("finding")
         );
     }
+    assert!(unknown <= 3, "{unknown} checks failed:\n{said}");
 }
 
 #[test]
 fn a_browser_fetches_a_page() {
-    if !is_installed("chromium") {
+    if !is_installed("chromium", "chromium") {
         return;
     }
     let page = "[[routes]]\nname = \"all\"\n\

@@ -26,7 +26,7 @@ use crate::shard::Shard;
 use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
 use crate::tls::stream::Stream;
-use crate::upstream::connect::NotConnected;
+use crate::upstream::connect::{Greet, NotConnected};
 use crate::upstream::lease::Lease;
 use crate::upstream::pool::{Cluster, Stage, Wanted};
 use crate::upstream::tally::Tally;
@@ -41,9 +41,8 @@ pub(super) async fn forward(
     let generation = Rc::clone(&exchange.generation);
     let cluster = generation.cluster(id);
     let timeouts = generation.plan.clusters[id.0 as usize].timeouts;
-    let greets = generation.plan.clusters[id.0 as usize].proxy_protocol;
-    let greeting = greeting(greets, &client.origin, &client.stream);
-    let with = (timeouts.connect, greeting.as_slice());
+    let greet = |version| greeting(version, &client.origin, &client.stream);
+    let with = (timeouts.connect, &greet as Greet<'_>);
     let mut wanted = Wanted::Any;
     exchange.input.settle();
     let mut refused = Vec::new();
@@ -90,7 +89,7 @@ async fn acquire(
     cluster: &Rc<Cluster>,
     wanted: Wanted,
     refused: &mut Vec<SocketAddr>,
-    with: (Duration, &[u8]),
+    with: (Duration, Greet<'_>),
 ) -> Result<Lease, Failure> {
     loop {
         exchange.begin_attempt();

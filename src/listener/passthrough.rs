@@ -19,6 +19,7 @@ use crate::listener::greeting::greeting;
 use crate::plan::ClusterId;
 use crate::shard::{Origin, Shard};
 use crate::tls::stream::Stream;
+use crate::upstream::connect::Greet;
 use crate::upstream::lease::Lease;
 use crate::upstream::pool::{Stage, Wanted};
 
@@ -104,11 +105,11 @@ impl<'a> Passed<'a> {
         let id = id.ok_or(Failure::NoEndpoint)?;
         let (cluster, timeouts) =
             (generation.cluster(ClusterId(id as u32)), plan.clusters[id].timeouts);
-        let greeting = greeting(plan.clusters[id].proxy_protocol, self.origin, client);
+        let greet = |version| greeting(version, self.origin, client);
         let mut refused = Vec::new();
         loop {
             self.attempts += 1;
-            let with = (timeouts.connect, greeting.as_slice());
+            let with = (timeouts.connect, &greet as Greet<'_>);
             let (marks, phase) = (&mut self.marks, &mut self.phase);
             let acquiring =
                 cluster.acquire(Wanted::Bare, &refused, with, |stage, now| match stage {

@@ -34,20 +34,20 @@ impl Connector {
         self.greets.is_none() && self.is_like(now)
     }
 
-    /// `name` is who the endpoint is to TLS; without one there is none. `greeting` is what says
+    /// `name` is who the endpoint is to TLS; without one there is none. `greet` makes what says
     /// whom the connection is for; `shakes` hears when TLS begins.
     pub(super) async fn connect(
         &self,
         address: SocketAddr,
         name: Option<&ServerName<'static>>,
-        greeting: &[u8],
+        greet: Greet<'_>,
         timeout: Duration,
         shakes: impl FnOnce(Instant),
     ) -> Result<Stream, NotConnected> {
         let socket = Socket::connect(address, timeout).await;
         let socket = socket.map_err(|error| failure(&error))?;
-        if !greeting.is_empty() {
-            let sent = socket.send(&[greeting, b"", b""], timeout).await;
+        if let Some(version) = self.greets {
+            let sent = socket.send(&[&greet(version), b"", b""], timeout).await;
             sent.map_err(|_| Failure::ConnectFailed)?;
         }
         let Some((tls, name)) = self.tls.as_ref().zip(name) else {
@@ -60,6 +60,9 @@ impl Connector {
         Ok(Stream::secure(socket, shaken.0))
     }
 }
+
+/// What says whom a connection is for, for those that begin so.
+pub(crate) type Greet<'g> = &'g dyn Fn(ProxyVersion) -> Vec<u8>;
 
 /// Why there is no connection.
 pub(crate) struct NotConnected {
