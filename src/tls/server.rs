@@ -19,7 +19,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::{self, Socket};
-use crate::http::headers::IdentityLines;
+use crate::http::headers::NewLine;
 use crate::plan::{Listener, Plan};
 use crate::telemetry::client_tls::ClientTls;
 use crate::tls::certificates::Certificate;
@@ -46,8 +46,6 @@ pub(crate) struct ServerTls {
     certificates: Handle<Certificates>,
     check_host: bool,
     handshake_timeout: Duration,
-    /// Headers that tell who a client is, of all profiles.
-    told: Vec<Box<[u8]>>,
 }
 
 /// For hosts with the same rules for clients' certificates.
@@ -55,6 +53,8 @@ pub(crate) struct ServerTls {
 struct Profile {
     config: Handle<ServerConfig>,
     auth: Option<ClientAuth>,
+    /// What stands for `auth`, with all that is in its files. `None`: nothing is asked.
+    rules: Option<[u8; 32]>,
     /// Of what `auth` asks for.
     verifier: Option<Handle<dyn ClientCertVerifier>>,
 }
@@ -94,12 +94,14 @@ pub(crate) struct Accepted {
     /// `None`: it has shown no certificate.
     pub(crate) identity: Option<Box<Identity>>,
     /// For upstreams.
-    pub(crate) lines: IdentityLines,
+    pub(crate) lines: Vec<NewLine>,
     /// Requests are for hosts that the certificate is for, or refused.
     checked: Option<Handle<Certificates>>,
     /// And for hosts that let in whom this one does: else asking TLS for an open one would open
     /// all of them.
     profile: Option<(Handle<Names<usize>>, usize)>,
+    /// What its certificate, or that it showed none, was held against.
+    rules: Option<[u8; 32]>,
 }
 
 impl Accepted {
@@ -119,12 +121,7 @@ impl Accepted {
         if self.checked.is_none() && self.profile.is_none() {
             return true;
         }
-        let Ok(authority) = std::str::from_utf8(authority) else { return false };
-        let host = match authority.strip_prefix('[') {
-            Some(_) => authority,
-            None => authority.split_once(':').map_or(authority, |(host, _)| host),
-        };
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let Some(host) = host_of(authority) else { return false };
         let has_profile =
             |(names, profile): &(Handle<Names<usize>>, usize)| profile_of(names, &host) == *profile;
         let covers =
@@ -156,10 +153,7 @@ impl ServerTls {
         }
         let (certificates, handshake_timeout) = (common.certificates, tls.handshake_timeout);
         let (names, check_host) = (Handle::new(names), tls.check_host);
-        let auths = profiles.iter().filter_map(|profile| profile.auth.as_ref());
-        let told = auths.flat_map(|auth| auth.headers.iter().map(|(name, _)| name.clone()));
-        let told = told.collect();
-        Ok(ServerTls { profiles, names, certificates, check_host, handshake_timeout, told })
+        Ok(ServerTls { profiles, names, certificates, check_host, handshake_timeout })
     }
 
     /// Speaks TLS with a client that asks for `host`.
@@ -182,25 +176,58 @@ impl ServerTls {
                 return Err(Failed::Refused(Error::InvalidCertificate(why)));
             }
         };
-        let lines =
-            identity::lines(auth.as_ref(), identity.as_deref().zip(chain.first()), &self.told);
+        let lines = identity::lines(auth.as_ref(), identity.as_deref().zip(chain.first()));
         let (host, alpn) = (host.map(Box::from), alpn.map(Vec::into_boxed_slice));
         let checked = self.check_host.then(|| Handle::clone(&self.certificates));
-        let profile = (self.profiles.len() > 1).then(|| (Handle::clone(&self.names), profile));
-        let accepted =
-            Accepted { version, suite, is_resumed, alpn, host, identity, lines, checked, profile };
+        let accepted = Accepted {
+            version,
+            suite,
+            is_resumed,
+            alpn,
+            host,
+            identity,
+            lines,
+            checked,
+            profile: (self.profiles.len() > 1).then(|| (Handle::clone(&self.names), profile)),
+            rules: self.profiles[profile].rules,
+        };
         Ok((session, accepted))
     }
 
-    /// Of a client without TLS: nobody says who they are by themselves.
-    pub(crate) fn lines_of_none(&self) -> IdentityLines {
-        identity::lines(None, None, &self.told)
+    /// Who asks for the same host now is held against others. To ask less is no reason to part.
+    pub(crate) fn has_other_rules(&self, accepted: &Accepted) -> bool {
+        let now = self.profile(accepted.host.as_deref().unwrap_or_default()).rules;
+        now.is_some() && now != accepted.rules
+    }
+
+    /// A client that came when there were other rules may ask for `authority` no more.
+    pub(crate) fn turns_away(&self, accepted: Option<&Accepted>, authority: &[u8]) -> bool {
+        let Some(host) = host_of(authority) else { return true };
+        let profile = self.profile(&host);
+        let requires = profile.auth.as_ref().is_some_and(|auth| auth.required);
+        let Some(accepted) = accepted else { return requires };
+        let own = self.profile(accepted.host.as_deref().unwrap_or_default());
+        (requires && accepted.identity.is_none()) || own.rules != profile.rules
+    }
+
+    fn profile(&self, host: &str) -> &Profile {
+        &self.profiles[profile_of(&self.names, host)]
     }
 
     /// Whether a certificate is for this host.
     pub(crate) fn has(&self, host: Option<&str>) -> bool {
         host.is_some_and(|host| self.certificates.names.find(host).is_some())
     }
+}
+
+/// As names are kept. `None`: it is none.
+fn host_of(authority: &[u8]) -> Option<String> {
+    let authority = std::str::from_utf8(authority).ok()?;
+    let host = match authority.strip_prefix('[') {
+        Some(_) => authority,
+        None => authority.split_once(':').map_or(authority, |(host, _)| host),
+    };
+    Some(host.trim_end_matches('.').to_ascii_lowercase())
 }
 
 /// Which rules for clients' certificates hold for a host. Routes know no depth below a wildcard, so
@@ -239,15 +266,16 @@ impl Common<'_> {
         config.ignore_client_order = true;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.session_storage = Handle::new(NoServerSessionStorage {});
+        let scope = self.scope(auth);
         if self.tls.session_tickets {
-            let scope = self.scope(auth);
             config.ticketer = ticketer(self.keys, &scope, self.plan.ticket_rotation);
         } else {
             config.send_tls13_tickets = 0;
         }
         // For our own records: see `record`.
         config.enable_secret_extraction = true;
-        Ok(Profile { config: Handle::new(config), auth: auth.cloned(), verifier })
+        let rules = auth.map(|_| scope);
+        Ok(Profile { config: Handle::new(config), auth: auth.cloned(), rules, verifier })
     }
 
     fn verifier(&self, auth: &ClientAuth) -> Result<Handle<dyn ClientCertVerifier>, String> {
@@ -266,7 +294,7 @@ impl Common<'_> {
     }
 
     /// What a ticket must not cross: another listener, or other rules for who may come in.
-    fn scope(&self, auth: Option<&ClientAuth>) -> Vec<u8> {
+    fn scope(&self, auth: Option<&ClientAuth>) -> [u8; 32] {
         let mut digest = Sha256::new();
         digest.update(self.listener.name.as_bytes());
         if let Some(auth) = auth {
@@ -279,7 +307,7 @@ impl Common<'_> {
                 digest.update(list);
             }
         }
-        digest.finalize().to_vec()
+        digest.finalize().into()
     }
 }
 
