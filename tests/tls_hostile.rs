@@ -652,6 +652,27 @@ fn keys_may_be_updated_often_but_not_for_ever() {
     served.is_unhurt();
 }
 
+/// Each asks for an answer that the client does not fetch; between them an upload goes on.
+#[test]
+fn new_keys_during_an_upload_cost_no_memory() {
+    let served = serve("");
+    let mut client = served.client();
+    client.send("POST /none HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n");
+    let mut renew = |count: usize| {
+        (0..count).all(|_| {
+            let renewed = client.stream.conn.refresh_traffic_keys().is_ok();
+            renewed && client.stream.write_all(&[b'x'; 10]).is_ok()
+        })
+    };
+    assert!(renew(100), "a few are no crime");
+    let before = served.proxy.rss_kb();
+    renew(100_000);
+    let grown = served.proxy.rss_kb().saturating_sub(before);
+    assert!(grown < 5_000, "{grown} KiB are held");
+    drop(client);
+    served.is_unhurt();
+}
+
 #[test]
 fn a_client_that_never_reads_is_given_up() {
     let served = serve_with("", "\n[timeouts]\nwrite = \"500ms\"\n");
