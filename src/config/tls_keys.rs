@@ -120,7 +120,7 @@ pub(super) const TLS: &[Key] = &[
         "boolean",
         Is("false"),
         "tls = { allow_plain = true, certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }",
-        "take plain HTTP on the same port, told by its first byte",
+        "take plain HTTP on the same port, told by its first byte; not beside required certificates",
     ),
     key(
         "listeners[].tls.client_auth.mode",
@@ -153,7 +153,7 @@ pub(super) const TLS: &[Key] = &[
          headers = { X-Client-CN = \"common_name\" } } }",
         "tell backends who the client is: common_name, organizational_unit, subject, issuer, \
          serial, dns_names, uris, emails, spiffe_id, fingerprint or certificate; a client's own \
-         are removed",
+         are removed, on every listener",
     ),
     key(
         "listeners[].tls.sni[].names",
@@ -162,7 +162,7 @@ pub(super) const TLS: &[Key] = &[
         "tls = { certificates = [{ cert = \"a.pem\" }], sni = [{ names = [\"admin.example.com\"], \
          client_auth = { ca = [\"admins.pem\"] } }] }",
         "hosts that ask clients for other certificates than the listener does, exact or `*.` \
-         wildcard",
+         wildcard of any depth",
     ),
     key(
         "listeners[].tls.sni[].client_auth.mode",

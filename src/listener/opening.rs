@@ -15,7 +15,6 @@ use crate::plan::{Listener, Network, Plan};
 use crate::shard::{Origin, Shard};
 use crate::telemetry::client_tls::ClientTls;
 use crate::tls::client_hello::{self, ClientHello, NotAHello, Peeked};
-use crate::tls::material::Material;
 use crate::tls::names::Names;
 use crate::tls::refusal::Refusal;
 use crate::tls::server::{Accepted, ServerTls};
@@ -23,6 +22,7 @@ use crate::tls::settings::ListenerTls;
 use crate::tls::setup::Staples;
 use crate::tls::stream::Stream;
 use crate::tls::tickets::TicketKeys;
+use crate::tls::trust::Trust;
 
 /// A listener's way in, on one core.
 #[derive(Debug, Default)]
@@ -82,7 +82,7 @@ pub(crate) struct Proxied {
 impl Opening {
     pub(crate) fn new(
         plan: &Plan,
-        material: &Material,
+        trust: &mut Trust<'_>,
         listener: &Listener,
         keys: &TicketKeys,
         staples: &Staples,
@@ -96,7 +96,7 @@ impl Opening {
                 }
             }
             let server = (!tls.certificates.is_empty())
-                .then(|| ServerTls::new(plan, material, listener, tls, keys, staples));
+                .then(|| ServerTls::new(plan, trust, listener, tls, keys, staples));
             Ok::<_, String>(TlsOpening {
                 server: server.transpose()?,
                 passthrough,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, UnbufferedClientConnection, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::sign::SingleCertAndKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore};
@@ -17,10 +17,10 @@ use sha2::{Digest as _, Sha256};
 use crate::engine::Socket;
 use crate::limits;
 use crate::tls::handshake::{self, Failed, Settled};
-use crate::tls::material::Material;
-use crate::tls::server::{certified, roots, versions};
+use crate::tls::server::{certified, versions};
 use crate::tls::session::Session;
 use crate::tls::settings::ClusterTls;
+use crate::tls::trust::Trust;
 
 /// One core's own.
 type Handle<T> = Arc<T>; // tidy: required by rustls
@@ -40,13 +40,13 @@ impl UpstreamTls {
     pub(crate) fn new(
         cluster: &str,
         tls: &ClusterTls,
-        material: &Material,
+        trust: &mut Trust<'_>,
     ) -> Result<UpstreamTls, String> {
         let wrong = |error: &dyn std::fmt::Display| {
             format!("cluster {cluster}: TLS cannot be set up: {error}")
         };
-        let provider = Handle::new(aws_lc_rs::default_provider());
-        let roots = authorities(tls, material).map_err(|error| wrong(&error))?;
+        let provider = Handle::clone(&trust.provider);
+        let roots = authorities(tls, trust).map_err(|error| wrong(&error))?;
         let mut digest = digest(tls);
         roots.roots.iter().for_each(|anchor| digest.update(&anchor.subject_public_key_info));
         let verifier = Verifier::new(tls, roots, &provider).map_err(|error| wrong(&error))?;
@@ -54,7 +54,7 @@ impl UpstreamTls {
         let builder = builder.with_protocol_versions(versions(tls.versions));
         let builder = builder.map_err(|error| wrong(&error))?.dangerous();
         let builder = builder.with_custom_certificate_verifier(Handle::new(verifier));
-        let own = tls.certificate.map(|id| &material.certificates[id.0 as usize]);
+        let own = tls.certificate.map(|id| &trust.material.certificates[id.0 as usize]);
         let mut config = match own.map(|own| (own, &own.found)) {
             None => builder.with_no_client_auth(),
             Some((own, None)) => {
@@ -95,13 +95,11 @@ impl UpstreamTls {
     }
 }
 
-fn authorities(tls: &ClusterTls, material: &Material) -> Result<RootCertStore, String> {
+fn authorities(tls: &ClusterTls, trust: &mut Trust<'_>) -> Result<Handle<RootCertStore>, String> {
     if let Some(authorities) = &tls.authorities {
-        return roots(material, authorities);
+        return trust.authorities(authorities);
     }
-    let mut roots = RootCertStore::empty();
-    // One of the system that is of no use is its own affair.
-    roots.add_parsable_certificates(material.system.iter().cloned());
+    let roots = trust.system();
     if roots.is_empty() && !tls.skip_verify {
         return Err("the system trusts no authority: install ca-certificates, or name one as \
                     `ca`"
@@ -131,14 +129,14 @@ struct Verifier {
 impl Verifier {
     fn new(
         tls: &ClusterTls,
-        roots: RootCertStore,
+        roots: Handle<RootCertStore>,
         provider: &Handle<CryptoProvider>,
     ) -> Result<Verifier, String> {
         let provider = Handle::clone(provider);
         let chain = match tls.skip_verify {
             true => None,
             false => {
-                let (roots, provider) = (Handle::new(roots), Handle::clone(&provider));
+                let provider = Handle::clone(&provider);
                 let builder = WebPkiServerVerifier::builder_with_provider(roots, provider);
                 Some(builder.build().map_err(|error| error.to_string())?)
             }

@@ -29,4 +29,5 @@ pub(crate) mod stream;
 #[cfg(test)]
 pub(crate) mod test_pki;
 pub mod tickets;
+pub(crate) mod trust;
 pub mod x509;

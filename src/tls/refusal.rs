@@ -185,3 +185,16 @@ fn handshake(error: &Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{error}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_says_too_much_has_not_left() {
+        let lost = |kind: io::ErrorKind| Refusal::of(Failed::Lost(kind.into())).reason();
+        assert_eq!(lost(io::ErrorKind::InvalidData), Reason::TooLong);
+        assert_eq!(lost(io::ErrorKind::UnexpectedEof), Reason::Closed);
+        assert_eq!(lost(io::ErrorKind::TimedOut), Reason::TimedOut);
+    }
+}

@@ -10,11 +10,10 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection,
-    WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{AlertDescription, CertificateError, CipherSuite, Error, RootCertStore, ServerConfig};
+use rustls::{AlertDescription, CertificateError, CipherSuite, Error, ServerConfig};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
 
@@ -28,11 +27,10 @@ use crate::tls::identity::{self, Identity};
 use crate::tls::material::Material;
 use crate::tls::names::Names;
 use crate::tls::session::Session;
-use crate::tls::settings::{
-    AuthorityId, ClientAuth, ListenerTls, RevocationId, Version, Versions, suite_name,
-};
+use crate::tls::settings::{ClientAuth, ListenerTls, Version, Versions, suite_name};
 use crate::tls::setup::Staples;
 use crate::tls::tickets::{TicketKeys, ticketer};
+use crate::tls::trust::Trust;
 
 /// One core's own.
 type Handle<T> = Arc<T>; // tidy: required by rustls
@@ -134,15 +132,15 @@ impl ServerTls {
     /// Of a listener that has TLS to end.
     pub(crate) fn new(
         plan: &Plan,
-        material: &Material,
+        trust: &mut Trust<'_>,
         listener: &Listener,
         tls: &ListenerTls,
         keys: &TicketKeys,
         staples: &Staples,
     ) -> Result<ServerTls, String> {
-        let certificates = Handle::new(Certificates::new(material, tls, staples)?);
+        let certificates = Handle::new(Certificates::new(trust.material, tls, staples)?);
         let provider = Handle::new(provider(&tls.suites));
-        let common = Common { plan, material, listener, tls, keys, provider, certificates };
+        let mut common = Common { plan, trust, listener, tls, keys, provider, certificates };
         let mut profiles = vec![common.profile(tls.client_auth.as_ref())?];
         let mut names = Names::default();
         for named in &tls.names {
@@ -237,9 +235,9 @@ fn profile_of(names: &Names<usize>, host: &str) -> usize {
 }
 
 /// What the profiles of a listener have in common.
-struct Common<'a> {
+struct Common<'a, 't> {
     plan: &'a Plan,
-    material: &'a Material,
+    trust: &'a mut Trust<'t>,
     listener: &'a Listener,
     tls: &'a ListenerTls,
     keys: &'a TicketKeys,
@@ -247,13 +245,15 @@ struct Common<'a> {
     certificates: Handle<Certificates>,
 }
 
-impl Common<'_> {
-    fn profile(&self, auth: Option<&ClientAuth>) -> Result<Profile, String> {
+impl Common<'_, '_> {
+    fn profile(&mut self, auth: Option<&ClientAuth>) -> Result<Profile, String> {
         let wrong = |error: &dyn std::fmt::Display| {
             format!("listener {}: TLS cannot be set up: {error}", self.listener.name)
         };
-        let verifier = auth.map(|auth| self.verifier(auth)).transpose();
-        let verifier = verifier.map_err(|error| wrong(&error))?;
+        let clients = auth.map(|auth| self.trust.clients(auth)).transpose();
+        let clients = clients.map_err(|error| wrong(&error))?;
+        let rules = clients.as_ref().map(|clients| clients.digest);
+        let verifier = clients.map(|clients| clients.verifier);
         let builder = ServerConfig::builder_with_provider(Handle::clone(&self.provider));
         let builder = builder.with_protocol_versions(versions(self.tls.versions));
         let builder = builder.map_err(|error| wrong(&error))?;
@@ -266,46 +266,24 @@ impl Common<'_> {
         config.ignore_client_order = true;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.session_storage = Handle::new(NoServerSessionStorage {});
-        let scope = self.scope(auth);
         if self.tls.session_tickets {
+            let scope = self.scope(rules);
             config.ticketer = ticketer(self.keys, &scope, self.plan.ticket_rotation);
         } else {
             config.send_tls13_tickets = 0;
         }
         // For our own records: see `record`.
         config.enable_secret_extraction = true;
-        let rules = auth.map(|_| scope);
         Ok(Profile { config: Handle::new(config), auth: auth.cloned(), rules, verifier })
     }
 
-    fn verifier(&self, auth: &ClientAuth) -> Result<Handle<dyn ClientCertVerifier>, String> {
-        let roots = Handle::new(roots(self.material, &auth.authorities)?);
-        let lists = auth.revocations.iter().flat_map(|id| lists(self.material, *id)).cloned();
-        let mut builder =
-            WebPkiClientVerifier::builder_with_provider(roots, Handle::clone(&self.provider))
-                .with_crls(lists);
-        if !auth.revocations.is_empty() {
-            builder = builder.enforce_revocation_expiration();
-        }
-        if !auth.required {
-            builder = builder.allow_unauthenticated();
-        }
-        builder.build().map_err(|error| error.to_string())
-    }
-
     /// What a ticket must not cross: another listener, or other rules for who may come in.
-    fn scope(&self, auth: Option<&ClientAuth>) -> [u8; 32] {
+    fn scope(&self, rules: Option<[u8; 32]>) -> [u8; 32] {
         let mut digest = Sha256::new();
         digest.update(self.listener.name.as_bytes());
-        if let Some(auth) = auth {
-            digest.update([0, u8::from(auth.required)]);
-            for id in &auth.authorities {
-                let found = &self.material.authorities[id.0 as usize].found;
-                found.iter().flatten().for_each(|certificate| digest.update(certificate));
-            }
-            for list in auth.revocations.iter().flat_map(|id| lists(self.material, *id)) {
-                digest.update(list);
-            }
+        if let Some(rules) = rules {
+            digest.update([0]);
+            digest.update(rules);
         }
         digest.finalize().into()
     }
@@ -330,28 +308,6 @@ pub(super) fn provider(suites: &[CipherSuite]) -> CryptoProvider {
         kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1],
         ..aws_lc_rs::default_provider()
     }
-}
-
-pub(super) fn roots(
-    material: &Material,
-    authorities: &[AuthorityId],
-) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    for id in authorities {
-        let of_file = &material.authorities[id.0 as usize];
-        for certificate in of_file.found.iter().flatten() {
-            let added = roots.add(certificate.clone());
-            added.map_err(|error| format!("{}: {error}", of_file.source.display()))?;
-        }
-    }
-    Ok(roots)
-}
-
-fn lists(
-    material: &Material,
-    id: RevocationId,
-) -> impl Iterator<Item = &rustls_pki_types::CertificateRevocationListDer<'static>> {
-    material.revocations[id.0 as usize].found.iter().flatten()
 }
 
 /// A key of a certificate as a data core uses it.

@@ -8,6 +8,7 @@ use crate::plan::Plan;
 use crate::tls::client::UpstreamTls;
 use crate::tls::material::Material;
 use crate::tls::tickets::TicketKeys;
+use crate::tls::trust::Trust;
 use crate::upstream::connect::Connector;
 
 /// Answers of responders, by the fingerprint of the certificate that they are about.
@@ -39,15 +40,15 @@ impl Setup {
         keys: &TicketKeys,
         staples: &Staples,
     ) -> Result<Setup, String> {
-        let opening = |listener| Opening::new(plan, material, listener, keys, staples);
+        let trust = &mut Trust::new(material);
+        let opening = |listener| Opening::new(plan, trust, listener, keys, staples);
+        let openings = plan.listeners.iter().map(opening).collect::<Result<_, String>>()?;
         let connector = |cluster: &crate::plan::Cluster| {
             let tls = cluster.tls.as_ref();
-            let tls = tls.map(|tls| UpstreamTls::new(&cluster.name, tls, material)).transpose()?;
+            let tls = tls.map(|tls| UpstreamTls::new(&cluster.name, tls, trust)).transpose()?;
             Ok(Connector { tls, greets: cluster.proxy_protocol })
         };
-        Ok(Setup {
-            openings: plan.listeners.iter().map(opening).collect::<Result<_, String>>()?,
-            connectors: plan.clusters.iter().map(connector).collect::<Result<_, String>>()?,
-        })
+        let connectors = plan.clusters.iter().map(connector).collect::<Result<_, String>>()?;
+        Ok(Setup { openings, connectors })
     }
 }
