@@ -138,9 +138,12 @@ pub(super) async fn page(control: &Rc<Control>) -> Result<Answer, Refusal> {
     Ok(Answer::json(&read(control)))
 }
 
-pub(super) async fn reload(control: &Rc<Control>) -> Result<Answer, Refusal> {
-    control.reload_certificates("admin").await;
+pub(super) async fn reload(control: &Rc<Control>, who: &str) -> Result<Answer, Refusal> {
+    control.reload_certificates(if who.is_empty() { "admin" } else { who }).await;
     let broken = control.broken_files().len();
+    if let Some(reason) = control.unusable_files() {
+        return Err(Refusal::Conflict(reason));
+    }
     Ok(Answer::json(&read(control)).changed(format!("read again, {broken} are wrong")))
 }
 
