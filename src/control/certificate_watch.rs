@@ -357,6 +357,10 @@ impl Control {
             self.tell_health(&file, "renewed", &what);
             self.audit_files(who, Outcome::Done, &file, &what);
         }
+        let pairs = before.certificates.iter().zip(&now.certificates);
+        let new = pairs.filter(|(before, now)| before.found != now.found);
+        let found = new.filter_map(|(_, now)| now.found.as_ref());
+        found.flat_map(|it| &it.warnings).for_each(|warning| log::warn!("{warning}"));
     }
 
     fn tell_broken(&self, who: &str, file: &str, why: &str) {
