@@ -12,11 +12,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use support::{
-    Pki, Proxy, SClient, SecureClient, edge, eventually, program, promtool, signal, sum_of,
-    unused_port,
+    Pki, Proxy, SClient, SecureClient, edge, eventually, program, promtool, sum_of, unused_port,
 };
 
 const HOST: &str = "www.example.com";
@@ -35,11 +35,14 @@ fn two_certificates() -> Pki {
 
 /// In the place of what is served, by renames: the certificate first, then its key.
 fn put(pki: &Pki, name: &str) {
-    for kind in ["pem", "key"] {
-        let beside = pki.path(&format!("beside.{kind}"));
-        fs::copy(pki.path(&format!("{name}.{kind}")), &beside).expect("the directory is ours");
-        fs::rename(beside, pki.path(&format!("served.{kind}"))).expect("the directory is ours");
-    }
+    put_file(pki, name, "pem");
+    put_file(pki, name, "key");
+}
+
+fn put_file(pki: &Pki, name: &str, kind: &str) {
+    let beside = pki.path(&format!("beside.{kind}"));
+    fs::copy(pki.path(&format!("{name}.{kind}")), &beside).expect("the directory is ours");
+    fs::rename(beside, pki.path(&format!("served.{kind}"))).expect("the directory is ours");
 }
 
 fn serving(cert: &Path, key: &Path, more: &str) -> String {
@@ -92,7 +95,10 @@ fn a_renewed_certificate_is_shown_to_new_clients_and_connections_stay() {
     let mut kept = client(&proxy, &pki);
     assert_eq!(kept.get("/").text(), "ok");
     assert_eq!(shown(proxy.address("edge")), "one");
-    put(&pki, "two");
+    put_file(&pki, "two", "pem");
+    // Long enough for it to be looked at, and shorter than what it is given to become whole.
+    thread::sleep(Duration::from_millis(500));
+    put_file(&pki, "two", "key");
     comes_to_show(&proxy, "two");
     assert_eq!(kept.get("/").text(), "ok", "it goes on");
     proxy.wait_for_log("served.pem has changed and is in use: www.example.com (CN=two");
@@ -267,39 +273,35 @@ fn certificates_change_under_load_and_nobody_is_refused() {
     assert_eq!(proxy.metric("tls_proxy_tls_handshakes_total{result=\"failed\"}"), Some(0.0));
 }
 
+/// `served.pem`, by a rename: `one` with an end that is soon, in seconds.
+fn put_short(pki: &Pki, seconds: u32) {
+    let end = Command::new("date")
+        .args(["-u", "-d", &format!("+{seconds} seconds"), "+%Y%m%d%H%M%SZ"])
+        .output();
+    let end = String::from_utf8(end.expect("date runs").stdout).expect("it is text");
+    let names = format!("subjectAltName=DNS:{HOST}");
+    let request = ["req", "-new", "-key", "one.key", "-out", "short.csr", "-subj", "/CN=short"];
+    pki.openssl(&[&request[..], &["-addext", &names]].concat());
+    let sign = ["ca", "-config", "ca.cnf", "-batch", "-notext", "-in", "short.csr", "-out"];
+    pki.openssl(&[&sign[..], &["short.pem", "-enddate", end.trim()]].concat());
+    fs::rename(pki.path("short.pem"), pki.path("served.pem")).expect("the directory is ours");
+}
+
 #[test]
 fn a_certificate_that_expires_in_use_is_shown_all_the_same_and_alarms() {
     let pki = two_certificates();
-    let end = Command::new("date").args(["-u", "-d", "+12 seconds", "+%Y%m%d%H%M%SZ"]).output();
-    let end = String::from_utf8(end.expect("date runs").stdout).expect("it is text");
-    let names = format!("subjectAltName=DNS:{HOST}");
-    pki.openssl(&[
-        "req",
-        "-new",
-        "-key",
-        "one.key",
-        "-out",
-        "short.csr",
-        "-subj",
-        "/CN=short",
-        "-addext",
-        &names,
-    ]);
-    pki.openssl(&[
-        "ca",
-        "-config",
-        "ca.cnf",
-        "-batch",
-        "-notext",
-        "-in",
-        "short.csr",
-        "-out",
-        "served.pem",
-        "-enddate",
-        end.trim(),
-    ]);
     let proxy = Proxy::start(&serving_of(&pki, ""));
     assert_eq!(checks(&proxy)["certificates"], "ok");
+    // On a busy machine one may have expired before it is read: that is refused.
+    let is_taken = |seconds: &u32| {
+        let refusals = proxy.log().matches("expired on").count();
+        put_short(&pki, *seconds);
+        let is_in_use = || page(&proxy)["certificates"][0]["subject"] == "CN=short";
+        let is_refused = || proxy.log().matches("expired on").count() > refusals;
+        assert!(eventually(|| is_in_use() || is_refused()), "{}", proxy.log());
+        is_in_use()
+    };
+    assert!([4, 8, 16].iter().any(is_taken), "{}", proxy.log());
     proxy.wait_for_log("and is shown all the same: renew it");
     let checks = checks(&proxy);
     assert_eq!(checks["certificates"], "expired");
@@ -398,7 +400,6 @@ fn the_answer_of_a_real_responder_is_stapled_and_asked_for_once() {
     assert!(is_stapled(address));
     proxy.signal("USR2");
     proxy.wait_for_log("serves from now on");
-    let _new = Successor::of(&proxy);
     proxy.wait_for_log("drained, bye");
     assert!(is_stapled(address));
     assert_eq!(page(&proxy)["certificates"][0]["staple"]["state"], "stapled");
@@ -438,26 +439,6 @@ fn a_certificate_that_was_revoked_is_not_stapled() {
 
 // --- sessions ------------------------------------------------------------------------------------
 
-/// The process that has taken over; ends with the test.
-struct Successor(u32);
-
-impl Successor {
-    fn of(proxy: &Proxy) -> Successor {
-        let log = proxy.log();
-        let pid = log
-            .split(": process ")
-            .skip(1)
-            .filter_map(|rest| rest.split_once(" serves from now on")?.0.parse().ok());
-        Successor(pid.last().unwrap_or_else(|| panic!("nobody took over:\n{log}")))
-    }
-}
-
-impl Drop for Successor {
-    fn drop(&mut self) {
-        signal(self.0, "KILL");
-    }
-}
-
 #[test]
 fn sessions_go_on_at_every_core_after_a_reload_and_in_the_next_binary() {
     let pki = two_certificates();
@@ -496,7 +477,6 @@ fn sessions_go_on_at_every_core_after_a_reload_and_in_the_next_binary() {
     assert!(is_resumed("-tls1_3") && is_resumed("-tls1_2"));
     proxy.signal("USR2");
     proxy.wait_for_log("serves from now on");
-    let _new = Successor::of(&proxy);
     proxy.wait_for_log("drained, bye");
     assert!((0..6).all(|_| is_resumed("-tls1_3") && is_resumed("-tls1_2")));
     // A process that has nothing to do with it has other keys.

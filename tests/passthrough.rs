@@ -236,6 +236,16 @@ fn endpoints_are_told_whom_passed_on_tls_is_from() {
     }
 }
 
+/// The same with a port `hasty`, which waits for a ClientHello only so long.
+fn with_hasty(pki: &Pki, endpoint: SocketAddr, more: &str, timeout: &str) -> String {
+    let text = configuration(pki, endpoint, more, "");
+    let begin = text.find("[[listeners]]").expect("it has one");
+    let end = text.find("[[routes]]").expect("it has them behind that");
+    let hasty = text[begin..end].replace("\"edge\"", "\"hasty\"");
+    let rest = &text[end..];
+    format!("{}{hasty}handshake_timeout = \"{timeout}\"\n{rest}", &text[..end])
+}
+
 /// A client that connects and waits, and one that the endpoint does not answer.
 #[test]
 fn whoever_says_nothing_does_not_stay() {
@@ -243,13 +253,12 @@ fn whoever_says_nothing_does_not_stay() {
     let origin = Origin::connections(|mut stream, _| {
         let _ = stream.read_to_end(&mut Vec::new());
     });
-    let toml = configuration(&pki, origin.address(), "handshake_timeout = \"200ms\"\n", "");
-    let proxy = Proxy::start(&toml);
-    let mut silent = RawClient::connect(proxy.address("edge"));
+    let proxy = Proxy::start(&with_hasty(&pki, origin.address(), "", "200ms"));
+    let mut silent = RawClient::connect(proxy.address("hasty"));
     assert!(silent.read_to_close().is_empty());
     let mut left = RawClient::connect(proxy.address("edge"));
     left.send(hello(&pki, THEIRS));
-    assert!(eventually(|| origin.connections_open() == 0 && proxy.connections_open() == 1));
+    assert!(eventually(|| origin.connections_accepted() == 1 && proxy.connections_open() == 1));
     left.close();
     assert!(eventually(|| proxy.connections_open() == 0));
 }
@@ -260,24 +269,24 @@ fn whoever_says_nothing_does_not_stay() {
 fn plain_http_and_tls_share_a_port_when_asked() {
     let pki = pki();
     let nginx = nginx(&pki, "", "location / { return 200 theirs; }");
-    let plain = "allow_plain = true\nhandshake_timeout = \"500ms\"\n";
-    let proxy = Proxy::start(&configuration(&pki, nginx.address(), plain, ""));
+    let proxy = Proxy::start(&with_hasty(&pki, nginx.address(), "allow_plain = true\n", "2s"));
     let address = proxy.address("edge");
     for _ in 0..3 {
         assert_eq!(RawClient::connect(address).get("/").text(), "ours");
         assert_eq!(connect(&proxy, &pki, OURS).get("/").text(), "ours");
         assert_eq!(connect(&proxy, &pki, THEIRS).get("/").text(), "theirs");
     }
-    // The time for a handshake is not the time for a connection.
-    let mut kept = RawClient::connect(address);
-    assert_eq!(kept.get("/").text(), "ours");
-    assert!(kept.is_quiet_for(std::time::Duration::from_millis(1500)));
-    assert_eq!(kept.get("/").text(), "ours");
     let mut bytewise = RawClient::connect(address);
     bytewise.send_byte_by_byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(bytewise.read_response().text(), "ours");
-    let mut silent = RawClient::connect(address);
+    drop(bytewise);
+    let mut silent = RawClient::connect(proxy.address("hasty"));
     assert!(silent.read_to_close().is_empty());
-    drop((kept, bytewise));
+    // The time for a handshake is not the time for a connection.
+    let mut kept = RawClient::connect(proxy.address("hasty"));
+    assert_eq!(kept.get("/").text(), "ours");
+    assert!(kept.is_quiet_for(std::time::Duration::from_millis(2500)));
+    assert_eq!(kept.get("/").text(), "ours");
+    drop(kept);
     assert!(eventually(|| proxy.connections_open() == 0));
 }

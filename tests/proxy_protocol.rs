@@ -248,7 +248,7 @@ struct HaProxy {
 
 impl HaProxy {
     fn start(bind: &str, server: &str) -> Option<HaProxy> {
-        if !is_installed("haproxy") {
+        if !is_installed("haproxy", "haproxy") {
             return None;
         }
         let (directory, address) = (TempDir::new(), nobody());

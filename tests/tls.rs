@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use rustls::NamedGroup;
 use support::{
@@ -571,6 +572,35 @@ fn a_client_that_reads_slowly_holds_the_origin_back_and_gets_it_all() {
     written.wait();
 }
 
+/// Three times as long as a write may wait without progress.
+#[test]
+fn a_client_that_reads_steadily_is_not_cut_however_long_it_takes() {
+    let size = 30 << 20;
+    let origin = Origin::start().on("GET /", Respond::bytes(pattern(size)));
+    let timeouts = "[timeouts]\nwrite = \"2s\"\n";
+    let served = serve("", &(cluster(origin.address()) + timeouts));
+    let mut client = served.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut one = [0; 1];
+        client.stream.read_exact(&mut one).expect("a head");
+        head.push(one[0]);
+    }
+    let (mut body, mut chunk) = (Vec::new(), vec![0; 150_000]);
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(300));
+        client.stream.read_exact(&mut chunk).expect("the body goes on");
+        body.extend_from_slice(&chunk);
+    }
+    let mut rest = vec![0; size - body.len()];
+    client.stream.read_exact(&mut rest).expect("the body goes on to its end");
+    body.extend_from_slice(&rest);
+    assert!(body == pattern(size));
+    drop(client);
+    assert!(eventually(|| served.proxy.connections_open() == 0));
+}
+
 trait ReadRest {
     fn read_rest_of(&mut self, first: u8, size: usize) -> usize;
 }
@@ -778,10 +808,11 @@ fn a_storm_of_handshakes_on_sixteen_cores_is_served() {
 
 // --- strangers' judgement ----------------------------------------------------------------------
 
-/// testssl.sh finds nothing above LOW in what is on by default.
+/// testssl.sh finds nothing above LOW in what is on by default: all its checks but the simulation of
+/// clients and the list of all ciphers, which judge nothing and take twice as long.
 #[test]
 fn testssl_finds_nothing() {
-    if !is_installed("testssl") {
+    if !is_installed("testssl", "testssl.sh") {
         return;
     }
     let served = serve("", ECHO);
@@ -793,8 +824,7 @@ fn testssl_finds_nothing() {
         .arg(served.pki.path("ca.pem"))
         .arg("--jsonfile")
         .arg(&found)
-        .args(["-p", "-f", "-S", "-R", "-C", "-I", "-T", "-H", "-O", "-Z", "-W", "-F", "-J"])
-        .args(["-A", "-4", &target])
+        .args(["-s", "-p", "-P", "-f", "-S", "-h", "-U", &target])
         .stdin(std::process::Stdio::null())
         .output()
         .expect("testssl starts");
@@ -802,14 +832,18 @@ fn testssl_finds_nothing() {
     let text = std::fs::read_to_string(&found).unwrap_or_else(|error| panic!("{error}:\n{said}"));
     let findings = Json::parse(&format!("{{\"all\":{text}}}"));
     let findings = findings.list("all");
-    assert!(findings.len() > 30, "it has looked at little:\n{said}");
+    for id in JUDGED.split_whitespace() {
+        let is_there = findings.iter().any(|finding| finding.text("id").starts_with(id));
+        assert!(is_there, "it has not looked at {id}:\n{said}");
+    }
+    let mut unknown = 0;
     for finding in findings {
         let severity = finding.text("severity");
-        let is_fine = ["OK", "INFO", "LOW", "DEBUG"].contains(&severity);
+        // WARN is said of a check that has not come to its end, on a busy machine for one.
+        unknown += usize::from(severity == "WARN");
+        let is_fine = ["OK", "INFO", "LOW", "DEBUG", "WARN"].contains(&severity);
         // A certificate of a test names no responder and no list of revocations.
-        let is_the_tests = ["cert_revocation", "cert_chain_of_trust", "engine_problem"]
-            .iter()
-            .any(|id| finding.text("id").starts_with(id));
+        let is_the_tests = finding.text("id").starts_with("cert_revocation");
         assert!(
             is_fine || is_the_tests,
             "{}: {severity}: {}",
@@ -817,11 +851,20 @@ fn testssl_finds_nothing() {
             finding.text("finding")
         );
     }
+    assert!(unknown <= 3, "{unknown} checks failed:\n{said}");
 }
+
+/// One of each kind of check: their names begin so.
+const JUDGED: &str = "SSLv2 SSLv3 TLS1 TLS1_2 TLS1_3 ALPN cipherlist_NULL cipherlist_aNULL \
+                      cipherlist_EXPORT cipherlist_LOW cipherlist_STRONG cipher_order \
+                      cipher_negotiated cert_trust cert_keySize cert_expirationStatus \
+                      OCSP_stapling HSTS banner_server heartbleed CCS ticketbleed ROBOT \
+                      secure_renego secure_client_renego CRIME_TLS BREACH POODLE_SSL \
+                      fallback_SCSV SWEET32 FREAK DROWN LOGJAM BEAST LUCKY13 RC4";
 
 #[test]
 fn a_browser_fetches_a_page() {
-    if !is_installed("chromium") {
+    if !is_installed("chromium", "chromium") {
         return;
     }
     let page = "[[routes]]\nname = \"all\"\n\

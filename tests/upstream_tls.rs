@@ -6,13 +6,15 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs as crypto;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use support::{Nginx, Origin, Pki, Proxy, Response, edge, eventually, python};
+use support::{Gate, Nginx, Origin, Pki, Proxy, Respond, Response, edge, eventually, python};
 
 /// `ca` has signed `good` (for the name and the address), `wrong` (another name), `old`; `self` has
 /// signed itself; `clients` has signed `proxy`.
@@ -328,25 +330,36 @@ fn a_kept_connection_on_which_goodbye_was_said_is_not_used_again() {
     assert_eq!(proxy.metric("tls_proxy_upstream_opened_total{cluster=\"a\"}"), Some(10.0));
 }
 
-/// An origin with TLS that answers as it is told; `true`: it says goodbye.
-fn scripted(pki: &Pki, answer: &'static [u8], polite: bool) -> Origin {
+fn server_config(pki: &Pki) -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(pki.path("good.pem")).expect("PEM");
     let chain = chain.collect::<Result<_, _>>().expect("certificates");
     let key = PrivateKeyDer::from_pem_file(pki.path("good.key")).expect("a key");
     let builder = ServerConfig::builder_with_provider(Arc::new(crypto::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().expect("both");
     let config = builder.with_no_client_auth().with_single_cert(chain, key).expect("they match");
-    let config = Arc::new(config);
+    Arc::new(config)
+}
+
+/// False: it ends before that.
+fn read_head(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> bool {
+    let (mut head, mut byte) = (Vec::new(), [0; 1]);
+    while !head.ends_with(b"\r\n\r\n") {
+        if !matches!(stream.read(&mut byte), Ok(1)) {
+            return false;
+        }
+        head.push(byte[0]);
+    }
+    true
+}
+
+/// An origin with TLS that answers as it is told; `true`: it says goodbye.
+fn scripted(pki: &Pki, answer: &'static [u8], polite: bool) -> Origin {
+    let config = server_config(pki);
     Origin::connections(move |stream, _| {
         let session = ServerConnection::new(Arc::clone(&config)).expect("a server");
         let mut stream = StreamOwned::new(session, stream);
-        let mut request = Vec::new();
-        while !request.ends_with(b"\r\n\r\n") {
-            let mut byte = [0; 1];
-            if !matches!(stream.read(&mut byte), Ok(1)) {
-                return;
-            }
-            request.push(byte[0]);
+        if !read_head(&mut stream) {
+            return;
         }
         let _ = stream.write_all(answer);
         if polite {
@@ -382,4 +395,99 @@ fn a_body_of_a_known_length_needs_no_goodbye() {
     for _ in 0..3 {
         assert_eq!(get(&proxy).text(), "whole");
     }
+}
+
+/// An origin with TLS that answers the first request of a connection, and resets it after the head
+/// of the second. It counts requests.
+fn resetting(pki: &Pki) -> (Origin, Arc<AtomicUsize>) {
+    let config = server_config(pki);
+    let count = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&count);
+    let origin = Origin::connections(move |stream, _| {
+        let session = ServerConnection::new(Arc::clone(&config)).expect("a server");
+        let mut stream = StreamOwned::new(session, stream);
+        if read_head(&mut stream) {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole");
+        }
+        if read_head(&mut stream) {
+            counted.fetch_add(1, Ordering::SeqCst);
+            // Closed with bytes that nobody has read: the kernel sends a RST.
+            let _ = stream.sock.peek(&mut [0; 1]);
+        }
+    });
+    (origin, count)
+}
+
+#[test]
+fn a_post_on_a_kept_connection_that_is_reset_is_not_sent_again() {
+    let pki = pki();
+    let (origin, count) = resetting(&pki);
+    let proxy = proxy(&pki, origin.address(), CA);
+    let mut client = proxy.client();
+    for round in 1..=5 {
+        assert_eq!(client.get("/").text(), "whole");
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n");
+        let body = client.try_send([b'x'; 40_000]);
+        let answer = client.try_read_response_to("POST");
+        assert!(
+            answer.as_ref().is_ok_and(|answer| answer.status == 502),
+            "{answer:?} {body:?}:\n{}",
+            proxy.log()
+        );
+        assert_eq!(count.load(Ordering::SeqCst), 2 * round);
+        client = proxy.client();
+    }
+    assert_eq!(proxy.metric("tls_proxy_upstream_opened_total{cluster=\"a\"}"), Some(5.0));
+}
+
+/// nginx with TLS 1.3, whose tickets come long before the answer of what is behind it.
+fn nginx_before(pki: &Pki, origin: &Origin) -> Nginx {
+    let behind =
+        format!("location /behind {{ proxy_pass {}; proxy_buffering off; }}", origin.url("/"));
+    nginx(pki, "good", &format!("ssl_protocols TLSv1.3; {behind}"))
+}
+
+#[test]
+fn an_answer_may_come_long_after_the_tickets() {
+    let pki = pki();
+    let gate = Gate::new();
+    let origin = Origin::start().on("GET /", Respond::text("late").behind(&gate));
+    let nginx = nginx_before(&pki, &origin);
+    let proxy = proxy(&pki, nginx.address(), CA);
+    let mut client = proxy.client();
+    client.send("GET /behind HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_for_requests(1);
+    assert!(client.is_quiet_for(Duration::from_millis(500)));
+    gate.open();
+    assert_eq!(client.read_response().text(), "late");
+    assert_eq!(client.get("/behind").text(), "late", "on the connection that was kept");
+    assert_eq!(proxy.metric("tls_proxy_upstream_opened_total{cluster=\"a\"}"), Some(1.0));
+}
+
+#[test]
+fn a_client_that_leaves_after_the_tickets_came_is_noticed() {
+    let pki = pki();
+    let counts = Arc::<[AtomicUsize; 2]>::default();
+    let counted = Arc::clone(&counts);
+    let origin = Origin::connections(move |mut stream, _| {
+        let mut request = [0; 10_000];
+        while stream.read(&mut request).is_ok_and(|count| count > 0) {
+            counted[0].fetch_add(1, Ordering::SeqCst);
+        }
+        counted[1].fetch_add(1, Ordering::SeqCst);
+    });
+    let [asked, left] = [0, 1].map(|which| &counts[which]);
+    let nginx = nginx_before(&pki, &origin);
+    let proxy = proxy(&pki, nginx.address(), CA);
+    for round in 1..=3 {
+        let mut client = proxy.client();
+        client.send("GET /behind HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(eventually(|| asked.load(Ordering::SeqCst) == round));
+        assert!(client.is_quiet_for(Duration::from_millis(300)));
+        client.close();
+        let noticed = eventually(|| left.load(Ordering::SeqCst) == round);
+        assert!(noticed && eventually(|| proxy.connections_open() == 0), "{}", proxy.log());
+    }
+    assert!(get(&proxy).text().contains("TLSv1.3"), "the next is served");
 }

@@ -49,5 +49,5 @@ pub use process::{
 pub use shared::{Counter, Level, Permits, Shared};
 pub use slots::Parked;
 pub use sockaddr::{is_free, listen};
-pub use socket::{SendError, Socket, Wait};
+pub use socket::{SendError, Socket, Taken, Wait};
 pub use watch::Watcher;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::engine::host::Machine;
 use crate::engine::io::{Side, check};
-use crate::engine::socket::{SendError, Socket, Wait};
+use crate::engine::socket::{SendError, Socket, Taken, Wait};
 use crate::limits;
 
 /// A pipe, and how much is in it.
@@ -81,7 +81,7 @@ impl Pipe {
         let (out, total) = (self.ends().out.as_raw_fd(), self.held);
         let put = |context: &Context<'_>, sent| {
             let moved = |fd| splice(out, fd, total - sent).and_then(some);
-            socket.0.poll_io(context, Side::Write, moved)
+            socket.0.poll_io(context, Side::Write, moved).map_ok(Taken::all)
         };
         let result = socket.put(total, patience, bearable, put).await;
         self.held = result.as_ref().map_or_else(|error| total - error.sent, |()| 0);

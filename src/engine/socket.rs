@@ -121,7 +121,7 @@ impl Socket {
         let total = parts.iter().map(|part| part.len()).sum();
         let put = |context: &Context<'_>, sent| {
             let (slices, used) = remaining(parts, sent);
-            self.poll_send(context, &slices[..used])
+            self.poll_send(context, &slices[..used]).map_ok(Taken::all)
         };
         self.put(total, patience, bearable, put).await
     }
@@ -132,7 +132,7 @@ impl Socket {
         total: usize,
         patience: Duration,
         mut bearable: impl FnMut(Wait) -> bool,
-        put: impl Fn(&Context<'_>, usize) -> Poll<io::Result<usize>>,
+        put: impl Fn(&Context<'_>, usize) -> Poll<io::Result<Taken>>,
     ) -> Result<(), SendError> {
         let mut sent = 0;
         let mut waited = false;
@@ -148,7 +148,7 @@ impl Socket {
             .await;
             // Patience begins anew with every byte that is taken, not with every look.
             let wait = match (&result, &mut waiting) {
-                (Ok(count), Some(begun)) => begun.look(self, *count),
+                (Ok(taken), Some(begun)) => begun.look(self, taken.by_socket),
                 (Err(error), Some(begun)) if error.kind() == io::ErrorKind::TimedOut => {
                     begun.look(self, 0)
                 }
@@ -156,8 +156,8 @@ impl Socket {
             };
             let goes_on = wait.is_none_or(&mut bearable);
             match result {
-                Ok(count) => {
-                    sent += count;
+                Ok(taken) => {
+                    sent += taken.of_ours;
                     waited |= waiting.take().is_some();
                 }
                 Err(cause) => {
@@ -268,6 +268,20 @@ impl AsFd for Socket {
 impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
         self.0.fd
+    }
+}
+
+/// What became of one call: whoever seals puts in other bytes than the socket takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    pub of_ours: usize,
+    pub by_socket: usize,
+}
+
+impl Taken {
+    /// Bytes that go as they are.
+    pub(super) fn all(count: usize) -> Taken {
+        Taken { of_ours: count, by_socket: count }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::exchange::relay::{Download, Downloaded, Request};
 use crate::exchange::upload::{self, Upload, UploadFailure};
 use crate::exchange::{Ending, Exchange, Progress, Uploading, relay};
 use crate::http::head::{Framing, Keep, RequestHead};
+use crate::http::headers::IdentityLines;
 use crate::http1::encode::{self, Forwarded};
 use crate::http1::server::Client;
 use crate::limits;
@@ -25,7 +26,7 @@ use crate::shard::Shard;
 use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
 use crate::tls::stream::Stream;
-use crate::upstream::connect::NotConnected;
+use crate::upstream::connect::{Greet, NotConnected};
 use crate::upstream::lease::Lease;
 use crate::upstream::pool::{Cluster, Stage, Wanted};
 use crate::upstream::tally::Tally;
@@ -40,9 +41,8 @@ pub(super) async fn forward(
     let generation = Rc::clone(&exchange.generation);
     let cluster = generation.cluster(id);
     let timeouts = generation.plan.clusters[id.0 as usize].timeouts;
-    let greets = generation.plan.clusters[id.0 as usize].proxy_protocol;
-    let greeting = greeting(greets, &client.origin, &client.stream);
-    let with = (timeouts.connect, greeting.as_slice());
+    let greet = |version| greeting(version, &client.origin, &client.stream);
+    let with = (timeouts.connect, &greet as Greet<'_>);
     let mut wanted = Wanted::Any;
     exchange.input.settle();
     let mut refused = Vec::new();
@@ -89,7 +89,7 @@ async fn acquire(
     cluster: &Rc<Cluster>,
     wanted: Wanted,
     refused: &mut Vec<SocketAddr>,
-    with: (Duration, &[u8]),
+    with: (Duration, Greet<'_>),
 ) -> Result<Lease, Failure> {
     loop {
         exchange.begin_attempt();
@@ -219,7 +219,10 @@ impl Attempt<'_> {
             client: exchange.client_address,
             trusted: exchange.peer_is_trusted,
             proto: self.client.origin.scheme(),
-            identity: self.client.origin.identity_lines(),
+            identity: IdentityLines {
+                stripped: &plan.identity_headers,
+                lines: self.client.origin.identity_lines(),
+            },
             request_id: &exchange.request_id,
             proxy_id: &plan.proxy_id,
             trace: exchange.trace_to_send(plan.tracing.as_ref()),
@@ -231,7 +234,7 @@ impl Attempt<'_> {
         let fail = |failure| Failed { failure, unsent: true, replayable: false };
         exchange.progress.upload.set(Uploading::Going);
         let Work { out, tail, .. } = &mut *work;
-        let piece = upload.piece(input, out, tail).map_err(fail)?;
+        let piece = upload.piece(input, out, tail, &plan.identity_headers).map_err(fail)?;
         exchange.progress.upload_begins();
         exchange.progress.note_request_body(piece.data(input));
         exchange.progress.received.set((head.bytes + piece.consumed()) as u64);

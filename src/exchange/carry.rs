@@ -2,6 +2,7 @@
 //! hands its pages on, or through a large buffer when there are no descriptors left for one.
 
 use std::io;
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine::{self, Buf, Pipe, SendError, Side, Wait};
@@ -26,11 +27,17 @@ impl Carrier {
         match self {
             Carrier::Pipe(pipe) => pipe.fill(from.bare(), most).await,
             Carrier::Buffer(buffer, held) => {
-                from.ready(Side::Read).await?;
-                let buffer = buffer.insert(engine::bulk_buffer());
-                let room = buffer.len().min(most);
-                *held = from.recv(&mut buffer[..room]).await?;
-                Ok(*held)
+                loop {
+                    from.ready(Side::Read).await?;
+                    let lent = buffer.insert(engine::bulk_buffer());
+                    let room = lent.len().min(most);
+                    if let Poll::Ready(received) = from.try_recv(&mut lent[..room]).await {
+                        *held = received?;
+                        return Ok(*held);
+                    }
+                    // A part of a record: however slowly it comes, no buffer waits for it.
+                    *buffer = None;
+                }
             }
         }
     }

@@ -445,7 +445,7 @@ async fn reply(
     edits: &HeaderEdits,
 ) -> Result<Ending, Failure> {
     let ending = match exchange.skip_body() {
-        Ending::Keep if client.origin.is_closing(shard) => Ending::Close,
+        Ending::Keep if client.origin.is_closing(shard) || client.stream.is_worn() => Ending::Close,
         ending @ (Ending::Keep | Ending::Close | Ending::Linger | Ending::Cut) => ending,
     };
     let plan = &exchange.generation.plan;

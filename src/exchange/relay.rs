@@ -23,7 +23,7 @@ use crate::limits;
 use crate::plan::{ClusterTimeouts, Plan, Route, Timeouts};
 use crate::shard::Shard;
 use crate::shard::workspace::{Work, Workspace};
-use crate::tls::stream::Stream;
+use crate::tls::stream::{PeerAlert, Stream};
 
 /// What a response leaves behind.
 pub(super) struct Downloaded {
@@ -75,9 +75,8 @@ impl Lost {
 
 impl Download<'_> {
     pub(super) async fn run(&mut self) -> Result<Downloaded, Failure> {
-        let mut buffer = self.first_bytes().await?;
+        let (mut buffer, mut end) = self.first_bytes().await?;
         let mut work = self.shard.workspaces.take();
-        let mut end = self.receive(&mut buffer, 0).await?;
         self.answer_begins();
         let mut interim = 0;
         loop {
@@ -91,7 +90,10 @@ impl Download<'_> {
                         (work, buffer) = (self.shard.workspaces.take(), engine::buffer());
                         buffer[..end].copy_from_slice(&held);
                     }
-                    end += self.receive(&mut buffer, end).await?;
+                    // Nothing, where what has come is a part of a record: then it is quiet.
+                    if let Poll::Ready(received) = self.receive(&mut buffer, end).await {
+                        end += received?;
+                    }
                 }
                 Parsed::Complete if work.head.status < 200 => {
                     interim += 1;
@@ -106,9 +108,8 @@ impl Download<'_> {
                     if end == 0 {
                         // The next one may be long in coming, and nobody left to want it.
                         drop((work, buffer));
-                        buffer = self.first_bytes().await?;
+                        (buffer, end) = self.first_bytes().await?;
                         work = self.shard.workspaces.take();
-                        end = self.receive(&mut buffer, 0).await?;
                     }
                     self.answer_begins();
                 }
@@ -125,13 +126,19 @@ impl Download<'_> {
         self.marks.first_byte = Some(engine::now());
     }
 
-    /// Waits for the upstream to say something, or the client to be gone, without a buffer.
-    async fn first_bytes(&self) -> Result<engine::Buf, Failure> {
+    /// Waits for the upstream to say something, or the client to be gone, without a buffer: what
+    /// its TLS says to ours, such as tickets, may come long before.
+    async fn first_bytes(&self) -> Result<(engine::Buf, usize), Failure> {
         if self.progress.upload.get() == Uploading::Whole {
             self.progress.phase.set(Phase::FirstByte);
         }
-        self.more().await.map_err(|lost| lost.failure(read_failure))?;
-        Ok(engine::buffer())
+        loop {
+            self.more().await.map_err(|lost| lost.failure(read_failure))?;
+            let mut buffer = engine::buffer();
+            if let Poll::Ready(received) = self.receive(&mut buffer, 0).await {
+                return Ok((buffer, received?));
+            }
+        }
     }
 
     /// Until the upstream has something to say, or the client is known to be gone: then nobody
@@ -147,15 +154,25 @@ impl Download<'_> {
     }
 
     /// Reads head bytes behind those that are there: a head is refused long before there is no
-    /// room.
-    async fn receive(&self, buffer: &mut [u8], from: usize) -> Result<usize, Failure> {
+    /// room. Pending: there are none yet.
+    async fn receive(&self, buffer: &mut [u8], from: usize) -> Poll<Result<usize, Failure>> {
         let room = (from + limits::RELAY_BYTES).min(buffer.len());
-        match self.upstream.recv(&mut buffer[from..room]).await {
+        self.upstream.try_recv(&mut buffer[from..room]).await.map(|received| match received {
             Ok(0) if from == 0 => Err(Failure::UpstreamClosed),
             Ok(0) => Err(Failure::UpstreamBodyCut),
             Ok(count) => Ok(count),
-            Err(error) => Err(read_failure(&error)),
+            Err(error) => Err(self.no_answer(&error)),
+        })
+    }
+
+    /// One that ends by an alert of the endpoint's TLS does not want us: our certificate, for one.
+    fn no_answer(&self, error: &io::Error) -> Failure {
+        let Some(alert) = PeerAlert::of(error) else { return read_failure(error) };
+        if let Some(address) = self.progress.endpoint.get() {
+            let failure = Failure::UpstreamTlsFailed;
+            self.shard.tell_of_handshake(failure, address, alert.to_string());
         }
+        Failure::UpstreamTlsFailed
     }
 
     fn parse(&self, head: &mut ResponseHead, bytes: &[u8]) -> Result<Parsed, Failure> {
@@ -307,7 +324,9 @@ impl Download<'_> {
                 buffer = self.buffer();
             }
             let room = relay_room(&buffer);
-            let received = self.upstream.recv(&mut buffer[..room]).await;
+            let Poll::Ready(received) = self.upstream.try_recv(&mut buffer[..room]).await else {
+                continue; // a part of a record: now it is quiet
+            };
             let received = received.map_err(|error| body_failure(&error))?;
             if received == 0 {
                 return self.end_of_stream(work, framing).await;
@@ -390,6 +409,7 @@ impl Download<'_> {
     fn keep_for_client(&self, framing: Framing) -> Keep {
         if framing == Framing::UntilClose
             || self.client.origin.is_closing(self.shard)
+            || self.client.stream.is_worn()
             || self.progress.upload.get() != Uploading::Whole
         {
             return Keep::Close;

@@ -39,7 +39,9 @@ pub(crate) struct Client {
 /// How a run of requests ended.
 enum Pause {
     /// Nothing came for a while: give the working memory back, and wait.
-    Quiet,
+    Quiet {
+        had_requests: bool,
+    },
     Over,
 }
 
@@ -55,15 +57,24 @@ enum Before {
 /// Serves one connection to its end.
 pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, stream: Stream) {
     let client = Client { stream, origin };
-    let mut before = Before::Nothing;
+    let (mut before, mut quiet_since) = (Before::Nothing, engine::now());
     loop {
         let session = Box::pin(run(shard, &client, before));
-        if let Pause::Over = session.await {
-            return;
+        match session.await {
+            Pause::Over => return,
+            Pause::Quiet { had_requests } if had_requests || before == Before::Nothing => {
+                quiet_since = engine::now();
+            }
+            // A part of a record, or what TLS says to TLS, is no request: its time goes on.
+            Pause::Quiet { .. } => {}
         }
         before = Before::Something;
         let idle = shard.generation().plan.timeouts.idle;
-        let left = idle.saturating_sub(limits::PARK_AFTER); // it was quiet that long already
+        let quiet = limits::PARK_AFTER + (engine::now() - quiet_since);
+        let left = idle.saturating_sub(quiet);
+        if left.is_zero() {
+            return;
+        }
         client.stream.set_deadline(Side::Read, Some(left));
         client.stream.set_parked(Parked::Long);
         let ready = until_ready(shard, &client).await;
@@ -89,7 +100,7 @@ async fn until_ready(shard: &Shard, client: &Client) -> io::Result<()> {
 
 async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
     let mut exchange = Exchange::new(shard, client.origin.clone());
-    let mut pipelined: u32 = 0;
+    let (mut pipelined, mut had_requests) = (0_u32, false);
     loop {
         if !exchange.input.unused().is_empty() {
             // Nothing below need ever wait for a client that has sent its next requests already.
@@ -99,13 +110,13 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
             }
         }
         match read_head(shard, client, &mut exchange, before).await {
-            Arrival::Head => before = Before::Something,
+            Arrival::Head => (before, had_requests) = (Before::Something, true),
             Arrival::Quiet if client.origin.ends_idle(shard) => {
                 // Its next request may be on its way: closing would answer that with a reset.
                 linger(&client.stream).await;
                 return Pause::Over;
             }
-            Arrival::Quiet => return Pause::Quiet,
+            Arrival::Quiet => return Pause::Quiet { had_requests },
             Arrival::Gone => return Pause::Over,
             Arrival::Refused(failure) => {
                 exchange::refuse(shard, client, &mut exchange, failure).await;

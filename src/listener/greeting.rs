@@ -5,10 +5,8 @@ use crate::shard::Origin;
 use crate::tls::settings::ProxyVersion;
 use crate::tls::stream::Stream;
 
-/// Empty where the cluster wants none.
-pub(crate) fn greeting(version: Option<ProxyVersion>, origin: &Origin, client: &Stream) -> Vec<u8> {
+pub(crate) fn greeting(version: ProxyVersion, origin: &Origin, client: &Stream) -> Vec<u8> {
     let mut out = Vec::new();
-    let Some(version) = version else { return out };
     let source = origin.speaks_for();
     let told = origin.proxied().map(|proxied| proxied.destination);
     let destination = told.or_else(|| client.local_address().ok());

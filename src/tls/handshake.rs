@@ -104,10 +104,8 @@ pub(super) async fn run<H: Handshake>(
         match wire.step(&mut handshake) {
             Ok(Step::Go) => {}
             Ok(Step::Read) => {
-                if !wire.offer() {
-                    wire.send(socket, patience).await?;
-                    wire.receive(socket).await?;
-                }
+                wire.send(socket, patience).await?;
+                wire.receive(socket).await?;
             }
             Ok(Step::Done) => break,
             Ok(Step::Left) => return Err(Failed::Lost(io::ErrorKind::UnexpectedEof.into())),
@@ -229,7 +227,10 @@ impl Wire {
         };
         self.incoming.drain(..discard);
         self.offered -= discard;
-        Ok(step)
+        Ok(match step {
+            Step::Read if self.offer() => Step::Go,
+            Step::Go | Step::Read | Step::Done | Step::Left => step,
+        })
     }
 
     async fn send(&mut self, socket: &Socket, patience: Duration) -> Result<(), Failed> {
@@ -341,6 +342,7 @@ pub(super) mod tests {
             match wire.step(handshake).expect("both keep the rules") {
                 Step::Go => {}
                 Step::Done => return true,
+                Step::Read if wire.offer() => {}
                 Step::Read => return false,
                 Step::Left => unreachable!("nobody leaves"),
             }

@@ -131,9 +131,14 @@ impl Sealer {
         self.cipher.sequence >= self.most
     }
 
+    /// As much again is left.
+    pub(crate) fn is_half_worn(&self) -> bool {
+        self.cipher.sequence >= self.most / 2
+    }
+
     #[cfg(test)]
-    pub(super) fn wear_out(&mut self) {
-        self.most = self.cipher.sequence;
+    pub(super) fn wear_out(&mut self, but: u64) {
+        self.most = self.cipher.sequence + but;
     }
 
     /// What a record is longer than its plaintext.

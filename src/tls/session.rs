@@ -25,11 +25,20 @@ pub(crate) struct Session {
     message: Vec<u8>,
     /// Records to be sent before any other.
     outgoing: Vec<u8>,
+    /// Some of them are an answer that the peer waits for, or an alert.
+    is_urgent: bool,
+    /// Our key was changed, and the peer does not know yet.
+    is_renewed: bool,
     /// Sealed, and partly sent.
     pending: Option<Pending>,
+    /// Of the send that goes on: see the functions of these names.
+    has_sent: bool,
+    is_slow: bool,
     /// Records since the last that brought data.
     idle_records: u32,
     end: Option<End>,
+    /// What the peer has complained of.
+    alert: Option<u8>,
     /// Goodbye was said, or may not be.
     is_finished: bool,
 }
@@ -83,15 +92,25 @@ impl Session {
             taken: 0,
             message: Vec::new(),
             outgoing,
+            is_urgent: false,
+            is_renewed: false,
             pending: None,
+            has_sent: false,
+            is_slow: false,
             idle_records: 0,
             end: None,
+            alert: None,
             is_finished: false,
         })
     }
 
     pub(crate) fn end(&self) -> Option<End> {
         self.end
+    }
+
+    /// What the peer has complained of before it left, by its number (RFC 8446 section 6).
+    pub(crate) fn alert(&self) -> Option<u8> {
+        self.alert
     }
 
     /// The socket has ended without a goodbye: what came may have been cut (RFC 8446 section 6.1).
@@ -181,6 +200,10 @@ impl Session {
             true => &room[..opened.plain],
             false => &record[start..start + opened.plain],
         };
+        // Records of another kind do not come between the parts of a message (RFC 8446 section 5.1).
+        if opened.content != Content::Handshake && !self.message.is_empty() {
+            return Err(Alert::UnexpectedMessage);
+        }
         if opened.content == Content::Data && opened.plain > 0 {
             self.idle_records = 0;
             if opened.is_in_room {
@@ -215,7 +238,8 @@ impl Session {
             // It is followed by a goodbye.
             Some([_, USER_CANCELED]) => {}
             Some([WARNING, _]) if self.version == Version::V1_2 => {}
-            Some(_) => {
+            Some([_, code]) => {
+                self.alert = Some(code);
                 self.is_finished = true;
                 self.cut();
             }
@@ -281,7 +305,8 @@ impl Session {
         };
         let secrets = secrets.map_err(|_| Alert::InternalError)?;
         self.opener = Opener::new(self.version, secrets).ok_or(Alert::InternalError)?;
-        if asks {
+        // One answer is enough for all that were asked before it (RFC 8446 section 4.6.3).
+        if asks && !self.is_renewed {
             self.renew().map_err(|_| Alert::InternalError)?;
         }
         Ok(())
@@ -289,6 +314,10 @@ impl Session {
 
     /// Our own key is changed: the peer is told with the old one (RFC 8446 section 4.6.3).
     fn renew(&mut self) -> Result<(), Exhausted> {
+        if self.next.is_none() {
+            return Err(Exhausted);
+        }
+        (self.is_renewed, self.is_urgent) = (true, true);
         self.push(Content::Handshake, &[24, 0, 0, 1, 0])?;
         let secrets = match &mut self.next {
             Some(Next::Server(kernel)) => kernel.update_tx_secret(),
@@ -300,11 +329,22 @@ impl Session {
         Ok(())
     }
 
+    /// Whoever is there is not let in after all. What tells the peer so is to be sent.
+    pub(crate) fn turn_away(&mut self, alert: u8) -> Vec<u8> {
+        self.fail_with(alert);
+        self.take_outgoing()
+    }
+
     fn fail(&mut self, alert: Alert) {
+        self.fail_with(alert as u8);
+    }
+
+    fn fail_with(&mut self, alert: u8) {
         const FATAL: u8 = 2;
         if self.end.is_none() && !self.is_finished {
             // Whoever may seal no more has nothing to say either.
-            let _ = self.push(Content::Alert, &[FATAL, alert as u8]);
+            let _ = self.push(Content::Alert, &[FATAL, alert]);
+            self.is_urgent = true;
         }
         self.is_finished = true;
         self.cut();
@@ -313,7 +353,8 @@ impl Session {
     /// No more from us. The peer is told, unless something is half sent.
     pub(crate) fn finish(&mut self) {
         const WARNING: u8 = 1;
-        if !std::mem::replace(&mut self.is_finished, true) && self.pending.is_none() {
+        let is_whole = self.pending.as_ref().is_none_or(|pending| pending.plain == 0);
+        if !std::mem::replace(&mut self.is_finished, true) && is_whole {
             let _ = self.push(Content::Alert, &[WARNING, Alert::CloseNotify as u8]);
         }
     }
@@ -326,8 +367,19 @@ impl Session {
         sealed.map(|_| ())
     }
 
+    /// Something is to be said that does not wait for data.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.is_urgent
+    }
+
+    /// The keys are about to be used up, and cannot be changed: no more should begin here.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.next.is_none() && self.sealer.is_half_worn()
+    }
+
     /// Records that wait for the next send.
     pub(crate) fn take_outgoing(&mut self) -> Vec<u8> {
+        (self.is_urgent, self.is_renewed) = (false, false);
         std::mem::take(&mut self.outgoing)
     }
 
@@ -345,12 +397,14 @@ impl Session {
         if self.sealer.is_worn() {
             self.renew()?;
         }
-        let mut at = self.outgoing.len();
-        out.get_mut(..at).ok_or(Exhausted)?.copy_from_slice(&self.outgoing);
-        self.outgoing = Vec::new();
+        let outgoing = self.take_outgoing();
+        let mut at = outgoing.len();
+        out.get_mut(..at).ok_or(Exhausted)?.copy_from_slice(&outgoing);
+        self.idle_records = 0;
         let total: usize = parts.iter().map(|part| part.len()).sum();
         let (overhead, begun) = (self.sealer.overhead(), skip);
-        while skip < total && at + overhead < out.len() {
+        // A key that wears out here is changed by the next call.
+        while skip < total && at + overhead < out.len() && !self.sealer.is_worn() {
             let most = PLAIN_MAX.min(out.len() - at - overhead);
             let (first, second) = pieces(parts, skip, most);
             at += self.sealer.seal(Content::Data, first, second, &mut out[at..])?;
@@ -362,6 +416,7 @@ impl Session {
     /// Sealed bytes that the socket did not take, and the plaintext in the whole of what it was
     /// offered.
     pub(crate) fn postpone(&mut self, bytes: &[u8], plain: usize) {
+        self.is_slow = true;
         self.pending = Some(Pending { bytes: bytes.to_vec(), sent: 0, plain });
     }
 
@@ -374,17 +429,33 @@ impl Session {
     pub(crate) fn sent(&mut self, count: usize) -> Option<usize> {
         let pending = self.pending.as_mut()?;
         pending.sent += count;
+        self.has_sent |= count > 0;
         if pending.sent < pending.bytes.len() {
             return None;
         }
         self.pending.take().map(|pending| pending.plain)
     }
 
-    /// Nobody waits any more for what is half sent.
-    pub(crate) fn forsake_pending(&mut self) {
+    /// Something else is to be sent: nobody waits any more for what is half sent.
+    pub(crate) fn begin_send(&mut self) {
+        (self.has_sent, self.is_slow) = (false, false);
         if let Some(pending) = &mut self.pending {
             pending.plain = 0;
         }
+    }
+
+    pub(crate) fn note_sent(&mut self) {
+        self.has_sent = true;
+    }
+
+    /// Records of what is being sent have left, in part at least.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.has_sent
+    }
+
+    /// The socket did not take all of what is being sent at once.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.is_slow
     }
 }
 
@@ -497,12 +568,34 @@ mod tests {
     #[test]
     fn a_key_that_is_worn_out_is_replaced_and_in_tls_1_2_the_connection_ends() {
         let (mut client, mut server) = pair("worn", Version::V1_3);
-        client.sealer.wear_out();
-        let wire = sealed(&mut client, b"still here");
-        assert_eq!(opened(&mut server, &wire, 1000, 100), b"still here");
+        // In the middle of what is sealed at once, too.
+        for but in [0, 1, 2] {
+            client.sealer.wear_out(but);
+            let plain = numbers(60_000);
+            let wire = sealed(&mut client, &plain);
+            assert!(opened(&mut server, &wire, 1000, 100) == plain, "{but}");
+        }
         let (mut client, _) = pair("worn-2", Version::V1_2);
-        client.sealer.wear_out();
+        client.sealer.wear_out(0);
+        assert!(client.is_worn());
         assert!(client.seal(&[b"x", b"", b""], 0, &mut [0; 100]).is_err());
+    }
+
+    #[test]
+    fn many_wishes_for_new_keys_are_met_with_one_answer() {
+        let (mut client, mut server) = pair("wishes", Version::V1_3);
+        for _ in 0..limits::TLS_IDLE_RECORDS_MAX {
+            client.push(Content::Handshake, &[24, 0, 0, 1, 1]).unwrap();
+            let Some(Next::Client(kernel)) = &mut client.next else { unreachable!() };
+            let secrets = kernel.update_tx_secret().unwrap();
+            client.sealer = Sealer::new(Version::V1_3, secrets).unwrap();
+        }
+        let wire = sealed(&mut client, b"and data");
+        let before = server.outgoing.len();
+        assert_eq!(opened(&mut server, &wire, 1000, 100), b"and data");
+        assert!(server.is_urgent() && server.outgoing.len() <= before + 27);
+        let wire = sealed(&mut server, b"heard");
+        assert_eq!(opened(&mut client, &wire, 1000, 100), b"heard");
     }
 
     #[test]
@@ -562,6 +655,11 @@ mod tests {
                 client.take_outgoing()
             });
         }
+        breaks("between", Version::V1_3, &|client| {
+            client.push(Content::Handshake, &[24, 0]).unwrap();
+            client.push(Content::Data, b"not now").unwrap();
+            client.take_outgoing()
+        });
         breaks("update", Version::V1_3, &|client| {
             client.push(Content::Handshake, &[24, 0, 0, 1, 7]).unwrap();
             client.take_outgoing()
@@ -584,7 +682,7 @@ mod tests {
         assert_eq!(client.pending(), Some(&b"c"[..]));
         client.finish();
         assert!(client.take_outgoing().is_empty(), "no goodbye in the middle of a record");
-        client.forsake_pending();
+        client.begin_send();
         assert_eq!((client.sent(1), client.pending()), (Some(0), None));
     }
 

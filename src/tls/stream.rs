@@ -2,13 +2,14 @@
 //! tried at once, waited for only when there is nothing.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::engine::{self, Parked, SendError, Side, Socket, Wait};
+use crate::engine::{self, Parked, SendError, Side, Socket, Taken, Wait};
 use crate::tls::record::PLAIN_MAX;
 use crate::tls::session::{End, Session};
 
@@ -56,9 +57,7 @@ impl Stream {
                 match session.end() {
                     None => {}
                     Some(End::Closed) => return Poll::Ready(Ok(0)),
-                    Some(End::Failed) => {
-                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-                    }
+                    Some(End::Failed) => return Poll::Ready(Err(failed(&session))),
                 }
                 match self.poll_read(context, &mut session, room) {
                     Poll::Ready(Ok(count)) => filled = count,
@@ -66,11 +65,13 @@ impl Stream {
                     Poll::Pending => return Poll::Pending,
                 }
             }
+            if session.is_urgent() {
+                self.tell(&mut session);
+            }
+            // Else: only news of the session itself, or a part of a record.
             if filled > 0 {
                 return Poll::Ready(Ok(filled));
             }
-            // Only news of the session itself, or a part of a record.
-            self.tell(&mut session);
         }
     }
 
@@ -97,6 +98,11 @@ impl Stream {
                 Poll::Ready(Ok(session.absorb(&mut buffer[..kept + count], room)))
             }
         }
+    }
+
+    /// What there is, without waiting for more: whoever holds a buffer gives it back before that.
+    pub(crate) async fn try_recv(&self, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        std::future::poll_fn(|context| Poll::Ready(self.poll_recv(context, room))).await
     }
 
     /// Bytes received; 0 at the end of the stream. Under TLS that is where the peer has said so.
@@ -139,12 +145,17 @@ impl Stream {
         let Some(session) = &self.session else {
             return self.socket.send_while(parts, patience, bearable).await;
         };
-        session.borrow_mut().forsake_pending();
+        session.borrow_mut().begin_send();
         let total = parts.iter().map(|part| part.len()).sum();
         let put = |context: &Context<'_>, sent| {
             self.poll_send(context, &mut session.borrow_mut(), parts, sent)
         };
-        self.socket.put(total, patience, bearable, put).await
+        let sent = self.socket.put(total, patience, bearable, put).await;
+        sent.map_err(|error| {
+            // Of what is in the records that have left in part, nobody knows what the peer has.
+            let least = usize::from(session.borrow().has_sent());
+            SendError { sent: error.sent.max(least), ..error }
+        })
     }
 
     fn poll_send(
@@ -153,33 +164,38 @@ impl Stream {
         session: &mut Session,
         parts: &[&[u8]; 3],
         skip: usize,
-    ) -> Poll<io::Result<usize>> {
-        while let Some(bytes) = session.pending() {
-            match self.socket.poll_send(context, &[IoSlice::new(bytes)]) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(count)) => match session.sent(count) {
-                    None | Some(0) => {}
-                    Some(plain) => return Poll::Ready(Ok(plain)),
-                },
-            }
+    ) -> Poll<io::Result<Taken>> {
+        if let Some(bytes) = session.pending() {
+            return self.socket.poll_send(context, &[IoSlice::new(bytes)]).map_ok(|count| {
+                let of_ours = session.sent(count).unwrap_or_default();
+                Taken { of_ours, by_socket: count }
+            });
         }
         let mut buffer = engine::buffer();
-        let Ok((end, plain)) = session.seal(parts, skip, &mut buffer) else {
+        // Of a peer that is slow, one record waits and not a buffer full of them.
+        let most = if session.is_slow() { ONE_RECORD } else { buffer.len() };
+        let Ok((end, plain)) = session.seal(parts, skip, &mut buffer[..most]) else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
         let mut sent = 0;
         while sent < end {
             match self.socket.poll_send(context, &[IoSlice::new(&buffer[sent..end])]) {
-                Poll::Ready(Ok(count)) => sent += count,
+                Poll::Ready(Ok(count)) => {
+                    sent += count;
+                    session.note_sent();
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
                     session.postpone(&buffer[sent..end], plain);
-                    return Poll::Pending;
+                    if sent == 0 {
+                        return Poll::Pending;
+                    }
+                    // What the socket has taken is no time in which it took nothing.
+                    return Poll::Ready(Ok(Taken { of_ours: 0, by_socket: sent }));
                 }
             }
         }
-        Poll::Ready(Ok(plain))
+        Poll::Ready(Ok(Taken { of_ours: plain, by_socket: end }))
     }
 
     /// No more bytes from us; the peer sees the end of the stream.
@@ -193,8 +209,18 @@ impl Stream {
             && let Ok(mut session) = session.try_borrow_mut()
         {
             session.finish();
+            // What is left of news goes first. Of data it would be half a record, and no goodbye.
+            if let Some(bytes) = session.pending() {
+                let sent = engine::send_at_once(self.fd(), bytes).unwrap_or_default();
+                session.sent(sent);
+            }
             self.tell(&mut session);
         }
+    }
+
+    /// No more should begin on this connection.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.borrow().is_worn())
     }
 
     /// Whether closing sends a reset and drops what the peer has not taken, instead of an orderly
@@ -271,6 +297,37 @@ impl Stream {
         self.socket.as_fd()
     }
 }
+
+/// With its header and all that may be around it.
+const ONE_RECORD: usize = PLAIN_MAX + 512;
+
+/// The peer has left in the middle, or has complained.
+fn failed(session: &Session) -> io::Error {
+    match session.alert() {
+        Some(code) => io::Error::new(io::ErrorKind::ConnectionAborted, PeerAlert(code)),
+        None => io::ErrorKind::UnexpectedEof.into(),
+    }
+}
+
+/// Why a peer did not want to go on: a number of RFC 8446 section 6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PeerAlert(u8);
+
+impl PeerAlert {
+    /// Of an error of a read.
+    pub(crate) fn of(error: &io::Error) -> Option<PeerAlert> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+impl fmt::Display for PeerAlert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let description = rustls::AlertDescription::from(self.0);
+        write!(f, "it ended the connection with the TLS alert {description:?} ({})", self.0)
+    }
+}
+
+impl std::error::Error for PeerAlert {}
 
 impl Drop for Stream {
     fn drop(&mut self) {

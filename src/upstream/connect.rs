@@ -8,7 +8,7 @@ use rustls_pki_types::ServerName;
 
 use crate::engine::{self, Side, Socket};
 use crate::exchange::failure::Failure;
-use crate::tls::client::ClientTls;
+use crate::tls::client::UpstreamTls;
 use crate::tls::handshake::Failed;
 use crate::tls::settings::ProxyVersion;
 use crate::tls::stream::Stream;
@@ -16,7 +16,7 @@ use crate::tls::stream::Stream;
 /// How connections to the endpoints of a cluster begin.
 #[derive(Debug, Default)]
 pub(crate) struct Connector {
-    pub(crate) tls: Option<ClientTls>,
+    pub(crate) tls: Option<UpstreamTls>,
     /// Each says first whom it is for, so it is for nobody else.
     pub(crate) greets: Option<ProxyVersion>,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Connector {
 impl Connector {
     /// Whether a connection made by `other` is as good as one of its own.
     pub(super) fn is_like(&self, other: &Connector) -> bool {
-        let digest = |tls: &ClientTls| tls.digest;
+        let digest = |tls: &UpstreamTls| tls.digest;
         self.tls.as_ref().map(digest) == other.tls.as_ref().map(digest)
             && self.greets == other.greets
     }
@@ -34,20 +34,20 @@ impl Connector {
         self.greets.is_none() && self.is_like(now)
     }
 
-    /// `name` is who the endpoint is to TLS; without one there is none. `greeting` is what says
+    /// `name` is who the endpoint is to TLS; without one there is none. `greet` makes what says
     /// whom the connection is for; `shakes` hears when TLS begins.
     pub(super) async fn connect(
         &self,
         address: SocketAddr,
         name: Option<&ServerName<'static>>,
-        greeting: &[u8],
+        greet: Greet<'_>,
         timeout: Duration,
         shakes: impl FnOnce(Instant),
     ) -> Result<Stream, NotConnected> {
         let socket = Socket::connect(address, timeout).await;
         let socket = socket.map_err(|error| failure(&error))?;
-        if !greeting.is_empty() {
-            let sent = socket.send(&[greeting, b"", b""], timeout).await;
+        if let Some(version) = self.greets {
+            let sent = socket.send(&[&greet(version), b"", b""], timeout).await;
             sent.map_err(|_| Failure::ConnectFailed)?;
         }
         let Some((tls, name)) = self.tls.as_ref().zip(name) else {
@@ -60,6 +60,9 @@ impl Connector {
         Ok(Stream::secure(socket, shaken.0))
     }
 }
+
+/// What says whom a connection is for, for those that begin so.
+pub(crate) type Greet<'g> = &'g dyn Fn(ProxyVersion) -> Vec<u8>;
 
 /// Why there is no connection.
 pub(crate) struct NotConnected {

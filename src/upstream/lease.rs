@@ -52,6 +52,7 @@ impl Lease {
         if endpoint.removed.get()
             || endpoint.admission.get() == Admission::Maintenance
             || idle.is_zero()
+            || self.stream().is_worn()
             || endpoint.is_beyond()
             || !self.connector.as_ref().is_some_and(|made| made.keeps(&cluster.connector.borrow()))
             || cluster.owes_others(endpoint, now)

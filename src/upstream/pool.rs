@@ -19,7 +19,7 @@ use crate::plan::{ClusterKey, PoolLimits};
 use crate::shard::mail::Mail;
 use crate::shard::series::ClusterCells;
 use crate::tls::stream::Stream;
-use crate::upstream::connect::{Connector, NotConnected};
+use crate::upstream::connect::{Connector, Greet, NotConnected};
 use crate::upstream::endpoints::{Endpoint, Endpoints, Kept};
 use crate::upstream::lease::{Lease, Slot, close};
 
@@ -200,7 +200,7 @@ impl Cluster {
         self: &Rc<Self>,
         wanted: Wanted,
         refused: &[SocketAddr],
-        (connect_timeout, greeting): (Duration, &[u8]),
+        (connect_timeout, greet): (Duration, Greet<'_>),
         mut told: impl FnMut(Stage, Instant),
     ) -> Result<Lease, (NotConnected, Option<SocketAddr>)> {
         let connector = Rc::clone(&self.connector.borrow());
@@ -230,8 +230,7 @@ impl Cluster {
                 let address = slot.endpoint.address;
                 let name = (wanted != Wanted::Bare).then_some(&slot.endpoint.name);
                 let shakes = |now| told(Stage::Connected, now);
-                let connecting =
-                    connector.connect(address, name, greeting, connect_timeout, shakes);
+                let connecting = connector.connect(address, name, greet, connect_timeout, shakes);
                 match connecting.await {
                     Ok(stream) => {
                         self.series.borrow().opened.add(1);

@@ -17,10 +17,17 @@ pub fn program(name: &str) -> PathBuf {
     })
 }
 
-/// Whether a program is there that may be missing, which is said.
-pub fn is_installed(name: &str) -> bool {
+/// Whether a program is there that may be missing, which is said. Under CI it may only be missing
+/// where apt does not have its package.
+pub fn is_installed(name: &str, package: &str) -> bool {
     let found = find(name).is_some();
     if !found {
+        let is_ci = env::var_os("CI").is_some_and(|value| !value.is_empty());
+        let known = Command::new("apt-cache").args(["show", package]).output();
+        assert!(
+            !is_ci || !known.is_ok_and(|output| output.status.success()),
+            "{name} is not installed, and apt has it: scripts/test installs {package}"
+        );
         eprintln!("{name} is not installed: it was not tried");
     }
     found

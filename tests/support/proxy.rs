@@ -295,6 +295,20 @@ impl Proxy {
     pub fn wait_for_log(&self, text: &str) {
         assert!(eventually(|| self.log().contains(text)), "no {text:?} in:\n{}", self.log());
     }
+
+    /// Processes that an upgrade started, serving or not yet, are in its directory, which is its
+    /// own: none outlives a test, whatever it has failed at.
+    fn end_successors(&self) {
+        let own = self.directory.path().canonicalize().ok();
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+            let Some(pid) = pid.filter(|&pid| pid != std::process::id()) else { continue };
+            if own.is_some() && fs::read_link(entry.path().join("cwd")).ok() == own {
+                let kill = format!("kill -s KILL {pid}");
+                let _ = Command::new("/bin/sh").args(["-c", &kill]).output(); // it may be gone
+            }
+        }
+    }
 }
 
 impl Drop for Proxy {
@@ -308,6 +322,7 @@ impl Drop for Proxy {
             let _ = self.child.kill(); // a drain that takes longer was not what the test is about
         }
         let _ = self.child.wait();
+        self.end_successors();
         if thread::panicking() {
             eprintln!("--- stderr of the proxy\n{}---", self.log());
         }
