@@ -194,6 +194,11 @@ fn sessions_are_resumed() {
             let seen = get(&proxy).text().to_owned();
             assert!(seen.contains("reused=r "), "{version}: {seen}");
         }
+        // What changes nothing for this cluster forgets none of its sessions.
+        proxy.signal("HUP");
+        proxy.wait_for_log("reloaded (SIGHUP): version 2");
+        let seen = get(&proxy).text().to_owned();
+        assert!(seen.contains("reused=r "), "{version}, after a reload: {seen}");
     }
 }
 
