@@ -97,7 +97,7 @@ fn encode_request(bytes: &[u8], iterations: u64) {
         proto: "https",
         request_id: b"0123456789abcdef0123456789abcdef",
         proxy_id: "corelane",
-        identity: const { &IdentityLines::NONE },
+        identity: IdentityLines::NONE,
         trace: None,
     };
     let edits = HeaderEdits::default();

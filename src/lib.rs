@@ -33,7 +33,8 @@
 //!
 //! # The path of a request
 //!
-//! [`listener`] accepts, evens out between cores → [`http1::server`] reads a head
+//! [`listener`] accepts, evens out between cores → [`listener::opening`]: the PROXY protocol, TLS or
+//! plain, a handshake, or TLS that passes through → [`http1::server`] reads a head
 //! ([`http1::parse`]) → [`exchange::run`]: admit, route ([`routing`]), then a reply of our own or
 //! [`exchange::attempt`]: a connection from [`upstream::pool`], the head rewritten
 //! ([`http1::encode`]), [`exchange::relay`] up and down (a long body unread, through a pipe) →
@@ -73,6 +74,11 @@
 //! - Durations are counted in fixed buckets, in cells like all counters, not in histograms that are
 //!   handed over: a scrape reads them where they are, and counting one is two additions. They
 //!   belong to names, not to plans, so that they outlive a reload.
+//! - rustls shakes hands and no more: records are ours from then on (`tls/record.rs`). It would copy
+//!   and allocate each of them; sealed from where the plaintext is, 1 MiB costs half, and an idle
+//!   connection holds two keys instead of a state machine.
+//! - A ClientHello is looked at where the kernel keeps it, and read by rustls afterwards: a client
+//!   that is slow with it holds nothing of ours, and one whose TLS passes through was never read.
 //! - Configuration is read by a small reader over a tree with places ([`config`]) and not by
 //!   serde's derive, which stops at the first error: an operator gets all of them at once. TOML's
 //!   parser has such a tree; YAML and JSON are turned into the same one.

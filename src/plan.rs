@@ -57,6 +57,8 @@ pub struct Plan {
     pub limits: Limits,
     pub timeouts: Timeouts,
     pub trusted_proxies: Vec<Network>,
+    /// Headers that tell upstreams who a client is, of all listeners: no client may send them.
+    pub identity_headers: Vec<Box<[u8]>>,
     /// What `X-Proxy-ID` and `Via` call this process.
     pub proxy_id: String,
     pub access_log: Option<AccessLog>,

@@ -195,15 +195,19 @@ fn proxying(origin: &Origin, pki: &Pki) -> String {
     )
 }
 
-#[test]
-fn a_request_on_a_kept_connection_allocates_nothing() {
-    let origin = Origin::start()
+fn origin() -> Origin {
+    Origin::start()
         .on("GET /small", Respond::text("hello"))
         .on("GET /large", Respond::bytes(vec![b'x'; 200_000]))
         .on("GET /chunked", Respond::bytes(vec![b'x'; 10_000]).chunked(1000))
         .on("GET /traced", Respond::text("hello"))
         .on("POST /v1/traces", Respond::text(""))
-        .on("POST /upload", Respond::text("thanks"));
+        .on("POST /upload", Respond::text("thanks"))
+}
+
+#[test]
+fn a_request_on_a_kept_connection_allocates_nothing() {
+    let origin = origin();
     let pki = Pki::new();
     pki.authority("ca");
     pki.sign("ca", "www", "/CN=www", "DNS:www.example.com");

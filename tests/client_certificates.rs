@@ -291,6 +291,28 @@ fn the_rules_of_a_host_hold_for_its_requests_too() {
     }
 }
 
+/// Routes take `*.` for any depth, and so do the rules for who may come to them.
+#[test]
+fn a_hosts_rules_hold_at_any_depth_below_a_wildcard() {
+    let sni = "[[listeners.tls.sni]]\nnames = [\"*.example.com\"]\n\
+               [listeners.tls.sni.client_auth]\nca = [\"PKI/others.pem\"]\n\
+               [[listeners.tls.sni]]\nnames = [\"*.open.example.com\", \"www.example.com\"]\n\
+               client_auth = { mode = \"none\" }\n";
+    let served = serve(pki(), sni);
+    for host in ["a.example.com", "a.b.example.com", "a.b.c.example.com"] {
+        let said = SClient::fetch(served.address(), &["-servername", host]);
+        assert!(!said.contains("200 OK"), "{host}: {said}");
+        let mut client = SecureClient::connect(served.address(), HOST, &served.pki.path("ca.pem"));
+        client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        assert_eq!(client.read_response().status, 421, "{host}");
+    }
+    for host in ["a.open.example.com", "a.b.open.example.com"] {
+        let said = SClient::fetch(served.address(), &["-servername", host]);
+        assert!(said.contains("200 OK"), "{host}: {said}");
+    }
+    served.lets_in(None);
+}
+
 // --- tickets -----------------------------------------------------------------------------------
 
 #[test]
@@ -347,6 +369,96 @@ fn a_ticket_of_somebody_who_was_revoked_since_is_worth_nothing() {
     served.pki.list_revoked("clients", "clients", &[]);
     served.proxy.signal("HUP");
     assert!(eventually(|| ask().is_err()), "{}", served.proxy.log());
+}
+
+/// When `openssl` writes that it is in so many seconds.
+fn in_seconds(seconds: u64) -> String {
+    let format = ["-u", "+%Y%m%d%H%M%SZ", "-d", &format!("+{seconds} seconds")];
+    let output = std::process::Command::new("date").args(format).output().expect("there is `date`");
+    String::from_utf8(output.stdout).expect("it is a date").trim().to_owned()
+}
+
+/// The client keeps coming back with what it was given last.
+fn no_longer_comes_back(served: &Served, name: &str, alert: &str) {
+    let config = served.config(Some(name));
+    let ask = || served.ask_at(served.address(), HOST, Arc::clone(&config), "");
+    assert_eq!(ask().as_deref(), Ok("in"));
+    let mut told = String::new();
+    let is_refused = eventually(|| match ask() {
+        Ok(_) => false,
+        Err(error) => {
+            told = error;
+            true
+        }
+    });
+    assert!(is_refused && told.contains(alert), "{told}");
+    served.proxy.wait_for_log("certificate_refused");
+    let resumed = served.proxy.metrics();
+    let count = |line: &str| line.contains("result=\"resumed\"");
+    assert!(resumed.lines().any(|line| count(line) && !line.ends_with(" 0")), "{resumed}");
+}
+
+#[test]
+fn a_certificate_that_expires_is_not_good_for_ever_by_its_tickets() {
+    let pki = pki();
+    pki.sign_until("clients", "brief", "DNS:brief.example", &in_seconds(4));
+    let served = serve(pki, REQUIRED);
+    no_longer_comes_back(&served, "brief", "CertificateExpired");
+    served.lets_in(Some("one"));
+}
+
+#[test]
+fn a_revocation_list_that_expires_ends_what_its_tickets_open() {
+    let pki = pki();
+    pki.list_revoked("clients", "clients", &["-crlsec", "4"]);
+    let served = serve(pki, &format!("{REQUIRED}crl = [\"PKI/clients.crl\"]\n"));
+    no_longer_comes_back(&served, "one", "");
+}
+
+/// What was let in once is not let in for ever.
+#[test]
+fn stricter_rules_hold_for_connections_that_are_open() {
+    let optional = REQUIRED.replace("required", "optional");
+    let served = serve(pki(), &optional);
+    let open = |name| {
+        let mut client = SecureClient::connect_with(served.address(), HOST, served.config(name));
+        assert_eq!(client.get("/").text(), "in");
+        client
+    };
+    let (mut nobody, mut known, mut other) = (open(None), open(Some("one")), open(None));
+    served.proxy.rewrite_config(&configuration(&served.pki, &served.origin, REQUIRED));
+    served.proxy.signal("HUP");
+    assert!(eventually(|| served.ask(HOST, None).is_err()), "{}", served.proxy.log());
+    let refused = nobody.get("/");
+    assert_eq!(refused.status, 421, "{refused:?}");
+    let answer = known.get("/");
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    other.send(format!("GET / HTTP/1.1\r\nHost: {ADMIN}\r\n\r\n"));
+    assert_eq!(other.read_response().status, 421);
+    served.lets_in(Some("one"));
+}
+
+/// A reload that leaves the rules alone leaves connections alone.
+#[test]
+fn connections_stay_when_their_rules_do() {
+    let served = serve(pki(), REQUIRED);
+    let config = served.config(Some("one"));
+    let mut client = SecureClient::connect_with(served.address(), HOST, config);
+    assert_eq!(client.get("/").text(), "in");
+    let other = format!("check_host = true\n{REQUIRED}");
+    served.proxy.rewrite_config(&configuration(&served.pki, &served.origin, &other));
+    served.proxy.signal("HUP");
+    let mut misdirected = || {
+        let config = served.config(Some("one"));
+        let mut client = SecureClient::connect_with(served.address(), HOST, config);
+        client.send("GET / HTTP/1.1\r\nHost: c.example\r\n\r\n");
+        client.read_response().status == 421
+    };
+    assert!(eventually(&mut misdirected), "{}", served.proxy.log());
+    for _ in 0..2 {
+        let answer = client.get("/");
+        assert_eq!((answer.text(), answer.header("connection")), ("in", None));
+    }
 }
 
 // --- what backends are told --------------------------------------------------------------------
@@ -447,6 +559,49 @@ fn a_client_without_tls_beside_others_cannot_send_them_either() {
     assert_eq!(client.read_response().text(), "in");
     let told = served.origin.requests();
     assert!(!told[1].head.contains("forged"), "{}", told[1].head);
+}
+
+/// One listener's clients are told of by their certificates: those of another can say nothing of it
+/// either, for the backends are the same.
+#[test]
+fn headers_of_one_listeners_clients_are_nobody_elses() {
+    let origin = Origin::start().on("POST /", Respond::text("in"));
+    let pki = pki();
+    let more = "[[listeners]]\nname = \"plain\"\nbind = \"127.0.0.1:0\"\n\
+                [[listeners]]\nname = \"other\"\nbind = \"127.0.0.1:0\"\n[listeners.tls]\n\
+                certificates = [{ cert = \"PKI/www.pem\", key = \"PKI/www.key\" }]\n";
+    let text = configuration(&pki, &origin, &format!("{REQUIRED}{HEADERS}{more}"));
+    let proxy = Proxy::start(&text);
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n{}\r\n\
+         2\r\nab\r\n0\r\nX-Cn: forged\r\nX-Mine: kept\r\nx_spiffe: forged\r\n\r\n",
+        forged(&["X-CN", "X-SPIFFE"])
+    );
+    let mut plain = proxy.client_of("plain");
+    plain.send(&request);
+    assert_eq!(plain.read_response().text(), "in");
+    let other = proxy.address("other");
+    let mut other = SecureClient::connect(other, HOST, &pki.path("ca.pem"));
+    other.send(&request);
+    assert_eq!(other.read_response().text(), "in");
+    for told in origin.requests() {
+        let said = format!("{told:?}");
+        assert!(!said.contains("forged") && said.contains("kept"), "{said}");
+    }
+}
+
+/// Else one that has a comma would be two.
+#[test]
+fn a_comma_in_a_name_is_no_end_of_it() {
+    let pki = pki();
+    let names = "DNS:a.example,DNS:b.example";
+    pki.sign("clients", "comma", "/OU=a,admins/OU=b/CN=x,y", names);
+    let served = serve(pki, &format!("{REQUIRED}{HEADERS}"));
+    served.lets_in(Some("comma"));
+    let told = served.origin.only_request();
+    assert_eq!(told.header("X-OU"), Some("a%2Cadmins,b"));
+    assert_eq!(told.header("X-DNS"), Some("a.example,b.example"));
+    assert_eq!(told.header("X-CN"), Some("x,y"));
 }
 
 #[test]

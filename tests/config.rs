@@ -334,6 +334,19 @@ fn passwords_of_certificates_are_hidden_wherever_a_configuration_is_shown() {
 }
 
 #[test]
+fn clients_without_tls_beside_optional_certificates_are_warned_about() {
+    let tls = "allow_plain = true\ncertificates = [{ cert = \"a.pem\" }]\n";
+    let listener = "[[listeners]]\nname = \"l\"\nbind = \"127.0.0.1:1\"\n[listeners.tls]\n";
+    let auth = "client_auth = { mode = \"optional\", ca = [\"ca.pem\"] }\n";
+    let route = "[[routes]]\nname = \"a\"\necho = true\n";
+    for (auth, expected) in [(auth, true), ("", false)] {
+        let document = load(&format!("{listener}{tls}{auth}{route}"));
+        let warnings = config::warnings(&document, 8).as_warnings();
+        assert_eq!(warnings.contains("listeners[0].tls.allow_plain: "), expected, "{warnings}");
+    }
+}
+
+#[test]
 fn a_shadowed_route_and_an_unused_cluster_are_warned_about() {
     let document = load(&format!(
         "{LISTENER}[[routes]]\nname = \"a\"\nhosts = [\"A.example\"]\npaths = [\"/x\", \"/y\"]\n\

@@ -45,6 +45,7 @@ pub(super) fn check(document: &Document) -> Checked<'_> {
     found.problems.extend(error_pages::check(document));
     found.passthrough(document);
     tls::check(document, &mut found.problems);
+    tls::warn(document, &mut found.warnings);
     cluster_tls::warn(document, &mut found.warnings);
     certificates::warn(document, &mut found.warnings);
     let config = match (router, actions) {

@@ -7,7 +7,7 @@ use super::document::{Cluster, Document, Edits, Endpoint};
 use super::error_pages;
 use super::logging::Captures;
 use super::read::At;
-use super::tracing;
+use super::{tls, tracing};
 use crate::engine::Shared;
 use crate::http::error_page::ErrorPage;
 use crate::http::headers::HeaderEdits;
@@ -45,6 +45,7 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         limits: limits(document),
         timeouts: timeouts(document),
         trusted_proxies: document.trusted_proxies.iter().map(|network| network.value).collect(),
+        identity_headers: tls::identity_headers_of(document),
         proxy_id: document.proxy_id.value.clone(),
         access_log: document.logging.access_log(),
         captures: captures.all,

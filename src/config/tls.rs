@@ -372,6 +372,15 @@ pub(super) fn check(document: &Document, problems: &mut Vec<Problem>) {
                 }
             }
         }
+        if let Some(auth) = tls.plain_clients_pass(Mode::Required) {
+            let wrong = Wrong::new(format!("clients without TLS would get past `{}`", auth.key))
+                .note("it requires a certificate, and whoever speaks plain HTTP has none to show")
+                .note(
+                    "remove `allow_plain`: plain HTTP can have a listener of its own; or let \
+                     clients in without a certificate: mode = \"optional\"",
+                );
+            refuse(problems, tls.allow_plain.offset, allow_plain_key(auth), wrong);
+        }
     }
     if Files::of(document).count() > limits::TLS_FILES_MAX {
         let wrong = Wrong::new("there are too many certificates, authorities and lists")
@@ -397,8 +406,47 @@ pub(super) fn check(document: &Document, problems: &mut Vec<Problem>) {
     }
 }
 
+/// Of the listener that this is part of.
+fn allow_plain_key(auth: &ClientAuth) -> String {
+    let (listener, _) = auth.key.split_once(".tls.").unwrap_or((&auth.key, ""));
+    format!("{listener}.tls.allow_plain")
+}
+
+/// What is allowed, and lets in more than it may seem to.
+pub(super) fn warn(document: &Document, warnings: &mut Vec<Problem>) {
+    for tls in document.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+        let Some(auth) = tls.plain_clients_pass(Mode::Optional) else { continue };
+        let wrong = Wrong::new(format!("clients without TLS are never asked for `{}`", auth.key))
+            .note("backends are told nothing of them, as of clients without a certificate");
+        refuse(warnings, tls.allow_plain.offset, allow_plain_key(auth), wrong);
+    }
+}
+
+impl ListenerTls {
+    /// Rules of this kind that clients without TLS would not be held to.
+    fn plain_clients_pass(&self, mode: Mode) -> Option<&ClientAuth> {
+        let is_passed = |auth: &&ClientAuth| self.allow_plain.value && auth.mode.value == mode;
+        self.auths().find(is_passed)
+    }
+
+    fn auths(&self) -> impl Iterator<Item = &ClientAuth> {
+        self.client_auth.iter().chain(self.sni.iter().map(|named| &named.client_auth))
+    }
+}
+
 fn refuse(problems: &mut Vec<Problem>, offset: Offset, key: String, wrong: Wrong) {
     problems.push(Problem { offset, key, wrong });
+}
+
+/// Each once, of all listeners.
+pub(super) fn identity_headers_of(document: &Document) -> Vec<Box<[u8]>> {
+    let all = document.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let all = all.flat_map(ListenerTls::auths).filter(|auth| auth.mode.value != Mode::None);
+    let names = all.flat_map(|auth| auth.headers.iter().map(|(name, _)| name.value.to_lowercase()));
+    let mut names: Vec<Box<[u8]>> = names.map(|name| name.into_bytes().into()).collect();
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// Names of clusters that get TLS as it came.

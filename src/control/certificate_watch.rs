@@ -5,7 +5,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::Poll;
@@ -16,7 +15,7 @@ use crate::control::{Control, Either, first, reload};
 use crate::engine::{self, Shared, Watcher};
 use crate::limits;
 use crate::telemetry::audit_log::{Event, Outcome, Record};
-use crate::tls::files::written;
+use crate::tls::files::{contents, written};
 use crate::tls::material::{Found, Material, Missing, Place};
 
 /// What became of the files.
@@ -187,9 +186,11 @@ impl Looked {
     }
 }
 
-/// Of what these files hold; one that cannot be read counts as empty. Blocks.
+/// Of what these files hold; one that cannot be read, or is larger than any that is taken, counts
+/// as empty. Blocks.
 fn stamp(files: &[&Path]) -> u64 {
-    let hashes = files.iter().map(|file| fs::read(file).unwrap_or_default());
+    const MOST: usize = limits::REVOCATIONS_FILE_BYTES_MAX; // of all kinds of files
+    let hashes = files.iter().map(|file| contents(file, MOST).unwrap_or_default());
     hashes.fold(0, |stamp, bytes| stamp.rotate_left(9) ^ reload::hash(&bytes))
 }
 
@@ -351,4 +352,22 @@ fn changes(before: &Material, now: &Material) -> Vec<(String, String)> {
         changes.push(("/etc/ssl/certs".to_owned(), what));
     }
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::test_pki::Pki;
+
+    #[test]
+    fn devices_and_pipes_in_the_place_of_a_key_are_not_waited_for() {
+        let pki = Pki::new("stamps");
+        let made = std::process::Command::new("mkfifo").arg(pki.path("pipe")).status().unwrap();
+        assert!(made.success());
+        let nothing = stamp(&[&pki.path("nothing")]);
+        assert_eq!(stamp(&[&pki.path("pipe")]), nothing);
+        assert_eq!(stamp(&[Path::new("/dev/zero")]), nothing);
+        let (one, other) = (pki.write("one", "1"), pki.write("other", "2"));
+        assert_ne!(stamp(&[&one, &other]), stamp(&[&other, &one]));
+    }
 }

@@ -16,6 +16,7 @@ use crate::exchange::relay::{Download, Downloaded, Request};
 use crate::exchange::upload::{self, Upload, UploadFailure};
 use crate::exchange::{Ending, Exchange, Progress, Uploading, relay};
 use crate::http::head::{Framing, Keep, RequestHead};
+use crate::http::headers::IdentityLines;
 use crate::http1::encode::{self, Forwarded};
 use crate::http1::server::Client;
 use crate::limits;
@@ -218,7 +219,10 @@ impl Attempt<'_> {
             client: exchange.client_address,
             trusted: exchange.peer_is_trusted,
             proto: self.client.origin.scheme(),
-            identity: self.client.origin.identity_lines(),
+            identity: IdentityLines {
+                stripped: &plan.identity_headers,
+                lines: self.client.origin.identity_lines(),
+            },
             request_id: &exchange.request_id,
             proxy_id: &plan.proxy_id,
             trace: exchange.trace_to_send(plan.tracing.as_ref()),
@@ -230,7 +234,7 @@ impl Attempt<'_> {
         let fail = |failure| Failed { failure, unsent: true, replayable: false };
         exchange.progress.upload.set(Uploading::Going);
         let Work { out, tail, .. } = &mut *work;
-        let piece = upload.piece(input, out, tail).map_err(fail)?;
+        let piece = upload.piece(input, out, tail, &plan.identity_headers).map_err(fail)?;
         exchange.progress.upload_begins();
         exchange.progress.note_request_body(piece.data(input));
         exchange.progress.received.set((head.bytes + piece.consumed()) as u64);

@@ -61,6 +61,7 @@ impl Upload {
         input: &mut Input,
         out: &mut Vec<u8>,
         tail: &mut Vec<u8>,
+        identity_headers: &[Box<[u8]>],
     ) -> Result<Piece, Failure> {
         let (_, unused) = input.split();
         let decoded = self.decoder.decode(unused).map_err(|_| Failure::BodyMalformed)?;
@@ -70,6 +71,7 @@ impl Upload {
         }
         tail.clear();
         if self.framing == Framing::Chunked {
+            self.decoder.drop_trailers(identity_headers);
             frame(decoded.data, decoded.end, self.decoder.trailers(), out, tail);
         }
         Ok(Piece { decoded, end: decoded.end })
@@ -105,7 +107,8 @@ impl Upload {
         while !self.is_long() {
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
             out.clear();
-            let piece = self.piece(input, &mut out, &mut tail).map_err(UploadFailure::Client)?;
+            let piece = self.piece(input, &mut out, &mut tail, &plan.identity_headers);
+            let piece = piece.map_err(UploadFailure::Client)?;
             // One that is here in full is slow no longer.
             if !piece.end && self.is_too_slow(plan.timeouts.body_rate_min) {
                 return Err(UploadFailure::Client(Failure::BodyTooSlow));

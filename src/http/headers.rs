@@ -203,21 +203,26 @@ pub(crate) fn same_with_dashes(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().map(dashed).eq(other.iter().map(dashed))
 }
 
-/// What upstreams are told of a client's certificate. The same lines of the client's own go, also
-/// where there is no certificate: nobody says who they are by themselves.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IdentityLines {
-    pub stripped: Vec<Box<[u8]>>,
-    pub lines: Vec<NewLine>,
+/// What upstreams are told of a client's certificate. Such lines of a client's own go, by whatever
+/// listener it comes and with or without a certificate: nobody says who they are by themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct IdentityLines<'a> {
+    /// Of the whole plan.
+    pub stripped: &'a [Box<[u8]>],
+    pub lines: &'a [NewLine],
 }
 
-impl IdentityLines {
-    pub const NONE: IdentityLines = IdentityLines { stripped: Vec::new(), lines: Vec::new() };
+impl IdentityLines<'_> {
+    pub const NONE: IdentityLines<'static> = IdentityLines { stripped: &[], lines: &[] };
 
-    /// Also those that CGI and its heirs take for the same, for which a dash is an underscore.
     pub fn strips(&self, name: &[u8]) -> bool {
-        self.stripped.iter().any(|own| same_with_dashes(own, name))
+        is_one_of(self.stripped, name)
     }
+}
+
+/// Also those that CGI and its heirs take for the same, for which a dash is an underscore.
+pub(crate) fn is_one_of(names: &[Box<[u8]>], name: &[u8]) -> bool {
+    names.iter().any(|own| same_with_dashes(own, name))
 }
 
 #[cfg(test)]

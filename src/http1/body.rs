@@ -2,7 +2,7 @@
 //! sessions, one `Decoder` per body. It stores no body bytes: only trailers, and where it stands.
 
 use crate::http::head::Framing;
-use crate::http::headers::same_with_dashes;
+use crate::http::headers::{is_one_of, same_with_dashes};
 use crate::http1::malformed::is_token_byte;
 use crate::limits::{CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX};
 
@@ -219,6 +219,20 @@ impl Decoder {
     /// Trailer lines, CRLF included, once the end of a chunked body was seen. Often empty.
     pub fn trailers(&self) -> &[u8] {
         &self.trailers
+    }
+
+    /// Without those that only we have a say in.
+    pub(crate) fn drop_trailers(&mut self, names: &[Box<[u8]>]) {
+        if names.is_empty() || self.trailers.is_empty() {
+            return;
+        }
+        let is_dropped = |line: &&[u8]| {
+            let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+            is_one_of(names, name)
+        };
+        let lines = self.trailers.split_inclusive(|byte| *byte == b'\n');
+        self.trailers = lines.filter(|line| !is_dropped(line)).flatten().copied().collect();
+        self.trailer_line = self.trailers.len();
     }
 
     fn found(&self, consumed: usize, start: usize, data: usize) -> Decoded {

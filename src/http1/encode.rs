@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use crate::http::head::{
     Framing, Keep, Line, Method, RequestHead, ResponseHead, TargetForm, Version,
 };
-use crate::http::headers::{HeaderEdits, HeaderId, IdentityLines};
+use crate::http::headers::{HeaderEdits, HeaderId, IdentityLines, NewLine};
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::telemetry::decimal;
 use crate::telemetry::trace::Outgoing;
@@ -26,7 +26,7 @@ pub struct Forwarded<'a> {
     /// 32 hex digits; used unless a trusted peer sent one.
     pub request_id: &'a [u8],
     pub proxy_id: &'a str,
-    pub identity: &'a IdentityLines,
+    pub identity: IdentityLines<'a>,
     /// `None`: trace headers pass as they came.
     pub trace: Option<Outgoing<'a>>,
 }
@@ -62,7 +62,7 @@ pub fn request(
         out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
     }
     forwarded_lines(out, head, bytes, forwarded, edits, &kept);
-    identity_lines(out, forwarded.identity, edits);
+    identity_lines(out, forwarded.identity.lines, edits);
     edit_lines(out, edits);
     out.extend_from_slice(b"\r\n");
 }
@@ -316,8 +316,8 @@ fn framing_line(out: &mut Vec<u8>, framing: Framing) {
 }
 
 /// Who the client's certificate says that it is. An edit of the operator goes before.
-fn identity_lines(out: &mut Vec<u8>, identity: &IdentityLines, edits: &HeaderEdits) {
-    for (name, value) in &identity.lines {
+fn identity_lines(out: &mut Vec<u8>, lines: &[NewLine], edits: &HeaderEdits) {
+    for (name, value) in lines {
         if !edits.replaces(name) {
             out.extend_from_slice(name);
             field(out, b": ", value);
@@ -423,7 +423,7 @@ fn fuzz_request(bytes: &[u8], trusted: bool, limits: &HeadLimits) {
         proto: "http",
         request_id: b"00000000000000000000000000000000",
         proxy_id: "fuzz",
-        identity: &IdentityLines::NONE,
+        identity: IdentityLines::NONE,
         trace: None,
     };
     let (mut out, edits) = (Vec::new(), HeaderEdits::default());
@@ -480,7 +480,7 @@ mod tests {
             proto: "https",
             request_id: b"0123456789abcdef0123456789abcdef",
             proxy_id: "edge-1",
-            identity: const { &IdentityLines::NONE },
+            identity: IdentityLines::NONE,
             trace: None,
         }
     }

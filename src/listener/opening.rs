@@ -2,13 +2,13 @@
 //! protocol), TLS or plain, and which certificate or cluster the client's TLS asks for. Bytes are
 //! looked at where the kernel keeps them, so whoever is slow here holds nothing of ours.
 
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::engine::{self, Side, Socket};
-use crate::http::headers::IdentityLines;
 use crate::limits;
 use crate::listener::proxy_protocol::{self, Read};
 use crate::plan::{Listener, Network, Plan};
@@ -49,8 +49,6 @@ pub(crate) struct About {
     /// What a trusted peer says of whom it speaks for.
     pub(crate) proxied: Option<Proxied>,
     pub(crate) tls: Option<Accepted>,
-    /// What is told, and not told, of a client without TLS where others show certificates.
-    pub(crate) lines: IdentityLines,
     /// The host that the client's TLS asks for, when it is not ended here.
     pub(crate) asked: Option<Box<str>>,
     /// It goes on to a cluster as it came.
@@ -67,7 +65,7 @@ impl About {
 }
 
 /// A stream for a protocol of ours; or, with the name of a cluster, one that goes there as it is.
-pub(crate) type Way = (Stream, Option<Box<str>>);
+pub(crate) type Opened = (Stream, Option<Box<str>>);
 
 /// A connection that another proxy has made for somebody.
 #[derive(Clone, Debug)]
@@ -116,6 +114,24 @@ impl Opening {
         self.tls.is_some() || self.greets(peer)
     }
 
+    /// Clients that come now have to show other certificates than one did who came before.
+    pub(crate) fn has_other_rules(&self, about: Option<&About>) -> bool {
+        let Some(tls) = &self.tls else { return false };
+        match about.and_then(|about| about.tls.as_ref()) {
+            None => !tls.allow_plain,
+            Some(accepted) => {
+                tls.server.as_ref().is_none_or(|server| server.has_other_rules(accepted))
+            }
+        }
+    }
+
+    /// A request of somebody who came before may not be for `authority` any more.
+    pub(crate) fn turns_away(&self, about: Option<&About>, authority: &[u8]) -> bool {
+        let server = self.tls.as_ref().and_then(|tls| tls.server.as_ref());
+        let accepted = about.and_then(|about| about.tls.as_ref());
+        server.is_some_and(|server| server.turns_away(accepted, authority))
+    }
+
     fn greets(&self, peer: SocketAddr) -> bool {
         self.from.iter().any(|network| network.contains(peer.ip()))
     }
@@ -126,14 +142,14 @@ impl Opening {
         shard: &Rc<Shard>,
         mut origin: Origin,
         socket: Socket,
-    ) -> Option<(Way, Origin)> {
+    ) -> Option<(Opened, Origin)> {
         let mut about = About::default();
         let opened = self.open(shard, &origin, &mut about, socket).await;
         let about = Rc::new(about);
         shard.connections.settled(origin.seat, &about);
         origin.about = Some(about);
         match opened {
-            Ok(way) => way.map(|way| (way, origin)),
+            Ok(opened) => opened.map(|opened| (opened, origin)),
             Err(refusal) => {
                 shard.tell_of_opening(&origin, &refusal);
                 None
@@ -147,7 +163,7 @@ impl Opening {
         origin: &Origin,
         about: &mut About,
         socket: Socket,
-    ) -> Result<Option<Way>, Refusal> {
+    ) -> Result<Option<Opened>, Refusal> {
         let timeout = self.tls.as_ref().map_or(limits::PROXY_HEADER_TIMEOUT, |tls| tls.timeout);
         socket.set_deadline(Side::Read, Some(timeout));
         if self.greets(origin.peer) {
@@ -161,18 +177,15 @@ impl Opening {
         let Some(tls) = &self.tls else {
             return Ok(Some((Stream::plain(socket), None)));
         };
-        let first = peek(&socket, |bytes| Ok(bytes.first().copied())).await?;
-        if tls.allow_plain && !client_hello::is_tls(first) {
-            about.lines = tls.server.as_ref().map(ServerTls::lines_of_none).unwrap_or_default();
-            return Ok(Some((Stream::plain(socket), None)));
-        }
-        let hello = match read_hello(&socket).await {
+        let hello = match read_hello(&socket, tls.allow_plain).await {
+            Ok(None) => return Ok(Some((Stream::plain(socket), None))),
+            Ok(Some(hello)) => hello,
             Err(refusal @ Refusal::PlainHttp) => {
                 about.strays = true;
                 shard.note_opening(origin, &refusal);
                 return Ok(Some((Stream::plain(socket), None)));
             }
-            other => other?,
+            Err(refusal) => return Err(refusal),
         };
         let host = hello.server_name.as_deref();
         about.asked = host.map(Box::from);
@@ -196,10 +209,13 @@ impl Opening {
     }
 }
 
-async fn read_hello(socket: &Socket) -> Result<ClientHello, Refusal> {
+/// `None`: no TLS, and none is needed.
+async fn read_hello(socket: &Socket, allow_plain: bool) -> Result<Option<ClientHello>, Refusal> {
+    let is_plain = |bytes: &[u8]| bytes.first().is_some_and(|first| !client_hello::is_tls(*first));
     peek(socket, |bytes| match client_hello::peek(bytes) {
+        _ if allow_plain && is_plain(bytes) => Ok(Some(None)),
         Ok(Peeked::NeedMore) => Ok(None),
-        Ok(Peeked::Hello(hello)) => Ok(Some(hello)),
+        Ok(Peeked::Hello(hello)) => Ok(Some(Some(hello))),
         Err(NotAHello::PlainHttp) => Err(Refusal::PlainHttp),
         Err(not) => Err(Refusal::NotAHello(not)),
     })
@@ -271,7 +287,10 @@ async fn peek<T>(
 /// An alert before there is any session: no certificate is for this host (RFC 6066 section 3).
 async fn refuse_name(socket: &Socket) {
     const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-    // Whoever does not take it learns it from the end of the connection.
-    let _ = socket.send(&[&UNRECOGNIZED_NAME, b"", b""], limits::LINGER_TIME).await;
+    // Whoever has no room for it learns it from the end of the connection.
+    let send = |context: &mut Context<'_>| {
+        Poll::Ready(socket.poll_send(context, &[IoSlice::new(&UNRECOGNIZED_NAME)]).is_ready())
+    };
+    std::future::poll_fn(send).await;
     socket.finish();
 }

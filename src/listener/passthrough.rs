@@ -87,8 +87,8 @@ impl<'a> Passed<'a> {
         self.marks.uploaded = Some(now);
         self.phase = Phase::Passing;
         self.last.set(now);
-        let up = self.pump(Way::Up, client, endpoint);
-        let down = self.pump(Way::Down, endpoint, client);
+        let up = self.pump(Direction::Up, client, endpoint);
+        let down = self.pump(Direction::Down, endpoint, client);
         let carried = both(up, down).await;
         if carried.is_err() {
             endpoint.set_reset_on_close(true);
@@ -139,7 +139,7 @@ impl<'a> Passed<'a> {
     }
 
     /// One way, to its end; the other side hears of that.
-    async fn pump(&self, way: Way, from: &Stream, to: &Stream) -> Result<(), Failure> {
+    async fn pump(&self, direction: Direction, from: &Stream, to: &Stream) -> Result<(), Failure> {
         let mut carrier = Carrier::new(from, to);
         let mut turns = 0;
         loop {
@@ -156,13 +156,13 @@ impl<'a> Passed<'a> {
                     }
                     return Err(Failure::IdleTimeout);
                 }
-                Err(_) => return Err(way.lost()),
+                Err(_) => return Err(direction.lost()),
             };
             self.last.set(engine::now());
             let given = carrier.give(to, limits::PASSTHROUGH_IDLE_TIMEOUT, |_| true).await;
-            given.map_err(|error| way.not_taken(&error.cause))?;
+            given.map_err(|error| direction.not_taken(&error.cause))?;
             self.last.set(engine::now());
-            self.count(way, count as u64);
+            self.count(direction, count as u64);
             turns += 1;
             if turns % limits::IO_PER_TURN == 0 {
                 engine::yield_now().await;
@@ -170,16 +170,16 @@ impl<'a> Passed<'a> {
         }
     }
 
-    fn count(&self, way: Way, count: u64) {
+    fn count(&self, direction: Direction, count: u64) {
         let (counters, cells) = (self.shard.counters(), self.origin.door.cells());
-        match way {
-            Way::Up => {
+        match direction {
+            Direction::Up => {
                 self.received.set(self.received.get() + count);
                 counters.bytes_in.add(count);
                 cells.traffic.bytes_in.add(count);
                 self.shard.connections.passes(self.origin.seat, count, 0);
             }
-            Way::Down => {
+            Direction::Down => {
                 self.first_byte.set(self.first_byte.get().or(Some(self.last.get())));
                 self.sent.set(self.sent.get() + count);
                 counters.bytes_out.add(count);
@@ -253,27 +253,27 @@ impl Drop for Passed<'_> {
 }
 
 #[derive(Clone, Copy)]
-enum Way {
+enum Direction {
     Up,
     Down,
 }
 
-impl Way {
+impl Direction {
     /// Whoever sends this way is gone.
     fn lost(self) -> Failure {
         match self {
-            Way::Up => Failure::ClientClosed,
-            Way::Down => Failure::UpstreamReset,
+            Direction::Up => Failure::ClientClosed,
+            Direction::Down => Failure::UpstreamReset,
         }
     }
 
     /// Whoever receives this way does not.
     fn not_taken(self, error: &io::Error) -> Failure {
         match (self, error.kind() == io::ErrorKind::TimedOut) {
-            (Way::Up, true) => Failure::UpstreamWriteTimeout,
-            (Way::Up, false) => Failure::UpstreamReset,
-            (Way::Down, true) => Failure::ClientWriteTimeout,
-            (Way::Down, false) => Failure::ClientClosed,
+            (Direction::Up, true) => Failure::UpstreamWriteTimeout,
+            (Direction::Up, false) => Failure::UpstreamReset,
+            (Direction::Down, true) => Failure::ClientWriteTimeout,
+            (Direction::Down, false) => Failure::ClientClosed,
         }
     }
 }

@@ -69,7 +69,10 @@ pub(crate) struct Seated {
 impl Seated {
     pub(crate) fn new(shard: &Rc<Shard>, door: Rc<Door>, peer: SocketAddr) -> Seated {
         let seat = shard.connections.enter(door.key, peer, engine::now());
-        Seated { shard: Rc::clone(shard), origin: Origin { door, peer, seat, about: None } }
+        Seated {
+            shard: Rc::clone(shard),
+            origin: Origin { opened_by: door.openings(), door, peer, seat, about: None },
+        }
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Door {
     /// Of the name that it has in the newest plan.
     cells: RefCell<Rc<Shared<ListenerCells>>>,
     opening: RefCell<Rc<Opening>>,
+    /// Which of them that is: a connection can see with one look that its own is still the newest.
+    openings: Cell<u64>,
     closing: Cell<bool>,
     /// Another process goes on with what is queued there.
     handed_over: Cell<bool>,
@@ -33,7 +35,8 @@ impl Door {
             key: wanted.key,
             name: wanted.name.to_owned(),
             cells: RefCell::new(Rc::new(wanted.cells)),
-            opening: RefCell::new(Rc::new(wanted.opening)),
+            opening: RefCell::new(wanted.opening),
+            openings: Cell::new(0),
             closing: Cell::new(false),
             handed_over: Cell::new(false),
             spare: RefCell::default(),
@@ -51,8 +54,14 @@ impl Door {
         Rc::clone(&self.opening.borrow())
     }
 
-    pub(crate) fn open_by(&self, opening: Opening) {
-        self.opening.replace(Rc::new(opening));
+    /// Counts up whenever that is another.
+    pub(crate) fn openings(&self) -> u64 {
+        self.openings.get()
+    }
+
+    pub(crate) fn open_by(&self, opening: Rc<Opening>) {
+        self.openings.set(self.openings.get() + 1);
+        self.opening.replace(opening);
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -90,7 +99,7 @@ pub(crate) struct Wanted<'p> {
     pub(crate) key: ListenerKey,
     pub(crate) name: &'p str,
     pub(crate) cells: Shared<ListenerCells>,
-    pub(crate) opening: Opening,
+    pub(crate) opening: Rc<Opening>,
 }
 
 #[derive(Default)]
@@ -98,7 +107,14 @@ pub(crate) struct Doors {
     open: RefCell<Vec<Rc<Door>>>,
     /// Closed by the last install: a connection from another core may still be on its way. Theirs
     /// as long as somebody came by it: its name must not stay on the metrics page for the others.
-    closing: RefCell<Vec<(ListenerKey, Weak<Door>)>>,
+    closing: RefCell<Vec<Closed>>,
+}
+
+struct Closed {
+    key: ListenerKey,
+    door: Weak<Door>,
+    /// Whoever still comes goes through all that the others went through.
+    opening: Rc<Opening>,
 }
 
 impl Doors {
@@ -121,8 +137,12 @@ impl Doors {
         drop(open);
         before.iter().for_each(|door| door.close());
         let closes = !before.is_empty();
-        *self.closing.borrow_mut() =
-            before.iter().map(|door| (door.key, Rc::downgrade(door))).collect();
+        let closed = |door: &Rc<Door>| Closed {
+            key: door.key,
+            door: Rc::downgrade(door),
+            opening: door.opening(),
+        };
+        *self.closing.borrow_mut() = before.iter().map(closed).collect();
         closes
     }
 
@@ -148,29 +168,32 @@ impl Doors {
             return Some(Rc::clone(door));
         }
         let closing = self.closing.borrow();
-        let (_, door) = closing.iter().find(|(closed, _)| *closed == key)?;
-        Some(door.upgrade().unwrap_or_else(|| Doors::closed(key)))
-    }
-
-    /// For a connection whose listener nobody here knows any more: served like those that came by a
-    /// door that closes, and on no page.
-    pub(crate) fn closed(key: ListenerKey) -> Rc<Door> {
-        let cells = Shared::new(ListenerCells::default());
-        let door = Door::new(Wanted { key, name: "", cells, opening: Opening::default() });
-        door.close();
-        door
+        let closed = closing.iter().find(|closed| closed.key == key)?;
+        Some(closed.door.upgrade().unwrap_or_else(|| closed.again()))
     }
 
     /// What comes by each of them goes through this now; in the order of the plan.
     pub(crate) fn open_by(&self, openings: Vec<Opening>) {
-        self.open.borrow().iter().zip(openings).for_each(|(door, opening)| door.open_by(opening));
+        let open = self.open.borrow();
+        open.iter().zip(openings).for_each(|(door, opening)| door.open_by(Rc::new(opening)));
     }
 
     /// Keys are given out in order: this one was not known to any plan that came here.
     pub(crate) fn is_to_come(&self, key: ListenerKey) -> bool {
         let (open, closing) = (self.open.borrow(), self.closing.borrow());
-        let closed = closing.iter().map(|(closed, _)| *closed);
+        let closed = closing.iter().map(|closed| closed.key);
         open.iter().map(|door| door.key).chain(closed).all(|known| known < key)
+    }
+}
+
+impl Closed {
+    /// For a connection that was on its way when all others had ended: served like them, and on no
+    /// page.
+    fn again(&self) -> Rc<Door> {
+        let (key, cells) = (self.key, Shared::new(ListenerCells::default()));
+        let door = Door::new(Wanted { key, name: "", cells, opening: Rc::clone(&self.opening) });
+        door.close();
+        door
     }
 }
 
@@ -187,7 +210,7 @@ mod tests {
             key,
             name,
             cells: cells(),
-            opening: Opening::default(),
+            opening: Rc::default(),
         })
     }
 
@@ -200,8 +223,10 @@ mod tests {
         assert!(a.is_closing() && !b.is_closing());
         assert!(Rc::ptr_eq(&doors.find(B).unwrap(), &b));
         assert!(Rc::ptr_eq(&doors.find(A).unwrap(), &a), "a connection may be on its way to it");
+        let opening = a.opening();
         drop(a);
-        assert!(doors.find(A).is_some_and(|closed| closed.is_closing()), "even now");
+        let again = doors.find(A).unwrap();
+        assert!(again.is_closing() && Rc::ptr_eq(&again.opening(), &opening), "even now");
         assert!(!doors.change(wanted(&[(B, "other")])));
         assert!(doors.find(A).is_none());
     }
@@ -211,6 +236,5 @@ mod tests {
         let doors = Doors::default();
         doors.change(wanted(&[(A, "a")]));
         assert!(doors.is_to_come(B) && !doors.is_to_come(A));
-        assert!(Doors::closed(A).is_closing());
     }
 }

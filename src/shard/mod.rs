@@ -217,9 +217,14 @@ impl Shard {
                     None if self.doors.is_to_come(key) => {
                         return self.early.borrow_mut().push(ToShard::Connection(key, fd, peer));
                     }
-                    found => found.unwrap_or_else(|| Doors::closed(key)),
+                    found => found,
                 };
-                listener::take_over(Rc::clone(self), door, engine::Socket::adopt(fd), peer);
+                let socket = engine::Socket::adopt(fd);
+                match door {
+                    Some(door) => listener::take_over(Rc::clone(self), door, socket, peer),
+                    // What it had to go through is not known any more: it ends, as its listener.
+                    None => self.let_go(socket),
+                }
                 if self.life.is_draining() {
                     // It was on its way when this core may have said already that it is empty.
                     self.tell_when_empty();
@@ -254,8 +259,10 @@ impl Shard {
         let names = generation.plan.listeners.iter().map(|listener| listener.name.as_str());
         let wanted = keys.into_iter().zip(names).zip(series.listeners);
         let wanted = wanted.zip(install.tls.openings);
-        let wanted =
-            wanted.map(|(((key, name), cells), opening)| Wanted { key, name, cells, opening });
+        let wanted = wanted.map(|(((key, name), cells), opening)| {
+            let opening = Rc::new(opening);
+            Wanted { key, name, cells, opening }
+        });
         if self.doors.change(wanted) {
             // Those that came by a door that closes find it closing.
             engine::wake_all();
@@ -264,6 +271,13 @@ impl Shard {
         self.stir();
         self.early.take().into_iter().for_each(|letter| self.follow(letter));
         self.mail.to_control(ToControl::Installed { core: self.mail.core(), version });
+    }
+
+    /// Of a connection that was counted here when it was handed over.
+    fn let_go(&self, socket: engine::Socket) {
+        drop(socket);
+        self.counters().connections.add(-1);
+        self.open.add(-1);
     }
 
     /// The same plan with newer certificates, lists, tickets' keys or staples.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::control::message::Service;
 use crate::exchange::failure::Failure;
-use crate::http::headers::IdentityLines;
+use crate::http::headers::NewLine;
 use crate::listener::opening::{About, Proxied};
 use crate::shard::Shard;
 use crate::shard::connections::Seat;
@@ -18,6 +18,8 @@ use crate::tls::server::Accepted;
 #[derive(Clone)]
 pub(crate) struct Origin {
     pub(crate) door: Rc<Door>,
+    /// Which of the door's openings it has come through.
+    pub(crate) opened_by: u64,
     pub(crate) peer: SocketAddr,
     pub(crate) seat: Seat,
     /// What came before the protocol. `None` for the plain connections of a plain listener.
@@ -50,11 +52,14 @@ impl Origin {
 
     /// Why no request for `authority` is served on this connection.
     pub(crate) fn refuses(&self, authority: &[u8]) -> Option<Failure> {
-        let about = self.about.as_ref()?;
-        if about.strays {
+        let about = self.about.as_deref();
+        if about.is_some_and(|about| about.strays) {
             return Some(Failure::PlainHttpOnTls);
         }
-        let tls = about.tls.as_ref()?;
+        if self.is_of_before() && self.door.opening().turns_away(about, authority) {
+            return Some(Failure::Misdirected);
+        }
+        let tls = about?.tls.as_ref()?;
         (!tls.is_for(authority)).then_some(Failure::Misdirected)
     }
 
@@ -65,9 +70,8 @@ impl Origin {
     }
 
     /// What upstreams are told of who the client is.
-    pub(crate) fn identity_lines(&self) -> &IdentityLines {
-        let Some(about) = &self.about else { return const { &IdentityLines::NONE } };
-        about.tls.as_ref().map_or(&about.lines, |tls| &tls.lines)
+    pub(crate) fn identity_lines(&self) -> &[NewLine] {
+        self.tls().map_or(&[], |tls| &tls.lines)
     }
 
     /// That the client's TLS names.
@@ -82,11 +86,24 @@ impl Origin {
     pub(crate) fn ends_idle(&self, shard: &Shard) -> bool {
         let life = &shard.life;
         let out_of_service = life.service.get() == Service::Closing;
-        (life.is_draining() && !life.patient.get()) || out_of_service || self.door.is_closing()
+        (life.is_draining() && !life.patient.get())
+            || out_of_service
+            || self.door.is_closing()
+            || self.has_other_rules()
     }
 
     /// The connection ends after the exchange that it is in.
     pub(crate) fn is_closing(&self, shard: &Shard) -> bool {
-        shard.life.is_closing() || self.door.is_closing()
+        shard.life.is_closing() || self.door.is_closing() || self.has_other_rules()
+    }
+
+    /// The listener's TLS was set up anew since.
+    fn is_of_before(&self) -> bool {
+        self.opened_by != self.door.openings()
+    }
+
+    /// Clients that come now have to show other certificates than this one had to.
+    fn has_other_rules(&self) -> bool {
+        self.is_of_before() && self.door.opening().has_other_rules(self.about.as_deref())
     }
 }

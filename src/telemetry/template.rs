@@ -253,6 +253,18 @@ fn of_tls<'r>(
     escaped_or_dash(record.tls.as_ref().map_or("", part).as_bytes(), out);
 }
 
+fn fingerprint(record: &Record<'_>, out: &mut Vec<u8>) {
+    match record.tls.and_then(|tls| tls.client) {
+        Some(client) => hexadecimal(&client.fingerprint, out),
+        None => out.push(b'-'),
+    }
+}
+
+fn resumed(record: &Record<'_>, out: &mut Vec<u8>) {
+    let word = |tls: ClientTls<'_>| if tls.resumed { "true" } else { "false" };
+    out.extend_from_slice(record.tls.map_or("-", word).as_bytes());
+}
+
 impl Variable {
     fn encode(
         self,
@@ -268,10 +280,7 @@ impl Variable {
             Variable::BytesReceived => decimal::integer(record.bytes_received, out),
             Variable::BytesSent => decimal::integer(record.bytes_sent, out),
             Variable::ClientCn => of_tls(record, ClientTls::common_name, out),
-            Variable::ClientFingerprint => match record.tls.and_then(|tls| tls.client) {
-                Some(client) => hexadecimal(&client.fingerprint, out),
-                None => out.push(b'-'),
-            },
+            Variable::ClientFingerprint => fingerprint(record, out),
             Variable::ClientIp => ip(record.client, out),
             Variable::ClientSpiffeId => of_tls(record, ClientTls::spiffe_id, out),
             Variable::ClientSubject => of_tls(record, ClientTls::subject, out),
@@ -316,10 +325,7 @@ impl Variable {
             Variable::Timestamp => timestamp::iso(record.at, out),
             Variable::TimestampClf => timestamp::common_log(record.at, out),
             Variable::TlsCipher => of_tls(record, |tls| tls.cipher, out),
-            Variable::TlsResumed => {
-                let word = |tls: ClientTls<'_>| if tls.resumed { "true" } else { "false" };
-                out.extend_from_slice(record.tls.map_or("-", word).as_bytes());
-            }
+            Variable::TlsResumed => resumed(record, out),
             Variable::TlsServerName => of_tls(record, |tls| tls.server_name, out),
             Variable::TlsVersion => of_tls(record, |tls| tls.version, out),
             Variable::TraceId => match record.trace_id {

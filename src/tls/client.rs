@@ -27,7 +27,7 @@ type Handle<T> = Arc<T>; // tidy: required by rustls
 
 /// A cluster's TLS on one core.
 #[derive(Debug)]
-pub(crate) struct ClientTls {
+pub(crate) struct UpstreamTls {
     config: Handle<ClientConfig>,
     /// Instead of the endpoint's own.
     server_name: Option<ServerName<'static>>,
@@ -36,12 +36,12 @@ pub(crate) struct ClientTls {
     pub(crate) digest: [u8; 32],
 }
 
-impl ClientTls {
+impl UpstreamTls {
     pub(crate) fn new(
         cluster: &str,
         tls: &ClusterTls,
         material: &Material,
-    ) -> Result<ClientTls, String> {
+    ) -> Result<UpstreamTls, String> {
         let wrong = |error: &dyn std::fmt::Display| {
             format!("cluster {cluster}: TLS cannot be set up: {error}")
         };
@@ -70,7 +70,7 @@ impl ClientTls {
         config.resumption = Resumption::in_memory_sessions(limits::TLS_CLIENT_SESSIONS);
         config.enable_secret_extraction = true;
         let server_name = tls.server_name.clone().map(ServerName::try_from).transpose();
-        Ok(ClientTls {
+        Ok(UpstreamTls {
             config: Handle::new(config),
             server_name: server_name.map_err(|error| wrong(&error))?,
             handshake_timeout: tls.handshake_timeout,

@@ -37,7 +37,8 @@ impl LoadError {
     }
 }
 
-pub(super) fn contents(path: &Path, most: usize) -> Result<Vec<u8>, LoadError> {
+/// Waits for nobody, and reads no more than `most`, whatever is there.
+pub(crate) fn contents(path: &Path, most: usize) -> Result<Vec<u8>, LoadError> {
     let unreadable = |error: io::Error| {
         let cure = "expected a file that this process may read";
         LoadError::new(path, format!("it cannot be read: {error}"), cure)

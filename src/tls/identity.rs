@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use rustls_pki_types::CertificateDer;
 
-use crate::http::headers::IdentityLines;
+use crate::http::headers::NewLine;
 use crate::tls::settings::{ClientAuth, IdentityField};
 use crate::tls::x509::Facts;
 
@@ -20,49 +20,53 @@ impl Identity {
         Facts::read(leaf).ok().map(|facts| Identity { facts })
     }
 
-    fn field(&self, field: IdentityField, leaf: &CertificateDer<'_>) -> String {
+    /// Percent-encoded; empty: it says nothing of it.
+    fn field(&self, field: IdentityField, leaf: &CertificateDer<'_>) -> Vec<u8> {
         let facts = &self.facts;
         match field {
-            IdentityField::CommonName => facts.common_name.clone().unwrap_or_default(),
-            IdentityField::OrganizationalUnit => facts.organizational_units.join(","),
-            IdentityField::Subject => facts.subject.clone(),
-            IdentityField::Issuer => facts.issuer.clone(),
-            IdentityField::Serial => facts.serial.clone(),
-            IdentityField::DnsNames => facts.dns_names.join(","),
-            IdentityField::Uris => facts.uris.join(","),
-            IdentityField::Emails => facts.emails.join(","),
-            IdentityField::SpiffeId => facts.spiffe_id().unwrap_or_default().to_owned(),
-            IdentityField::Fingerprint => hexadecimal(&facts.fingerprint),
-            IdentityField::Certificate => pem(leaf),
+            IdentityField::CommonName => line(facts.common_name.as_deref().unwrap_or_default()),
+            IdentityField::OrganizationalUnit => list(&facts.organizational_units),
+            IdentityField::Subject => line(&facts.subject),
+            IdentityField::Issuer => line(&facts.issuer),
+            IdentityField::Serial => line(&facts.serial),
+            IdentityField::DnsNames => list(&facts.dns_names),
+            IdentityField::Uris => list(&facts.uris),
+            IdentityField::Emails => list(&facts.emails),
+            IdentityField::SpiffeId => line(facts.spiffe_id().unwrap_or_default()),
+            IdentityField::Fingerprint => line(&hexadecimal(&facts.fingerprint)),
+            // As nginx's `$ssl_client_escaped_cert`: for whoever decodes it as a URL's.
+            IdentityField::Certificate => escaped(&pem(leaf), |byte| byte.is_ascii_alphanumeric()),
         }
     }
 }
 
-/// The lines for upstreams. Without an identity there are none, but the client's own still go, and
-/// those that only other hosts of the listener have: their backends may be the same.
+/// The lines for upstreams. Without an identity there are none.
 pub(crate) fn lines(
     auth: Option<&ClientAuth>,
     identity: Option<(&Identity, &CertificateDer<'_>)>,
-    stripped: &[Box<[u8]>],
-) -> IdentityLines {
-    let headers = auth.map_or(&[][..], |auth| &auth.headers);
+) -> Vec<NewLine> {
+    let (Some(auth), Some((identity, leaf))) = (auth, identity) else { return Vec::new() };
     let line = |(name, field): &(Box<[u8]>, IdentityField)| {
-        let (identity, leaf) = identity?;
         let value = identity.field(*field, leaf);
-        // As nginx's `$ssl_client_escaped_cert`: for whoever decodes it as a URL's.
-        let is_url = *field == IdentityField::Certificate;
-        let is_free = |byte: u8| match is_url {
-            true => byte.is_ascii_alphanumeric(),
-            false => matches!(byte, 0x20..0x7f) && byte != b'%',
-        };
-        (!value.is_empty()).then(|| (name.clone(), escaped(&value, is_free)))
+        (!value.is_empty()).then(|| (name.clone(), value.into()))
     };
-    IdentityLines { stripped: stripped.to_vec(), lines: headers.iter().filter_map(line).collect() }
+    auth.headers.iter().filter_map(line).collect()
+}
+
+fn line(value: &str) -> Vec<u8> {
+    escaped(value, |byte| matches!(byte, 0x20..0x7f) && byte != b'%')
+}
+
+/// A comma ends a value, so none has one of its own: nobody becomes somebody else behind it.
+fn list(values: &[String]) -> Vec<u8> {
+    let is_free = |byte| matches!(byte, 0x20..0x7f) && !matches!(byte, b'%' | b',');
+    let values: Vec<Vec<u8>> = values.iter().map(|value| escaped(value, is_free)).collect();
+    values.join(&b',')
 }
 
 /// What a certificate says goes into a header line only as what fits there: everything else, and
 /// the sign itself, is percent-encoded, so that no name breaks out of its line.
-fn escaped(value: &str, is_free: impl Fn(u8) -> bool) -> Box<[u8]> {
+fn escaped(value: &str, is_free: impl Fn(u8) -> bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len());
     for byte in value.bytes() {
         if is_free(byte) || matches!(byte, b'-' | b'.' | b'_' | b'~') {
@@ -71,7 +75,7 @@ fn escaped(value: &str, is_free: impl Fn(u8) -> bool) -> Box<[u8]> {
             out.extend_from_slice(format!("%{byte:02X}").as_bytes());
         }
     }
-    out.into()
+    out
 }
 
 fn pem(certificate: &[u8]) -> String {

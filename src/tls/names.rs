@@ -33,6 +33,20 @@ impl<T> Names<T> {
         })
     }
 
+    /// The same where a wildcard stands for any number of labels: the longest that fits.
+    pub(crate) fn find_at_any_depth(&self, host: &str) -> Option<&T> {
+        let mut rest = host;
+        self.exact.get(host).or_else(|| {
+            while let Some((_, suffix)) = rest.split_once('.') {
+                if let Some(found) = self.wildcard.get(suffix) {
+                    return Some(found);
+                }
+                rest = suffix;
+            }
+            None
+        })
+    }
+
     /// Whether there is something for this very name or wildcard.
     pub(crate) fn has(&self, name: &str) -> bool {
         match name.strip_prefix("*.") {
@@ -62,6 +76,16 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(names.find(host).copied(), found, "{host}");
+        }
+        for (host, found) in [
+            ("a.example", Some("a.example")),
+            ("c.c.example", Some("*.example")),
+            ("d.c.b.example", Some("*.b.example")),
+            ("b.example", Some("*.example")),
+            ("example", None),
+            ("", None),
+        ] {
+            assert_eq!(names.find_at_any_depth(host).copied(), found, "{host}");
         }
         assert!(names.has("*.example") && !names.has("example"));
     }

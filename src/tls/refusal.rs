@@ -5,6 +5,7 @@ use std::io;
 
 use rustls::{AlertDescription, Error};
 
+use crate::limits;
 use crate::listener::proxy_protocol;
 use crate::tls::client_hello::NotAHello;
 use crate::tls::handshake::Failed;
@@ -17,6 +18,8 @@ pub(crate) enum Refusal {
     /// No certificate is for it.
     UnknownName(Option<Box<str>>),
     Handshake(Error),
+    /// It has said too much before it was done.
+    TooLong,
     TimedOut,
     /// By the client, in the middle of something.
     Closed,
@@ -37,12 +40,13 @@ pub(crate) enum Reason {
     CertificateRefused,
     RefusedByClient,
     Malformed,
+    TooLong,
     TimedOut,
     Closed,
 }
 
 impl Reason {
-    pub(crate) const ALL: [Reason; 11] = [
+    pub(crate) const ALL: [Reason; 12] = [
         Reason::ProxyHeader,
         Reason::PlainHttp,
         Reason::NotAHello,
@@ -52,6 +56,7 @@ impl Reason {
         Reason::CertificateRefused,
         Reason::RefusedByClient,
         Reason::Malformed,
+        Reason::TooLong,
         Reason::TimedOut,
         Reason::Closed,
     ];
@@ -67,6 +72,7 @@ impl Reason {
             Reason::CertificateRefused => "certificate_refused",
             Reason::RefusedByClient => "refused_by_client",
             Reason::Malformed => "malformed",
+            Reason::TooLong => "too_long",
             Reason::TimedOut => "timeout",
             Reason::Closed => "closed",
         }
@@ -84,6 +90,7 @@ impl Refusal {
     pub(crate) fn of(failed: Failed) -> Refusal {
         match failed {
             Failed::Refused(error) => Refusal::Handshake(error),
+            Failed::Lost(error) if error.kind() == io::ErrorKind::InvalidData => Refusal::TooLong,
             Failed::Lost(error) => Refusal::of_read(&error),
         }
     }
@@ -98,6 +105,7 @@ impl Refusal {
             Refusal::PlainHttp => Reason::PlainHttp,
             Refusal::NotAHello(_) => Reason::NotAHello,
             Refusal::UnknownName(_) => Reason::UnknownName,
+            Refusal::TooLong => Reason::TooLong,
             Refusal::TimedOut => Reason::TimedOut,
             Refusal::Closed => Reason::Closed,
             Refusal::Silent(reason) => *reason,
@@ -135,6 +143,11 @@ impl fmt::Display for Refusal {
             ),
             Refusal::UnknownName(Some(name)) => write!(f, "no certificate is for `{name}`"),
             Refusal::Handshake(error) => handshake(error, f),
+            Refusal::TooLong => write!(
+                f,
+                "the client says more than {} bytes in its handshake",
+                limits::TLS_HANDSHAKE_BYTES_MAX
+            ),
             Refusal::TimedOut => f.write_str("the client was not ready in time"),
             Refusal::Closed => f.write_str("the client closed the connection before it was ready"),
             Refusal::Silent(_) => f.write_str("not a byte came"),

@@ -3,8 +3,9 @@
 //! lock that another core touches too.
 
 use std::sync::Arc; // tidy: required by rustls
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use rustls::SupportedProtocolVersion;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
@@ -13,11 +14,12 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{CipherSuite, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{AlertDescription, CertificateError, CipherSuite, Error, RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
 
-use crate::engine::Socket;
-use crate::http::headers::IdentityLines;
+use crate::engine::{self, Socket};
+use crate::http::headers::NewLine;
 use crate::plan::{Listener, Plan};
 use crate::telemetry::client_tls::ClientTls;
 use crate::tls::certificates::Certificate;
@@ -44,8 +46,6 @@ pub(crate) struct ServerTls {
     certificates: Handle<Certificates>,
     check_host: bool,
     handshake_timeout: Duration,
-    /// Headers that tell who a client is, of all profiles.
-    told: Vec<Box<[u8]>>,
 }
 
 /// For hosts with the same rules for clients' certificates.
@@ -53,6 +53,33 @@ pub(crate) struct ServerTls {
 struct Profile {
     config: Handle<ServerConfig>,
     auth: Option<ClientAuth>,
+    /// What stands for `auth`, with all that is in its files. `None`: nothing is asked.
+    rules: Option<[u8; 32]>,
+    /// Of what `auth` asks for.
+    verifier: Option<Handle<dyn ClientCertVerifier>>,
+}
+
+impl Profile {
+    /// Who a client is. What a ticket says was true once: it has to be so still, for the times of
+    /// certificates and of lists of revoked ones end while tickets beget tickets.
+    fn identify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        is_resumed: bool,
+    ) -> Result<Option<Box<Identity>>, CertificateError> {
+        let Some((leaf, between)) = chain.split_first() else { return Ok(None) };
+        if is_resumed && let Some(verifier) = &self.verifier {
+            let now = engine::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let now = UnixTime::since_unix_epoch(now);
+            verifier.verify_client_cert(leaf, between, now).map_err(|error| match error {
+                Error::InvalidCertificate(why) => why,
+                _ => CertificateError::ApplicationVerificationFailure,
+            })?;
+        }
+        // An authority has signed it, and it says something that we cannot read.
+        let identity = Identity::of(leaf).ok_or(CertificateError::BadEncoding)?;
+        Ok(Some(Box::new(identity)))
+    }
 }
 
 /// What a handshake with a client has settled.
@@ -67,12 +94,14 @@ pub(crate) struct Accepted {
     /// `None`: it has shown no certificate.
     pub(crate) identity: Option<Box<Identity>>,
     /// For upstreams.
-    pub(crate) lines: IdentityLines,
+    pub(crate) lines: Vec<NewLine>,
     /// Requests are for hosts that the certificate is for, or refused.
     checked: Option<Handle<Certificates>>,
     /// And for hosts that let in whom this one does: else asking TLS for an open one would open
     /// all of them.
     profile: Option<(Handle<Names<usize>>, usize)>,
+    /// What its certificate, or that it showed none, was held against.
+    rules: Option<[u8; 32]>,
 }
 
 impl Accepted {
@@ -92,15 +121,9 @@ impl Accepted {
         if self.checked.is_none() && self.profile.is_none() {
             return true;
         }
-        let Ok(authority) = std::str::from_utf8(authority) else { return false };
-        let host = match authority.strip_prefix('[') {
-            Some(_) => authority,
-            None => authority.split_once(':').map_or(authority, |(host, _)| host),
-        };
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
-        let has_profile = |(names, profile): &(Handle<Names<usize>>, usize)| {
-            names.find(&host).copied().unwrap_or_default() == *profile
-        };
+        let Some(host) = host_of(authority) else { return false };
+        let has_profile =
+            |(names, profile): &(Handle<Names<usize>>, usize)| profile_of(names, &host) == *profile;
         let covers =
             |certificates: &Handle<Certificates>| certificates.covers(self.host.as_deref(), &host);
         self.profile.as_ref().is_none_or(has_profile) && self.checked.as_ref().is_none_or(covers)
@@ -130,10 +153,7 @@ impl ServerTls {
         }
         let (certificates, handshake_timeout) = (common.certificates, tls.handshake_timeout);
         let (names, check_host) = (Handle::new(names), tls.check_host);
-        let auths = profiles.iter().filter_map(|profile| profile.auth.as_ref());
-        let told = auths.flat_map(|auth| auth.headers.iter().map(|(name, _)| name.clone()));
-        let told = told.collect();
-        Ok(ServerTls { profiles, names, certificates, check_host, handshake_timeout, told })
+        Ok(ServerTls { profiles, names, certificates, check_host, handshake_timeout })
     }
 
     /// Speaks TLS with a client that asks for `host`.
@@ -142,29 +162,56 @@ impl ServerTls {
         socket: &Socket,
         host: Option<&str>,
     ) -> Result<(Session, Accepted), Failed> {
-        let profile = host.and_then(|host| self.names.find(host)).copied().unwrap_or_default();
-        let Profile { config, auth } = &self.profiles[profile];
+        let profile = profile_of(&self.names, host.unwrap_or_default());
+        let Profile { config, auth, .. } = &self.profiles[profile];
         let connection = UnbufferedServerConnection::new(Handle::clone(config));
         let connection = connection.map_err(Failed::Refused)?;
         let shaken = handshake::run(socket, connection, self.handshake_timeout).await?;
-        let (session, Settled { version, suite, is_resumed, alpn, chain }) = shaken;
-        let identity = match chain.first() {
-            None => None,
-            Some(leaf) => Some(Box::new(Identity::of(leaf).ok_or_else(unreadable)?)),
+        let (mut session, Settled { version, suite, is_resumed, alpn, chain }) = shaken;
+        let identity = match self.profiles[profile].identify(&chain, is_resumed) {
+            Ok(identity) => identity,
+            Err(why) => {
+                let alert = session.turn_away(AlertDescription::from(why.clone()).into());
+                let _ = socket.send(&[&alert, b"", b""], self.handshake_timeout).await;
+                return Err(Failed::Refused(Error::InvalidCertificate(why)));
+            }
         };
-        let lines =
-            identity::lines(auth.as_ref(), identity.as_deref().zip(chain.first()), &self.told);
+        let lines = identity::lines(auth.as_ref(), identity.as_deref().zip(chain.first()));
         let (host, alpn) = (host.map(Box::from), alpn.map(Vec::into_boxed_slice));
         let checked = self.check_host.then(|| Handle::clone(&self.certificates));
-        let profile = (self.profiles.len() > 1).then(|| (Handle::clone(&self.names), profile));
-        let accepted =
-            Accepted { version, suite, is_resumed, alpn, host, identity, lines, checked, profile };
+        let accepted = Accepted {
+            version,
+            suite,
+            is_resumed,
+            alpn,
+            host,
+            identity,
+            lines,
+            checked,
+            profile: (self.profiles.len() > 1).then(|| (Handle::clone(&self.names), profile)),
+            rules: self.profiles[profile].rules,
+        };
         Ok((session, accepted))
     }
 
-    /// Of a client without TLS: nobody says who they are by themselves.
-    pub(crate) fn lines_of_none(&self) -> IdentityLines {
-        identity::lines(None, None, &self.told)
+    /// Who asks for the same host now is held against others. To ask less is no reason to part.
+    pub(crate) fn has_other_rules(&self, accepted: &Accepted) -> bool {
+        let now = self.profile(accepted.host.as_deref().unwrap_or_default()).rules;
+        now.is_some() && now != accepted.rules
+    }
+
+    /// A client that came when there were other rules may ask for `authority` no more.
+    pub(crate) fn turns_away(&self, accepted: Option<&Accepted>, authority: &[u8]) -> bool {
+        let Some(host) = host_of(authority) else { return true };
+        let profile = self.profile(&host);
+        let requires = profile.auth.as_ref().is_some_and(|auth| auth.required);
+        let Some(accepted) = accepted else { return requires };
+        let own = self.profile(accepted.host.as_deref().unwrap_or_default());
+        (requires && accepted.identity.is_none()) || own.rules != profile.rules
+    }
+
+    fn profile(&self, host: &str) -> &Profile {
+        &self.profiles[profile_of(&self.names, host)]
     }
 
     /// Whether a certificate is for this host.
@@ -173,10 +220,20 @@ impl ServerTls {
     }
 }
 
-/// Of a certificate that an authority has signed: ours to accept, but not ours to read.
-fn unreadable() -> Failed {
-    let reason = rustls::CertificateError::BadEncoding;
-    Failed::Refused(rustls::Error::InvalidCertificate(reason))
+/// As names are kept. `None`: it is none.
+fn host_of(authority: &[u8]) -> Option<String> {
+    let authority = std::str::from_utf8(authority).ok()?;
+    let host = match authority.strip_prefix('[') {
+        Some(_) => authority,
+        None => authority.split_once(':').map_or(authority, |(host, _)| host),
+    };
+    Some(host.trim_end_matches('.').to_ascii_lowercase())
+}
+
+/// Which rules for clients' certificates hold for a host. Routes know no depth below a wildcard, so
+/// these do not either.
+fn profile_of(names: &Names<usize>, host: &str) -> usize {
+    names.find_at_any_depth(host).copied().unwrap_or_default()
 }
 
 /// What the profiles of a listener have in common.
@@ -200,24 +257,25 @@ impl Common<'_> {
         let builder = ServerConfig::builder_with_provider(Handle::clone(&self.provider));
         let builder = builder.with_protocol_versions(versions(self.tls.versions));
         let builder = builder.map_err(|error| wrong(&error))?;
-        let builder = match verifier {
+        let builder = match &verifier {
             None => builder.with_no_client_auth(),
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            Some(verifier) => builder.with_client_cert_verifier(Handle::clone(verifier)),
         };
         let certificates: Handle<dyn ResolvesServerCert> = Handle::clone(&self.certificates) as _;
         let mut config = builder.with_cert_resolver(certificates);
         config.ignore_client_order = true;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.session_storage = Handle::new(NoServerSessionStorage {});
+        let scope = self.scope(auth);
         if self.tls.session_tickets {
-            let scope = self.scope(auth);
             config.ticketer = ticketer(self.keys, &scope, self.plan.ticket_rotation);
         } else {
             config.send_tls13_tickets = 0;
         }
         // For our own records: see `record`.
         config.enable_secret_extraction = true;
-        Ok(Profile { config: Handle::new(config), auth: auth.cloned() })
+        let rules = auth.map(|_| scope);
+        Ok(Profile { config: Handle::new(config), auth: auth.cloned(), rules, verifier })
     }
 
     fn verifier(&self, auth: &ClientAuth) -> Result<Handle<dyn ClientCertVerifier>, String> {
@@ -236,7 +294,7 @@ impl Common<'_> {
     }
 
     /// What a ticket must not cross: another listener, or other rules for who may come in.
-    fn scope(&self, auth: Option<&ClientAuth>) -> Vec<u8> {
+    fn scope(&self, auth: Option<&ClientAuth>) -> [u8; 32] {
         let mut digest = Sha256::new();
         digest.update(self.listener.name.as_bytes());
         if let Some(auth) = auth {
@@ -249,7 +307,7 @@ impl Common<'_> {
                 digest.update(list);
             }
         }
-        digest.finalize().to_vec()
+        digest.finalize().into()
     }
 }
 

@@ -329,11 +329,21 @@ impl Session {
         Ok(())
     }
 
+    /// Whoever is there is not let in after all. What tells the peer so is to be sent.
+    pub(crate) fn turn_away(&mut self, alert: u8) -> Vec<u8> {
+        self.fail_with(alert);
+        self.take_outgoing()
+    }
+
     fn fail(&mut self, alert: Alert) {
+        self.fail_with(alert as u8);
+    }
+
+    fn fail_with(&mut self, alert: u8) {
         const FATAL: u8 = 2;
         if self.end.is_none() && !self.is_finished {
             // Whoever may seal no more has nothing to say either.
-            let _ = self.push(Content::Alert, &[FATAL, alert as u8]);
+            let _ = self.push(Content::Alert, &[FATAL, alert]);
             self.is_urgent = true;
         }
         self.is_finished = true;

@@ -77,14 +77,14 @@ pub struct ListenerTls {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedTls {
-    /// Exact, or `*.` and a suffix: one label more. Lower case.
+    /// Exact, or `*.` and a suffix, as routes have it: at any depth. Lower case.
     pub names: Vec<String>,
     pub client_auth: Option<ClientAuth>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passthrough {
-    /// As above.
+    /// Exact, or `*.` and a suffix: one label more. Lower case.
     pub names: Vec<String>,
     pub cluster: ClusterId,
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::listener::opening::Opening;
 use crate::plan::Plan;
-use crate::tls::client::ClientTls;
+use crate::tls::client::UpstreamTls;
 use crate::tls::material::Material;
 use crate::tls::tickets::TicketKeys;
 use crate::upstream::connect::Connector;
@@ -42,7 +42,7 @@ impl Setup {
         let opening = |listener| Opening::new(plan, material, listener, keys, staples);
         let connector = |cluster: &crate::plan::Cluster| {
             let tls = cluster.tls.as_ref();
-            let tls = tls.map(|tls| ClientTls::new(&cluster.name, tls, material)).transpose()?;
+            let tls = tls.map(|tls| UpstreamTls::new(&cluster.name, tls, material)).transpose()?;
             Ok(Connector { tls, greets: cluster.proxy_protocol })
         };
         Ok(Setup {

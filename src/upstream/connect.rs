@@ -8,7 +8,7 @@ use rustls_pki_types::ServerName;
 
 use crate::engine::{self, Side, Socket};
 use crate::exchange::failure::Failure;
-use crate::tls::client::ClientTls;
+use crate::tls::client::UpstreamTls;
 use crate::tls::handshake::Failed;
 use crate::tls::settings::ProxyVersion;
 use crate::tls::stream::Stream;
@@ -16,7 +16,7 @@ use crate::tls::stream::Stream;
 /// How connections to the endpoints of a cluster begin.
 #[derive(Debug, Default)]
 pub(crate) struct Connector {
-    pub(crate) tls: Option<ClientTls>,
+    pub(crate) tls: Option<UpstreamTls>,
     /// Each says first whom it is for, so it is for nobody else.
     pub(crate) greets: Option<ProxyVersion>,
 }
@@ -24,7 +24,7 @@ pub(crate) struct Connector {
 impl Connector {
     /// Whether a connection made by `other` is as good as one of its own.
     pub(super) fn is_like(&self, other: &Connector) -> bool {
-        let digest = |tls: &ClientTls| tls.digest;
+        let digest = |tls: &UpstreamTls| tls.digest;
         self.tls.as_ref().map(digest) == other.tls.as_ref().map(digest)
             && self.greets == other.greets
     }

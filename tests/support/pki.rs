@@ -97,6 +97,11 @@ impl Pki {
 
     /// The same, long ago.
     pub fn sign_expired(&self, authority: &str, name: &str, names: &str) {
+        self.sign_until(authority, name, names, "20200201000000Z");
+    }
+
+    /// Valid since long ago, until then.
+    pub fn sign_until(&self, authority: &str, name: &str, names: &str, until: &str) {
         let [key, cert, asked, config] = [
             format!("{name}.key"),
             format!("{name}.pem"),
@@ -123,7 +128,7 @@ impl Pki {
             "-startdate",
             "20200101000000Z",
             "-enddate",
-            "20200201000000Z",
+            until,
         ]);
     }
 

@@ -2,6 +2,7 @@
 //! (`w3c`, `b3`, `jaeger`), whether it is recorded ([`Ratio`]), and what is then told of it
 //! (`span`, sent as `otlp` or `zipkin`). Bytes to values and back; no clock, no socket.
 
+pub mod attributes;
 pub mod b3;
 pub mod jaeger;
 pub mod otlp;

@@ -2,8 +2,9 @@
 //! (<https://opentelemetry.io/docs/specs/otlp/>, opentelemetry/proto/trace/v1/trace.proto). Field
 //! numbers and names are those of the .proto files.
 
+use crate::telemetry::trace::attributes::Value;
 use crate::telemetry::trace::protobuf::{self, Field, bytes, fixed64, message, varint};
-use crate::telemetry::trace::span::{Kind, Span, Value};
+use crate::telemetry::trace::span::{Kind, Span};
 use crate::telemetry::trace::write_hex;
 use crate::telemetry::{decimal, json};
 

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::exchange::record::{Record, Timings};
 use crate::limits::TRACE_FIELD_BYTES_MAX;
 use crate::telemetry::client_tls::ClientTls;
+use crate::telemetry::trace::attributes::{Attributes, Value};
 
 /// Which span of which trace an exchange is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -259,13 +260,6 @@ pub enum Kind {
     Client,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value<'a> {
-    Text(Cow<'a, str>),
-    Number(i64),
-    Flag(bool),
-}
-
 /// One span, in the words that all ways to send it share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span<'a> {
@@ -418,40 +412,6 @@ const CLIENT_SPANS: [&str; Timings::SPANS - 1] = [
     "corelane.first_byte_us",
     "corelane.body_us",
 ];
-
-/// What is empty or 0 is not there.
-#[derive(Default)]
-struct Attributes<'a>(Vec<(&'static str, Value<'a>)>);
-
-impl<'a> Attributes<'a> {
-    fn text(&mut self, name: &'static str, text: &'a str) {
-        if !text.is_empty() {
-            self.0.push((name, Value::Text(Cow::Borrowed(text))));
-        }
-    }
-
-    fn owned(&mut self, name: &'static str, text: String) {
-        self.0.push((name, Value::Text(Cow::Owned(text))));
-    }
-
-    fn number(&mut self, name: &'static str, number: u64) {
-        if number > 0 {
-            self.0.push((name, Value::Number(i64::try_from(number).unwrap_or(i64::MAX))));
-        }
-    }
-
-    fn spans(&mut self, names: &[&'static str], micros: &[u64]) {
-        for (name, micros) in names.iter().zip(micros) {
-            self.0.push((name, Value::Number(i64::try_from(*micros).unwrap_or(i64::MAX))));
-        }
-    }
-
-    fn error(&mut self, error: Option<&Cow<'a, str>>) {
-        if let Some(error) = error {
-            self.0.push(("error.type", Value::Text(error.clone())));
-        }
-    }
-}
 
 /// Our word for it, else the status.
 fn reason<'a>(failure: &'a str, status: u16) -> Cow<'a, str> {

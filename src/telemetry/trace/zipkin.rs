@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::telemetry::trace::attributes::Value;
 use crate::telemetry::trace::otlp::Service;
-use crate::telemetry::trace::span::{Kind, Span, Value};
+use crate::telemetry::trace::span::{Kind, Span};
 use crate::telemetry::trace::{write_hex, write_short_trace_id};
 use crate::telemetry::{decimal, json};
 
