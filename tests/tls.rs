@@ -808,8 +808,8 @@ fn a_storm_of_handshakes_on_sixteen_cores_is_served() {
 
 // --- strangers' judgement ----------------------------------------------------------------------
 
-/// testssl.sh finds nothing above LOW in what is on by default: all its checks but the simulation of
-/// clients and the list of all ciphers, which judge nothing and take twice as long.
+/// testssl.sh finds nothing above LOW in what is on by default: all its checks but the simulation
+/// of clients and the list of all ciphers, which judge nothing and take twice as long.
 #[test]
 fn testssl_finds_nothing() {
     if !is_installed("testssl", "testssl.sh") {

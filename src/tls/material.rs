@@ -57,8 +57,8 @@ impl fmt::Display for Missing {
 }
 
 impl Material {
-    /// Reads every file. What is broken is `None` afterwards; what has expired as well, unless it is
-    /// `used` already: the rest of a configuration is not to wait for it.
+    /// Reads every file. What is broken is `None` afterwards; what has expired as well, unless it
+    /// is `used` already: the rest of a configuration is not to wait for it.
     pub fn look_up(&mut self, now: SystemTime, used: &Material) -> Vec<Missing> {
         let Material { certificates, authorities, revocations, system, .. } = self;
         certificates.iter_mut().for_each(|each| each.found = None);

@@ -69,10 +69,12 @@ impl Profile {
         if is_resumed && let Some(verifier) = &self.verifier {
             let now = engine::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
             let now = UnixTime::since_unix_epoch(now);
-            verifier.verify_client_cert(leaf, between, now).map_err(|error| match error {
-                Error::InvalidCertificate(why) => why,
-                _ => CertificateError::ApplicationVerificationFailure,
-            })?;
+            if let Err(error) = verifier.verify_client_cert(leaf, between, now) {
+                let Error::InvalidCertificate(why) = error else {
+                    return Err(CertificateError::ApplicationVerificationFailure);
+                };
+                return Err(why);
+            }
         }
         // An authority has signed it, and it says something that we cannot read.
         let identity = Identity::of(leaf).ok_or(CertificateError::BadEncoding)?;

@@ -200,7 +200,8 @@ impl Session {
             true => &room[..opened.plain],
             false => &record[start..start + opened.plain],
         };
-        // Records of another kind do not come between the parts of a message (RFC 8446 section 5.1).
+        // Records of another kind do not come between the parts of a message (RFC 8446 section
+        // 5.1).
         if opened.content != Content::Handshake && !self.message.is_empty() {
             return Err(Alert::UnexpectedMessage);
         }
