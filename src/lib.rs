@@ -6,14 +6,17 @@
 //! One word, one thing, in code, configuration, metrics and logs.
 //!
 //! - **core**: a thread with a role. *Data* cores (N, pinned) carry traffic; the *control* core
-//! holds everything that is one per process; the *publisher* writes what leaves for the outside. -
-//! **shard**: everything that one data core owns ([`shard`]). Never `Send`, never shared. -
-//! **plan**: compiled configuration ([`plan`]). **generation**: a plan and the state that its ids
-//! name, on one shard. - **listener → connection → session → exchange**: a bound address; an
-//! accepted peer; HTTP spoken on it; one request and its answer. - **route, cluster, endpoint,
-//! attempt**: which requests; where they may go; one address; one try. - **peer address, client
-//! address**: who holds the socket; whom it speaks for. - **failure**: why an exchange did not
-//! succeed ([`exchange::failure`]: the only table of statuses).
+//!   holds everything that is one per process; the *publisher* writes what leaves for the outside.
+//! - **shard**: everything that one data core owns ([`shard`]). Never `Send`, never shared.
+//! - **plan**: compiled configuration ([`plan`]). **generation**: a plan and the state that its ids
+//!   name, on one shard.
+//! - **listener → connection → session → exchange**: a bound address; an accepted peer; HTTP
+//!   spoken on it; one request and its answer.
+//! - **route, cluster, endpoint, attempt**: which requests; where they may go; one address; one
+//!   try.
+//! - **peer address, client address**: who holds the socket; whom it speaks for.
+//! - **failure**: why an exchange did not succeed ([`exchange::failure`]: the only table of
+//!   statuses).
 //!
 //! # Cores
 //!
@@ -61,23 +64,24 @@
 //! # Where this departs from the first design, and why
 //!
 //! - A core sleeps in its own ring, not in glommio's: one place to be woken at, no eventfd to arm,
-//! no moment in which a wake-up can be lost, one system call less each time. glommio schedules. - A
-//! maximum of connections is a counter of the process ([`engine::Permits`]), not slots leased by an
-//! owner core: it is touched when a connection opens or closes, never for a request on a kept one,
-//! is exact without a protocol, and one hot core may use all of it. Waiting is per core and
-//! bounded; whoever frees a slot tells a core that waits. - Connecting is a system call and a poll
-//! like everything else, so the kernel never holds memory of ours: a future may be dropped at any
-//! await without a buffer left behind. - Durations are counted in fixed buckets, in cells like all
-//! counters, not in histograms that are handed over: a scrape reads them where they are, and
-//! counting one is two additions. They belong to names, not to plans, so that they outlive a
-//! reload. - rustls shakes hands and no more: records are ours from then on (`tls/record.rs`). It
-//! would copy and allocate each of them; sealed from where the plaintext is, 1 MiB costs half, and
-//! an idle connection holds two keys instead of a state machine. - A ClientHello is looked at where
-//! the kernel keeps it, and read by rustls afterwards: a client that is slow with it holds nothing
-//! of ours, and one whose TLS passes through was never read. - Configuration is read by a small
-//! reader over a tree with places ([`config`]) and not by serde's derive, which stops at the first
-//! error: an operator gets all of them at once. TOML's parser has such a tree; YAML and JSON are
-//! turned into the same one.
+//!   no moment in which a wake-up can be lost, one system call less each time. glommio schedules.
+//! - A maximum of connections is a counter of the process ([`engine::Permits`]), not slots leased
+//!   by an owner core: it is touched when a connection opens or closes, never for a request on a
+//!   kept one, is exact without a protocol, and one hot core may use all of it. Waiting is per
+//!   core and bounded; whoever frees a slot tells a core that waits.
+//! - Connecting is a system call and a poll like everything else, so the kernel never holds memory
+//!   of ours: a future may be dropped at any await without a buffer left behind.
+//! - Durations are counted in fixed buckets, in cells like all counters, not in histograms that are
+//!   handed over: a scrape reads them where they are, and counting one is two additions. They
+//!   belong to names, not to plans, so that they outlive a reload.
+//! - rustls shakes hands and no more: records are ours from then on (`tls/record.rs`). It would
+//!   copy and allocate each of them; sealed from where the plaintext is, 1 MiB costs half, and an
+//!   idle connection holds two keys instead of a state machine.
+//! - A ClientHello is looked at where the kernel keeps it, and read by rustls afterwards: a client
+//!   that is slow with it holds nothing of ours, and one whose TLS passes through was never read.
+//! - Configuration is read by a small reader over a tree with places ([`config`]) and not by
+//!   serde's derive, which stops at the first error: an operator gets all of them at once. TOML's
+//!   parser has such a tree; YAML and JSON are turned into the same one.
 
 // In the order that bytes meet them.
 pub mod listener;
