@@ -69,10 +69,13 @@ impl Profile {
         if is_resumed && let Some(verifier) = &self.verifier {
             let now = engine::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
             let now = UnixTime::since_unix_epoch(now);
-            verifier.verify_client_cert(leaf, between, now).map_err(|error| match error {
-                Error::InvalidCertificate(why) => why,
-                _ => CertificateError::ApplicationVerificationFailure,
-            })?;
+            let verified = verifier.verify_client_cert(leaf, between, now);
+            if let Err(error) = verified {
+                let Error::InvalidCertificate(why) = error else {
+                    return Err(CertificateError::ApplicationVerificationFailure);
+                };
+                return Err(why);
+            }
         }
         // An authority has signed it, and it says something that we cannot read.
         let identity = Identity::of(leaf).ok_or(CertificateError::BadEncoding)?;
@@ -200,6 +203,9 @@ impl ServerTls {
 
     /// A client that came when there were other rules may ask for `authority` no more.
     pub(crate) fn turns_away(&self, accepted: Option<&Accepted>, authority: &[u8]) -> bool {
+        if self.profiles.iter().all(|profile| profile.rules.is_none()) {
+            return false;
+        }
         let Some(host) = host_of(authority) else { return true };
         let profile = self.profile(&host);
         let requires = profile.auth.as_ref().is_some_and(|auth| auth.required);
