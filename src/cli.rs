@@ -16,6 +16,7 @@ use crate::machine::{self, Machine};
 use crate::plan::HttpUrl;
 use crate::provider::{self, Beginning, ConfigProvider, Named};
 use crate::telemetry::metric_names;
+use crate::tls::material::Material;
 use crate::upgrade_command::Upgrade;
 
 /// Exit code of a configuration or an argument that is wrong.
@@ -262,10 +263,21 @@ impl Source {
         syntax: Syntax,
         text: &str,
     ) -> Result<Document, config::Errors> {
+        self.document_beside(&Material::default(), name, syntax, text)
+    }
+
+    /// The same for a process that uses these certificates already.
+    pub(crate) fn document_beside(
+        &self,
+        used: &Material,
+        name: &str,
+        syntax: Syntax,
+        text: &str,
+    ) -> Result<Document, config::Errors> {
         let mut document = config::load_as(syntax, name, text, &Environment::of_process())?;
         document.find_secrets()?;
         document.find_error_pages()?;
-        document.find_certificates(engine::wall_clock())?;
+        document.find_certificates_beside(used, engine::wall_clock())?;
         self.flags.apply(document)
     }
 

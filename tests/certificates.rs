@@ -312,6 +312,15 @@ fn a_certificate_that_expires_in_use_is_shown_all_the_same_and_alarms() {
     let left = sum_of(&proxy.metrics(), "tls_proxy_certificate_expiry_seconds");
     assert!(left.is_some_and(|left| left <= 0.0), "{left:?}");
     assert_eq!(page(&proxy)["certificates"][0]["days_left"], -1);
+    // Nothing else waits for it to be renewed.
+    proxy.signal("HUP");
+    proxy.wait_for_log("reloaded (SIGHUP): version 2");
+    proxy.wait_for_log(", and stays in use all the same");
+    let mut admin = proxy.client_of("admin");
+    admin.send("POST /admin/certificates/reload HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(admin.read_response().status, 200);
+    assert_eq!(page(&proxy)["certificates"][0]["error"], Value::Null, "it is not a broken file");
+    assert_eq!(proxy.metric("tls_proxy_certificate_reload_failures_total"), Some(0.0));
     put(&pki, "two");
     comes_to_show(&proxy, "two");
 }

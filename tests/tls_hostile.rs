@@ -664,11 +664,15 @@ fn new_keys_during_an_upload_cost_no_memory() {
             renewed && client.stream.write_all(&[b'x'; 10]).is_ok()
         })
     };
-    assert!(renew(100), "a few are no crime");
-    let before = served.proxy.rss_kb();
-    renew(100_000);
-    let grown = served.proxy.rss_kb().saturating_sub(before);
-    assert!(grown < 5_000, "{grown} KiB are held");
+    assert!(renew(2_000), "they are no crime");
+    // Buffers of the proxy grow once; what is kept of each would grow every time: by 27 bytes.
+    let grown = (0..3).map(|_| {
+        let before = served.proxy.rss_kb();
+        assert!(renew(25_000), "they are no crime");
+        served.proxy.rss_kb().saturating_sub(before)
+    });
+    let grown: Vec<u64> = grown.collect();
+    assert!(grown.iter().any(|&kib| kib < 300), "{grown:?} KiB are held");
     drop(client);
     served.is_unhurt();
 }

@@ -194,6 +194,11 @@ fn sessions_are_resumed() {
             let seen = get(&proxy).text().to_owned();
             assert!(seen.contains("reused=r "), "{version}: {seen}");
         }
+        // What changes nothing for this cluster forgets none of its sessions.
+        proxy.signal("HUP");
+        proxy.wait_for_log("reloaded (SIGHUP): version 2");
+        let seen = get(&proxy).text().to_owned();
+        assert!(seen.contains("reused=r "), "{version}, after a reload: {seen}");
     }
 }
 
@@ -474,13 +479,14 @@ fn a_client_that_leaves_after_the_tickets_came_is_noticed() {
     });
     let [asked, left] = [0, 1].map(|which| &counts[which]);
     let nginx = nginx_before(&pki, &origin);
-    let proxy = proxy(&pki, nginx.address(), CA);
+    let toml = configuration(&pki, nginx.address(), CA);
+    // Nobody else notices in the time of this test.
+    let proxy = Proxy::start(&format!("{toml}[clusters.a.timeouts]\nfirst_byte = \"10m\"\n"));
     for round in 1..=3 {
         let mut client = proxy.client();
-        client.send("GET /behind HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /behind HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(eventually(|| asked.load(Ordering::SeqCst) == round));
-        assert!(client.is_quiet_for(Duration::from_millis(300)));
-        client.close();
+        client.close(); // with a RST: it has not read the first answer
         let noticed = eventually(|| left.load(Ordering::SeqCst) == round);
         assert!(noticed && eventually(|| proxy.connections_open() == 0), "{}", proxy.log());
     }

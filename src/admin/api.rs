@@ -207,7 +207,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "/admin/certificates/reload",
         "Reads all files of certificates, authorities and revocation lists again.",
         &[json(certificates::SHAPE)],
-        |control, _| Box::pin(certificates::reload(control)),
+        |control, call| Box::pin(certificates::reload(control, &call.who)),
     ),
     page(
         "/admin/listeners",

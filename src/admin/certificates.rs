@@ -11,9 +11,8 @@ use crate::admin::refusal::Refusal;
 use crate::admin::shape::Shape;
 use crate::admin::status::moment;
 use crate::control::Control;
-use crate::control::certificates::{Broken, Users, seconds_until, unasked};
+use crate::control::certificates::{Broken, Users, lists_end, seconds_until, unasked};
 use crate::engine;
-use crate::tls::authorities::list_times;
 use crate::tls::certificates::{Certificate as Loaded, Source};
 use crate::tls::material::{Found, Material, Place};
 use crate::tls::settings::{AuthorityId, CertificateId, RevocationId};
@@ -138,9 +137,12 @@ pub(super) async fn page(control: &Rc<Control>) -> Result<Answer, Refusal> {
     Ok(Answer::json(&read(control)))
 }
 
-pub(super) async fn reload(control: &Rc<Control>) -> Result<Answer, Refusal> {
-    control.reload_certificates("admin").await;
+pub(super) async fn reload(control: &Rc<Control>, who: &str) -> Result<Answer, Refusal> {
+    control.reload_certificates(if who.is_empty() { "admin" } else { who }).await;
     let broken = control.broken_files().len();
+    if let Some(reason) = control.unusable_files() {
+        return Err(Refusal::Conflict(reason));
+    }
     Ok(Answer::json(&read(control)).changed(format!("read again, {broken} are wrong")))
 }
 
@@ -230,11 +232,10 @@ fn staple(control: &Control, source: &Source, loaded: &Loaded) -> Staple {
 fn revocations(material: &Material, wrong: impl Fn(Place) -> Option<Wrong>) -> Vec<Revocations> {
     let mut page = Vec::new();
     for (index, Found { source, found }) in material.revocations.iter().enumerate() {
-        let ends = found.iter().flatten().filter_map(|list| list_times(list).ok());
         page.push(Revocations {
             file: text(source),
             lists: found.as_ref().map_or(0, Vec::len),
-            next_update: ends.map(|(_, until)| until).min().map(moment),
+            next_update: found.as_deref().and_then(lists_end).map(moment),
             error: wrong(Place::Revocation(RevocationId(index as u32))),
         });
     }

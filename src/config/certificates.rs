@@ -250,8 +250,17 @@ impl Document {
     /// Reads every file that TLS needs: before it is compiled to be run. `now` must be in the time
     /// of certificates and revocation lists.
     pub fn find_certificates(&mut self, now: SystemTime) -> Result<(), Errors> {
+        self.find_certificates_beside(&Material::default(), now)
+    }
+
+    /// The same where these are in use, which may have expired since.
+    pub fn find_certificates_beside(
+        &mut self,
+        used: &Material,
+        now: SystemTime,
+    ) -> Result<(), Errors> {
         let mut files = Files::of(self);
-        let missing = files.material.look_up(now);
+        let missing = files.material.look_up(now, used);
         if missing.is_empty() {
             self.looked = Some(Looked(Shared::new(files.material)));
             return Ok(());
@@ -298,6 +307,10 @@ pub(super) fn warn(document: &Document, warnings: &mut Vec<Problem>) {
             let (offset, key) = (asked.cert.offset, format!("{}.cert", asked.key));
             warnings.push(Problem { offset, key, wrong: Wrong::new(warning) });
         }
+    }
+    for Missing { place, mut error } in material.untimely.iter().cloned() {
+        error.wrong.push_str(", and stays in use all the same");
+        warnings.push(files.problem(Missing { place, error }));
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) const TLS: &[Key] = &[
         "path",
         Absent("there is none, or `password` is it"),
         "tls = { certificates = [{ cert = \"www.pfx\", password_file = \"/run/secrets/pfx\" }] }",
-        "file that holds the password; read at start and at every reload",
+        "file that holds the password; read again with its certificate when it changes",
     ),
     key(
         "listeners[].tls.certificates[].names",
@@ -272,7 +272,7 @@ pub(super) const TLS: &[Key] = &[
         "path",
         Absent("there is none, or `password` is it"),
         "tls = { certificate = { cert = \"client.pfx\", password_file = \"/run/secrets/pfx\" } }",
-        "file that holds that password; read at start and at every reload",
+        "file that holds that password; read again with its certificate when it changes",
     ),
     key(
         "clusters.NAME.tls.pins",

@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use crate::control::file_watch::{quiet, walk};
-use crate::control::{Control, Either, first, reload};
+use crate::control::{Control, Either, first, overdue, reload};
 use crate::engine::{self, Shared, Watcher};
 use crate::limits;
 use crate::telemetry::audit_log::{Event, Outcome, Record};
@@ -27,7 +27,33 @@ pub(super) struct Watched {
     failures: Cell<u64>,
     /// By the fingerprint of a certificate in use: since when.
     loaded: RefCell<HashMap<[u8; 32], SystemTime>>,
+    /// For whoever asks while they are being read: what is read then may be older.
+    asked: RefCell<Option<Asked>>,
+    running: Cell<bool>,
 }
+
+/// A run that waits for the one before it to end; whoever asks until then shares it.
+struct Asked {
+    who: String,
+    outcome: Sighting,
+}
+
+/// `None` until it is there.
+type Sighting = Rc<RefCell<Option<Seen>>>;
+
+/// What is wrong in files, with stamps of what they hold.
+type Stamped = Vec<(Missing, u64)>;
+
+#[derive(Clone)]
+struct Seen {
+    /// `None`: they could not be looked at.
+    missing: Option<Stamped>,
+    /// Of the material that names them.
+    turn: u64,
+}
+
+const FILE_CHANGE: &str = "file change";
+const NAME: &str = "the files of certificates";
 
 /// What is not in use, because it is wrong.
 #[derive(Clone, Debug)]
@@ -52,6 +78,17 @@ impl Watched {
     pub(super) fn forget_broken(&self) {
         self.broken.borrow_mut().clear();
         self.unusable.replace(None);
+    }
+
+    /// Shares the run that waits, if there is one.
+    fn ask(&self, who: &str) -> Sighting {
+        let mut asked = self.asked.borrow_mut();
+        let new = || Asked { who: who.to_owned(), outcome: Sighting::default() };
+        let asked = asked.get_or_insert_with(new);
+        if asked.who == FILE_CHANGE {
+            who.clone_into(&mut asked.who); // rather whoever wants it than what would happen anyway
+        }
+        Rc::clone(&asked.outcome)
     }
 
     /// Whether any of these was not told of yet, or not of this content.
@@ -170,7 +207,7 @@ struct Looked {
     material: Material,
     is_new: bool,
     /// With stamps of what their files hold.
-    missing: Vec<(Missing, u64)>,
+    missing: Stamped,
 }
 
 impl Looked {
@@ -196,61 +233,121 @@ fn stamp(files: &[&Path]) -> u64 {
 
 /// Puts to use what the files hold now. What is wrong with them gets a moment to become right.
 async fn look(control: &Rc<Control>, watcher: &Watcher) {
-    let missing = control.use_files("file change").await;
+    let Some(missing) = control.use_files(FILE_CHANGE).await else { return };
     if !control.tls.watched.is_news(&missing) {
-        control.note_broken("file change", missing);
+        control.note_broken(FILE_CHANGE, missing);
         return;
     }
     first(watcher.changed(), engine::sleep(limits::CERTIFICATE_SETTLE)).await;
     quiet(watcher).await;
-    let missing = control.use_files("file change").await;
-    control.note_broken("file change", missing);
+    control.reload_certificates(FILE_CHANGE).await;
+}
+
+/// Does what was asked for, one after the other.
+async fn work(control: Rc<Control>) {
+    loop {
+        let asked = control.tls.watched.asked.take();
+        let Some(Asked { who, outcome }) = asked else { break };
+        let used = overdue::caught(Box::pin(control.use_files_once(&who))).await;
+        *outcome.borrow_mut() = Some(used.unwrap_or_else(|| {
+            log::error!("{NAME} stay unread: putting them to use has panicked");
+            Seen { missing: None, turn: control.tls.material_turn() }
+        }));
+        control.wake();
+    }
+    control.tls.watched.running.set(false);
 }
 
 impl Control {
     /// Whatever the files hold now, for somebody who asks. What is wrong is told at once.
     pub(crate) async fn reload_certificates(self: &Rc<Self>, who: &str) {
-        let missing = self.use_files(who).await;
-        self.note_broken(who, missing);
+        if let Some(missing) = self.use_files(who).await {
+            self.note_broken(who, missing);
+        }
     }
 
-    /// What is right in the files goes to the cores; gives back what is wrong.
-    async fn use_files(self: &Rc<Self>, who: &str) -> Vec<(Missing, u64)> {
+    /// What is right in the files goes to the cores; gives back what is wrong. Dropping this takes
+    /// nothing back.
+    async fn use_files(self: &Rc<Self>, who: &str) -> Option<Stamped> {
+        loop {
+            let outcome = self.tls.watched.ask(who);
+            if !self.tls.watched.running.replace(true) {
+                engine::spawn(work(Rc::clone(self)));
+            }
+            let waiting = std::future::poll_fn(|context| {
+                if let Some(outcome) = &*outcome.borrow() {
+                    return Poll::Ready(outcome.clone());
+                }
+                self.poll_changed(context);
+                Poll::Pending
+            });
+            let Seen { missing, turn } = waiting.await;
+            if self.tls.material_turn() == turn {
+                return missing;
+            } // else a plan has brought its own meanwhile, with other places
+        }
+    }
+
+    async fn use_files_once(self: &Rc<Self>, who: &str) -> Seen {
         loop {
             let (turn, material) = (self.tls.material_turn(), self.tls.material());
             let now = engine::wall_clock();
-            let Some(looked) = self.beside(move || Looked::at(&material, now)).await else {
-                log::error!("the files of certificates stay unread: reading them has panicked");
-                return Vec::new();
+            let looking = self.in_time(NAME, move || Looked::at(&material, now));
+            let looked = match looking.await {
+                Ok(looked) => looked,
+                Err(refused) => {
+                    self.note_unusable(who, refused.to_string());
+                    return Seen { missing: None, turn: self.tls.material_turn() };
+                }
             };
             if self.tls.material_turn() != turn {
                 continue; // a plan has brought its own meanwhile
             }
-            if looked.is_new {
-                self.use_new(who, looked.material).await;
+            let turn = match looked.is_new {
+                true => self.use_new(who, looked.material).await,
+                false => {
+                    self.tls.watched.unusable.replace(None);
+                    turn
+                }
+            };
+            if self.tls.material_turn() == turn {
+                return Seen { missing: Some(looked.missing), turn };
             }
-            return looked.missing;
         }
     }
 
-    async fn use_new(self: &Rc<Self>, who: &str, material: Material) {
+    /// Gives back the turn of the material that it leaves, unless another has come meanwhile.
+    async fn use_new(self: &Rc<Self>, who: &str, material: Material) -> u64 {
         let material = Shared::new(material);
         let before = self.tls.use_material(material.share());
-        let turn = self.tls.material_turn();
+        let (turn, mut left) = (self.tls.ingredients().turn, self.tls.material_turn());
         match self.renew_tls().await {
             Ok(()) => self.tell_renewed(who, &before, &material),
             Err(error) => {
-                if self.tls.material_turn() == turn {
+                if self.tls.material_turn() == left {
+                    let is_outdated = self.tls.is_newer_than(turn);
                     self.tls.use_material(before);
+                    left = self.tls.material_turn();
+                    if is_outdated {
+                        // Keys or staples have come, and were refused together with these files.
+                        self.renew_tls_or_say().await;
+                    }
                 }
-                let known = self.tls.watched.unusable.replace(Some(error.clone()));
-                if known.as_ref() != Some(&error) {
-                    self.tell_broken(who, "", &format!("what the new files hold: {error}"));
-                }
+                self.note_unusable(who, format!("what the new files hold: {error}"));
             }
         }
         self.publish_health();
         self.wake();
+        left
+    }
+
+    /// Tells of it unless that was the reason before.
+    fn note_unusable(&self, who: &str, error: String) {
+        let known = self.tls.watched.unusable.replace(Some(error.clone()));
+        if known.as_ref() != Some(&error) {
+            self.tell_broken(who, "", &error);
+            self.publish_health();
+        }
     }
 
     fn tell_renewed(&self, who: &str, before: &Material, now: &Material) {
@@ -260,6 +357,10 @@ impl Control {
             self.tell_health(&file, "renewed", &what);
             self.audit_files(who, Outcome::Done, &file, &what);
         }
+        let pairs = before.certificates.iter().zip(&now.certificates);
+        let new = pairs.filter(|(before, now)| before.found != now.found);
+        let found = new.filter_map(|(_, now)| now.found.as_ref());
+        found.flat_map(|it| &it.warnings).for_each(|warning| log::warn!("{warning}"));
     }
 
     fn tell_broken(&self, who: &str, file: &str, why: &str) {
@@ -289,7 +390,7 @@ impl Control {
     }
 
     /// Tells of what is new among it.
-    fn note_broken(&self, who: &str, missing: Vec<(Missing, u64)>) {
+    fn note_broken(&self, who: &str, missing: Stamped) {
         let now = engine::wall_clock();
         let before = self.tls.watched.broken.take();
         let mut broken = Vec::new();
@@ -312,6 +413,11 @@ impl Control {
 
     pub(crate) fn broken_files(&self) -> Vec<Broken> {
         self.tls.watched.broken.borrow().clone()
+    }
+
+    /// Why nothing new of them is in use, although each may be right.
+    pub(crate) fn unusable_files(&self) -> Option<String> {
+        self.tls.watched.unusable.borrow().clone()
     }
 
     pub(crate) fn broken_files_total(&self) -> u64 {
@@ -358,6 +464,17 @@ fn changes(before: &Material, now: &Material) -> Vec<(String, String)> {
 mod tests {
     use super::*;
     use crate::tls::test_pki::Pki;
+
+    #[test]
+    fn whoever_asks_while_files_are_read_shares_the_next_run() {
+        let watched = Watched::default();
+        let first = watched.ask(FILE_CHANGE);
+        assert!(Rc::ptr_eq(&first, &watched.ask("admin")));
+        assert!(Rc::ptr_eq(&first, &watched.ask("ops")));
+        let begun = watched.asked.take().unwrap();
+        assert_eq!(begun.who, "admin");
+        assert!(!Rc::ptr_eq(&begun.outcome, &watched.ask("ops")), "what is read may be older");
+    }
 
     #[test]
     fn devices_and_pipes_in_the_place_of_a_key_are_not_waited_for() {

@@ -3,9 +3,11 @@
 //! by it what is wrong, and nothing else is there to show.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
+
+use rustls_pki_types::CertificateRevocationListDer;
 
 pub(crate) use crate::control::certificate_watch::Broken;
 use crate::control::certificate_watch::until;
@@ -14,10 +16,11 @@ use crate::control::{Control, first};
 use crate::engine::{self, Shared};
 use crate::limits;
 use crate::telemetry::tls_metrics::{Lasting, TlsNumbers};
+use crate::tls::authorities::list_times;
 use crate::tls::certificates::Certificate;
 use crate::tls::files::written;
 use crate::tls::material::Material;
-use crate::tls::settings::CertificateId;
+use crate::tls::settings::{CertificateId, RevocationId};
 
 /// Who shows a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,22 +37,73 @@ enum Phase {
 }
 
 impl Phase {
-    fn at(not_after: SystemTime, now: SystemTime) -> Phase {
+    /// `warned`: as long before its end.
+    fn at(not_after: SystemTime, warned: Duration, now: SystemTime) -> Phase {
         match not_after.duration_since(now) {
             Err(_) => Phase::Expired,
-            Ok(left) if left < limits::CERTIFICATE_EXPIRY_WARNING => Phase::Ending,
+            Ok(left) if left < warned => Phase::Ending,
             Ok(_) => Phase::Lasting,
         }
     }
 
     /// When the next one begins.
-    fn ends_at(self, not_after: SystemTime) -> Option<SystemTime> {
+    fn ends_at(self, not_after: SystemTime, warned: Duration) -> Option<SystemTime> {
         match self {
-            Phase::Lasting => not_after.checked_sub(limits::CERTIFICATE_EXPIRY_WARNING),
+            Phase::Lasting => not_after.checked_sub(warned),
             Phase::Ending => Some(not_after),
             Phase::Expired => None,
         }
     }
+}
+
+/// What comes to its end while it is in use.
+struct Mortal<'m> {
+    kind: Kind,
+    file: &'m Path,
+    not_after: SystemTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Certificate([u8; 32]),
+    /// Revocation lists of one file.
+    Lists(RevocationId),
+}
+
+impl Mortal<'_> {
+    fn warned(&self) -> Duration {
+        match self.kind {
+            Kind::Certificate(_) => limits::CERTIFICATE_EXPIRY_WARNING,
+            Kind::Lists(_) => limits::REVOCATIONS_EXPIRY_WARNING,
+        }
+    }
+
+    fn phase(&self, now: SystemTime) -> Phase {
+        Phase::at(self.not_after, self.warned(), now)
+    }
+
+    /// The same one is not read as another thing that has its place.
+    fn key(&self) -> (Kind, SystemTime) {
+        (self.kind, self.not_after)
+    }
+}
+
+fn mortals(material: &Material) -> impl Iterator<Item = Mortal<'_>> {
+    let certificates = material.certificates.iter().filter_map(|each| {
+        let facts = &each.found.as_ref()?.facts;
+        let kind = Kind::Certificate(facts.fingerprint);
+        Some(Mortal { kind, file: &each.source.cert, not_after: facts.not_after })
+    });
+    let lists = material.revocations.iter().enumerate().filter_map(|(index, each)| {
+        let kind = Kind::Lists(RevocationId(index as u32));
+        Some(Mortal { kind, file: &each.source, not_after: lists_end(each.found.as_ref()?)? })
+    });
+    certificates.chain(lists)
+}
+
+/// Of the one that ends first.
+pub(crate) fn lists_end(lists: &[CertificateRevocationListDer<'_>]) -> Option<SystemTime> {
+    lists.iter().filter_map(|list| list_times(list).ok()).map(|(_, until)| until).min()
 }
 
 impl Control {
@@ -78,14 +132,11 @@ impl Control {
         users
     }
 
-    /// Files of those that are in use all the same.
+    /// Files of those that are in use all the same, revocation lists among them.
     pub(crate) fn expired_certificates(&self, now: SystemTime) -> Vec<PathBuf> {
         let material = self.tls.material();
-        let expired = material.certificates.iter().filter(|each| {
-            let found = each.found.as_ref();
-            found.is_some_and(|it| Phase::at(it.facts.not_after, now) == Phase::Expired)
-        });
-        expired.map(|each| each.source.cert.clone()).collect()
+        let expired = mortals(&material).filter(|it| it.phase(now) == Phase::Expired);
+        expired.map(|it| it.file.to_owned()).collect()
     }
 
     /// For the metrics page.
@@ -97,6 +148,10 @@ impl Control {
             broken_files: self.broken_files_total(),
             ..TlsNumbers::default()
         };
+        let lists = mortals(&material).filter(|it| matches!(it.kind, Kind::Lists(_)));
+        let lists =
+            lists.map(|it| (it.file.display().to_string(), seconds_until(it.not_after, now)));
+        numbers.revocation_lists = lists.collect();
         let mut seen = HashSet::new();
         for each in &material.certificates {
             let Some(certificate) = &each.found else { continue };
@@ -139,23 +194,21 @@ pub(crate) fn seconds_until(end: SystemTime, now: SystemTime) -> i64 {
 
 /// Tells of certificates that come to their end while they are in use, for ever.
 pub(super) async fn expire(control: Rc<Control>) {
-    let mut known: HashMap<[u8; 32], Phase> = HashMap::new();
+    let mut known: HashMap<(Kind, SystemTime), Phase> = HashMap::new();
     loop {
         let (turn, now) = (control.tls.material_turn(), engine::wall_clock());
         let material = control.tls.material();
         let (mut phases, mut next, mut is_news) = (HashMap::new(), None, false);
-        for each in &material.certificates {
-            let Some(certificate) = &each.found else { continue };
-            let facts = &certificate.facts;
-            let phase = Phase::at(facts.not_after, now);
-            let before = known.get(&facts.fingerprint).copied();
+        for it in mortals(&material) {
+            let phase = it.phase(now);
+            let before = known.get(&it.key()).copied();
             // What it was when it was read has been said then.
             if before.is_some_and(|before| before != phase) {
-                control.tell_phase(&each.source.cert.display().to_string(), phase, facts.not_after);
+                control.tell_phase(&it, phase);
                 is_news = true;
             }
-            phases.insert(facts.fingerprint, phase);
-            next = phase.ends_at(facts.not_after).into_iter().chain(next).min();
+            phases.insert(it.key(), phase);
+            next = phase.ends_at(it.not_after, it.warned()).into_iter().chain(next).min();
         }
         known = phases;
         if is_news {
@@ -174,8 +227,12 @@ pub(super) async fn expire(control: Rc<Control>) {
 }
 
 impl Control {
-    fn tell_phase(&self, file: &str, phase: Phase, not_after: SystemTime) {
-        let end = written(not_after);
+    fn tell_phase(&self, it: &Mortal<'_>, phase: Phase) {
+        let (end, file) = (written(it.not_after), &it.file.display().to_string());
+        let though = match it.kind {
+            Kind::Certificate(_) => "and is shown all the same",
+            Kind::Lists(_) => "and is used all the same: whoever it is asked about is refused",
+        };
         match phase {
             // The clock was set back.
             Phase::Lasting => {}
@@ -184,7 +241,7 @@ impl Control {
                 self.tell_health(file, "expires", &end);
             }
             Phase::Expired => {
-                log::error!("`{file}` has expired on {end}, and is shown all the same: renew it");
+                log::error!("`{file}` has expired on {end}, {though}: renew it");
                 self.tell_health(file, "expired", &end);
             }
         }
@@ -207,11 +264,11 @@ mod tests {
             (end - Duration::from_secs(1), Phase::Ending),
             (end + Duration::from_secs(1), Phase::Expired),
         ] {
-            assert_eq!(Phase::at(end, now), phase);
+            assert_eq!(Phase::at(end, 14 * day, now), phase);
         }
-        assert_eq!(Phase::Lasting.ends_at(end), Some(end - 14 * day));
-        assert_eq!(Phase::Ending.ends_at(end), Some(end));
-        assert_eq!(Phase::Expired.ends_at(end), None);
+        assert_eq!(Phase::Lasting.ends_at(end, 14 * day), Some(end - 14 * day));
+        assert_eq!(Phase::Ending.ends_at(end, 14 * day), Some(end));
+        assert_eq!(Phase::Expired.ends_at(end, 14 * day), None);
         assert_eq!(seconds_until(end, end - day), 86_400);
         assert_eq!(seconds_until(end, end + day), -86_400);
     }

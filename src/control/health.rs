@@ -9,7 +9,7 @@ use crate::control::message::ToShard;
 use crate::control::overrides::Admission;
 use crate::engine;
 use crate::limits;
-use crate::plan::Address;
+use crate::plan::{Address, Cluster};
 use crate::telemetry::health::Health;
 use crate::telemetry::json;
 
@@ -40,7 +40,7 @@ impl Control {
                 let status = self.backend_status(&cluster.name, &endpoint.address);
                 ready += usize::from(status == READY);
                 if shown < limits::HEALTH_BACKENDS_MAX {
-                    backend(&cluster.name, &endpoint.address, status, shown > 0, &mut checks);
+                    backend(cluster, &endpoint.address, status, shown > 0, &mut checks);
                     shown += 1;
                 }
             }
@@ -53,7 +53,8 @@ impl Control {
     /// One that has expired is shown all the same: worth an alarm, not worth its traffic.
     fn check_certificates(&self, checks: &mut Vec<u8>) {
         let expired = self.expired_certificates(engine::wall_clock());
-        let state = match (expired.is_empty(), self.broken_files().is_empty()) {
+        let all_used = self.broken_files().is_empty() && self.unusable_files().is_none();
+        let state = match (expired.is_empty(), all_used) {
             (false, _) => "expired",
             (true, false) => "reload_refused",
             (true, true) => "ok",
@@ -100,20 +101,21 @@ impl Control {
     }
 }
 
-fn backend(cluster: &str, address: &Address, status: &str, comma: bool, out: &mut Vec<u8>) {
+fn backend(cluster: &Cluster, address: &Address, status: &str, comma: bool, out: &mut Vec<u8>) {
     if comma {
         out.push(b',');
     }
+    let scheme = if cluster.tls.is_some() { "https" } else { "http" };
     let url = match address {
-        Address::Ip(address) => format!("http://{address}"),
-        Address::Name(name, port) => format!("http://{name}:{port}"),
+        Address::Ip(address) => format!("{scheme}://{address}"),
+        Address::Name(name, port) => format!("{scheme}://{name}:{port}"),
     };
     out.push(b'{');
     json::name("url", out);
     json::string(url.as_bytes(), out);
     out.push(b',');
     json::name("cluster", out);
-    json::string(cluster.as_bytes(), out);
+    json::string(cluster.name.as_bytes(), out);
     out.push(b',');
     json::name("status", out);
     json::string(status.as_bytes(), out);

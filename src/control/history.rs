@@ -154,9 +154,9 @@ impl Control {
     ) -> Result<Vec<String>, Refused> {
         let (source, version) = (self.source.clone(), self.plan().version + 1);
         let title = Title::of(trigger, &source);
-        let called = title.name.clone();
+        let (called, used) = (title.name.clone(), self.tls.material());
         let checking = self.in_time(&called, move || {
-            compile(&source, &title, syntax, &text, version).map(|(_, warnings)| warnings)
+            compile(&source, &used, &title, syntax, &text, version).map(|(_, warnings)| warnings)
         });
         checking.await?
     }

@@ -11,9 +11,11 @@ use crate::control::reload::Refused;
 use crate::control::tls::Ingredients;
 use crate::control::trigger::Title;
 use crate::control::{exporters, start};
+use crate::engine::Shared;
 use crate::events::publisher::{Files, Opened};
 use crate::machine;
 use crate::plan::{Collector, Plan, User};
+use crate::tls::material::Material;
 use crate::tls::setup::Setup;
 
 /// Everything that can fail has not.
@@ -28,6 +30,8 @@ pub(super) struct Prepared {
     pub(super) tls: Vec<Setup>,
     /// Of what these were made of.
     pub(super) tls_turn: u64,
+    /// Of the material that was in use before its files were read.
+    pub(super) material_turn: u64,
     pub(super) warnings: Vec<String>,
 }
 
@@ -44,17 +48,22 @@ pub(super) struct Ground {
     pub(super) pid_file: Option<PathBuf>,
     pub(super) open_files: u64,
     pub(super) tls: Ingredients,
+    /// In use, and its turn.
+    pub(super) material: Shared<Material>,
+    pub(super) material_turn: u64,
 }
 
+/// `used`: what is in use of certificates.
 pub(super) fn compile(
     source: &Source,
+    used: &Material,
     title: &Title,
     syntax: Syntax,
     text: &str,
     version: u64,
 ) -> Result<(Plan, Vec<String>), Refused> {
     let refused = |errors| Refused::Configuration(title.placed(errors));
-    let document = source.document_of(&title.name, syntax, text).map_err(refused)?;
+    let document = source.document_beside(used, &title.name, syntax, text).map_err(refused)?;
     let plan = config::compile(&document, version, machine::cpus()).map_err(refused)?;
     let warnings = config::warnings(&document, usize::MAX);
     let mut warned = title.placed(warnings).as_warnings();
@@ -69,7 +78,8 @@ pub(super) fn prepare(
     syntax: Syntax,
     text: String,
 ) -> Result<Prepared, Refused> {
-    let (mut plan, mut warnings) = compile(&ground.source, title, syntax, &text, ground.version)?;
+    let (source, used) = (&ground.source, &ground.material);
+    let (mut plan, mut warnings) = compile(source, used, title, syntax, &text, ground.version)?;
     if plan.cores != ground.cores {
         warnings.push(format!(
             "cores: {} are asked for, {} go on running: their number changes with a restart only",
@@ -96,5 +106,6 @@ pub(super) fn prepare(
         .map_err(|error| Refused::Impossible(error.to_string()))?;
     let spans = exporters::start(&plan, &ground.collectors).map_err(Refused::Impossible)?;
     let tls_turn = ground.tls.turn;
-    Ok(Prepared { plan, syntax, text, bound, logs, spans, tls, tls_turn, warnings })
+    let material_turn = ground.material_turn;
+    Ok(Prepared { plan, syntax, text, bound, logs, spans, tls, tls_turn, material_turn, warnings })
 }

@@ -419,6 +419,8 @@ impl Control {
             collectors: self.totals.borrow().exporters.collectors().to_vec(),
             version: plan.version + 1,
             tls: self.tls.ingredients(),
+            material: self.tls.material(),
+            material_turn: self.tls.material_turn(),
             cores: self.shards.len(),
             user: plan.user.clone(),
             pid_file: plan.pid_file.clone(),
@@ -443,8 +445,8 @@ impl Control {
         prepared: Prepared,
         trigger: Trigger,
     ) -> Result<Report, Refused> {
-        let Prepared { plan, syntax, text, mut bound, logs, spans, tls, tls_turn, mut warnings } =
-            prepared;
+        let Prepared { plan, syntax, text, mut bound, logs, spans, tls, tls_turn, .. } = prepared;
+        let (material_turn, mut warnings) = (prepared.material_turn, prepared.warnings);
         let plan = Shared::new(plan);
         self.names_first(&plan).await;
         if let Err(refused) = self.change_logs(plan.version, logs).await {
@@ -463,6 +465,7 @@ impl Control {
         }
         warnings.iter().for_each(|warning| log::warn!("{warning}"));
         let is_tls_outdated = self.tls.is_newer_than(tls_turn);
+        let is_material_outdated = self.tls.material_turn() != material_turn;
         let before = self.put_in_force(plan, bound.keys.clone());
         self.older.add(before, engine::now());
         self.publish_health();
@@ -471,6 +474,12 @@ impl Control {
         self.send_plan(bound.sockets, Vec::new(), spans, tls);
         if is_tls_outdated {
             self.renew_tls_or_say().await; // keys or staples have come meanwhile
+        }
+        if is_material_outdated {
+            // Files were used after they had been read for this plan: it may have older ones.
+            let control = Rc::clone(self);
+            let who = trigger.to_string();
+            engine::spawn(async move { control.reload_certificates(&who).await });
         }
         self.change_ports(bound.metrics, bound.admin);
         self.reloads.remember(version, trigger, syntax, Rc::from(text));

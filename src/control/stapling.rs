@@ -53,11 +53,19 @@ impl Stapled {
                 let left = next.duration_since(now).unwrap_or_default();
                 (left / 2, next)
             }
-            None => (limits::OCSP_REFRESH_UNDATED, now + limits::OCSP_UNDATED_KEPT),
+            None => {
+                let end = answer.this_update + limits::OCSP_UNDATED_KEPT;
+                (limits::OCSP_REFRESH_UNDATED, end)
+            }
         };
         let wait = wait.clamp(limits::OCSP_REFRESH_MIN, limits::OCSP_REFRESH_MAX);
         let asked_next = now + wait;
         Stapled { answer: Some(answer), until, asked_next, error: None, failures: 0 }
+    }
+
+    /// An older one may be from before a revocation.
+    fn is_newer_than(&self, answer: &Answer) -> bool {
+        self.answer.is_some_and(|known| known.this_update > answer.this_update)
     }
 
     /// Whether the error is another than the last.
@@ -211,7 +219,7 @@ impl Control {
         let before = staples.len();
         staples.retain(|fingerprint, _| wanted.contains(fingerprint));
         if staples.len() != before {
-            self.tls.use_staples(staples);
+            self.tls.change_staples(|known| *known = staples);
         }
     }
 
@@ -235,6 +243,11 @@ impl Control {
             if !self.tls.stapling.0.borrow().get(&subject.fingerprint).is_some_and(is_asked) {
                 continue;
             }
+            if self.draining.get() {
+                break;
+            }
+            // Those before it may have taken long.
+            is_changed |= self.drop_expired(subjects);
             let answer = match away.get(subject.url.authority.as_str()) {
                 Some(reason) => Err(reason.clone()),
                 None => self.ask_responder(subject).await,
@@ -277,7 +290,12 @@ impl Control {
         };
         let mut known = self.tls.stapling.0.borrow_mut();
         let Some(state) = known.get_mut(fingerprint) else { return false };
-        let mut staples = self.tls.staples();
+        let read = match read {
+            Ok((answer, _)) if state.is_newer_than(&answer) => {
+                Err("its answer is older than the one before".to_owned())
+            }
+            read => read,
+        };
         match read {
             Ok((answer, bytes)) => {
                 if state.answer.is_none() || state.error.is_some() {
@@ -287,7 +305,7 @@ impl Control {
                 *state = Stapled::answered(answer, now);
                 state.asked_next +=
                     jitter(state.asked_next.duration_since(now).unwrap_or_default());
-                staples.insert(*fingerprint, bytes);
+                self.tls.change_staples(|staples| drop(staples.insert(*fingerprint, bytes)));
             }
             Err(error) => {
                 let is_revoked = error.starts_with("it was revoked");
@@ -300,32 +318,28 @@ impl Control {
                 if is_news {
                     tell_failure(subject, &error, state.answer.is_some());
                 }
-                if !is_revoked || staples.remove(fingerprint).is_none() {
+                if !is_revoked || !self.tls.has_staple(fingerprint) {
                     return false;
                 }
+                self.tls.change_staples(|staples| drop(staples.remove(fingerprint)));
             }
         }
-        self.tls.use_staples(staples);
         true
     }
 
     /// Whether there were any.
     fn drop_expired(&self, subjects: &[Subject]) -> bool {
         let now = engine::wall_clock();
-        let (mut staples, mut known) = (self.tls.staples(), self.tls.stapling.0.borrow_mut());
-        let before = staples.len();
+        let (mut known, mut is_changed) = (self.tls.stapling.0.borrow_mut(), false);
         for subject in subjects {
             let Some(state) = known.get_mut(&subject.fingerprint) else { continue };
             if state.has_expired(now) {
                 let (file, url) = (&subject.file, &subject.url);
                 log::warn!("the staple of `{file}` has expired, and {url} has given no newer one");
                 state.answer = None;
-                staples.remove(&subject.fingerprint);
+                self.tls.change_staples(|staples| drop(staples.remove(&subject.fingerprint)));
+                is_changed = true;
             }
-        }
-        let is_changed = staples.len() != before;
-        if is_changed {
-            self.tls.use_staples(staples);
         }
         is_changed
     }
@@ -392,7 +406,8 @@ mod tests {
     fn an_answer_without_an_end_is_renewed_every_hour_and_kept_for_a_day() {
         let stapled = Stapled::answered(answer(None), now());
         assert_eq!(stapled.asked_next, now() + HOUR);
-        assert!(!stapled.has_expired(now() + 23 * HOUR) && stapled.has_expired(now() + 24 * HOUR));
+        assert!(!stapled.has_expired(now() + 22 * HOUR), "it was made an hour ago");
+        assert!(stapled.has_expired(now() + 23 * HOUR));
     }
 
     #[test]
@@ -410,6 +425,9 @@ mod tests {
         assert!(!stapled.is_asked(now()) && stapled.is_asked(now() + HOUR));
         assert!(stapled.is_asked(now() - 24 * 365 * HOUR), "the clock was set back");
         stapled = Stapled::answered(answer(None), now());
+        assert_eq!(stapled.until, now() - HOUR + limits::OCSP_UNDATED_KEPT, "of its own making");
+        let older = Answer { this_update: now() - 2 * HOUR, ..answer(None) };
+        assert!(stapled.is_newer_than(&older) && !stapled.is_newer_than(&answer(None)));
         assert!(stapled.failed("it is mad".to_owned(), now()), "and again after it was well");
         assert_eq!(stapled.asked_next, now() + MINUTE);
     }

@@ -106,9 +106,13 @@ impl Keeper {
         self.material.replace(material)
     }
 
-    pub(super) fn use_staples(&self, staples: Staples) {
+    pub(super) fn has_staple(&self, fingerprint: &[u8; 32]) -> bool {
+        self.staples.borrow().contains_key(fingerprint)
+    }
+
+    pub(super) fn change_staples(&self, change: impl FnOnce(&mut Staples)) {
         self.turn.update(|turn| turn + 1);
-        self.staples.replace(staples);
+        change(&mut self.staples.borrow_mut());
     }
 
     fn use_keys(&self, keys: TicketKeys) {
@@ -153,9 +157,11 @@ impl Control {
         }
     }
 
-    /// Keys that the process before this one has made while this one started.
+    /// Keys that the process before this one has made while this one started. This one may have
+    /// made newer ones by then.
     pub(super) async fn take_ticket_keys(self: &Rc<Self>, keys: Option<TicketKeys>) {
-        if let Some(keys) = keys.filter(|keys| *keys != self.tls.ticket_keys()) {
+        let own = self.tls.ticket_keys();
+        if let Some(keys) = keys.filter(|keys| *keys != own && keys.made_at >= own.made_at) {
             self.tls.use_keys(keys);
             self.renew_tls_or_say().await;
         }

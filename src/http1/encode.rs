@@ -47,10 +47,11 @@ pub fn request(
     request_line(out, head, bytes);
     host(out, head, bytes, edits);
     let mut kept = Kept::default();
+    let strips = !forwarded.identity.stripped.is_empty();
     copy_lines(out, bytes, &head.lines, |line| {
         kept.passes(line, head, framing, forwarded)
             && !edited_away(line, bytes, edits)
-            && !forwarded.identity.strips(line.name.of(bytes))
+            && !(strips && forwarded.identity.strips(line.name.of(bytes)))
     });
     if head.framing != framing {
         framing_line(out, framing);

@@ -21,6 +21,8 @@ pub const KEY_DERIVATION_ROUNDS_MAX: u32 = 2_000_000;
 pub const RSA_BITS_MIN: u32 = 2048;
 /// How long before its end a certificate is complained about.
 pub const CERTIFICATE_EXPIRY_WARNING: Duration = Duration::from_secs(14 * 86_400);
+/// The same for a revocation list: many are made anew every day.
+pub const REVOCATIONS_EXPIRY_WARNING: Duration = Duration::from_secs(12 * 60 * 60);
 /// Largest answer of an OCSP responder. Larger is refused: it is sent in every full handshake.
 pub const OCSP_ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// How far the clock of an OCSP responder, or of whoever signs revocation lists, may be ahead.
@@ -56,3 +58,7 @@ pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(30);
 pub const CERTIFICATE_EXPIRY_LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// Most expired certificates that `/health` names.
 pub const HEALTH_CERTIFICATES_MAX: usize = 20;
+/// Threads that make what the cores need for TLS, for a moment after each change: with hundreds of
+/// certificates and many cores one alone takes seconds. Data cores go on with what they have until
+/// it is done.
+pub const TLS_SETUP_THREADS: usize = 4;

@@ -180,6 +180,11 @@ pub const OCSP_STAPLE_EXPIRY_SECONDS: Metric = gauge(
     "certificate, name",
     "Seconds until the stapled answer of an OCSP responder is not stapled any more.",
 );
+pub const REVOCATION_LIST_EXPIRY_SECONDS: Metric = gauge(
+    "tls_proxy_revocation_list_expiry_seconds",
+    "file",
+    "Seconds until a revocation list in use ends; below 0: since it has.",
+);
 pub const TICKET_KEY_AGE_SECONDS: Metric = gauge(
     "tls_proxy_ticket_key_age_seconds",
     "",
@@ -409,7 +414,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 73] = [
+pub const ALL: [Metric; 74] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -432,6 +437,7 @@ pub const ALL: [Metric; 73] = [
     CERTIFICATE_EXPIRY_SECONDS,
     CERTIFICATE_RELOAD_FAILURES_TOTAL,
     OCSP_STAPLE_EXPIRY_SECONDS,
+    REVOCATION_LIST_EXPIRY_SECONDS,
     TICKET_KEY_AGE_SECONDS,
     LISTENER_CONNECTIONS_TOTAL,
     LISTENER_CONNECTIONS_ACTIVE,

@@ -398,6 +398,7 @@ pub(crate) mod tests {
                     lasting("/etc/corelane/old.pem", "old.example.com", -86_400),
                 ],
                 staples: vec![lasting("/etc/corelane/shop.pem", "shop.example.com", 7_200)],
+                revocation_lists: vec![("/etc/corelane/revoked.crl".to_owned(), -60)],
                 ticket_key_age: Duration::from_millis(600_250),
                 broken_files: 3,
             },

@@ -85,12 +85,20 @@ pub(super) fn line(at: SystemTime, level: Level, module: &str, message: &str, ou
 /// A message may quote what a peer sent: it must neither forge a line nor command a terminal.
 fn escaped(text: &str, out: &mut Vec<u8>) {
     for character in text.chars() {
-        if json::must_be_hidden(character) {
+        if json::must_be_hidden(character) || turns_text(character) {
             write!(out, "{}", character.escape_default()).expect("a Vec takes every byte");
         } else {
             out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
         }
     }
+}
+
+/// Controls of direction: what follows them is shown in another order than it is written.
+fn turns_text(character: char) -> bool {
+    matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
 }
 
 #[cfg(test)]
@@ -127,5 +135,12 @@ mod tests {
         start(LevelFilter::Warn, clock).unwrap();
         assert_eq!(log::max_level(), LevelFilter::Warn);
         assert!(start(LevelFilter::Info, clock).is_err());
+    }
+
+    #[test]
+    fn what_turns_text_around_is_escaped() {
+        let mut out = Vec::new();
+        escaped("CN=a\u{202e}b\u{2028}c\u{2066}\u{e9}", &mut out);
+        assert_eq!(out, "CN=a\\u{202e}b\\u{2028}c\\u{2066}\u{e9}".as_bytes());
     }
 }

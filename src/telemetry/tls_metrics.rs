@@ -13,6 +13,8 @@ use crate::tls::refusal::Reason;
 pub struct TlsNumbers {
     pub certificates: Vec<Lasting>,
     pub staples: Vec<Lasting>,
+    /// By file: seconds until the first of them ends; less than 0: it has.
+    pub revocation_lists: Vec<(String, i64)>,
     pub ticket_key_age: Duration,
     /// That were to replace others, since the start.
     pub broken_files: u64,
@@ -37,6 +39,11 @@ pub(super) async fn write<O: Outlet>(
     lasting(names::CERTIFICATE_EXPIRY_SECONDS, &numbers.certificates, page).await?;
     page.plain(names::CERTIFICATE_RELOAD_FAILURES_TOTAL, numbers.broken_files);
     lasting(names::OCSP_STAPLE_EXPIRY_SECONDS, &numbers.staples, page).await?;
+    page.header(names::REVOCATION_LIST_EXPIRY_SECONDS);
+    for (file, seconds) in &numbers.revocation_lists {
+        page.signed(names::REVOCATION_LIST_EXPIRY_SECONDS, &[("file", file)], *seconds);
+        page.breathe().await?;
+    }
     page.header(names::TICKET_KEY_AGE_SECONDS);
     page.seconds(names::TICKET_KEY_AGE_SECONDS, &[], micros(numbers.ticket_key_age));
     Ok(())

@@ -9,7 +9,7 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 
 use crate::limits;
 use crate::tls::der::{Malformed, Reader, tag};
-use crate::tls::files::{LoadError, certificates, contents, sections, written};
+use crate::tls::files::{LoadError, Timed, certificates, contents, sections, written};
 use crate::tls::x509::Parts;
 use crate::tls::{pem, pkcs12};
 
@@ -46,6 +46,14 @@ pub fn revocation_lists(
     path: &Path,
     now: SystemTime,
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, LoadError> {
+    timed_lists(path, now)?.in_time()
+}
+
+/// The same, and those that have expired as well.
+pub(super) fn timed_lists(
+    path: &Path,
+    now: SystemTime,
+) -> Result<Timed<Vec<CertificateRevocationListDer<'static>>>, LoadError> {
     let bytes = contents(path, limits::REVOCATIONS_FILE_BYTES_MAX)?;
     let found = if pem::is_pem(&bytes) {
         let lists = sections(path, &bytes)?.into_iter().filter(|part| part.label == "X509 CRL");
@@ -59,6 +67,7 @@ pub fn revocation_lists(
         let cure = "expected PEM (`-----BEGIN X509 CRL-----`), or one list in DER";
         return Err(LoadError::new(path, "there is no revocation list in it", cure));
     }
+    let mut untimely = None;
     for (index, list) in found.iter().enumerate() {
         let refuse = |wrong: String, cure: &str| {
             LoadError::new(path, format!("revocation list {} in it {wrong}", index + 1), cure)
@@ -74,14 +83,14 @@ pub fn revocation_lists(
         }
         if until < now {
             let wrong = format!("expired on {}", written(until));
-            return Err(refuse(wrong, "take a new one from its authority"));
+            untimely.get_or_insert(refuse(wrong, "take a new one from its authority"));
         }
         if from > now + limits::OCSP_CLOCK_SKEW {
             let wrong = format!("is not valid before {}", written(from));
-            return Err(refuse(wrong, "look at the clock of this machine"));
+            untimely.get_or_insert(refuse(wrong, "look at the clock of this machine"));
         }
     }
-    Ok(found)
+    Ok(Timed { found, untimely })
 }
 
 /// RFC 5280 5.1: when it was made, and when the next will have been.

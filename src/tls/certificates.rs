@@ -12,7 +12,7 @@ use crate::limits;
 use crate::plan::Secret;
 use crate::tls::der::Malformed;
 pub use crate::tls::files::LoadError;
-use crate::tls::files::{certificates, contents, sections, written};
+use crate::tls::files::{Timed, certificates, contents, sections, written};
 use crate::tls::key_encryption::{self, Refused};
 use crate::tls::pem::{self, Section};
 use crate::tls::pkcs12::{self, Contents, Kept};
@@ -86,6 +86,15 @@ pub fn load_for(
     source: &Source,
     now: SystemTime,
 ) -> Result<Certificate, LoadError> {
+    timed_for(shown_to, source, now)?.in_time()
+}
+
+/// The same, and what has expired as well.
+pub(super) fn timed_for(
+    shown_to: ShownTo,
+    source: &Source,
+    now: SystemTime,
+) -> Result<Timed<Certificate>, LoadError> {
     let bytes = contents(&source.cert, limits::CERTIFICATE_FILE_BYTES_MAX)?;
     let password = source.password.as_ref().map(password_of).transpose()?;
     let password = password.as_deref();
@@ -101,13 +110,13 @@ pub fn load_for(
     check_key_kind(source, &facts)?;
     check_match(source, key_file, &chain, &key)?;
     check_order(&source.cert, &chain)?;
-    check_time(&source.cert, &facts, now)?;
     if shown_to == ShownTo::Clients {
         check_names(source, &facts)?;
     }
     let mut warnings = warnings(shown_to, source, &chain, &facts, now);
     warnings.extend(warning_of_password(source, password));
-    Ok(Certificate { chain, key, facts, warnings })
+    let untimely = check_time(&source.cert, &facts, now).err();
+    Ok(Timed { found: Certificate { chain, key, facts, warnings }, untimely })
 }
 
 // --- files -------------------------------------------------------------------------------------
@@ -432,8 +441,9 @@ fn warnings(
 ) -> Vec<String> {
     let mut warnings = Vec::new();
     let shown = source.cert.display();
-    let left = facts.not_after.duration_since(now).unwrap_or_default();
-    if left < limits::CERTIFICATE_EXPIRY_WARNING {
+    if let Ok(left) = facts.not_after.duration_since(now)
+        && left < limits::CERTIFICATE_EXPIRY_WARNING
+    {
         let end = written(facts.not_after);
         warnings.push(format!("`{shown}` expires on {end}: renew it"));
     }

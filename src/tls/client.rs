@@ -32,7 +32,8 @@ pub(crate) struct UpstreamTls {
     /// Instead of the endpoint's own.
     server_name: Option<ServerName<'static>>,
     handshake_timeout: Duration,
-    /// Of all that it is made of: a connection made with another is not used again.
+    /// Of all that it is made of: a connection made with another is not used again, and what is
+    /// alike is not replaced, since its sessions would be forgotten.
     pub(crate) digest: [u8; 32],
 }
 
@@ -48,7 +49,11 @@ impl UpstreamTls {
         let provider = Handle::clone(&trust.provider);
         let roots = authorities(tls, trust).map_err(|error| wrong(&error))?;
         let mut digest = digest(tls);
-        roots.roots.iter().for_each(|anchor| digest.update(&anchor.subject_public_key_info));
+        for anchor in &roots.roots {
+            add(&mut digest, &anchor.subject);
+            add(&mut digest, &anchor.subject_public_key_info);
+            add(&mut digest, anchor.name_constraints.as_deref().unwrap_or_default());
+        }
         let verifier = Verifier::new(tls, roots, &provider).map_err(|error| wrong(&error))?;
         let builder = ClientConfig::builder_with_provider(provider);
         let builder = builder.with_protocol_versions(versions(tls.versions));
@@ -61,7 +66,8 @@ impl UpstreamTls {
                 return Err(wrong(&format!("{} was not read", own.source.cert.display())));
             }
             Some((_, Some(certificate))) => {
-                certificate.chain.iter().for_each(|part| digest.update(part));
+                digest.update(b"own");
+                certificate.chain.iter().for_each(|part| add(&mut digest, part));
                 let key = certified(certificate, None).map_err(|error| wrong(&error))?;
                 builder.with_client_cert_resolver(Handle::new(SingleCertAndKey::from(key)))
             }
@@ -110,11 +116,19 @@ fn authorities(tls: &ClusterTls, trust: &mut Trust<'_>) -> Result<Handle<RootCer
 
 fn digest(tls: &ClusterTls) -> Sha256 {
     let mut digest = Sha256::new();
-    let ClusterTls { versions, server_name, skip_verify, pins, .. } = tls;
+    let ClusterTls { versions, server_name, skip_verify, pins, handshake_timeout, .. } = tls;
     digest.update([versions.min as u8, versions.max as u8, u8::from(*skip_verify)]);
-    digest.update(server_name.as_deref().unwrap_or_default());
+    digest.update(handshake_timeout.as_nanos().to_be_bytes());
+    add(&mut digest, server_name.as_deref().unwrap_or_default().as_bytes());
+    digest.update((pins.len() as u64).to_be_bytes());
     pins.iter().for_each(|pin| digest.update(pin));
     digest
+}
+
+/// With its length, so that no two rows of parts look the same.
+fn add(digest: &mut Sha256, part: &[u8]) {
+    digest.update((part.len() as u64).to_be_bytes());
+    digest.update(part);
 }
 
 /// Who an endpoint has to be.

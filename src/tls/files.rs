@@ -37,6 +37,19 @@ impl LoadError {
     }
 }
 
+/// What is right but for its time.
+pub(super) struct Timed<T> {
+    pub(super) found: T,
+    /// Why it is not for now.
+    pub(super) untimely: Option<LoadError>,
+}
+
+impl<T> Timed<T> {
+    pub(super) fn in_time(self) -> Result<T, LoadError> {
+        self.untimely.map_or(Ok(self.found), Err)
+    }
+}
+
 /// Waits for nobody, and reads no more than `most`, whatever is there.
 pub(crate) fn contents(path: &Path, most: usize) -> Result<Vec<u8>, LoadError> {
     let unreadable = |error: io::Error| {

@@ -10,6 +10,7 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 
 use crate::tls::authorities;
 use crate::tls::certificates::{self, Certificate, LoadError, Password, ShownTo, Source};
+use crate::tls::files::Timed;
 use crate::tls::settings::{AuthorityId, CertificateId, RevocationId};
 
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,8 @@ pub struct Material {
     pub asks_system: bool,
     /// Certificates that only endpoints see: nobody compares their names.
     pub for_endpoints: BTreeSet<CertificateId>,
+    /// What was kept although its time is over: it was in use already.
+    pub untimely: Vec<Missing>,
 }
 
 /// Where something is, and what was there.
@@ -54,30 +57,32 @@ impl fmt::Display for Missing {
 }
 
 impl Material {
-    /// Reads every file. What is broken is `None` afterwards.
-    pub fn look_up(&mut self, now: SystemTime) -> Vec<Missing> {
+    /// Reads every file. What is broken is `None` afterwards; what has expired as well, unless it is
+    /// `used` already: the rest of a configuration is not to wait for it.
+    pub fn look_up(&mut self, now: SystemTime, used: &Material) -> Vec<Missing> {
         let Material { certificates, authorities, revocations, system, .. } = self;
         certificates.iter_mut().for_each(|each| each.found = None);
         authorities.iter_mut().for_each(|each| each.found = None);
         revocations.iter_mut().for_each(|each| each.found = None);
         system.clear();
-        self.read(now)
+        self.read(now, used)
     }
 
     /// The same with what the files hold now. What is broken stays as it was.
     pub fn look_again(&self, now: SystemTime) -> (Material, Vec<Missing>) {
         let mut again = self.clone();
-        let missing = again.read(now);
+        let missing = again.read(now, self);
         (again, missing)
     }
 
-    fn read(&mut self, now: SystemTime) -> Vec<Missing> {
-        let mut missing = Vec::new();
+    fn read(&mut self, now: SystemTime, used: &Material) -> Vec<Missing> {
+        let (mut missing, mut untimely) = (Vec::new(), Vec::new());
         for (index, each) in self.certificates.iter_mut().enumerate() {
             let id = CertificateId(index as u32);
             let only_endpoints = self.for_endpoints.contains(&id);
             let shown_to = if only_endpoints { ShownTo::Endpoints } else { ShownTo::Clients };
-            let result = certificates::load_for(shown_to, &each.source, now);
+            let result = certificates::timed_for(shown_to, &each.source, now);
+            let result = timely(result, &used.certificates, Place::Certificate(id), &mut untimely);
             each.keep(result, Place::Certificate(id), &mut missing);
         }
         for (index, each) in self.authorities.iter_mut().enumerate() {
@@ -86,7 +91,8 @@ impl Material {
         }
         for (index, each) in self.revocations.iter_mut().enumerate() {
             let place = Place::Revocation(RevocationId(index as u32));
-            each.keep(authorities::revocation_lists(&each.source, now), place, &mut missing);
+            let result = authorities::timed_lists(&each.source, now);
+            each.keep(timely(result, &used.revocations, place, &mut untimely), place, &mut missing);
         }
         if self.asks_system {
             match authorities::system_authorities() {
@@ -94,6 +100,7 @@ impl Material {
                 Err(error) => missing.push(Missing { place: Place::System, error }),
             }
         }
+        self.untimely = untimely;
         missing
     }
 
@@ -147,6 +154,25 @@ impl Source {
     }
 }
 
+/// What is not for now will do if it is in use already.
+fn timely<S, T: PartialEq>(
+    result: Result<Timed<T>, LoadError>,
+    used: &[Found<S, T>],
+    place: Place,
+    untimely: &mut Vec<Missing>,
+) -> Result<T, LoadError> {
+    let timed = result?;
+    let is_used = |found: &T| used.iter().any(|it| it.found.as_ref() == Some(found));
+    match timed.untimely {
+        Some(error) if is_used(&timed.found) => {
+            untimely.push(Missing { place, error });
+            Ok(timed.found)
+        }
+        Some(error) => Err(error),
+        None => Ok(timed.found),
+    }
+}
+
 impl<S, T> Found<S, T> {
     fn keep(&mut self, result: Result<T, LoadError>, place: Place, missing: &mut Vec<Missing>) {
         match result {
@@ -195,7 +221,7 @@ mod tests {
     fn a_broken_file_leaves_what_was_there_and_is_told() {
         let pki = pki("again");
         let mut first = material(&pki);
-        assert_eq!(first.look_up(now()), []);
+        assert_eq!(first.look_up(now(), &Material::default()), []);
         let (same, missing) = first.look_again(now());
         assert!(missing.is_empty() && !same.changed(&first) && !first.changed(&same));
 
@@ -224,12 +250,43 @@ mod tests {
     }
 
     #[test]
+    fn what_has_expired_is_kept_where_it_is_in_use_and_taken_nowhere_else() {
+        let pki = pki("untimely");
+        pki.write("index", "");
+        pki.write("number", "01");
+        let ca =
+            "[ca]\ndefault_ca=ca1\n[ca1]\ndatabase=index\ncrlnumber=number\ndefault_md=sha256\n";
+        pki.write("ca.conf", ca);
+        pki.openssl(
+            "ca -config ca.conf -gencrl -crldays 3 -keyfile root.key -cert root.pem -out a.crl",
+        );
+        let mut first = material(&pki);
+        first.revocations.push(found(pki.path("a.crl")));
+        assert_eq!(first.look_up(now(), &Material::default()), []);
+        let later = now() + std::time::Duration::from_secs(400 * 86_400);
+        let mut begun = first.clone();
+        let told = begun.look_up(later, &Material::default());
+        assert_eq!(told.len(), 2, "nothing of it is in use: {told:?}");
+        assert!(told.iter().all(|it| it.to_string().contains("expired on")), "{told:?}");
+        let mut reloaded = first.clone();
+        assert_eq!(reloaded.look_up(later, &first), []);
+        assert_eq!(reloaded.untimely, told);
+        let (same, missing) = first.look_again(later);
+        assert!(missing.is_empty() && !same.changed(&first));
+        // Another that has expired is no better than what is there.
+        pki.issue("leaf", "root", "ec", "subjectAltName=DNS:b.example");
+        let (same, missing) = first.look_again(later);
+        assert!(missing.len() == 1 && !same.changed(&first), "{missing:?}");
+        assert_eq!(first.look_again(now()).0.untimely, []);
+    }
+
+    #[test]
     fn what_is_broken_at_start_is_not_there() {
         let pki = pki("start");
         let mut material = material(&pki);
-        material.look_up(now());
+        material.look_up(now(), &Material::default());
         pki.write("leaf.pem", "");
-        let missing = material.look_up(now());
+        let missing = material.look_up(now(), &Material::default());
         assert_eq!(missing.len(), 1);
         assert_eq!(missing[0].place, Place::Certificate(CertificateId(0)));
         assert!(missing[0].to_string().contains("leaf.pem`: it is empty"), "{}", missing[0]);
@@ -250,9 +307,11 @@ mod tests {
     #[test]
     fn the_systems_authorities_are_looked_up_when_asked_for() {
         let mut material = Material::default();
-        assert!(material.look_up(now()).is_empty() && material.system.is_empty());
+        assert!(
+            material.look_up(now(), &Material::default()).is_empty() && material.system.is_empty()
+        );
         material.asks_system = true;
-        let missing = material.look_up(now());
+        let missing = material.look_up(now(), &Material::default());
         assert_eq!(missing.is_empty(), !material.system.is_empty(), "{missing:?}");
     }
 }

@@ -120,7 +120,11 @@ pub fn read(
     }
     match answer.next_update {
         Some(next) if next < now || next < answer.this_update => Err(Refused::Expired(next)),
-        Some(_) | None => Ok(answer),
+        Some(_) => Ok(answer),
+        None => match answer.this_update + limits::OCSP_UNDATED_KEPT {
+            end if end < now => Err(Refused::Expired(end)),
+            _ => Ok(answer),
+        },
     }
 }
 
@@ -433,6 +437,8 @@ mod tests {
         assert_eq!(authority.read(&unknown, now()), Err(Refused::Unknown));
         let open = authority.answer(VALID, "root", "");
         assert_eq!(authority.read(&open, now()).unwrap().next_update, None);
+        let late = authority.read(&open, now() + limits::OCSP_UNDATED_KEPT + HOUR);
+        assert!(matches!(late, Err(Refused::Expired(_))), "it is no answer for ever: {late:?}");
         for code in [1, 2, 3, 5, 6] {
             let declined = [tag::SEQUENCE, 3, tag::ENUMERATED, 1, code];
             let expected = Err(Refused::Declined(u32::from(code)));

@@ -2,7 +2,9 @@
 //! take long, and sent: after a plan, after new files, after new ticket keys.
 
 use std::collections::HashMap;
+use std::thread;
 
+use crate::limits;
 use crate::listener::opening::Opening;
 use crate::plan::Plan;
 use crate::tls::client::UpstreamTls;
@@ -31,7 +33,21 @@ impl Setup {
         keys: &TicketKeys,
         staples: &Staples,
     ) -> Result<Vec<Setup>, String> {
-        (0..cores).map(|_| Setup::new(plan, material, keys, staples)).collect()
+        let threads = cores.min(limits::TLS_SETUP_THREADS);
+        // Each has keys of its own, and reading one takes a millisecond where it is RSA.
+        let making = |first: usize| {
+            let own = (first..cores).step_by(threads);
+            own.map(|_| Setup::new(plan, material, keys, staples)).collect::<Result<Vec<_>, _>>()
+        };
+        let panicked = |_| Err("making it has panicked: this is a bug".to_owned());
+        let made: Result<Vec<Vec<Setup>>, String> = thread::scope(|scope| {
+            let begun: Vec<_> =
+                (1..threads).map(|first| scope.spawn(move || making(first))).collect();
+            let own = (threads > 0).then(|| making(0));
+            let others = begun.into_iter().map(|one| one.join().unwrap_or_else(panicked));
+            own.into_iter().chain(others).collect()
+        });
+        Ok(made?.into_iter().flatten().collect())
     }
 
     fn new(

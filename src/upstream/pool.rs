@@ -110,12 +110,13 @@ impl Cluster {
         self.replace_endpoints(share.endpoints);
     }
 
-    /// From now on connections begin like this. Those that began otherwise are for nobody any more.
+    /// From now on connections begin like this. Those that began otherwise are for nobody any more;
+    /// what began like this has sessions to go on with, and stays.
     pub(crate) fn connect_by(&self, connector: Connector) {
-        let before = self.connector.replace(Rc::new(connector));
-        if before.is_like(&self.connector.borrow()) {
+        if self.connector.borrow().is_like(&connector) {
             return;
         }
+        self.connector.replace(Rc::new(connector));
         let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
         for endpoint in endpoints {
             self.close_idle(&endpoint, usize::MAX);
