@@ -120,7 +120,8 @@ pub(super) const TLS: &[Key] = &[
         "boolean",
         Is("false"),
         "tls = { allow_plain = true, certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }",
-        "take plain HTTP on the same port, told by its first byte; not beside required certificates",
+        "take plain HTTP on the same port, told by its first byte; not beside required \
+         certificates",
     ),
     key(
         "listeners[].tls.client_auth.mode",
