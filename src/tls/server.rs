@@ -202,6 +202,9 @@ impl ServerTls {
 
     /// A client that came when there were other rules may ask for `authority` no more.
     pub(crate) fn turns_away(&self, accepted: Option<&Accepted>, authority: &[u8]) -> bool {
+        if self.profiles.iter().all(|profile| profile.rules.is_none()) {
+            return false;
+        }
         let Some(host) = host_of(authority) else { return true };
         let profile = self.profile(&host);
         let requires = profile.auth.as_ref().is_some_and(|auth| auth.required);
