@@ -81,6 +81,8 @@ fn on_one_cpu(directory: &TempDir) -> std::path::PathBuf {
 fn more_cores_than_cpus_work_with_a_warning_and_share_the_cpus() {
     let proxy = Proxy::start(&with_cores(16, RESPOND));
     proxy.wait_for_log("16 cores share");
+    // A thread gives itself its name.
+    assert!(eventually(|| placement(&proxy).len() == 16), "{:?}", placement(&proxy));
     let placement = placement(&proxy);
     let expected: Vec<String> = (0..16).map(|core| format!("core-{core}")).collect();
     let mut names: Vec<&String> = placement.keys().collect();
