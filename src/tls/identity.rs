@@ -1,13 +1,11 @@
 //! Who a client is, as its certificate says and an authority of ours has confirmed: for logs,
 //! events and the headers that upstreams get.
 
-use std::fmt::Write as _;
-
 use rustls_pki_types::CertificateDer;
 
 use crate::http::headers::NewLine;
 use crate::tls::settings::{ClientAuth, IdentityField};
-use crate::tls::x509::Facts;
+use crate::tls::x509::{Facts, hexadecimal};
 
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -100,11 +98,3 @@ fn pem(certificate: &[u8]) -> String {
 }
 
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 * bytes.len());
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
