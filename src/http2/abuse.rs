@@ -80,14 +80,20 @@ abuses! {
         "the compressed fields of a request are longer than any request may be"
     FrameSize FRAME_SIZE_ERROR "frame_size"
         "a frame has not the length of its type (RFC 9113 6)"
+    AfterEnd STREAM_CLOSED "after_end"
+        "it went on with a stream that it had ended (RFC 9113 5.1)"
+    WindowSize FLOW_CONTROL_ERROR "window_size"
+        "it set an initial window of more than 31 bits (RFC 9113 6.5.2)"
     NoSettings PROTOCOL_ERROR "no_settings"
         "its first frame was not SETTINGS (RFC 9113 3.4)"
 }
 
 /// What the client sends before its frames (RFC 9113 section 3.4). The crate compares it.
 const PREFACE_BYTES: u32 = 24;
-/// Initial windows (RFC 9113 section 6.9.2), and the setting that changes those of streams.
+/// Initial windows (RFC 9113 section 6.9.2), the largest, and the setting that changes those of
+/// streams.
 const WINDOW: i64 = 65_535;
+const WINDOW_MAX: u32 = 0x7fff_ffff;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// One connection of a client.
@@ -112,6 +118,8 @@ struct Stream {
     id: u32,
     /// We have sent its end, or one of us has reset it.
     is_over: bool,
+    /// The client has sent its end.
+    has_ended: bool,
     /// A window has 31 bits; a hostile client's may have left that range.
     window: i32,
 }
@@ -139,7 +147,7 @@ impl Watch {
         while let Some(piece) = self.theirs.next(&mut bytes) {
             match piece {
                 Piece::Frame(frame) => self.their_frame(&frame)?,
-                Piece::Setting { id: INITIAL_WINDOW_SIZE, value } => self.initial_window(value),
+                Piece::Setting { id: INITIAL_WINDOW_SIZE, value } => self.initial_window(value)?,
                 Piece::Setting { .. } => {}
             }
         }
@@ -191,6 +199,7 @@ impl Watch {
     }
 
     fn their_data(&mut self, frame: &Frame) -> Result<(), Abuse> {
+        self.goes_on(frame)?;
         if frame.payload() > 0 {
             self.buckets.take(Bucket::Empty, 1);
             return Ok(());
@@ -202,14 +211,26 @@ impl Watch {
         (self.continuations, self.block) = (0, 0);
         if frame.stream > self.newest {
             self.newest = frame.stream;
-            // What a window may be is 31 bits; the crate refuses others.
             let window = i32::try_from(self.initial_window).unwrap_or(i32::MAX);
             *slot(&mut self.streams, frame.stream) =
-                Stream { id: frame.stream, is_over: false, window };
+                Stream { id: frame.stream, is_over: false, has_ended: false, window };
             self.buckets.take(Bucket::Priorities, HTTP2_PRIORITIES_PER_STREAM);
             self.buckets.take(Bucket::Strays, HTTP2_STRAYS_PER_STREAM);
         }
+        self.goes_on(frame)?;
         self.field_block(frame)
+    }
+
+    /// The crate calls it a protocol error, or does not notice.
+    fn goes_on(&mut self, frame: &Frame) -> Result<(), Abuse> {
+        match self.stream(frame.stream) {
+            Some(stream) if stream.has_ended => Err(Abuse::AfterEnd),
+            Some(stream) => {
+                stream.has_ended = frame.has(END_STREAM);
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     fn field_block(&mut self, frame: &Frame) -> Result<(), Abuse> {
@@ -234,7 +255,7 @@ impl Watch {
     }
 
     fn their_window_update(&mut self, frame: &Frame) -> Result<(), Abuse> {
-        let increment = frame.word() & 0x7fff_ffff;
+        let increment = frame.word() & WINDOW_MAX;
         if frame.stream == 0 {
             self.window = self.window.saturating_add(i64::from(increment));
         } else if let Some(stream) = self.stream(frame.stream) {
@@ -244,7 +265,10 @@ impl Watch {
     }
 
     /// It changes the windows of all streams (RFC 9113 section 6.9.2).
-    fn initial_window(&mut self, value: u32) {
+    fn initial_window(&mut self, value: u32) -> Result<(), Abuse> {
+        if value > WINDOW_MAX {
+            return Err(Abuse::WindowSize);
+        }
         let change = i64::from(value) - self.initial_window;
         self.initial_window = i64::from(value);
         for stream in self.streams.iter_mut() {
@@ -252,6 +276,7 @@ impl Watch {
                 (i64::from(stream.window) + change).clamp(i64::from(i32::MIN), i64::from(i32::MAX));
             stream.window = i32::try_from(window).unwrap_or_default();
         }
+        Ok(())
     }
 
     fn our_frame(&mut self, frame: &Frame) -> Result<(), Abuse> {
@@ -516,6 +541,29 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_has_ended_does_not_go_on() {
+        for more in [headers(1), data(1, 0, 3), data(1, END_STREAM, 0)] {
+            let mut client = Client::new();
+            client.sends(&headers(1)).expect("a request");
+            assert_eq!(client.sends(&more), Err(Abuse::AfterEnd));
+            let mut client = Client::new();
+            client.sends(&frame(HEADERS, END_HEADERS, 1, &[0x82])).expect("a request");
+            client.sends(&data(1, 0, 3)).expect("a body");
+            client.sends(&data(1, END_STREAM, 3)).expect("its end");
+            client.sends(&reset(1, 8)).expect("it may be reset");
+            assert_eq!(client.sends(&more), Err(Abuse::AfterEnd));
+        }
+    }
+
+    #[test]
+    fn an_initial_window_has_31_bits() {
+        let window =
+            |size: u32| frame(SETTINGS, 0, 0, &[&[0, 4][..], &size.to_be_bytes()].concat());
+        assert_eq!(Client::new().sends(&window(WINDOW_MAX)), Ok(()));
+        assert_eq!(Client::new().sends(&window(WINDOW_MAX + 1)), Err(Abuse::WindowSize));
+    }
+
+    #[test]
     fn streams_that_are_reset_too_fast_are_an_abuse() {
         let mut client = Client::new();
         let both = |count| [headers(nth(count)), reset(nth(count), 8)].concat();
@@ -604,7 +652,7 @@ mod tests {
     #[test]
     fn data_that_is_all_padding_is_empty() {
         let mut client = Client::new();
-        client.sends(&headers(1)).expect("a request");
+        client.sends(&frame(HEADERS, END_HEADERS, 1, &[0x82])).expect("a request");
         let padded = |_| frame(DATA, PADDED, 1, &[&[3_u8][..], &[0; 3]].concat());
         assert_eq!(client.may_send(padded), (HTTP2_EMPTY.0, Abuse::EmptyFrames));
     }
@@ -693,7 +741,7 @@ mod tests {
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(),
             &frame(SETTINGS, 0, 0, &settings),
             &frame(SETTINGS, ACK, 0, &[]),
-            &headers(1),
+            &frame(HEADERS, END_HEADERS, 1, &[0x82, 0x84]),
             &data(1, 0, 0),
             &data(1, 0, 3),
             &frame(DATA, PADDED, 1, &[0]),
