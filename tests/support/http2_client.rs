@@ -139,6 +139,17 @@ pub enum Ended {
     Closed,
 }
 
+/// What a test was doing when it failed.
+pub struct ToldOfAFailure(pub String);
+
+impl Drop for ToldOfAFailure {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- at {}", self.0);
+        }
+    }
+}
+
 trait Wire: Read + Write + Send {}
 impl<T: Read + Write + Send> Wire for T {}
 
@@ -375,6 +386,9 @@ impl Http2Client {
             }
             if frame.kind == GOAWAY && frame.code() != NO_ERROR {
                 return Err(Ended::Away(frame.code()));
+            }
+            if frame.kind == HEADERS {
+                self.decode(&frame);
             }
             frames.push(frame);
         }
