@@ -8,6 +8,11 @@ mod tls;
 
 pub use certificates::*;
 pub use http2_abuse::*;
+mod http2;
+mod tls;
+
+pub use certificates::*;
+pub use http2::*;
 pub use tls::*;
 
 use std::time::Duration;
