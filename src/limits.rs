@@ -3,16 +3,13 @@
 // tidy: long because a bound is looked for in one place, by its name.
 
 mod certificates;
+mod http2;
 mod http2_abuse;
 mod tls;
 
 pub use certificates::*;
-pub use http2_abuse::*;
-mod http2;
-mod tls;
-
-pub use certificates::*;
 pub use http2::*;
+pub use http2_abuse::*;
 pub use tls::*;
 
 use std::time::Duration;
