@@ -31,14 +31,14 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, stream: Stream, beg
     let wire = Wire::new(stream, timeouts.write, begun);
     let line = wire.line();
     line.set_patience(Some(timeouts.header));
+    let streams = Rc::new(Streams::default());
     if let Some(connection) = shake_hands(&settings, wire, &line).await {
-        let streams = Rc::new(Streams::default());
         let mut session = Session {
             shard: Rc::clone(shard),
             origin,
             line: Rc::clone(&line),
             connection,
-            streams,
+            streams: Rc::clone(&streams),
             streams_max: settings.streams_max,
             stage: Stage::Open,
             was_busy: true,
@@ -50,6 +50,8 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, stream: Stream, beg
     if flushed.is_ok() && !line.has_ended() {
         linger(line.stream()).await;
     }
+    // Its streams have been told; they count as the connection's until they are recorded.
+    std::future::poll_fn(|context| streams.poll_empty(context)).await;
 }
 
 async fn shake_hands(settings: &Http2, wire: Wire, line: &Line) -> Option<Connection<Wire, Bytes>> {
@@ -100,6 +102,16 @@ struct Streams {
     open: Cell<u32>,
     /// Who drives the connection.
     driver: RefCell<Option<Waker>>,
+}
+
+impl Streams {
+    fn poll_empty(&self, context: &Context<'_>) -> Poll<()> {
+        if self.open.get() == 0 {
+            return Poll::Ready(());
+        }
+        *self.driver.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
 }
 
 /// One of them, until it is dropped.
