@@ -472,7 +472,7 @@ pub const RELOAD_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long reading a new configuration, and opening what it names, may take. Then it is refused.
 pub const RELOAD_PREPARE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Of those, how many may be under way, late ones included: each holds one of `BLOCKING_THREADS`,
-/// and some are left for other work. More are refused at once.
+/// and some are left for other work, such as files of certificates. More are refused at once.
 pub const RELOADS_OVERDUE_MAX: usize = 2;
 /// Configurations given as texts that wait for the one that is put in force. More are refused.
 /// Requests to read the file are not: those that come one after the other wait together.
