@@ -426,15 +426,69 @@ fn stricter_rules_hold_for_connections_that_are_open() {
         client
     };
     let (mut nobody, mut known, mut other) = (open(None), open(Some("one")), open(None));
+    let (mut idle, mut idle_too) = (open(None), open(Some("one")));
+    [&mut nobody, &mut known, &mut other].map(begin);
     served.proxy.rewrite_config(&configuration(&served.pki, &served.origin, REQUIRED));
     served.proxy.signal("HUP");
     assert!(eventually(|| served.ask(HOST, None).is_err()), "{}", served.proxy.log());
-    let refused = nobody.get("/");
+    let refused = go_on(&mut nobody, HOST);
     assert_eq!(refused.status, 421, "{refused:?}");
-    let answer = known.get("/");
+    let answer = go_on(&mut known, HOST);
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
-    other.send(format!("GET / HTTP/1.1\r\nHost: {ADMIN}\r\n\r\n"));
-    assert_eq!(other.read_response().status, 421);
+    assert_eq!(go_on(&mut other, ADMIN).status, 421);
+    for idle in [&mut idle, &mut idle_too] {
+        assert_eq!(idle.read_to_end(), (Vec::new(), true), "it ends before it asks");
+    }
+    served.lets_in(Some("one"));
+}
+
+/// From now on the connection is not between two requests.
+fn begin(client: &mut SecureClient) {
+    client.send("GET / HTTP/1.1\r\n");
+}
+
+fn go_on(client: &mut SecureClient, host: &str) -> support::Response {
+    client.send(format!("Host: {host}\r\n\r\n"));
+    client.read_response()
+}
+
+/// Who was let in once is let in again by the rules of today only.
+#[test]
+fn who_was_revoked_since_is_served_no_more_on_an_open_connection() {
+    let pki = pki();
+    pki.sign("clients", "lost", "/CN=lost", "DNS:lost.example");
+    renew_list(&pki, &[]);
+    let served = serve(pki, &format!("{REQUIRED}crl = [\"PKI/clients.crl\"]\n"));
+    let open = |name| {
+        let config = served.config(Some(name));
+        let mut client = SecureClient::connect_with(served.address(), HOST, config);
+        assert_eq!(client.get("/").text(), "in");
+        client
+    };
+    let (mut kept, mut lost, mut idle) = (open("one"), open("lost"), open("lost"));
+    [&mut kept, &mut lost].map(begin);
+    served.pki.revoke("clients", "lost");
+    renew_list(&served.pki, &[]);
+    assert!(eventually(|| served.ask(HOST, Some("lost")).is_err()), "{}", served.proxy.log());
+    let answered = served.origin.requests().len();
+    assert_eq!(go_on(&mut lost, HOST).status, 421);
+    assert_eq!(idle.read_to_end(), (Vec::new(), true), "it ends before it asks");
+    assert_eq!(served.origin.requests().len(), answered);
+    assert_eq!(go_on(&mut kept, HOST).text(), "in");
+    served.lets_in(Some("one"));
+}
+
+#[test]
+fn who_is_of_an_authority_that_is_trusted_no_more_is_served_no_more() {
+    let served = serve(pki(), &REQUIRED.replace("clients.pem\"", "clients.pem\", \"PKI/others.pem\""));
+    let config = served.config(Some("two"));
+    let mut two = SecureClient::connect_with(served.address(), HOST, config);
+    assert_eq!(two.get("/").text(), "in");
+    begin(&mut two);
+    served.proxy.rewrite_config(&configuration(&served.pki, &served.origin, REQUIRED));
+    served.proxy.signal("HUP");
+    assert!(eventually(|| served.ask(HOST, Some("two")).is_err()), "{}", served.proxy.log());
+    assert_eq!(go_on(&mut two, HOST).status, 421);
     served.lets_in(Some("one"));
 }
 

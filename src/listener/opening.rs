@@ -79,6 +79,17 @@ pub(crate) struct Proxied {
     pub(crate) is_secure: bool,
 }
 
+impl TlsOpening {
+    fn has_rules_of(&self, before: &TlsOpening) -> bool {
+        let is_same = match (&self.server, &before.server) {
+            (None, None) => true,
+            (Some(now), Some(before)) => now.has_rules_of(before),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        is_same && self.allow_plain == before.allow_plain
+    }
+}
+
 impl Opening {
     pub(crate) fn new(
         plan: &Plan,
@@ -122,6 +133,15 @@ impl Opening {
             Some(accepted) => {
                 tls.server.as_ref().is_none_or(|server| server.has_other_rules(accepted))
             }
+        }
+    }
+
+    /// Nobody who came by `before` is to go because of this one.
+    pub(crate) fn has_rules_of(&self, before: &Opening) -> bool {
+        match (&self.tls, &before.tls) {
+            (None, None) => true,
+            (Some(now), Some(before)) => now.has_rules_of(before),
+            (Some(_), None) | (None, Some(_)) => false,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Names<T> {
     exact: HashMap<Box<str>, T>,
     /// By what follows the star and its dot.
