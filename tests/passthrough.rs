@@ -71,6 +71,34 @@ fn the_host_that_is_named_decides_who_ends_the_tls() {
     assert!(eventually(|| proxy.connections_open() == 0));
 }
 
+/// The host that is named in full is meant, wherever that is.
+#[test]
+fn an_exact_name_of_ours_goes_before_a_wildcard_that_is_passed_on() {
+    let pki = pki();
+    pki.sign("ca", "exact", "/CN=exact", "DNS:mine.tenants.example.com");
+    pki.sign("ca", "broad", "/CN=broad", "DNS:*.tenants.example.com");
+    let nginx = nginx(&pki, "", "location / { return 200 theirs; }");
+    let more = "[[listeners.tls.sni]]\nnames = [\"asked.tenants.example.com\", \
+                \"*.example.com\"]\nclient_auth = { mode = \"none\" }\n";
+    let text = configuration(&pki, nginx.address(), more, "");
+    let own = ["exact", "broad"].map(|name| {
+        let [cert, key] = ["pem", "key"].map(|kind| pki.path(&format!("{name}.{kind}")));
+        format!("{{ cert = {cert:?}, key = {key:?} }}, ")
+    });
+    let text = text.replacen("certificates = [", &format!("certificates = [{}", own.concat()), 1);
+    let proxy = Proxy::start(&text);
+    for (host, subject) in [
+        ("mine.tenants.example.com", "exact"),
+        ("asked.tenants.example.com", "broad"),
+        ("other.tenants.example.com", "theirs"),
+        (THEIRS, "theirs"),
+        (OURS, "ours"),
+    ] {
+        let said = SClient::fetch(proxy.address("edge"), &["-servername", host]);
+        assert!(said.contains(&format!("subject=CN = {subject}")), "{host}: {said}");
+    }
+}
+
 #[test]
 fn a_host_that_nobody_has_is_refused_where_sni_is_strict_or_nothing_is_ended_here() {
     let pki = pki();

@@ -201,7 +201,8 @@ pub(super) const TLS: &[Key] = &[
         "list of hosts",
         Required,
         "tls = { passthrough = [{ names = [\"db.example.com\"], cluster = \"orders\" }] }",
-        "hosts whose TLS is handed on as it is, exact or `*.` wildcard",
+        "hosts whose TLS is handed on as it is, exact or `*.` wildcard; an exact name of a \
+         certificate or of `sni` goes before a wildcard",
     ),
     key(
         "listeners[].tls.passthrough[].cluster",

@@ -80,6 +80,15 @@ pub(crate) struct Proxied {
 }
 
 impl TlsOpening {
+    /// The cluster whose TLS it is. An exact name goes before a wildcard, whatever either is for.
+    fn passes(&self, host: &str) -> Option<&String> {
+        self.passthrough.find_exact(host).or_else(|| {
+            let cluster = self.passthrough.find(host)?;
+            let is_ours = self.server.as_ref().is_some_and(|server| server.names(host));
+            (!is_ours).then_some(cluster)
+        })
+    }
+
     fn has_rules_of(&self, before: &TlsOpening) -> bool {
         let is_same = match (&self.server, &before.server) {
             (None, None) => true,
@@ -209,7 +218,7 @@ impl Opening {
         };
         let host = hello.server_name.as_deref();
         about.asked = host.map(Box::from);
-        if let Some(cluster) = host.and_then(|host| tls.passthrough.find(host)) {
+        if let Some(cluster) = host.and_then(|host| tls.passes(host)) {
             about.passes = true;
             return Ok(Some((Stream::plain(socket), Some(cluster.as_str().into()))));
         }

@@ -25,6 +25,11 @@ impl<T> Names<T> {
         }
     }
 
+    /// What is there for this very host; `host` is in lower case.
+    pub(crate) fn find_exact(&self, host: &str) -> Option<&T> {
+        self.exact.get(host)
+    }
+
     /// `host` is in lower case. A wildcard stands for one label, so there is one that can fit.
     pub(crate) fn find(&self, host: &str) -> Option<&T> {
         self.exact.get(host).or_else(|| {
@@ -76,6 +81,8 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(names.find(host).copied(), found, "{host}");
+            let exact = found.filter(|name| *name == host);
+            assert_eq!(names.find_exact(host).copied(), exact, "{host}");
         }
         for (host, found) in [
             ("a.example", Some("a.example")),

@@ -237,6 +237,11 @@ impl ServerTls {
         &self.profiles[profile_of(&self.names, host)]
     }
 
+    /// Whether a certificate, or rules for clients' certificates, are for this very host.
+    pub(crate) fn names(&self, host: &str) -> bool {
+        self.certificates.names.find_exact(host).is_some() || self.names.find_exact(host).is_some()
+    }
+
     /// Whether a certificate is for this host.
     pub(crate) fn has(&self, host: Option<&str>) -> bool {
         host.is_some_and(|host| self.certificates.names.find(host).is_some())
