@@ -603,6 +603,22 @@ fn headers_of_one_hosts_clients_are_nobody_elses() {
     assert!(!told.head.contains("forged"), "{}", told.head);
 }
 
+/// Backends that believed them yesterday do so today.
+#[test]
+fn what_clients_say_of_themselves_is_removed_where_nobody_is_asked() {
+    let none = REQUIRED.replace("required", "none");
+    let named = "[[listeners.tls.sni]]\nnames = [\"admin.example.com\"]\n\
+                 client_auth = { mode = \"none\", headers = { X-Other = \"subject\" } }\n";
+    let served = serve(pki(), &format!("{none}{HEADERS}{named}"));
+    for host in [HOST, ADMIN] {
+        let config = served.config(None);
+        let asked = served.ask_at(served.address(), host, config, &forged(&["X-CN", "X-Other"]));
+        assert_eq!(asked.as_deref(), Ok("in"));
+    }
+    let told = served.origin.requests();
+    assert!(told.iter().all(|request| !request.head.contains("forged")), "{told:?}");
+}
+
 #[test]
 fn a_client_without_tls_beside_others_cannot_send_them_either() {
     let optional = REQUIRED.replace("required", "optional");

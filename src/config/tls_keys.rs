@@ -153,7 +153,7 @@ pub(super) const TLS: &[Key] = &[
          headers = { X-Client-CN = \"common_name\" } } }",
         "tell backends who the client is: common_name, organizational_unit, subject, issuer, \
          serial, dns_names, uris, emails, spiffe_id, fingerprint or certificate; a client's own \
-         are removed, on every listener",
+         are removed, on every listener and with every `mode`",
     ),
     key(
         "listeners[].tls.sni[].names",
