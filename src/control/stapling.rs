@@ -35,6 +35,7 @@ pub(crate) struct Stapled {
     /// It is not stapled any longer than that.
     pub(crate) until: SystemTime,
     pub(crate) asked_next: SystemTime,
+    asked_last: SystemTime,
     /// Of the last question.
     pub(crate) error: Option<String>,
     /// Since the last good answer.
@@ -43,7 +44,8 @@ pub(crate) struct Stapled {
 
 impl Stapled {
     fn new(now: SystemTime) -> Stapled {
-        Stapled { answer: None, until: now, asked_next: now, error: None, failures: 0 }
+        let (answer, error, asked_last) = (None, None, SystemTime::UNIX_EPOCH);
+        Stapled { answer, until: now, asked_next: now, asked_last, error, failures: 0 }
     }
 
     /// Asked again in the middle of what is left.
@@ -59,8 +61,8 @@ impl Stapled {
             }
         };
         let wait = wait.clamp(limits::OCSP_REFRESH_MIN, limits::OCSP_REFRESH_MAX);
-        let asked_next = now + wait;
-        Stapled { answer: Some(answer), until, asked_next, error: None, failures: 0 }
+        let (answer, asked_next) = (Some(answer), now + wait);
+        Stapled { answer, until, asked_next, asked_last: now, error: None, failures: 0 }
     }
 
     /// An older one may be from before a revocation.
@@ -72,6 +74,7 @@ impl Stapled {
     fn failed(&mut self, error: String, now: SystemTime) -> bool {
         let doubled = limits::OCSP_RETRY_MIN * 2_u32.saturating_pow(self.failures.min(16));
         self.asked_next = now + doubled.min(limits::OCSP_RETRY_MAX);
+        self.asked_last = now;
         self.failures = self.failures.saturating_add(1);
         let error = Some(error);
         std::mem::replace(&mut self.error, error.clone()) != error
@@ -84,6 +87,15 @@ impl Stapled {
 
     fn has_expired(&self, now: SystemTime) -> bool {
         self.answer.is_some() && self.until <= now
+    }
+
+    /// Nobody is shown it any more. A responder that has answered is asked at once for the next:
+    /// before that it may have had none.
+    fn expire(&mut self, now: SystemTime) {
+        self.answer = None;
+        if self.error.is_none() {
+            self.asked_next = now.max(self.asked_last + limits::OCSP_RETRY_MIN);
+        }
     }
 
     /// When something is to be done.
@@ -336,7 +348,7 @@ impl Control {
             if state.has_expired(now) {
                 let (file, url) = (&subject.file, &subject.url);
                 log::warn!("the staple of `{file}` has expired, and {url} has given no newer one");
-                state.answer = None;
+                state.expire(now);
                 self.tls.change_staples(|staples| drop(staples.remove(&subject.fingerprint)));
                 is_changed = true;
             }
@@ -388,7 +400,6 @@ mod tests {
     #[test]
     fn an_answer_is_asked_for_again_in_the_middle_of_what_is_left_of_it() {
         for (left, wait) in [
-            (MINUTE, 5 * MINUTE),
             (9 * MINUTE, 5 * MINUTE),
             (2 * HOUR, HOUR),
             (47 * HOUR, 47 * HOUR / 2),
@@ -400,6 +411,21 @@ mod tests {
             assert!(!stapled.has_expired(now()) && stapled.has_expired(now() + left));
             assert_eq!(stapled.due(), now() + wait.min(left));
         }
+    }
+
+    /// Some responders have no newer answer before the end of the last one.
+    #[test]
+    fn who_has_answered_is_asked_again_when_the_answer_ends_and_not_minutes_later() {
+        for (left, wait) in [(4 * MINUTE, 4 * MINUTE), (MINUTE, MINUTE), (MINUTE / 6, MINUTE)] {
+            let mut stapled = Stapled::answered(answer(Some(now() + left)), now());
+            assert_eq!(stapled.due(), now() + left);
+            stapled.expire(stapled.until);
+            assert_eq!((stapled.answer, stapled.due()), (None, now() + wait), "{left:?}");
+        }
+        let mut away = Stapled::answered(answer(Some(now() + HOUR)), now());
+        (0..9).for_each(|_| drop(away.failed("it is away".to_owned(), now())));
+        away.expire(now() + HOUR / 2);
+        assert_eq!(away.due(), now() + HOUR, "it is asked less and less");
     }
 
     #[test]
