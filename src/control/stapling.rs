@@ -183,6 +183,35 @@ pub(super) fn still_good(mut staples: Staples, material: &Material, now: SystemT
     good
 }
 
+/// What is known of certificates that were not asked about before; nothing is kept of others. True:
+/// of those that were stapled there is one that is good no more.
+fn begin(
+    subjects: &[Subject],
+    known: &mut HashMap<Fingerprint, Stapled>,
+    staples: &mut Staples,
+    now: SystemTime,
+) -> bool {
+    let wanted: HashSet<Fingerprint> = subjects.iter().map(|it| it.fingerprint).collect();
+    known.retain(|fingerprint, _| wanted.contains(fingerprint));
+    // Nobody shows the others any more: cores forget them when they get something new.
+    staples.retain(|fingerprint, _| wanted.contains(fingerprint));
+    let before = staples.len();
+    for subject in subjects {
+        if known.contains_key(&subject.fingerprint) {
+            continue;
+        }
+        // Of the process before this one, which may have asked long ago.
+        let inherited = staples.get(&subject.fingerprint);
+        let read = inherited.and_then(|staple| subject.read(staple, now).ok());
+        if read.is_none() {
+            staples.remove(&subject.fingerprint); // it may have ended while this one started
+        }
+        let begun = read.map_or(Stapled::new(now), |answer| Stapled::answered(answer, now));
+        known.insert(subject.fingerprint, begun);
+    }
+    staples.len() != before
+}
+
 /// As many as are passed on to the next process.
 pub(super) fn to_pass_on(staples: Staples) -> Vec<(Fingerprint, Vec<u8>)> {
     let mut left = limits::OCSP_PASSED_ON_BYTES_MAX;
@@ -201,7 +230,9 @@ pub(super) async fn keep_stapled(control: Rc<Control>) {
         let turn = control.tls.material_turn();
         let material = control.tls.material();
         let subjects = control.beside(move || subjects(&material)).await.unwrap_or_default();
-        control.begin_stapling(&subjects);
+        if control.begin_stapling(&subjects) {
+            control.renew_tls_or_say().await;
+        }
         while control.tls.material_turn() == turn && !control.draining.get() {
             control.ask_responders(&subjects, turn).await;
             let new = until(&control, |control| control.tls.material_turn() != turn);
@@ -211,28 +242,16 @@ pub(super) async fn keep_stapled(control: Rc<Control>) {
 }
 
 impl Control {
-    /// What is stapled, and when it is asked for, does not change with a reload.
-    fn begin_stapling(&self, subjects: &[Subject]) {
-        let now = engine::wall_clock();
-        let (mut staples, mut known) = (self.tls.staples(), self.tls.stapling.0.borrow_mut());
-        let wanted: HashSet<Fingerprint> = subjects.iter().map(|it| it.fingerprint).collect();
-        known.retain(|fingerprint, _| wanted.contains(fingerprint));
-        for subject in subjects {
-            if known.contains_key(&subject.fingerprint) {
-                continue;
-            }
-            // Of the process before this one, which may have asked long ago.
-            let inherited = staples.get(&subject.fingerprint);
-            let read = inherited.and_then(|staple| subject.read(staple, now).ok());
-            let begun = read.map_or(Stapled::new(now), |answer| Stapled::answered(answer, now));
-            known.insert(subject.fingerprint, begun);
-        }
-        // Nobody shows the others any more: cores forget them when they get something new.
-        let before = staples.len();
-        staples.retain(|fingerprint, _| wanted.contains(fingerprint));
-        if staples.len() != before {
+    /// What is stapled, and when it is asked for, does not change with a reload. True: cores show
+    /// something that is not good any more.
+    fn begin_stapling(&self, subjects: &[Subject]) -> bool {
+        let (before, mut staples) = (self.tls.staples(), self.tls.staples());
+        let mut known = self.tls.stapling.0.borrow_mut();
+        let is_outdated = begin(subjects, &mut known, &mut staples, engine::wall_clock());
+        if staples.len() != before.len() {
             self.tls.change_staples(|known| *known = staples);
         }
+        is_outdated
     }
 
     /// How long it is until something is due.
@@ -456,6 +475,27 @@ mod tests {
         assert!(stapled.is_newer_than(&older) && !stapled.is_newer_than(&answer(None)));
         assert!(stapled.failed("it is mad".to_owned(), now()), "and again after it was well");
         assert_eq!(stapled.asked_next, now() + MINUTE);
+    }
+
+    #[test]
+    fn a_staple_that_is_good_no_more_when_this_process_begins_is_shown_no_longer() {
+        let subject = |mark: u8| Subject {
+            fingerprint: [mark; 32],
+            url: responder::url("http://ocsp.example/").unwrap(),
+            leaf: CertificateDer::from(vec![]),
+            issuer: CertificateDer::from(vec![]),
+            file: String::new(),
+            must_staple: false,
+        };
+        let (mut known, staple) = (HashMap::new(), vec![1]);
+        let mut staples = Staples::from([([1; 32], staple.clone()), ([9; 32], staple)]);
+        let subjects = [subject(1), subject(2)];
+        assert!(begin(&subjects, &mut known, &mut staples, now()));
+        assert!(staples.is_empty(), "one has ended, the other is nobody's");
+        assert!(subjects.iter().all(|it| known[&it.fingerprint].is_asked(now())));
+        staples.insert([1; 32], vec![2]);
+        assert!(!begin(&subjects, &mut known, &mut staples, now()), "that came meanwhile");
+        assert_eq!(staples.len(), 1);
     }
 
     #[test]
