@@ -245,10 +245,10 @@ impl Control {
     /// What is stapled, and when it is asked for, does not change with a reload. True: cores show
     /// something that is not good any more.
     fn begin_stapling(&self, subjects: &[Subject]) -> bool {
-        let (before, mut staples) = (self.tls.staples(), self.tls.staples());
-        let mut known = self.tls.stapling.0.borrow_mut();
+        let (mut staples, mut known) = (self.tls.staples(), self.tls.stapling.0.borrow_mut());
+        let before = staples.len();
         let is_outdated = begin(subjects, &mut known, &mut staples, engine::wall_clock());
-        if staples.len() != before.len() {
+        if staples.len() != before {
             self.tls.change_staples(|known| *known = staples);
         }
         is_outdated
