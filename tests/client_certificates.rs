@@ -480,7 +480,8 @@ fn who_was_revoked_since_is_served_no_more_on_an_open_connection() {
 
 #[test]
 fn who_is_of_an_authority_that_is_trusted_no_more_is_served_no_more() {
-    let served = serve(pki(), &REQUIRED.replace("clients.pem\"", "clients.pem\", \"PKI/others.pem\""));
+    let served =
+        serve(pki(), &REQUIRED.replace("clients.pem\"", "clients.pem\", \"PKI/others.pem\""));
     let config = served.config(Some("two"));
     let mut two = SecureClient::connect_with(served.address(), HOST, config);
     assert_eq!(two.get("/").text(), "in");

@@ -184,9 +184,7 @@ async fn follow(control: &Rc<Control>, mut watcher: Watcher) {
         };
         let pause = retry.as_ref().map_or(pause, |retry| pause.min(retry.left()));
         let is_outdated = |c: &Control| {
-            c.plan().version != version
-                || !is_wanted(c)
-                || c.tls.watched.has_unused() != has_unused
+            c.plan().version != version || !is_wanted(c) || c.tls.watched.has_unused() != has_unused
         };
         let other = first(until(control, is_outdated), pause_for(pause));
         changed = match first(watcher.changed(), other).await {

@@ -468,9 +468,8 @@ fn warnings(
             Ok(_) => continue,
         };
         let (number, end) = (index + 1, written(parts.not_after));
-        warnings.push(format!(
-            "certificate {number} in `{shown}` {expires} on {end}: {RENEW_CHAIN}"
-        ));
+        warnings
+            .push(format!("certificate {number} in `{shown}` {expires} on {end}: {RENEW_CHAIN}"));
     }
     if let (false, purpose) = is_meant_for(shown_to, &chain[0]) {
         warnings.push(format!(
