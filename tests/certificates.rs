@@ -448,6 +448,9 @@ fn a_responder_that_is_away_delays_nothing_and_is_told_of_once() {
     assert!(staple["error"].is_string(), "{staple}");
     proxy.signal("HUP");
     proxy.wait_for_log("reloaded (SIGHUP)");
+    // What the reload would have begun is done when new files are in use that were put there later.
+    put(&pki, "two");
+    comes_to_show(&proxy, "two");
     assert_eq!(proxy.log().matches("(RFC 7633) and has none").count(), 1, "{}", proxy.log());
 }
 

@@ -427,7 +427,7 @@ fn stricter_rules_hold_for_connections_that_are_open() {
     };
     let (mut nobody, mut known, mut other) = (open(None), open(Some("one")), open(None));
     let (mut idle, mut idle_too) = (open(None), open(Some("one")));
-    [&mut nobody, &mut known, &mut other].map(begin);
+    [&mut nobody, &mut known, &mut other].into_iter().for_each(begin);
     served.proxy.rewrite_config(&configuration(&served.pki, &served.origin, REQUIRED));
     served.proxy.signal("HUP");
     assert!(eventually(|| served.ask(HOST, None).is_err()), "{}", served.proxy.log());
@@ -466,7 +466,7 @@ fn who_was_revoked_since_is_served_no_more_on_an_open_connection() {
         client
     };
     let (mut kept, mut lost, mut idle) = (open("one"), open("lost"), open("lost"));
-    [&mut kept, &mut lost].map(begin);
+    [&mut kept, &mut lost].into_iter().for_each(begin);
     served.pki.revoke("clients", "lost");
     renew_list(&served.pki, &[]);
     assert!(eventually(|| served.ask(HOST, Some("lost")).is_err()), "{}", served.proxy.log());
