@@ -233,7 +233,7 @@ fn a_reset_of_one_side_is_one_for_the_other() {
         client.read_to_close();
     }
     assert!(eventually(|| proxy.connections_open() == 0));
-    assert_eq!(proxy.metric("tls_proxy_panics_total").unwrap_or_default(), 0.0);
+    assert_eq!(proxy.metric("tls_proxy_panics_total"), Some(0.0));
 }
 
 #[test]

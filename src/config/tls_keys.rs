@@ -91,7 +91,8 @@ pub(super) const TLS: &[Key] = &[
         "boolean",
         Is("false"),
         "tls = { strict_sni = true, certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }",
-        "refuse clients that name a host which no certificate is for, instead of the first one",
+        "refuse clients that name a host which no certificate is for, or none, instead of showing \
+         them the first one",
     ),
     key(
         "listeners[].tls.check_host",
