@@ -65,10 +65,11 @@ pub const BULK_AFTER: u64 = 2 * 1024 * 1024;
 /// Most bytes that one splice of a long body takes out of a socket: they stay in the kernel, in
 /// pages that count as the socket's, until the other side takes them.
 pub const SPLICE_BYTES_MAX: usize = 256 * 1024;
-/// Long bodies that a core carries through pipes at once, two descriptors each; the kernel gives a
-/// user 1024 pipes of full size. Those beyond are copied through buffers.
+/// Pipes that a core has in use at once, two descriptors each, for pieces of long bodies and of TLS
+/// that passes through; the kernel gives a user 1024 pipes of full size. Pieces beyond are copied
+/// through buffers.
 pub const PIPES_LENT_MAX: usize = 64;
-/// Empty pipes that a core keeps for the next long body. More are closed.
+/// Empty pipes that a core keeps for the next piece. More are closed.
 pub const PIPES_KEPT: usize = 32;
 /// A request of at most so many bytes is copied while its exchange waits, and gives its buffer
 /// back. So does every head that has not come whole yet.

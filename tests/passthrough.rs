@@ -169,6 +169,30 @@ fn hello(pki: &Pki, host: &str) -> Vec<u8> {
     bytes
 }
 
+/// Pipes are few, and for those that have something to carry.
+#[test]
+fn connections_that_are_silent_hold_no_pipes() {
+    let pki = pki();
+    let origin = Origin::connections(|mut stream, _| {
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut chunk) {
+            let _ = stream.write_all(&chunk[..count]);
+        }
+    });
+    let proxy = Proxy::start(&configuration(&pki, origin.address(), "", ""));
+    let (before, hello) = (proxy.descriptors(), hello(&pki, THEIRS));
+    let mut clients: Vec<_> = (0..40).map(|_| RawClient::connect(proxy.address("edge"))).collect();
+    for client in &mut clients {
+        client.send(&hello);
+        assert_eq!(client.read_exactly(hello.len()), hello, "it came back");
+    }
+    // Two sockets each, and pipes that are kept for the next who needs one.
+    let most = before + 2 * clients.len() + 20;
+    assert!(eventually(|| proxy.descriptors() <= most), "{} of {most}", proxy.descriptors());
+    let sockets = before + 2 * clients.len();
+    assert!(proxy.descriptors() >= sockets, "all are open");
+}
+
 #[test]
 fn each_side_may_end_before_the_other() {
     let pki = pki();
