@@ -27,12 +27,18 @@ impl Carrier {
         Carrier { is_unread: !from.is_secure() && !to.is_secure(), held: Held::Nothing }
     }
 
-    /// Waits for bytes of `from`, and takes up to `most`; 0 at the end of the stream.
-    pub(crate) async fn take(&mut self, from: &Stream, most: u64) -> io::Result<usize> {
+    /// Waits for bytes of `from`, and takes up to `most`; 0 at the end of the stream. `None`: it has
+    /// waited, and a part of a record has come.
+    pub(crate) async fn take(&mut self, from: &Stream, most: u64) -> io::Result<Option<usize>> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let mut has_waited = false;
         loop {
             if let Held::Nothing = self.held {
+                if has_waited && from.is_secure() {
+                    return Ok(None);
+                }
                 from.ready(Side::Read).await?;
+                has_waited = true;
                 self.held = self.lend();
             }
             let taken = match &mut self.held {
@@ -48,7 +54,7 @@ impl Carrier {
                 }
             };
             if let Poll::Ready(taken) = taken {
-                return taken;
+                return taken.map(Some);
             }
             // Also of a part of a record: however slowly it comes, no buffer waits for it.
             self.held = Held::Nothing;
@@ -104,7 +110,7 @@ mod tests {
                     let mut carrier = Carrier::new(&from, &to);
                     carrier.is_unread = is_unread;
                     giver.write_all(b"some").unwrap();
-                    assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), 4);
+                    assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), Some(4));
                     carrier.give(&to, Duration::from_secs(9), |_| true).await.unwrap();
                     let mut waiting = Box::pin(carrier.take(&from, u64::MAX));
                     let mut context = Context::from_waker(Waker::noop());
@@ -128,12 +134,12 @@ mod tests {
                     let mut carrier = Carrier::new(&from, &to);
                     carrier.is_unread = is_unread;
                     giver.write_all(b"the body and more").unwrap();
-                    assert_eq!(carrier.take(&from, 8).await.unwrap(), 8);
+                    assert_eq!(carrier.take(&from, 8).await.unwrap(), Some(8));
                     carrier.give(&to, Duration::from_secs(9), |_| true).await.unwrap();
                     drop(giver);
-                    assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), 9);
+                    assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), Some(9));
                     carrier.give(&to, Duration::from_secs(9), |_| true).await.unwrap();
-                    assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), 0);
+                    assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), Some(0));
                     drop(to);
                     engine::yield_now().await;
                     let mut bytes = [0; 17];

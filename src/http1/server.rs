@@ -320,6 +320,26 @@ impl Input {
         }
     }
 
+    /// The same, but does not wait again when a part of a record has come: `None`.
+    pub(crate) async fn receive_some(&mut self, stream: &Stream) -> io::Result<Option<usize>> {
+        let mut has_waited = false;
+        loop {
+            let tried =
+                std::future::poll_fn(|context| Poll::Ready(stream.poll_recv(context, self.room())));
+            if let Poll::Ready(received) = tried.await {
+                let received = received?;
+                self.end += received;
+                return Ok(Some(received));
+            }
+            self.settle();
+            if has_waited && stream.is_secure() {
+                return Ok(None);
+            }
+            stream.ready(Side::Read).await?;
+            has_waited = true;
+        }
+    }
+
     /// Forgets the current request: what is unused becomes the beginning of the next one.
     fn advance(&mut self) {
         if self.next == self.end {
