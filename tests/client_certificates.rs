@@ -466,6 +466,8 @@ fn who_was_revoked_since_is_served_no_more_on_an_open_connection() {
         client
     };
     let (mut kept, mut lost, mut idle) = (open("one"), open("lost"), open("lost"));
+    // Who is idle for longer is parked, and looks at nothing until it is woken.
+    std::thread::sleep(std::time::Duration::from_secs(1));
     [&mut kept, &mut lost].into_iter().for_each(begin);
     served.pki.revoke("clients", "lost");
     renew_list(&served.pki, &[]);

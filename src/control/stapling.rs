@@ -70,6 +70,25 @@ impl Stapled {
         self.answer.is_some_and(|known| known.this_update > answer.this_update)
     }
 
+    /// What a responder has said, or why that is of no use.
+    fn hear(&mut self, read: Result<Answer, String>, now: SystemTime) -> Heard {
+        let error = match read {
+            Ok(answer) if !self.is_newer_than(&answer) => {
+                let is_news = self.answer.is_none() || self.error.is_some();
+                *self = Stapled::answered(answer, now);
+                return Heard::Good { is_news };
+            }
+            Ok(_) => "its answer is older than the one before".to_owned(),
+            Err(error) => error,
+        };
+        let is_revoked = error.starts_with(REVOKED);
+        let is_news = self.failed(error.clone(), now);
+        if is_revoked {
+            self.answer = None;
+        }
+        Heard::Bad { error, is_news, is_revoked }
+    }
+
     /// Whether the error is another than the last.
     fn failed(&mut self, error: String, now: SystemTime) -> bool {
         let doubled = limits::OCSP_RETRY_MIN * 2_u32.saturating_pow(self.failures.min(16));
@@ -104,6 +123,16 @@ impl Stapled {
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    /// News: there was no staple, or the question before had failed.
+    Good { is_news: bool },
+    /// The staple before stays, unless the certificate is revoked.
+    Bad { error: String, is_news: bool, is_revoked: bool },
+}
+
+const REVOKED: &str = "it was revoked";
+
 /// A certificate that a responder can be asked about.
 #[derive(Clone)]
 struct Subject {
@@ -121,7 +150,7 @@ impl Subject {
         let answer = read.map_err(|refused| refused.to_string())?;
         match answer.status {
             Status::Good => Ok(answer),
-            Status::Revoked { at } => Err(format!("it was revoked on {}", written(at))),
+            Status::Revoked { at } => Err(format!("{REVOKED} on {}", written(at))),
         }
     }
 }
@@ -315,37 +344,24 @@ impl Control {
     fn take_answer(&self, subject: &Subject, answer: Result<Vec<u8>, NoAnswer>) -> bool {
         let now = engine::wall_clock();
         let Subject { fingerprint, url, file, .. } = subject;
-        let read = match answer {
-            Ok(bytes) => subject.read(&bytes, now).map(|answer| (answer, bytes)),
-            Err(NoAnswer::Away(error) | NoAnswer::Wrong(error)) => Err(error),
+        let (read, bytes) = match answer {
+            Ok(bytes) => (subject.read(&bytes, now), bytes),
+            Err(NoAnswer::Away(error) | NoAnswer::Wrong(error)) => (Err(error), Vec::new()),
         };
         let mut known = self.tls.stapling.0.borrow_mut();
         let Some(state) = known.get_mut(fingerprint) else { return false };
-        let read = match read {
-            Ok((answer, _)) if state.is_newer_than(&answer) => {
-                Err("its answer is older than the one before".to_owned())
-            }
-            read => read,
-        };
-        match read {
-            Ok((answer, bytes)) => {
-                if state.answer.is_none() || state.error.is_some() {
-                    let until = answer.next_update.map_or_else(|| "(not said)".to_owned(), written);
+        let heard = state.hear(read, now);
+        state.asked_next += jitter(state.asked_next.duration_since(now).unwrap_or_default());
+        match heard {
+            Heard::Good { is_news } => {
+                if is_news {
+                    let until = state.answer.and_then(|answer| answer.next_update);
+                    let until = until.map_or_else(|| "(not said)".to_owned(), written);
                     log::info!("`{file}` is stapled with an answer of {url}, good until {until}");
                 }
-                *state = Stapled::answered(answer, now);
-                state.asked_next +=
-                    jitter(state.asked_next.duration_since(now).unwrap_or_default());
                 self.tls.change_staples(|staples| drop(staples.insert(*fingerprint, bytes)));
             }
-            Err(error) => {
-                let is_revoked = error.starts_with("it was revoked");
-                let is_news = state.failed(error.clone(), now);
-                state.asked_next +=
-                    jitter(state.asked_next.duration_since(now).unwrap_or_default());
-                if is_revoked {
-                    state.answer = None;
-                }
+            Heard::Bad { error, is_news, is_revoked } => {
                 if is_news {
                     tell_failure(subject, &error, state.answer.is_some());
                 }
@@ -445,6 +461,30 @@ mod tests {
         assert!((0..9).filter(|_| away.failed("it is away".to_owned(), now())).count() == 1);
         away.expire(now() + HOUR / 2);
         assert_eq!(away.due(), now() + HOUR, "it is asked less and less");
+    }
+
+    #[test]
+    fn a_certificate_that_is_revoked_loses_the_good_staple_that_is_in_use() {
+        let mut stapled = Stapled::answered(answer(Some(now() + HOUR)), now());
+        let bad = |error: &str, is_news, is_revoked| {
+            let error = error.to_owned();
+            Heard::Bad { error, is_news, is_revoked }
+        };
+        let heard = stapled.hear(Err("it is away".to_owned()), now());
+        assert_eq!(heard, bad("it is away", true, false));
+        assert!(stapled.answer.is_some());
+        let older = Answer { this_update: now() - 2 * HOUR, ..answer(None) };
+        let heard = stapled.hear(Ok(older), now());
+        assert_eq!(heard, bad("its answer is older than the one before", true, false));
+        assert!(stapled.answer.is_some());
+        let revoked = "it was revoked on 2027-01-15T08:00:00.000Z";
+        assert_eq!(stapled.hear(Err(revoked.to_owned()), now()), bad(revoked, true, true));
+        assert_eq!(stapled.answer, None);
+        assert_eq!(stapled.hear(Err(revoked.to_owned()), now()), bad(revoked, false, true));
+        // Some can be held for a while and let go again (RFC 5280 section 5.3.1).
+        let good = answer(Some(now() + HOUR));
+        assert_eq!(stapled.hear(Ok(good), now()), Heard::Good { is_news: true });
+        assert_eq!(stapled.hear(Ok(good), now()), Heard::Good { is_news: false });
     }
 
     #[test]
