@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use crate::engine::{self, SendError, Side};
 use crate::exchange::Progress;
 use crate::exchange::carry::Carrier;
+use crate::exchange::client::{Client, Speaks};
 use crate::exchange::count::Meter;
 use crate::exchange::failure::Failure;
 use crate::exchange::relay::frame;
-use crate::http::head::{Framing, RequestHead};
+use crate::http::head::{Framing, RequestHead, Version};
 use crate::http1::body::{Decoded, Decoder};
-use crate::http1::server::{Client, Input};
+use crate::http1::server::Input;
+use crate::http2::call::{Call, Came};
 use crate::limits;
 use crate::plan::Plan;
 use crate::tls::stream::Stream;
@@ -20,6 +22,8 @@ use crate::tls::stream::Stream;
 pub(super) struct Upload {
     decoder: Decoder,
     framing: Framing,
+    /// Behind a body that came by a stream.
+    trailers: Vec<u8>,
     received: u64,
     /// Bytes of a record that has come in part.
     of_record: u64,
@@ -47,9 +51,15 @@ impl Piece {
 
 impl Upload {
     pub(super) fn new(head: &RequestHead, max: u64) -> Upload {
+        let of_client = match (head.version, head.framing) {
+            // A stream frames what it carries: nothing stands between the bytes.
+            (Version::Http2, Framing::Chunked) => Framing::UntilClose,
+            (Version::Http10 | Version::Http11 | Version::Http2, framing) => framing,
+        };
         Upload {
-            decoder: Decoder::new(head.framing),
+            decoder: Decoder::new(of_client),
             framing: head.framing,
+            trailers: Vec::new(),
             received: 0,
             of_record: 0,
             max,
@@ -75,7 +85,11 @@ impl Upload {
         tail.clear();
         if self.framing == Framing::Chunked {
             self.decoder.drop_trailers(identity_headers);
-            frame(decoded.data, decoded.end, self.decoder.trailers(), out, tail);
+            let trailers = match self.trailers.is_empty() {
+                true => self.decoder.trailers(),
+                false => &self.trailers,
+            };
+            frame(decoded.data, decoded.end, trailers, out, tail);
         }
         Ok(Piece { decoded, end: decoded.end })
     }
@@ -107,7 +121,12 @@ impl Upload {
         let progress = meter.progress;
         let (mut out, mut tail) = (Vec::new(), Vec::new());
         let mut turns = 0;
-        while !self.is_long() {
+        loop {
+            if let Speaks::Http1(stream) = &client.speaks
+                && self.is_long()
+            {
+                return self.carry(stream, upstream, plan, meter).await;
+            }
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
             out.clear();
             let piece = self.piece(input, &mut out, &mut tail, &plan.identity_headers);
@@ -134,7 +153,6 @@ impl Upload {
                 engine::yield_now().await;
             }
         }
-        self.carry(client, upstream, plan, meter).await
     }
 
     /// A long body of known length goes on unread. (A chunked one does not: where it ends is found
@@ -145,19 +163,19 @@ impl Upload {
 
     async fn carry(
         &mut self,
-        client: &Client,
+        client: &Stream,
         upstream: &Stream,
         plan: &Plan,
         meter: Meter<'_>,
     ) -> Result<(), UploadFailure> {
         let progress = meter.progress;
         let Framing::Length(length) = self.framing else { unreachable!("only those are long") };
-        let mut carrier = Carrier::new(&client.stream, upstream);
+        let mut carrier = Carrier::new(client, upstream);
         let mut turns = 0;
         while self.received < length {
             let asked = engine::now();
-            client.stream.set_deadline(Side::Read, Some(plan.timeouts.read));
-            let taken = carrier.take(&client.stream, length - self.received).await;
+            client.set_deadline(Side::Read, Some(plan.timeouts.read));
+            let taken = carrier.take(client, length - self.received).await;
             let Some(taken) = taken.transpose() else {
                 self.note_part(client, asked, plan).map_err(UploadFailure::Client)?;
                 continue;
@@ -188,22 +206,41 @@ impl Upload {
         plan: &Plan,
         progress: &Progress,
     ) -> Result<(), Failure> {
-        loop {
-            let asked = engine::now();
-            client.stream.set_deadline(Side::Read, Some(plan.timeouts.read));
-            if let Some(result) = input.receive_some(&client.stream).await.transpose() {
+        let stream = match &client.speaks {
+            Speaks::Http1(stream) => stream,
+            Speaks::Http2(call) => {
+                let asked = engine::now();
+                let result = match call.receive(input, plan.timeouts.read).await {
+                    Ok(Came::Bytes(count)) => Ok(count),
+                    Ok(Came::End) => return self.end(call, plan),
+                    Err(error) => Err(error),
+                };
                 return self.note(result, asked, progress).map(|_| ());
             }
-            self.note_part(client, asked, plan)?;
+        };
+        loop {
+            let asked = engine::now();
+            stream.set_deadline(Side::Read, Some(plan.timeouts.read));
+            if let Some(result) = input.receive_some(stream).await.transpose() {
+                return self.note(result, asked, progress).map(|_| ());
+            }
+            self.note_part(stream, asked, plan)?;
         }
     }
 
     /// Of a record a part has come: the next has as long again, if all is not too slow.
-    fn note_part(&mut self, client: &Client, asked: Instant, plan: &Plan) -> Result<(), Failure> {
+    fn note_part(&mut self, client: &Stream, asked: Instant, plan: &Plan) -> Result<(), Failure> {
         self.waited += engine::now() - asked;
-        self.of_record = client.stream.undecided() as u64;
+        self.of_record = client.undecided() as u64;
         let is_too_slow = self.is_too_slow(plan.timeouts.body_rate_min);
         if is_too_slow { Err(Failure::BodyTooSlow) } else { Ok(()) }
+    }
+
+    /// The stream has ended: what it is to bring it has brought.
+    fn end(&mut self, call: &Call, plan: &Plan) -> Result<(), Failure> {
+        self.decoder.end_of_input().map_err(|_| Failure::BodyMalformed)?;
+        self.trailers = call.trailers(&plan.identity_headers)?;
+        Ok(())
     }
 
     /// What a read from the client means: its bytes are counted, and so is the time it took.
