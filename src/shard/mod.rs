@@ -81,6 +81,8 @@ pub(crate) struct Shard {
 #[derive(Default)]
 pub(crate) struct Life {
     draining: Cell<bool>,
+    /// It is about to end: see `ToShard::Part`.
+    parting: Cell<bool>,
     pub(crate) service: Cell<Service>,
     /// Clients that are between two requests get the time to ask once more: only an answer can tell
     /// them to close without crossing their next request.
@@ -156,6 +158,7 @@ impl Shard {
             | ToShard::WantEvents(_)
             | ToShard::Tap(_)
             | ToShard::Drain { .. }
+            | ToShard::Part
             | ToShard::TakeAgain(_)
             | ToShard::Stop => self.follow(letter),
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
@@ -204,6 +207,10 @@ impl Shard {
                 } else {
                     limits::DRAIN_IDLE_GRACE
                 });
+            }
+            ToShard::Part => {
+                self.life.parting.set(true);
+                engine::wake_all();
             }
             ToShard::TakeAgain(sockets) => {
                 self.doors.hand_over(&[]);
@@ -467,6 +474,11 @@ async fn housekeeping(shard: Rc<Shard>) {
 impl Life {
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whoever can say goodbye says it now.
+    pub(crate) fn is_parting(&self) -> bool {
+        self.parting.get()
     }
 
     /// Connections end with the answer that they carry.

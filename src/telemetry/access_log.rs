@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Record;
+use crate::exchange::tunnel::Told;
 use crate::limits::ACCESS_LOG_FIELD_BYTES_MAX;
 use crate::telemetry::redact::{HIDDEN, Redact};
 use crate::telemetry::settings::{AccessLog, AccessLogFormat};
@@ -98,11 +99,26 @@ fn object(log: &AccessLog, record: &Record<'_>, scratch: &mut Vec<u8>, out: &mut
     out.extend_from_slice(if record.reused { b"true" } else { b"false" });
     timings(record, out);
     termination(record, out);
+    if let Some((protocol, told)) = record.tunnel {
+        tunnel(protocol, told, out);
+    }
     if log.shows_headers() {
         headers(log, record, out);
     }
     if let Some((settings, capture)) = record.capture {
         logged_body::encode(settings, capture, &log.redact, scratch, out);
+    }
+    out.push(b'}');
+}
+
+/// How it ended; `termination` says why, where that was no orderly end.
+fn tunnel(protocol: &str, told: Told, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"tunnel\":{\"protocol\":");
+    text(protocol.as_bytes(), out);
+    out.extend_from_slice(b",\"ended_by\":");
+    optional(told.ended_by.map_or("", Side::label).as_bytes(), out);
+    if let Some(status) = told.close {
+        number(b",\"close_code\":", u64::from(status), out);
     }
     out.push(b'}');
 }
@@ -404,6 +420,7 @@ mod tests {
             reused: false,
             failure: None,
             phase: Phase::Done,
+            tunnel: None,
             request_lines: (&[], b""),
             capture: None,
         }
@@ -589,6 +606,7 @@ mod tests {
         let record = Record {
             target: b"/a?token=s3cret&b=1",
             referer: b"http://x/?password=s3cret",
+            tunnel: None,
             request_lines: (&lines, &bytes),
             ..record()
         };
@@ -652,6 +670,7 @@ mod tests {
                 listener: &names,
                 route: &names,
                 cluster: &names,
+                tunnel: None,
                 request_lines: (&lines, &bytes),
                 ..record()
             };
