@@ -372,7 +372,11 @@ impl Attempt<'_> {
     ) -> Result<Ending, Failed> {
         if let Some(answer) = downloaded.switched.take() {
             let switched = exchange.switch(lease, *answer);
-            return switched.map_err(|failure| Failed { failure, unsent: false, replayable: false });
+            return switched.map_err(|failure| Failed {
+                failure,
+                unsent: false,
+                replayable: false,
+            });
         }
         match downloaded.replaced.take() {
             None => Ok(self.end(exchange, lease, &downloaded)),

@@ -16,7 +16,8 @@ use crate::shard::series::{
 use crate::telemetry::exposition::{Outlet, Page};
 use crate::telemetry::metric_names::{self as names, Metric};
 use crate::telemetry::metrics::{
-    Counts, FetchCounts, METHODS, Named, ReloadCounts, STATUS_SLOTS, Series, Snapshot, TUNNELS, micros,
+    Counts, FetchCounts, METHODS, Named, ReloadCounts, STATUS_SLOTS, Series, Snapshot, TUNNELS,
+    micros,
 };
 use crate::telemetry::{decimal, tls_metrics};
 
@@ -62,10 +63,9 @@ fn totals<O: Outlet>(snapshot: &Snapshot, merged: &Counts, series: &Series, page
     page.plain(names::BLACKLIST_ENTRIES, snapshot.blacklist_entries);
     page.plain(names::ACCEPT_ERRORS_TOTAL, merged.accept_errors);
     answers(names::REQUESTS_TOTAL, merged, page);
-    for (metric, counts) in [
-        (names::TUNNELS_TOTAL, merged.tunnels),
-        (names::TUNNELS_ACTIVE, merged.tunnels_active),
-    ] {
+    for (metric, counts) in
+        [(names::TUNNELS_TOTAL, merged.tunnels), (names::TUNNELS_ACTIVE, merged.tunnels_active)]
+    {
         page.header(metric);
         for (protocol, count) in TUNNELS.into_iter().zip(counts) {
             page.sample(metric, &[("protocol", protocol)], count);

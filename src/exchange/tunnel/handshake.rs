@@ -2,10 +2,10 @@
 //! (`Upgrade`, RFC 9110 section 7.8), and the 101 that agrees. A 101 counts only when we asked for
 //! it, and only for the protocol that the client offered and its route allows.
 
+use crate::exchange::tunnel::websocket;
 use crate::http::head::{Framing, Line, Method, RequestHead, ResponseHead, Span, Version};
 use crate::http::headers::HeaderId;
 use crate::plan::Upgrades;
-use crate::exchange::tunnel::websocket;
 
 /// What a request asks its endpoint to go over to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,8 @@ impl Asked {
         }
         // RFC 6455 section 4.1. Without its key the 101 could not be told from any other.
         let key = only_line(&head.lines, bytes, b"sec-websocket-key")?;
-        let is_fit = head.method == Method::Get && !key.hop_by_hop && key.value.of(bytes).len() == 24;
+        let is_fit =
+            head.method == Method::Get && !key.hop_by_hop && key.value.of(bytes).len() == 24;
         is_fit.then_some(Asked { key: Some(key.value), ..asked })
     }
 

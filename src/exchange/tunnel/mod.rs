@@ -126,7 +126,8 @@ pub(super) async fn run(
         leaving: Cell::new(None),
         goodbyes: Cell::new([false; 2]),
     };
-    let _open = Open::new(shard, if is_websocket { TunnelKind::WebSocket } else { TunnelKind::Other });
+    let _open =
+        Open::new(shard, if is_websocket { TunnelKind::WebSocket } else { TunnelKind::Other });
     shard.connections.switches(origin.seat, now);
     let (one, other) = (&client.stream, lease.stream());
     let result = tunnel.run((one, early), (other, answer)).await;

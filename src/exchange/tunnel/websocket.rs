@@ -183,7 +183,9 @@ impl Word {
             Some(mask) => {
                 frame[1] |= 0x80;
                 frame.extend_from_slice(&mask);
-                frame.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+                frame.extend(
+                    payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask),
+                );
             }
         }
         frame
