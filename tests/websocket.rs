@@ -4,17 +4,17 @@
 mod support;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::iter;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-use std::{env, iter};
 
 use support::{
     Gate, Json, Origin, PATIENCE, Pki, Proxy, RawClient, Respond, SecureClient, TempDir, edge,
-    eventually, is_installed, program, python,
+    eventually, is_installed, program, python, python_with_websockets,
 };
 
 const ASK: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
@@ -811,15 +811,6 @@ fn two_thousand_silent_websockets_cost_little() {
 
 // --- clients and endpoints that others have written ------------------------------------------
 
-/// A Python with `websockets`. scripts/test installs it and says where.
-fn python_with_websockets() -> Option<String> {
-    let python = env::var("WEBSOCKETS_PYTHON").ok();
-    if python.is_none() {
-        eprintln!("SKIPPED: no WEBSOCKETS_PYTHON in the environment; scripts/test sets it");
-    }
-    python
-}
-
 struct PythonServer {
     child: Child,
     address: SocketAddr,
@@ -831,13 +822,17 @@ impl PythonServer {
         let script = "
 import asyncio
 from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
 async def talk(ws):
     await ws.send('path ' + ws.request.path)
-    async for message in ws:
-        if message == 'bye':
-            await ws.close(4001, 'as you wish')
-        else:
-            await ws.send(message)
+    try:
+        async for message in ws:
+            if message == 'bye':
+                await ws.close(4001, 'as you wish')
+            else:
+                await ws.send(message)
+    except ConnectionClosed:
+        pass
 async def main():
     async with serve(talk, '127.0.0.1', 0, subprotocols=['chat'], max_size=None) as server:
         print(server.sockets[0].getsockname()[1], flush=True)

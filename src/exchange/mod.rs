@@ -344,9 +344,14 @@ impl Exchange {
         shard.stir();
         let now = engine::precise_now();
         let timings = self.timings(now);
-        // A tunnel may last for days. How long it took to come about is what others are measured by.
-        let until_answered = Timings { total: timings.total - timings.body, ..timings };
-        let counted = if progress.tunnel.get().is_some() { &until_answered } else { &timings };
+        let until_answered;
+        let counted = if progress.tunnel.get().is_none() {
+            &timings
+        } else {
+            // A tunnel may last for days. How long its 101 took is like other answers.
+            until_answered = Timings { total: timings.total - timings.body, ..timings };
+            &until_answered
+        };
         count::count(self, counted, failure);
         let (listed_in, listed_out) = progress.listed.get();
         let (received, sent) = (progress.received.get(), progress.sent.get());

@@ -269,7 +269,7 @@ impl Input {
         self.next += count;
     }
 
-    /// What is unused, which no request is made of. Only the head is kept, in no more than it needs.
+    /// What is unused, which no request is made of. Only the head is kept, as tight as it fits.
     pub(crate) fn take_rest(&mut self) -> Vec<u8> {
         let rest = self.unused().to_vec();
         self.copy = self.head().to_vec();

@@ -208,10 +208,7 @@ impl Shard {
                     limits::DRAIN_IDLE_GRACE
                 });
             }
-            ToShard::Part => {
-                self.life.parting.set(true);
-                engine::wake_all();
-            }
+            ToShard::Part => self.part(),
             ToShard::TakeAgain(sockets) => {
                 self.doors.hand_over(&[]);
                 self.life.resume();
@@ -372,6 +369,11 @@ impl Shard {
             }
         });
         self.tell_when_empty();
+    }
+
+    fn part(&self) {
+        self.life.parting.set(true);
+        engine::wake_all();
     }
 
     fn tell_when_empty(self: &Rc<Self>) {

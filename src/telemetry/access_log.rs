@@ -99,9 +99,6 @@ fn object(log: &AccessLog, record: &Record<'_>, scratch: &mut Vec<u8>, out: &mut
     out.extend_from_slice(if record.reused { b"true" } else { b"false" });
     timings(record, out);
     termination(record, out);
-    if let Some((protocol, told)) = record.tunnel {
-        tunnel(protocol, told, out);
-    }
     if log.shows_headers() {
         headers(log, record, out);
     }
@@ -176,6 +173,9 @@ fn termination(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\",\"reason\":");
     optional(record.failure.map_or("", Failure::label).as_bytes(), out);
     out.push(b'}');
+    if let Some((protocol, told)) = record.tunnel {
+        tunnel(protocol, told, out);
+    }
 }
 
 fn backend(endpoint: Option<SocketAddr>, out: &mut Vec<u8>) {

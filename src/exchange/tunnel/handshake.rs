@@ -32,9 +32,9 @@ impl Asked {
         let mut offers = lines.flat_map(|line| members(line.value, bytes));
         let asked = offers.find_map(|name| {
             let offered = name.of(bytes);
-            let allowed = |protocol: &Box<str>| offered.eq_ignore_ascii_case(protocol.as_bytes());
-            let protocol = route.protocols.iter().position(allowed)?;
-            Some(Asked { protocol: u8::try_from(protocol).ok()?, name, key: None })
+            let mut allowed = route.protocols.iter();
+            let at = allowed.position(|name| offered.eq_ignore_ascii_case(name.as_bytes()))?;
+            Some(Asked { protocol: u8::try_from(at).ok()?, name, key: None })
         })?;
         if !route.is_websocket(asked.protocol) {
             return Some(asked);

@@ -192,8 +192,8 @@ impl Word {
     }
 }
 
-/// What a server answers to this `Sec-WebSocket-Key` (RFC 6455 section 4.2.2): the SHA-1 of both, in
-/// base64. It proves that the server speaks WebSocket, no more.
+/// What a server answers to this `Sec-WebSocket-Key` (RFC 6455 section 4.2.2): the SHA-1 of both,
+/// in base64. It proves that the server speaks WebSocket, no more.
 pub(crate) fn accept(key: &[u8]) -> [u8; 28] {
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
