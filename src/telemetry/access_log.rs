@@ -530,6 +530,23 @@ mod tests {
     }
 
     #[test]
+    fn a_line_tells_how_a_tunnel_has_ended() {
+        let told = |ended_by, close| Told { protocol: 0, ended_by, close };
+        let cases = [
+            (told(Some(Side::Client), Some(1000)), "\"client\",\"close_code\":1000}"),
+            (told(Some(Side::Proxy), None), "\"proxy\"}"),
+            (told(None, None), "null}"),
+        ];
+        for (told, expected) in cases {
+            let record = Record { status: 101, tunnel: Some(("websocket", told)), ..record() };
+            let line = line(AccessLogFormat::Json, &record);
+            let tunnel = format!("\"tunnel\":{{\"protocol\":\"websocket\",\"ended_by\":{expected}");
+            assert!(json::check::is_valid(line.trim_end().as_bytes()), "{line}");
+            assert!(line.contains(&tunnel), "{line}");
+        }
+    }
+
+    #[test]
     fn combined_is_what_the_apache_manual_shows() {
         assert_eq!(
             line(AccessLogFormat::Combined, &record()),
