@@ -3,9 +3,11 @@
 // tidy: long because a bound is looked for in one place, by its name.
 
 mod certificates;
+mod http2;
 mod tls;
 
 pub use certificates::*;
+pub use http2::*;
 pub use tls::*;
 
 use std::time::Duration;

@@ -5,6 +5,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::engine::{SendError, Side};
+use crate::exchange::failure::Failure;
+use crate::http2::call::Call;
 use crate::tls::stream::Stream;
 
 pub(super) trait End {
@@ -12,7 +14,7 @@ pub(super) trait End {
     fn begin(&self);
 
     /// Ready when there may be something to read, the end too.
-    fn poll_ready(&self, context: &Context<'_>) -> Poll<io::Result<()>>;
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
     /// What there is, without waiting for more; 0 at the end.
     async fn try_recv(&self, room: &mut [u8]) -> Poll<io::Result<usize>>;
@@ -35,7 +37,7 @@ impl End for Stream {
         self.set_deadline(Side::Read, None);
     }
 
-    fn poll_ready(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Stream::poll_ready(self, context, Side::Read)
     }
 
@@ -57,5 +59,53 @@ impl End for Stream {
 
     fn connection(&self) -> Option<&Stream> {
         Some(self)
+    }
+}
+
+/// RFC 8441: what the other side says comes as the body of a request, what is said to it goes as
+/// that of an answer.
+impl End for Call {
+    fn begin(&self) {}
+
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_readable(context)
+    }
+
+    async fn try_recv(&self, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        std::future::poll_fn(|context| Poll::Ready(self.poll_read(context, room))).await
+    }
+
+    async fn send(&self, bytes: &[u8], patience: Duration) -> Result<(), SendError> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let rest = &bytes[sent..];
+            let given = match self.until_room(rest.len(), patience, |_| true).await {
+                Ok(room) => {
+                    let count = room.min(rest.len());
+                    self.send_data(&rest[..count], false).map(|()| count)
+                }
+                Err(failure) => Err(failure),
+            };
+            match given {
+                Ok(count) => sent += count,
+                Err(Failure::ClientWriteTimeout) => {
+                    return Err(SendError { sent, cause: io::ErrorKind::TimedOut.into() });
+                }
+                Err(_) => return Err(SendError { sent, cause: io::ErrorKind::BrokenPipe.into() }),
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self) {
+        // Of a stream that is gone nobody has to be told the end.
+        let _ = self.send_end(b"");
+    }
+
+    /// A stream that has not ended is reset when it is dropped.
+    fn cut(&self) {}
+
+    fn connection(&self) -> Option<&Stream> {
+        None
     }
 }

@@ -25,7 +25,7 @@ impl Asked {
     pub(crate) fn find(head: &RequestHead, bytes: &[u8], route: &Upgrades) -> Option<Asked> {
         // A body would have to end before the other protocol begins, and nobody sends one.
         let has_body = !matches!(head.framing, Framing::None | Framing::Length(0));
-        if head.version != Version::Http11 || has_body || head.method == Method::Head {
+        if head.version == Version::Http10 || has_body || head.method == Method::Head {
             return None;
         }
         let lines = head.lines.iter().filter(|line| line.id == HeaderId::Upgrade);
@@ -89,6 +89,14 @@ pub(super) fn switch(protocol: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: ");
     out.extend_from_slice(protocol);
     out.extend_from_slice(b"\r\n\r\n");
+}
+
+/// A 101 as it is said to who has asked by a stream of HTTP/2.
+pub(super) fn without_switch(head: &mut ResponseHead, bytes: &[u8]) {
+    head.status = 200;
+    for line in &mut head.lines {
+        line.hop_by_hop |= line.name.of(bytes).eq_ignore_ascii_case(b"sec-websocket-accept");
+    }
 }
 
 /// The members of a comma-separated list.

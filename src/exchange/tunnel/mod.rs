@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{self, Sleep};
 use crate::exchange::carry::Direction;
+use crate::exchange::client::{Client, Speaks};
 use crate::exchange::count::Meter;
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Phase;
@@ -26,7 +27,6 @@ use crate::exchange::{Ending, Exchange, Progress, relay};
 use crate::http::head::{Framing, Keep, Method, ResponseHead};
 use crate::http1::encode;
 use crate::http1::parse::{self, HeadLimits, Parsed};
-use crate::http1::server::Client;
 use crate::limits;
 use crate::plan::{Plan, Upgrades};
 use crate::shard::Shard;
@@ -102,12 +102,12 @@ pub(super) async fn run(
     let generation = Rc::clone(&exchange.generation);
     let id = exchange.route.ok_or(Failure::Internal)?;
     let route = generation.route(id);
-    let Switched { lease, asked, head, mut answer } = *switched;
+    let Switched { lease, asked, mut head, mut answer } = *switched;
     let early = exchange.input.take_rest();
     let progress = &exchange.progress;
     progress.tunnel.set(Some(Told { protocol: asked.protocol, ..Told::default() }));
     let plan = &generation.plan;
-    send_head(shard, client, exchange, (asked, &head, &answer)).await?;
+    send_head(shard, client, exchange, (asked, &mut head, &answer)).await?;
     answer.drain(..head.bytes);
     drop(head);
     let is_websocket = route.upgrades.is_websocket(asked.protocol);
@@ -129,20 +129,20 @@ pub(super) async fn run(
     let _open =
         Open::new(shard, if is_websocket { TunnelKind::WebSocket } else { TunnelKind::Other });
     shard.connections.switches(origin.seat, now);
-    let (one, other) = (&client.stream, lease.stream());
-    let result = tunnel.run((one, early), (other, answer)).await;
-    if result.is_err() && !tunnel.is_goodbye_said() {
-        End::cut(one);
-        End::cut(other);
-    }
+    let endpoint = (lease.stream(), answer);
+    let result = match &client.speaks {
+        Speaks::Http1(stream) => tunnel.run((stream, early), endpoint).await,
+        Speaks::Http2(call) => tunnel.run((call, early), endpoint).await,
+    };
     result.map(|()| Ending::Close)
 }
 
+/// To a client of HTTP/2 that is a 200 without a word of HTTP/1.1's (RFC 8441 section 5).
 async fn send_head(
     shard: &Shard,
     client: &Client,
     exchange: &Exchange,
-    (asked, head, answer): (Asked, &ResponseHead, &[u8]),
+    (asked, head, answer): (Asked, &mut ResponseHead, &[u8]),
 ) -> Result<(), Failure> {
     let (plan, progress) = (&exchange.generation.plan, &exchange.progress);
     let route = exchange.route.map(|id| exchange.generation.route(id));
@@ -150,15 +150,31 @@ async fn send_head(
     let mut work = shard.workspaces.take();
     let (version, id, edits) = (exchange.head.version, &plan.proxy_id, &route.response_headers);
     let (framing, keep) = (Framing::None, Keep::Open);
+    let is_stream = matches!(client.speaks, Speaks::Http2(_));
+    if is_stream {
+        handshake::without_switch(head, answer);
+    }
     encode::response(&mut work.out, head, answer, framing, keep, version, id, edits);
-    handshake::switch(asked.name(exchange.input.head()), &mut work.out);
+    if !is_stream {
+        handshake::switch(asked.name(exchange.input.head()), &mut work.out);
+    }
     progress.note_response_head(plan.capturing(route), &work.out);
     progress.status.set(head.status);
     progress.phase.set(Phase::Passing);
     progress.head_sent.set(true);
     // Only closing tells its end: one that is cut must not look as if it had ended.
     progress.framing.set(Framing::UntilClose);
-    relay::send_to_client(client, &[&work.out, b"", b""], &plan.timeouts, progress).await
+    match &client.speaks {
+        Speaks::Http1(stream) => {
+            let parts = [&work.out[..], b"", b""];
+            relay::send_to_client(stream, &parts, &plan.timeouts, progress).await
+        }
+        Speaks::Http2(call) => {
+            call.send_head(&work.out, false)?;
+            progress.sent.set(progress.sent.get() + work.out.len() as u64);
+            Ok(())
+        }
+    }
 }
 
 /// One that is open, in the numbers of its core.
@@ -218,6 +234,19 @@ impl Tunnel<'_> {
     ) -> Result<(), Failure> {
         client.begin();
         upstream.begin();
+        let result = self.pump_both((client, early), (upstream, answer)).await;
+        if result.is_err() && !self.is_goodbye_said() {
+            client.cut();
+            upstream.cut();
+        }
+        result
+    }
+
+    async fn pump_both<C: End, U: End>(
+        &self,
+        (client, early): (&C, Vec<u8>),
+        (upstream, answer): (&U, Vec<u8>),
+    ) -> Result<(), Failure> {
         let mut up = pin!(self.pump(Direction::Up, client, upstream).run(early));
         let mut down = pin!(self.pump(Direction::Down, upstream, client).run(answer));
         let (mut up_is_over, mut down_is_over) = (false, false);
