@@ -1013,3 +1013,144 @@ fn start_browser(url: &str, home: &Path) -> Child {
         .spawn()
         .expect("chromium starts")
 }
+
+// --- over HTTP/2 -----------------------------------------------------------------------------
+
+/// Tunnels in streams of one connection (RFC 8441), by the `h2` of Python.
+const HTTP2_CLIENT: &str = "
+import socket, sys, os, signal
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import *
+port, mode = int(sys.argv[1]), sys.argv[2]
+sock = socket.create_connection(('127.0.0.1', port))
+sock.settimeout(30)
+conn = H2Connection(H2Configuration(validate_outbound_headers=False,
+                                    normalize_outbound_headers=False))
+conn.initiate_connection()
+status, data, over, connects = {}, {}, {}, False
+def turn():
+    global connects
+    sock.sendall(conn.data_to_send())
+    got = sock.recv(65536)
+    assert got, 'the connection has ended'
+    for event in conn.receive_data(got):
+        if isinstance(event, RemoteSettingsChanged):
+            changed = event.changed_settings.get(8)
+            connects |= changed is not None and changed.new_value == 1
+        elif isinstance(event, ResponseReceived):
+            status[event.stream_id] = dict(event.headers)[b':status']
+        elif isinstance(event, DataReceived):
+            data[event.stream_id] = data.get(event.stream_id, b'') + event.data
+            if event.flow_controlled_length:
+                conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, StreamEnded):
+            over[event.stream_id] = 'ended'
+        elif isinstance(event, StreamReset):
+            over[event.stream_id] = 'reset'
+    sock.sendall(conn.data_to_send())
+def begin(headers, end):
+    stream = conn.get_next_available_stream_id()
+    conn.send_headers(stream, headers, end_stream=end)
+    return stream
+def connect(path, protocol='websocket'):
+    return begin([(':method', 'CONNECT'), (':protocol', protocol), (':scheme', 'http'),
+                  (':path', path), (':authority', 'a.example'),
+                  ('sec-websocket-version', '13')], False)
+def frame(opcode, payload):
+    mask, n = b'abcd', len(payload)
+    head = bytes([0x80 | opcode]) + (bytes([0x80 | n]) if n < 126 else
+                                     bytes([0xff]) + n.to_bytes(8, 'big'))
+    return head + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(payload))
+def say(stream, octets):
+    while octets:
+        room = min(conn.local_flow_control_window(stream), conn.max_outbound_frame_size)
+        if room:
+            conn.send_data(stream, octets[:room])
+            octets = octets[room:]
+        if room == 0 or octets:
+            turn()
+    sock.sendall(conn.data_to_send())
+def hear(stream, octets):
+    while len(data.get(stream, b'')) < len(octets):
+        turn()
+    came, data[stream] = data[stream][:len(octets)], data[stream][len(octets):]
+    assert came == octets, came[:100]
+while not connects:
+    turn()
+one = connect('/ws?1')
+while one not in status:
+    turn()
+assert status[one] == b'200', status
+hear(one, b'\\x81\\x0apath /ws?1')
+if mode == 'drain':
+    os.kill(int(sys.argv[3]), signal.SIGTERM)
+    hear(one, b'\\x88\\x02\\x03\\xe9')
+    say(one, frame(8, b'\\x03\\xe9'))
+    while one not in over:
+        turn()
+    print(over[one])
+    sys.exit()
+two = connect('/ws?2')
+hear(two, b'\\x81\\x0apath /ws?2')
+for text in [b'hi', b'x' * 200_000, b'bye for now']:
+    say(one, frame(1, text))
+    n = len(text)
+    head = b'\\x81' + (bytes([n]) if n < 126 else b'\\x7f' + n.to_bytes(8, 'big'))
+    hear(one, head + text)
+for stream in [begin([(':method', 'GET'), (':scheme', 'http'), (':path', '/page'),
+                      (':authority', 'a.example')], True),
+               connect('/ws', 'tcp'), connect('/page'), connect('/declined')]:
+    while stream not in status:
+        turn()
+    print(stream, status[stream].decode())
+say(one, frame(8, b'\\x03\\xe8'))
+hear(one, b'\\x88\\x02\\x03\\xe8')
+while one not in over:
+    turn()
+print(over[one])
+say(two, frame(1, b'hi'))
+hear(two, b'\\x81\\x02hi')
+";
+
+#[test]
+fn a_stream_of_http2_becomes_a_websocket_to_an_endpoint_of_http1() {
+    let Some(python) = python_with_websockets() else { return };
+    let server = PythonServer::start(&python);
+    let origin = Origin::start().on("GET /declined", Respond::text("a page"));
+    let first = format!(
+        "[[routes]]\nname = \"page\"\npaths = [\"/page\"]\nrespond = {{ body = \"hi\" }}\n\
+         [[routes]]\nname = \"declined\"\npaths = [\"/declined\"]\ncluster = \"other\"\n\
+         [clusters.other]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    );
+    let proxy = Proxy::start(&edge(&(first + &route(server.address, LOG))));
+    let port = proxy.port("edge").to_string();
+    let said = run_python(&python, HTTP2_CLIENT, &[&port, "talk"]);
+    // What is no tunnel is no success, whatever it is.
+    assert_eq!(said.trim(), "5 200\n7 405\n9 405\n11 502\nended");
+    let records = records(&proxy, 6);
+    let of = |path: &str| records.iter().find(|record| record.text("url") == path).unwrap();
+    let tunnel = of("/ws?1");
+    assert_eq!((tunnel.text("protocol"), tunnel.number("status")), ("HTTP/2.0", 200.0));
+    assert_eq!(tunnel.text("tunnel.ended_by"), "client");
+    assert_eq!(tunnel.number("tunnel.close_code"), 1000.0);
+    assert_eq!(tunnel.text("termination.by"), "none");
+    assert!(tunnel.number("bytes_received") > 200_000.0, "{tunnel:?}");
+    assert!(tunnel.number("bytes_sent") > 200_000.0, "{tunnel:?}");
+    // The connection has ended in the middle of it.
+    assert_eq!(of("/ws?2").text("termination.by"), "client");
+    let response = proxy.client().get("/page");
+    assert_eq!(response.text(), "hi");
+}
+
+#[test]
+fn a_websocket_in_a_stream_is_told_when_a_drain_ends() {
+    let Some(python) = python_with_websockets() else { return };
+    let server = PythonServer::start(&python);
+    let text = edge(&route(server.address, ""));
+    let mut proxy = Proxy::start(&format!("drain_timeout = \"1s\"\n{text}"));
+    let (port, pid) = (proxy.port("edge").to_string(), proxy.pid().to_string());
+    assert_eq!(run_python(&python, HTTP2_CLIENT, &[&port, "drain", &pid]).trim(), "ended");
+    assert_eq!(proxy.wait_exit(PATIENCE).code(), Some(0));
+}

@@ -45,7 +45,7 @@ pub(super) async fn forward(
     let with = (timeouts.connect, &greet as Greet<'_>);
     let mut wanted = Wanted::Any;
     if !exchange.head.upgrade.is_empty() {
-        exchange.ask_to_switch(&route.upgrades);
+        exchange.ask_to_switch(&route.upgrades)?;
     }
     exchange.input.settle();
     let mut refused = Vec::new();

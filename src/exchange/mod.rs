@@ -196,6 +196,12 @@ async fn answer(
         exchange.begin_trace(tracing, route.as_ref().ok().copied());
     }
     let route = route?;
+    if !exchange.head.upgrade.is_empty()
+        && !matches!(route.action, Action::Forward(_))
+        && exchange.wants_tunnel_only()
+    {
+        return Err(Failure::MethodRefused);
+    }
     match &route.action {
         Action::Forward(cluster) => {
             let forwarding =

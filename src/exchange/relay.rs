@@ -213,6 +213,14 @@ impl Download<'_> {
             // We have not asked to switch protocols.
             return Err(Failure::UpstreamMalformed);
         }
+        if parsed == Parsed::Complete
+            && self.request.may_switch
+            && self.request.version == Version::Http2
+            && (200..300).contains(&head.status)
+        {
+            // To a CONNECT it would mean that there is a tunnel (RFC 8441 section 5).
+            return Err(Failure::UpstreamMalformed);
+        }
         Ok(parsed)
     }
 

@@ -238,7 +238,8 @@ async fn answer_one(
     let client = Client { speaks: Speaks::Http2(Call::new(line, body, answer)), origin };
     let limits: HeadLimits = head_limits(&exchange.generation.plan.limits);
     let mut bytes = Vec::with_capacity(limits::INPUT_COPY_BYTES_MAX);
-    let read = request::read(&parts, is_whole, &limits, &mut bytes, &mut exchange.head);
+    let nonce = u128::from(shard.random()) << 64 | u128::from(shard.random());
+    let read = request::read(&parts, is_whole, &limits, nonce, &mut bytes, &mut exchange.head);
     drop(parts);
     exchange.input.begin_with(bytes);
     // Its stream ends with the call, whatever becomes of the exchange.

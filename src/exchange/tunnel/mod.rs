@@ -24,7 +24,7 @@ use crate::exchange::tunnel::handshake::Asked;
 use crate::exchange::tunnel::pump::Pump;
 use crate::exchange::tunnel::websocket::{Close, Frames, GOING_AWAY, Word};
 use crate::exchange::{Ending, Exchange, Progress, relay};
-use crate::http::head::{Framing, Keep, Method, ResponseHead};
+use crate::http::head::{Framing, Keep, Method, ResponseHead, Version};
 use crate::http1::encode;
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::limits;
@@ -57,13 +57,23 @@ pub struct Told {
 impl Exchange {
     /// Whether the request that is about to be forwarded is to say that it wants another protocol.
     #[cold]
-    pub(super) fn ask_to_switch(&mut self, upgrades: &Upgrades) {
+    pub(super) fn ask_to_switch(&mut self, upgrades: &Upgrades) -> Result<(), Failure> {
         self.asked = Asked::find(&self.head, self.input.head(), upgrades);
+        if self.asked.is_none() && self.wants_tunnel_only() {
+            return Err(Failure::MethodRefused);
+        }
         if self.asked.is_some() {
             // Behind its request a client may speak the other protocol as soon as it likes. Where
             // it is declined, that must not be taken for a request.
             self.head.keep = Keep::Close;
         }
+        Ok(())
+    }
+
+    /// A CONNECT of HTTP/2: no other answer than a tunnel would be a success (RFC 8441 section 4).
+    #[cold]
+    pub(super) fn wants_tunnel_only(&self) -> bool {
+        self.head.version == Version::Http2 && !self.head.upgrade.is_empty()
     }
 
     /// The endpoint has answered 101.
@@ -128,7 +138,9 @@ pub(super) async fn run(
     };
     let _open =
         Open::new(shard, if is_websocket { TunnelKind::WebSocket } else { TunnelKind::Other });
-    shard.connections.switches(origin.seat, now);
+    if matches!(client.speaks, Speaks::Http1(_)) {
+        shard.connections.switches(origin.seat, now);
+    }
     let endpoint = (lease.stream(), answer);
     let result = match &client.speaks {
         Speaks::Http1(stream) => tunnel.run((stream, early), endpoint).await,
@@ -238,6 +250,9 @@ impl Tunnel<'_> {
         if result.is_err() && !self.is_goodbye_said() {
             client.cut();
             upstream.cut();
+        } else {
+            client.finish();
+            upstream.finish();
         }
         result
     }

@@ -197,8 +197,18 @@ impl Word {
 pub(crate) fn accept(key: &[u8]) -> [u8; 28] {
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
-    let mut out = [b'='; 28];
-    for (group, four) in digest.as_ref().chunks(3).zip(out.chunks_mut(4)) {
+    base64(digest.as_ref())
+}
+
+/// A `Sec-WebSocket-Key`, for a client whose own protocol has none (RFC 8441 section 5).
+pub(crate) fn key(nonce: u128) -> [u8; 24] {
+    base64(&nonce.to_ne_bytes())
+}
+
+/// With its padding, which is all of `N` that the bytes do not fill.
+fn base64<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut out = [b'='; N];
+    for (group, four) in bytes.chunks(3).zip(out.chunks_mut(4)) {
         let mut bits = [0; 4];
         bits[1..=group.len()].copy_from_slice(group);
         let bits = u32::from_be_bytes(bits);
@@ -336,7 +346,9 @@ mod tests {
     #[test]
     fn the_answer_to_a_key_is_that_of_the_rfc() {
         // RFC 6455 section 1.3
-        assert_eq!(&accept(b"dGhlIHNhbXBsZSBub25jZQ=="), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let nonce = u128::from_ne_bytes(*b"the sample nonce");
+        assert_eq!(&key(nonce), b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(&accept(&key(nonce)), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
