@@ -1045,9 +1045,9 @@ def turn():
             if event.flow_controlled_length:
                 conn.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
         elif isinstance(event, StreamEnded):
-            over[event.stream_id] = 'ended'
+            over.setdefault(event.stream_id, 'ended')
         elif isinstance(event, StreamReset):
-            over[event.stream_id] = 'reset'
+            over.setdefault(event.stream_id, 'reset')
     sock.sendall(conn.data_to_send())
 def begin(headers, end):
     stream = conn.get_next_available_stream_id()
@@ -1056,7 +1056,7 @@ def begin(headers, end):
 def connect(path, protocol='websocket'):
     return begin([(':method', 'CONNECT'), (':protocol', protocol), (':scheme', 'http'),
                   (':path', path), (':authority', 'a.example'),
-                  ('sec-websocket-version', '13')], False)
+                  ('sec-websocket-version', '13'), ('sec-websocket-protocol', 'chat')], False)
 def frame(opcode, payload):
     mask, n = b'abcd', len(payload)
     head = bytes([0x80 | opcode]) + (bytes([0x80 | n]) if n < 126 else
@@ -1068,7 +1068,8 @@ def say(stream, octets):
         if room:
             conn.send_data(stream, octets[:room])
             octets = octets[room:]
-        if room == 0 or octets:
+            sock.sendall(conn.data_to_send())
+        else:
             turn()
     sock.sendall(conn.data_to_send())
 def hear(stream, octets):
@@ -1083,8 +1084,10 @@ while one not in status:
     turn()
 assert status[one] == b'200', status
 hear(one, b'\\x81\\x0apath /ws?1')
-if mode == 'drain':
-    os.kill(int(sys.argv[3]), signal.SIGTERM)
+if mode == 'retire':
+    text = open(sys.argv[4]).read()
+    open(sys.argv[4], 'w').write(text.replace('name = \"all\"', 'name = \"others\"'))
+    os.kill(int(sys.argv[3]), signal.SIGHUP)
     hear(one, b'\\x88\\x02\\x03\\xe9')
     say(one, frame(8, b'\\x03\\xe9'))
     while one not in over:
@@ -1145,12 +1148,16 @@ fn a_stream_of_http2_becomes_a_websocket_to_an_endpoint_of_http1() {
 }
 
 #[test]
-fn a_websocket_in_a_stream_is_told_when_a_drain_ends() {
+fn a_websocket_in_a_stream_is_told_when_its_configuration_is_retired() {
     let Some(python) = python_with_websockets() else { return };
     let server = PythonServer::start(&python);
-    let text = edge(&route(server.address, ""));
-    let mut proxy = Proxy::start(&format!("drain_timeout = \"1s\"\n{text}"));
+    let text = edge(&route(server.address, LOG));
+    let proxy = Proxy::start(&format!("hot_reload = {{ max_age = \"1s\" }}\n{text}"));
     let (port, pid) = (proxy.port("edge").to_string(), proxy.pid().to_string());
-    assert_eq!(run_python(&python, HTTP2_CLIENT, &[&port, "drain", &pid]).trim(), "ended");
-    assert_eq!(proxy.wait_exit(PATIENCE).code(), Some(0));
+    let config = proxy.directory().join("corelane.toml").display().to_string();
+    let said = run_python(&python, HTTP2_CLIENT, &[&port, "retire", &pid, &config]);
+    assert_eq!(said.trim(), "ended");
+    let record = &records(&proxy, 1)[0];
+    assert_eq!(record.text("termination.reason"), "generation_retired");
+    assert_eq!(record.number("tunnel.close_code"), 1001.0);
 }

@@ -43,6 +43,10 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, stream: Stream, beg
             was_busy: true,
         };
         std::future::poll_fn(|context| session.poll(context)).await;
+        let streams = Rc::clone(&session.streams);
+        drop(session);
+        // They hear of it, and their exchanges belong to this connection to their ends.
+        streams.until_over().await;
     }
     // What was said last, such as why it ends, is to arrive.
     let flushed = std::future::poll_fn(|context| line.poll_flush(context)).await;
@@ -96,6 +100,19 @@ struct Streams {
     open: Cell<u32>,
     /// Who drives the connection.
     driver: RefCell<Option<Waker>>,
+}
+
+impl Streams {
+    async fn until_over(&self) {
+        std::future::poll_fn(|context| {
+            if self.open.get() == 0 {
+                return Poll::Ready(());
+            }
+            *self.driver.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
 }
 
 /// One of them, until it is dropped.
