@@ -4,9 +4,11 @@
 
 mod certificates;
 mod tls;
+mod upstream_http2;
 
 pub use certificates::*;
 pub use tls::*;
+pub use upstream_http2::*;
 
 use std::time::Duration;
 
