@@ -3,10 +3,12 @@
 // tidy: long because a bound is looked for in one place, by its name.
 
 mod certificates;
+mod http2_abuse;
 mod tls;
 mod upstream_http2;
 
 pub use certificates::*;
+pub use http2_abuse::*;
 pub use tls::*;
 pub use upstream_http2::*;
 
