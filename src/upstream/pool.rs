@@ -12,6 +12,7 @@ use crate::control::message::{ClusterShare, EndpointShare, EndpointState, ToShar
 use crate::control::overrides::Admission;
 use crate::engine::{self, Level, Shared};
 use crate::exchange::failure::Failure;
+use crate::limits;
 use crate::plan::{ClusterKey, PoolLimits};
 use crate::shard::mail::Mail;
 use crate::shard::series::ClusterCells;
