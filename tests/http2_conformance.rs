@@ -636,9 +636,10 @@ fn a_client_that_does_not_look_at_the_window_is_stopped() {
         gate.wait(); // and reads nothing
         drop(stream);
     });
-    let served = serve();
     let proxy = Proxy::start(&edge(&format!(
-        "[[routes]]\nname = \"all\"\ncluster = \"app\"\n\
+        "[[routes]]\nname = \"own\"\npaths = [\"/own\"]\n\
+         respond = {{ status = 200, body = \"own\" }}\n\
+         [[routes]]\nname = \"all\"\ncluster = \"app\"\n\
          [clusters.app]\nendpoints = [{{ address = \"{}\" }}]\n",
         origin.address()
     )));
@@ -653,7 +654,8 @@ fn a_client_that_does_not_look_at_the_window_is_stopped() {
     let stopped = [Ended::Reset(FLOW_CONTROL_ERROR), Ended::Away(FLOW_CONTROL_ERROR)];
     assert!(ended.as_ref().is_err_and(|ended| stopped.contains(ended)), "6.9.1: {ended:?}");
     held.open();
-    assert_eq!(served.open().get("/").text(), "fine");
+    let mut client = Http2Client::open(proxy.address("edge"));
+    assert_eq!(client.get("/own").text(), "own");
 }
 
 /// Bytes of DATA on any stream that came before an answer to a PING.
