@@ -369,7 +369,7 @@ mod tests {
         for failure in Failure::ALL {
             let row = failure.row();
             if row.retry == Retry::Safe {
-                let before = ["connect_", "upstream_tls_"];
+                let before = ["connect_", "upstream_tls_", "upstream_not_http2"];
                 let is_before = before.iter().any(|part| row.label.starts_with(part));
                 assert!(is_before, "{failure:?}");
             }

@@ -11,7 +11,7 @@ use h2::client::{Builder, SendRequest};
 use h2::{Ping, PingPong};
 
 use crate::engine::{self, Sleep};
-use crate::http2::io::{Wire, WireHandle};
+use crate::http2::io::{Line, Wire};
 use crate::limits;
 use crate::plan::ClusterHttp2;
 use crate::tls::stream::Stream;
@@ -19,7 +19,7 @@ use crate::tls::stream::Stream;
 /// Driven by one task.
 pub(crate) struct Connection {
     inner: h2::client::Connection<Wire, Bytes>,
-    wire: WireHandle,
+    line: Rc<Line>,
     keepalive: Keepalive,
 }
 
@@ -45,8 +45,8 @@ impl Connection {
         settings: &ClusterHttp2,
         patience: Duration,
     ) -> Result<(Connection, Sender), h2::Error> {
-        let wire = Wire::new(Rc::new(stream), patience);
-        let handle = wire.handle();
+        let wire = Wire::new(stream, patience);
+        let line = wire.line();
         let (sender, mut inner) = builder(settings).handshake(wire).await?;
         let pings = inner.ping_pong();
         let keepalive = Keepalive {
@@ -56,7 +56,7 @@ impl Connection {
             next: None,
             answer: None,
         };
-        let mut connection = Connection { inner, wire: handle, keepalive };
+        let mut connection = Connection { inner, line, keepalive };
         std::future::poll_fn(|context| {
             let ended = connection.poll_inner(context);
             if connection.inner.max_concurrent_send_streams() != UNSAID {
@@ -84,7 +84,7 @@ impl Connection {
     fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         let ended = Pin::new(&mut self.inner).poll(context);
         // What was gathered leaves at once, also where it is the last.
-        match self.wire.poll_flush(context) {
+        match self.line.poll_flush(context) {
             Poll::Ready(Err(error)) if ended.is_pending() => {
                 Poll::Ready(Err(h2::Error::from(broken(&error))))
             }

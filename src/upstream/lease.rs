@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::control::overrides::Admission;
 use crate::engine;
-use crate::http2::call::UpstreamCall;
+use crate::http2::upstream_call::UpstreamCall;
 use crate::tls::stream::Stream;
 use crate::upstream::connect::Connector;
 use crate::upstream::endpoints::{Endpoint, Kept};

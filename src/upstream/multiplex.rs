@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::control::overrides::Admission;
 use crate::engine;
 use crate::exchange::failure::Failure;
-use crate::http2::call::UpstreamCall;
+use crate::http2::upstream_call::UpstreamCall;
 use crate::http2::client::{Connection, Sender, Turn};
 use crate::limits;
 use crate::tls::stream::Stream;
