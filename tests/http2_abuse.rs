@@ -1,5 +1,6 @@
 //! Clients that abuse HTTP/2: each is told ENHANCE_YOUR_CALM and is cut off, which is counted and
-//! logged; other clients of the same core do not notice. Clients that only look like that are let be.
+//! logged; other clients of the same core do not notice. Clients that only look like that are let
+//! be.
 
 mod support;
 

@@ -1,6 +1,6 @@
-//! Every requirement of RFC 9113 that a client can observe, held against the whole proxy by a client
-//! that writes frames itself. Each case says its section. After an error of a stream the same
-//! connection serves a normal request; after an error of the connection a new one does.
+//! Every requirement of RFC 9113 that a client can observe, held against the whole proxy by a
+//! client that writes frames itself. Each case says its section. After an error of a stream the
+//! same connection serves a normal request; after an error of the connection a new one does.
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! What an HTTP/2 client says is turned into HTTP/1 for endpoints that speak it: nothing in it may
-//! become a line, a length or a host that the client did not have the right to say. The endpoint here
-//! records the very bytes that reach it.
+//! become a line, a length or a host that the client did not have the right to say. The endpoint
+//! here records the very bytes that reach it.
 
 mod support;
 
@@ -46,8 +46,8 @@ impl Served {
     }
 }
 
-/// An answer of 4xx, RST_STREAM or GOAWAY; the endpoint hears nothing of it. Where the connection goes
-/// on, it serves a normal request.
+/// An answer of 4xx, RST_STREAM or GOAWAY; the endpoint hears nothing of it. Where the connection
+/// goes on, it serves a normal request.
 fn refused(blocks: &[(&str, Block)]) {
     let served = serve();
     for (what, block) in blocks {
@@ -391,7 +391,7 @@ fn a_body_is_framed_anew_for_the_endpoint() {
         let request = served.got(|client| {
             let stream = client.begin(&block);
             client.data(stream, 0, &evil[..7]);
-            client.data(stream, PADDED, [&[4][..], evil[7..20].as_bytes(), b"\r\n\r\n"].concat());
+            client.data(stream, PADDED, [&[4][..], &evil.as_bytes()[7..20], b"\r\n\r\n"].concat());
             client.data(stream, END_STREAM, &evil[20..]);
             stream
         });
@@ -440,8 +440,8 @@ fn trailers_are_fields_and_nothing_else() {
     ] {
         assert!(sent(&Block::new().field(name, value)).is_err(), "{name}: {value}");
     }
-    // Fields that frame or route a message may not come in trailers (RFC 9110 section 6.5.1): they are
-    // dropped, or the message is refused.
+    // Fields that frame or route a message may not come in trailers (RFC 9110 section 6.5.1): they
+    // are dropped, or the message is refused.
     let before = served.origin.requests().len();
     for (name, value) in
         [("content-length", "9"), ("host", "other"), (":path", "/evil"), ("te", "trailers")]

@@ -1,7 +1,7 @@
 //! What a client does to us on one HTTP/2 connection, seen in the headers of its frames and ours:
 //! rapid resets, floods of frames that cost us more than the client, and games with windows. A
-//! [`Watch`] sees all bytes in both directions before the `h2` crate, which hides them. It counts by
-//! leaky buckets that good conduct empties too, so that what clients do in bursts is let through
+//! [`Watch`] sees all bytes in both directions before the `h2` crate, which hides them. It counts
+//! by leaky buckets that good conduct empties too, so that what clients do in bursts is let through
 //! (`limits/http2_abuse.rs`). It also knows the few errors of framing that the crate overlooks, or
 //! tells by a wrong code. Sans-io, and without an allocation once it is made.
 
@@ -309,7 +309,8 @@ impl Watch {
         self.buckets.add(Bucket::Dribbles, u32::from(is_dribble))
     }
 
-    /// Who is to blame is told by the code: a reset that an endpoint has caused is not the client's.
+    /// Who is to blame is told by the code: a reset that an endpoint has caused is not the
+    /// client's.
     fn our_reset(&mut self, frame: &Frame) -> Result<(), Abuse> {
         if let Some(stream) = self.stream(frame.stream) {
             stream.is_over = true;
@@ -416,6 +417,7 @@ impl Buckets {
 /// For the fuzzer. A verdict does not depend on how the bytes are cut, and nothing comes of what we
 /// send but resets and dribbles.
 pub fn fuzz(bytes: &[u8]) {
+    let bytes = &bytes[..bytes.len().min(4096)];
     let now = engine::precise_now();
     let verdict = |size: usize| {
         let mut watch = Watch::new(now);

@@ -212,14 +212,14 @@ fn expand(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The code of each byte, and of the end of a string, with its length in bits. Huffman's code of RFC
-/// 7541 is canonical: the lengths say all of it (appendix B).
+/// The code of each byte, and of the end of a string, with its length in bits. Huffman's code of
+/// RFC 7541 is canonical: the lengths say all of it (appendix B).
 fn codes() -> Vec<(u32, u32)> {
     let lengths: Vec<u32> = LENGTHS.bytes().map(|letter| u32::from(letter - b'a') + 5).collect();
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&symbol| (lengths[symbol], symbol));
     let mut codes = vec![(0, 0); lengths.len()];
-    let (mut code, mut before) = (0, 5);
+    let (mut code, mut before) = (0_u32, 5);
     for symbol in order {
         code <<= lengths[symbol] - before;
         codes[symbol] = (code, lengths[symbol]);

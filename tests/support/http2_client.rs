@@ -261,8 +261,8 @@ impl Http2Client {
         self.try_answer(stream).unwrap_or_else(|ended| panic!("no answer to {stream}: {ended:?}"))
     }
 
-    /// Reads until a stream has been answered or reset, or the connection ends. What belongs to other
-    /// streams is dropped.
+    /// Reads until a stream has been answered or reset, or the connection ends. What belongs to
+    /// other streams is dropped.
     pub fn try_answer(&mut self, stream: u32) -> Result<Answer, Ended> {
         let mut answer = Answer::default();
         loop {
