@@ -11,6 +11,7 @@ pub mod failure;
 mod pace;
 pub mod record;
 pub(crate) mod relay;
+mod relay_http2;
 mod told;
 mod trace;
 pub(crate) mod upload;

@@ -12,14 +12,18 @@ use crate::exchange::relay::frame;
 use crate::http::head::{Framing, RequestHead};
 use crate::http1::body::{Decoded, Decoder};
 use crate::http1::server::{Client, Input};
+use crate::http2::upstream_call::Unsent;
 use crate::limits;
 use crate::plan::Plan;
 use crate::tls::stream::Stream;
+use crate::upstream::lease::Upstream;
 
 /// The body of a request on its way up.
 pub(super) struct Upload {
     decoder: Decoder,
     framing: Framing,
+    /// Goes up as it is: what it is sent on has framing of its own.
+    is_framed: bool,
     received: u64,
     max: u64,
     /// How long we have waited for the client, all waits together.
@@ -44,10 +48,11 @@ impl Piece {
 }
 
 impl Upload {
-    pub(super) fn new(head: &RequestHead, max: u64) -> Upload {
+    pub(super) fn new(head: &RequestHead, max: u64, upstream: &Upstream) -> Upload {
         Upload {
             decoder: Decoder::new(head.framing),
             framing: head.framing,
+            is_framed: matches!(upstream, Upstream::Http2(_)),
             received: 0,
             max,
             waited: Duration::ZERO,
@@ -72,6 +77,8 @@ impl Upload {
         tail.clear();
         if self.framing == Framing::Chunked {
             self.decoder.drop_trailers(identity_headers);
+        }
+        if self.framing == Framing::Chunked && !self.is_framed {
             frame(decoded.data, decoded.end, self.decoder.trailers(), out, tail);
         }
         Ok(Piece { decoded, end: decoded.end })
@@ -80,14 +87,21 @@ impl Upload {
     /// Sends the piece, and what frames it.
     pub(super) async fn send(
         &self,
-        upstream: &Stream,
+        upstream: &Upstream,
         (out, tail): (&[u8], &[u8]),
         input: &mut Input,
         piece: &Piece,
         patience: Duration,
     ) -> Result<(), SendError> {
         let (_, unused) = input.split();
-        upstream.send(&[out, piece.decoded.of(unused), tail], patience).await?;
+        let data = piece.decoded.of(unused);
+        match upstream {
+            Upstream::Http1(stream) => stream.send(&[out, data, tail], patience).await?,
+            Upstream::Http2(call) => {
+                let trailers = if piece.end { self.decoder.trailers() } else { b"" };
+                call.send_piece(out, data, piece.end, trailers, patience).await?;
+            }
+        }
         input.consume(piece.decoded.consumed);
         Ok(())
     }
@@ -97,14 +111,19 @@ impl Upload {
         &mut self,
         client: &Client,
         input: &mut Input,
-        upstream: &Stream,
+        upstream: &Upstream,
         plan: &Plan,
         meter: Meter<'_>,
     ) -> Result<(), UploadFailure> {
         let progress = meter.progress;
         let (mut out, mut tail) = (Vec::new(), Vec::new());
         let mut turns = 0;
-        while !self.is_long() {
+        loop {
+            if let Upstream::Http1(stream) = upstream
+                && self.is_long()
+            {
+                return self.carry(client, stream, plan, meter).await;
+            }
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
             out.clear();
             let piece = self.piece(input, &mut out, &mut tail, &plan.identity_headers);
@@ -131,7 +150,6 @@ impl Upload {
                 engine::yield_now().await;
             }
         }
-        self.carry(client, upstream, plan, meter).await
     }
 
     /// A long body of known length goes on unread. (A chunked one does not: where it ends is found
@@ -220,6 +238,9 @@ pub(super) enum UploadFailure {
 }
 
 pub(super) fn write_failure(error: &SendError) -> Failure {
+    if let Some(failure) = Unsent::of(error) {
+        return failure;
+    }
     let late = error.cause.kind() == io::ErrorKind::TimedOut;
     if late { Failure::UpstreamWriteTimeout } else { Failure::UpstreamReset }
 }
@@ -234,7 +255,14 @@ mod tests {
     use super::*;
 
     fn upload(received: u64, waited: Duration) -> Upload {
-        Upload { received, waited, ..Upload::new(&RequestHead::default(), 0) }
+        Upload {
+            decoder: Decoder::new(Framing::None),
+            framing: Framing::None,
+            is_framed: false,
+            received,
+            max: 0,
+            waited,
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! before its end, it resets the stream and nothing else.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -74,6 +75,28 @@ impl UpstreamCall {
 
     pub(crate) fn is_secure(&self) -> bool {
         self.is_secure
+    }
+
+    /// What `http1::encode` has written of a request, as far as it is here: its head first, a piece
+    /// of its body, and the end with trailers.
+    pub(crate) async fn send_piece(
+        &self,
+        head: &[u8],
+        data: &[u8],
+        ends: bool,
+        trailers: &[u8],
+        patience: Duration,
+    ) -> Result<(), SendError> {
+        let ends_here = ends && trailers.is_empty();
+        if !head.is_empty() {
+            let is_all = ends_here && data.is_empty();
+            self.send_head(head, is_all).map_err(Unsent::error)?;
+            if is_all {
+                return Ok(());
+            }
+        }
+        self.send(data, ends_here, patience).await?;
+        if ends && !ends_here { self.send_trailers(trailers) } else { Ok(()) }
     }
 
     /// Sends a head that `http1::encode::request` has written. `ends`: there is no body.
@@ -278,6 +301,29 @@ impl UpstreamCall {
         })
     }
 }
+
+/// Why a request was not even begun, told through an error of sending.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unsent(pub(crate) Failure);
+
+impl Unsent {
+    fn error(failure: Failure) -> SendError {
+        SendError { sent: 0, cause: io::Error::other(Unsent(failure)) }
+    }
+
+    pub(crate) fn of(error: &SendError) -> Option<Failure> {
+        let unsent: &Unsent = error.cause.get_ref()?.downcast_ref()?;
+        Some(unsent.0)
+    }
+}
+
+impl fmt::Display for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.label())
+    }
+}
+
+impl std::error::Error for Unsent {}
 
 /// Why there is no answer.
 fn no_answer(error: &h2::Error) -> Failure {
