@@ -4,11 +4,13 @@
 
 mod certificates;
 mod http2_abuse;
+mod http2;
 mod tls;
 mod upstream_http2;
 
 pub use certificates::*;
 pub use http2_abuse::*;
+pub use http2::*;
 pub use tls::*;
 pub use upstream_http2::*;
 

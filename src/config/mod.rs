@@ -19,6 +19,8 @@ mod error_page_keys;
 pub mod error_pages;
 mod hot_reload;
 mod hot_reload_keys;
+mod http2;
+mod http2_keys;
 mod json;
 pub mod keys;
 mod listeners;

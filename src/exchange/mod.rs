@@ -4,11 +4,13 @@
 pub(crate) mod attempt;
 pub mod capture;
 pub(crate) mod carry;
+pub(crate) mod client;
 pub mod client_address;
 pub mod count;
 mod error_page;
 pub mod failure;
 mod pace;
+mod streamed;
 pub mod record;
 pub(crate) mod relay;
 mod relay_http2;
@@ -26,6 +28,7 @@ use std::time::Instant;
 use crate::engine;
 use crate::events::bus::{Event, Kinds};
 use crate::exchange::capture::Capturer;
+use crate::exchange::client::{Client, Speaks};
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
 use crate::exchange::pace::Pace;
@@ -35,7 +38,7 @@ use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
 use crate::http1::body::Decoder;
-use crate::http1::server::{Client, Input};
+use crate::http1::server::Input;
 use crate::plan::{Action, Route, RouteId};
 use crate::routing;
 use crate::shard::generation::Generation;
@@ -446,7 +449,7 @@ async fn reply(
     edits: &HeaderEdits,
 ) -> Result<Ending, Failure> {
     let ending = match exchange.skip_body() {
-        Ending::Keep if client.origin.is_closing(shard) || client.stream.is_worn() => Ending::Close,
+        Ending::Keep if client.origin.is_closing(shard) || client.is_worn() => Ending::Close,
         ending @ (Ending::Keep | Ending::Close | Ending::Linger | Ending::Cut) => ending,
     };
     let plan = &exchange.generation.plan;
@@ -472,8 +475,13 @@ async fn reply(
     exchange.progress.note_response_body(reply.sent_body(&sending));
     exchange.progress.status.set(reply.status);
     exchange.progress.head_sent.set(true);
-    let parts = [&work.out[..], b"", b""];
-    relay::send_to_client(client, &parts, &plan.timeouts, &exchange.progress).await?;
+    let (timeouts, progress) = (&plan.timeouts, &exchange.progress);
+    match &client.speaks {
+        Speaks::Http1(stream) => {
+            relay::send_to_client(stream, &[&work.out[..], b"", b""], timeouts, progress).await?;
+        }
+        Speaks::Http2(call) => streamed::send_reply(call, &work.out, timeouts, progress).await?,
+    }
     let without = matches!(reply.status, 204 | 304);
     if sending.body == BodySent::Whole && !without {
         exchange.progress.body_sent.set(reply.body.len() as u64);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::engine::{self, SendError, Side};
 use crate::exchange::carry::Carrier;
+use crate::exchange::client::{Client, Speaks};
 use crate::exchange::count::Meter;
 use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::Failure;
@@ -18,7 +19,6 @@ use crate::http::headers::HeaderEdits;
 use crate::http1::body::{Decoder, Left};
 use crate::http1::encode;
 use crate::http1::parse::{self, HeadLimits, Parsed};
-use crate::http1::server::Client;
 use crate::limits;
 use crate::plan::{ClusterTimeouts, Plan, Route, Timeouts};
 use crate::shard::Shard;
@@ -60,13 +60,13 @@ pub(super) struct Request {
 }
 
 /// Who is gone while we wait for the upstream.
-enum Lost {
+pub(super) enum Lost {
     Client,
     Upstream(io::Error),
 }
 
 impl Lost {
-    fn failure(self, upstream: impl FnOnce(&io::Error) -> Failure) -> Failure {
+    pub(super) fn failure(self, upstream: impl FnOnce(&io::Error) -> Failure) -> Failure {
         match self {
             Lost::Client => Failure::ClientClosed,
             Lost::Upstream(error) => upstream(&error),
@@ -84,7 +84,7 @@ impl<'a> Download<'a> {
     }
 
     /// Of one that speaks HTTP/1.
-    fn stream(&self) -> &'a Stream {
+    pub(super) fn stream(&self) -> &'a Stream {
         match self.upstream {
             Upstream::Http1(stream) => stream,
             Upstream::Http2(_) => unreachable!("a stream of HTTP/2 has a way of its own"),
@@ -133,7 +133,16 @@ impl<'a> Download<'a> {
                 Parsed::Complete if work.head.status >= 400 && self.is_intercepted(&work.head) => {
                     return Ok(Replaced::begin(&work.head, &mut buffer[..end]));
                 }
-                Parsed::Complete => return self.relay(work, buffer, end).await,
+                Parsed::Complete => {
+                    let start = work.head.bytes;
+                    return match &self.client.speaks {
+                        Speaks::Http1(stream) => self.relay(stream, work, buffer, end).await,
+                        // In a box, so that exchanges of HTTP/1 stay small.
+                        Speaks::Http2(call) => {
+                            Box::pin(self.relay_to(call, work, buffer, start..end)).await
+                        }
+                    };
+                }
             }
         }
     }
@@ -160,12 +169,12 @@ impl<'a> Download<'a> {
 
     /// Until the upstream has something to say, or the client is known to be gone: then nobody
     /// wants to hear it.
-    async fn more(&self) -> Result<(), Lost> {
+    pub(super) async fn more(&self) -> Result<(), Lost> {
         std::future::poll_fn(|context| {
             if let Poll::Ready(result) = self.stream().poll_ready(context, Side::Read) {
                 return Poll::Ready(result.map_err(Lost::Upstream));
             }
-            self.client.stream.poll_broken(context).map(|()| Err(Lost::Client))
+            self.client.poll_broken(context).map(|()| Err(Lost::Client))
         })
         .await
     }
@@ -219,8 +228,16 @@ impl<'a> Download<'a> {
         }
         let none = const { &HeaderEdits::NONE };
         self.encode(work, buffer, Framing::None, Keep::Open, none);
+        let stream = match &self.client.speaks {
+            Speaks::Http1(stream) => stream,
+            Speaks::Http2(call) => {
+                let sent = call.send_interim(&work.out);
+                work.out.clear();
+                return sent;
+            }
+        };
         self.progress.interim.set(true);
-        self.send(work, b"").await?;
+        self.send(stream, work, b"").await?;
         self.progress.interim.set(false);
         Ok(())
     }
@@ -241,6 +258,7 @@ impl<'a> Download<'a> {
     /// The final head, and the body behind it.
     async fn relay(
         &mut self,
+        stream: &Stream,
         mut work: Workspace,
         mut buffer: engine::Buf,
         end: usize,
@@ -257,21 +275,22 @@ impl<'a> Download<'a> {
         let by_closing = framing == Framing::UntilClose;
         if by_closing {
             // Else the client would take a cut, by whatever it comes about, for the end.
-            self.client.stream.set_reset_on_close(true);
+            self.client.set_reset_on_close(true);
         }
-        let first = self.piece(&mut work, &mut decoder, framing, &mut buffer[start..end]).await;
+        let first =
+            self.piece(stream, &mut work, &mut decoder, framing, &mut buffer[start..end]).await;
         if by_closing && !self.progress.head_sent.get() {
             // It was no good before the client got any of it: it gets an answer of ours.
-            self.client.stream.set_reset_on_close(false);
+            self.client.set_reset_on_close(false);
         }
         if first? {
             drop(buffer);
         } else {
             self.meter.count();
-            self.body(&mut work, buffer, &mut decoder, framing).await?;
+            self.body(stream, &mut work, buffer, &mut decoder, framing).await?;
         }
         if by_closing {
-            self.client.stream.set_reset_on_close(false);
+            self.client.set_reset_on_close(false);
         }
         let (upstream, promised) = (work.head.keep, work.head.promised());
         Ok(Downloaded { upstream, client: keep, promised, replaced: None })
@@ -280,6 +299,7 @@ impl<'a> Download<'a> {
     /// Sends what `out` holds and the body bytes among `received`. True at the end of the body.
     async fn piece(
         &self,
+        stream: &Stream,
         work: &mut Workspace,
         decoder: &mut Decoder,
         framing: Framing,
@@ -291,13 +311,14 @@ impl<'a> Download<'a> {
             work.head.keep = Keep::Close;
         }
         let (data, trailers) = (decoded.of(received), decoder.trailers());
-        self.give(work, framing, data, decoded.end.then_some(trailers)).await?;
+        self.pass(stream, work, framing, data, decoded.end.then_some(trailers)).await?;
         Ok(decoded.end)
     }
 
     /// Sends what `out` holds and a piece of the body. `end`: it is the last, with these trailers.
-    pub(super) async fn give(
+    pub(super) async fn pass(
         &self,
+        stream: &Stream,
         work: &mut Workspace,
         framing: Framing,
         mut data: &[u8],
@@ -317,15 +338,20 @@ impl<'a> Download<'a> {
             data = b"";
         }
         self.progress.head_sent.set(true);
-        self.send(work, data).await?;
+        self.send(stream, work, data).await?;
         self.progress.body_sent.set(self.progress.body_sent.get() + length);
         Ok(())
     }
 
     /// Sends `out`, `data` and `tail`, and empties the workspace's two.
-    async fn send(&self, work: &mut Workspace, data: &[u8]) -> Result<(), Failure> {
+    async fn send(
+        &self,
+        stream: &Stream,
+        work: &mut Workspace,
+        data: &[u8],
+    ) -> Result<(), Failure> {
         let parts = [&work.out[..], data, &work.tail[..]];
-        send_to_client(self.client, &parts, &self.plan.timeouts, self.progress).await?;
+        send_to_client(stream, &parts, &self.plan.timeouts, self.progress).await?;
         work.out.clear();
         work.tail.clear();
         Ok(())
@@ -333,6 +359,7 @@ impl<'a> Download<'a> {
 
     async fn body(
         &self,
+        stream: &Stream,
         work: &mut Workspace,
         mut buffer: engine::Buf,
         decoder: &mut Decoder,
@@ -345,7 +372,7 @@ impl<'a> Download<'a> {
                 && framing != Framing::Chunked
             {
                 drop(buffer);
-                return self.carry(left).await;
+                return self.carry(stream, left).await;
             }
             set_deadline(self.upstream, self.progress, &self.timeouts);
             if self.stream().is_quiet() || buffer.len() < self.buffer_bytes() {
@@ -359,9 +386,9 @@ impl<'a> Download<'a> {
             };
             let received = received.map_err(|error| body_failure(&error))?;
             if received == 0 {
-                return self.end_of_stream(work, framing).await;
+                return self.end_of_stream(stream, work, framing).await;
             }
-            if self.piece(work, decoder, framing, &mut buffer[..received]).await? {
+            if self.piece(stream, work, decoder, framing, &mut buffer[..received]).await? {
                 return Ok(());
             }
             self.meter.count();
@@ -373,8 +400,8 @@ impl<'a> Download<'a> {
     }
 
     /// The rest of a long body that nobody need look at.
-    async fn carry(&self, left: Left) -> Result<(), Failure> {
-        let mut carrier = Carrier::new(self.stream(), &self.client.stream);
+    async fn carry(&self, stream: &Stream, left: Left) -> Result<(), Failure> {
+        let mut carrier = Carrier::new(self.stream(), stream);
         let (mut left, mut turns) = (left, 0);
         while left != Left::Bytes(0) {
             set_deadline(self.upstream, self.progress, &self.timeouts);
@@ -392,7 +419,7 @@ impl<'a> Download<'a> {
             self.progress.response_carried(taken);
             let timeouts = &self.plan.timeouts;
             let keeps_up = |wait| self.progress.pace.keeps_up(wait, timeouts.body_rate_min);
-            let given = carrier.give(&self.client.stream, timeouts.write, keeps_up).await;
+            let given = carrier.give(stream, timeouts.write, keeps_up).await;
             note_sent(given, taken, timeouts, self.progress)?;
             self.progress.body_sent.set(self.progress.body_sent.get() + taken as u64);
             self.meter.count();
@@ -416,13 +443,18 @@ impl<'a> Download<'a> {
     }
 
     /// The upstream closed: the end of a body that has no other mark, a cut for every other.
-    async fn end_of_stream(&self, work: &mut Workspace, framing: Framing) -> Result<(), Failure> {
+    async fn end_of_stream(
+        &self,
+        stream: &Stream,
+        work: &mut Workspace,
+        framing: Framing,
+    ) -> Result<(), Failure> {
         if work.head.framing != Framing::UntilClose {
             return Err(Failure::UpstreamBodyCut);
         }
         if framing == Framing::Chunked {
             encode::last_chunk(&mut work.out, b"");
-            self.send(work, b"").await?;
+            self.send(stream, work, b"").await?;
         }
         Ok(())
     }
@@ -431,7 +463,9 @@ impl<'a> Download<'a> {
     pub(super) fn framing_for_client(&self, head: &ResponseHead) -> Framing {
         match (head.framing, self.request.version) {
             (Framing::Chunked | Framing::UntilClose, Version::Http11) => Framing::Chunked,
-            (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
+            (Framing::Chunked | Framing::UntilClose, Version::Http10 | Version::Http2) => {
+                Framing::UntilClose
+            }
             (framing @ (Framing::None | Framing::Length(_)), _) => framing,
         }
     }
@@ -439,7 +473,7 @@ impl<'a> Download<'a> {
     pub(super) fn keep_for_client(&self, framing: Framing) -> Keep {
         if framing == Framing::UntilClose
             || self.client.origin.is_closing(self.shard)
-            || self.client.stream.is_worn()
+            || self.client.is_worn()
             || self.progress.upload.get() != Uploading::Whole
         {
             return Keep::Close;
@@ -492,13 +526,13 @@ pub(super) fn set_deadline(upstream: &Upstream, progress: &Progress, timeouts: &
 }
 
 pub(super) async fn send_to_client(
-    client: &Client,
+    stream: &Stream,
     parts: &[&[u8]; 3],
     timeouts: &Timeouts,
     progress: &Progress,
 ) -> Result<(), Failure> {
     let keeps_up = |wait| progress.pace.keeps_up(wait, timeouts.body_rate_min);
-    let sent = client.stream.send_while(parts, timeouts.write, keeps_up).await;
+    let sent = stream.send_while(parts, timeouts.write, keeps_up).await;
     note_sent(sent, parts.iter().map(|part| part.len()).sum(), timeouts, progress)
 }
 
@@ -530,7 +564,7 @@ fn read_failure(error: &io::Error) -> Failure {
     if late { Failure::FirstByteTimeout } else { Failure::UpstreamReset }
 }
 
-fn body_failure(error: &io::Error) -> Failure {
+pub(super) fn body_failure(error: &io::Error) -> Failure {
     let late = error.kind() == io::ErrorKind::TimedOut;
     if late { Failure::UpstreamReadTimeout } else { Failure::UpstreamBodyCut }
 }

@@ -5,15 +5,25 @@ use std::task::Poll;
 
 use crate::engine;
 use crate::exchange::Uploading;
+use crate::exchange::client::Speaks;
 use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::Phase;
 use crate::exchange::relay::{Download, Downloaded, set_deadline};
 use crate::http::head::{Framing, Keep, Version};
 use crate::http1::parse::Parsed;
+use crate::http2::call::Call;
 use crate::http2::upstream_call::{Came, HeadCame, UpstreamCall};
 use crate::limits;
 use crate::shard::workspace::Workspace;
+use crate::tls::stream::Stream;
+
+/// A final head, as bytes of HTTP/1.
+struct Head {
+    bytes: Vec<u8>,
+    /// Nothing follows.
+    ends: bool,
+}
 
 impl Download<'_> {
     pub(super) async fn run_http2(&mut self, call: &UpstreamCall) -> Result<Downloaded, Failure> {
@@ -31,11 +41,15 @@ impl Download<'_> {
             if self.parse(&mut work.head, &bytes)? != Parsed::Complete {
                 return Err(Failure::UpstreamMalformed);
             }
-            work.head.version = Version::Http11;
+            work.head.version = Version::Http2;
             if work.head.status >= 200 {
-                return match work.head.status >= 400 && self.is_intercepted(&work.head) {
-                    true => Ok(Replaced::begin(&work.head, &mut bytes)),
-                    false => self.relay_http2(work, &bytes, came, call).await,
+                if work.head.status >= 400 && self.is_intercepted(&work.head) {
+                    return Ok(Replaced::begin(&work.head, &mut bytes));
+                }
+                let head = Head { bytes, ends: came.ends };
+                return match &self.client.speaks {
+                    Speaks::Http1(client) => self.relay_down(client, work, head, call).await,
+                    Speaks::Http2(client) => self.relay_across(client, work, head, call).await,
                 };
             }
             interim += 1;
@@ -53,50 +67,56 @@ impl Download<'_> {
             if let Poll::Ready(came) = call.poll_head(context, bytes) {
                 return Poll::Ready(came);
             }
-            self.client.stream.poll_broken(context).map(|()| Err(Failure::ClientClosed))
+            self.client.poll_broken(context).map(|()| Err(Failure::ClientClosed))
         })
         .await
     }
 
-    async fn relay_http2(
+    /// To a client that speaks HTTP/1.
+    async fn relay_down(
         &mut self,
+        client: &Stream,
         mut work: Workspace,
-        bytes: &[u8],
-        came: HeadCame,
+        head: Head,
         call: &UpstreamCall,
     ) -> Result<Downloaded, Failure> {
         let framing = match self.framing_for_client(&work.head) {
             // What says nothing of its length, and has none.
-            Framing::Chunked | Framing::UntilClose if came.ends => Framing::Length(0),
+            Framing::Chunked | Framing::UntilClose if head.ends => Framing::Length(0),
             framing @ (Framing::Chunked
             | Framing::UntilClose
             | Framing::None
             | Framing::Length(_)) => framing,
         };
         let keep = self.keep_for_client(framing);
-        self.encode(&mut work, bytes, framing, keep, &self.route.response_headers);
-        self.progress.note_response_head(self.plan.capturing(self.route), &work.out);
-        self.progress.status.set(work.head.status);
-        self.progress.framing.set(framing);
-        self.progress.phase.set(Phase::ResponseBody);
+        self.encode(&mut work, &head.bytes, framing, keep, &self.route.response_headers);
+        self.begins(&work, framing);
         let by_closing = framing == Framing::UntilClose;
         if by_closing {
             // Else the client would take a cut, by whatever it comes about, for the end.
-            self.client.stream.set_reset_on_close(true);
+            self.client.set_reset_on_close(true);
         }
-        if came.ends || framing == Framing::None {
-            self.give(&mut work, framing, b"", Some(b"")).await?;
+        if head.ends || framing == Framing::None {
+            self.pass(client, &mut work, framing, b"", Some(b"")).await?;
         } else {
-            self.body_http2(work, framing, call).await?;
+            self.body_down(client, work, framing, call).await?;
         }
         if by_closing {
-            self.client.stream.set_reset_on_close(false);
+            self.client.set_reset_on_close(false);
         }
         Ok(Downloaded { upstream: Keep::Open, client: keep, promised: None, replaced: None })
     }
 
-    async fn body_http2(
+    fn begins(&self, work: &Workspace, framing: Framing) {
+        self.progress.note_response_head(self.plan.capturing(self.route), &work.out);
+        self.progress.status.set(work.head.status);
+        self.progress.framing.set(framing);
+        self.progress.phase.set(Phase::ResponseBody);
+    }
+
+    async fn body_down(
         &self,
+        client: &Stream,
         mut work: Workspace,
         framing: Framing,
         call: &UpstreamCall,
@@ -104,12 +124,12 @@ impl Download<'_> {
         let mut turns = 0;
         loop {
             set_deadline(self.upstream, self.progress, &self.timeouts);
-            let came = match self.poll_came(call).await {
+            let came = match self.came_already(call).await {
                 Poll::Ready(came) => came?,
                 Poll::Pending => {
-                    // The head, or nothing: it does not wait for the body.
                     if !work.out.is_empty() {
-                        self.give(&mut work, Framing::None, b"", None).await?;
+                        // The head does not wait for the body.
+                        self.pass(client, &mut work, Framing::None, b"", None).await?;
                     }
                     drop(work);
                     let came = self.came(call).await;
@@ -120,26 +140,73 @@ impl Download<'_> {
             match came {
                 Came::Data { bytes, ends } => {
                     let end = ends.then_some(&b""[..]);
-                    self.give(&mut work, framing, &bytes, end).await?;
+                    self.pass(client, &mut work, framing, &bytes, end).await?;
                     call.taken(bytes.len());
                     if ends {
                         return Ok(());
                     }
                 }
                 Came::End { trailers } => {
-                    return self.give(&mut work, framing, b"", Some(&trailers)).await;
+                    return self.pass(client, &mut work, framing, b"", Some(&trailers)).await;
                 }
             }
-            self.meter.count();
-            turns += 1;
-            if turns % limits::IO_PER_TURN == 0 {
-                engine::yield_now().await;
+            self.turn(&mut turns).await;
+        }
+    }
+
+    /// From stream to stream.
+    async fn relay_across(
+        &mut self,
+        client: &Call,
+        mut work: Workspace,
+        head: Head,
+        call: &UpstreamCall,
+    ) -> Result<Downloaded, Failure> {
+        let edits = &self.route.response_headers;
+        let framing = work.head.framing;
+        self.encode(&mut work, &head.bytes, framing, Keep::Open, edits);
+        self.begins(&work, framing);
+        let is_all = head.ends || framing == Framing::None;
+        self.send_head(client, &mut work, is_all)?;
+        drop(work);
+        let mut turns = 0;
+        while !is_all {
+            set_deadline(self.upstream, self.progress, &self.timeouts);
+            match self.came(call).await? {
+                Came::Data { bytes, ends } => {
+                    self.progress.note_response_body(&bytes);
+                    self.give(client, &bytes, ends).await?;
+                    call.taken(bytes.len());
+                    if ends {
+                        break;
+                    }
+                }
+                Came::End { trailers } => {
+                    client.send_end(&trailers)?;
+                    break;
+                }
             }
+            self.turn(&mut turns).await;
+        }
+        Ok(Downloaded {
+            upstream: Keep::Open,
+            client: Keep::Open,
+            promised: None,
+            replaced: None,
+        })
+    }
+
+    /// Counts, and lets others run now and then.
+    async fn turn(&self, turns: &mut u32) {
+        self.meter.count();
+        *turns += 1;
+        if turns.is_multiple_of(limits::IO_PER_TURN) {
+            engine::yield_now().await;
         }
     }
 
     /// What is here already.
-    async fn poll_came(&self, call: &UpstreamCall) -> Poll<Result<Came, Failure>> {
+    async fn came_already(&self, call: &UpstreamCall) -> Poll<Result<Came, Failure>> {
         std::future::poll_fn(|context| Poll::Ready(call.poll_body(context))).await
     }
 
@@ -148,7 +215,7 @@ impl Download<'_> {
             if let Poll::Ready(came) = call.poll_body(context) {
                 return Poll::Ready(came);
             }
-            self.client.stream.poll_broken(context).map(|()| Err(Failure::ClientClosed))
+            self.client.poll_broken(context).map(|()| Err(Failure::ClientClosed))
         })
         .await
     }

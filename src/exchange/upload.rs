@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use crate::engine::{self, SendError, Side};
 use crate::exchange::Progress;
 use crate::exchange::carry::Carrier;
+use crate::exchange::client::{Client, Speaks};
 use crate::exchange::count::Meter;
 use crate::exchange::failure::Failure;
 use crate::exchange::relay::frame;
-use crate::http::head::{Framing, RequestHead};
+use crate::http::head::{Framing, RequestHead, Version};
 use crate::http1::body::{Decoded, Decoder};
-use crate::http1::server::{Client, Input};
+use crate::http1::server::Input;
+use crate::http2::call::{Call, Came};
 use crate::http2::upstream_call::Unsent;
 use crate::limits;
 use crate::plan::Plan;
@@ -24,6 +26,8 @@ pub(super) struct Upload {
     framing: Framing,
     /// Goes up as it is: what it is sent on has framing of its own.
     is_framed: bool,
+    /// Behind a body that came by a stream.
+    trailers: Vec<u8>,
     received: u64,
     max: u64,
     /// How long we have waited for the client, all waits together.
@@ -49,10 +53,16 @@ impl Piece {
 
 impl Upload {
     pub(super) fn new(head: &RequestHead, max: u64, upstream: &Upstream) -> Upload {
+        let of_client = match (head.version, head.framing) {
+            // A stream frames what it carries: nothing stands between the bytes.
+            (Version::Http2, Framing::Chunked) => Framing::UntilClose,
+            (Version::Http10 | Version::Http11 | Version::Http2, framing) => framing,
+        };
         Upload {
-            decoder: Decoder::new(head.framing),
+            decoder: Decoder::new(of_client),
             framing: head.framing,
             is_framed: matches!(upstream, Upstream::Http2(_)),
+            trailers: Vec::new(),
             received: 0,
             max,
             waited: Duration::ZERO,
@@ -79,9 +89,14 @@ impl Upload {
             self.decoder.drop_trailers(identity_headers);
         }
         if self.framing == Framing::Chunked && !self.is_framed {
-            frame(decoded.data, decoded.end, self.decoder.trailers(), out, tail);
+            frame(decoded.data, decoded.end, self.trailers(), out, tail);
         }
         Ok(Piece { decoded, end: decoded.end })
+    }
+
+    /// Lines, once the end is here.
+    fn trailers(&self) -> &[u8] {
+        if self.trailers.is_empty() { self.decoder.trailers() } else { &self.trailers }
     }
 
     /// Sends the piece, and what frames it.
@@ -98,7 +113,7 @@ impl Upload {
         match upstream {
             Upstream::Http1(stream) => stream.send(&[out, data, tail], patience).await?,
             Upstream::Http2(call) => {
-                let trailers = if piece.end { self.decoder.trailers() } else { b"" };
+                let trailers = if piece.end { self.trailers() } else { b"" };
                 call.send_piece(out, data, piece.end, trailers, patience).await?;
             }
         }
@@ -119,10 +134,10 @@ impl Upload {
         let (mut out, mut tail) = (Vec::new(), Vec::new());
         let mut turns = 0;
         loop {
-            if let Upstream::Http1(stream) = upstream
+            if let (Speaks::Http1(client), Upstream::Http1(upstream)) = (&client.speaks, upstream)
                 && self.is_long()
             {
-                return self.carry(client, stream, plan, meter).await;
+                return self.carry(client, upstream, plan, meter).await;
             }
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
             out.clear();
@@ -160,19 +175,19 @@ impl Upload {
 
     async fn carry(
         &mut self,
-        client: &Client,
+        client: &Stream,
         upstream: &Stream,
         plan: &Plan,
         meter: Meter<'_>,
     ) -> Result<(), UploadFailure> {
         let progress = meter.progress;
         let Framing::Length(length) = self.framing else { unreachable!("only those are long") };
-        let mut carrier = Carrier::new(&client.stream, upstream);
+        let mut carrier = Carrier::new(client, upstream);
         let mut turns = 0;
         while self.received < length {
             let asked = engine::now();
-            client.stream.set_deadline(Side::Read, Some(plan.timeouts.read));
-            let taken = carrier.take(&client.stream, length - self.received).await;
+            client.set_deadline(Side::Read, Some(plan.timeouts.read));
+            let taken = carrier.take(client, length - self.received).await;
             let taken = self.note(taken, asked, progress).map_err(UploadFailure::Client)?;
             self.received += taken as u64;
             if self.received < length && self.is_too_slow(plan.timeouts.body_rate_min) {
@@ -200,9 +215,25 @@ impl Upload {
         progress: &Progress,
     ) -> Result<(), Failure> {
         let asked = engine::now();
-        client.stream.set_deadline(Side::Read, Some(plan.timeouts.read));
-        let result = input.receive(&client.stream).await;
+        let result = match &client.speaks {
+            Speaks::Http1(stream) => {
+                stream.set_deadline(Side::Read, Some(plan.timeouts.read));
+                input.receive(stream).await
+            }
+            Speaks::Http2(call) => match call.receive(input, plan.timeouts.read).await {
+                Ok(Came::Bytes(count)) => Ok(count),
+                Ok(Came::End) => return self.end(call, plan),
+                Err(error) => Err(error),
+            },
+        };
         self.note(result, asked, progress).map(|_| ())
+    }
+
+    /// The stream has ended: what it is to bring it has brought.
+    fn end(&mut self, call: &Call, plan: &Plan) -> Result<(), Failure> {
+        self.decoder.end_of_input().map_err(|_| Failure::BodyMalformed)?;
+        self.trailers = call.trailers(&plan.identity_headers)?;
+        Ok(())
     }
 
     /// What a read from the client means: its bytes are counted, and so is the time it took.
@@ -259,6 +290,7 @@ mod tests {
             decoder: Decoder::new(Framing::None),
             framing: Framing::None,
             is_framed: false,
+            trailers: Vec::new(),
             received,
             max: 0,
             waited,

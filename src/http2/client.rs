@@ -45,7 +45,7 @@ impl Connection {
         settings: &ClusterHttp2,
         patience: Duration,
     ) -> Result<(Connection, Sender), h2::Error> {
-        let wire = Wire::new(stream, patience);
+        let wire = Wire::new(stream, patience, Vec::new());
         let line = wire.line();
         let (sender, mut inner) = builder(settings).handshake(wire).await?;
         let pings = inner.ping_pong();
@@ -82,6 +82,7 @@ impl Connection {
     }
 
     fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        self.line.begin_turn();
         let ended = Pin::new(&mut self.inner).poll(context);
         // What was gathered leaves at once, also where it is the last.
         match self.line.poll_flush(context) {

@@ -16,7 +16,7 @@ use h2::{Reason, RecvStream, SendStream};
 
 use crate::engine::{self, SendError, Sleep};
 use crate::exchange::failure::Failure;
-use crate::http2::upstream_head;
+use crate::http2::{fields, upstream_head};
 use crate::limits;
 
 pub(crate) struct UpstreamCall {
@@ -187,7 +187,7 @@ impl UpstreamCall {
 
     /// The end of the request, with trailers that were lines of HTTP/1.
     pub(crate) fn send_trailers(&self, lines: &[u8]) -> Result<(), SendError> {
-        let fields = upstream_head::trailers(lines);
+        let fields = fields::of_lines(&Bytes::copy_from_slice(lines), 0);
         if fields.is_empty() {
             return self.put(Bytes::new(), true, 0);
         }

@@ -5,49 +5,42 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 
 use crate::http::head::Framing;
-use crate::http::headers::HeaderId;
 use crate::http::reply::reason;
 use crate::http1::body::{Decoder, MalformedBody};
+use crate::http2::fields;
 use crate::telemetry::decimal;
 
 /// The request that a head of ours says. `None`: HTTP/2 cannot say it.
 pub(crate) fn request(head: &[u8], is_secure: bool, endpoint: SocketAddr) -> Option<Request<()>> {
     let head = Bytes::copy_from_slice(head);
-    let mut lines = Lines { head: &head, at: 0 };
-    let (start, end) = lines.next()?;
-    let line = &head[start..end];
+    let line_end = head.iter().position(|byte| *byte == b'\n')? + 1;
+    let line = &head[..line_end];
     let method_end = line.iter().position(|byte| *byte == b' ')?;
     let target_end = line.iter().rposition(|byte| *byte == b' ')?;
     let method = Method::from_bytes(&line[..method_end]).ok()?;
-    let target = head.slice(start + method_end + 1..start + target_end);
-    let mut authority = Bytes::new();
-    let mut fields = HeaderMap::with_capacity(FIELDS_USUAL);
-    for (start, end) in lines {
-        let Some((name, value)) = field(&head, start, end) else { continue };
-        match HeaderId::of(name) {
-            HeaderId::Host => authority = value,
-            // TE is the one that says something here (RFC 9113 section 8.2.2), and always this.
-            HeaderId::Te => drop(fields.insert(http::header::TE, TRAILERS)),
-            id if id.is_hop_by_hop() => {}
-            id => {
-                let mut value = HeaderValue::from_maybe_shared(value).ok()?;
-                // Requests of many clients share a table: no guess at a secret may show in the
-                // length of what is sent (RFC 7541 section 7.1).
-                value.set_sensitive(id == HeaderId::Other && is_secret(name));
-                fields.append(HeaderName::from_bytes(name).ok()?, value);
-            }
+    let target = head.slice(method_end + 1..target_end);
+    let mut fields = fields::of_lines(&head, line_end);
+    let authority = match fields.remove(header::HOST) {
+        Some(host) if !host.is_empty() => Authority::try_from(host.as_bytes()).ok()?,
+        // HTTP/1.0 need not name a host.
+        Some(_) | None => Authority::try_from(endpoint.to_string()).ok()?,
+    };
+    if let header::Entry::Occupied(mut te) = fields.entry(header::TE) {
+        // The one thing that it may say (RFC 9113 section 8.2.2).
+        te.insert(HeaderValue::from_static("trailers"));
+    }
+    for secret in [header::AUTHORIZATION, header::COOKIE] {
+        // Requests of many clients share a table: no guess at a secret may show in the length of
+        // what is sent (RFC 7541 section 7.1).
+        if let header::Entry::Occupied(mut values) = fields.entry(secret) {
+            values.iter_mut().for_each(|value| value.set_sensitive(true));
         }
     }
-    let authority = match authority.is_empty() {
-        // HTTP/1.0 need not name a host.
-        true => Authority::try_from(endpoint.to_string()).ok()?,
-        false => Authority::from_maybe_shared(authority).ok()?,
-    };
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(if is_secure { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = Some(authority);
@@ -58,14 +51,6 @@ pub(crate) fn request(head: &[u8], is_secure: bool, endpoint: SocketAddr) -> Opt
     *request.uri_mut() = Uri::from_parts(parts).ok()?;
     *request.headers_mut() = fields;
     Some(request)
-}
-
-/// Lines that a request has, with ours, and some to spare.
-const FIELDS_USUAL: usize = 24;
-const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
-
-fn is_secret(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"authorization") || name.eq_ignore_ascii_case(b"cookie")
 }
 
 /// Bytes that no URL has, but that HTTP/1 lets pass, are written as URLs have them (RFC 3986
@@ -86,32 +71,6 @@ fn path(target: Bytes) -> Option<PathAndQuery> {
     PathAndQuery::from_maybe_shared(Bytes::from(escaped)).ok()
 }
 
-/// Where the lines of a head are, without their ends.
-struct Lines<'h> {
-    head: &'h [u8],
-    at: usize,
-}
-
-impl Iterator for Lines<'_> {
-    type Item = (usize, usize);
-
-    fn next(&mut self) -> Option<(usize, usize)> {
-        let start = self.at;
-        let length = self.head.get(start..)?.iter().position(|byte| *byte == b'\n')?;
-        self.at = start + length + 1;
-        Some((start, start + length.saturating_sub(1)))
-    }
-}
-
-/// The name and the value of a line; `None` for the empty one.
-fn field(head: &Bytes, start: usize, end: usize) -> Option<(&[u8], Bytes)> {
-    let line = &head[start..end];
-    let colon = line.iter().position(|byte| *byte == b':')?;
-    let value = line[colon + 1..].trim_ascii();
-    let value = head.slice_ref(value);
-    Some((&line[..colon], value))
-}
-
 /// Appends what an endpoint has answered as HTTP/1 has it.
 pub(crate) fn response(status: StatusCode, fields: &HeaderMap, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -119,17 +78,8 @@ pub(crate) fn response(status: StatusCode, fields: &HeaderMap, out: &mut Vec<u8>
     out.push(b' ');
     out.extend_from_slice(reason(status.as_u16()).as_bytes());
     out.extend_from_slice(b"\r\n");
-    lines(fields, out);
+    fields::to_lines(fields, out);
     out.extend_from_slice(b"\r\n");
-}
-
-fn lines(fields: &HeaderMap, out: &mut Vec<u8>) {
-    for (name, value) in fields {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    }
 }
 
 /// Trailers as lines, held against the rules of those of HTTP/1: some fields must not stand behind
@@ -139,25 +89,11 @@ pub(crate) fn trailer_lines(fields: &HeaderMap) -> Result<Vec<u8>, MalformedBody
         return Ok(Vec::new());
     }
     let mut chunk = b"0\r\n".to_vec();
-    lines(fields, &mut chunk);
+    fields::to_lines(fields, &mut chunk);
     chunk.extend_from_slice(b"\r\n");
     let mut decoder = Decoder::new(Framing::Chunked);
     decoder.decode(&mut chunk)?;
     Ok(decoder.trailers().to_vec())
-}
-
-/// Lines of trailers that were accepted before.
-pub(crate) fn trailers(lines: &[u8]) -> HeaderMap {
-    let lines = Bytes::copy_from_slice(lines);
-    let mut fields = HeaderMap::new();
-    for (start, end) in (Lines { head: &lines, at: 0 }) {
-        let Some((name, value)) = field(&lines, start, end) else { continue };
-        let (name, value) = (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(value));
-        if let (Ok(name), Ok(value)) = (name, value) {
-            fields.append(name, value);
-        }
-    }
-    fields
 }
 
 #[cfg(test)]
@@ -230,7 +166,7 @@ mod tests {
         fields.append("content-length", HeaderValue::from_static("5"));
         let lines = trailer_lines(&fields).unwrap();
         assert_eq!(lines, b"grpc-status: 0\r\n");
-        assert_eq!(trailers(&lines).get("grpc-status").unwrap(), "0");
+        assert_eq!(fields::of_lines(&Bytes::from(lines), 0).get("grpc-status").unwrap(), "0");
         assert_eq!(trailer_lines(&HeaderMap::new()).unwrap(), b"");
     }
 }

@@ -357,6 +357,8 @@ impl Shard {
     fn drain(self: &Rc<Self>, patience: Duration) {
         self.life.patient.set(true);
         self.life.drain();
+        // Connections of HTTP/2 say so at once.
+        engine::wake_all();
         let shard = Rc::clone(self);
         engine::spawn(async move {
             engine::sleep(patience).await;
