@@ -90,7 +90,8 @@ impl Download<'_> {
         };
         let keep = self.keep_for_client(framing);
         self.encode(&mut work, &head.bytes, framing, keep, &self.route.response_headers);
-        self.begins(&work, framing);
+        self.begins(&work);
+        self.progress.framing.set(framing);
         let by_closing = framing == Framing::UntilClose;
         if by_closing {
             // Else the client would take a cut, by whatever it comes about, for the end.
@@ -107,10 +108,9 @@ impl Download<'_> {
         Ok(Downloaded { upstream: Keep::Open, client: keep, promised: None, replaced: None })
     }
 
-    fn begins(&self, work: &Workspace, framing: Framing) {
+    fn begins(&self, work: &Workspace) {
         self.progress.note_response_head(self.plan.capturing(self.route), &work.out);
         self.progress.status.set(work.head.status);
-        self.progress.framing.set(framing);
         self.progress.phase.set(Phase::ResponseBody);
     }
 
@@ -165,7 +165,7 @@ impl Download<'_> {
         let edits = &self.route.response_headers;
         let framing = work.head.framing;
         self.encode(&mut work, &head.bytes, framing, Keep::Open, edits);
-        self.begins(&work, framing);
+        self.begins(&work);
         let is_all = head.ends || framing == Framing::None;
         self.send_head(client, &mut work, is_all)?;
         drop(work);
