@@ -622,11 +622,16 @@ fn a_request_that_goaway_leaves_out_is_sent_again_whatever_its_method() {
 
 #[test]
 fn a_refused_request_is_sent_again_but_not_for_ever() {
-    let origin = Http2Origin::start(|asker| {
+    let known: Mutex<Vec<String>> = Mutex::default();
+    let origin = Http2Origin::start(move |asker| {
         asker.greet(&[])?;
         loop {
             let asked = asker.request()?;
-            if asked.path() == "/never" || asked.stream == 1 {
+            let path = asked.path().to_owned();
+            let mut known = known.lock().expect("no script panics");
+            let is_new = !known.contains(&path);
+            known.push(path);
+            if asked.path() == "/never" || is_new {
                 asker.send(reset(asked.stream, REFUSED_STREAM))?;
             } else {
                 asker.answer(asked.stream, "taken")?;
@@ -635,6 +640,19 @@ fn a_refused_request_is_sent_again_but_not_for_ever() {
     });
     let proxy = proxy(origin.address(), "");
     assert_eq!(join(ask(&proxy, &post("/", "a"))).text(), "taken");
+    let chunked = "POST /chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   3\r\nabc\r\n0\r\nX-Sum: 3\r\n\r\n";
+    assert_eq!(join(ask(&proxy, chunked)).text(), "taken");
+    let mut client = http2_client(&proxy);
+    let stream = client.begin(&Block::request("POST", "/stream"));
+    client.data(stream, 0, "stre");
+    client.data(stream, END_STREAM, "am");
+    assert_eq!(client.answer(stream).text(), "taken");
+    for (path, body, times) in [("/chunked", "abc", 2), ("/stream", "stream", 2)] {
+        let asked: Vec<_> = origin.asked().into_iter().filter(|a| a.path() == path).collect();
+        assert_eq!(asked.len(), times, "{path}");
+        assert!(asked.iter().all(|asked| asked.body == body.as_bytes()), "{asked:?}");
+    }
     let refused = join(ask(&proxy, &post("/never", "a")));
     assert_eq!(refused.status, 503, "{refused:?}");
     failed(&proxy, "upstream_refused");

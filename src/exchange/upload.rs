@@ -28,6 +28,10 @@ pub(super) struct Upload {
     is_framed: bool,
     /// Behind a body that came by a stream.
     trailers: Vec<u8>,
+    /// What was sent on a stream, while that is little: if it is refused, it is sent again.
+    kept: Option<Vec<u8>>,
+    /// All of it has been taken from the client.
+    ended: bool,
     received: u64,
     max: u64,
     /// How long we have waited for the client, all waits together.
@@ -63,10 +67,43 @@ impl Upload {
             framing: head.framing,
             is_framed: matches!(upstream, Upstream::Http2(_)),
             trailers: Vec::new(),
+            kept: matches!(upstream, Upstream::Http2(_)).then(Vec::new),
+            ended: false,
             received: 0,
             max,
             waited: Duration::ZERO,
         }
+    }
+
+    /// All that was sent can be sent again.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Sends again what was sent before, behind the head. True: that is all of it.
+    pub(super) async fn send_again(
+        &mut self,
+        upstream: &Upstream,
+        (out, tail): (&mut Vec<u8>, &mut Vec<u8>),
+        patience: Duration,
+    ) -> Result<bool, SendError> {
+        self.is_framed = matches!(upstream, Upstream::Http2(_));
+        let trailers = if self.ended { self.trailers() } else { b"" };
+        let data = self.kept.as_deref().unwrap_or_default();
+        tail.clear();
+        match upstream {
+            Upstream::Http1(stream) => {
+                if self.framing == Framing::Chunked {
+                    frame(data.len(), self.ended, trailers, out, tail);
+                }
+                stream.send(&[out, data, tail], patience).await?;
+                self.kept = None;
+            }
+            Upstream::Http2(call) => {
+                call.send_piece(out, data, self.ended, trailers, patience).await?;
+            }
+        }
+        Ok(self.ended)
     }
 
     /// What of the body is here already. Its chunk prefix is appended to `out`.
@@ -101,7 +138,7 @@ impl Upload {
 
     /// Sends the piece, and what frames it.
     pub(super) async fn send(
-        &self,
+        &mut self,
         upstream: &Upstream,
         (out, tail): (&[u8], &[u8]),
         input: &mut Input,
@@ -110,15 +147,40 @@ impl Upload {
     ) -> Result<(), SendError> {
         let (_, unused) = input.split();
         let data = piece.decoded.of(unused);
-        match upstream {
-            Upstream::Http1(stream) => stream.send(&[out, data, tail], patience).await?,
-            Upstream::Http2(call) => {
-                let trailers = if piece.end { self.trailers() } else { b"" };
+        let call = match upstream {
+            Upstream::Http1(stream) => {
+                stream.send(&[out, data, tail], patience).await?;
+                input.consume(piece.decoded.consumed);
+                return Ok(());
+            }
+            Upstream::Http2(call) => call,
+        };
+        self.ended = piece.end;
+        let from = self.keep(data);
+        let trailers = if piece.end { self.trailers() } else { b"" };
+        match from.zip(self.kept.as_deref()) {
+            Some((from, kept)) => {
+                input.consume(piece.decoded.consumed);
+                call.send_piece(out, &kept[from..], piece.end, trailers, patience).await
+            }
+            None => {
                 call.send_piece(out, data, piece.end, trailers, patience).await?;
+                input.consume(piece.decoded.consumed);
+                Ok(())
             }
         }
-        input.consume(piece.decoded.consumed);
-        Ok(())
+    }
+
+    /// Where it was put; `None`: it is too much to be kept.
+    fn keep(&mut self, data: &[u8]) -> Option<usize> {
+        let kept = self.kept.as_mut()?;
+        let from = kept.len();
+        if from + data.len() > limits::REFUSED_BODY_BYTES_MAX {
+            self.kept = None;
+            return None;
+        }
+        kept.extend_from_slice(data);
+        Some(from)
     }
 
     /// The pieces that are still to come from the client.
@@ -291,6 +353,8 @@ mod tests {
             framing: Framing::None,
             is_framed: false,
             trailers: Vec::new(),
+            kept: None,
+            ended: false,
             received,
             max: 0,
             waited,
