@@ -9,8 +9,8 @@ mod tls;
 mod upstream_http2;
 
 pub use certificates::*;
-pub use http2_abuse::*;
 pub use http2::*;
+pub use http2_abuse::*;
 pub use tls::*;
 pub use upstream_http2::*;
 

@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use support::http2_client::{
-    CANCEL, DATA, END_STREAM, Ended, GOAWAY, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, PING, REFUSED_STREAM,
-    RST_STREAM, frame, headers, reset, window_update,
+    CANCEL, DATA, END_STREAM, Ended, GOAWAY, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, PING,
+    REFUSED_STREAM, RST_STREAM, frame, headers, reset, window_update,
 };
 use support::{
     Block, Curl, Gate, Http2Client, Http2Origin, Nghttpd, Nginx, Origin, Pki, Proxy, RawClient,
@@ -145,9 +145,7 @@ fn interim_answers_pass_and_a_body_that_waits_for_one_is_sent_after_it() {
     });
     let proxy = proxy(origin.address(), "");
     let mut client = proxy.client();
-    client.send(
-        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
-    );
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     let hints = client.read_response();
     assert_eq!((hints.status, hints.header("link")), (103, Some("</a.css>; rel=preload")));
     assert_eq!(client.read_response().status, 100);
@@ -383,6 +381,34 @@ fn auto_speaks_what_each_endpoint_chooses() {
     let plain = Nginx::start("location / { return 200 $server_protocol; }");
     let proxy = Proxy::start(&configuration(plain.address(), "").replace("h2c", "auto"));
     assert_eq!(proxy.client().get("/").text(), "HTTP/1.1");
+}
+
+#[test]
+fn auto_follows_an_endpoint_that_changes_its_mind() {
+    let pki = pki();
+    let says = certificate(&pki, "location / { return 200 $server_protocol; }");
+    let server = Nginx::start_with("ssl http2", &says);
+    let proxy = Proxy::start(&secure_configuration(&pki, server.address(), "auto"));
+    assert_eq!(proxy.client().get("/").text(), "HTTP/2.0");
+    let mut server = server;
+    for (parameters, spoken) in [("ssl", "HTTP/1.1"), ("ssl http2", "HTTP/2.0")] {
+        server = server.replace(parameters, &says);
+        for _ in 0..3 {
+            assert_eq!(proxy.client().get("/").text(), spoken);
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_says_whom_it_is_for_is_for_one_exchange() {
+    let says = "location / { return 200 \"$proxy_protocol_port $server_protocol\"; }";
+    let server = Nginx::start_with("http2 proxy_protocol", says);
+    let proxy = proxy(server.address(), "proxy_protocol = \"v2\"");
+    for _ in 0..3 {
+        let mut client = proxy.client();
+        let port = client.local_addr().port();
+        assert_eq!(client.get("/").text(), format!("{port} HTTP/2.0"));
+    }
 }
 
 #[test]
@@ -813,7 +839,6 @@ fn heads_that_http1_would_refuse_are_refused_and_the_next_request_is_served() {
         asker.greet(&[])?;
         loop {
             let asked = asker.request()?;
-            let long = "x".repeat(15_000);
             let block = match asked.path() {
                 "/101" => status("101"),
                 "/99" => status("99"),
@@ -821,11 +846,14 @@ fn heads_that_http1_would_refuse_are_refused_and_the_next_request_is_served() {
                 "/connection" => status("200").field("connection", "close"),
                 "/chunked" => status("200").field("transfer-encoding", "chunked"),
                 "/upper" => status("200").field("Upper", "a"),
-                "/lengths" => status("200").field("content-length", "1").field("content-length", "2"),
+                "/lengths" => {
+                    status("200").field("content-length", "1").field("content-length", "2")
+                }
                 "/length" => status("200").field("content-length", "+1"),
                 "/underscore" => status("200").field("x_a", "1").field("x-a", "2"),
-                "/many" => (0..201).fold(status("200"), |block, at| block.field("a", at.to_string())),
-                "/longer" => status("200").field("a", "b"),
+                "/many" => {
+                    (0..201).fold(status("200"), |block, at| block.field("a", at.to_string()))
+                }
                 "/shorter" => status("200").field("content-length", "9"),
                 _ => {
                     let path = asked.path().to_owned();
@@ -834,13 +862,21 @@ fn heads_that_http1_would_refuse_are_refused_and_the_next_request_is_served() {
                 }
             };
             asker.send(headers(asked.stream, 0, &block))?;
-            asker.send(frame(DATA, END_STREAM, asked.stream, long.as_bytes().first_chunk::<3>().unwrap()))?;
+            asker.send(frame(DATA, END_STREAM, asked.stream, "abc"))?;
         }
     });
     let proxy = proxy(origin.address(), "");
     let paths = [
-        "/101", "/99", "/none", "/connection", "/chunked", "/upper", "/lengths", "/length",
-        "/underscore", "/many",
+        "/101",
+        "/99",
+        "/none",
+        "/connection",
+        "/chunked",
+        "/upper",
+        "/lengths",
+        "/length",
+        "/underscore",
+        "/many",
     ];
     for path in paths {
         let response = proxy.client().get(path);
@@ -960,7 +996,8 @@ fn an_upload_waits_for_the_endpoints_window() {
         }
         assert_eq!(got, 65_535, "the window was kept to");
         opened.wait();
-        asker.send([window_update(0, 1_000_000), window_update(head.stream, 1_000_000)].concat())?;
+        asker
+            .send([window_update(0, 1_000_000), window_update(head.stream, 1_000_000)].concat())?;
         loop {
             let data = asker.until(DATA)?;
             got += data.payload.len();

@@ -193,9 +193,7 @@ impl Failed {
     /// was refused by name was not done, whatever it is (RFC 9113 section 8.7).
     fn is_safe_to_repeat(&self, exchange: &Exchange, reused: bool, refusals: u8) -> bool {
         let is_harmless = match self.failure.row().retry {
-            Retry::Reused => {
-                reused && (self.unsent || exchange.head.method.is_idempotent())
-            }
+            Retry::Reused => reused && (self.unsent || exchange.head.method.is_idempotent()),
             Retry::Unprocessed => refusals < limits::REFUSED_REPEATS_MAX,
             Retry::Never | Retry::Safe => false,
         };

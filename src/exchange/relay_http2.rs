@@ -188,12 +188,7 @@ impl Download<'_> {
             }
             self.turn(&mut turns).await;
         }
-        Ok(Downloaded {
-            upstream: Keep::Open,
-            client: Keep::Open,
-            promised: None,
-            replaced: None,
-        })
+        Ok(Downloaded { upstream: Keep::Open, client: Keep::Open, promised: None, replaced: None })
     }
 
     /// Counts, and lets others run now and then.
