@@ -892,6 +892,33 @@ fn heads_that_http1_would_refuse_are_refused_and_the_next_request_is_served() {
 }
 
 #[test]
+fn an_endpoint_that_goes_on_saying_soon_is_cut_off() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        let asked = asker.request()?;
+        if asked.path() == "/next" {
+            asker.answer(asked.stream, "next")?;
+            return asker.until(GOAWAY).map(|_| ());
+        }
+        for _ in 0..2_000 {
+            asker.send(headers(asked.stream, 0, &status("103")))?;
+        }
+        asker.until(GOAWAY).map(|_| ())
+    });
+    let proxy = proxy(origin.address(), "");
+    let mut client = proxy.client();
+    client.send(get("/"));
+    let answer = loop {
+        match client.read_response() {
+            response if response.status == 103 => {}
+            response => break response,
+        }
+    };
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert_eq!(proxy.client().get("/next").text(), "next");
+}
+
+#[test]
 fn an_endpoint_that_never_says_its_settings_is_given_up() {
     let origin = Http2Origin::start(|asker| asker.until(GOAWAY).map(|_| ()));
     let proxy = proxy(origin.address(), "timeouts = { connect = \"300ms\" }");

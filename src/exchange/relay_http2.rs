@@ -169,8 +169,16 @@ impl Download<'_> {
         let is_all = head.ends || framing == Framing::None;
         self.send_head(client, &mut work, is_all)?;
         drop(work);
+        if !is_all {
+            self.body_across(client, call).await?;
+        }
+        let (upstream, client) = (Keep::Open, Keep::Open);
+        Ok(Downloaded { upstream, client, promised: None, replaced: None })
+    }
+
+    async fn body_across(&self, client: &Call, call: &UpstreamCall) -> Result<(), Failure> {
         let mut turns = 0;
-        while !is_all {
+        loop {
             set_deadline(self.upstream, self.progress, &self.timeouts);
             match self.came(call).await? {
                 Came::Data { bytes, ends } => {
@@ -178,17 +186,13 @@ impl Download<'_> {
                     self.give(client, &bytes, ends).await?;
                     call.taken(bytes.len());
                     if ends {
-                        break;
+                        return Ok(());
                     }
                 }
-                Came::End { trailers } => {
-                    client.send_end(&trailers)?;
-                    break;
-                }
+                Came::End { trailers } => return client.send_end(&trailers),
             }
             self.turn(&mut turns).await;
         }
-        Ok(Downloaded { upstream: Keep::Open, client: Keep::Open, promised: None, replaced: None })
     }
 
     /// Counts, and lets others run now and then.
