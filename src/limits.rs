@@ -4,10 +4,12 @@
 
 mod certificates;
 mod http2;
+mod http2_abuse;
 mod tls;
 
 pub use certificates::*;
 pub use http2::*;
+pub use http2_abuse::*;
 pub use tls::*;
 
 use std::time::Duration;

@@ -190,6 +190,11 @@ pub const TICKET_KEY_AGE_SECONDS: Metric = gauge(
     "",
     "How long new session tickets are sealed with the same key by now.",
 );
+pub const HTTP2_ABUSE_TOTAL: Metric = counter(
+    "tls_proxy_http2_abuse_total",
+    "reason",
+    "HTTP/2 connections that were cut off for what the client did to them, by reason.",
+);
 pub const LISTENER_CONNECTIONS_TOTAL: Metric = counter(
     "tls_proxy_listener_connections_total",
     "listener",
@@ -414,7 +419,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 74] = [
+pub const ALL: [Metric; 75] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -439,6 +444,7 @@ pub const ALL: [Metric; 74] = [
     OCSP_STAPLE_EXPIRY_SECONDS,
     REVOCATION_LIST_EXPIRY_SECONDS,
     TICKET_KEY_AGE_SECONDS,
+    HTTP2_ABUSE_TOTAL,
     LISTENER_CONNECTIONS_TOTAL,
     LISTENER_CONNECTIONS_ACTIVE,
     LISTENER_REQUESTS_TOTAL,
