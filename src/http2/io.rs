@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::engine::{self, Buf, Side, Waiting};
+use crate::http2::abuse::{Abuse, Watch};
 use crate::limits;
 use crate::tls::stream::Stream;
 
@@ -31,6 +32,9 @@ pub(crate) struct Line {
     /// Its last word has come.
     ended: Cell<bool>,
     received: Cell<u64>,
+    watch: RefCell<Watch>,
+    /// Why nothing more is read.
+    abuse: Cell<Option<Abuse>>,
 }
 
 /// What is to be sent.
@@ -58,6 +62,8 @@ impl Wire {
             overdue: Cell::new(false),
             ended: Cell::new(false),
             received: Cell::new(0),
+            watch: RefCell::new(Watch::new(engine::now())),
+            abuse: Cell::new(None),
         }))
     }
 
@@ -92,7 +98,7 @@ impl Line {
         self.reads.set(0);
     }
 
-    fn take_begun(&self, room: &mut ReadBuf<'_>) -> Option<usize> {
+    fn take_begun(&self, room: &mut ReadBuf<'_>) -> bool {
         let mut begun = self.begun.borrow_mut();
         let count = begun.len().min(room.remaining());
         room.put_slice(&begun[..count]);
@@ -100,7 +106,40 @@ impl Line {
         if begun.is_empty() {
             *begun = Vec::new();
         }
-        (count > 0).then_some(count)
+        count > 0
+    }
+
+    /// What has come behind `before`, if that may be read.
+    fn let_through(&self, room: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
+        if self.watch_received(&room.filled()[before..]) {
+            return Poll::Ready(Ok(()));
+        }
+        room.set_filled(before);
+        Poll::Pending
+    }
+
+    /// What the client has done that the connection must end for. From then on nothing of it is read.
+    pub(crate) fn abuse(&self) -> Option<Abuse> {
+        self.abuse.get()
+    }
+
+    /// Whether bytes that came may be read.
+    fn watch_received(&self, bytes: &[u8]) -> bool {
+        self.received.set(self.received.get() + bytes.len() as u64);
+        let told = self.watch.borrow_mut().received(bytes, engine::now());
+        self.abuse.set(told.err());
+        told.is_ok()
+    }
+
+    fn watch_sent(&self, parts: &[IoSlice<'_>], mut count: usize) {
+        let mut watch = self.watch.borrow_mut();
+        for part in parts {
+            let sent = &part[..part.len().min(count)];
+            count -= sent.len();
+            if self.abuse.get().is_none() {
+                self.abuse.set(watch.sent(sent, engine::now()).err());
+            }
+        }
     }
 
     /// Whether the peer will say nothing more.
@@ -182,22 +221,24 @@ impl AsyncRead for Wire {
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let line = &*self.0;
+        if line.abuse.get().is_some() {
+            return Poll::Pending; // who drives the connection ends it
+        }
         if line.reads.get() == limits::H2_READS_PER_TURN {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         line.reads.set(line.reads.get() + 1);
-        if let Some(count) = line.take_begun(room) {
-            line.received.set(line.received.get() + count as u64);
-            return Poll::Ready(Ok(()));
+        let before = room.filled().len();
+        if line.take_begun(room) {
+            return line.let_through(room, before);
         }
         let most = room.remaining().min(limits::H2_READ_BYTES);
         match line.stream.poll_recv(context, room.initialize_unfilled_to(most)) {
             Poll::Ready(Ok(count)) => {
                 room.advance(count);
                 line.ended.set(count == 0);
-                line.received.set(line.received.get() + count as u64);
-                Poll::Ready(Ok(()))
+                line.let_through(room, before)
             }
             // Who drives the connection decides what that means; until then there is nothing.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
@@ -236,6 +277,7 @@ impl AsyncWrite for Wire {
                 Poll::Pending => return Poll::Pending,
             }
         }
+        line.watch_sent(parts, taken);
         Poll::Ready(Ok(taken))
     }
 

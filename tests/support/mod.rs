@@ -10,6 +10,8 @@
 )]
 
 mod curl;
+mod hpack;
+pub mod http2_client;
 mod json;
 mod message;
 mod nginx;
@@ -24,6 +26,8 @@ mod secure_client;
 mod snapshot;
 
 pub use curl::Curl;
+pub use hpack::Block;
+pub use http2_client::Http2Client;
 pub use json::Json;
 pub use message::{Response, decode_chunked, request_length};
 pub use nginx::Nginx;

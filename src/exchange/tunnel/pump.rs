@@ -155,8 +155,9 @@ impl<F: End, T: End> Pump<'_, F, T> {
             let taken = at_once(carrier.take(from, self.frames.unseen())).await;
             let Poll::Ready(taken) = taken else { return Ok(Flow::Quiet) };
             let count = match taken {
-                Ok(0) => return Ok(self.end()),
-                Ok(count) => count as u64,
+                Ok(None) => return Ok(Flow::Quiet),
+                Ok(Some(0)) => return Ok(self.end()),
+                Ok(Some(count)) => count as u64,
                 Err(_) => return self.broken(self.direction.lost()),
             };
             self.frames.pass(count);
