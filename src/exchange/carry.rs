@@ -28,8 +28,8 @@ impl Carrier {
         Carrier { is_unread: !from.is_secure() && !to.is_secure(), held: Held::Nothing }
     }
 
-    /// Waits for bytes of `from`, and takes up to `most`; 0 at the end of the stream. `None`: it has
-    /// waited, and a part of a record has come.
+    /// Waits for bytes of `from`, and takes up to `most`; 0 at the end of the stream. `None`: it
+    /// has waited, and a part of a record has come.
     pub(crate) async fn take(&mut self, from: &Stream, most: u64) -> io::Result<Option<usize>> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let mut has_waited = false;

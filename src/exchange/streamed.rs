@@ -1,5 +1,5 @@
-//! A response on its way down to a stream of HTTP/2. It is read as its client has room: who stalls a
-//! stream holds what was read first, and neither a buffer nor the other streams.
+//! A response on its way down to a stream of HTTP/2. It is read as its client has room: who stalls
+//! a stream holds what was read first, and neither a buffer nor the other streams.
 
 use std::ops::Range;
 use std::task::Poll;

@@ -46,17 +46,6 @@ pub(crate) fn read(
     Ok(())
 }
 
-/// What a stream is to become (RFC 8441 section 4).
-fn protocol(parts: &Parts) -> Result<Option<&str>, Failure> {
-    let Some(protocol) = parts.extensions.get::<Protocol>() else { return Ok(None) };
-    let name = protocol.as_str();
-    let is_plain = name.bytes().all(|byte| is_token_byte(byte) || byte == b'/');
-    if parts.method != Method::CONNECT || name.is_empty() || !is_plain {
-        return Err(Malformed::Method.into());
-    }
-    Ok(Some(name))
-}
-
 /// What HTTP/2 says in another way than HTTP/1, so that its parser would not see it.
 fn must_be_clear(parts: &Parts) -> Result<(), Malformed> {
     // An absolute form or a mere query is for HTTP/1 alone (RFC 9113 section 8.3.1).
@@ -77,6 +66,17 @@ fn must_be_clear(parts: &Parts) -> Result<(), Malformed> {
         return Err(Malformed::BlankAroundValue);
     }
     Ok(())
+}
+
+/// What a stream is to become (RFC 8441 section 4).
+fn protocol(parts: &Parts) -> Result<Option<&str>, Failure> {
+    let Some(protocol) = parts.extensions.get::<Protocol>() else { return Ok(None) };
+    let name = protocol.as_str();
+    let is_plain = name.bytes().all(|byte| is_token_byte(byte) || byte == b'/');
+    if parts.method != Method::CONNECT || name.is_empty() || !is_plain {
+        return Err(Malformed::Method.into());
+    }
+    Ok(Some(name))
 }
 
 /// Fields that stand twice are written twice: the parser knows which must not. A request for a

@@ -1,5 +1,5 @@
-//! The client's side of HTTP/2: one task drives a connection, and each of its streams is an exchange
-//! in a task of its own.
+//! The client's side of HTTP/2: one task drives a connection, and each of its streams is an
+//! exchange in a task of its own.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -198,7 +198,7 @@ impl Session {
         if self.stage == Stage::CutOff {
             return self.connection.poll_closed(context).map(|_| ());
         }
-        // The crate lets a client begin a stream for each that it has reset; ours end a little later.
+        // The crate lets a client begin one for each that it has reset; ours end a little later.
         while self.streams.open.get() < self.streams_max.saturating_mul(2) {
             match self.connection.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, answer)))) => self.begin(request, answer),

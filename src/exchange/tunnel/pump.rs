@@ -155,6 +155,7 @@ impl<F: End, T: End> Pump<'_, F, T> {
             let taken = at_once(carrier.take(from, self.frames.unseen())).await;
             let Poll::Ready(taken) = taken else { return Ok(Flow::Quiet) };
             let count = match taken {
+                // A part of a record is nothing yet.
                 Ok(None) => return Ok(Flow::Quiet),
                 Ok(Some(0)) => return Ok(self.end()),
                 Ok(Some(count)) => count as u64,
