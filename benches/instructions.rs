@@ -202,7 +202,6 @@ fn record(head: &RequestHead) -> Record<'_> {
         reused: true,
         failure: None,
         phase: Phase::Done,
-        tunnel: None,
         request_lines: (&head.lines, REQUEST),
         capture: None,
     }

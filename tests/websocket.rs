@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use support::{
-    Gate, Json, Origin, PATIENCE, Pki, Proxy, RawClient, Respond, SecureClient, TempDir, edge,
-    eventually, is_installed, program, python, python_with_websockets,
+    Gate, Json, Nghttpd, Origin, PATIENCE, Pki, Proxy, RawClient, Respond, SecureClient, TempDir,
+    edge, eventually, is_installed, program, python, python_with_websockets,
 };
 
 const ASK: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
@@ -309,6 +309,21 @@ fn other_protocols_pass_where_a_route_lists_them() {
     client.send(ASK_TCP);
     assert_eq!(client.read_response().status, 200, "asked without Upgrade");
     normal_requests_are_served(&proxy);
+}
+
+#[test]
+fn an_endpoint_of_http2_is_asked_without_upgrade() {
+    if !is_installed("nghttpd", "nghttp2-server") {
+        return;
+    }
+    let server = Nghttpd::start(&[]);
+    server.file("ws", "a page");
+    let proxy = Proxy::start(&edge(&(route(server.address(), "") + "protocol = \"h2c\"\n")));
+    let mut client = proxy.client();
+    client.send(ASK);
+    let answer = client.read_response();
+    assert_eq!((answer.status, answer.text()), (200, "a page"));
+    assert_eq!(proxy.client().get("/ws").text(), "a page");
 }
 
 // --- what is refused -------------------------------------------------------------------------
