@@ -44,7 +44,7 @@ impl Served {
     }
 
     fn abuses(&self, abuse: Abuse) -> f64 {
-        let series = format!("tls_proxy_http2_abuse_total{{reason=\"{}\"}}", abuse.label());
+        let series = format!("tls_proxy_protocol_abuse_total{{reason=\"{}\"}}", abuse.label());
         self.proxy.metric(&series).unwrap_or_default()
     }
 

@@ -31,7 +31,6 @@ pub(crate) struct Line {
     overdue: Cell<bool>,
     /// Its last word has come.
     ended: Cell<bool>,
-    received: Cell<u64>,
     watch: RefCell<Watch>,
     /// Why nothing more is read.
     abuse: Cell<Option<Abuse>>,
@@ -61,7 +60,6 @@ impl Wire {
             out: RefCell::default(),
             overdue: Cell::new(false),
             ended: Cell::new(false),
-            received: Cell::new(0),
             watch: RefCell::new(Watch::new(engine::now())),
             abuse: Cell::new(None),
         }))
@@ -75,11 +73,6 @@ impl Wire {
 impl Line {
     pub(crate) fn stream(&self) -> &Stream {
         &self.stream
-    }
-
-    /// Bytes that have come.
-    pub(crate) fn received(&self) -> u64 {
-        self.received.get()
     }
 
     /// From now on the peer is to say something within this time.
@@ -125,7 +118,6 @@ impl Line {
 
     /// Whether bytes that came may be read.
     fn watch_received(&self, bytes: &[u8]) -> bool {
-        self.received.set(self.received.get() + bytes.len() as u64);
         let told = self.watch.borrow_mut().received(bytes, engine::now());
         self.abuse.set(told.err());
         told.is_ok()

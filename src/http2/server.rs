@@ -202,7 +202,10 @@ impl Session {
         while self.streams.open.get() < self.streams_max.saturating_mul(2) {
             match self.connection.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, answer)))) => self.begin(request, answer),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(self.ended_by(&error)),
+                Poll::Ready(Some(Err(error))) => {
+                    self.ended_by(&error);
+                    return Poll::Ready(());
+                }
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
