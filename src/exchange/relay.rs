@@ -378,7 +378,7 @@ impl Download<'_> {
                 self.more().await.map_err(|lost| lost.failure(body_failure))?;
             }
             let taken = carrier.take(self.upstream, left.most()).await;
-            let taken = taken.map_err(|error| body_failure(&error))?;
+            let Some(taken) = taken.map_err(|error| body_failure(&error))? else { continue };
             match left {
                 Left::Bytes(_) if taken == 0 => return Err(Failure::UpstreamBodyCut),
                 Left::All if taken == 0 => return Ok(()),

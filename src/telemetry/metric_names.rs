@@ -167,7 +167,7 @@ pub const PROXY_HEADER_FAILURES_TOTAL: Metric = counter(
 pub const CERTIFICATE_EXPIRY_SECONDS: Metric = gauge(
     "tls_proxy_certificate_expiry_seconds",
     "certificate, name",
-    "Seconds until a certificate in use expires; below 0: since it has.",
+    "Seconds until a certificate in use, or one of its chain, expires; below 0: since it has.",
 );
 pub const CERTIFICATE_RELOAD_FAILURES_TOTAL: Metric = counter(
     "tls_proxy_certificate_reload_failures_total",
