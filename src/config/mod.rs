@@ -39,6 +39,7 @@ mod tls_values;
 pub mod tracing;
 mod tracing_keys;
 mod tree;
+pub mod upgrades;
 mod value;
 mod yaml;
 

@@ -111,7 +111,7 @@ impl Line {
         Poll::Pending
     }
 
-    /// What the client has done that the connection must end for. From then on nothing of it is read.
+    /// What the client has done that the connection must end for. Nothing more of it is read.
     pub(crate) fn abuse(&self) -> Option<Abuse> {
         self.abuse.get()
     }
