@@ -6,11 +6,13 @@ mod certificates;
 mod http2;
 mod http2_abuse;
 mod tls;
+mod upstream_http2;
 
 pub use certificates::*;
 pub use http2::*;
 pub use http2_abuse::*;
 pub use tls::*;
+pub use upstream_http2::*;
 
 use std::time::Duration;
 

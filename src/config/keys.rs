@@ -3,6 +3,7 @@
 //! what `conf/corelane.toml` lists.
 
 use super::admin_keys::ADMIN;
+use super::cluster_http2::CLUSTER_HTTP2;
 use super::error::nearest;
 use super::error_page_keys::ERROR_PAGES;
 use super::hot_reload_keys::HOT_RELOAD;
@@ -169,8 +170,19 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 10] =
-    [GENERAL, ADMIN, ERROR_PAGES, HOT_RELOAD, HTTP2, LOGGING, METRICS, TLS, TRACING, UPGRADES];
+const TABLES: [&[Key]; 11] = [
+    GENERAL,
+    ADMIN,
+    CLUSTER_HTTP2,
+    ERROR_PAGES,
+    HOT_RELOAD,
+    HTTP2,
+    LOGGING,
+    METRICS,
+    TLS,
+    TRACING,
+    UPGRADES,
+];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);
@@ -404,10 +416,10 @@ const GENERAL: &[Key] = &[
     ),
     key(
         "clusters.NAME.protocol",
-        "one of: h1",
+        "one of: h1, h2, h2c, auto",
         Is("\"h1\""),
-        "protocol = \"h1\"",
-        "what is spoken to the endpoints",
+        "protocol = \"h2c\"",
+        "what is spoken to the endpoints: h2 needs TLS, h2c none; auto: what each chooses (ALPN)",
     ),
     key(
         "clusters.NAME.endpoints[].address",
@@ -573,7 +585,7 @@ mod tests {
         logging.access = { rotate = {}, request_body = {}, response_body = {} }
         logging.error.rotate = {}
         logging.audit.rotate = {}
-        clusters = { any = { endpoints = [{}], tls = { certificate = {} } } }
+        clusters = { any = { endpoints = [{}], http2 = {}, tls = { certificate = {} } } }
         admin = { tokens = [{}] }
     ";
 

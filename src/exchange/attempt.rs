@@ -19,15 +19,15 @@ use crate::exchange::{Ending, Exchange, Progress, Uploading, relay};
 use crate::http::head::{Framing, Keep, RequestHead};
 use crate::http::headers::IdentityLines;
 use crate::http1::encode::{self, Forwarded};
+use crate::http2::upstream_call::Unsent;
 use crate::limits;
 use crate::listener::greeting::greeting;
 use crate::plan::{ClusterId, ClusterTimeouts, Route, RouteId};
 use crate::shard::Shard;
 use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
-use crate::tls::stream::Stream;
 use crate::upstream::connect::{Greet, NotConnected};
-use crate::upstream::lease::Lease;
+use crate::upstream::lease::{Lease, Upstream};
 use crate::upstream::pool::{Cluster, Stage, Wanted};
 use crate::upstream::tally::Tally;
 
@@ -49,22 +49,27 @@ pub(super) async fn forward(
     }
     exchange.input.settle();
     let mut refused = Vec::new();
+    let (mut upload, mut refusals) = (None, 0);
     loop {
         let lease = acquire(shard, exchange, cluster, wanted, &mut refused, with).await?;
         let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
         let may_switch = exchange.asked.is_some();
         let attempt =
             Attempt { shard, client, generation: &generation, route, timeouts, may_switch };
-        let ended = attempt.run(exchange, lease).await;
+        let ended = attempt.run(exchange, lease, &mut upload).await;
         tell(&endpoint.tally, exchange, ended.as_ref().err());
         match ended {
             Ok(ending) => return Ok(ending),
-            Err(failed) if reused && failed.is_safe_to_repeat(exchange) => {
+            Err(failed) if failed.is_safe_to_repeat(exchange, reused, refusals) => {
+                refusals += u8::from(failed.failure.row().retry == Retry::Unprocessed);
                 exchange.end_attempt(Some(failed.failure));
                 count::retried(exchange, failed.failure);
                 // A server that closes one kept connection has often closed them all.
                 wanted = Wanted::New;
-                exchange.input.rewind();
+                upload = upload.filter(Upload::is_kept);
+                if upload.is_none() {
+                    exchange.input.rewind();
+                }
                 exchange.progress.upload.set(Uploading::Untouched);
             }
             Err(failed) => return Err(failed.failure),
@@ -126,7 +131,7 @@ async fn acquire(
                 let now = engine::now();
                 marks.connected = marks.connected.or(Some(now));
                 marks.secured = Some(now);
-                let secure = lease.stream().is_secure();
+                let secure = lease.is_secure();
                 exchange.attempt_goes_to(Some(lease.address()), lease.reused, secure);
                 return Ok(lease);
             }
@@ -139,7 +144,7 @@ async fn acquire(
                 let secure = exchange.progress.phase.get() == Phase::Tls;
                 exchange.attempt_goes_to(address, false, secure);
                 exchange.end_attempt(Some(failure));
-                let again = failure.row().retry == Retry::Safe
+                let again = matches!(failure.row().retry, Retry::Safe | Retry::Unprocessed)
                     && cluster.has_another(refused)
                     && refused.len() < limits::CONNECT_ATTEMPTS_MAX;
                 if !again {
@@ -180,32 +185,56 @@ struct Failed {
 }
 
 impl Failed {
-    /// On a connection that was kept (RFC 9112 section 9.3.1): nothing came back, and the request
-    /// either never left or does the same when it is done twice (RFC 9110 section 9.2.2).
-    fn is_safe_to_repeat(&self, exchange: &Exchange) -> bool {
-        self.failure.row().retry == Retry::Reused
+    fn to_send(error: &engine::SendError, upstream: &Upstream, replayable: bool) -> Failed {
+        let unsent = match upstream {
+            Upstream::Http1(_) => error.sent == 0,
+            // The head may have left, of which nothing is counted.
+            Upstream::Http2(_) => Unsent::of(error).is_some(),
+        };
+        Failed { failure: upload::write_failure(error), unsent, replayable }
+    }
+
+    /// Nothing came back, and on a connection that was kept (RFC 9112 section 9.3.1) the request
+    /// either never left or does the same when it is done twice (RFC 9110 section 9.2.2). One that
+    /// was refused by name was not done, whatever it is (RFC 9113 section 8.7).
+    fn is_safe_to_repeat(&self, exchange: &Exchange, reused: bool, refusals: u8) -> bool {
+        let is_harmless = match self.failure.row().retry {
+            Retry::Reused => reused && (self.unsent || exchange.head.method.is_idempotent()),
+            Retry::Unprocessed => refusals < limits::REFUSED_REPEATS_MAX,
+            Retry::Never | Retry::Safe => false,
+        };
+        is_harmless
             && self.replayable
             && !exchange.has_answer()
             && exchange.marks.first_byte.is_none()
-            && (self.unsent || exchange.head.method.is_idempotent())
     }
 }
 
 impl Attempt<'_> {
-    async fn run(&self, exchange: &mut Exchange, lease: Lease) -> Result<Ending, Failed> {
-        let mut upload = Upload::new(&exchange.head, self.generation.plan.limits.body_bytes_max);
-        let sent = match self.send(exchange, lease.stream(), &mut upload).await {
+    /// `upload`: what an attempt before it has sent, and can be sent again.
+    async fn run(
+        &self,
+        exchange: &mut Exchange,
+        lease: Lease,
+        upload: &mut Option<Upload>,
+    ) -> Result<Ending, Failed> {
+        let upstream = lease.upstream();
+        let max = self.generation.plan.limits.body_bytes_max;
+        let again = upload.is_some();
+        let upload = upload.get_or_insert_with(|| Upload::new(&exchange.head, max, upstream));
+        let sent = match self.send(exchange, upstream, upload, again).await {
             Ok(sent) => sent,
             Err(failed) => return self.answer_unasked(exchange, lease, failed).await,
         };
         let answered = match sent {
-            Sent::Whole { .. } => self.answer(exchange, lease.stream()).await,
-            Sent::Part => self.answer_early(exchange, lease.stream(), &mut upload).await,
+            Sent::Whole { .. } => self.answer(exchange, upstream).await,
+            Sent::Part => self.answer_early(exchange, upstream, upload).await,
         };
         match answered {
             Ok(downloaded) => self.finish(exchange, lease, downloaded).await,
             Err(failure) => {
-                let replayable = matches!(sent, Sent::Whole { replayable: true });
+                let replayable =
+                    upload.is_kept() || matches!(sent, Sent::Whole { replayable: true });
                 Err(Failed { failure, unsent: false, replayable })
             }
         }
@@ -215,8 +244,9 @@ impl Attempt<'_> {
     async fn send(
         &self,
         exchange: &mut Exchange,
-        upstream: &Stream,
+        upstream: &Upstream,
         upload: &mut Upload,
+        again: bool,
     ) -> Result<Sent, Failed> {
         let plan = &self.generation.plan;
         exchange.progress.phase.set(Phase::RequestBody);
@@ -243,24 +273,31 @@ impl Attempt<'_> {
         let fail = |failure| Failed { failure, unsent: true, replayable: false };
         exchange.progress.upload.set(Uploading::Going);
         let Work { out, tail, .. } = &mut *work;
+        if again {
+            let sending = upload.send_again(upstream, (out, tail), plan.timeouts.write);
+            let ended = sending.await.map_err(|error| Failed::to_send(&error, upstream, true))?;
+            return Ok(Self::sent(exchange, ended, true));
+        }
         let piece = upload.piece(input, out, tail, &plan.identity_headers).map_err(fail)?;
         exchange.progress.upload_begins();
         exchange.progress.note_request_body(piece.data(input));
         exchange.progress.received.set((head.bytes + piece.consumed()) as u64);
         let replayable = piece.end && head.framing != Framing::Chunked;
         let sending = upload.send(upstream, (out, tail), input, &piece, plan.timeouts.write);
-        sending.await.map_err(|error| Failed {
-            failure: upload::write_failure(&error),
-            unsent: error.sent == 0,
-            replayable,
-        })?;
-        if !piece.end {
-            return Ok(Sent::Part);
+        let sent = sending.await;
+        let replayable = replayable || upload.is_kept();
+        sent.map_err(|error| Failed::to_send(&error, upstream, replayable))?;
+        Ok(Self::sent(exchange, piece.end, replayable))
+    }
+
+    fn sent(exchange: &Exchange, ended: bool, replayable: bool) -> Sent {
+        if !ended {
+            return Sent::Part;
         }
         exchange.progress.upload.set(Uploading::Whole);
         // Sending it took no wait worth a look at the clock.
         exchange.progress.uploaded.set(exchange.marks.secured);
-        Ok(Sent::Whole { replayable })
+        Sent::Whole { replayable }
     }
 
     /// What is left of an attempt whose request could not be sent: a server that refuses it may
@@ -279,13 +316,17 @@ impl Attempt<'_> {
             }
             return Err(failed);
         }
-        if failed.unsent && lease.reused {
+        if failed.unsent && (lease.reused || failed.failure == Failure::UpstreamRefused) {
             return Err(failed);
         }
         exchange.progress.upload.set(Uploading::Broken);
-        match self.answer(exchange, lease.stream()).await {
+        match self.answer(exchange, lease.upstream()).await {
             Ok(downloaded) => self.finish(exchange, lease, downloaded).await,
-            Err(failure) if failure.side() == Blame::Upstream && !exchange.has_answer() => {
+            Err(failure)
+                if failure.side() == Blame::Upstream
+                    && failure != Failure::UpstreamRefused
+                    && !exchange.has_answer() =>
+            {
                 Err(failed)
             }
             Err(failure) => Err(Failed { failure, ..failed }),
@@ -296,7 +337,7 @@ impl Attempt<'_> {
     async fn answer(
         &self,
         exchange: &mut Exchange,
-        upstream: &Stream,
+        upstream: &Upstream,
     ) -> Result<Downloaded, Failure> {
         let Exchange { head, marks, progress, route, .. } = exchange;
         let meter = self.meter(*route, progress);
@@ -308,7 +349,7 @@ impl Attempt<'_> {
     async fn answer_early(
         &self,
         exchange: &mut Exchange,
-        upstream: &Stream,
+        upstream: &Upstream,
         upload: &mut Upload,
     ) -> Result<Downloaded, Failure> {
         let Exchange { head, input, marks, progress, route, .. } = exchange;
@@ -336,7 +377,7 @@ impl Attempt<'_> {
         head: &RequestHead,
         marks: &'d mut Marks,
         meter: Meter<'d>,
-        upstream: &'d Stream,
+        upstream: &'d Upstream,
     ) -> Download<'d> {
         let request = Request {
             method: head.method,
@@ -400,9 +441,10 @@ impl Attempt<'_> {
         let ending =
             sent.map_err(|failure| Failed { failure, unsent: false, replayable: false })?;
         exchange.progress.phase.set(Phase::Done);
-        if uploaded
+        if let Upstream::Http1(stream) = lease.upstream()
+            && uploaded
             && downloaded.upstream == Keep::Open
-            && replaced.skip_rest(lease.stream()).await == Keep::Open
+            && replaced.skip_rest(stream).await == Keep::Open
         {
             lease.keep(downloaded.promised);
         }
@@ -446,6 +488,7 @@ async fn both(
             }
         }
         download.as_mut().poll(context).map_err(|failure| match failure.side() {
+            Blame::Upstream if failure == Failure::UpstreamRefused => failure,
             Blame::Upstream => broken.unwrap_or(failure),
             Blame::Client | Blame::Proxy => failure,
         })

@@ -14,16 +14,24 @@ use crate::http::head::{Framing, RequestHead, Version};
 use crate::http1::body::{Decoded, Decoder};
 use crate::http1::server::Input;
 use crate::http2::call::{Call, Came};
+use crate::http2::upstream_call::Unsent;
 use crate::limits;
 use crate::plan::Plan;
 use crate::tls::stream::Stream;
+use crate::upstream::lease::Upstream;
 
 /// The body of a request on its way up.
 pub(super) struct Upload {
     decoder: Decoder,
     framing: Framing,
+    /// Goes up as it is: what it is sent on has framing of its own.
+    is_framed: bool,
     /// Behind a body that came by a stream.
     trailers: Vec<u8>,
+    /// What was sent on a stream, while that is little: if it is refused, it is sent again.
+    kept: Option<Vec<u8>>,
+    /// All of it has been taken from the client.
+    ended: bool,
     received: u64,
     /// Bytes of a record that has come in part.
     of_record: u64,
@@ -50,7 +58,7 @@ impl Piece {
 }
 
 impl Upload {
-    pub(super) fn new(head: &RequestHead, max: u64) -> Upload {
+    pub(super) fn new(head: &RequestHead, max: u64, upstream: &Upstream) -> Upload {
         let of_client = match (head.version, head.framing) {
             // A stream frames what it carries: nothing stands between the bytes.
             (Version::Http2, Framing::Chunked) => Framing::UntilClose,
@@ -59,12 +67,46 @@ impl Upload {
         Upload {
             decoder: Decoder::new(of_client),
             framing: head.framing,
+            is_framed: matches!(upstream, Upstream::Http2(_)),
             trailers: Vec::new(),
+            kept: matches!(upstream, Upstream::Http2(_)).then(Vec::new),
+            ended: false,
             received: 0,
             of_record: 0,
             max,
             waited: Duration::ZERO,
         }
+    }
+
+    /// All that was sent can be sent again.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Sends again what was sent before, behind the head. True: that is all of it.
+    pub(super) async fn send_again(
+        &mut self,
+        upstream: &Upstream,
+        (out, tail): (&mut Vec<u8>, &mut Vec<u8>),
+        patience: Duration,
+    ) -> Result<bool, SendError> {
+        self.is_framed = matches!(upstream, Upstream::Http2(_));
+        let trailers = if self.ended { self.trailers() } else { b"" };
+        let data = self.kept.as_deref().unwrap_or_default();
+        tail.clear();
+        match upstream {
+            Upstream::Http1(stream) => {
+                if self.framing == Framing::Chunked {
+                    frame(data.len(), self.ended, trailers, out, tail);
+                }
+                stream.send(&[out, data, tail], patience).await?;
+                self.kept = None;
+            }
+            Upstream::Http2(call) => {
+                call.send_piece(out, data, self.ended, trailers, patience).await?;
+            }
+        }
+        Ok(self.ended)
     }
 
     /// What of the body is here already. Its chunk prefix is appended to `out`.
@@ -85,28 +127,63 @@ impl Upload {
         tail.clear();
         if self.framing == Framing::Chunked {
             self.decoder.drop_trailers(identity_headers);
-            let trailers = match self.trailers.is_empty() {
-                true => self.decoder.trailers(),
-                false => &self.trailers,
-            };
-            frame(decoded.data, decoded.end, trailers, out, tail);
+        }
+        if self.framing == Framing::Chunked && !self.is_framed {
+            frame(decoded.data, decoded.end, self.trailers(), out, tail);
         }
         Ok(Piece { decoded, end: decoded.end })
     }
 
+    /// Lines, once the end is here.
+    fn trailers(&self) -> &[u8] {
+        if self.trailers.is_empty() { self.decoder.trailers() } else { &self.trailers }
+    }
+
     /// Sends the piece, and what frames it.
     pub(super) async fn send(
-        &self,
-        upstream: &Stream,
+        &mut self,
+        upstream: &Upstream,
         (out, tail): (&[u8], &[u8]),
         input: &mut Input,
         piece: &Piece,
         patience: Duration,
     ) -> Result<(), SendError> {
         let (_, unused) = input.split();
-        upstream.send(&[out, piece.decoded.of(unused), tail], patience).await?;
-        input.consume(piece.decoded.consumed);
-        Ok(())
+        let data = piece.decoded.of(unused);
+        let call = match upstream {
+            Upstream::Http1(stream) => {
+                stream.send(&[out, data, tail], patience).await?;
+                input.consume(piece.decoded.consumed);
+                return Ok(());
+            }
+            Upstream::Http2(call) => call,
+        };
+        self.ended = piece.end;
+        let from = self.keep(data);
+        let trailers = if piece.end { self.trailers() } else { b"" };
+        match from.zip(self.kept.as_deref()) {
+            Some((from, kept)) => {
+                input.consume(piece.decoded.consumed);
+                call.send_piece(out, &kept[from..], piece.end, trailers, patience).await
+            }
+            None => {
+                call.send_piece(out, data, piece.end, trailers, patience).await?;
+                input.consume(piece.decoded.consumed);
+                Ok(())
+            }
+        }
+    }
+
+    /// Where it was put; `None`: it is too much to be kept.
+    fn keep(&mut self, data: &[u8]) -> Option<usize> {
+        let kept = self.kept.as_mut()?;
+        let from = kept.len();
+        if from + data.len() > limits::REFUSED_BODY_BYTES_MAX {
+            self.kept = None;
+            return None;
+        }
+        kept.extend_from_slice(data);
+        Some(from)
     }
 
     /// The pieces that are still to come from the client.
@@ -114,7 +191,7 @@ impl Upload {
         &mut self,
         client: &Client,
         input: &mut Input,
-        upstream: &Stream,
+        upstream: &Upstream,
         plan: &Plan,
         meter: Meter<'_>,
     ) -> Result<(), UploadFailure> {
@@ -122,10 +199,10 @@ impl Upload {
         let (mut out, mut tail) = (Vec::new(), Vec::new());
         let mut turns = 0;
         loop {
-            if let Speaks::Http1(stream) = &client.speaks
+            if let (Speaks::Http1(client), Upstream::Http1(upstream)) = (&client.speaks, upstream)
                 && self.is_long()
             {
-                return self.carry(stream, upstream, plan, meter).await;
+                return self.carry(client, upstream, plan, meter).await;
             }
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
             out.clear();
@@ -277,6 +354,9 @@ pub(super) enum UploadFailure {
 }
 
 pub(super) fn write_failure(error: &SendError) -> Failure {
+    if let Some(failure) = Unsent::of(error) {
+        return failure;
+    }
     let late = error.cause.kind() == io::ErrorKind::TimedOut;
     if late { Failure::UpstreamWriteTimeout } else { Failure::UpstreamReset }
 }
@@ -291,7 +371,18 @@ mod tests {
     use super::*;
 
     fn upload(received: u64, waited: Duration) -> Upload {
-        Upload { received, waited, ..Upload::new(&RequestHead::default(), 0) }
+        Upload {
+            decoder: Decoder::new(Framing::None),
+            framing: Framing::None,
+            is_framed: false,
+            trailers: Vec::new(),
+            of_record: 0,
+            kept: None,
+            ended: false,
+            received,
+            max: 0,
+            waited,
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::engine::{self, Buf, Side, Waiting};
 use crate::http2::abuse::{Abuse, Watch};
+use crate::http2::endpoint_watch::EndpointWatch;
 use crate::limits;
 use crate::tls::stream::Stream;
 
@@ -31,7 +32,8 @@ pub(crate) struct Line {
     overdue: Cell<bool>,
     /// Its last word has come.
     ended: Cell<bool>,
-    watch: RefCell<Watch>,
+    received: Cell<u64>,
+    watch: RefCell<Watching>,
     /// Why nothing more is read.
     abuse: Cell<Option<Abuse>>,
 }
@@ -49,9 +51,24 @@ struct Out {
     waiting: Option<Waiting>,
 }
 
+/// Who is watched: what a client may do is not what an endpoint may.
+enum Watching {
+    Client(Watch),
+    Endpoint(EndpointWatch),
+}
+
 impl Wire {
-    /// `begun`: what was read of it already.
+    /// Of a client. `begun`: what was read of it already.
     pub(crate) fn new(stream: Stream, patience: Duration, begun: Vec<u8>) -> Wire {
+        Wire::watched(stream, patience, begun, Watching::Client(Watch::new(engine::now())))
+    }
+
+    pub(crate) fn of_endpoint(stream: Stream, patience: Duration) -> Wire {
+        let watch = Watching::Endpoint(EndpointWatch::new());
+        Wire::watched(stream, patience, Vec::new(), watch)
+    }
+
+    fn watched(stream: Stream, patience: Duration, begun: Vec<u8>, watch: Watching) -> Wire {
         Wire(Rc::new(Line {
             stream,
             patience,
@@ -60,7 +77,8 @@ impl Wire {
             out: RefCell::default(),
             overdue: Cell::new(false),
             ended: Cell::new(false),
-            watch: RefCell::new(Watch::new(engine::now())),
+            received: Cell::new(0),
+            watch: RefCell::new(watch),
             abuse: Cell::new(None),
         }))
     }
@@ -118,7 +136,11 @@ impl Line {
 
     /// Whether bytes that came may be read.
     fn watch_received(&self, bytes: &[u8]) -> bool {
-        let told = self.watch.borrow_mut().received(bytes, engine::now());
+        self.received.set(self.received.get() + bytes.len() as u64);
+        let told = match &mut *self.watch.borrow_mut() {
+            Watching::Client(watch) => watch.received(bytes, engine::now()),
+            Watching::Endpoint(watch) => watch.received(bytes),
+        };
         self.abuse.set(told.err());
         told.is_ok()
     }
@@ -128,8 +150,12 @@ impl Line {
         for part in parts {
             let sent = &part[..part.len().min(count)];
             count -= sent.len();
-            if self.abuse.get().is_none() {
-                self.abuse.set(watch.sent(sent, engine::now()).err());
+            match &mut *watch {
+                Watching::Client(watch) if self.abuse.get().is_none() => {
+                    self.abuse.set(watch.sent(sent, engine::now()).err());
+                }
+                Watching::Client(_) => {}
+                Watching::Endpoint(watch) => watch.sent(sent),
             }
         }
     }

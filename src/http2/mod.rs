@@ -5,8 +5,12 @@
 
 pub mod abuse;
 pub(crate) mod call;
+pub(crate) mod client;
+mod endpoint_watch;
 pub(crate) mod fields;
 pub mod frames;
 pub(crate) mod io;
 pub(crate) mod request;
 pub(crate) mod server;
+pub(crate) mod upstream_call;
+pub(crate) mod upstream_head;
