@@ -147,7 +147,7 @@ mod tests {
         }
         let (parts, ()) = request.body(()).expect("the crate takes it").into_parts();
         let (mut out, mut head) = (Vec::new(), RequestHead::default());
-        read(&parts, true, &LIMITS, &mut out, &mut head)?;
+        read(&parts, true, &LIMITS, 0, &mut out, &mut head)?;
         assert_eq!((head.bytes, head.version), (out.len(), Version::Http2));
         Ok(String::from_utf8(out).expect("text"))
     }
