@@ -8,7 +8,7 @@ use super::document::{Cluster, Document, Edits, Endpoint};
 use super::error_pages;
 use super::logging::Captures;
 use super::read::At;
-use super::{tls, tracing};
+use super::{tls, tracing, upgrades};
 use crate::engine::Shared;
 use crate::http::error_page::ErrorPage;
 use crate::http::headers::HeaderEdits;
@@ -134,6 +134,7 @@ fn route(
         response_headers: edits(&route.response_headers),
         capture: captures.of(&route.access_log),
         error_pages: error_pages::compile(&route.error_pages, pages),
+        upgrades: upgrades::compile(&route.upgrades, &route.websocket),
     }
 }
 

@@ -29,6 +29,7 @@ use super::syntax::Syntax;
 use super::tls::Tls;
 use super::tls_values::PROXY_VERSIONS;
 use super::tracing::{RouteTracing, Tracing};
+use super::upgrades::{self, WebSocket};
 use super::value::{
     BALANCES, CLUSTER_PROTOCOLS, Written, account, boolean, bytes, check_header_name, check_name,
     choice, content_type, header_name, header_value, integer, location, name, proxy_id, text, time,
@@ -129,6 +130,8 @@ pub struct Route {
     pub respond: Option<Respond>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    pub upgrades: Vec<At<String>>,
+    pub websocket: WebSocket,
     pub tracing: RouteTracing,
     pub request_headers: Edits,
     pub response_headers: Edits,
@@ -335,6 +338,8 @@ impl Route {
         let none = !actions.iter().any(|key| section.has(key));
         let respond = section.optional_section("respond").map(Respond::read);
         let redirect = section.optional_section("redirect").map(Redirect::read);
+        let upgrades = upgrades::protocols(&mut section);
+        let websocket = WebSocket::read(section.section("websocket"));
         let tracing = RouteTracing::read(&mut section);
         let request_headers = Edits::read(section.section("request_headers"));
         let response_headers = Edits::read(section.section("response_headers"));
@@ -359,6 +364,8 @@ impl Route {
             timeout,
             respond,
             redirect: redirect.flatten(),
+            upgrades,
+            websocket,
             tracing,
             request_headers,
             response_headers,

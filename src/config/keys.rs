@@ -12,6 +12,7 @@ use super::logging_keys::LOGGING;
 use super::metrics_keys::METRICS;
 use super::tls_keys::TLS;
 use super::tracing_keys::TRACING;
+use super::upgrades::UPGRADES;
 use Fallback::{Absent, Is, Required};
 
 /// One key of the configuration.
@@ -169,8 +170,19 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 10] =
-    [GENERAL, ADMIN, CLUSTER_HTTP2, ERROR_PAGES, HOT_RELOAD, HTTP2, LOGGING, METRICS, TLS, TRACING];
+const TABLES: [&[Key]; 11] = [
+    GENERAL,
+    ADMIN,
+    CLUSTER_HTTP2,
+    ERROR_PAGES,
+    HOT_RELOAD,
+    HTTP2,
+    LOGGING,
+    METRICS,
+    TLS,
+    TRACING,
+    UPGRADES,
+];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);

@@ -44,13 +44,18 @@ pub(super) async fn forward(
     let greet = |version| greeting(version, &client.origin, client.local_address());
     let with = (timeouts.connect, &greet as Greet<'_>);
     let mut wanted = Wanted::Any;
+    if !exchange.head.upgrade.is_empty() {
+        exchange.ask_to_switch(&route.upgrades)?;
+    }
     exchange.input.settle();
     let mut refused = Vec::new();
     let (mut upload, mut refusals) = (None, 0);
     loop {
         let lease = acquire(shard, exchange, cluster, wanted, &mut refused, with).await?;
         let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
-        let attempt = Attempt { shard, client, generation: &generation, route, timeouts };
+        let may_switch = exchange.asked.is_some();
+        let attempt =
+            Attempt { shard, client, generation: &generation, route, timeouts, may_switch };
         let ended = attempt.run(exchange, lease, &mut upload).await;
         tell(&endpoint.tally, exchange, ended.as_ref().err());
         match ended {
@@ -157,6 +162,7 @@ struct Attempt<'a> {
     generation: &'a Generation,
     route: &'a Route,
     timeouts: ClusterTimeouts,
+    may_switch: bool,
 }
 
 /// How much of a request has left with the first send.
@@ -261,6 +267,9 @@ impl Attempt<'_> {
         let (head, input) = (&exchange.head, &mut exchange.input);
         let edits = &self.route.request_headers;
         encode::request(&mut work.out, head, input.head(), head.framing, &forwarded, edits);
+        if let Some(asked) = &exchange.asked {
+            asked.ask(input.head(), &mut work.out);
+        }
         let fail = |failure| Failed { failure, unsent: true, replayable: false };
         exchange.progress.upload.set(Uploading::Going);
         let Work { out, tail, .. } = &mut *work;
@@ -375,6 +384,7 @@ impl Attempt<'_> {
             version: head.version,
             keep: head.keep,
             accepts_trailers: head.accepts_trailers,
+            may_switch: self.may_switch,
         };
         Download {
             shard: self.shard,
@@ -401,6 +411,14 @@ impl Attempt<'_> {
         lease: Lease,
         mut downloaded: Downloaded,
     ) -> Result<Ending, Failed> {
+        if let Some(answer) = downloaded.switched.take() {
+            let switched = exchange.switch(lease, *answer);
+            return switched.map_err(|failure| Failed {
+                failure,
+                unsent: false,
+                replayable: false,
+            });
+        }
         match downloaded.replaced.take() {
             None => Ok(self.end(exchange, lease, &downloaded)),
             // In a box, like all that few exchanges need.

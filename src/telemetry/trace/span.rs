@@ -478,6 +478,7 @@ pub(crate) mod tests {
             },
             attempts: 2,
             reused: false,
+            tunnel: None,
             request_lines: (&[], b""),
             capture: None,
             failure: Some(Failure::ConnectRefused),
