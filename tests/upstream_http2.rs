@@ -712,6 +712,25 @@ fn a_request_that_may_have_been_done_is_sent_again_only_where_that_does_no_harm(
 }
 
 #[test]
+fn a_request_whose_stream_is_always_reset_is_not_sent_for_ever() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        loop {
+            let asked = asker.request()?;
+            match asked.path() {
+                "/" => asker.answer(asked.stream, "ok")?,
+                _ => asker.send(reset(asked.stream, 2))?,
+            }
+        }
+    });
+    let proxy = proxy(origin.address(), "");
+    assert_eq!(proxy.client().get("/").text(), "ok");
+    assert_eq!(proxy.client().get("/reset").status, 502);
+    assert_eq!(origin.asked().iter().filter(|asked| asked.path() == "/reset").count(), 2);
+    assert_eq!(proxy.client().get("/").text(), "ok");
+}
+
+#[test]
 fn a_reset_stream_ends_its_exchange_and_no_other() {
     let origin = Http2Origin::start(|asker| {
         asker.greet(&[])?;
