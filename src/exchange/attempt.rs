@@ -52,7 +52,8 @@ pub(super) async fn forward(
     let (mut upload, mut refusals) = (None, 0);
     loop {
         let lease = acquire(shard, exchange, cluster, wanted, &mut refused, with).await?;
-        let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
+        let first_reused = lease.reused && wanted == Wanted::Any;
+        let endpoint = Rc::clone(lease.endpoint());
         let may_switch = exchange.asked.is_some();
         let attempt =
             Attempt { shard, client, generation: &generation, route, timeouts, may_switch };
@@ -60,13 +61,7 @@ pub(super) async fn forward(
         tell(&endpoint.tally, exchange, ended.as_ref().err());
         match ended {
             Ok(ending) => return Ok(ending),
-            Err(failed)
-                if failed.is_safe_to_repeat(
-                    exchange,
-                    reused && wanted == Wanted::Any,
-                    refusals,
-                ) =>
-            {
+            Err(failed) if failed.is_safe_to_repeat(exchange, first_reused, refusals) => {
                 refusals += u8::from(failed.failure.row().retry == Retry::Unprocessed);
                 exchange.end_attempt(Some(failed.failure));
                 count::retried(exchange, failed.failure);
