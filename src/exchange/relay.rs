@@ -40,12 +40,6 @@ pub(super) struct Downloaded {
 }
 
 impl Downloaded {
-    /// Of an endpoint whose connection does not depend on it.
-    pub(super) fn of_stream(client: Keep) -> Downloaded {
-        let upstream = Keep::Open;
-        Downloaded { upstream, client, promised: None, replaced: None, switched: None }
-    }
-
     #[cold]
     fn switched(answer: Vec<u8>) -> Downloaded {
         let (upstream, client) = (Keep::Close, Keep::Close);
