@@ -204,6 +204,7 @@ async fn answer(
         return Err(Failure::MethodRefused);
     }
     match &route.action {
+        Action::Forward(_) if client.has_given_up() => Err(Failure::ClientClosed),
         Action::Forward(cluster) => {
             let forwarding =
                 std::pin::pin!(attempt::forward(shard, client, exchange, route, *cluster));

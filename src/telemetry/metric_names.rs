@@ -197,8 +197,8 @@ pub const TICKET_KEY_AGE_SECONDS: Metric = gauge(
     "",
     "How long new session tickets are sealed with the same key by now.",
 );
-pub const HTTP2_ABUSE_TOTAL: Metric = counter(
-    "tls_proxy_http2_abuse_total",
+pub const PROTOCOL_ABUSE_TOTAL: Metric = counter(
+    "tls_proxy_protocol_abuse_total",
     "reason",
     "HTTP/2 connections that were cut off for what the client did to them, by reason.",
 );
@@ -453,7 +453,7 @@ pub const ALL: [Metric; 77] = [
     OCSP_STAPLE_EXPIRY_SECONDS,
     REVOCATION_LIST_EXPIRY_SECONDS,
     TICKET_KEY_AGE_SECONDS,
-    HTTP2_ABUSE_TOTAL,
+    PROTOCOL_ABUSE_TOTAL,
     LISTENER_CONNECTIONS_TOTAL,
     LISTENER_CONNECTIONS_ACTIVE,
     LISTENER_REQUESTS_TOTAL,
@@ -529,7 +529,7 @@ mod tests {
             assert!(!help.contains(['\\', '\n', '"']), "{name}: nothing to escape");
             assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
             assert_eq!(name.ends_with("_info"), kind == Kind::Info, "{name}");
-            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+            let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
             let labels: Vec<&str> = labels.split(", ").filter(|label| !label.is_empty()).collect();
             assert!(labels.iter().chain([&name]).all(|word| word.bytes().all(plain)), "{name}");
             if kind == Kind::Histogram {
