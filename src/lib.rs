@@ -39,9 +39,10 @@
 //! or plain, a handshake, or TLS that passes through → [`http1::server`] reads a head
 //! ([`http1::parse`]), or [`http2::server`] has one of each of its streams, written as HTTP/1 would
 //! write it ([`http2::request`]) → [`exchange::run`]: admit, route ([`routing`]), then a reply of
-//! our own or [`exchange::attempt`]: a connection from [`upstream::pool`], the head rewritten
-//! ([`http1::encode`]), [`exchange::relay`] up and down (a long body unread, through a pipe) →
-//! recorded once: counters, access log, and spans when it is traced.
+//! our own or [`exchange::attempt`]: a connection from [`upstream::pool`] or a stream of a shared
+//! one ([`upstream::multiplex`]), the head rewritten ([`http1::encode`]), [`exchange::relay`] up
+//! and down (a long body unread, through a pipe) → recorded once: counters, access log, and spans
+//! when it is traced.
 //!
 //! A head is HTTP/1's bytes and a table everywhere inside: every rule about headers exists once,
 //! and HTTP/2 converts at its edges ([`http2`]). A stream is an exchange in a task of its own, so

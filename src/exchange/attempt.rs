@@ -52,7 +52,8 @@ pub(super) async fn forward(
     let (mut upload, mut refusals) = (None, 0);
     loop {
         let lease = acquire(shard, exchange, cluster, wanted, &mut refused, with).await?;
-        let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
+        let first_reused = lease.reused && wanted == Wanted::Any;
+        let endpoint = Rc::clone(lease.endpoint());
         if exchange.asked.is_some() && matches!(lease.upstream(), Upstream::Http2(_)) {
             exchange.ask_no_more()?;
         }
@@ -63,7 +64,7 @@ pub(super) async fn forward(
         tell(&endpoint.tally, exchange, ended.as_ref().err());
         match ended {
             Ok(ending) => return Ok(ending),
-            Err(failed) if failed.is_safe_to_repeat(exchange, reused, refusals) => {
+            Err(failed) if failed.is_safe_to_repeat(exchange, first_reused, refusals) => {
                 refusals += u8::from(failed.failure.row().retry == Retry::Unprocessed);
                 exchange.end_attempt(Some(failed.failure));
                 count::retried(exchange, failed.failure);
@@ -200,6 +201,7 @@ impl Failed {
     /// Nothing came back, and on a connection that was kept (RFC 9112 section 9.3.1) the request
     /// either never left or does the same when it is done twice (RFC 9110 section 9.2.2). One that
     /// was refused by name was not done, whatever it is (RFC 9113 section 8.7).
+    /// `reused`: on such a connection, and for the first time.
     fn is_safe_to_repeat(&self, exchange: &Exchange, reused: bool, refusals: u8) -> bool {
         let is_harmless = match self.failure.row().retry {
             Retry::Reused => reused && (self.unsent || exchange.head.method.is_idempotent()),

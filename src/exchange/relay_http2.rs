@@ -18,6 +18,14 @@ use crate::limits;
 use crate::shard::workspace::Workspace;
 use crate::tls::stream::Stream;
 
+impl Downloaded {
+    /// Of an endpoint whose connection does not depend on it.
+    fn of_stream(client: Keep) -> Downloaded {
+        let upstream = Keep::Open;
+        Downloaded { upstream, client, promised: None, replaced: None, switched: None }
+    }
+}
+
 /// A final head, as bytes of HTTP/1.
 struct Head {
     bytes: Vec<u8>,
@@ -42,6 +50,10 @@ impl Download<'_> {
                 return Err(Failure::UpstreamMalformed);
             }
             work.head.version = Version::Http2;
+            if work.head.status == 101 {
+                // There is no such thing in HTTP/2 (RFC 9113 section 8.6).
+                return Err(Failure::UpstreamMalformed);
+            }
             if work.head.status >= 200 {
                 if work.head.status >= 400 && self.is_intercepted(&work.head) {
                     return Ok(Replaced::begin(&work.head, &mut bytes));
@@ -105,13 +117,7 @@ impl Download<'_> {
         if by_closing {
             self.client.set_reset_on_close(false);
         }
-        Ok(Downloaded {
-            upstream: Keep::Open,
-            client: keep,
-            promised: None,
-            replaced: None,
-            switched: None,
-        })
+        Ok(Downloaded::of_stream(keep))
     }
 
     fn begins(&self, work: &Workspace) {
@@ -178,8 +184,7 @@ impl Download<'_> {
         if !is_all {
             self.body_across(client, call).await?;
         }
-        let (upstream, client) = (Keep::Open, Keep::Open);
-        Ok(Downloaded { upstream, client, promised: None, replaced: None, switched: None })
+        Ok(Downloaded::of_stream(Keep::Open))
     }
 
     async fn body_across(&self, client: &Call, call: &UpstreamCall) -> Result<(), Failure> {

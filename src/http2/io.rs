@@ -33,7 +33,6 @@ pub(crate) struct Line {
     overdue: Cell<bool>,
     /// Its last word has come.
     ended: Cell<bool>,
-    received: Cell<u64>,
     watch: RefCell<Watching>,
     /// Why nothing more is read.
     abuse: Cell<Option<Abuse>>,
@@ -79,7 +78,6 @@ impl Wire {
             out: RefCell::default(),
             overdue: Cell::new(false),
             ended: Cell::new(false),
-            received: Cell::new(0),
             watch: RefCell::new(watch),
             abuse: Cell::new(None),
         }))
@@ -149,7 +147,6 @@ impl Line {
 
     /// Whether bytes that came may be read.
     fn watch_received(&self, bytes: &[u8]) -> bool {
-        self.received.set(self.received.get() + bytes.len() as u64);
         let told = match &mut *self.watch.borrow_mut() {
             Watching::Client(watch) => watch.received(bytes, engine::now()),
             Watching::Endpoint(watch) => watch.received(bytes),
