@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
 
 use crate::engine;
 use crate::exchange::client::Client;
@@ -26,7 +25,7 @@ use crate::plan::{ClusterId, ClusterTimeouts, Route, RouteId};
 use crate::shard::Shard;
 use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
-use crate::upstream::connect::{Greet, NotConnected};
+use crate::upstream::connect::{Greet, NotConnected, Patience};
 use crate::upstream::lease::{Lease, Upstream};
 use crate::upstream::pool::{Cluster, Stage, Wanted};
 use crate::upstream::tally::Tally;
@@ -42,7 +41,8 @@ pub(super) async fn forward(
     let cluster = generation.cluster(id);
     let timeouts = generation.plan.clusters[id.0 as usize].timeouts;
     let greet = |version| greeting(version, &client.origin, client.local_address());
-    let with = (timeouts.connect, &greet as Greet<'_>);
+    let patience = Patience { connect: timeouts.connect, write: generation.plan.timeouts.write };
+    let with = (patience, &greet as Greet<'_>);
     let mut wanted = Wanted::Any;
     if !exchange.head.upgrade.is_empty() {
         exchange.ask_to_switch(&route.upgrades)?;
@@ -103,13 +103,13 @@ async fn acquire(
     cluster: &Rc<Cluster>,
     wanted: Wanted,
     refused: &mut Vec<SocketAddr>,
-    with: (Duration, Greet<'_>),
+    with: (Patience, Greet<'_>),
 ) -> Result<Lease, Failure> {
     loop {
         exchange.begin_attempt();
         let progress = &exchange.progress;
         progress.phase.set(Phase::Queue);
-        progress.attempts.set(progress.attempts.get() + 1);
+        progress.attempts.set(progress.attempts.get().saturating_add(1));
         progress.uploaded.set(None);
         let marks = &mut exchange.marks;
         (marks.admitted, marks.connected, marks.secured) = (None, None, None);

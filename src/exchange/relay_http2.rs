@@ -109,14 +109,16 @@ impl Download<'_> {
             // Else the client would take a cut, by whatever it comes about, for the end.
             self.client.set_reset_on_close(true);
         }
-        if head.ends || framing == Framing::None {
-            self.pass(client, &mut work, framing, b"", Some(b"")).await?;
+        let passed = if head.ends || framing == Framing::None {
+            self.pass(client, &mut work, framing, b"", Some(b"")).await
         } else {
-            self.body_down(client, work, framing, call).await?;
-        }
-        if by_closing {
+            self.body_down(client, work, framing, call).await
+        };
+        if by_closing && (passed.is_ok() || !self.progress.head_sent.get()) {
+            // Where it was no good before the client got any of it, an answer of ours follows.
             self.client.set_reset_on_close(false);
         }
+        passed?;
         Ok(Downloaded::of_stream(keep))
     }
 

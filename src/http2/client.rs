@@ -39,7 +39,8 @@ pub(crate) enum Turn {
 
 impl Connection {
     /// Says what has to be said first (RFC 9113 section 3.4), and waits until the endpoint has said
-    /// its own: then it does speak HTTP/2, and how many streams it takes is known.
+    /// its own: then it does speak HTTP/2, and how many streams it takes is known. `patience`: how
+    /// long it may take nothing of what is written.
     pub(crate) async fn begin(
         stream: Stream,
         settings: &ClusterHttp2,

@@ -19,7 +19,7 @@ use crate::listener::greeting::greeting;
 use crate::plan::ClusterId;
 use crate::shard::{Origin, Shard};
 use crate::tls::stream::Stream;
-use crate::upstream::connect::Greet;
+use crate::upstream::connect::{Greet, Patience};
 use crate::upstream::lease::Lease;
 use crate::upstream::pool::{Stage, Wanted};
 
@@ -109,7 +109,8 @@ impl<'a> Passed<'a> {
         let mut refused = Vec::new();
         loop {
             self.attempts += 1;
-            let with = (timeouts.connect, &greet as Greet<'_>);
+            let patience = Patience { connect: timeouts.connect, write: plan.timeouts.write };
+            let with = (patience, &greet as Greet<'_>);
             let (marks, phase) = (&mut self.marks, &mut self.phase);
             let acquiring =
                 cluster.acquire(Wanted::Bare, &refused, with, |stage, now| match stage {

@@ -105,6 +105,15 @@ impl Connector {
     }
 }
 
+/// How long an endpoint may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Until a connection is there, which for HTTP/2 includes its SETTINGS.
+    pub(crate) connect: Duration,
+    /// To take some of what is written on one that others share.
+    pub(crate) write: Duration,
+}
+
 /// What says whom a connection is for, for those that begin so.
 pub(crate) type Greet<'g> = &'g dyn Fn(ProxyVersion) -> Vec<u8>;
 

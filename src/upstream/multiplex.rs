@@ -15,7 +15,7 @@ use crate::http2::client::{Connection, Sender, Turn};
 use crate::http2::upstream_call::UpstreamCall;
 use crate::limits;
 use crate::tls::stream::Stream;
-use crate::upstream::connect::{Connected, Connector, NotConnected, Speaks};
+use crate::upstream::connect::{Connected, Connector, NotConnected, Patience, Speaks};
 use crate::upstream::endpoints::Endpoint;
 use crate::upstream::lease::{Lease, Slot};
 use crate::upstream::pool::Cluster;
@@ -86,7 +86,7 @@ impl Trunk {
         slot: Slot,
         connector: Rc<Connector>,
         greeting: Option<Vec<u8>>,
-        timeout: Duration,
+        patience: Patience,
     ) -> Rc<Trunk> {
         let endpoint = Rc::clone(&slot.endpoint);
         let trunk = Rc::new(Trunk {
@@ -114,7 +114,7 @@ impl Trunk {
         });
         trunk.endpoint.trunks.borrow_mut().push(Rc::clone(&trunk));
         let running = Running { trunk: Rc::clone(&trunk), slot: Some(slot) };
-        engine::spawn(running.run(greeting, timeout));
+        engine::spawn(running.run(greeting, patience));
         trunk
     }
 
@@ -125,6 +125,13 @@ impl Trunk {
             && !self.suspected.get()
             && self.seated.get() < self.seats.get()
             && !self.is_yielding(now)
+            && self.is_as_now()
+    }
+
+    /// Connections still begin as it did: one that began otherwise is for nobody new.
+    fn is_as_now(&self) -> bool {
+        let now = self.cluster.connector.borrow();
+        Rc::ptr_eq(&self.connector, &now) || self.connector.is_like(&now)
     }
 
     fn is_on_its_way_out(&self, now: Instant) -> bool {
@@ -141,6 +148,7 @@ impl Trunk {
         self.stage.get() == Stage::Opening
             && !self.alone.get()
             && self.joined.get() < self.connector.http2.streams_max
+            && self.is_as_now()
     }
 
     /// It is there, and nobody uses it.
@@ -211,8 +219,7 @@ impl Trunk {
                 Joined::Failed(NotConnected { failure, detail })
             }
             Outcome::None if self.stage.get() == Stage::Open && self.seats.get() == 0 => {
-                let detail = Some("it allows no streams at all on a new connection".to_owned());
-                Joined::Failed(NotConnected { failure: Failure::UpstreamRefused, detail })
+                Joined::Failed(no_streams())
             }
             Outcome::None if self.has_seat(engine::now()) || self.is_for_me() => {
                 Joined::Seat(self.take_seat())
@@ -297,6 +304,10 @@ impl<'t> Joining<'t> {
 impl Drop for Joining<'_> {
     fn drop(&mut self) {
         self.0.joined.set(self.0.joined.get() - 1);
+        if self.0.joined.get() == 0 && self.0.is_for_me() {
+            // Who opened it has left without it.
+            self.0.leave();
+        }
     }
 }
 
@@ -332,9 +343,9 @@ struct Running {
 }
 
 impl Running {
-    async fn run(mut self, greeting: Option<Vec<u8>>, timeout: Duration) {
+    async fn run(mut self, greeting: Option<Vec<u8>>, patience: Patience) {
         let (trunk, greets) = (Rc::clone(&self.trunk), greeting.is_some());
-        let connecting = Box::pin(self.connect(greeting, timeout));
+        let connecting = Box::pin(self.connect(greeting, patience.connect));
         match connecting.await {
             Ok(connected) => {
                 trunk.cluster.series().opened.add(1);
@@ -343,7 +354,7 @@ impl Running {
                     Speaks::Http1 => self.hand_over(connected.stream),
                     Speaks::Http2 => {
                         trunk.alone.set(greets);
-                        Box::pin(self.multiplex(connected.stream, timeout)).await;
+                        Box::pin(self.multiplex(connected.stream, patience)).await;
                     }
                 }
             }
@@ -379,17 +390,24 @@ impl Running {
         *self.trunk.outcome.borrow_mut() = Outcome::Http1(lease);
     }
 
-    async fn multiplex(&mut self, stream: Stream, timeout: Duration) {
+    async fn multiplex(&mut self, stream: Stream, patience: Patience) {
         let trunk = &self.trunk;
         trunk.is_secure.set(stream.is_secure());
-        let beginning = Connection::begin(stream, &trunk.connector.http2, timeout);
-        let (connection, sender) = match within(timeout, beginning).await {
+        let beginning = Connection::begin(stream, &trunk.connector.http2, patience.write);
+        let begun = within(patience.connect, beginning).await.and_then(|begun| {
+            if begun.0.streams_max() == 0 { Err(no_streams()) } else { Ok(begun) }
+        });
+        let (connection, sender) = match begun {
             Ok(begun) => begun,
             Err(not) => {
                 trunk.endpoint.series().connect_failures.add(1);
                 return trunk.fail(not);
             }
         };
+        if trunk.alone.get() && trunk.joined.get() == 0 {
+            // Who opened it has left, and it is for nobody else.
+            return;
+        }
         trunk.seats.set(trunk.seats_of(&connection));
         trunk.opened.set(engine::now());
         trunk.last.set(engine::now());
@@ -474,6 +492,11 @@ async fn within(
         })
     })
     .await
+}
+
+fn no_streams() -> NotConnected {
+    let detail = Some("it allows no streams at all on a new connection".to_owned());
+    NotConnected { failure: Failure::UpstreamRefused, detail }
 }
 
 fn not_begun(error: &h2::Error) -> NotConnected {

@@ -6,7 +6,7 @@ use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::control::message::{ClusterShare, EndpointShare, EndpointState, ToShard};
 use crate::control::overrides::Admission;
@@ -17,7 +17,7 @@ use crate::plan::{ClusterKey, PoolLimits};
 use crate::shard::mail::Mail;
 use crate::shard::series::ClusterCells;
 use crate::tls::stream::Stream;
-use crate::upstream::connect::{Connector, Greet, NotConnected, Speaks};
+use crate::upstream::connect::{Connector, Greet, NotConnected, Patience, Speaks};
 use crate::upstream::endpoints::{Endpoint, Endpoints, Kept};
 use crate::upstream::lease::{Lease, Slot, close};
 use crate::upstream::multiplex::{Joined, Shared as OnShared, Trunk};
@@ -188,19 +188,20 @@ impl Cluster {
         self: &Rc<Self>,
         wanted: Wanted,
         refused: &[SocketAddr],
-        (connect_timeout, greet): (Duration, Greet<'_>),
+        (patience, greet): (Patience, Greet<'_>),
         mut told: impl FnMut(Stage, Instant),
     ) -> Result<Lease, (NotConnected, Option<SocketAddr>)> {
-        let connector = Rc::clone(&self.connector.borrow());
-        let wanted = match wanted {
-            Wanted::Any if connector.greets.is_some() => Wanted::New,
-            Wanted::Any | Wanted::New | Wanted::Bare => wanted,
-        };
-        let shares = wanted != Wanted::Bare && connector.speaks() != Some(Speaks::Http1);
         loop {
+            let wanted = match wanted {
+                Wanted::Any if self.connector.borrow().greets.is_some() => Wanted::New,
+                Wanted::Any | Wanted::New | Wanted::Bare => wanted,
+            };
             let choice = self.choose_or_wait(wanted, refused).await;
             let choice = choice.map_err(|failure| (failure.into(), None))?;
             told(Stage::Admitted, engine::now());
+            // Who has waited begins as connections begin by now.
+            let connector = Rc::clone(&self.connector.borrow());
+            let shares = wanted != Wanted::Bare && connector.speaks() != Some(Speaks::Http1);
             let greeting = || connector.greets.map(greet);
             let trunk = match choice {
                 Choice::Leased(lease) => {
@@ -208,15 +209,15 @@ impl Cluster {
                     return Ok(lease);
                 }
                 Choice::Open(slot) if shares => {
-                    let (connector, greeting) = (Rc::clone(&connector), greeting());
-                    Trunk::open(slot, connector, greeting, connect_timeout)
+                    let greeting = greeting();
+                    Trunk::open(slot, connector, greeting, patience)
                 }
                 Choice::Open(slot) => {
                     let address = slot.endpoint.address;
                     let name = (wanted != Wanted::Bare).then_some(&slot.endpoint.name);
                     let shakes = |now| told(Stage::Connected, now);
                     let greeting = greeting();
-                    let (greeting, timeout) = (greeting.as_deref(), connect_timeout);
+                    let (greeting, timeout) = (greeting.as_deref(), patience.connect);
                     let connected = connector.connect(address, name, greeting, timeout, shakes);
                     return match connected.await {
                         Ok(connected) => {
@@ -489,6 +490,8 @@ impl Drop for Cluster {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use std::future::Future;
     use std::task::{Context, Poll, Waker};
 
