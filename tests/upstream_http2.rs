@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::io;
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use support::http2_client::{
-    CANCEL, DATA, END_STREAM, Ended, GOAWAY, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, PING,
-    REFUSED_STREAM, RST_STREAM, frame, headers, reset, window_update,
+    ACK, CANCEL, DATA, END_STREAM, Ended, GOAWAY, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS,
+    PING, REFUSED_STREAM, RST_STREAM, SETTINGS, frame, headers, reset, window_update,
 };
 use support::{
     Block, Curl, Gate, Http2Client, Http2Origin, Nghttpd, Nginx, Origin, Pki, Proxy, RawClient,
@@ -412,6 +412,30 @@ fn a_connection_that_says_whom_it_is_for_is_for_one_exchange() {
 }
 
 #[test]
+fn a_connection_whose_exchange_has_left_before_it_was_open_gives_its_slot_back() {
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let came = Arc::new(AtomicUsize::new(0));
+    let comes = Arc::clone(&came);
+    let origin = Http2Origin::start(move |asker| {
+        comes.fetch_add(1, Ordering::SeqCst);
+        opened.wait();
+        asker.greet(&[])?;
+        let asked = asker.request()?;
+        asker.answer(asked.stream, "ok")
+    });
+    let more = "proxy_protocol = \"v1\"\ntimeouts = { connect = \"30s\" }\n\
+                pool = { max_connections = 1, queue_timeout = \"20s\", idle_timeout = \"60s\" }";
+    let text = configuration(origin.address(), more);
+    let text = text.replace("name = \"all\"\n", "name = \"all\"\ntimeout = \"1s\"\n");
+    let proxy = Proxy::start(&text);
+    assert_eq!(proxy.client().get("/").status, 504);
+    assert_eq!(came.load(Ordering::SeqCst), 1);
+    gate.open();
+    assert!(eventually(|| proxy.client().get("/").text() == "ok"));
+}
+
+#[test]
 fn an_endpoint_that_does_not_choose_h2_is_not_spoken_to_otherwise() {
     let pki = pki();
     let server = Nginx::start_secure(&certificate(&pki, "location / { return 200 no; }"));
@@ -725,8 +749,15 @@ fn a_request_whose_stream_is_always_reset_is_not_sent_for_ever() {
     });
     let proxy = proxy(origin.address(), "");
     assert_eq!(proxy.client().get("/").text(), "ok");
-    assert_eq!(proxy.client().get("/reset").status, 502);
-    assert_eq!(origin.asked().iter().filter(|asked| asked.path() == "/reset").count(), 2);
+    for (method, times) in [("GET", 2), ("PUT", 2), ("DELETE", 2), ("POST", 1)] {
+        let path = format!("/reset-{method}");
+        let response =
+            join(ask(&proxy, &post(&path, "a").replace("POST /", &format!("{method} /"))));
+        assert_eq!(response.status, 502, "{response:?}");
+        let asked = origin.asked();
+        assert_eq!(asked.iter().filter(|a| a.path() == path).count(), times, "{method}");
+    }
+    assert_eq!(origin.connections(), 1, "a reset says that the connection lives");
     assert_eq!(proxy.client().get("/").text(), "ok");
 }
 
@@ -829,6 +860,42 @@ fn a_reload_that_changes_how_connections_begin_replaces_them_and_ends_nothing() 
     assert!(eventually(|| proxy.client().get("/").text() == "1"));
     gate.open();
     assert_eq!(join(slow).text(), "0");
+}
+
+#[test]
+fn who_has_waited_during_a_reload_gets_a_connection_that_begins_by_the_new_rules() {
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let origin = Http2Origin::start(move |asker| {
+        asker.greet(&[(MAX_CONCURRENT_STREAMS, 1)])?;
+        let said = asker.until(SETTINGS)?;
+        asker.send(frame(SETTINGS, ACK, 0, []))?;
+        let mut entries = said.payload.chunks(6);
+        let window = entries.find(|entry| entry[..2] == INITIAL_WINDOW_SIZE.to_be_bytes());
+        let window = window.map(|entry| u32::from_be_bytes(entry[2..].try_into().expect("four")));
+        loop {
+            let asked = asker.request()?;
+            if asked.path() == "/slow" {
+                opened.wait();
+            }
+            asker.answer(asked.stream, &window.unwrap_or_default().to_string())?;
+        }
+    });
+    let more = "pool = { max_connections = 1, queue_timeout = \"20s\" }\n\
+                http2 = { initial_window_size = 100000 }";
+    let text = configuration(origin.address(), more);
+    let proxy = Proxy::start(&text);
+    let slow = ask(&proxy, &get("/slow"));
+    assert!(eventually(|| origin.asked().len() == 1));
+    let waits = ask(&proxy, &get("/"));
+    let waiting = "tls_proxy_upstream_waiting{cluster=\"a\"}";
+    assert!(eventually(|| proxy.metric(waiting) == Some(1.0)), "{}", proxy.metrics());
+    proxy.rewrite_config(&text.replace("= 100000 }", "= 200000 }"));
+    proxy.signal("HUP");
+    assert!(eventually(|| proxy.metric("tls_proxy_rules_version") == Some(2.0)));
+    gate.open();
+    assert_eq!(join(slow).text(), "100000");
+    assert_eq!(join(waits).text(), "200000");
 }
 
 #[test]
@@ -951,10 +1018,60 @@ fn an_endpoint_that_never_says_its_settings_is_given_up() {
 
 #[test]
 fn an_endpoint_that_allows_no_streams_is_not_asked_for_ever() {
-    let origin = Http2Origin::polite(&[(MAX_CONCURRENT_STREAMS, 0)]);
+    let closed = Arc::new(AtomicUsize::new(0));
+    let ended = Arc::clone(&closed);
+    let origin = Http2Origin::start(move |asker| {
+        asker.greet(&[(MAX_CONCURRENT_STREAMS, 0)])?;
+        let _ = asker.request();
+        ended.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    });
+    let proxy = proxy(origin.address(), "pool = { max_connections = 1, idle_timeout = \"60s\" }");
+    for times in 1..4 {
+        assert_eq!(proxy.client().get("/").status, 503);
+        assert!(eventually(|| closed.load(Ordering::SeqCst) == times), "it is closed at once");
+    }
+    assert_eq!(origin.connections(), 3);
+    failed(&proxy, "upstream_refused");
+}
+
+#[test]
+fn an_endpoint_may_take_longer_to_read_than_to_be_connected_to() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[(INITIAL_WINDOW_SIZE, 1 << 30)])?;
+        asker.send(window_update(0, 1 << 30))?;
+        asker.head()?;
+        // The time is the point: longer than connecting may take.
+        thread::sleep(Duration::from_millis(1_000));
+        let asked = asker.request()?;
+        asker.answer(asked.stream, &asked.body.len().to_string())
+    });
+    let proxy = proxy(origin.address(), "timeouts = { connect = \"300ms\" }");
+    let body = "x".repeat(16_000_000);
+    let response = join(ask(&proxy, &post("/", &body)));
+    assert_eq!((response.status, response.text()), (200, "16000000"));
+}
+
+#[test]
+fn an_answer_that_is_cut_before_any_of_it_was_sent_is_a_502_to_http10_too() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        loop {
+            let asked = asker.request()?;
+            let head = headers(asked.stream, 0, &status("200"));
+            asker.send([head, reset(asked.stream, 2)].concat())?;
+        }
+    });
     let proxy = proxy(origin.address(), "");
-    assert_eq!(proxy.client().get("/").status, 503);
-    assert!(origin.connections() < 5);
+    for _ in 0..5 {
+        let mut client = proxy.client();
+        client.send("GET / HTTP/1.0\r\nHost: a.example\r\n\r\n");
+        let response = client.read_response();
+        assert_eq!(response.status, 502, "{response:?}");
+        // Not by a reset, which could take the answer away.
+        let (_, mut rest) = client.split();
+        assert_eq!(rest.read(&mut [0; 1]).expect("it ends in order"), 0);
+    }
 }
 
 #[test]

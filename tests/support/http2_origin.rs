@@ -117,6 +117,15 @@ impl Http2Origin {
 impl Asker {
     fn preface(&mut self) -> io::Result<()> {
         self.fill(PREFACE.len())?;
+        if self.buffer.starts_with(b"PROXY ") {
+            // A line of PROXY protocol stands before it.
+            while !self.buffer.contains(&b'\n') {
+                self.fill(self.buffer.len() + 1)?;
+            }
+            let end = self.buffer.iter().position(|&byte| byte == b'\n').unwrap_or_default();
+            self.buffer.drain(..=end);
+            self.fill(PREFACE.len())?;
+        }
         let preface: Vec<u8> = self.buffer.drain(..PREFACE.len()).collect();
         assert_eq!(preface, PREFACE);
         Ok(())
