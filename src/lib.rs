@@ -89,6 +89,7 @@ pub mod tls;
 pub mod http1;
 pub mod http;
 pub mod exchange;
+pub mod grpc;
 pub mod routing;
 mod upstream;
 mod balancing;

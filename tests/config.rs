@@ -147,7 +147,7 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
         "{LISTENER}[listeners.tls]\ncertificates = [{{ cert = \"a\" }}]\n\
          client_auth = {{ ca = \"a\" }}\n\
          sni = [{{ names = \"a\", client_auth = {{ ca = \"a\" }} }}]\n\
-         [[routes]]\nname = \"a\"\ncluster = \"a\"\n\
+         [[routes]]\nname = \"a\"\ncluster = \"a\"\ngrpc = {{}}\ngrpc_web = {{}}\n\
          [[routes]]\nname = \"b\"\npaths = [\"/b\"]\nrespond = {{}}\n\
          [[routes]]\nname = \"c\"\npaths = [\"/c\"]\nredirect = {{ location = \"/\" }}\n\
          access_log = {{ request_body = {{}}, response_body = {{}} }}\n\
@@ -959,7 +959,9 @@ fn walk(path: &str, value: &toml::Value, leaves: &mut Vec<(String, toml::Value)>
     let known = KEYS.iter().any(|key| key.path == path);
     if let (toml::Value::Table(table), false) = (value, known) {
         for (name, value) in table {
-            let name = if path == "clusters" { "NAME" } else { name };
+            let chosen = ["clusters", ".services", ".methods"];
+            let chosen = chosen.iter().any(|section| path.ends_with(section));
+            let name = if chosen { "NAME" } else { name };
             let below = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
             walk(&below, value, leaves);
         }

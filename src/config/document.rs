@@ -18,6 +18,7 @@ use super::certificates::Looked;
 use super::cluster_tls::ClusterTls;
 use super::error::{Offset, Wrong};
 use super::error_pages::ErrorPage;
+use super::grpc::{Grpc, GrpcWeb};
 use super::hot_reload::HotReload;
 pub use super::listeners::Listener;
 use super::logging::{Logging, RouteLog};
@@ -128,6 +129,10 @@ pub struct Route {
     pub respond: Option<Respond>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<Grpc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_web: Option<GrpcWeb>,
     pub tracing: RouteTracing,
     pub request_headers: Edits,
     pub response_headers: Edits,
@@ -332,6 +337,8 @@ impl Route {
         let none = !actions.iter().any(|key| section.has(key));
         let respond = section.optional_section("respond").map(Respond::read);
         let redirect = section.optional_section("redirect").map(Redirect::read);
+        let grpc = section.optional_section("grpc").map(Grpc::read);
+        let grpc_web = section.optional_section("grpc_web").map(GrpcWeb::read);
         let tracing = RouteTracing::read(&mut section);
         let request_headers = Edits::read(section.section("request_headers"));
         let response_headers = Edits::read(section.section("response_headers"));
@@ -356,6 +363,8 @@ impl Route {
             timeout,
             respond,
             redirect: redirect.flatten(),
+            grpc,
+            grpc_web,
             tracing,
             request_headers,
             response_headers,

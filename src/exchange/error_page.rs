@@ -25,6 +25,11 @@ impl Exchange {
         failure: Failure,
     ) -> Option<Reply<'g>> {
         let row = failure.row();
+        if row.status != 0
+            && let Some(answer) = self.failed_call(generation, failure)
+        {
+            return Some(answer);
+        }
         let answer = Reply::failure(failure, self.request_id(), engine::wall_clock())?;
         match self.page(generation, row.status, row.code, row.message) {
             Some(page) => Some(Reply { extra: answer.extra, ..page }),

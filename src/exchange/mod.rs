@@ -6,6 +6,7 @@ pub mod capture;
 pub(crate) mod carry;
 pub mod client_address;
 pub mod count;
+mod call;
 mod error_page;
 pub mod failure;
 mod pace;
@@ -30,6 +31,7 @@ use crate::exchange::failure::Failure;
 use crate::exchange::pace::Pace;
 use crate::exchange::record::{Marks, Phase, Timings};
 use crate::exchange::trace::Trace;
+use crate::grpc::call::Call;
 use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
@@ -92,6 +94,8 @@ pub(crate) struct Progress {
     pub(crate) framing: Cell<Framing>,
     /// What the log wants to know beyond the line.
     pub(crate) capturer: Capturer,
+    /// `None`: the route is not for gRPC.
+    pub(crate) call: Option<Box<Call>>,
 }
 
 /// How far a request has come on its way to the upstream.
@@ -178,12 +182,20 @@ async fn answer(
     let route = route?;
     match &route.action {
         Action::Forward(cluster) => {
-            let forwarding =
-                std::pin::pin!(attempt::forward(shard, client, exchange, route, *cluster));
-            match route.timeout {
-                None => forwarding.await,
-                Some(limit) => within(limit, forwarding).await,
+            let Some(grpc) = &route.grpc else {
+                let forwarding =
+                    std::pin::pin!(attempt::forward(shard, client, exchange, route, *cluster));
+                return match route.timeout {
+                    None => forwarding.await,
+                    Some(limit) => within(limit, forwarding).await,
+                };
+            };
+            if let Some(answer) = exchange.preflight(grpc) {
+                return reply(shard, client, exchange, &answer?, &route.response_headers).await;
             }
+            let patience = exchange.begin_call(grpc, route)?;
+            let forwarding = attempt::forward(shard, client, exchange, route, *cluster);
+            patience.lasts(Box::pin(forwarding).as_mut()).await
         }
         Action::Respond(respond) => {
             let answer = exchange.responded(generation, respond);
@@ -325,6 +337,7 @@ impl Exchange {
         let now = engine::precise_now();
         let timings = self.timings(now);
         count::count(self, &timings, failure);
+        self.count_call(failure);
         let (received, sent) = (progress.received.get(), progress.sent.get());
         shard.connections.ends(self.origin.seat, received, sent, now);
         if let Some(failure) = failure

@@ -247,7 +247,7 @@ impl Shard {
         let generation = self.generations.install(
             install.plan,
             install.clusters,
-            Series { bounds: series.bounds, routes: series.routes },
+            Series { bounds: series.bounds, routes: series.routes, grpc: series.grpc },
             install.listener_keys,
             &self.mail,
         );

@@ -234,6 +234,21 @@ pub const ROUTE_REQUEST_DURATION_SECONDS: Metric = histogram(
     "route",
     "Durations of exchanges, by route.",
 );
+pub const GRPC_REQUESTS_TOTAL: Metric = counter(
+    "tls_proxy_grpc_requests_total",
+    "route, service, method, code",
+    "gRPC calls that ended, by the code that the client got.",
+);
+pub const GRPC_MESSAGES_RECEIVED_TOTAL: Metric = counter(
+    "tls_proxy_grpc_messages_received_total",
+    "route, service, method, compressed",
+    "gRPC messages from clients.",
+);
+pub const GRPC_MESSAGES_SENT_TOTAL: Metric = counter(
+    "tls_proxy_grpc_messages_sent_total",
+    "route, service, method, compressed",
+    "gRPC messages to clients.",
+);
 pub const CLUSTER_REQUESTS_TOTAL: Metric = counter(
     "tls_proxy_cluster_requests_total",
     "cluster, status",
@@ -414,7 +429,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 74] = [
+pub const ALL: [Metric; 77] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -449,6 +464,9 @@ pub const ALL: [Metric; 74] = [
     ROUTE_BYTES_IN_TOTAL,
     ROUTE_BYTES_OUT_TOTAL,
     ROUTE_REQUEST_DURATION_SECONDS,
+    GRPC_REQUESTS_TOTAL,
+    GRPC_MESSAGES_RECEIVED_TOTAL,
+    GRPC_MESSAGES_SENT_TOTAL,
     CLUSTER_REQUESTS_TOTAL,
     CLUSTER_REQUEST_DURATION_SECONDS,
     CLUSTER_QUEUE_SECONDS,

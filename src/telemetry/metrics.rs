@@ -11,7 +11,9 @@ use crate::exchange::failure::Failure;
 use crate::http::head::Method;
 use crate::limits;
 use crate::plan::Bounds;
-use crate::shard::series::{ClusterCells, EndpointCells, ListenerCells, RouteCells, Times};
+use crate::shard::series::{
+    ClusterCells, EndpointCells, GrpcCells, ListenerCells, RouteCells, Times,
+};
 use crate::telemetry::exemplars::Gathered;
 use crate::telemetry::tls_metrics::TlsNumbers;
 use crate::telemetry::{decimal, json};
@@ -256,6 +258,7 @@ pub(crate) struct Series {
     pub(crate) routes: Vec<Rc<Named<RouteCells>>>,
     pub(crate) clusters: Vec<Rc<Named<ClusterCells>>>,
     pub(crate) endpoints: Vec<Rc<Named<EndpointCells>>>,
+    pub(crate) grpc: Vec<Rc<Named<GrpcCells>>>,
     /// How many of each kind are counted under `other`.
     pub(crate) folded: [(&'static str, u64); 4],
     /// None, where nobody asked for them.

@@ -10,6 +10,7 @@
 )]
 
 mod curl;
+mod grpcio;
 mod json;
 mod message;
 mod nginx;
@@ -24,6 +25,7 @@ mod secure_client;
 mod snapshot;
 
 pub use curl::Curl;
+pub use grpcio::{GrpcServer, grpc_client, grpcio};
 pub use json::Json;
 pub use message::{Response, decode_chunked, request_length};
 pub use nginx::Nginx;

@@ -1,0 +1,112 @@
+//! Where exchanges and gRPC meet: a route for it makes a call of an exchange, whose failures, time
+//! and numbers are those of gRPC. Everybody else pays a branch.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::engine;
+use crate::exchange::failure::Failure;
+use crate::exchange::{Ending, Exchange};
+use crate::grpc::call::{Call, Caller, failure_lines};
+use crate::grpc::settings::Grpc;
+use crate::grpc::web::Preflight;
+use crate::http::reply::Reply;
+use crate::plan::Route;
+use crate::shard::generation::Generation;
+
+impl Exchange {
+    /// The call that this exchange is from now on.
+    pub(super) fn begin_call(&mut self, grpc: &Grpc, route: &Route) -> Result<Patience, Failure> {
+        let (bytes, now) = (self.input.head(), engine::now());
+        let call = Call::begin(grpc, route.timeout, (&self.head, bytes), now)?;
+        let patience =
+            Patience { limit: call.limit(now), idle: grpc.idle_timeout, passed: call.passed() };
+        if call.form().is_some() {
+            // It cannot read them, but the endpoint must send them: they become a message.
+            self.head.accepts_trailers = true;
+        }
+        self.progress.call = Some(Box::new(call));
+        Ok(patience)
+    }
+
+    /// The answer to a browser that asks whether a page may call; `None`: it does not ask.
+    pub(super) fn preflight(&self, grpc: &Grpc) -> Option<Result<Reply<'static>, Failure>> {
+        let web = grpc.web.as_ref()?;
+        let asked = Preflight::find(&self.head, self.input.head())?;
+        let lines = web.preflight_lines(&asked).ok_or(Failure::OriginRefused);
+        Some(lines.map(|lines| Reply { status: 204, ..Reply::grpc("", lines) }))
+    }
+
+    /// The answer to a failure where the client speaks gRPC: a head that is all there is.
+    pub(super) fn failed_call(
+        &self,
+        generation: &Generation,
+        failure: Failure,
+    ) -> Option<Reply<'static>> {
+        let bytes = self.input.head();
+        let caller = Caller::of(&self.head, bytes)?;
+        let mut lines = Vec::new();
+        failure_lines(failure, &mut lines);
+        let grpc = self.route.and_then(|id| generation.route(id).grpc.as_ref());
+        if let (Caller::Web(_), Some(web)) = (caller, grpc.and_then(|grpc| grpc.web.as_ref())) {
+            let origin = self.head.named(bytes, b"origin");
+            lines.extend_from_slice(&web.response_lines(origin));
+        }
+        Some(Reply::grpc(caller.content_type(), lines))
+    }
+
+    /// Counts the call, if it is one.
+    pub(super) fn count_call(&self, failure: Option<Failure>) {
+        let (Some(call), Some(id)) = (&self.progress.call, self.route) else { return };
+        if let Some(grpc) = &self.generation.route(id).grpc {
+            let cells = &self.generation.series.grpc[grpc.place as usize];
+            call.count(cells, failure, self.progress.status.get());
+        }
+    }
+}
+
+/// How long a call may go on.
+pub(super) struct Patience {
+    /// What is left, and what it means when that is over.
+    limit: Option<(Duration, Failure)>,
+    /// How long nothing may pass.
+    idle: Option<Duration>,
+    /// Grows with whatever passes.
+    passed: Rc<Cell<u64>>,
+}
+
+impl Patience {
+    /// Runs what a call does until it is done, its time is over, or it was quiet for too long.
+    pub(super) async fn lasts(
+        self,
+        mut forwarding: Pin<&mut impl Future<Output = Result<Ending, Failure>>>,
+    ) -> Result<Ending, Failure> {
+        let mut late = self.limit.map(|(limit, failure)| (Box::pin(engine::sleep(limit)), failure));
+        let mut quiet = self.idle.map(|idle| (Box::pin(engine::sleep(idle)), idle));
+        let mut before = self.passed.get();
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(result) = forwarding.as_mut().poll(context) {
+                return Poll::Ready(result);
+            }
+            if let Some((late, failure)) = &mut late
+                && late.as_mut().poll(context).is_ready()
+            {
+                return Poll::Ready(Err(*failure));
+            }
+            while let Some((sleeping, idle)) = &mut quiet
+                && sleeping.as_mut().poll(context).is_ready()
+            {
+                let now = self.passed.get();
+                if std::mem::replace(&mut before, now) == now {
+                    return Poll::Ready(Err(Failure::StreamIdleTimeout));
+                }
+                *sleeping = Box::pin(engine::sleep(*idle));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
