@@ -287,6 +287,9 @@ pub const QUIET_BEATS: u32 = 4;
 /// Most pairs of a host and a path that all routes list. More is a configuration error: the tables
 /// are indexed with 32 bits, and every pair costs memory.
 pub const ROUTE_PATTERNS_MAX: usize = 1_000_000;
+/// Longest request of `grpc.health.v1.Health`: a service's name and its framing. Longer is no such
+/// request.
+pub const GRPC_HEALTH_REQUEST_BYTES_MAX: usize = 1024;
 /// Longest name of a gRPC service or method. Longer is a configuration error.
 pub const GRPC_NAME_BYTES_MAX: usize = 256;
 /// Tries of a gRPC call where its answer may be tried again. Default of `routes.grpc.max_attempts`.

@@ -2,7 +2,10 @@
 
 mod support;
 
+use std::env;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
 
 use support::{Curl, GrpcServer, Proxy, edge, eventually, grpc_client, grpcio, nobody, signal};
 
@@ -226,8 +229,7 @@ except grpc.RpcError as error:
     let refused = "UNAVAILABLE: the backend refuses connections";
     let unknown = "UNIMPLEMENTED: no route matches this host and path";
     assert_eq!(said, format!("{refused}\n{refused}\n{unknown}\n32"));
-    let curl = Curl::new(&proxy);
-    let answer = curl.get("/test.Echo/Unary");
+    let answer = Curl::get(&proxy.url("/test.Echo/Unary"), &[]);
     assert_eq!(answer.status, 502, "who does not speak gRPC is told in HTTP");
 }
 
@@ -420,8 +422,7 @@ fn who_speaks_no_grpc_has_no_business_on_its_route() {
     }
     let server = GrpcServer::start();
     let proxy = Proxy::start(&echo(server.address, ""));
-    let curl = Curl::new(&proxy);
-    assert_eq!(curl.get("/test.Echo/Unary").status, 415);
+    assert_eq!(Curl::get(&proxy.url("/test.Echo/Unary"), &[]).status, 415);
     assert_eq!(client(&proxy, "print(unary(\"Unary\")(b\"hi\").decode())"), "hi");
 }
 
@@ -480,4 +481,65 @@ fn who_watches_hears_of_a_drain() {
     let expected = "SERVING\nNOT_SERVING\nUNAVAILABLE: this proxy is shutting down, try again on a \
                     new connection";
     assert_eq!(said, expected);
+}
+
+// --- gRPC-Web --------------------------------------------------------------------------------
+
+/// The same with pages of one origin.
+fn web(server: SocketAddr) -> String {
+    echo(server, "[routes.grpc_web]\norigins = [\"https://app.test\"]\n")
+}
+
+#[test]
+fn the_client_of_the_grpc_project_for_pages_calls_in_both_forms() {
+    let Some(modules) = env::var_os("GRPC_WEB").map(PathBuf::from) else {
+        eprintln!("SKIPPED: no GRPC_WEB in the environment; scripts/test sets it where npm is");
+        return;
+    };
+    if grpcio().is_none() {
+        return;
+    }
+    let server = GrpcServer::start();
+    let proxy = Proxy::start(&web(server.address));
+    let output = Command::new(support::program("node"))
+        .current_dir(modules)
+        .args(["-e", include_str!("support/grpc_web.js"), &proxy.url("")])
+        .output()
+        .expect("node starts");
+    let of = |form: &str| {
+        format!(
+            "{form} hello w\u{f6}rld\n{form} 300000\n{form} 5 no such w\u{f6}rd\n\
+             {form} [[\"x-own\",\"mine\"]]\n"
+        )
+    };
+    let streams = "0 1 2 3 4 status 0\none error 15 lost the rest\n";
+    let expected = of("text") + &of("binary") + streams;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{errors}");
+}
+
+#[test]
+fn a_page_asks_whether_it_may_call_before_it_does() {
+    let proxy = Proxy::start(&web(nobody()));
+    let url = proxy.url("/test.Echo/Unary");
+    let ask = |origin: &str| {
+        let origin = format!("Origin: {origin}");
+        let asked = ["-X", "OPTIONS", "-H", &origin, "-H", "Access-Control-Request-Method: POST"];
+        let headers = ["-H", "Access-Control-Request-Headers: content-type,x-grpc-web"];
+        Curl::get(&url, &[asked.as_slice(), &headers].concat())
+    };
+    let known = ask("https://app.test");
+    assert_eq!(known.status, 204);
+    assert_eq!(known.headers("access-control-allow-origin"), ["https://app.test"]);
+    assert_eq!(known.headers("access-control-allow-headers"), ["content-type,x-grpc-web"]);
+    assert_eq!(known.headers("access-control-allow-methods"), ["POST"]);
+    let unknown = ask("https://evil.test");
+    assert_eq!(unknown.status, 403);
+    assert!(unknown.headers("access-control-allow-origin").is_empty());
+    // A call that fails here is told as gRPC-Web, and the page may read it.
+    let page = ["-H", "Origin: https://app.test", "-H", "Content-Type: application/grpc-web+proto"];
+    let failed = Curl::get(&url, &[page.as_slice(), &["-d", ""]].concat());
+    assert_eq!((failed.status, failed.headers("grpc-status")), (200, vec!["14"]));
+    assert_eq!(failed.headers("access-control-allow-origin"), ["https://app.test"]);
+    assert_eq!(failed.headers("content-type"), ["application/grpc-web+proto"]);
 }

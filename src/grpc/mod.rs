@@ -24,6 +24,15 @@ pub(crate) fn suffix<'t>(text: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
     found.eq_ignore_ascii_case(name).then_some(rest)
 }
 
+/// For the fuzzer: whatever bytes come, they are read the same however they are cut.
+pub fn fuzz(bytes: &[u8]) {
+    messages::fuzz(bytes);
+    timeout::fuzz(bytes);
+    web_text::fuzz(bytes);
+    web::fuzz(bytes);
+    health::fuzz(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
