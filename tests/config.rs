@@ -381,7 +381,7 @@ fn a_document_becomes_the_plan_it_describes() {
     assert_eq!(plan.version, 7);
     assert_eq!(plan.listeners[0].bind, "0.0.0.0:8080".parse().unwrap());
     assert!(matches!(plan.routes[0].action, Action::Forward(id) if id.0 == 0));
-    assert!(matches!(plan.routes[3].action, Action::Echo));
+    assert!(matches!(plan.routes[4].action, Action::Echo));
     assert_eq!(plan.routes[0].timeout, None);
     assert_eq!(plan.limits.connections_max, None);
     assert_eq!(plan.access_log.unwrap().path, Some(PathBuf::from("access.log")));

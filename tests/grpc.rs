@@ -123,8 +123,9 @@ fn metadata_goes_both_ways_and_binary_metadata_as_it_is() {
     let said = client(
         &proxy,
         r#"
-sent = (("authorization", "Bearer abc"), ("x-own", "1"), ("x-own", "2"), ("x-own-bin", bytes(range(256))),
-        ("x-client-ip", "6.6.6.6"), ("x-forwarded-for", "6.6.6.6"), ("x-request-id", "theirs"))
+sent = (("authorization", "Bearer abc"), ("x-own", "1"), ("x-own", "2"),
+        ("x-own-bin", bytes(range(256))), ("x-client-ip", "6.6.6.6"),
+        ("x-forwarded-for", "6.6.6.6"), ("x-request-id", "theirs"))
 answer, call = unary("Meta").with_call(b"", metadata=sent)
 got = json.loads(answer)
 of = lambda name: [value for key, value in got if key == name]
@@ -170,8 +171,8 @@ fn reflection_works_through_the_proxy() {
         &proxy,
         r#"
 from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-database = ProtoReflectionDescriptorDatabase(channel)
+from grpc_reflection.v1alpha import proto_reflection_descriptor_database as reflection
+database = reflection.ProtoReflectionDescriptorDatabase(channel)
 print(sorted(database.get_services()))
 pool = DescriptorPool(database)
 print([method.name for method in pool.FindServiceByName("grpc.health.v1.Health").methods])
@@ -194,7 +195,8 @@ fn what_the_server_says_of_a_failure_is_what_the_client_hears() {
         &proxy,
         r#"
 codes = [code for code in grpc.StatusCode if code != grpc.StatusCode.OK]
-said = [failure(lambda: unary("Fail")(b"%s 100%% w\xc3\xb6rse" % code.name.encode())) for code in codes]
+fail = lambda code: unary("Fail")(b"%s 100%% w\xc3\xb6rse" % code.name.encode())
+said = [failure(lambda: fail(code)) for code in codes]
 print(said == ["%s: 100%% w\u00f6rse" % code.name for code in codes], len(said))
 print(failure(lambda: down("Cut")(b"")))
 print(failure(lambda: unary("Nothing")(b"")).split(":")[0])

@@ -494,7 +494,8 @@ mod tests {
                 "routes[0].grpc.services.A.cluster: there is no cluster named `d`",
             ),
             (
-                "cluster = \"a\"\ngrpc = { services = { A = { methods = { M = { cluster = \"d\" } } } } }\n",
+                "cluster = \"a\"\n\
+                 grpc = { services = { A = { methods = { M = { cluster = \"d\" } } } } }\n",
                 "routes[0].grpc.services.A.methods.M.cluster: there is no cluster named `d`",
             ),
             ("cluster = \"a\"\ngrpc = { services = {} }\n", "there are no services"),

@@ -15,7 +15,7 @@ pub(super) const GRPC: &[Key] = &[
     key(
         "routes[].grpc.idle_timeout",
         "duration",
-        Is("\"5m\""),
+        Is("\"300s\""),
         "cluster = \"orders\"\ngrpc = { idle_timeout = \"1h\" }",
         "how long a call may pass nothing either way, instead of all timeouts between two reads; \
          then UNAVAILABLE; 0s: none",

@@ -1,5 +1,5 @@
-//! `grpc.health.v1.Health` for whoever asks the proxy whether it serves: answered on listeners where
-//! `health.grpc` is on, before any route is looked for.
+//! `grpc.health.v1.Health` for whoever asks the proxy whether it serves: answered on listeners
+//! where `health.grpc` is on, before any route is looked for.
 
 use std::task::Poll;
 
@@ -128,7 +128,8 @@ impl Said<'_> {
     }
 
     fn begin(&self) -> Result<(), Failure> {
-        let mut head = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\nx-request-id: ".to_vec();
+        let lines = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\nx-request-id: ";
+        let mut head = lines.to_vec();
         head.extend_from_slice(self.exchange.request_id());
         head.extend_from_slice(b"\r\n\r\n");
         let progress = &self.exchange.progress;

@@ -189,10 +189,7 @@ impl Shard {
                 let core = self.mail.core();
                 self.mail.to_control(ToControl::Findings { core, number, findings });
             }
-            ToShard::Health(health) => {
-                *self.health.borrow_mut() = health;
-                self.health_watchers.wake();
-            }
+            ToShard::Health(health) => self.learn_health(health),
             ToShard::Service(service) => self.serve(service),
             ToShard::Tls(version, setup) => self.renew_tls(version, *setup),
             ToShard::WantEvents(kinds) => self.events.want(kinds),
@@ -336,6 +333,11 @@ impl Shard {
             Question::ForgetRejected => Findings::Forgotten(self.rejections.forget()),
             Question::Exemplars => Findings::Exemplars(self.exemplars.list(engine::wall_clock())),
         }
+    }
+
+    fn learn_health(&self, health: Health) {
+        *self.health.borrow_mut() = health;
+        self.health_watchers.wake();
     }
 
     fn serve(&self, service: Service) {
