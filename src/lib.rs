@@ -38,7 +38,8 @@
 //! ([`http1::parse`]) → [`exchange::run`]: admit, route ([`routing`]), then a reply of our own or
 //! [`exchange::attempt`]: a connection from [`upstream::pool`], the head rewritten
 //! ([`http1::encode`]), [`exchange::relay`] up and down (a long body unread, through a pipe) →
-//! recorded once: counters, access log, and spans when it is traced.
+//! recorded once: counters, access log, and spans when it is traced. On a route for [`grpc`] it is
+//! a call as well: its deadline, its messages and how it ended are gRPC's.
 //!
 //! # A new configuration
 //!
