@@ -3,9 +3,11 @@
 // tidy: long because a bound is looked for in one place, by its name.
 
 mod certificates;
+mod http2;
 mod tls;
 
 pub use certificates::*;
+pub use http2::*;
 pub use tls::*;
 
 use std::time::Duration;
@@ -270,7 +272,7 @@ pub const BLOCKING_THREADS: usize = 4;
 /// How much they give way to the cores: a tenth of the CPU time where there is too little.
 pub const BLOCKING_NICE: i32 = 10;
 /// A client connection that has been quiet for this long gives its working memory back.
-pub const PARK_AFTER: Duration = Duration::from_millis(500);
+pub const PARK_AFTER: Duration = Duration::from_millis(200);
 /// How often a core that waits for connections itself still gives one to another core that waits.
 pub const SLOT_YIELD_INTERVAL: Duration = Duration::from_millis(10);
 /// How often a core with exchanges that wait for a connection looks for a slot untold, and asks the
@@ -280,6 +282,9 @@ pub const SLOT_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub const HOUSEKEEPING_INTERVAL: Duration = ACCESS_LOG_BATCH_AGE_MAX;
 /// Housekeeping rounds between two sweeps of pools and buffers: about a second.
 pub const POOL_SWEEP_BEATS: u64 = 5;
+/// Housekeeping rounds without a request after which a core gives freed memory back, and again
+/// after twice as many: soon, because what a burst has left is more than its connections need.
+pub const TRIM_BEATS: u64 = 2;
 /// Quiet sweeps in a row after which a core stops keeping house until something happens.
 pub const QUIET_BEATS: u32 = 4;
 // --- routing -------------------------------------------------------------------------------

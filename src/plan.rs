@@ -137,7 +137,24 @@ pub struct Listener {
     pub bind: SocketAddr,
     /// Peers that say whom they speak for before anything else (PROXY protocol). Empty: none.
     pub proxy_protocol: Vec<Network>,
+    pub http2: Http2,
     pub tls: Option<ListenerTls>,
+}
+
+/// What clients that speak HTTP/2 are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2 {
+    pub enabled: bool,
+    pub streams_max: u32,
+    /// Of a stream, at first.
+    pub window_bytes: u32,
+    pub frame_bytes_max: u32,
+}
+
+impl Default for Http2 {
+    fn default() -> Http2 {
+        Http2 { enabled: true, streams_max: 100, window_bytes: 65_535, frame_bytes_max: 16_384 }
+    }
 }
 
 #[derive(Debug)]

@@ -521,8 +521,13 @@ fn counting_origin() -> (Origin, Arc<AtomicUsize>) {
         }
         let mut request = Vec::new();
         let mut chunk = [0; 4096];
-        while let Ok(count @ 1..) = stream.read(&mut chunk) {
-            request.extend_from_slice(&chunk[..count]);
+        loop {
+            match stream.read(&mut chunk) {
+                Ok(count @ 1..) => request.extend_from_slice(&chunk[..count]),
+                // Another connection's thread looks at this one just now: they share its mode.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
+                Ok(_) | Err(_) => return,
+            }
             if support::request_length(&request).is_none() {
                 continue;
             }

@@ -101,6 +101,7 @@ fn listeners<'d>(document: &'d Document, files: &mut Files<'d>) -> Vec<Listener>
             .proxy_protocol
             .as_ref()
             .map_or(Vec::new(), |given| given.compile()),
+        http2: listener.http2.compile(),
         tls: listener.tls.as_ref().map(|tls| tls.compile(files, &ids)),
     };
     document.listeners.iter().map(listener).collect()

@@ -7,6 +7,7 @@ use super::error::nearest;
 use super::error_page_keys::ERROR_PAGES;
 use super::grpc_keys::GRPC;
 use super::hot_reload_keys::HOT_RELOAD;
+use super::http2_keys::HTTP2;
 use super::logging_keys::LOGGING;
 use super::metrics_keys::METRICS;
 use super::tls_keys::TLS;
@@ -184,8 +185,8 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 9] =
-    [GENERAL, ADMIN, ERROR_PAGES, GRPC, HOT_RELOAD, LOGGING, METRICS, TLS, TRACING];
+const TABLES: [&[Key]; 10] =
+    [GENERAL, ADMIN, ERROR_PAGES, GRPC, HOT_RELOAD, HTTP2, LOGGING, METRICS, TLS, TRACING];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);

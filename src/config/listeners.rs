@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::address::socket_address;
 use super::error::Wrong;
+use super::http2::Http2;
 use super::read::{At, Section};
 use super::tls::{ListenerTls, ProxyProtocol};
 use super::value::{LISTENER_PROTOCOLS, ListenerProtocol, choice, name};
@@ -15,6 +16,7 @@ pub struct Listener {
     pub name: At<String>,
     pub bind: At<SocketAddr>,
     pub protocol: At<ListenerProtocol>,
+    pub http2: Http2,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,10 +48,11 @@ impl Listener {
             ListenerProtocol::Http,
             choice("listener protocol", LISTENER_PROTOCOLS),
         );
+        let http2 = Http2::read(&mut section);
         let proxy_protocol = ProxyProtocol::read(&mut section);
         let tls = ListenerTls::read(&mut section);
         let key = section.path.clone();
         section.finish();
-        Some(Listener { name: given?, bind: bind?, protocol, proxy_protocol, tls, key })
+        Some(Listener { name: given?, bind: bind?, protocol, http2, proxy_protocol, tls, key })
     }
 }

@@ -20,6 +20,8 @@ mod grpc;
 mod grpc_keys;
 mod hot_reload;
 mod hot_reload_keys;
+mod http2;
+mod http2_keys;
 mod json;
 pub mod keys;
 mod listeners;

@@ -430,6 +430,17 @@ pub fn sleep(after: Duration) -> Sleep {
     Sleep { after, state: None, own_core: PhantomData }
 }
 
+/// What `future` comes to within `limit`.
+pub async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    let mut late = std::pin::pin!(sleep(limit));
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => late.as_mut().poll(context).map(|()| None),
+    })
+    .await
+}
+
 #[derive(Debug)]
 pub struct Sleep {
     after: Duration,

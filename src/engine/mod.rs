@@ -33,7 +33,7 @@ pub use doorbell::Doorbell;
 pub use handover::{receive_descriptors, send_descriptors};
 pub use host::{
     CoreState, Placement, Sleep, buffer, bulk_buffer, core_state, now, on_bell, precise_now, run,
-    sleep, spawn, trim_buffers, trim_memory, wall_clock, yield_now,
+    sleep, spawn, trim_buffers, trim_memory, wall_clock, within, yield_now,
 };
 pub use io::{Descriptor, Side};
 pub use listener::Listener;
@@ -49,5 +49,5 @@ pub use process::{
 pub use shared::{Counter, Level, Permits, Shared};
 pub use slots::Parked;
 pub use sockaddr::{is_free, listen};
-pub use socket::{SendError, Socket, Taken, Wait};
+pub use socket::{SendError, Socket, Taken, Wait, Waiting};
 pub use watch::Watcher;

@@ -301,21 +301,21 @@ pub struct Wait {
 
 /// A send that waits. The kernel calls a socket writable only when a third of its buffer is free:
 /// what a slow peer takes meanwhile shows in the queue alone, so that is looked at.
-struct Waiting {
+pub struct Waiting {
     /// When the peer was last seen to take something, and what was queued then.
     since: Instant,
     queued: usize,
 }
 
 impl Waiting {
-    fn begin(socket: &Socket, patience: Duration) -> Waiting {
+    pub fn begin(socket: &Socket, patience: Duration) -> Waiting {
         socket.set_deadline(Side::Write, Some(patience.min(limits::WRITE_LOOK_INTERVAL)));
         Waiting { since: now(), queued: socket.unacknowledged() }
     }
 
     /// What the peer has taken since the last look that found something; `added` was queued
     /// meanwhile.
-    fn look(&mut self, socket: &Socket, added: usize) -> Option<Wait> {
+    pub fn look(&mut self, socket: &Socket, added: usize) -> Option<Wait> {
         let (now, queued) = (now(), socket.unacknowledged());
         let taken = (self.queued + added).saturating_sub(queued);
         let lasted = now - self.since;
@@ -327,7 +327,7 @@ impl Waiting {
     }
 
     /// Sets the next look, if the peer still has time.
-    fn goes_on(&self, socket: &Socket, patience: Duration) -> bool {
+    pub fn goes_on(&self, socket: &Socket, patience: Duration) -> bool {
         let left = patience.saturating_sub(now() - self.since);
         socket.set_deadline(Side::Write, Some(left.min(limits::WRITE_LOOK_INTERVAL)));
         !left.is_zero()

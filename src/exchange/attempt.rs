@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine;
+use crate::exchange::client::Client;
 use crate::exchange::count::{self, Meter};
 use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::{Failure, Retry, Side as Blame};
@@ -18,7 +19,6 @@ use crate::exchange::{Ending, Exchange, Progress, Uploading, relay};
 use crate::http::head::{Framing, Keep, RequestHead};
 use crate::http::headers::IdentityLines;
 use crate::http1::encode::{self, Forwarded};
-use crate::http1::server::Client;
 use crate::limits;
 use crate::listener::greeting::greeting;
 use crate::plan::{ClusterId, ClusterTimeouts, Route, RouteId};
@@ -41,7 +41,7 @@ pub(super) async fn forward(
     let generation = Rc::clone(&exchange.generation);
     let cluster = generation.cluster(id);
     let timeouts = generation.plan.clusters[id.0 as usize].timeouts;
-    let greet = |version| greeting(version, &client.origin, &client.stream);
+    let greet = |version| greeting(version, &client.origin, client.local_address());
     let with = (timeouts.connect, &greet as Greet<'_>);
     let mut wanted = Wanted::Any;
     exchange.input.settle();

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine;
+use crate::exchange::client::{Client, Speaks};
 use crate::exchange::failure::Failure;
 use crate::exchange::{Ending, Exchange};
 use crate::grpc::call::{Call, Caller, failure_lines};
@@ -56,6 +57,28 @@ impl Exchange {
             lines.extend_from_slice(&web.response_lines(origin));
         }
         Some(Reply::grpc(caller.content_type(), lines))
+    }
+
+    /// A call that fails when its answer has begun ends by trailers that say so, where there can be
+    /// some. `None`: there cannot, or it has not begun.
+    pub(super) fn end_call(&self, client: &Client, failure: Failure) -> Option<Ending> {
+        let Speaks::Http2(stream) = &client.speaks else { return None };
+        if !self.progress.head_sent.get() || failure.status() == 0 {
+            return None;
+        }
+        let mut lines = Vec::new();
+        failure_lines(failure, &mut lines);
+        match (Caller::of(&self.head, self.input.head())?, &self.progress.call) {
+            (Caller::Grpc, _) => stream.send_end(&lines).ok()?,
+            (Caller::Web(_), Some(call)) if call.is_between_messages() => {
+                let mut last = Vec::new();
+                call.end_down(&lines, &mut last);
+                stream.send_data(&last, true).ok()?;
+            }
+            // A cut is all that a page can be told in the middle of a message.
+            (Caller::Web(_), _) => return None,
+        }
+        Some(Ending::Keep)
     }
 
     /// Counts the call, if it is one.

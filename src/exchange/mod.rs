@@ -4,12 +4,15 @@
 pub(crate) mod attempt;
 pub mod capture;
 pub(crate) mod carry;
+pub(crate) mod client;
 pub mod client_address;
 pub mod count;
 mod call;
 mod error_page;
 pub mod failure;
+mod health_service;
 mod pace;
+mod streamed;
 pub mod record;
 pub(crate) mod relay;
 mod told;
@@ -26,6 +29,7 @@ use std::time::Instant;
 use crate::engine;
 use crate::events::bus::{Event, Kinds};
 use crate::exchange::capture::Capturer;
+use crate::exchange::client::{Client, Speaks};
 use crate::exchange::client_address::{client_address, is_trusted};
 use crate::exchange::failure::Failure;
 use crate::exchange::pace::Pace;
@@ -36,7 +40,7 @@ use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
 use crate::http1::body::Decoder;
-use crate::http1::server::{Client, Input};
+use crate::http1::server::Input;
 use crate::plan::{Action, Route, RouteId};
 use crate::routing;
 use crate::shard::generation::Generation;
@@ -174,6 +178,11 @@ async fn answer(
         let (status, body) = page.answer(&shard.health.borrow(), engine::wall_clock());
         let page = Reply::json(status, body);
         return reply(shard, client, exchange, &page, const { &HeaderEdits::NONE }).await;
+    }
+    if let Some(known) = &generation.plan.health_grpc
+        && let Some(asked) = exchange.asked_of_health()
+    {
+        return Box::pin(health_service::answer(shard, client, exchange, asked, known)).await;
     }
     let route = exchange.find_route(generation);
     if let Some(tracing) = &generation.plan.tracing {
@@ -458,7 +467,7 @@ async fn reply(
     edits: &HeaderEdits,
 ) -> Result<Ending, Failure> {
     let ending = match exchange.skip_body() {
-        Ending::Keep if client.origin.is_closing(shard) || client.stream.is_worn() => Ending::Close,
+        Ending::Keep if client.origin.is_closing(shard) || client.is_worn() => Ending::Close,
         ending @ (Ending::Keep | Ending::Close | Ending::Linger | Ending::Cut) => ending,
     };
     let plan = &exchange.generation.plan;
@@ -484,8 +493,13 @@ async fn reply(
     exchange.progress.note_response_body(reply.sent_body(&sending));
     exchange.progress.status.set(reply.status);
     exchange.progress.head_sent.set(true);
-    let parts = [&work.out[..], b"", b""];
-    relay::send_to_client(client, &parts, &plan.timeouts, &exchange.progress).await?;
+    let (timeouts, progress) = (&plan.timeouts, &exchange.progress);
+    match &client.speaks {
+        Speaks::Http1(stream) => {
+            relay::send_to_client(stream, &[&work.out[..], b"", b""], timeouts, progress).await?;
+        }
+        Speaks::Http2(call) => streamed::send_reply(call, &work.out, timeouts, progress).await?,
+    }
     let without = matches!(reply.status, 204 | 304);
     if sending.body == BodySent::Whole && !without {
         exchange.progress.body_sent.set(reply.body.len() as u64);
@@ -495,6 +509,9 @@ async fn reply(
 
 /// Answers a failure, if it still can be.
 async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: Failure) -> Ending {
+    if let Some(ending) = exchange.end_call(client, failure) {
+        return ending;
+    }
     let progress = &exchange.progress;
     if progress.head_sent.get() && progress.framing.get() == Framing::UntilClose {
         return Ending::Cut;

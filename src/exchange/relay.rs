@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::engine::{self, SendError, Side};
 use crate::exchange::carry::Carrier;
+use crate::exchange::client::{Client, Speaks};
 use crate::exchange::count::Meter;
 use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::Failure;
@@ -18,7 +19,6 @@ use crate::http::headers::HeaderEdits;
 use crate::http1::body::{Decoder, Left};
 use crate::http1::encode;
 use crate::http1::parse::{self, HeadLimits, Parsed};
-use crate::http1::server::Client;
 use crate::limits;
 use crate::plan::{ClusterTimeouts, Plan, Route, Timeouts};
 use crate::shard::Shard;
@@ -59,13 +59,13 @@ pub(super) struct Request {
 }
 
 /// Who is gone while we wait for the upstream.
-enum Lost {
+pub(super) enum Lost {
     Client,
     Upstream(io::Error),
 }
 
 impl Lost {
-    fn failure(self, upstream: impl FnOnce(&io::Error) -> Failure) -> Failure {
+    pub(super) fn failure(self, upstream: impl FnOnce(&io::Error) -> Failure) -> Failure {
         match self {
             Lost::Client => Failure::ClientClosed,
             Lost::Upstream(error) => upstream(&error),
@@ -116,7 +116,16 @@ impl Download<'_> {
                 Parsed::Complete if work.head.status >= 400 && self.is_intercepted(&work.head) => {
                     return Ok(Replaced::begin(&work.head, &mut buffer[..end]));
                 }
-                Parsed::Complete => return self.relay(work, buffer, end).await,
+                Parsed::Complete => {
+                    let start = work.head.bytes;
+                    return match &self.client.speaks {
+                        Speaks::Http1(stream) => self.relay(stream, work, buffer, end).await,
+                        // In a box, so that exchanges of HTTP/1 stay small.
+                        Speaks::Http2(call) => {
+                            Box::pin(self.relay_to(call, work, buffer, start..end)).await
+                        }
+                    };
+                }
             }
         }
     }
@@ -143,12 +152,12 @@ impl Download<'_> {
 
     /// Until the upstream has something to say, or the client is known to be gone: then nobody
     /// wants to hear it.
-    async fn more(&self) -> Result<(), Lost> {
+    pub(super) async fn more(&self) -> Result<(), Lost> {
         std::future::poll_fn(|context| {
             if let Poll::Ready(result) = self.upstream.poll_ready(context, Side::Read) {
                 return Poll::Ready(result.map_err(Lost::Upstream));
             }
-            self.client.stream.poll_broken(context).map(|()| Err(Lost::Client))
+            self.client.poll_broken(context).map(|()| Err(Lost::Client))
         })
         .await
     }
@@ -202,13 +211,21 @@ impl Download<'_> {
         }
         let none = const { &HeaderEdits::NONE };
         self.encode(work, buffer, Framing::None, Keep::Open, none);
+        let stream = match &self.client.speaks {
+            Speaks::Http1(stream) => stream,
+            Speaks::Http2(call) => {
+                let sent = call.send_interim(&work.out);
+                work.out.clear();
+                return sent;
+            }
+        };
         self.progress.interim.set(true);
-        self.send(work, b"").await?;
+        self.send(stream, work, b"").await?;
         self.progress.interim.set(false);
         Ok(())
     }
 
-    fn encode(
+    pub(super) fn encode(
         &self,
         work: &mut Workspace,
         buffer: &[u8],
@@ -224,6 +241,7 @@ impl Download<'_> {
     /// The final head, and the body behind it.
     async fn relay(
         &mut self,
+        stream: &Stream,
         mut work: Workspace,
         mut buffer: engine::Buf,
         end: usize,
@@ -240,21 +258,22 @@ impl Download<'_> {
         let by_closing = framing == Framing::UntilClose;
         if by_closing {
             // Else the client would take a cut, by whatever it comes about, for the end.
-            self.client.stream.set_reset_on_close(true);
+            self.client.set_reset_on_close(true);
         }
-        let first = self.piece(&mut work, &mut decoder, framing, &mut buffer[start..end]).await;
+        let first =
+            self.piece(stream, &mut work, &mut decoder, framing, &mut buffer[start..end]).await;
         if by_closing && !self.progress.head_sent.get() {
             // It was no good before the client got any of it: it gets an answer of ours.
-            self.client.stream.set_reset_on_close(false);
+            self.client.set_reset_on_close(false);
         }
         if first? {
             drop(buffer);
         } else {
             self.meter.count();
-            self.body(&mut work, buffer, &mut decoder, framing).await?;
+            self.body(stream, &mut work, buffer, &mut decoder, framing).await?;
         }
         if by_closing {
-            self.client.stream.set_reset_on_close(false);
+            self.client.set_reset_on_close(false);
         }
         let (upstream, promised) = (work.head.keep, work.head.promised());
         Ok(Downloaded { upstream, client: keep, promised, replaced: None })
@@ -263,6 +282,7 @@ impl Download<'_> {
     /// Sends what `out` holds and the body bytes among `received`. True at the end of the body.
     async fn piece(
         &self,
+        stream: &Stream,
         work: &mut Workspace,
         decoder: &mut Decoder,
         framing: Framing,
@@ -287,15 +307,20 @@ impl Download<'_> {
             data = b"";
         }
         self.progress.head_sent.set(true);
-        self.send(work, data).await?;
+        self.send(stream, work, data).await?;
         self.progress.body_sent.set(self.progress.body_sent.get() + decoded.data as u64);
         Ok(decoded.end)
     }
 
     /// Sends `out`, `data` and `tail`, and empties the workspace's two.
-    async fn send(&self, work: &mut Workspace, data: &[u8]) -> Result<(), Failure> {
+    async fn send(
+        &self,
+        stream: &Stream,
+        work: &mut Workspace,
+        data: &[u8],
+    ) -> Result<(), Failure> {
         let parts = [&work.out[..], data, &work.tail[..]];
-        send_to_client(self.client, &parts, &self.plan.timeouts, self.progress).await?;
+        send_to_client(stream, &parts, &self.plan.timeouts, self.progress).await?;
         work.out.clear();
         work.tail.clear();
         Ok(())
@@ -303,6 +328,7 @@ impl Download<'_> {
 
     async fn body(
         &self,
+        stream: &Stream,
         work: &mut Workspace,
         mut buffer: engine::Buf,
         decoder: &mut Decoder,
@@ -315,7 +341,7 @@ impl Download<'_> {
                 && framing != Framing::Chunked
             {
                 drop(buffer);
-                return self.carry(left).await;
+                return self.carry(stream, left).await;
             }
             set_deadline(self.upstream, self.progress, &self.timeouts);
             if self.upstream.is_quiet() || buffer.len() < self.buffer_bytes() {
@@ -329,9 +355,9 @@ impl Download<'_> {
             };
             let received = received.map_err(|error| body_failure(&error))?;
             if received == 0 {
-                return self.end_of_stream(work, framing).await;
+                return self.end_of_stream(stream, work, framing).await;
             }
-            if self.piece(work, decoder, framing, &mut buffer[..received]).await? {
+            if self.piece(stream, work, decoder, framing, &mut buffer[..received]).await? {
                 return Ok(());
             }
             self.meter.count();
@@ -343,8 +369,8 @@ impl Download<'_> {
     }
 
     /// The rest of a long body that nobody need look at.
-    async fn carry(&self, left: Left) -> Result<(), Failure> {
-        let mut carrier = Carrier::new(self.upstream, &self.client.stream);
+    async fn carry(&self, stream: &Stream, left: Left) -> Result<(), Failure> {
+        let mut carrier = Carrier::new(self.upstream, stream);
         let (mut left, mut turns) = (left, 0);
         while left != Left::Bytes(0) {
             set_deadline(self.upstream, self.progress, &self.timeouts);
@@ -362,7 +388,7 @@ impl Download<'_> {
             self.progress.response_carried(taken);
             let timeouts = &self.plan.timeouts;
             let keeps_up = |wait| self.progress.pace.keeps_up(wait, timeouts.body_rate_min);
-            let given = carrier.give(&self.client.stream, timeouts.write, keeps_up).await;
+            let given = carrier.give(stream, timeouts.write, keeps_up).await;
             note_sent(given, taken, timeouts, self.progress)?;
             self.progress.body_sent.set(self.progress.body_sent.get() + taken as u64);
             self.meter.count();
@@ -386,22 +412,29 @@ impl Download<'_> {
     }
 
     /// The upstream closed: the end of a body that has no other mark, a cut for every other.
-    async fn end_of_stream(&self, work: &mut Workspace, framing: Framing) -> Result<(), Failure> {
+    async fn end_of_stream(
+        &self,
+        stream: &Stream,
+        work: &mut Workspace,
+        framing: Framing,
+    ) -> Result<(), Failure> {
         if work.head.framing != Framing::UntilClose {
             return Err(Failure::UpstreamBodyCut);
         }
         if framing == Framing::Chunked {
             encode::last_chunk(&mut work.out, b"");
-            self.send(work, b"").await?;
+            self.send(stream, work, b"").await?;
         }
         Ok(())
     }
 
     /// A body whose end only closing would tell is chunked for those who understand it.
-    fn framing_for_client(&self, head: &ResponseHead) -> Framing {
+    pub(super) fn framing_for_client(&self, head: &ResponseHead) -> Framing {
         match (head.framing, self.request.version) {
             (Framing::Chunked | Framing::UntilClose, Version::Http11) => Framing::Chunked,
-            (Framing::Chunked | Framing::UntilClose, Version::Http10) => Framing::UntilClose,
+            (Framing::Chunked | Framing::UntilClose, Version::Http10 | Version::Http2) => {
+                Framing::UntilClose
+            }
             (framing @ (Framing::None | Framing::Length(_)), _) => framing,
         }
     }
@@ -409,7 +442,7 @@ impl Download<'_> {
     fn keep_for_client(&self, framing: Framing) -> Keep {
         if framing == Framing::UntilClose
             || self.client.origin.is_closing(self.shard)
-            || self.client.stream.is_worn()
+            || self.client.is_worn()
             || self.progress.upload.get() != Uploading::Whole
         {
             return Keep::Close;
@@ -459,13 +492,13 @@ pub(super) fn set_deadline(upstream: &Stream, progress: &Progress, timeouts: &Cl
 }
 
 pub(super) async fn send_to_client(
-    client: &Client,
+    stream: &Stream,
     parts: &[&[u8]; 3],
     timeouts: &Timeouts,
     progress: &Progress,
 ) -> Result<(), Failure> {
     let keeps_up = |wait| progress.pace.keeps_up(wait, timeouts.body_rate_min);
-    let sent = client.stream.send_while(parts, timeouts.write, keeps_up).await;
+    let sent = stream.send_while(parts, timeouts.write, keeps_up).await;
     note_sent(sent, parts.iter().map(|part| part.len()).sum(), timeouts, progress)
 }
 
@@ -497,7 +530,7 @@ fn read_failure(error: &io::Error) -> Failure {
     if late { Failure::FirstByteTimeout } else { Failure::UpstreamReset }
 }
 
-fn body_failure(error: &io::Error) -> Failure {
+pub(super) fn body_failure(error: &io::Error) -> Failure {
     let late = error.kind() == io::ErrorKind::TimedOut;
     if late { Failure::UpstreamReadTimeout } else { Failure::UpstreamBodyCut }
 }

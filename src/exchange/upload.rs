@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use crate::engine::{self, SendError, Side};
 use crate::exchange::Progress;
 use crate::exchange::carry::Carrier;
+use crate::exchange::client::{Client, Speaks};
 use crate::exchange::count::Meter;
 use crate::exchange::failure::Failure;
 use crate::exchange::relay::frame;
-use crate::http::head::{Framing, RequestHead};
+use crate::http::head::{Framing, RequestHead, Version};
 use crate::http1::body::{Decoded, Decoder};
-use crate::http1::server::{Client, Input};
+use crate::http1::server::Input;
+use crate::http2::call::{Call, Came};
 use crate::limits;
 use crate::plan::Plan;
 use crate::tls::stream::Stream;
@@ -20,6 +22,8 @@ use crate::tls::stream::Stream;
 pub(super) struct Upload {
     decoder: Decoder,
     framing: Framing,
+    /// Behind a body that came by a stream.
+    trailers: Vec<u8>,
     received: u64,
     max: u64,
     /// How long we have waited for the client, all waits together.
@@ -45,9 +49,15 @@ impl Piece {
 
 impl Upload {
     pub(super) fn new(head: &RequestHead, max: u64) -> Upload {
+        let of_client = match (head.version, head.framing) {
+            // A stream frames what it carries: nothing stands between the bytes.
+            (Version::Http2, Framing::Chunked) => Framing::UntilClose,
+            (Version::Http10 | Version::Http11 | Version::Http2, framing) => framing,
+        };
         Upload {
-            decoder: Decoder::new(head.framing),
+            decoder: Decoder::new(of_client),
             framing: head.framing,
+            trailers: Vec::new(),
             received: 0,
             max,
             waited: Duration::ZERO,
@@ -72,7 +82,11 @@ impl Upload {
         tail.clear();
         if self.framing == Framing::Chunked {
             self.decoder.drop_trailers(identity_headers);
-            frame(decoded.data, decoded.end, self.decoder.trailers(), out, tail);
+            let trailers = match self.trailers.is_empty() {
+                true => self.decoder.trailers(),
+                false => &self.trailers,
+            };
+            frame(decoded.data, decoded.end, trailers, out, tail);
         }
         Ok(Piece { decoded, end: decoded.end })
     }
@@ -104,7 +118,12 @@ impl Upload {
         let progress = meter.progress;
         let (mut out, mut tail) = (Vec::new(), Vec::new());
         let mut turns = 0;
-        while !self.is_long() {
+        loop {
+            if let Speaks::Http1(stream) = &client.speaks
+                && self.is_long()
+            {
+                return self.carry(stream, upstream, plan, meter).await;
+            }
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
             out.clear();
             let piece = self.piece(input, &mut out, &mut tail, &plan.identity_headers);
@@ -131,7 +150,6 @@ impl Upload {
                 engine::yield_now().await;
             }
         }
-        self.carry(client, upstream, plan, meter).await
     }
 
     /// A long body of known length goes on unread. (A chunked one does not: where it ends is found
@@ -142,19 +160,19 @@ impl Upload {
 
     async fn carry(
         &mut self,
-        client: &Client,
+        client: &Stream,
         upstream: &Stream,
         plan: &Plan,
         meter: Meter<'_>,
     ) -> Result<(), UploadFailure> {
         let progress = meter.progress;
         let Framing::Length(length) = self.framing else { unreachable!("only those are long") };
-        let mut carrier = Carrier::new(&client.stream, upstream);
+        let mut carrier = Carrier::new(client, upstream);
         let mut turns = 0;
         while self.received < length {
             let asked = engine::now();
-            client.stream.set_deadline(Side::Read, Some(plan.timeouts.read));
-            let taken = carrier.take(&client.stream, length - self.received).await;
+            client.set_deadline(Side::Read, Some(plan.timeouts.read));
+            let taken = carrier.take(client, length - self.received).await;
             let taken = self.note(taken, asked, progress).map_err(UploadFailure::Client)?;
             self.received += taken as u64;
             if self.received < length && self.is_too_slow(plan.timeouts.body_rate_min) {
@@ -182,9 +200,25 @@ impl Upload {
         progress: &Progress,
     ) -> Result<(), Failure> {
         let asked = engine::now();
-        client.stream.set_deadline(Side::Read, Some(plan.timeouts.read));
-        let result = input.receive(&client.stream).await;
+        let result = match &client.speaks {
+            Speaks::Http1(stream) => {
+                stream.set_deadline(Side::Read, Some(plan.timeouts.read));
+                input.receive(stream).await
+            }
+            Speaks::Http2(call) => match call.receive(input, plan.timeouts.read).await {
+                Ok(Came::Bytes(count)) => Ok(count),
+                Ok(Came::End) => return self.end(call, plan),
+                Err(error) => Err(error),
+            },
+        };
         self.note(result, asked, progress).map(|_| ())
+    }
+
+    /// The stream has ended: what it is to bring it has brought.
+    fn end(&mut self, call: &Call, plan: &Plan) -> Result<(), Failure> {
+        self.decoder.end_of_input().map_err(|_| Failure::BodyMalformed)?;
+        self.trailers = call.trailers(&plan.identity_headers)?;
+        Ok(())
     }
 
     /// What a read from the client means: its bytes are counted, and so is the time it took.

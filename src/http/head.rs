@@ -88,6 +88,8 @@ pub enum Version {
     Http10,
     #[default]
     Http11,
+    /// Of a head that was fields (`http2/request.rs`).
+    Http2,
 }
 
 /// What becomes of a connection after an exchange.
@@ -164,6 +166,7 @@ impl Version {
         match self {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
+            Version::Http2 => "HTTP/2.0",
         }
     }
 }

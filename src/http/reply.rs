@@ -180,7 +180,7 @@ impl<'a> Reply<'a> {
         match (sending.keep, sending.version) {
             (Keep::Close, Version::Http10 | Version::Http11) => line(b"Connection", b"close", out),
             (Keep::Open, Version::Http10) => line(b"Connection", b"keep-alive", out),
-            (Keep::Open, Version::Http11) => {}
+            (Keep::Open, Version::Http11) | (_, Version::Http2) => {}
         }
         self.encode_extra(edits, out);
         if self.varies {

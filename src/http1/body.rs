@@ -397,6 +397,24 @@ fn at_most(left: u64, room: usize) -> usize {
     usize::try_from(left).map_or(room, |left| left.min(room))
 }
 
+/// Of whole trailer lines, those that go on.
+pub(crate) fn forwarded_trailers(
+    lines: &[u8],
+    dropped: &[Box<[u8]>],
+) -> Result<Vec<u8>, MalformedBody> {
+    if lines.len() > TRAILER_BYTES_MAX {
+        return Err(MalformedBody::TrailersTooLarge);
+    }
+    let mut out = Vec::with_capacity(lines.len());
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        if is_forwarded_trailer(line)? && !is_one_of(dropped, name) {
+            out.extend_from_slice(line);
+        }
+    }
+    Ok(out)
+}
+
 /// Whether a trailer line goes on: a header line as strict as in a head, and not a field that must
 /// not stand behind a body (RFC 9110 section 6.5.1).
 fn is_forwarded_trailer(line: &[u8]) -> Result<bool, MalformedBody> {

@@ -110,7 +110,7 @@ pub fn response(
     match (keep, client) {
         (Keep::Close, _) => out.extend_from_slice(b"Connection: close\r\n"),
         (Keep::Open, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-        (Keep::Open, Version::Http11) => {}
+        (Keep::Open, Version::Http11 | Version::Http2) => {}
     }
     edit_lines(out, edits);
     out.extend_from_slice(b"\r\n");
@@ -298,6 +298,7 @@ fn via(out: &mut Vec<u8>, received: Version, proxy_id: &str) {
     let name = match received {
         Version::Http10 => b"Via: 1.0 ",
         Version::Http11 => b"Via: 1.1 ",
+        Version::Http2 => b"Via: 2.0 ",
     };
     field(out, name, proxy_id.as_bytes());
 }

@@ -297,6 +297,6 @@ pub(crate) fn keep(seen: &Seen, version: Version) -> Keep {
     match version {
         Version::Http11 if !seen.option_close => Keep::Open,
         Version::Http10 if seen.option_keep_alive && !seen.option_close => Keep::Open,
-        Version::Http11 | Version::Http10 => Keep::Close,
+        Version::Http11 | Version::Http10 | Version::Http2 => Keep::Close,
     }
 }

@@ -181,7 +181,7 @@ fn request_head(
     head.accepts_trailers = seen.accepts_trailers;
     match (seen.expect, head.version) {
         (Expect::Nothing, _) => {}
-        (Expect::Continue, Version::Http11) => head.expects_continue = true,
+        (Expect::Continue, Version::Http11 | Version::Http2) => head.expects_continue = true,
         // An HTTP/1.0 client cannot mean it (RFC 9110 section 10.1.1).
         (Expect::Continue, Version::Http10) => withhold(&mut head.lines, HeaderId::Expect),
         (Expect::Other, _) => return Err(Malformed::ExpectationUnknown),

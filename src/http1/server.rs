@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine::{self, Buf, Parked, Side};
+use crate::exchange::client::{Client, Speaks};
 use crate::exchange::failure::Failure;
 use crate::exchange::{self, Ending, Exchange};
 use crate::http1::parse::{self, HeadLimits, Parsed};
@@ -30,18 +31,14 @@ pub(crate) struct Input {
     end: usize,
 }
 
-/// A client connection, as its exchanges see it.
-pub(crate) struct Client {
-    pub(crate) stream: Stream,
-    pub(crate) origin: Origin,
-}
-
 /// How a run of requests ended.
 enum Pause {
     /// Nothing came for a while: give the working memory back, and wait.
     Quiet {
         had_requests: bool,
     },
+    /// It speaks HTTP/2, as these bytes of it say.
+    Http2(Vec<u8>),
     Over,
 }
 
@@ -54,14 +51,24 @@ enum Before {
     Something,
 }
 
-/// Serves one connection to its end.
-pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, stream: Stream) {
-    let client = Client { stream, origin };
+/// Serves one connection to its end; or, when it turns out to speak HTTP/2, gives it back with what
+/// was read of it.
+pub(crate) async fn serve(
+    shard: &Rc<Shard>,
+    origin: Origin,
+    stream: Stream,
+) -> Option<(Stream, Vec<u8>)> {
+    let client = Client { speaks: Speaks::Http1(stream), origin };
+    let Speaks::Http1(stream) = &client.speaks else { return None };
     let (mut before, mut quiet_since) = (Before::Nothing, engine::now());
     loop {
-        let session = Box::pin(run(shard, &client, before));
+        let session = Box::pin(run(shard, &client, stream, before));
         match session.await {
-            Pause::Over => return,
+            Pause::Over => return None,
+            Pause::Http2(begun) => {
+                let Speaks::Http1(stream) = client.speaks else { return None };
+                return Some((stream, begun));
+            }
             Pause::Quiet { had_requests } if had_requests || before == Before::Nothing => {
                 quiet_since = engine::now();
             }
@@ -73,22 +80,22 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, stream: Stream) {
         let quiet = limits::PARK_AFTER + (engine::now() - quiet_since);
         let left = idle.saturating_sub(quiet);
         if left.is_zero() {
-            return;
+            return None;
         }
-        client.stream.set_deadline(Side::Read, Some(left));
-        client.stream.set_parked(Parked::Long);
-        let ready = until_ready(shard, &client).await;
-        let recalled = client.stream.set_parked(Parked::No) == Parked::Recalled;
+        stream.set_deadline(Side::Read, Some(left));
+        stream.set_parked(Parked::Long);
+        let ready = until_ready(shard, &client, stream).await;
+        let recalled = stream.set_parked(Parked::No) == Parked::Recalled;
         // A request that came meanwhile is served: who was recalled is only closed between two.
-        if ready.is_err() || (recalled && client.stream.is_silent()) {
-            return;
+        if ready.is_err() || (recalled && stream.is_silent()) {
+            return None;
         }
     }
 }
 
 /// Until something comes, or the connection is to be closed: what has come by then is read first.
-async fn until_ready(shard: &Shard, client: &Client) -> io::Result<()> {
-    let mut ready = std::pin::pin!(client.stream.ready(Side::Read));
+async fn until_ready(shard: &Shard, client: &Client, stream: &Stream) -> io::Result<()> {
+    let mut ready = std::pin::pin!(stream.ready(Side::Read));
     std::future::poll_fn(|context| {
         if client.origin.ends_idle(shard) {
             return Poll::Ready(Ok(()));
@@ -98,7 +105,7 @@ async fn until_ready(shard: &Shard, client: &Client) -> io::Result<()> {
     .await
 }
 
-async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
+async fn run(shard: &Rc<Shard>, client: &Client, stream: &Stream, mut before: Before) -> Pause {
     let mut exchange = Exchange::new(shard, client.origin.clone());
     let (mut pipelined, mut had_requests) = (0_u32, false);
     loop {
@@ -109,33 +116,34 @@ async fn run(shard: &Rc<Shard>, client: &Client, mut before: Before) -> Pause {
                 engine::yield_now().await;
             }
         }
-        match read_head(shard, client, &mut exchange, before).await {
+        match read_head(shard, client, stream, &mut exchange, before).await {
             Arrival::Head => (before, had_requests) = (Before::Something, true),
             Arrival::Quiet if client.origin.ends_idle(shard) => {
                 // Its next request may be on its way: closing would answer that with a reset.
-                linger(&client.stream).await;
+                linger(stream).await;
                 return Pause::Over;
             }
             Arrival::Quiet => return Pause::Quiet { had_requests },
             Arrival::Gone => return Pause::Over,
+            Arrival::Http2 => return Pause::Http2(exchange.input.unused().to_vec()),
             Arrival::Refused(failure) => {
                 exchange::refuse(shard, client, &mut exchange, failure).await;
-                linger(&client.stream).await;
+                linger(stream).await;
                 return Pause::Over;
             }
         }
         match exchange::run(shard, client, &mut exchange).await {
             Ending::Keep => {}
             Ending::Cut => {
-                client.stream.end_abruptly();
+                stream.end_abruptly();
                 return Pause::Over;
             }
             // Closing with bytes of the client unread would reset it, whatever we have answered.
-            Ending::Close if exchange.input.unused().is_empty() && client.stream.is_silent() => {
+            Ending::Close if exchange.input.unused().is_empty() && stream.is_silent() => {
                 return Pause::Over;
             }
             Ending::Close | Ending::Linger => {
-                linger(&client.stream).await;
+                linger(stream).await;
                 return Pause::Over;
             }
         }
@@ -146,12 +154,14 @@ enum Arrival {
     Head,
     Quiet,
     Gone,
+    Http2,
     Refused(Failure),
 }
 
 async fn read_head(
     shard: &Rc<Shard>,
     client: &Client,
+    stream: &Stream,
     exchange: &mut Exchange,
     before: Before,
 ) -> Arrival {
@@ -165,9 +175,16 @@ async fn read_head(
         Before::Something if client.origin.ends_idle(shard) => Duration::ZERO,
         Before::Nothing | Before::Something => limits::PARK_AFTER.min(timeouts.idle),
     };
-    client.stream.set_deadline(Side::Read, Some(patience));
+    stream.set_deadline(Side::Read, Some(patience));
     loop {
-        if started {
+        let preface = match before {
+            Before::Nothing if started => preface(client, exchange.input.unused()),
+            Before::Nothing | Before::Something => Preface::No,
+        };
+        if preface == Preface::Whole {
+            return Arrival::Http2;
+        }
+        if started && preface == Preface::No {
             match parse::request(exchange.input.unused(), &limits, &mut exchange.head) {
                 Ok(Parsed::Complete) => {
                     exchange.input.head_end = exchange.head.bytes;
@@ -179,7 +196,7 @@ async fn read_head(
             }
         }
         let parks = !started && before == Before::Something;
-        match receive(client, &mut exchange.input, parks).await {
+        match receive(stream, &mut exchange.input, parks).await {
             Ok(0) => return Arrival::Gone,
             Ok(_) if started => {}
             Ok(_) => {
@@ -192,7 +209,7 @@ async fn read_head(
                     limits = head_limits(&exchange.generation.plan.limits);
                 }
                 exchange.marks.begin = engine::now();
-                client.stream.set_deadline(Side::Read, Some(timeouts.header));
+                stream.set_deadline(Side::Read, Some(timeouts.header));
             }
             Err(error) if error.kind() != io::ErrorKind::TimedOut => return Arrival::Gone,
             Err(_) if started => return Arrival::Refused(Failure::HeaderTimeout),
@@ -201,12 +218,33 @@ async fn read_head(
     }
 }
 
+/// Whether a client begins to speak HTTP/2 unasked (RFC 9113 section 3.3). Under TLS it would have
+/// asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Preface {
+    No,
+    Part,
+    Whole,
+}
+
+fn preface(client: &Client, bytes: &[u8]) -> Preface {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let known = bytes.len().min(PREFACE.len());
+    if bytes[..known] != PREFACE[..known] || !client.speaks_http2_unasked() {
+        Preface::No
+    } else if known < PREFACE.len() {
+        Preface::Part
+    } else {
+        Preface::Whole
+    }
+}
+
 /// Before the first byte the connection is parked: a drain may end the wait, and so may a client
 /// that needs the place; then it is as if this one had left.
-async fn receive(client: &Client, input: &mut Input, parks: bool) -> io::Result<usize> {
-    client.stream.set_parked(if parks { Parked::Briefly } else { Parked::No });
-    let received = input.receive(&client.stream).await;
-    match client.stream.set_parked(Parked::No) {
+async fn receive(stream: &Stream, input: &mut Input, parks: bool) -> io::Result<usize> {
+    stream.set_parked(if parks { Parked::Briefly } else { Parked::No });
+    let received = input.receive(stream).await;
+    match stream.set_parked(Parked::No) {
         Parked::Recalled if received.is_err() => Ok(0),
         Parked::No | Parked::Briefly | Parked::Long | Parked::Recalled => received,
     }
@@ -236,7 +274,7 @@ pub(crate) async fn linger(stream: &Stream) {
     }
 }
 
-fn head_limits(limits: &crate::plan::Limits) -> HeadLimits {
+pub(crate) fn head_limits(limits: &crate::plan::Limits) -> HeadLimits {
     HeadLimits {
         url_bytes_max: limits.url_bytes_max,
         header_bytes_max: limits.header_bytes_max,
@@ -288,8 +326,19 @@ impl Input {
         }
     }
 
+    /// A head that came otherwise than by [`Input::receive`].
+    pub(crate) fn begin_with(&mut self, head: Vec<u8>) {
+        let end = head.len();
+        *self = Input { buffer: None, copy: head, head_end: end, next: end, end };
+    }
+
+    /// So many bytes were written to the room.
+    pub(crate) fn filled(&mut self, count: usize) {
+        self.end += count;
+    }
+
     /// Where the next bytes of a body go. What was used before is overwritten, the head is not.
-    fn room(&mut self) -> &mut [u8] {
+    pub(crate) fn room(&mut self) -> &mut [u8] {
         if self.next == self.end {
             self.next = self.head_end;
             self.end = self.head_end;

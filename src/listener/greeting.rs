@@ -1,15 +1,22 @@
 //! What an endpoint is told of whom a connection is for: the PROXY protocol, outgoing.
 
+use std::io;
+use std::net::SocketAddr;
+
 use crate::listener::proxy_protocol::{self, Addresses, Certificate, Tls, Tlvs};
 use crate::shard::Origin;
 use crate::tls::settings::ProxyVersion;
-use crate::tls::stream::Stream;
 
-pub(crate) fn greeting(version: ProxyVersion, origin: &Origin, client: &Stream) -> Vec<u8> {
+/// `here`: the address that the client has connected to.
+pub(crate) fn greeting(
+    version: ProxyVersion,
+    origin: &Origin,
+    here: io::Result<SocketAddr>,
+) -> Vec<u8> {
     let mut out = Vec::new();
     let source = origin.speaks_for();
     let told = origin.proxied().map(|proxied| proxied.destination);
-    let destination = told.or_else(|| client.local_address().ok());
+    let destination = told.or(here.ok());
     let addresses = destination.map(|destination| Addresses { source, destination });
     match version {
         ProxyVersion::V1 => proxy_protocol::write_v1(addresses, &mut out),

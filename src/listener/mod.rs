@@ -17,6 +17,7 @@ use std::task::Poll;
 use crate::control::message::{Room, Shortage, ToControl, ToShard};
 use crate::engine::{self, Listener, Socket};
 use crate::http1;
+use crate::http2;
 use crate::limits;
 use crate::listener::limit::{Told, Waiting};
 use crate::shard::connections::Seated;
@@ -135,7 +136,17 @@ fn serve(shard: Rc<Shard>, counted: Counted, door: Rc<Door>, peer: SocketAddr, s
         if let Some(((stream, passes_to), origin)) = ready {
             let told = events::connection_opened(&shard, &origin);
             match passes_to {
-                None => http1::server::serve(&shard, origin, stream).await,
+                None if origin.is_http2() => {
+                    Box::pin(http2::server::serve(&shard, origin, stream, Vec::new())).await;
+                }
+                None => {
+                    let again = origin.clone();
+                    if let Some((stream, begun)) =
+                        http1::server::serve(&shard, origin, stream).await
+                    {
+                        Box::pin(http2::server::serve(&shard, again, stream, begun)).await;
+                    }
+                }
                 Some(cluster) => {
                     Box::pin(passthrough::run(&shard, &origin, &stream, &cluster)).await;
                 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::engine::{self, Side, Socket};
 use crate::limits;
 use crate::listener::proxy_protocol::{self, Read};
-use crate::plan::{Listener, Network, Plan};
+use crate::plan::{Http2, Listener, Network, Plan};
 use crate::shard::{Origin, Shard};
 use crate::telemetry::client_tls::ClientTls;
 use crate::tls::client_hello::{self, ClientHello, NotAHello, Peeked};
@@ -29,6 +29,7 @@ use crate::tls::trust::Trust;
 pub(crate) struct Opening {
     /// Peers that say first whom they speak for.
     from: Vec<Network>,
+    http2: Http2,
     tls: Option<TlsOpening>,
 }
 
@@ -106,7 +107,11 @@ impl Opening {
             })
         };
         let tls = listener.tls.as_ref().map(tls).transpose()?;
-        Ok(Opening { from: listener.proxy_protocol.clone(), tls })
+        Ok(Opening { from: listener.proxy_protocol.clone(), http2: listener.http2, tls })
+    }
+
+    pub(crate) fn http2(&self) -> Http2 {
+        self.http2
     }
 
     /// Whether there is anything to do before the protocol.

@@ -105,7 +105,7 @@ impl<'a> Passed<'a> {
         let id = id.ok_or(Failure::NoEndpoint)?;
         let (cluster, timeouts) =
             (generation.cluster(ClusterId(id as u32)), plan.clusters[id].timeouts);
-        let greet = |version| greeting(version, self.origin, client);
+        let greet = |version| greeting(version, self.origin, client.local_address());
         let mut refused = Vec::new();
         loop {
             self.attempts += 1;

@@ -367,6 +367,8 @@ impl Shard {
     fn drain(self: &Rc<Self>, patience: Duration) {
         self.life.patient.set(true);
         self.life.drain();
+        // Connections of HTTP/2 say so at once.
+        engine::wake_all();
         self.health_watchers.wake();
         let shard = Rc::clone(self);
         engine::spawn(async move {
@@ -446,9 +448,17 @@ impl Shard {
 
 /// What a core does every now and then, as long as there is anything to do.
 async fn housekeeping(shard: Rc<Shard>) {
-    let mut quiet = 0;
+    let (mut quiet, mut still, mut stirred) = (0, 0_u64, false);
     for beat in 1_u64.. {
         engine::sleep(limits::HOUSEKEEPING_INTERVAL).await;
+        let stirs = shard.stirred.replace(false);
+        stirred |= stirs;
+        still = if stirs { 0 } else { still + 1 };
+        // Connections park one after another, and what is left to do halves each time.
+        if still >= limits::TRIM_BEATS && still.is_power_of_two() {
+            engine::trim_buffers();
+            engine::trim_memory();
+        }
         shard.log.flush(shard.counters());
         shard.tell_blocked();
         shard.events.flush(&shard.mail);
@@ -460,11 +470,7 @@ async fn housekeeping(shard: Rc<Shard>) {
             engine::trim_buffers();
             let connections =
                 clusters.iter().map(|cluster| cluster.open_connections()).sum::<u64>();
-            let stirred = shard.stirred.replace(false);
-            if !stirred {
-                engine::trim_memory();
-            }
-            let busy = connections > 0 || stirred;
+            let busy = connections > 0 || std::mem::take(&mut stirred);
             quiet = if busy { 0 } else { quiet + 1 };
         }
         if quiet >= limits::QUIET_BEATS {

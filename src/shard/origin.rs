@@ -12,7 +12,7 @@ use crate::shard::Shard;
 use crate::shard::connections::Seat;
 use crate::shard::doors::Door;
 use crate::telemetry::client_tls::ClientTls;
-use crate::tls::server::Accepted;
+use crate::tls::server::{Accepted, H2};
 
 /// Which listener a connection came by, and whom it is from.
 #[derive(Clone)]
@@ -67,6 +67,11 @@ impl Origin {
     pub(crate) fn scheme(&self) -> &'static str {
         let is_told = || self.proxied().is_some_and(|proxied| proxied.is_secure);
         if self.tls().is_some() || is_told() { "https" } else { "http" }
+    }
+
+    /// The client's TLS has settled that it speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.tls().is_some_and(|tls| tls.alpn.as_deref() == Some(H2))
     }
 
     /// What upstreams are told of who the client is.

@@ -269,7 +269,11 @@ impl Common<'_, '_> {
         let certificates: Handle<dyn ResolvesServerCert> = Handle::clone(&self.certificates) as _;
         let mut config = builder.with_cert_resolver(certificates);
         config.ignore_client_order = true;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let protocols: &[&[u8]] = match self.listener.http2.enabled {
+            true => &[H2, b"http/1.1"],
+            false => &[b"http/1.1"],
+        };
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         config.session_storage = Handle::new(NoServerSessionStorage {});
         if self.tls.session_tickets {
             let scope = self.scope(rules);
@@ -293,6 +297,9 @@ impl Common<'_, '_> {
         digest.finalize().into()
     }
 }
+
+/// What a client asks for that would speak HTTP/2 (RFC 9113 section 3.2).
+pub(crate) const H2: &[u8] = b"h2";
 
 pub(super) fn versions(range: Versions) -> &'static [&'static SupportedProtocolVersion] {
     static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];

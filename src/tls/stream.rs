@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::engine::{self, Parked, SendError, Side, Socket, Taken, Wait};
+use crate::engine::{self, Parked, SendError, Side, Socket, Taken, Wait, Waiting};
 use crate::tls::record::PLAIN_MAX;
 use crate::tls::session::{End, Session};
 
@@ -148,7 +148,7 @@ impl Stream {
         session.borrow_mut().begin_send();
         let total = parts.iter().map(|part| part.len()).sum();
         let put = |context: &Context<'_>, sent| {
-            self.poll_send(context, &mut session.borrow_mut(), parts, sent)
+            self.poll_seal(context, &mut session.borrow_mut(), parts, sent)
         };
         let sent = self.socket.put(total, patience, bearable, put).await;
         sent.map_err(|error| {
@@ -158,7 +158,37 @@ impl Stream {
         })
     }
 
-    fn poll_send(
+    /// What of `bytes` is taken at once, for a protocol that gathers what it says. Whoever is told
+    /// to wait offers the same bytes again, and more behind them if it likes: the first of them may
+    /// be sealed already.
+    pub(crate) fn poll_send(&self, context: &Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Some(session) = &self.session else {
+            return self.socket.poll_send(context, &[IoSlice::new(bytes)]);
+        };
+        let mut session = session.borrow_mut();
+        loop {
+            match self.poll_seal(context, &mut session, &[bytes, b"", b""], 0) {
+                // A part of what was sealed before.
+                Poll::Ready(Ok(Taken { of_ours: 0, .. })) => {}
+                Poll::Ready(Ok(taken)) => return Poll::Ready(Ok(taken.of_ours)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// See [`Waiting`].
+    pub(crate) fn begin_waiting(&self, patience: Duration) -> Waiting {
+        Waiting::begin(&self.socket, patience)
+    }
+
+    /// Whether the peer that takes nothing still has time.
+    pub(crate) fn goes_on_waiting(&self, waiting: &mut Waiting, patience: Duration) -> bool {
+        waiting.look(&self.socket, 0);
+        waiting.goes_on(&self.socket, patience)
+    }
+
+    fn poll_seal(
         &self,
         context: &Context<'_>,
         session: &mut Session,

@@ -1,0 +1,58 @@
+//! The client of an exchange: a connection of HTTP/1, or one stream of a connection of HTTP/2.
+
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+
+use crate::http2::call::Call;
+use crate::shard::Origin;
+use crate::tls::stream::Stream;
+
+pub(crate) struct Client {
+    pub(crate) speaks: Speaks,
+    pub(crate) origin: Origin,
+}
+
+pub(crate) enum Speaks {
+    Http1(Stream),
+    Http2(Call),
+}
+
+impl Client {
+    /// Nothing more should begin on its connection.
+    pub(crate) fn is_worn(&self) -> bool {
+        match &self.speaks {
+            Speaks::Http1(stream) => stream.is_worn(),
+            Speaks::Http2(_) => false,
+        }
+    }
+
+    /// It may begin to speak HTTP/2 without a word about it.
+    #[cold]
+    pub(crate) fn speaks_http2_unasked(&self) -> bool {
+        self.origin.tls().is_none() && self.origin.door.opening().http2().enabled
+    }
+
+    /// Ready when nobody is there any more to be answered.
+    pub(crate) fn poll_broken(&self, context: &mut Context<'_>) -> Poll<()> {
+        match &self.speaks {
+            Speaks::Http1(stream) => stream.poll_broken(context),
+            Speaks::Http2(call) => call.poll_broken(context),
+        }
+    }
+
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
+        match &self.speaks {
+            Speaks::Http1(stream) => stream.local_address(),
+            Speaks::Http2(call) => call.local_address(),
+        }
+    }
+
+    /// See [`Stream::set_reset_on_close`]. A stream that is cut says so anyhow.
+    pub(crate) fn set_reset_on_close(&self, reset: bool) {
+        match &self.speaks {
+            Speaks::Http1(stream) => stream.set_reset_on_close(reset),
+            Speaks::Http2(_) => {}
+        }
+    }
+}

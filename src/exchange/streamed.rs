@@ -1,0 +1,174 @@
+//! A response on its way down to a stream of HTTP/2. It is read as its client has room: who stalls a
+//! stream holds what was read first, and neither a buffer nor the other streams.
+
+use std::ops::Range;
+use std::task::Poll;
+
+use crate::engine::{self, Wait};
+use crate::exchange::Progress;
+use crate::exchange::failure::Failure;
+use crate::exchange::record::Phase;
+use crate::exchange::relay::{Download, Downloaded, body_failure, set_deadline};
+use crate::http::head::{Framing, Keep};
+use crate::http1::body::{Decoded, Decoder};
+use crate::http2::call::Call;
+use crate::limits;
+use crate::plan::Timeouts;
+use crate::shard::workspace::{Work, Workspace};
+
+impl Download<'_> {
+    /// The final head, and the body behind it: `received` of the buffer is there already.
+    pub(super) async fn relay_to(
+        &mut self,
+        call: &Call,
+        mut work: Workspace,
+        mut buffer: engine::Buf,
+        received: Range<usize>,
+    ) -> Result<Downloaded, Failure> {
+        let edits = &self.route.response_headers;
+        let framing = self.framing_for_client(&work.head);
+        self.encode(&mut work, &buffer, framing, Keep::Open, edits);
+        self.progress.note_response_head(self.plan.capturing(self.route), &work.out);
+        self.progress.status.set(work.head.status);
+        self.progress.phase.set(Phase::ResponseBody);
+        let mut decoder = Decoder::new(work.head.framing);
+        let decoded = self.decode(&mut work, &mut decoder, &mut buffer[received.clone()])?;
+        let data = decoded.of(&buffer[received.clone()]);
+        let all = decoded.end && decoder.trailers().is_empty();
+        self.send_head(call, &mut work, all && data.is_empty())?;
+        if call.room(data.len()) < data.len() {
+            let data = data.to_vec();
+            drop(buffer);
+            self.give(call, &data, all).await?;
+        } else {
+            self.give(call, data, all).await?;
+            drop(buffer);
+        }
+        if !decoded.end {
+            self.meter.count();
+            self.rest(call, &mut work, &mut decoder).await?;
+        } else if !all {
+            call.send_end(decoder.trailers())?;
+        }
+        let (upstream, promised) = (work.head.keep, work.head.promised());
+        Ok(Downloaded { upstream, client: Keep::Open, promised, replaced: None })
+    }
+
+    fn send_head(&self, call: &Call, work: &mut Work, end: bool) -> Result<(), Failure> {
+        call.send_head(&work.out, end)?;
+        self.progress.sent.set(self.progress.sent.get() + work.out.len() as u64);
+        self.progress.head_sent.set(true);
+        work.out.clear();
+        Ok(())
+    }
+
+    fn decode(
+        &self,
+        work: &mut Work,
+        decoder: &mut Decoder,
+        received: &mut [u8],
+    ) -> Result<Decoded, Failure> {
+        let decoded = decoder.decode(received).map_err(|_| Failure::UpstreamBodyMalformed)?;
+        if decoded.end && decoded.consumed < received.len() {
+            // Bytes behind the end belong to no request of ours.
+            work.head.keep = Keep::Close;
+        }
+        self.progress.note_response_body(decoded.of(received));
+        Ok(decoded)
+    }
+
+    async fn rest(
+        &self,
+        call: &Call,
+        work: &mut Work,
+        decoder: &mut Decoder,
+    ) -> Result<(), Failure> {
+        let mut turns = 0;
+        loop {
+            let room = self.until_room(call, limits::RELAY_BYTES).await?;
+            set_deadline(self.upstream, self.progress, &self.timeouts);
+            self.more().await.map_err(|lost| lost.failure(body_failure))?;
+            let mut buffer = engine::buffer();
+            // Framing goes beside the data, so a little more is read than there is room for.
+            let most = (room + limits::CHUNK_LINE_BYTES_MAX).min(limits::RELAY_BYTES);
+            let Poll::Ready(received) = self.upstream.try_recv(&mut buffer[..most]).await else {
+                continue; // a part of a record
+            };
+            let received = received.map_err(|error| body_failure(&error))?;
+            if received == 0 {
+                if work.head.framing != Framing::UntilClose {
+                    return Err(Failure::UpstreamBodyCut);
+                }
+                return call.send_end(b"");
+            }
+            let decoded = self.decode(work, decoder, &mut buffer[..received])?;
+            let all = decoded.end && decoder.trailers().is_empty();
+            self.give(call, decoded.of(&buffer[..received]), all).await?;
+            drop(buffer);
+            if all {
+                return Ok(());
+            }
+            if decoded.end {
+                return call.send_end(decoder.trailers());
+            }
+            self.meter.count();
+            turns += 1;
+            if turns % limits::IO_PER_TURN == 0 {
+                engine::yield_now().await;
+            }
+        }
+    }
+
+    async fn until_room(&self, call: &Call, wanted: usize) -> Result<usize, Failure> {
+        until_room(call, wanted, &self.plan.timeouts, self.progress).await
+    }
+
+    /// As there is room for it. `end`: there is nothing behind it.
+    async fn give(&self, call: &Call, data: &[u8], end: bool) -> Result<(), Failure> {
+        give(call, data, end, &self.plan.timeouts, self.progress).await?;
+        self.progress.body_sent.set(self.progress.body_sent.get() + data.len() as u64);
+        Ok(())
+    }
+}
+
+async fn until_room(
+    call: &Call,
+    wanted: usize,
+    timeouts: &Timeouts,
+    progress: &Progress,
+) -> Result<usize, Failure> {
+    let keeps_up = |wait: Wait| progress.pace.keeps_up(wait, timeouts.body_rate_min);
+    call.until_room(wanted, timeouts.write, keeps_up).await
+}
+
+async fn give(
+    call: &Call,
+    mut data: &[u8],
+    end: bool,
+    timeouts: &Timeouts,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    while !data.is_empty() {
+        let room = until_room(call, data.len(), timeouts, progress).await?;
+        let (now, later) = data.split_at(room.min(data.len()));
+        call.send_data(now, end && later.is_empty())?;
+        progress.sent.set(progress.sent.get() + now.len() as u64);
+        data = later;
+    }
+    Ok(())
+}
+
+/// A whole reply of our own, as it was written for HTTP/1.
+pub(super) async fn send_reply(
+    call: &Call,
+    reply: &[u8],
+    timeouts: &Timeouts,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let end =
+        reply.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(reply.len(), |at| at + 4);
+    let (head, body) = reply.split_at(end);
+    call.send_head(head, body.is_empty())?;
+    progress.sent.set(progress.sent.get() + head.len() as u64);
+    give(call, body, true, timeouts, progress).await
+}

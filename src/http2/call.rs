@@ -1,0 +1,256 @@
+//! One stream of a client, as an exchange sees it: a body that comes, an answer that goes. All waits
+//! are for one stream alone; the connection is driven by a task of its own (`http2/server.rs`).
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, Response, StatusCode};
+
+use crate::engine::{self, Wait};
+use crate::exchange::failure::Failure;
+use crate::http1::body;
+use crate::http1::server::Input;
+use crate::http2::fields;
+use crate::http2::io::Line;
+
+pub(crate) struct Call {
+    line: Rc<Line>,
+    answer: RefCell<Answer>,
+    body: RefCell<Body>,
+    /// All of the answer was given to the connection, or the stream is known to be gone.
+    over: Cell<bool>,
+}
+
+enum Answer {
+    /// Nothing final has left.
+    Head(SendResponse<Bytes>),
+    Body(SendStream<Bytes>),
+}
+
+struct Body {
+    stream: RecvStream,
+    /// What had no room yet.
+    left: Bytes,
+    trailers: Vec<u8>,
+    ended: bool,
+}
+
+/// What came of a body.
+pub(crate) enum Came {
+    Bytes(usize),
+    End,
+}
+
+impl Call {
+    pub(crate) fn new(line: Rc<Line>, stream: RecvStream, answer: SendResponse<Bytes>) -> Call {
+        let ended = stream.is_end_stream();
+        let body = Body { stream, left: Bytes::new(), trailers: Vec::new(), ended };
+        Call {
+            line,
+            answer: RefCell::new(Answer::Head(answer)),
+            body: RefCell::new(body),
+            over: Cell::new(false),
+        }
+    }
+
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
+        self.line.stream().local_address()
+    }
+
+    // --- the request's body --------------------------------------------------------------------
+
+    /// Takes more of the body into `input`, as far as it has room. Whoever sends is given room for
+    /// as much again at once: it is used before the next piece is asked for.
+    pub(crate) async fn receive(&self, input: &mut Input, patience: Duration) -> io::Result<Came> {
+        let came = std::future::poll_fn(|context| {
+            let body = &mut *self.body.borrow_mut();
+            body.poll(context, input.room())
+        });
+        match engine::within(patience, came).await {
+            Some(Ok(Came::Bytes(count))) => {
+                input.filled(count);
+                Ok(Came::Bytes(count))
+            }
+            Some(Ok(Came::End)) => Ok(Came::End),
+            Some(Err(error)) => {
+                self.over.set(true);
+                Err(io::Error::other(error))
+            }
+            None => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Lines, once the body has ended: those that may go on, without those named `dropped`.
+    pub(crate) fn trailers(&self, dropped: &[Box<[u8]>]) -> Result<Vec<u8>, Failure> {
+        let lines = std::mem::take(&mut self.body.borrow_mut().trailers);
+        body::forwarded_trailers(&lines, dropped).map_err(|_| Failure::BodyMalformed)
+    }
+
+    // --- the answer ----------------------------------------------------------------------------
+
+    /// Ready when nobody wants an answer any more.
+    pub(crate) fn poll_broken(&self, context: &mut Context<'_>) -> Poll<()> {
+        let poll = match &mut *self.answer.borrow_mut() {
+            Answer::Head(answer) => answer.poll_reset(context),
+            Answer::Body(stream) => stream.poll_reset(context),
+        };
+        if poll.is_ready() {
+            self.over.set(true);
+        }
+        poll.map(|_| ())
+    }
+
+    /// A head of HTTP/1 that is not final.
+    pub(crate) fn send_interim(&self, head: &[u8]) -> Result<(), Failure> {
+        let Answer::Head(answer) = &mut *self.answer.borrow_mut() else { return Ok(()) };
+        answer.send_informational(response(head)).map_err(|_| self.gone())
+    }
+
+    /// A head of HTTP/1 that is. `end`: there is nothing behind it.
+    pub(crate) fn send_head(&self, head: &[u8], end: bool) -> Result<(), Failure> {
+        let mut answer = self.answer.borrow_mut();
+        if let Answer::Head(begun) = &mut *answer {
+            let stream = begun.send_response(response(head), end).map_err(|_| self.gone())?;
+            *answer = Answer::Body(stream);
+            self.over.set(end);
+        }
+        Ok(())
+    }
+
+    /// How many bytes of the body the client has room for now.
+    pub(crate) fn room(&self, wanted: usize) -> usize {
+        match &mut *self.answer.borrow_mut() {
+            Answer::Head(_) => 0,
+            Answer::Body(stream) => {
+                stream.reserve_capacity(wanted);
+                stream.capacity()
+            }
+        }
+    }
+
+    /// Waits until the client has room for a part of `wanted` bytes, for as long as that is
+    /// `bearable`.
+    pub(crate) async fn until_room(
+        &self,
+        wanted: usize,
+        patience: Duration,
+        mut bearable: impl FnMut(Wait) -> bool,
+    ) -> Result<usize, Failure> {
+        let room = self.room(wanted);
+        if room > 0 {
+            return Ok(room);
+        }
+        let since = engine::now();
+        let given = std::future::poll_fn(|context| match &mut *self.answer.borrow_mut() {
+            Answer::Head(_) => Poll::Ready(None),
+            // It is told of once each time there is more.
+            Answer::Body(stream) => match stream.capacity() {
+                0 => stream.poll_capacity(context).map(|given| given.and_then(Result::ok)),
+                room => Poll::Ready(Some(room)),
+            },
+        });
+        match engine::within(patience, given).await {
+            Some(Some(0)) | None => Err(Failure::ClientWriteTimeout),
+            Some(Some(room)) => {
+                let wait = Wait { lasted: engine::now() - since, taken: room };
+                if bearable(wait) { Ok(room) } else { Err(Failure::ClientTooSlow) }
+            }
+            Some(None) => Err(self.gone()),
+        }
+    }
+
+    /// What there is room for. `end`: there is nothing behind it.
+    pub(crate) fn send_data(&self, data: &[u8], end: bool) -> Result<(), Failure> {
+        let Answer::Body(stream) = &mut *self.answer.borrow_mut() else { return Ok(()) };
+        stream.send_data(Bytes::copy_from_slice(data), end).map_err(|_| self.gone())?;
+        self.over.set(end);
+        Ok(())
+    }
+
+    /// The end, with trailer lines if there are any.
+    pub(crate) fn send_end(&self, trailers: &[u8]) -> Result<(), Failure> {
+        let Answer::Body(stream) = &mut *self.answer.borrow_mut() else { return Ok(()) };
+        let trailers = match trailers {
+            b"" => HeaderMap::new(),
+            lines => fields::of_lines(&Bytes::copy_from_slice(lines), 0),
+        };
+        let sent = match trailers.is_empty() {
+            true => stream.send_data(Bytes::new(), true),
+            false => stream.send_trailers(trailers),
+        };
+        sent.map_err(|_| self.gone())?;
+        self.over.set(true);
+        Ok(())
+    }
+
+    fn gone(&self) -> Failure {
+        self.over.set(true);
+        Failure::ClientClosed
+    }
+}
+
+impl Drop for Call {
+    /// An answer that was cut must not look whole.
+    fn drop(&mut self) {
+        if !self.over.get() {
+            match self.answer.get_mut() {
+                Answer::Head(answer) => answer.send_reset(Reason::INTERNAL_ERROR),
+                Answer::Body(stream) => stream.send_reset(Reason::INTERNAL_ERROR),
+            }
+        }
+    }
+}
+
+impl Body {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<Result<Came, h2::Error>> {
+        while self.left.is_empty() && !self.ended {
+            match self.stream.poll_data(context) {
+                Poll::Ready(Some(Ok(bytes))) => self.left = bytes,
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+                Poll::Ready(None) => match self.stream.poll_trailers(context) {
+                    Poll::Ready(Ok(trailers)) => {
+                        self.ended = true;
+                        if let Some(trailers) = trailers {
+                            fields::to_lines(&trailers, &mut self.trailers);
+                        }
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                },
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.left.is_empty() {
+            return Poll::Ready(Ok(Came::End));
+        }
+        let count = self.left.len().min(room.len());
+        let taken = self.left.split_to(count);
+        room[..count].copy_from_slice(&taken);
+        // It was given to us, so it can be given back.
+        let _ = self.stream.flow_control().release_capacity(count);
+        Poll::Ready(Ok(Came::Bytes(count)))
+    }
+}
+
+/// The head that is written in `head`, a status line and lines.
+fn response(head: &[u8]) -> Response<()> {
+    let mut response = Response::new(());
+    let bytes = Bytes::copy_from_slice(head);
+    let line = bytes.iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |end| end + 1);
+    // `HTTP/1.1 200 ` is what we write.
+    let status = bytes.get(9..12).and_then(|digits| StatusCode::from_bytes(digits).ok());
+    *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.headers_mut() = fields::of_lines(&bytes, line);
+    response
+}

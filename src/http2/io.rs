@@ -1,0 +1,272 @@
+//! A connection as the h2 crate wants it: tokio's traits on a stream of ours. What h2 writes while
+//! it is polled is gathered and leaves in one send, when the task that polls it says so.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::engine::{self, Buf, Side, Waiting};
+use crate::limits;
+use crate::tls::stream::Stream;
+
+/// What h2 reads and writes.
+pub(crate) struct Wire(Rc<Line>);
+
+/// The same connection for the task that drives it.
+pub(crate) struct Line {
+    stream: Stream,
+    /// How long the peer may take nothing of what we have to say.
+    patience: Duration,
+    begun: RefCell<Vec<u8>>,
+    /// In this turn.
+    reads: Cell<u32>,
+    out: RefCell<Out>,
+    /// What the peer had time for has passed, while we waited for it to say something.
+    overdue: Cell<bool>,
+    /// Its last word has come.
+    ended: Cell<bool>,
+    received: Cell<u64>,
+}
+
+/// What is to be sent.
+#[derive(Default)]
+struct Out {
+    /// Lent while it fills.
+    buffer: Option<Buf>,
+    /// The bytes that are used of it.
+    end: usize,
+    /// What the socket has not taken: as little memory as possible, for as long as it takes.
+    left: Vec<u8>,
+    sent: usize,
+    waiting: Option<Waiting>,
+}
+
+impl Wire {
+    /// `begun`: what was read of it already.
+    pub(crate) fn new(stream: Stream, patience: Duration, begun: Vec<u8>) -> Wire {
+        Wire(Rc::new(Line {
+            stream,
+            patience,
+            begun: RefCell::new(begun),
+            reads: Cell::new(0),
+            out: RefCell::default(),
+            overdue: Cell::new(false),
+            ended: Cell::new(false),
+            received: Cell::new(0),
+        }))
+    }
+
+    pub(crate) fn line(&self) -> Rc<Line> {
+        Rc::clone(&self.0)
+    }
+}
+
+impl Line {
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Bytes that have come.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// From now on the peer is to say something within this time.
+    pub(crate) fn set_patience(&self, patience: Option<Duration>) {
+        self.overdue.set(false);
+        self.stream.set_deadline(Side::Read, patience);
+    }
+
+    /// It has not.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.overdue.get()
+    }
+
+    /// To be called before each poll of the protocol: what it may do in one turn is bounded.
+    pub(crate) fn begin_turn(&self) {
+        self.reads.set(0);
+    }
+
+    fn take_begun(&self, room: &mut ReadBuf<'_>) -> Option<usize> {
+        let mut begun = self.begun.borrow_mut();
+        let count = begun.len().min(room.remaining());
+        room.put_slice(&begun[..count]);
+        begun.drain(..count);
+        if begun.is_empty() {
+            *begun = Vec::new();
+        }
+        (count > 0).then_some(count)
+    }
+
+    /// Whether the peer will say nothing more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Sends what was gathered. To be called after each poll of the protocol.
+    pub(crate) fn poll_flush(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        let mut out = self.out.borrow_mut();
+        let out = &mut *out;
+        loop {
+            let bytes = match &out.buffer {
+                Some(buffer) if out.left.is_empty() => &buffer[out.sent..out.end],
+                Some(_) | None => &out.left[out.sent..],
+            };
+            if bytes.is_empty() {
+                *out = Out::default();
+                return Poll::Ready(Ok(()));
+            }
+            match self.stream.poll_send(context, bytes) {
+                Poll::Ready(Ok(count)) => {
+                    out.sent += count;
+                    if out.waiting.take().is_some() {
+                        self.stream.set_deadline(Side::Write, None);
+                    }
+                }
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                    let still = out
+                        .waiting
+                        .as_mut()
+                        .is_some_and(|waiting| self.stream.goes_on_waiting(waiting, self.patience));
+                    if !still {
+                        return Poll::Ready(Err(error));
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    out.settle();
+                    if out.waiting.is_none() {
+                        out.waiting = Some(self.stream.begin_waiting(self.patience));
+                        // A deadline that is new is to be waited for.
+                        continue;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl Out {
+    /// Gives the buffer back, for a wait of unknown length.
+    fn settle(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            self.left = buffer[self.sent..self.end].to_vec();
+            (self.sent, self.end) = (0, 0);
+        }
+    }
+
+    /// Takes what there is room for. 0: what is here has to leave first.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        if !self.left.is_empty() {
+            return 0;
+        }
+        let buffer = self.buffer.get_or_insert_with(engine::buffer);
+        let room = &mut buffer[self.end..];
+        let count = bytes.len().min(room.len());
+        room[..count].copy_from_slice(&bytes[..count]);
+        self.end += count;
+        count
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let line = &*self.0;
+        if line.reads.get() == limits::H2_READS_PER_TURN {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        line.reads.set(line.reads.get() + 1);
+        if let Some(count) = line.take_begun(room) {
+            line.received.set(line.received.get() + count as u64);
+            return Poll::Ready(Ok(()));
+        }
+        let most = room.remaining().min(limits::H2_READ_BYTES);
+        match line.stream.poll_recv(context, room.initialize_unfilled_to(most)) {
+            Poll::Ready(Ok(count)) => {
+                room.advance(count);
+                line.ended.set(count == 0);
+                line.received.set(line.received.get() + count as u64);
+                Poll::Ready(Ok(()))
+            }
+            // Who drives the connection decides what that means; until then there is nothing.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                line.overdue.set(true);
+                Poll::Pending
+            }
+            Poll::Ready(Err(error)) => {
+                line.ended.set(true);
+                Poll::Ready(Err(error))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let line = &*self.0;
+        let mut taken = line.out.borrow_mut().take_all(parts);
+        while taken == 0 {
+            match line.poll_flush(context) {
+                Poll::Ready(Ok(())) => taken = line.out.borrow_mut().take_all(parts),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Nothing leaves before the task says so, see [`Line::poll_flush`].
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.0.poll_flush(context);
+        if flushed.is_ready() {
+            self.0.stream.finish();
+        }
+        flushed
+    }
+}
+
+impl Out {
+    fn take_all(&mut self, parts: &[IoSlice<'_>]) -> usize {
+        let mut taken = 0;
+        for part in parts {
+            let count = self.take(part);
+            taken += count;
+            if count < part.len() {
+                break;
+            }
+        }
+        taken
+    }
+}

@@ -1,0 +1,10 @@
+//! HTTP/2 (RFC 9113). A head is HTTP/1's bytes and a table everywhere inside, so that every rule
+//! about headers exists once; here is where those become fields and the other way round. Frames,
+//! HPACK, windows and the states of streams are the h2 crate's: what it has of them is named in
+//! this folder only, so that another core could take its place.
+
+pub(crate) mod call;
+pub(crate) mod fields;
+pub(crate) mod io;
+pub(crate) mod request;
+pub(crate) mod server;

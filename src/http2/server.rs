@@ -1,0 +1,249 @@
+//! The client's side of HTTP/2: one task drives a connection, and each of its streams is an exchange
+//! in a task of its own.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::Request;
+
+use crate::engine::{self, Parked};
+use crate::exchange::client::{Client, Speaks};
+use crate::exchange::{self, Exchange};
+use crate::http1::parse::HeadLimits;
+use crate::http1::server::{head_limits, linger};
+use crate::http2::call::Call;
+use crate::http2::io::{Line, Wire};
+use crate::http2::request;
+use crate::limits;
+use crate::plan::Http2;
+use crate::shard::{Origin, Shard};
+use crate::tls::stream::Stream;
+
+/// Serves one connection to its end. `begun`: what was read of it already.
+pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, stream: Stream, begun: Vec<u8>) {
+    let timeouts = shard.generation().plan.timeouts;
+    let settings = origin.door.opening().http2();
+    let wire = Wire::new(stream, timeouts.write, begun);
+    let line = wire.line();
+    line.set_patience(Some(timeouts.header));
+    if let Some(connection) = shake_hands(&settings, wire, &line).await {
+        let streams = Rc::new(Streams::default());
+        let mut session = Session {
+            shard: Rc::clone(shard),
+            origin,
+            line: Rc::clone(&line),
+            connection,
+            streams,
+            streams_max: settings.streams_max,
+            stage: Stage::Open,
+            was_busy: true,
+        };
+        std::future::poll_fn(|context| session.poll(context)).await;
+    }
+    // What was said last, such as why it ends, is to arrive.
+    let flushed = std::future::poll_fn(|context| line.poll_flush(context)).await;
+    if flushed.is_ok() && !line.has_ended() {
+        linger(line.stream()).await;
+    }
+}
+
+async fn shake_hands(settings: &Http2, wire: Wire, line: &Line) -> Option<Connection<Wire, Bytes>> {
+    let mut handshake = std::pin::pin!(builder(settings).handshake(wire));
+    std::future::poll_fn(|context| {
+        line.begin_turn();
+        let shaken = handshake.as_mut().poll(context);
+        if let Poll::Ready(Err(_)) = line.poll_flush(context) {
+            return Poll::Ready(None);
+        }
+        match shaken {
+            Poll::Ready(shaken) => Poll::Ready(shaken.ok()),
+            Poll::Pending if line.is_overdue() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+fn builder(settings: &Http2) -> h2::server::Builder {
+    let mut builder = h2::server::Builder::new();
+    let streams = settings.streams_max;
+    // Each stream has its own part of it: one that stalls takes nothing from the others.
+    let all = u64::from(settings.window_bytes) * u64::from(streams);
+    let all = u32::try_from(all).unwrap_or(u32::MAX).clamp(H2_WINDOW_LEAST, H2_WINDOW_MOST);
+    builder
+        .max_concurrent_streams(streams)
+        .initial_window_size(settings.window_bytes)
+        .initial_connection_window_size(all)
+        .max_frame_size(settings.frame_bytes_max)
+        // Larger heads are refused by us, with an answer; far larger ones by the crate.
+        .max_header_list_size(limits::H2_HEADER_LIST_BYTES)
+        .max_send_buffer_size(limits::H2_SEND_BYTES_MAX)
+        .enable_connect_protocol();
+    builder
+}
+
+/// What RFC 9113 section 6.9.1 allows, and what every connection has.
+const H2_WINDOW_LEAST: u32 = 65_535;
+const H2_WINDOW_MOST: u32 = (1 << 31) - 1;
+
+/// The streams of a connection that have a task.
+#[derive(Default)]
+struct Streams {
+    open: Cell<u32>,
+    /// Who drives the connection.
+    driver: RefCell<Option<Waker>>,
+}
+
+/// One of them, until it is dropped.
+struct Open(Rc<Streams>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let open = self.0.open.get() - 1;
+        self.0.open.set(open);
+        let driver = self.0.driver.borrow().clone();
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+}
+
+/// How far a connection is on its way out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// It has been told to bring no more requests; those that are here are answered.
+    Leaving,
+}
+
+struct Session {
+    shard: Rc<Shard>,
+    origin: Origin,
+    line: Rc<Line>,
+    connection: Connection<Wire, Bytes>,
+    streams: Rc<Streams>,
+    streams_max: u32,
+    stage: Stage,
+    /// At the last look, it had streams.
+    was_busy: bool,
+}
+
+impl Session {
+    /// Ready at its end.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.line.begin_turn();
+        self.remember(context);
+        loop {
+            if self.stage == Stage::Open && self.origin.is_closing(&self.shard) {
+                self.leave();
+            }
+            match self.poll_streams(context) {
+                Poll::Ready(()) => return Poll::Ready(()),
+                Poll::Pending => {}
+            }
+            if let Poll::Ready(Err(_)) = self.line.poll_flush(context) {
+                return Poll::Ready(());
+            }
+            self.set_idle();
+            if !self.line.is_overdue() {
+                return Poll::Pending;
+            }
+            // It has been idle for too long, or its place is needed.
+            match self.stage {
+                Stage::Open => self.leave(),
+                Stage::Leaving => {
+                    self.connection.abrupt_shutdown(Reason::NO_ERROR);
+                    let _ = self.connection.poll_closed(context);
+                    return Poll::Ready(());
+                }
+            }
+        }
+    }
+
+    fn remember(&self, context: &Context<'_>) {
+        let mut driver = self.streams.driver.borrow_mut();
+        if !driver.as_ref().is_some_and(|driver| driver.will_wake(context.waker())) {
+            *driver = Some(context.waker().clone());
+        }
+    }
+
+    /// Takes what the client asks for. Ready when there is no connection any more.
+    fn poll_streams(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // The crate lets a client begin a stream for each that it has reset; ours end a little later.
+        while self.streams.open.get() < self.streams_max.saturating_mul(2) {
+            match self.connection.poll_accept(context) {
+                Poll::Ready(Some(Ok((request, answer)))) => self.begin(request, answer),
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        self.connection.poll_closed(context).map(|_| ())
+    }
+
+    /// RFC 9113 section 6.8.
+    fn leave(&mut self) {
+        self.stage = Stage::Leaving;
+        self.connection.graceful_shutdown();
+        if self.streams.open.get() == 0 {
+            self.line.set_patience(Some(limits::H2_LEAVE_TIME));
+        }
+    }
+
+    /// A connection without streams may stay for a while, and may be told to make room.
+    fn set_idle(&mut self) {
+        let busy = self.streams.open.get() > 0;
+        if busy == self.was_busy {
+            return;
+        }
+        self.was_busy = busy;
+        let stream = self.line.stream();
+        if busy {
+            stream.set_parked(Parked::No);
+            self.line.set_patience(None);
+        } else {
+            let idle = self.shard.generation().plan.timeouts.idle;
+            let leaving = self.stage == Stage::Leaving;
+            self.line.set_patience(Some(if leaving { limits::H2_LEAVE_TIME } else { idle }));
+            stream.set_parked(Parked::Long);
+        }
+    }
+
+    fn begin(&self, request: Request<RecvStream>, answer: SendResponse<Bytes>) {
+        self.streams.open.set(self.streams.open.get() + 1);
+        let open = Open(Rc::clone(&self.streams));
+        let (shard, origin) = (Rc::clone(&self.shard), self.origin.clone());
+        let line = Rc::clone(&self.line);
+        engine::spawn(async move {
+            answer_one(&shard, origin, line, request, answer).await;
+            drop(open);
+        });
+    }
+}
+
+async fn answer_one(
+    shard: &Rc<Shard>,
+    origin: Origin,
+    line: Rc<Line>,
+    request: Request<RecvStream>,
+    answer: SendResponse<Bytes>,
+) {
+    let mut exchange = Exchange::new(shard, origin.clone());
+    exchange.begin(shard.generation());
+    let (parts, body) = request.into_parts();
+    let is_whole = body.is_end_stream();
+    let client = Client { speaks: Speaks::Http2(Call::new(line, body, answer)), origin };
+    let limits: HeadLimits = head_limits(&exchange.generation.plan.limits);
+    let mut bytes = Vec::with_capacity(limits::INPUT_COPY_BYTES_MAX);
+    let read = request::read(&parts, is_whole, &limits, &mut bytes, &mut exchange.head);
+    drop(parts);
+    exchange.input.begin_with(bytes);
+    // Its stream ends with the call, whatever becomes of the exchange.
+    match read {
+        Ok(()) => drop(exchange::run(shard, &client, &mut exchange).await),
+        Err(failure) => exchange::refuse(shard, &client, &mut exchange, failure).await,
+    }
+}
