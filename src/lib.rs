@@ -88,7 +88,7 @@
 pub mod listener;
 pub mod tls;
 pub mod http1;
-mod http2;
+pub mod http2;
 pub mod http;
 pub mod exchange;
 pub mod grpc;

@@ -3,12 +3,16 @@
 // tidy: long because a bound is looked for in one place, by its name.
 
 mod certificates;
+mod http2_abuse;
 mod http2;
 mod tls;
+mod upstream_http2;
 
 pub use certificates::*;
+pub use http2_abuse::*;
 pub use http2::*;
 pub use tls::*;
+pub use upstream_http2::*;
 
 use std::time::Duration;
 

@@ -213,9 +213,49 @@ pub struct Cluster {
     pub balance: Balance,
     pub pool: PoolLimits,
     pub timeouts: ClusterTimeouts,
+    pub protocol: ClusterProtocol,
+    pub http2: ClusterHttp2,
     pub tls: Option<ClusterTls>,
     /// Endpoints are told whom each connection is for.
     pub proxy_protocol: Option<ProxyVersion>,
+}
+
+/// What the endpoints of a cluster are spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClusterProtocol {
+    #[default]
+    H1,
+    /// HTTP/2 over TLS; an endpoint that does not choose it (ALPN) is not spoken to.
+    H2,
+    /// HTTP/2 without TLS, with prior knowledge (RFC 9113 section 3.3).
+    H2c,
+    /// What each endpoint chooses (ALPN); HTTP/1.1 without TLS.
+    Auto,
+}
+
+/// How HTTP/2 is spoken to the endpoints of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClusterHttp2 {
+    /// Of one connection; an endpoint may allow fewer.
+    pub streams_max: u32,
+    /// Of one stream, in bytes: what is held of it while its client takes nothing.
+    pub window: u32,
+    /// How often an endpoint that is in use is asked whether it is there; `None`: only when it
+    /// seems not to be.
+    pub keepalive_interval: Option<Duration>,
+    /// How long it may take to say so.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for ClusterHttp2 {
+    fn default() -> ClusterHttp2 {
+        ClusterHttp2 {
+            streams_max: limits::UPSTREAM_STREAMS,
+            window: limits::UPSTREAM_STREAM_WINDOW,
+            keepalive_interval: None,
+            keepalive_timeout: limits::UPSTREAM_PING_TIMEOUT,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

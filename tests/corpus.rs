@@ -15,6 +15,12 @@ fn client_hellos_hold_their_invariants() {
 }
 
 #[test]
+fn frames_of_http2_hold_their_invariants() {
+    replay("http2_frames", corelane::http2::frames::fuzz);
+    replay("http2_frames", corelane::http2::abuse::fuzz);
+}
+
+#[test]
 fn heads_hold_their_invariants() {
     replay("heads", corelane::http1::parse::fuzz);
 }

@@ -3,6 +3,7 @@
 
 use super::certificates::Files;
 use super::check::{Config, cluster_ids};
+use super::cluster_http2::ClusterHttp2;
 use super::document::{Cluster, Document, Edits, Endpoint};
 use super::error_pages;
 use super::logging::Captures;
@@ -184,6 +185,8 @@ fn cluster<'d>(cluster: &'d Cluster, files: &mut Files<'d>) -> plan::Cluster {
             first_byte: timeouts.first_byte.value.0,
             read: timeouts.read.value.0,
         },
+        protocol: cluster.protocol.value,
+        http2: cluster.http2.as_ref().map(ClusterHttp2::compile).unwrap_or_default(),
         tls: cluster.tls.as_ref().map(|tls| tls.compile(files)),
         proxy_protocol: cluster.proxy_protocol.as_ref().map(|version| version.value),
     }

@@ -15,6 +15,7 @@ use super::address::{endpoint_address, network, socket_address};
 pub use super::admin::{Admin, Health};
 use super::blacklist::Blacklist;
 use super::certificates::Looked;
+use super::cluster_http2::{self, ClusterHttp2};
 use super::cluster_tls::ClusterTls;
 use super::error::{Offset, Wrong};
 use super::error_pages::ErrorPage;
@@ -180,6 +181,8 @@ pub struct Cluster {
     pub endpoints: Vec<Endpoint>,
     pub pool: Pool,
     pub timeouts: ClusterTimeouts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http2: Option<ClusterHttp2>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClusterTls>,
 }
@@ -478,8 +481,10 @@ impl Cluster {
             endpoints: Endpoint::read_all(&mut section),
             pool: Pool::read(section.section("pool")),
             timeouts: ClusterTimeouts::read(section.section("timeouts")),
+            http2: ClusterHttp2::read(&mut section),
             tls: ClusterTls::read(&mut section),
         };
+        cluster_http2::check(&cluster, &section);
         section.finish();
         Some(cluster)
     }

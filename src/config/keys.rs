@@ -3,6 +3,7 @@
 //! what `conf/corelane.toml` lists.
 
 use super::admin_keys::ADMIN;
+use super::cluster_http2::CLUSTER_HTTP2;
 use super::error::nearest;
 use super::error_page_keys::ERROR_PAGES;
 use super::grpc_keys::GRPC;
@@ -185,8 +186,19 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 10] =
-    [GENERAL, ADMIN, ERROR_PAGES, GRPC, HOT_RELOAD, HTTP2, LOGGING, METRICS, TLS, TRACING];
+const TABLES: [&[Key]; 11] = [
+    GENERAL,
+    ADMIN,
+    CLUSTER_HTTP2,
+    ERROR_PAGES,
+    GRPC,
+    HOT_RELOAD,
+    HTTP2,
+    LOGGING,
+    METRICS,
+    TLS,
+    TRACING,
+];
 
 const COUNT: usize = {
     let (mut count, mut table) = (0, 0);
@@ -420,10 +432,10 @@ const GENERAL: &[Key] = &[
     ),
     key(
         "clusters.NAME.protocol",
-        "one of: h1",
+        "one of: h1, h2, h2c, auto",
         Is("\"h1\""),
-        "protocol = \"h1\"",
-        "what is spoken to the endpoints",
+        "protocol = \"h2\"",
+        "what is spoken to the endpoints: h2 needs TLS, h2c none; auto: what each chooses (ALPN)",
     ),
     key(
         "clusters.NAME.endpoints[].address",
@@ -590,7 +602,7 @@ mod tests {
         logging.access = { rotate = {}, request_body = {}, response_body = {} }
         logging.error.rotate = {}
         logging.audit.rotate = {}
-        clusters = { any = { endpoints = [{}], tls = { certificate = {} } } }
+        clusters = { any = { endpoints = [{}], http2 = {}, tls = { certificate = {} } } }
         admin = { tokens = [{}] }
     ";
 

@@ -9,6 +9,7 @@ mod admin_keys;
 mod blacklist;
 mod certificates;
 mod check;
+mod cluster_http2;
 mod cluster_tls;
 mod compile;
 pub mod document;

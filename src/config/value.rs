@@ -12,6 +12,7 @@ use toml::de::DeValue;
 
 use super::error::Wrong;
 use crate::limits;
+pub use crate::plan::ClusterProtocol;
 use crate::plan::{AccessLogFormat, Address, Balance, LocationPart, Network, OnFull, Role};
 
 /// A value as it is written in a configuration, for `print-config`.
@@ -33,12 +34,6 @@ pub enum ListenerProtocol {
     Http,
 }
 
-/// The protocol that a cluster is spoken to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClusterProtocol {
-    H1,
-}
-
 /// Where a redirect leads: the text with its placeholders found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
@@ -51,7 +46,12 @@ pub struct Location {
 pub(super) type Names<T> = &'static [(&'static str, T)];
 
 pub(super) const LISTENER_PROTOCOLS: Names<ListenerProtocol> = &[("http", ListenerProtocol::Http)];
-pub(super) const CLUSTER_PROTOCOLS: Names<ClusterProtocol> = &[("h1", ClusterProtocol::H1)];
+pub(super) const CLUSTER_PROTOCOLS: Names<ClusterProtocol> = &[
+    ("h1", ClusterProtocol::H1),
+    ("h2", ClusterProtocol::H2),
+    ("h2c", ClusterProtocol::H2c),
+    ("auto", ClusterProtocol::Auto),
+];
 pub(super) const BALANCES: Names<Balance> =
     &[("round_robin", Balance::RoundRobin), ("weighted_round_robin", Balance::WeightedRoundRobin)];
 pub(super) const FORMATS: Names<AccessLogFormat> = &[

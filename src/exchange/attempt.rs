@@ -25,9 +25,8 @@ use crate::plan::{ClusterId, ClusterTimeouts, Route, RouteId};
 use crate::shard::Shard;
 use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
-use crate::tls::stream::Stream;
 use crate::upstream::connect::{Greet, NotConnected};
-use crate::upstream::lease::Lease;
+use crate::upstream::lease::{Lease, Upstream};
 use crate::upstream::pool::{Cluster, Stage, Wanted};
 use crate::upstream::tally::Tally;
 
@@ -46,6 +45,7 @@ pub(super) async fn forward(
     let mut wanted = Wanted::Any;
     exchange.input.settle();
     let mut refused = Vec::new();
+    let mut refusals = 0;
     loop {
         let lease = acquire(shard, exchange, cluster, wanted, &mut refused, with).await?;
         let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
@@ -54,7 +54,8 @@ pub(super) async fn forward(
         tell(&endpoint.tally, exchange, ended.as_ref().err());
         match ended {
             Ok(ending) => return Ok(ending),
-            Err(failed) if reused && failed.is_safe_to_repeat(exchange) => {
+            Err(failed) if failed.is_safe_to_repeat(exchange, reused, refusals) => {
+                refusals += u8::from(failed.failure.row().retry == Retry::Unprocessed);
                 exchange.end_attempt(Some(failed.failure));
                 count::retried(exchange, failed.failure);
                 // A server that closes one kept connection has often closed them all.
@@ -121,7 +122,7 @@ async fn acquire(
                 let now = engine::now();
                 marks.connected = marks.connected.or(Some(now));
                 marks.secured = Some(now);
-                let secure = lease.stream().is_secure();
+                let secure = lease.is_secure();
                 exchange.attempt_goes_to(Some(lease.address()), lease.reused, secure);
                 return Ok(lease);
             }
@@ -134,7 +135,7 @@ async fn acquire(
                 let secure = exchange.progress.phase.get() == Phase::Tls;
                 exchange.attempt_goes_to(address, false, secure);
                 exchange.end_attempt(Some(failure));
-                let again = failure.row().retry == Retry::Safe
+                let again = matches!(failure.row().retry, Retry::Safe | Retry::Unprocessed)
                     && cluster.has_another(refused)
                     && refused.len() < limits::CONNECT_ATTEMPTS_MAX;
                 if !again {
@@ -174,27 +175,36 @@ struct Failed {
 }
 
 impl Failed {
-    /// On a connection that was kept (RFC 9112 section 9.3.1): nothing came back, and the request
-    /// either never left or does the same when it is done twice (RFC 9110 section 9.2.2).
-    fn is_safe_to_repeat(&self, exchange: &Exchange) -> bool {
-        self.failure.row().retry == Retry::Reused
+    /// Nothing came back, and on a connection that was kept (RFC 9112 section 9.3.1) the request
+    /// either never left or does the same when it is done twice (RFC 9110 section 9.2.2). One that
+    /// was refused by name was not done, whatever it is (RFC 9113 section 8.7).
+    fn is_safe_to_repeat(&self, exchange: &Exchange, reused: bool, refusals: u8) -> bool {
+        let is_harmless = match self.failure.row().retry {
+            Retry::Reused => {
+                reused && (self.unsent || exchange.head.method.is_idempotent())
+            }
+            Retry::Unprocessed => refusals < limits::REFUSED_REPEATS_MAX,
+            Retry::Never | Retry::Safe => false,
+        };
+        is_harmless
             && self.replayable
             && !exchange.has_answer()
             && exchange.marks.first_byte.is_none()
-            && (self.unsent || exchange.head.method.is_idempotent())
     }
 }
 
 impl Attempt<'_> {
     async fn run(&self, exchange: &mut Exchange, lease: Lease) -> Result<Ending, Failed> {
-        let mut upload = Upload::new(&exchange.head, self.generation.plan.limits.body_bytes_max);
-        let sent = match self.send(exchange, lease.stream(), &mut upload).await {
+        let upstream = lease.upstream();
+        let max = self.generation.plan.limits.body_bytes_max;
+        let mut upload = Upload::new(&exchange.head, max, upstream);
+        let sent = match self.send(exchange, upstream, &mut upload).await {
             Ok(sent) => sent,
             Err(failed) => return self.answer_unasked(exchange, lease, failed).await,
         };
         let answered = match sent {
-            Sent::Whole { .. } => self.answer(exchange, lease.stream()).await,
-            Sent::Part => self.answer_early(exchange, lease.stream(), &mut upload).await,
+            Sent::Whole { .. } => self.answer(exchange, upstream).await,
+            Sent::Part => self.answer_early(exchange, upstream, &mut upload).await,
         };
         match answered {
             Ok(downloaded) => self.finish(exchange, lease, downloaded).await,
@@ -209,7 +219,7 @@ impl Attempt<'_> {
     async fn send(
         &self,
         exchange: &mut Exchange,
-        upstream: &Stream,
+        upstream: &Upstream,
         upload: &mut Upload,
     ) -> Result<Sent, Failed> {
         let plan = &self.generation.plan;
@@ -242,7 +252,8 @@ impl Attempt<'_> {
         let sending = upload.send(upstream, (out, tail), input, &piece, plan.timeouts.write);
         sending.await.map_err(|error| Failed {
             failure: upload::write_failure(&error),
-            unsent: error.sent == 0,
+            // Of a stream the head may have left, of which nothing is counted.
+            unsent: error.sent == 0 && matches!(upstream, Upstream::Http1(_)),
             replayable,
         })?;
         if !piece.end {
@@ -274,9 +285,13 @@ impl Attempt<'_> {
             return Err(failed);
         }
         exchange.progress.upload.set(Uploading::Broken);
-        match self.answer(exchange, lease.stream()).await {
+        match self.answer(exchange, lease.upstream()).await {
             Ok(downloaded) => self.finish(exchange, lease, downloaded).await,
-            Err(failure) if failure.side() == Blame::Upstream && !exchange.has_answer() => {
+            Err(failure)
+                if failure.side() == Blame::Upstream
+                    && failure != Failure::UpstreamRefused
+                    && !exchange.has_answer() =>
+            {
                 Err(failed)
             }
             Err(failure) => Err(Failed { failure, ..failed }),
@@ -287,7 +302,7 @@ impl Attempt<'_> {
     async fn answer(
         &self,
         exchange: &mut Exchange,
-        upstream: &Stream,
+        upstream: &Upstream,
     ) -> Result<Downloaded, Failure> {
         let Exchange { head, marks, progress, route, .. } = exchange;
         let meter = self.meter(*route, progress);
@@ -299,7 +314,7 @@ impl Attempt<'_> {
     async fn answer_early(
         &self,
         exchange: &mut Exchange,
-        upstream: &Stream,
+        upstream: &Upstream,
         upload: &mut Upload,
     ) -> Result<Downloaded, Failure> {
         let Exchange { head, input, marks, progress, route, .. } = exchange;
@@ -327,7 +342,7 @@ impl Attempt<'_> {
         head: &RequestHead,
         marks: &'d mut Marks,
         meter: Meter<'d>,
-        upstream: &'d Stream,
+        upstream: &'d Upstream,
     ) -> Download<'d> {
         let request = Request {
             method: head.method,
@@ -382,9 +397,10 @@ impl Attempt<'_> {
         let ending =
             sent.map_err(|failure| Failed { failure, unsent: false, replayable: false })?;
         exchange.progress.phase.set(Phase::Done);
-        if uploaded
+        if let Upstream::Http1(stream) = lease.upstream()
+            && uploaded
             && downloaded.upstream == Keep::Open
-            && replaced.skip_rest(lease.stream()).await == Keep::Open
+            && replaced.skip_rest(stream).await == Keep::Open
         {
             lease.keep(downloaded.promised);
         }
@@ -428,6 +444,7 @@ async fn both(
             }
         }
         download.as_mut().poll(context).map_err(|failure| match failure.side() {
+            Blame::Upstream if failure == Failure::UpstreamRefused => failure,
             Blame::Upstream => broken.unwrap_or(failure),
             Blame::Client | Blame::Proxy => failure,
         })

@@ -28,6 +28,9 @@ pub enum Retry {
     /// Only when the connection was a kept one and no byte of an answer came: the server had closed
     /// it before it saw the request (RFC 9112 9.3.1). The method must allow it as well.
     Reused,
+    /// The server says that it has not begun with the request (RFC 9113 section 8.7), so any may be
+    /// tried again that is still here in full.
+    Unprocessed,
     /// No byte of the request has left: any request may be tried again.
     Safe,
 }
@@ -207,6 +210,12 @@ failures! {
         "the certificate of the backend is not trusted";
     UpstreamTlsTimeout: 504 BACKEND_TIMEOUT "upstream_tls_timeout" Upstream Safe Open
         "the TLS handshake with the backend did not end in time";
+    /// It has chosen another version of HTTP by ALPN, or answers in one.
+    UpstreamNotHttp2: 502 BACKEND_UNREACHABLE "upstream_not_http2" Upstream Safe Open
+        "the backend does not speak HTTP/2";
+    /// REFUSED_STREAM, or a GOAWAY that leaves the request out.
+    UpstreamRefused: 503 BACKEND_UNREACHABLE "upstream_refused" Upstream Unprocessed Open
+        "the backend takes no more requests at the moment";
     UpstreamClosed: 502 BACKEND_UNREACHABLE "upstream_closed" Upstream Reused Open
         "the backend closed the connection without an answer";
     UpstreamReset: 502 BACKEND_UNREACHABLE "upstream_reset" Upstream Reused Open
@@ -383,7 +392,7 @@ mod tests {
         for failure in Failure::ALL {
             let row = failure.row();
             if row.retry == Retry::Safe {
-                let before = ["connect_", "upstream_tls_"];
+                let before = ["connect_", "upstream_tls_", "upstream_not_http2"];
                 let is_before = before.iter().any(|part| row.label.starts_with(part));
                 assert!(is_before, "{failure:?}");
             }

@@ -15,6 +15,7 @@ mod pace;
 mod streamed;
 pub mod record;
 pub(crate) mod relay;
+mod relay_http2;
 mod told;
 mod trace;
 pub(crate) mod upload;

@@ -24,6 +24,7 @@ use crate::plan::{ClusterTimeouts, Plan, Route, Timeouts};
 use crate::shard::Shard;
 use crate::shard::workspace::{Work, Workspace};
 use crate::tls::stream::{PeerAlert, Stream};
+use crate::upstream::lease::Upstream;
 
 /// What a response leaves behind.
 pub(super) struct Downloaded {
@@ -39,7 +40,7 @@ pub(super) struct Downloaded {
 pub(super) struct Download<'a> {
     pub(super) shard: &'a Shard,
     pub(super) client: &'a Client,
-    pub(super) upstream: &'a Stream,
+    pub(super) upstream: &'a Upstream,
     pub(super) plan: &'a Plan,
     pub(super) route: &'a Route,
     pub(super) timeouts: ClusterTimeouts,
@@ -73,8 +74,24 @@ impl Lost {
     }
 }
 
-impl Download<'_> {
+impl<'a> Download<'a> {
     pub(super) async fn run(&mut self) -> Result<Downloaded, Failure> {
+        match self.upstream {
+            Upstream::Http1(_) => self.run_http1().await,
+            // In a box: an exchange with HTTP/1 is not to be longer for its sake.
+            Upstream::Http2(call) => Box::pin(self.run_http2(call)).await,
+        }
+    }
+
+    /// Of one that speaks HTTP/1.
+    pub(super) fn stream(&self) -> &'a Stream {
+        match self.upstream {
+            Upstream::Http1(stream) => stream,
+            Upstream::Http2(_) => unreachable!("a stream of HTTP/2 has a way of its own"),
+        }
+    }
+
+    async fn run_http1(&mut self) -> Result<Downloaded, Failure> {
         let (mut buffer, mut end) = self.first_bytes().await?;
         let mut work = self.shard.workspaces.take();
         self.answer_begins();
@@ -82,7 +99,7 @@ impl Download<'_> {
         loop {
             match self.parse(&mut work.head, &buffer[..end])? {
                 Parsed::Partial => {
-                    if self.upstream.is_quiet() {
+                    if self.stream().is_quiet() {
                         // However slowly a head comes, it holds what has come and no more.
                         let held = buffer[..end].to_vec();
                         drop((work, buffer));
@@ -131,7 +148,7 @@ impl Download<'_> {
     }
 
     /// The head that is final is the one that counts: 100 asks for the body, it answers nothing.
-    fn answer_begins(&mut self) {
+    pub(super) fn answer_begins(&mut self) {
         self.marks.first_byte = Some(engine::now());
     }
 
@@ -154,7 +171,7 @@ impl Download<'_> {
     /// wants to hear it.
     pub(super) async fn more(&self) -> Result<(), Lost> {
         std::future::poll_fn(|context| {
-            if let Poll::Ready(result) = self.upstream.poll_ready(context, Side::Read) {
+            if let Poll::Ready(result) = self.stream().poll_ready(context, Side::Read) {
                 return Poll::Ready(result.map_err(Lost::Upstream));
             }
             self.client.poll_broken(context).map(|()| Err(Lost::Client))
@@ -166,7 +183,7 @@ impl Download<'_> {
     /// room. Pending: there are none yet.
     async fn receive(&self, buffer: &mut [u8], from: usize) -> Poll<Result<usize, Failure>> {
         let room = (from + limits::RELAY_BYTES).min(buffer.len());
-        self.upstream.try_recv(&mut buffer[from..room]).await.map(|received| match received {
+        self.stream().try_recv(&mut buffer[from..room]).await.map(|received| match received {
             Ok(0) if from == 0 => Err(Failure::UpstreamClosed),
             Ok(0) => Err(Failure::UpstreamBodyCut),
             Ok(count) => Ok(count),
@@ -184,7 +201,7 @@ impl Download<'_> {
         Failure::UpstreamTlsFailed
     }
 
-    fn parse(&self, head: &mut ResponseHead, bytes: &[u8]) -> Result<Parsed, Failure> {
+    pub(super) fn parse(&self, head: &mut ResponseHead, bytes: &[u8]) -> Result<Parsed, Failure> {
         let limits = HeadLimits {
             url_bytes_max: self.plan.limits.url_bytes_max,
             header_bytes_max: limits::UPSTREAM_HEADER_BYTES_MAX,
@@ -199,13 +216,13 @@ impl Download<'_> {
         Ok(parsed)
     }
 
-    fn is_intercepted(&self, head: &ResponseHead) -> bool {
+    pub(super) fn is_intercepted(&self, head: &ResponseHead) -> bool {
         let page = self.plan.error_page(Some(self.route), head.status);
         page.is_some_and(|page| page.intercepts)
     }
 
     /// 100, 103 and the like go to who can understand them (RFC 9110 section 15.2).
-    async fn interim(&self, work: &mut Workspace, buffer: &[u8]) -> Result<(), Failure> {
+    pub(super) async fn interim(&self, work: &mut Workspace, buffer: &[u8]) -> Result<(), Failure> {
         if self.request.version == Version::Http10 {
             return Ok(());
         }
@@ -289,16 +306,30 @@ impl Download<'_> {
         received: &mut [u8],
     ) -> Result<bool, Failure> {
         let decoded = decoder.decode(received).map_err(|_| Failure::UpstreamBodyMalformed)?;
-        let Work { head, out, tail } = &mut **work;
         if decoded.end && decoded.consumed < received.len() {
             // Bytes behind the end belong to no request of ours: the connection is not used again.
-            head.keep = Keep::Close;
+            work.head.keep = Keep::Close;
         }
+        let (data, trailers) = (decoded.of(received), decoder.trailers());
+        self.pass(stream, work, framing, data, decoded.end.then_some(trailers)).await?;
+        Ok(decoded.end)
+    }
+
+    /// Sends what `out` holds and a piece of the body. `end`: it is the last, with these trailers.
+    pub(super) async fn pass(
+        &self,
+        stream: &Stream,
+        work: &mut Workspace,
+        framing: Framing,
+        mut data: &[u8],
+        end: Option<&[u8]>,
+    ) -> Result<(), Failure> {
+        let Work { out, tail, .. } = &mut **work;
         if framing == Framing::Chunked {
-            let trailers = if self.request.accepts_trailers { decoder.trailers() } else { b"" };
-            frame(decoded.data, decoded.end, trailers, out, tail);
+            let trailers = end.filter(|_| self.request.accepts_trailers).unwrap_or_default();
+            frame(data.len(), end.is_some(), trailers, out, tail);
         }
-        let mut data = decoded.of(received);
+        let length = data.len() as u64;
         self.progress.note_response_body(data);
         if data.len() <= limits::COALESCE_BYTES_MAX {
             // One plain send is cheaper than gathering, for as much as is copied in no time.
@@ -308,8 +339,8 @@ impl Download<'_> {
         }
         self.progress.head_sent.set(true);
         self.send(stream, work, data).await?;
-        self.progress.body_sent.set(self.progress.body_sent.get() + decoded.data as u64);
-        Ok(decoded.end)
+        self.progress.body_sent.set(self.progress.body_sent.get() + length);
+        Ok(())
     }
 
     /// Sends `out`, `data` and `tail`, and empties the workspace's two.
@@ -344,13 +375,13 @@ impl Download<'_> {
                 return self.carry(stream, left).await;
             }
             set_deadline(self.upstream, self.progress, &self.timeouts);
-            if self.upstream.is_quiet() || buffer.len() < self.buffer_bytes() {
+            if self.stream().is_quiet() || buffer.len() < self.buffer_bytes() {
                 drop(buffer);
                 self.more().await.map_err(|lost| lost.failure(body_failure))?;
                 buffer = self.buffer();
             }
             let room = relay_room(&buffer);
-            let Poll::Ready(received) = self.upstream.try_recv(&mut buffer[..room]).await else {
+            let Poll::Ready(received) = self.stream().try_recv(&mut buffer[..room]).await else {
                 continue; // a part of a record: now it is quiet
             };
             let received = received.map_err(|error| body_failure(&error))?;
@@ -370,14 +401,14 @@ impl Download<'_> {
 
     /// The rest of a long body that nobody need look at.
     async fn carry(&self, stream: &Stream, left: Left) -> Result<(), Failure> {
-        let mut carrier = Carrier::new(self.upstream, stream);
+        let mut carrier = Carrier::new(self.stream(), stream);
         let (mut left, mut turns) = (left, 0);
         while left != Left::Bytes(0) {
             set_deadline(self.upstream, self.progress, &self.timeouts);
-            if self.upstream.is_quiet() {
+            if self.stream().is_quiet() {
                 self.more().await.map_err(|lost| lost.failure(body_failure))?;
             }
-            let taken = carrier.take(self.upstream, left.most()).await;
+            let taken = carrier.take(self.stream(), left.most()).await;
             let taken = taken.map_err(|error| body_failure(&error))?;
             match left {
                 Left::Bytes(_) if taken == 0 => return Err(Failure::UpstreamBodyCut),
@@ -439,7 +470,7 @@ impl Download<'_> {
         }
     }
 
-    fn keep_for_client(&self, framing: Framing) -> Keep {
+    pub(super) fn keep_for_client(&self, framing: Framing) -> Keep {
         if framing == Framing::UntilClose
             || self.client.origin.is_closing(self.shard)
             || self.client.is_worn()
@@ -478,7 +509,7 @@ fn relay_room(buffer: &engine::Buf) -> usize {
 /// How long the upstream may take from now on: for the whole of its next head, however the bytes of
 /// that trickle in, or for the next bytes of its body. An interim head shows that the request is
 /// worked on, so the next head has as long again; how often is bounded.
-pub(super) fn set_deadline(upstream: &Stream, progress: &Progress, timeouts: &ClusterTimeouts) {
+pub(super) fn set_deadline(upstream: &Upstream, progress: &Progress, timeouts: &ClusterTimeouts) {
     let has_head = progress.status.get() != 0;
     let patience = match progress.upload.get() {
         // It may have nothing to say before it has heard more; the way up has deadlines of its own.
@@ -488,7 +519,10 @@ pub(super) fn set_deadline(upstream: &Stream, progress: &Progress, timeouts: &Cl
         // One that takes no more has answered already, or never will.
         Uploading::Broken => Some(Duration::ZERO),
     };
-    upstream.set_deadline(Side::Read, patience);
+    match upstream {
+        Upstream::Http1(stream) => stream.set_deadline(Side::Read, patience),
+        Upstream::Http2(call) => call.set_deadline(patience),
+    }
 }
 
 pub(super) async fn send_to_client(

@@ -54,7 +54,7 @@ impl Download<'_> {
         Ok(Downloaded { upstream, client: Keep::Open, promised, replaced: None })
     }
 
-    fn send_head(&self, call: &Call, work: &mut Work, end: bool) -> Result<(), Failure> {
+    pub(super) fn send_head(&self, call: &Call, work: &mut Work, end: bool) -> Result<(), Failure> {
         call.send_head(&work.out, end)?;
         self.progress.sent.set(self.progress.sent.get() + work.out.len() as u64);
         self.progress.head_sent.set(true);
@@ -91,7 +91,7 @@ impl Download<'_> {
             let mut buffer = engine::buffer();
             // Framing goes beside the data, so a little more is read than there is room for.
             let most = (room + limits::CHUNK_LINE_BYTES_MAX).min(limits::RELAY_BYTES);
-            let Poll::Ready(received) = self.upstream.try_recv(&mut buffer[..most]).await else {
+            let Poll::Ready(received) = self.stream().try_recv(&mut buffer[..most]).await else {
                 continue; // a part of a record
             };
             let received = received.map_err(|error| body_failure(&error))?;
@@ -124,7 +124,7 @@ impl Download<'_> {
     }
 
     /// As there is room for it. `end`: there is nothing behind it.
-    async fn give(&self, call: &Call, data: &[u8], end: bool) -> Result<(), Failure> {
+    pub(super) async fn give(&self, call: &Call, data: &[u8], end: bool) -> Result<(), Failure> {
         give(call, data, end, &self.plan.timeouts, self.progress).await?;
         self.progress.body_sent.set(self.progress.body_sent.get() + data.len() as u64);
         Ok(())

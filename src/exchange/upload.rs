@@ -14,14 +14,18 @@ use crate::http::head::{Framing, RequestHead, Version};
 use crate::http1::body::{Decoded, Decoder};
 use crate::http1::server::Input;
 use crate::http2::call::{Call, Came};
+use crate::http2::upstream_call::Unsent;
 use crate::limits;
 use crate::plan::Plan;
 use crate::tls::stream::Stream;
+use crate::upstream::lease::Upstream;
 
 /// The body of a request on its way up.
 pub(super) struct Upload {
     decoder: Decoder,
     framing: Framing,
+    /// Goes up as it is: what it is sent on has framing of its own.
+    is_framed: bool,
     /// Behind a body that came by a stream.
     trailers: Vec<u8>,
     received: u64,
@@ -48,7 +52,7 @@ impl Piece {
 }
 
 impl Upload {
-    pub(super) fn new(head: &RequestHead, max: u64) -> Upload {
+    pub(super) fn new(head: &RequestHead, max: u64, upstream: &Upstream) -> Upload {
         let of_client = match (head.version, head.framing) {
             // A stream frames what it carries: nothing stands between the bytes.
             (Version::Http2, Framing::Chunked) => Framing::UntilClose,
@@ -57,6 +61,7 @@ impl Upload {
         Upload {
             decoder: Decoder::new(of_client),
             framing: head.framing,
+            is_framed: matches!(upstream, Upstream::Http2(_)),
             trailers: Vec::new(),
             received: 0,
             max,
@@ -82,26 +87,36 @@ impl Upload {
         tail.clear();
         if self.framing == Framing::Chunked {
             self.decoder.drop_trailers(identity_headers);
-            let trailers = match self.trailers.is_empty() {
-                true => self.decoder.trailers(),
-                false => &self.trailers,
-            };
-            frame(decoded.data, decoded.end, trailers, out, tail);
+        }
+        if self.framing == Framing::Chunked && !self.is_framed {
+            frame(decoded.data, decoded.end, self.trailers(), out, tail);
         }
         Ok(Piece { decoded, end: decoded.end })
+    }
+
+    /// Lines, once the end is here.
+    fn trailers(&self) -> &[u8] {
+        if self.trailers.is_empty() { self.decoder.trailers() } else { &self.trailers }
     }
 
     /// Sends the piece, and what frames it.
     pub(super) async fn send(
         &self,
-        upstream: &Stream,
+        upstream: &Upstream,
         (out, tail): (&[u8], &[u8]),
         input: &mut Input,
         piece: &Piece,
         patience: Duration,
     ) -> Result<(), SendError> {
         let (_, unused) = input.split();
-        upstream.send(&[out, piece.decoded.of(unused), tail], patience).await?;
+        let data = piece.decoded.of(unused);
+        match upstream {
+            Upstream::Http1(stream) => stream.send(&[out, data, tail], patience).await?,
+            Upstream::Http2(call) => {
+                let trailers = if piece.end { self.trailers() } else { b"" };
+                call.send_piece(out, data, piece.end, trailers, patience).await?;
+            }
+        }
         input.consume(piece.decoded.consumed);
         Ok(())
     }
@@ -111,7 +126,7 @@ impl Upload {
         &mut self,
         client: &Client,
         input: &mut Input,
-        upstream: &Stream,
+        upstream: &Upstream,
         plan: &Plan,
         meter: Meter<'_>,
     ) -> Result<(), UploadFailure> {
@@ -119,10 +134,10 @@ impl Upload {
         let (mut out, mut tail) = (Vec::new(), Vec::new());
         let mut turns = 0;
         loop {
-            if let Speaks::Http1(stream) = &client.speaks
+            if let (Speaks::Http1(client), Upstream::Http1(upstream)) = (&client.speaks, upstream)
                 && self.is_long()
             {
-                return self.carry(stream, upstream, plan, meter).await;
+                return self.carry(client, upstream, plan, meter).await;
             }
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
             out.clear();
@@ -254,6 +269,9 @@ pub(super) enum UploadFailure {
 }
 
 pub(super) fn write_failure(error: &SendError) -> Failure {
+    if let Some(failure) = Unsent::of(error) {
+        return failure;
+    }
     let late = error.cause.kind() == io::ErrorKind::TimedOut;
     if late { Failure::UpstreamWriteTimeout } else { Failure::UpstreamReset }
 }
@@ -268,7 +286,15 @@ mod tests {
     use super::*;
 
     fn upload(received: u64, waited: Duration) -> Upload {
-        Upload { received, waited, ..Upload::new(&RequestHead::default(), 0) }
+        Upload {
+            decoder: Decoder::new(Framing::None),
+            framing: Framing::None,
+            is_framed: false,
+            trailers: Vec::new(),
+            received,
+            max: 0,
+            waited,
+        }
     }
 
     #[test]

@@ -140,6 +140,8 @@ impl Code {
             | Failure::UpstreamTlsFailed
             | Failure::UpstreamTlsUntrusted
             | Failure::UpstreamTlsTimeout
+            | Failure::UpstreamNotHttp2
+            | Failure::UpstreamRefused
             | Failure::UpstreamClosed
             | Failure::UpstreamReset
             | Failure::UpstreamBodyCut

@@ -3,8 +3,13 @@
 //! HPACK, windows and the states of streams are the h2 crate's: what it has of them is named in
 //! this folder only, so that another core could take its place.
 
+pub mod abuse;
 pub(crate) mod call;
+pub(crate) mod client;
 pub(crate) mod fields;
+pub mod frames;
 pub(crate) mod io;
 pub(crate) mod request;
 pub(crate) mod server;
+pub(crate) mod upstream_call;
+pub(crate) mod upstream_head;

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::engine::Socket;
 use crate::limits;
+use crate::plan::ClusterProtocol;
 use crate::tls::handshake::{self, Failed, Settled};
 use crate::tls::server::{certified, versions};
 use crate::tls::session::Session;
@@ -41,6 +42,7 @@ impl UpstreamTls {
     pub(crate) fn new(
         cluster: &str,
         tls: &ClusterTls,
+        protocol: ClusterProtocol,
         trust: &mut Trust<'_>,
     ) -> Result<UpstreamTls, String> {
         let wrong = |error: &dyn std::fmt::Display| {
@@ -48,7 +50,9 @@ impl UpstreamTls {
         };
         let provider = Handle::clone(&trust.provider);
         let roots = authorities(tls, trust).map_err(|error| wrong(&error))?;
+        let alpn = alpn(protocol);
         let mut digest = digest(tls);
+        alpn.iter().for_each(|name| add(&mut digest, name));
         for anchor in &roots.roots {
             add(&mut digest, &anchor.subject);
             add(&mut digest, &anchor.subject_public_key_info);
@@ -72,7 +76,7 @@ impl UpstreamTls {
                 builder.with_client_cert_resolver(Handle::new(SingleCertAndKey::from(key)))
             }
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = alpn;
         config.resumption = Resumption::in_memory_sessions(limits::TLS_CLIENT_SESSIONS);
         config.enable_secret_extraction = true;
         let server_name = tls.server_name.clone().map(ServerName::try_from).transpose();
@@ -100,6 +104,19 @@ impl UpstreamTls {
         self.handshake_timeout
     }
 }
+
+/// What we offer to speak, what we like best first.
+fn alpn(protocol: ClusterProtocol) -> Vec<Vec<u8>> {
+    let offered: &[&[u8]] = match protocol {
+        ClusterProtocol::H1 => &[b"http/1.1"],
+        ClusterProtocol::H2 | ClusterProtocol::H2c => &[H2],
+        ClusterProtocol::Auto => &[H2, b"http/1.1"],
+    };
+    offered.iter().map(|name| name.to_vec()).collect()
+}
+
+/// HTTP/2, as ALPN calls it (RFC 9113 section 3.2).
+pub(crate) const H2: &[u8] = b"h2";
 
 fn authorities(tls: &ClusterTls, trust: &mut Trust<'_>) -> Result<Handle<RootCertStore>, String> {
     if let Some(authorities) = &tls.authorities {

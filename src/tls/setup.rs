@@ -61,8 +61,10 @@ impl Setup {
         let openings = plan.listeners.iter().map(opening).collect::<Result<_, String>>()?;
         let connector = |cluster: &crate::plan::Cluster| {
             let tls = cluster.tls.as_ref();
-            let tls = tls.map(|tls| UpstreamTls::new(&cluster.name, tls, trust)).transpose()?;
-            Ok(Connector { tls, greets: cluster.proxy_protocol })
+            let protocol = cluster.protocol;
+            let tls = tls.map(|tls| UpstreamTls::new(&cluster.name, tls, protocol, trust));
+            let (tls, http2) = (tls.transpose()?, cluster.http2);
+            Ok(Connector { tls, greets: cluster.proxy_protocol, protocol, http2 })
         };
         let connectors = plan.clusters.iter().map(connector).collect::<Result<_, String>>()?;
         Ok(Setup { openings, connectors })

@@ -8,7 +8,8 @@ use rustls_pki_types::ServerName;
 
 use crate::engine::{self, Side, Socket};
 use crate::exchange::failure::Failure;
-use crate::tls::client::UpstreamTls;
+use crate::plan::{ClusterHttp2, ClusterProtocol};
+use crate::tls::client::{H2, UpstreamTls};
 use crate::tls::handshake::Failed;
 use crate::tls::settings::ProxyVersion;
 use crate::tls::stream::Stream;
@@ -19,6 +20,20 @@ pub(crate) struct Connector {
     pub(crate) tls: Option<UpstreamTls>,
     /// Each says first whom it is for, so it is for nobody else.
     pub(crate) greets: Option<ProxyVersion>,
+    pub(crate) protocol: ClusterProtocol,
+    pub(crate) http2: ClusterHttp2,
+}
+
+/// A connection, and what is spoken on it.
+pub(super) struct Connected {
+    pub(super) stream: Stream,
+    pub(super) speaks: Speaks,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http1,
+    Http2,
 }
 
 impl Connector {
@@ -27,6 +42,18 @@ impl Connector {
         let digest = |tls: &UpstreamTls| tls.digest;
         self.tls.as_ref().map(digest) == other.tls.as_ref().map(digest)
             && self.greets == other.greets
+            && self.protocol == other.protocol
+            && self.http2 == other.http2
+    }
+
+    /// Known before there is a connection; `None`: the endpoint says.
+    pub(super) fn speaks(&self) -> Option<Speaks> {
+        match self.protocol {
+            ClusterProtocol::H1 => Some(Speaks::Http1),
+            ClusterProtocol::H2 | ClusterProtocol::H2c => Some(Speaks::Http2),
+            ClusterProtocol::Auto if self.tls.is_none() => Some(Speaks::Http1),
+            ClusterProtocol::Auto => None,
+        }
     }
 
     /// A connection that it has made may be kept for others while connections begin like `now`.
@@ -34,30 +61,47 @@ impl Connector {
         self.greets.is_none() && self.is_like(now)
     }
 
-    /// `name` is who the endpoint is to TLS; without one there is none. `greet` makes what says
-    /// whom the connection is for; `shakes` hears when TLS begins.
+    /// `name` is who the endpoint is to TLS; without one there is none. `greeting` says whom the
+    /// connection is for; `shakes` hears when TLS begins.
     pub(super) async fn connect(
         &self,
         address: SocketAddr,
         name: Option<&ServerName<'static>>,
-        greet: Greet<'_>,
+        greeting: Option<&[u8]>,
         timeout: Duration,
         shakes: impl FnOnce(Instant),
-    ) -> Result<Stream, NotConnected> {
+    ) -> Result<Connected, NotConnected> {
         let socket = Socket::connect(address, timeout).await;
         let socket = socket.map_err(|error| failure(&error))?;
-        if let Some(version) = self.greets {
-            let sent = socket.send(&[&greet(version), b"", b""], timeout).await;
+        if let Some(greeting) = greeting {
+            let sent = socket.send(&[greeting, b"", b""], timeout).await;
             sent.map_err(|_| Failure::ConnectFailed)?;
         }
         let Some((tls, name)) = self.tls.as_ref().zip(name) else {
-            return Ok(Stream::plain(socket));
+            let speaks = self.speaks().unwrap_or(Speaks::Http1);
+            return Ok(Connected { stream: Stream::plain(socket), speaks });
         };
         shakes(engine::now());
         socket.set_deadline(Side::Read, Some(tls.handshake_timeout()));
         let shaken = Box::pin(tls.connect(&socket, name)).await.map_err(NotConnected::of)?;
         socket.set_deadline(Side::Read, None);
-        Ok(Stream::secure(socket, shaken.0))
+        let (session, settled) = shaken;
+        let speaks = self.chosen(settled.alpn.as_deref())?;
+        Ok(Connected { stream: Stream::secure(socket, session), speaks })
+    }
+
+    /// What an endpoint means that has chosen this by ALPN. One that chooses nothing speaks
+    /// HTTP/1.1 (RFC 9113 section 3.2).
+    fn chosen(&self, alpn: Option<&[u8]>) -> Result<Speaks, NotConnected> {
+        let speaks = if alpn == Some(H2) { Speaks::Http2 } else { Speaks::Http1 };
+        match self.speaks() {
+            Some(Speaks::Http2) if speaks == Speaks::Http1 => Err(NotConnected {
+                failure: Failure::UpstreamNotHttp2,
+                detail: Some("it does not choose h2 by ALPN: expected protocol = \"auto\"".into()),
+            }),
+            // Only what was offered can be chosen.
+            Some(_) | None => Ok(speaks),
+        }
     }
 }
 

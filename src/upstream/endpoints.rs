@@ -14,6 +14,8 @@ use crate::control::overrides::Admission;
 use crate::engine::{Permits, Shared};
 use crate::shard::series::EndpointCells;
 use crate::tls::stream::Stream;
+use crate::upstream::connect::Speaks;
+use crate::upstream::multiplex::Trunk;
 use crate::upstream::tally::Tally;
 
 pub(super) struct Endpoints {
@@ -27,6 +29,10 @@ pub(crate) struct Endpoint {
     /// Who it is, to TLS: the name that led to the address, or the address.
     pub(super) name: ServerName<'static>,
     pub(super) idle: RefCell<Vec<Kept>>,
+    /// Connections of HTTP/2, and those that may become one.
+    pub(super) trunks: RefCell<Vec<Rc<Trunk>>>,
+    /// What it has last chosen, where it has a choice.
+    pub(super) spoken: Cell<Option<Speaks>>,
     pub(super) open: Cell<u32>,
     series: RefCell<Shared<EndpointCells>>,
     pub(super) permits: RefCell<Option<Shared<Permits>>>,
@@ -101,6 +107,8 @@ impl Endpoint {
             address: share.address,
             name: share.name,
             idle: RefCell::default(),
+            trunks: RefCell::default(),
+            spoken: Cell::new(None),
             open: Cell::new(0),
             series: RefCell::new(share.series),
             permits: RefCell::new(share.permits),

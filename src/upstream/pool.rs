@@ -4,10 +4,8 @@
 
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::control::message::{ClusterShare, EndpointShare, EndpointState, ToShard};
@@ -19,46 +17,30 @@ use crate::plan::{ClusterKey, PoolLimits};
 use crate::shard::mail::Mail;
 use crate::shard::series::ClusterCells;
 use crate::tls::stream::Stream;
-use crate::upstream::connect::{Connector, Greet, NotConnected};
+use crate::upstream::connect::{Connector, Greet, NotConnected, Speaks};
 use crate::upstream::endpoints::{Endpoint, Endpoints, Kept};
 use crate::upstream::lease::{Lease, Slot, close};
+use crate::upstream::multiplex::{Joined, Shared as OnShared, Trunk};
+use crate::upstream::queue::Waiter;
 
 /// A cluster as one core sees it.
 pub(crate) struct Cluster {
     key: ClusterKey,
     /// Of the newest generation.
     pub(super) limits: Cell<PoolLimits>,
-    mail: Rc<Mail>,
-    endpoints: RefCell<Endpoints>,
+    pub(super) mail: Rc<Mail>,
+    pub(super) endpoints: RefCell<Endpoints>,
     /// No longer in the cluster, but with connections that exchanges still use.
     leaving: RefCell<Vec<Rc<Endpoint>>>,
-    waiters: RefCell<VecDeque<Rc<Waiter>>>,
+    pub(super) waiters: RefCell<VecDeque<Rc<Waiter>>>,
     /// Of the whole process.
-    waiting: Shared<Level>,
+    pub(super) waiting: Shared<Level>,
     /// Of the newest generation, and of the newest files that it names.
     pub(super) connector: RefCell<Rc<Connector>>,
     /// Of its name in the newest generation.
-    series: RefCell<Shared<ClusterCells>>,
+    pub(super) series: RefCell<Shared<ClusterCells>>,
     /// When this core last gave a slot away although it had waiters of its own.
     yielded: Cell<Option<Instant>>,
-}
-
-#[derive(Default)]
-struct Waiter {
-    waker: RefCell<Option<Waker>>,
-    /// Those before it cannot use what is free.
-    may_look: Cell<bool>,
-    /// It refuses endpoints, so what it cannot use may be good for those behind.
-    picky: Cell<bool>,
-}
-
-impl Waiter {
-    fn wake(&self) {
-        let waker = self.waker.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
 }
 
 /// Whether a kept connection will do.
@@ -79,8 +61,11 @@ pub(crate) enum Stage {
     Connected,
 }
 
-enum Choice {
-    Kept(Lease),
+pub(super) enum Choice {
+    /// A kept connection, or a seat on one that is shared.
+    Leased(Lease),
+    /// One that may have a seat once it is open.
+    Opening(Rc<Trunk>),
     Open(Slot),
     Full,
     None,
@@ -189,6 +174,9 @@ impl Cluster {
             while endpoint.is_beyond() && !endpoint.idle.borrow().is_empty() {
                 self.close_idle(&endpoint, 1);
             }
+            if endpoint.is_beyond() {
+                endpoint.give_way(engine::now());
+            }
         }
         // And one that was raised has room.
         self.wake_first();
@@ -208,44 +196,71 @@ impl Cluster {
             Wanted::Any if connector.greets.is_some() => Wanted::New,
             Wanted::Any | Wanted::New | Wanted::Bare => wanted,
         };
-        let choice = if self.waiters.borrow().is_empty() {
-            self.choose(wanted, refused)
-        } else {
-            Choice::Full
-        };
-        let choice = match choice {
-            Choice::Full => {
-                let waited = self.wait(wanted, refused).await;
-                waited.map_err(|failure| (failure.into(), None))?
-            }
-            other @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => other,
-        };
-        told(Stage::Admitted, engine::now());
-        match choice {
-            Choice::Kept(lease) => {
-                self.series.borrow().reused.add(1);
-                Ok(lease)
-            }
-            Choice::Open(slot) => {
-                let address = slot.endpoint.address;
-                let name = (wanted != Wanted::Bare).then_some(&slot.endpoint.name);
-                let shakes = |now| told(Stage::Connected, now);
-                let connecting = connector.connect(address, name, greet, connect_timeout, shakes);
-                match connecting.await {
-                    Ok(stream) => {
-                        self.series.borrow().opened.add(1);
-                        let connector = (wanted != Wanted::Bare).then_some(connector);
-                        Ok(Lease { stream: Some(stream), connector, slot, reused: false })
-                    }
-                    Err(not) => {
-                        slot.endpoint.tally.failed(not.failure, engine::wall_clock());
-                        slot.endpoint.series().connect_failures.add(1);
-                        Err((not, Some(address)))
+        let shares = wanted != Wanted::Bare && connector.speaks() != Some(Speaks::Http1);
+        loop {
+            let choice = self.choose_or_wait(wanted, refused).await;
+            let choice = choice.map_err(|failure| (failure.into(), None))?;
+            told(Stage::Admitted, engine::now());
+            let greeting = || connector.greets.map(greet);
+            let trunk = match choice {
+                Choice::Leased(lease) => {
+                    self.series.borrow().reused.add(1);
+                    return Ok(lease);
+                }
+                Choice::Open(slot) if shares => {
+                    let (connector, greeting) = (Rc::clone(&connector), greeting());
+                    Trunk::open(slot, connector, greeting, connect_timeout)
+                }
+                Choice::Open(slot) => {
+                    let address = slot.endpoint.address;
+                    let name = (wanted != Wanted::Bare).then_some(&slot.endpoint.name);
+                    let shakes = |now| told(Stage::Connected, now);
+                    let greeting = greeting();
+                    let (greeting, timeout) = (greeting.as_deref(), connect_timeout);
+                    let connected = connector.connect(address, name, greeting, timeout, shakes);
+                    return match connected.await {
+                        Ok(connected) => {
+                            self.series.borrow().opened.add(1);
+                            let connector = (wanted != Wanted::Bare).then_some(connector);
+                            Ok(Lease::of_stream(connected.stream, connector, slot, false))
+                        }
+                        Err(not) => {
+                            slot.endpoint.series().connect_failures.add(1);
+                            Err(slot.endpoint.refuses(not))
+                        }
+                    };
+                }
+                Choice::Opening(trunk) => trunk,
+                Choice::None | Choice::Full => return Err((self.nobody().into(), None)),
+            };
+            match trunk.opened(|at| told(Stage::Connected, at)).await {
+                Joined::Seat(seat) => {
+                    if let Some(lease) = Lease::of_seat(seat, false) {
+                        return Ok(lease);
                     }
                 }
+                Joined::Http1(lease) => return Ok(lease),
+                Joined::Failed(not) => return Err(trunk.endpoint.refuses(not)),
+                Joined::Again => {}
             }
-            Choice::None | Choice::Full => Err((self.nobody().into(), None)),
         }
+    }
+
+    async fn choose_or_wait(
+        self: &Rc<Self>,
+        wanted: Wanted,
+        refused: &[SocketAddr],
+    ) -> Result<Choice, Failure> {
+        if self.waiters.borrow().is_empty() {
+            match self.choose(wanted, refused) {
+                Choice::Full => {}
+                choice @ (Choice::Leased(_)
+                | Choice::Opening(_)
+                | Choice::Open(_)
+                | Choice::None) => return Ok(choice),
+            }
+        }
+        self.wait(wanted, refused).await
     }
 
     /// Whether requests could go elsewhere than to these.
@@ -264,22 +279,36 @@ impl Cluster {
         }
     }
 
-    fn choose(self: &Rc<Self>, wanted: Wanted, refused: &[SocketAddr]) -> Choice {
+    pub(super) fn choose(self: &Rc<Self>, wanted: Wanted, refused: &[SocketAddr]) -> Choice {
         let mut endpoints = self.endpoints.borrow_mut();
         let Endpoints { list, weights, turn } = &mut *endpoints;
-        let eligible =
-            |index: usize| !refused.contains(&list[index].address) && self.has_room(&list[index]);
+        let now = engine::now();
+        let eligible = |index: usize| {
+            !refused.contains(&list[index].address) && self.has_room(&list[index], now)
+        };
         let Some(index) = turn.pick(weights, eligible) else {
             return if endpoints.has_another(refused) { Choice::Full } else { Choice::None };
         };
         let endpoint = Rc::clone(&list[index]);
         drop(endpoints);
+        if wanted != Wanted::Bare {
+            // A new one is as good as any: those that have died are not among them.
+            match endpoint.shared(now) {
+                Some(OnShared::Seat(seat)) => {
+                    if let Some(lease) = Lease::of_seat(seat, true) {
+                        return Choice::Leased(lease);
+                    }
+                }
+                Some(OnShared::Opening(trunk)) => return Choice::Opening(trunk),
+                None => {}
+            }
+        }
         if wanted == Wanted::Any
             && let Some(stream) = self.take_idle(&endpoint)
         {
             let slot = Slot { cluster: Rc::clone(self), endpoint, held: true };
             let connector = Some(Rc::clone(&self.connector.borrow()));
-            return Choice::Kept(Lease { stream: Some(stream), connector, slot, reused: true });
+            return Choice::Leased(Lease::of_stream(stream, connector, slot, true));
         }
         let mut taken = endpoint.try_take();
         if !taken && wanted != Wanted::Any {
@@ -296,49 +325,21 @@ impl Cluster {
         Choice::Open(Slot { cluster: Rc::clone(self), endpoint, held: true })
     }
 
-    fn has_room(&self, endpoint: &Endpoint) -> bool {
+    fn has_room(&self, endpoint: &Endpoint, now: Instant) -> bool {
         let permits = endpoint.permits.borrow();
         let Some(permits) = permits.as_ref() else { return true };
-        !endpoint.idle.borrow().is_empty() || permits.has_room()
-    }
-
-    async fn wait(
-        self: &Rc<Self>,
-        wanted: Wanted,
-        refused: &[SocketAddr],
-    ) -> Result<Choice, Failure> {
-        let place = Place::take(self).ok_or(Failure::PoolFull)?;
-        let mut late = std::pin::pin!(engine::sleep(self.limits.get().queue_timeout));
-        let mut look = std::pin::pin!(engine::sleep(limits::SLOT_LOOK_INTERVAL));
-        std::future::poll_fn(|context| {
-            loop {
-                if let Poll::Ready(choice) = place.poll(context, wanted, refused) {
-                    return Poll::Ready(Ok(choice));
-                }
-                if late.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(Err(Failure::PoolTimeout));
-                }
-                // One of a queue is enough to find out.
-                if !place.is_first() || look.as_mut().poll(context).is_pending() {
-                    return Poll::Pending;
-                }
-                look.set(engine::sleep(limits::SLOT_LOOK_INTERVAL));
-                // A letter may be lost, theirs to us or ours to them.
-                self.ask_others();
-            }
-        })
-        .await
+        !endpoint.idle.borrow().is_empty() || permits.has_room() || endpoint.may_share(now)
     }
 
     /// Tells the process that exchanges wait here, and asks the other cores for a slot.
-    fn ask_others(&self) {
+    pub(super) fn ask_others(&self) {
         for endpoint in &self.endpoints.borrow().list {
             endpoint.want(self.mail.core(), true);
         }
         self.mail.to_all_others(|| ToShard::Recall(self.key));
     }
 
-    fn ask_no_more(&self) {
+    pub(super) fn ask_no_more(&self) {
         for endpoint in &self.endpoints.borrow().list {
             endpoint.want(self.mail.core(), false);
         }
@@ -348,8 +349,9 @@ impl Cluster {
     pub(crate) fn recall(&self) {
         let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
         for endpoint in endpoints {
-            if endpoint.wanted_by_another(self.mail.core()).is_some() {
+            if self.is_wanted(&endpoint) {
                 self.close_idle(&endpoint, 1);
+                endpoint.give_way(engine::now());
             }
         }
     }
@@ -369,7 +371,11 @@ impl Cluster {
 
     /// Those kept longest first: they are the coldest, and the next to be closed anyway.
     fn close_idle(&self, endpoint: &Rc<Endpoint>, most: usize) {
-        let count = most.min(endpoint.idle.borrow().len());
+        let idle = endpoint.idle.borrow().len();
+        if most > idle {
+            endpoint.close_trunks(if most == usize::MAX { most } else { most - idle });
+        }
+        let count = most.min(idle);
         let oldest: Vec<Kept> = endpoint.idle.borrow_mut().drain(..count).collect();
         for kept in oldest {
             close(kept.stream);
@@ -399,7 +405,7 @@ impl Cluster {
     /// waits. With waiters here too, that is done at most every few milliseconds: connections must
     /// not be closed and opened for each request, and no core may starve.
     pub(super) fn owes_others(&self, endpoint: &Endpoint, now: Instant) -> bool {
-        let wanted = endpoint.wanted_by_another(self.mail.core()).is_some();
+        let wanted = self.is_wanted(endpoint);
         if !wanted || self.waiters.borrow().is_empty() {
             return wanted;
         }
@@ -408,6 +414,10 @@ impl Cluster {
             self.yielded.set(Some(now));
         }
         due
+    }
+
+    pub(super) fn is_wanted(&self, endpoint: &Endpoint) -> bool {
+        endpoint.wanted_by_another(self.mail.core()).is_some()
     }
 
     /// Another core has given a slot back and told us, because somebody waited here.
@@ -421,7 +431,7 @@ impl Cluster {
 
     /// Nobody waits here any more, but a slot is free and others wait: this core may be the only
     /// one that was told of it.
-    fn pass_on(&self) {
+    pub(super) fn pass_on(&self) {
         if !self.waiters.borrow().is_empty() {
             return;
         }
@@ -431,24 +441,6 @@ impl Cluster {
             {
                 self.mail.to(core, ToShard::SlotFree(self.key));
             }
-        }
-    }
-
-    pub(super) fn wake_first(&self) {
-        let first = self.waiters.borrow().front().map(Rc::clone);
-        if let Some(first) = first {
-            first.wake();
-        }
-    }
-
-    /// `waiter` cannot use what is free: the one behind it may.
-    fn wake_after(&self, waiter: &Rc<Waiter>) {
-        let waiters = self.waiters.borrow();
-        let next = waiters.iter().skip_while(|w| !Rc::ptr_eq(w, waiter)).nth(1).map(Rc::clone);
-        drop(waiters);
-        if let Some(next) = next {
-            next.may_look.set(true);
-            next.wake();
         }
     }
 
@@ -462,6 +454,7 @@ impl Cluster {
                 close(kept.stream);
                 self.give_slot(&endpoint);
             }
+            endpoint.sweep_trunks(now, self.limits.get().idle_timeout);
         }
     }
 
@@ -470,7 +463,7 @@ impl Cluster {
         let state = |endpoint: &Rc<Endpoint>| EndpointState {
             address: endpoint.address,
             open: u64::from(endpoint.open.get()),
-            idle: endpoint.idle.borrow().len() as u64,
+            idle: (endpoint.idle.borrow().len() + endpoint.idle_trunks()) as u64,
             tallied: endpoint.tally.read(),
         };
         endpoints.list.iter().map(state).collect()
@@ -494,70 +487,13 @@ impl Drop for Cluster {
     }
 }
 
-/// A place in the queue, left when dropped.
-struct Place<'a> {
-    cluster: &'a Rc<Cluster>,
-    waiter: Rc<Waiter>,
-}
-
-impl<'a> Place<'a> {
-    /// `None`: as many wait already, in the whole process, as may.
-    fn take(cluster: &'a Rc<Cluster>) -> Option<Place<'a>> {
-        // Counted first and looked at then: two cores cannot both find the last place.
-        if cluster.waiting.add(1) > i64::from(cluster.limits.get().queue_max) {
-            cluster.waiting.add(-1);
-            return None;
-        }
-        cluster.series.borrow().waiting.add(1);
-        let waiter = Rc::new(Waiter::default());
-        waiter.may_look.set(cluster.waiters.borrow().iter().all(|w| w.picky.get()));
-        cluster.waiters.borrow_mut().push_back(Rc::clone(&waiter));
-        cluster.ask_others();
-        Some(Place { cluster, waiter })
-    }
-
-    fn is_first(&self) -> bool {
-        self.cluster.waiters.borrow().front().is_some_and(|w| Rc::ptr_eq(w, &self.waiter))
-    }
-
-    /// Only the first in the queue may choose, and the next when those before it cannot use what is
-    /// free.
-    fn poll(&self, context: &Context<'_>, wanted: Wanted, refused: &[SocketAddr]) -> Poll<Choice> {
-        self.waiter.picky.set(!refused.is_empty());
-        let may_look = self.waiter.may_look.take();
-        if may_look || self.is_first() {
-            match self.cluster.choose(wanted, refused) {
-                // What is no good to one that takes any endpoint is no good to those behind.
-                Choice::Full if refused.is_empty() => {}
-                Choice::Full => self.cluster.wake_after(&self.waiter),
-                choice @ (Choice::Kept(_) | Choice::Open(_) | Choice::None) => {
-                    return Poll::Ready(choice);
-                }
-            }
-        }
-        *self.waiter.waker.borrow_mut() = Some(context.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.cluster.waiters.borrow_mut().retain(|waiter| !Rc::ptr_eq(waiter, &self.waiter));
-        self.cluster.waiting.add(-1);
-        self.cluster.series.borrow().waiting.sub(1);
-        if self.cluster.waiters.borrow().is_empty() {
-            self.cluster.ask_no_more();
-            self.cluster.pass_on();
-        } else {
-            // Whatever woke this one may serve the next.
-            self.cluster.wake_first();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
+    use crate::upstream::queue::Place;
     use crate::engine::{Doorbell, Inbox, Permits, Placement, Socket, mailbox};
     use crate::shard::series::EndpointCells;
 

@@ -11,8 +11,12 @@
 
 mod curl;
 mod grpcio;
+mod hpack;
+pub mod http2_client;
+mod http2_origin;
 mod json;
 mod message;
+mod nghttpd;
 mod nginx;
 mod openssl;
 mod origin;
@@ -26,8 +30,12 @@ mod snapshot;
 
 pub use curl::Curl;
 pub use grpcio::{GrpcServer, grpc_client, grpcio};
+pub use hpack::Block;
+pub use http2_client::Http2Client;
+pub use http2_origin::{Asked, Asker, Http2Origin};
 pub use json::Json;
 pub use message::{Response, decode_chunked, request_length};
+pub use nghttpd::Nghttpd;
 pub use nginx::Nginx;
 pub use openssl::{SClient, python};
 pub use origin::{After, Gate, Origin, Received, Respond};
