@@ -145,9 +145,7 @@ fn interim_answers_pass_and_a_body_that_waits_for_one_is_sent_after_it() {
     });
     let proxy = proxy(origin.address(), "");
     let mut client = proxy.client();
-    client.send(
-        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
-    );
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     let hints = client.read_response();
     assert_eq!((hints.status, hints.header("link")), (103, Some("</a.css>; rel=preload")));
     assert_eq!(client.read_response().status, 100);
@@ -686,10 +684,14 @@ fn heads_that_http1_would_refuse_are_refused_and_the_next_request_is_served() {
                 "/connection" => status("200").field("connection", "close"),
                 "/chunked" => status("200").field("transfer-encoding", "chunked"),
                 "/upper" => status("200").field("Upper", "a"),
-                "/lengths" => status("200").field("content-length", "1").field("content-length", "2"),
+                "/lengths" => {
+                    status("200").field("content-length", "1").field("content-length", "2")
+                }
                 "/length" => status("200").field("content-length", "+1"),
                 "/underscore" => status("200").field("x_a", "1").field("x-a", "2"),
-                "/many" => (0..201).fold(status("200"), |block, at| block.field("a", at.to_string())),
+                "/many" => {
+                    (0..201).fold(status("200"), |block, at| block.field("a", at.to_string()))
+                }
                 "/longer" => status("200").field("a", "b"),
                 "/shorter" => status("200").field("content-length", "9"),
                 _ => {
@@ -699,13 +701,26 @@ fn heads_that_http1_would_refuse_are_refused_and_the_next_request_is_served() {
                 }
             };
             asker.send(headers(asked.stream, 0, &block))?;
-            asker.send(frame(DATA, END_STREAM, asked.stream, long.as_bytes().first_chunk::<3>().unwrap()))?;
+            asker.send(frame(
+                DATA,
+                END_STREAM,
+                asked.stream,
+                long.as_bytes().first_chunk::<3>().unwrap(),
+            ))?;
         }
     });
     let proxy = proxy(origin.address(), "");
     let paths = [
-        "/101", "/99", "/none", "/connection", "/chunked", "/upper", "/lengths", "/length",
-        "/underscore", "/many",
+        "/101",
+        "/99",
+        "/none",
+        "/connection",
+        "/chunked",
+        "/upper",
+        "/lengths",
+        "/length",
+        "/underscore",
+        "/many",
     ];
     for path in paths {
         let response = proxy.client().get(path);
@@ -825,7 +840,8 @@ fn an_upload_waits_for_the_endpoints_window() {
         }
         assert_eq!(got, 65_535, "the window was kept to");
         opened.wait();
-        asker.send([window_update(0, 1_000_000), window_update(head.stream, 1_000_000)].concat())?;
+        asker
+            .send([window_update(0, 1_000_000), window_update(head.stream, 1_000_000)].concat())?;
         loop {
             let data = asker.until(DATA)?;
             got += data.payload.len();

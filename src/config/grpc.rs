@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use toml::Value;
 use toml::de::DeValue;
 
-use super::document::{Bytes, Document, Route, Time};
+use super::document::{Bytes, ClusterProtocol, Document, Route, Time};
 use super::error::{Problem, Wrong};
 use super::read::{At, Item, Section};
 use super::value::{
@@ -314,16 +314,27 @@ pub(super) fn check(document: &Document, ids: &HashMap<&str, ClusterId>) -> Vec<
                 .note("leave `paths` out, or `grpc.services`");
             refuse(path.offset, format!("{}.paths", route.key), wrong);
         }
-        for (_, goes) in parts(route) {
-            let [first, second] = goes;
-            let Some(goes) = first.or(second) else { continue };
-            let Some(cluster) = &goes.cluster else { continue };
+        let of_route = route.cluster.iter().filter(|_| is_grpc);
+        let of_route = of_route.map(|cluster| (cluster, route.key.as_str()));
+        let of_parts = parts(route).filter_map(|(_, [method, service])| {
+            let goes = method.or(service)?;
+            Some((goes.cluster.as_ref()?, goes.key.as_str()))
+        });
+        for (cluster, owner) in of_route.chain(of_parts) {
+            let known = document.clusters.iter().find(|one| one.name.value == cluster.value);
+            if known.is_some_and(|known| known.protocol.value == ClusterProtocol::H1) {
+                let name = &cluster.value;
+                let wrong = Wrong::new(format!("`{name}` speaks HTTP/1.1, and gRPC cannot")).note(
+                    format!("expected `protocol = \"h2c\"` in [clusters.{name}], or h2, with tls"),
+                );
+                refuse(cluster.offset, format!("{owner}.cluster"), wrong);
+            }
             if !ids.contains_key(cluster.value.as_str()) {
                 let mut names: Vec<&str> = ids.keys().copied().collect();
                 names.sort_unstable();
                 let wrong = Wrong::new(format!("there is no cluster named `{}`", cluster.value))
                     .choices("clusters are", &cluster.value, &names);
-                refuse(cluster.offset, format!("{}.cluster", goes.key), wrong);
+                refuse(cluster.offset, format!("{owner}.cluster"), wrong);
             }
         }
     }
@@ -416,9 +427,10 @@ mod tests {
     fn text(route: &str) -> String {
         format!(
             "listeners = [{{ name = \"l\", bind = \"127.0.0.1:0\" }}]\n\
-             clusters.a.endpoints = [{{ address = \"127.0.0.1:1\" }}]\n\
-             clusters.b.endpoints = [{{ address = \"127.0.0.1:2\" }}]\n\
-             clusters.c.endpoints = [{{ address = \"127.0.0.1:3\" }}]\n\
+             clusters.a = {{ protocol = \"h2c\", endpoints = [{{ address = \"127.0.0.1:1\" }}] }}\n\
+             clusters.b = {{ protocol = \"h2c\", endpoints = [{{ address = \"127.0.0.1:2\" }}] }}\n\
+             clusters.c = {{ protocol = \"h2c\", endpoints = [{{ address = \"127.0.0.1:3\" }}] }}\n\
+             clusters.old.endpoints = [{{ address = \"127.0.0.1:4\" }}]\n\
              [[routes]]\nname = \"api\"\n{route}"
         )
     }
@@ -498,6 +510,7 @@ mod tests {
                  grpc = { services = { A = { methods = { M = { cluster = \"d\" } } } } }\n",
                 "routes[0].grpc.services.A.methods.M.cluster: there is no cluster named `d`",
             ),
+            ("cluster = \"old\"\ngrpc = {}\n", "routes[0].cluster: `old` speaks HTTP/1.1"),
             ("cluster = \"a\"\ngrpc = { services = {} }\n", "there are no services"),
             (
                 "cluster = \"a\"\ngrpc = { services = { \"/A\" = {} } }\n",

@@ -16,6 +16,7 @@ use crate::exchange::record::{Marks, Phase};
 use crate::exchange::relay::{Download, Downloaded, Request};
 use crate::exchange::upload::{self, Upload, UploadFailure};
 use crate::exchange::{Ending, Exchange, Progress, Uploading, relay};
+use crate::grpc::web::Form;
 use crate::http::head::{Framing, Keep, RequestHead};
 use crate::http::headers::IdentityLines;
 use crate::http1::encode::{self, Forwarded};
@@ -39,7 +40,11 @@ pub(super) async fn forward(
 ) -> Result<Ending, Failure> {
     let generation = Rc::clone(&exchange.generation);
     let cluster = generation.cluster(id);
-    let timeouts = generation.plan.clusters[id.0 as usize].timeouts;
+    let mut timeouts = generation.plan.clusters[id.0 as usize].timeouts;
+    if exchange.progress.call.is_some() {
+        // It has a patience of its own, for both ways together.
+        (timeouts.first_byte, timeouts.read) = (limits::CONFIG_TIME_MAX, limits::CONFIG_TIME_MAX);
+    }
     let greet = |version| greeting(version, &client.origin, client.local_address());
     let with = (timeouts.connect, &greet as Greet<'_>);
     let mut wanted = Wanted::Any;
@@ -54,6 +59,11 @@ pub(super) async fn forward(
         tell(&endpoint.tally, exchange, ended.as_ref().err());
         match ended {
             Ok(ending) => return Ok(ending),
+            Err(failed) if failed.failure == Failure::GrpcStatus => {
+                exchange.end_attempt(Some(failed.failure));
+                count::retried(exchange, failed.failure);
+                exchange.begin_call_again();
+            }
             Err(failed) if failed.is_safe_to_repeat(exchange, reused, refusals) => {
                 refusals += u8::from(failed.failure.row().retry == Retry::Unprocessed);
                 exchange.end_attempt(Some(failed.failure));
@@ -180,9 +190,7 @@ impl Failed {
     /// was refused by name was not done, whatever it is (RFC 9113 section 8.7).
     fn is_safe_to_repeat(&self, exchange: &Exchange, reused: bool, refusals: u8) -> bool {
         let is_harmless = match self.failure.row().retry {
-            Retry::Reused => {
-                reused && (self.unsent || exchange.head.method.is_idempotent())
-            }
+            Retry::Reused => reused && (self.unsent || exchange.head.method.is_idempotent()),
             Retry::Unprocessed => refusals < limits::REFUSED_REPEATS_MAX,
             Retry::Never | Retry::Safe => false,
         };
@@ -196,6 +204,10 @@ impl Failed {
 impl Attempt<'_> {
     async fn run(&self, exchange: &mut Exchange, lease: Lease) -> Result<Ending, Failed> {
         let upstream = lease.upstream();
+        if exchange.progress.call.is_some() && matches!(upstream, Upstream::Http1(_)) {
+            let failure = Failure::UpstreamNotHttp2;
+            return Err(Failed { failure, unsent: true, replayable: false });
+        }
         let max = self.generation.plan.limits.body_bytes_max;
         let mut upload = Upload::new(&exchange.head, max, upstream);
         let sent = match self.send(exchange, upstream, &mut upload).await {
@@ -240,16 +252,24 @@ impl Attempt<'_> {
         let mut work = self.shard.workspaces.take();
         let (head, input) = (&exchange.head, &mut exchange.input);
         let edits = &self.route.request_headers;
-        encode::request(&mut work.out, head, input.head(), head.framing, &forwarded, edits);
+        let call = exchange.progress.call.as_deref();
+        // What is decoded on its way has another length.
+        let is_text = call.is_some_and(|call| call.form() == Some(Form::Text));
+        let framing = if is_text { Framing::Chunked } else { head.framing };
+        encode::request(&mut work.out, head, input.head(), framing, &forwarded, edits);
+        if let Some(call) = call {
+            call.request_head(&mut work.out, exchange.client_address, engine::now());
+        }
         let fail = |failure| Failed { failure, unsent: true, replayable: false };
         exchange.progress.upload.set(Uploading::Going);
         let Work { out, tail, .. } = &mut *work;
-        let piece = upload.piece(input, out, tail, &plan.identity_headers).map_err(fail)?;
+        let piece = upload.piece(input, out, tail, &plan.identity_headers, call).map_err(fail)?;
         exchange.progress.upload_begins();
         exchange.progress.note_request_body(piece.data(input));
         exchange.progress.received.set((head.bytes + piece.consumed()) as u64);
         let replayable = piece.end && head.framing != Framing::Chunked;
-        let sending = upload.send(upstream, (out, tail), input, &piece, plan.timeouts.write);
+        let with = (plan.timeouts.write, call);
+        let sending = upload.send(upstream, (out, tail), input, &piece, with);
         sending.await.map_err(|error| Failed {
             failure: upload::write_failure(&error),
             // Of a stream the head may have left, of which nothing is counted.
@@ -444,6 +464,7 @@ async fn both(
             }
         }
         download.as_mut().poll(context).map_err(|failure| match failure.side() {
+            Blame::Upstream if failure == Failure::GrpcStatus => failure,
             Blame::Upstream if failure == Failure::UpstreamRefused => failure,
             Blame::Upstream => broken.unwrap_or(failure),
             Blame::Client | Blame::Proxy => failure,

@@ -10,13 +10,17 @@ use std::time::Duration;
 use crate::engine;
 use crate::exchange::client::{Client, Speaks};
 use crate::exchange::failure::Failure;
-use crate::exchange::{Ending, Exchange};
-use crate::grpc::call::{Call, Caller, failure_lines};
+use crate::exchange::relay::Download;
+use crate::exchange::{Ending, Exchange, Uploading};
+use crate::grpc::call::{Call, Caller, failure_lines, is_answer, lines_of, status_of};
 use crate::grpc::settings::Grpc;
+use crate::grpc::status::{self, Code};
 use crate::grpc::web::Preflight;
+use crate::http::head::{Framing, ResponseHead, Version};
 use crate::http::reply::Reply;
 use crate::plan::Route;
 use crate::shard::generation::Generation;
+use crate::shard::workspace::Work;
 
 impl Exchange {
     /// The call that this exchange is from now on.
@@ -59,6 +63,29 @@ impl Exchange {
         Some(Reply::grpc(caller.content_type(), lines))
     }
 
+    /// Instead of an answer that is none of gRPC.
+    pub(super) fn no_answer_to_a_call(&self, status: u16) -> Option<Reply<'static>> {
+        let call = self.progress.call.as_ref()?;
+        let code = Code::of_http(status);
+        call.note_code(code);
+        let message = format!("the backend answered with status {status}, and not in gRPC");
+        let mut lines = Vec::new();
+        status::lines(code, message.as_bytes(), &mut lines);
+        lines.extend_from_slice(call.cors());
+        let caller = call.form().map_or(Caller::Grpc, Caller::Web);
+        Some(Reply::grpc(caller.content_type(), lines))
+    }
+
+    /// The request from its first byte, to another endpoint perhaps.
+    pub(super) fn begin_call_again(&mut self) {
+        if let Some(call) = &self.progress.call
+            && let Some(body) = call.begin_again()
+        {
+            self.input.restore(&body);
+            self.progress.upload.set(Uploading::Untouched);
+        }
+    }
+
     /// A call that fails when its answer has begun ends by trailers that say so, where there can be
     /// some. `None`: there cannot, or it has not begun.
     pub(super) fn end_call(&self, client: &Client, failure: Failure) -> Option<Ending> {
@@ -88,6 +115,59 @@ impl Exchange {
             let cells = &self.generation.series.grpc[grpc.place as usize];
             call.count(cells, failure, self.progress.status.get());
         }
+    }
+}
+
+impl Download<'_> {
+    /// The head of an answer, as it was written.
+    pub(super) fn call_begins(&self, work: &mut Work, bare: bool) {
+        if let Some(call) = &self.progress.call {
+            call.response_head(&mut work.out, bare);
+        }
+    }
+
+    /// What a piece of an answer becomes for a browser, which gets trailers as a message: nothing
+    /// is left of them then. `None`: it goes as it is.
+    pub(super) fn turned(
+        &self,
+        data: &[u8],
+        end: Option<&[u8]>,
+    ) -> Result<Option<Vec<u8>>, Failure> {
+        let Some(call) = &self.progress.call else { return Ok(None) };
+        call.goes_down(data)?;
+        if let Some(trailers) = end {
+            call.note_trailers(trailers);
+        }
+        if call.form().is_none() {
+            return Ok(None);
+        }
+        let mut turned = Vec::new();
+        call.turn_down(data, &mut turned);
+        if let Some(trailers) = end {
+            call.end_down(trailers, &mut turned);
+        }
+        Ok(Some(turned))
+    }
+
+    /// A browser's body is longer than the endpoint's.
+    pub(super) fn framing_of_call(&self, framing: Framing, bare: bool) -> Framing {
+        let is_turned = self.progress.call.as_ref().is_some_and(|call| call.form().is_some());
+        match (framing, self.request.version) {
+            _ if !is_turned || bare => framing,
+            (Framing::Length(_), Version::Http11) => Framing::Chunked,
+            (Framing::Length(_), Version::Http10 | Version::Http2) => Framing::UntilClose,
+            (Framing::None | Framing::Chunked | Framing::UntilClose, _) => framing,
+        }
+    }
+
+    /// An answer that is only a refusal, and may be better from another endpoint.
+    pub(super) fn is_tried_again(&self, head: &[u8]) -> bool {
+        let Some(call) = &self.progress.call else { return false };
+        status_of(lines_of(head)).is_some_and(|code| call.is_tried_again(code))
+    }
+
+    pub(super) fn is_no_answer_to_a_call(&self, head: &ResponseHead, bytes: &[u8]) -> bool {
+        self.progress.call.is_some() && !is_answer(head.status, lines_of(bytes))
     }
 }
 

@@ -55,6 +55,9 @@ impl Exchange {
         generation: &'g Generation,
         replaced: &mut Replaced,
     ) -> Reply<'g> {
+        if let Some(answer) = self.no_answer_to_a_call(replaced.status) {
+            return answer;
+        }
         let extra = Extra::Lines(std::mem::take(&mut replaced.lines));
         let page = self.page_of_status(generation, replaced.status);
         let page = page.unwrap_or_else(|| Reply::json(replaced.status, Vec::new()));

@@ -321,9 +321,14 @@ impl<'a> Download<'a> {
         stream: &Stream,
         work: &mut Workspace,
         framing: Framing,
-        mut data: &[u8],
+        data: &[u8],
         end: Option<&[u8]>,
     ) -> Result<(), Failure> {
+        let turned = self.turned(data, end)?;
+        let (mut data, end) = match &turned {
+            Some(turned) => (&turned[..], end.map(|_| &b""[..])),
+            None => (data, end),
+        };
         let Work { out, tail, .. } = &mut **work;
         if framing == Framing::Chunked {
             let trailers = end.filter(|_| self.request.accepts_trailers).unwrap_or_default();

@@ -43,7 +43,12 @@ impl Download<'_> {
             }
             work.head.version = Version::Http2;
             if work.head.status >= 200 {
-                if work.head.status >= 400 && self.is_intercepted(&work.head) {
+                if came.ends && self.is_tried_again(&bytes) {
+                    return Err(Failure::GrpcStatus);
+                }
+                if (work.head.status >= 400 && self.is_intercepted(&work.head))
+                    || self.is_no_answer_to_a_call(&work.head, &bytes)
+                {
                     return Ok(Replaced::begin(&work.head, &mut bytes));
                 }
                 let head = Head { bytes, ends: came.ends };
@@ -88,8 +93,10 @@ impl Download<'_> {
             | Framing::None
             | Framing::Length(_)) => framing,
         };
+        let framing = self.framing_of_call(framing, head.ends);
         let keep = self.keep_for_client(framing);
         self.encode(&mut work, &head.bytes, framing, keep, &self.route.response_headers);
+        self.call_begins(&mut work, head.ends);
         self.begins(&work, framing);
         let by_closing = framing == Framing::UntilClose;
         if by_closing {
@@ -163,10 +170,11 @@ impl Download<'_> {
         call: &UpstreamCall,
     ) -> Result<Downloaded, Failure> {
         let edits = &self.route.response_headers;
-        let framing = work.head.framing;
+        let framing = self.framing_of_call(work.head.framing, head.ends);
         self.encode(&mut work, &head.bytes, framing, Keep::Open, edits);
-        self.begins(&work, framing);
         let is_all = head.ends || framing == Framing::None;
+        self.call_begins(&mut work, is_all);
+        self.begins(&work, framing);
         self.send_head(client, &mut work, is_all)?;
         drop(work);
         let mut turns = 0;
@@ -175,25 +183,24 @@ impl Download<'_> {
             match self.came(call).await? {
                 Came::Data { bytes, ends } => {
                     self.progress.note_response_body(&bytes);
-                    self.give(client, &bytes, ends).await?;
+                    let turned = self.turned(&bytes, ends.then_some(&b""[..]))?;
+                    self.give(client, turned.as_deref().unwrap_or(&bytes), ends).await?;
                     call.taken(bytes.len());
                     if ends {
                         break;
                     }
                 }
                 Came::End { trailers } => {
-                    client.send_end(&trailers)?;
+                    match self.turned(b"", Some(&trailers))? {
+                        Some(last) => self.give(client, &last, true).await?,
+                        None => client.send_end(&trailers)?,
+                    }
                     break;
                 }
             }
             self.turn(&mut turns).await;
         }
-        Ok(Downloaded {
-            upstream: Keep::Open,
-            client: Keep::Open,
-            promised: None,
-            replaced: None,
-        })
+        Ok(Downloaded { upstream: Keep::Open, client: Keep::Open, promised: None, replaced: None })
     }
 
     /// Counts, and lets others run now and then.

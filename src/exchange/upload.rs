@@ -10,6 +10,7 @@ use crate::exchange::client::{Client, Speaks};
 use crate::exchange::count::Meter;
 use crate::exchange::failure::Failure;
 use crate::exchange::relay::frame;
+use crate::grpc::call::Call as GrpcCall;
 use crate::http::head::{Framing, RequestHead, Version};
 use crate::http1::body::{Decoded, Decoder};
 use crate::http1::server::Input;
@@ -77,12 +78,17 @@ impl Upload {
         out: &mut Vec<u8>,
         tail: &mut Vec<u8>,
         identity_headers: &[Box<[u8]>],
+        call: Option<&GrpcCall>,
     ) -> Result<Piece, Failure> {
         let (_, unused) = input.split();
-        let decoded = self.decoder.decode(unused).map_err(|_| Failure::BodyMalformed)?;
+        let mut decoded = self.decoder.decode(unused).map_err(|_| Failure::BodyMalformed)?;
         self.received += decoded.data as u64;
         if self.max != 0 && self.received > self.max {
             return Err(Failure::BodyTooLarge);
+        }
+        if let Some(call) = call {
+            let data = &mut unused[decoded.start..decoded.start + decoded.data];
+            decoded.data = call.goes_up(data, decoded.end)?;
         }
         tail.clear();
         if self.framing == Framing::Chunked {
@@ -106,7 +112,7 @@ impl Upload {
         (out, tail): (&[u8], &[u8]),
         input: &mut Input,
         piece: &Piece,
-        patience: Duration,
+        (patience, call): (Duration, Option<&GrpcCall>),
     ) -> Result<(), SendError> {
         let (_, unused) = input.split();
         let data = piece.decoded.of(unused);
@@ -116,6 +122,9 @@ impl Upload {
                 let trailers = if piece.end { self.trailers() } else { b"" };
                 call.send_piece(out, data, piece.end, trailers, patience).await?;
             }
+        }
+        if let Some(call) = call {
+            call.keep(data);
         }
         input.consume(piece.decoded.consumed);
         Ok(())
@@ -136,15 +145,17 @@ impl Upload {
         loop {
             if let (Speaks::Http1(client), Upstream::Http1(upstream)) = (&client.speaks, upstream)
                 && self.is_long()
+                && progress.call.is_none()
             {
                 return self.carry(client, upstream, plan, meter).await;
             }
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
             out.clear();
-            let piece = self.piece(input, &mut out, &mut tail, &plan.identity_headers);
+            let call = progress.call.as_deref();
+            let piece = self.piece(input, &mut out, &mut tail, &plan.identity_headers, call);
             let piece = piece.map_err(UploadFailure::Client)?;
             // One that is here in full is slow no longer.
-            if !piece.end && self.is_too_slow(plan.timeouts.body_rate_min) {
+            if !piece.end && call.is_none() && self.is_too_slow(plan.timeouts.body_rate_min) {
                 return Err(UploadFailure::Client(Failure::BodyTooSlow));
             }
             progress.note_request_body(piece.data(input));
@@ -153,7 +164,8 @@ impl Upload {
                 let next = (input.unused().len() - piece.consumed()) as u64;
                 progress.received.set(progress.received.get() - next);
             }
-            self.send(upstream, (&out, &tail), input, &piece, plan.timeouts.write)
+            let with = (plan.timeouts.write, call);
+            self.send(upstream, (&out, &tail), input, &piece, with)
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
             if piece.end {
@@ -215,12 +227,15 @@ impl Upload {
         progress: &Progress,
     ) -> Result<(), Failure> {
         let asked = engine::now();
+        // A call may be quiet for as long as nothing passes the other way either.
+        let is_call = progress.call.is_some();
+        let patience = if is_call { limits::CONFIG_TIME_MAX } else { plan.timeouts.read };
         let result = match &client.speaks {
             Speaks::Http1(stream) => {
-                stream.set_deadline(Side::Read, Some(plan.timeouts.read));
+                stream.set_deadline(Side::Read, Some(patience));
                 input.receive(stream).await
             }
-            Speaks::Http2(call) => match call.receive(input, plan.timeouts.read).await {
+            Speaks::Http2(call) => match call.receive(input, patience).await {
                 Ok(Came::Bytes(count)) => Ok(count),
                 Ok(Came::End) => return self.end(call, plan),
                 Err(error) => Err(error),

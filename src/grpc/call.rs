@@ -1,7 +1,7 @@
 //! One call on its way: how long it may take, what has passed of it, and how it ended. The exchange
 //! it belongs to asks at each piece; what is no call has none of this.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use crate::exchange::failure::Failure;
 use crate::grpc::head::{Edit, append_lines, edit_lines, line};
 use crate::grpc::messages::{Messages, TooLong};
-use crate::grpc::settings::Grpc;
+use crate::grpc::settings::{Grpc, Retry};
 use crate::grpc::status::{self, Code};
 use crate::grpc::web::{self, Downward, Form, Upward};
 use crate::grpc::{is_grpc, timeout};
-use crate::http::head::RequestHead;
+use crate::http::head::{RequestHead, Version};
+use crate::limits;
 use crate::shard::series::GrpcCells;
 
 /// Cells, because both ways go on at the same time.
@@ -31,6 +32,12 @@ pub(crate) struct Call {
     received: Cell<Messages>,
     sent: Cell<Messages>,
     code: Cell<Option<Code>>,
+    /// The answer has no body.
+    is_bare: Cell<bool>,
+    retry: Retry,
+    tries: Cell<u32>,
+    /// What of the request's body has left, in case it must again. `None`: too much, or never.
+    kept: RefCell<Option<Vec<u8>>>,
 }
 
 #[derive(Debug)]
@@ -94,6 +101,10 @@ impl Call {
                 now.checked_add(given)
             }
         };
+        // A connection of HTTP/1 has framing between the bytes, and text is decoded in its place.
+        let can_repeat = !grpc.retry.on.is_empty()
+            && head.version == Version::Http2
+            && web.as_ref().is_none_or(|web: &Browser| web.form == Form::Binary);
         let of_route = of_route.and_then(|limit| now.checked_add(limit));
         let is_callers = deadline.is_some_and(|own| of_route.is_none_or(|route| own <= route));
         Ok(Call {
@@ -105,6 +116,10 @@ impl Call {
             received: Cell::default(),
             sent: Cell::default(),
             code: Cell::new(None),
+            is_bare: Cell::new(false),
+            retry: grpc.retry,
+            tries: Cell::new(1),
+            kept: RefCell::new(can_repeat.then(Vec::new)),
         })
     }
 
@@ -147,13 +162,20 @@ impl Call {
         self.passed.set(self.passed.get() + 1);
     }
 
+    /// Lines that let a browser's page read an answer of ours.
+    pub(crate) fn cors(&self) -> &[u8] {
+        self.web.as_ref().map_or(b"", |web| &web.cors)
+    }
+
     pub(crate) fn form(&self) -> Option<Form> {
         self.web.as_ref().map(|web| web.form)
     }
 
-    /// The head for the client, as it was written.
-    pub(crate) fn response_head(&self, out: &mut Vec<u8>) {
+    /// The head for the client, as it was written. `bare`: there is nothing behind it.
+    pub(crate) fn response_head(&self, out: &mut Vec<u8>, bare: bool) {
         self.note_passing();
+        self.note_lines(lines_of(out));
+        self.is_bare.set(bare);
         if let Some(web) = &self.web {
             web::response_head(out, web.form, &web.cors);
         }
@@ -173,12 +195,31 @@ impl Call {
         passed.map(|()| length).map_err(|TooLong| Failure::MessageTooLarge)
     }
 
-    /// The request is sent once more, from its first byte.
-    pub(crate) fn goes_up_again(&self) {
+    /// A piece of the request's body has left.
+    pub(crate) fn keep(&self, piece: &[u8]) {
+        let mut kept = self.kept.borrow_mut();
+        let fits = |kept: &Vec<u8>| kept.len() + piece.len() <= limits::GRPC_REPEATED_BYTES_MAX;
+        match &mut *kept {
+            Some(kept) if fits(kept) => kept.extend_from_slice(piece),
+            _ => *kept = None,
+        }
+    }
+
+    /// Whether an answer with this code is not to be the last word.
+    pub(crate) fn is_tried_again(&self, code: Code) -> bool {
+        self.retry.on.has(code)
+            && self.tries.get() < self.retry.attempts_max
+            && self.kept.borrow().is_some()
+    }
+
+    /// The request is sent once more: what of its body has left already, if that was kept.
+    pub(crate) fn begin_again(&self) -> Option<Vec<u8>> {
+        self.tries.set(self.tries.get() + 1);
         self.received.set(Messages::default());
         if let Some(web) = &self.web {
             web.upward.set(Upward::new(web.form));
         }
+        self.kept.borrow_mut().as_mut().map(std::mem::take)
     }
 
     /// A piece of the response's body, before it is turned.
@@ -199,7 +240,7 @@ impl Call {
 
     /// Appends the message that tells a browser the trailers.
     pub(crate) fn end_down(&self, trailers: &[u8], out: &mut Vec<u8>) {
-        if let Some(web) = &self.web {
+        if let Some(web) = self.web.as_ref().filter(|_| !self.is_bare.get()) {
             let mut downward = web.downward.get();
             downward.end(trailers, out);
             web.downward.set(downward);
@@ -211,22 +252,15 @@ impl Call {
         self.sent.get().is_between()
     }
 
-    /// Bytes of the request, or of the response, that nobody looked at.
-    pub(crate) fn lose(&self) {
-        for messages in [&self.received, &self.sent] {
-            let mut lost = messages.get();
-            lost.lose();
-            messages.set(lost);
+    /// The lines of trailers, or of a head that is all there is, may say how it ended.
+    pub(crate) fn note_lines<'l>(&self, lines: impl Iterator<Item = (&'l [u8], &'l [u8])>) {
+        if let Some(code) = status_of(lines) {
+            self.note_code(code);
         }
     }
 
-    /// The lines of trailers, or of a head that is all there is, may say how it ended.
-    pub(crate) fn note_lines<'l>(&self, lines: impl Iterator<Item = (&'l [u8], &'l [u8])>) {
-        for (name, value) in lines {
-            if name.eq_ignore_ascii_case(b"grpc-status") {
-                self.code.set(Some(Code::parse(value)));
-            }
-        }
+    pub(crate) fn note_code(&self, code: Code) {
+        self.code.set(Some(code));
     }
 
     pub(crate) fn note_trailers(&self, trailers: &[u8]) {
@@ -271,16 +305,21 @@ pub(crate) fn failure_lines(failure: Failure, out: &mut Vec<u8>) {
     status::lines(Code::of_failure(failure), failure.row().message.as_bytes(), out);
 }
 
+/// The status that a head says, which then is all there is.
+pub(crate) fn status_of<'l>(mut lines: impl Iterator<Item = (&'l [u8], &'l [u8])>) -> Option<Code> {
+    let status = lines.find(|(name, _)| name.eq_ignore_ascii_case(b"grpc-status"));
+    status.map(|(_, value)| Code::parse(value))
+}
+
 /// Whether an answer of an endpoint is of gRPC, or says how a call ended.
 pub(crate) fn is_answer<'l>(
     status: u16,
     mut lines: impl Iterator<Item = (&'l [u8], &'l [u8])>,
 ) -> bool {
-    status == 200
-        && lines.any(|(name, value)| {
-            (name.eq_ignore_ascii_case(b"content-type") && is_grpc(value))
-                || name.eq_ignore_ascii_case(b"grpc-status")
-        })
+    lines.any(|(name, value)| {
+        let is_typed = name.eq_ignore_ascii_case(b"content-type") && is_grpc(value);
+        (is_typed && status == 200) || name.eq_ignore_ascii_case(b"grpc-status")
+    })
 }
 
 #[cfg(test)]
@@ -412,7 +451,7 @@ mod tests {
         call.end_down(b"grpc-status: 0\r\n", &mut out);
         assert!(out.starts_with(b"AAAAAAFhgAAAABBncnBj"), "{out:?}");
         let mut head = b"HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\n\r\n".to_vec();
-        call.response_head(&mut head);
+        call.response_head(&mut head, false);
         let head = String::from_utf8(head).unwrap();
         assert!(head.contains("content-type: application/grpc-web-text\r\n"), "{head}");
         assert!(head.contains("Allow-Origin: *\r\n"), "{head}");

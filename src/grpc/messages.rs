@@ -12,8 +12,6 @@ pub struct Messages {
     prefix_bytes: u8,
     /// What they said of its length so far; of a whole prefix, how much of the message is to come.
     left: u32,
-    /// Something passed unseen: where messages begin is not known any more.
-    lost: bool,
 }
 
 /// A message is longer than it may be: known before any of it has passed.
@@ -23,7 +21,7 @@ pub struct TooLong;
 impl Messages {
     /// Looks at a piece of the body. `bytes_max` is that of one message; 0: any.
     pub fn pass(&mut self, mut piece: &[u8], bytes_max: u32) -> Result<(), TooLong> {
-        while !piece.is_empty() && !self.lost {
+        while !piece.is_empty() {
             if self.prefix_bytes < PREFIX_BYTES {
                 self.prefix(piece[0], bytes_max)?;
                 piece = &piece[1..];
@@ -55,14 +53,9 @@ impl Messages {
         Ok(())
     }
 
-    /// Bytes that nobody looked at.
-    pub fn lose(&mut self) {
-        self.lost = true;
-    }
-
     /// No message is on its way: another may begin here, or the call may end.
     pub fn is_between(&self) -> bool {
-        self.prefix_bytes == 0 && !self.lost
+        self.prefix_bytes == 0
     }
 }
 
@@ -138,16 +131,6 @@ mod tests {
         assert_eq!(messages.pass(&[0, 0, 0, 0], 10), Ok(()));
         assert_eq!(messages.pass(&[11], 10), Err(TooLong));
         assert_eq!(Messages::default().pass(&[0, 255, 255, 255, 255], 0), Ok(()));
-    }
-
-    #[test]
-    fn after_bytes_that_nobody_saw_nothing_is_counted() {
-        let mut messages = Messages::default();
-        messages.pass(&message(0, 1), 0).unwrap();
-        messages.lose();
-        messages.pass(&message(0, 1), 1).unwrap();
-        assert_eq!(messages.count, 1);
-        assert!(!messages.is_between());
     }
 
     #[test]

@@ -493,9 +493,9 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
-    use crate::upstream::queue::Place;
     use crate::engine::{Doorbell, Inbox, Permits, Placement, Socket, mailbox};
     use crate::shard::series::EndpointCells;
+    use crate::upstream::queue::Place;
 
     /// Runs `main` as a core of its own: the pool needs a clock and timers.
     fn on_a_core<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + Send + 'static) {

@@ -105,7 +105,12 @@ impl<'a> Place<'a> {
 
     /// Only the first in the queue may choose, and the next when those before it cannot use what is
     /// free.
-    pub(super) fn poll(&self, context: &Context<'_>, wanted: Wanted, refused: &[SocketAddr]) -> Poll<Choice> {
+    pub(super) fn poll(
+        &self,
+        context: &Context<'_>,
+        wanted: Wanted,
+        refused: &[SocketAddr],
+    ) -> Poll<Choice> {
         self.waiter.picky.set(!refused.is_empty());
         let may_look = self.waiter.may_look.take();
         if may_look || self.is_first() {
@@ -113,7 +118,10 @@ impl<'a> Place<'a> {
                 // What is no good to one that takes any endpoint is no good to those behind.
                 Choice::Full if refused.is_empty() => {}
                 Choice::Full => self.cluster.wake_after(&self.waiter),
-                choice @ (Choice::Leased(_) | Choice::Opening(_) | Choice::Open(_) | Choice::None) => {
+                choice @ (Choice::Leased(_)
+                | Choice::Opening(_)
+                | Choice::Open(_)
+                | Choice::None) => {
                     return Poll::Ready(choice);
                 }
             }
