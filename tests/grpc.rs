@@ -2,12 +2,15 @@
 
 mod support;
 
-use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::{env, fs};
 
-use support::{Curl, GrpcServer, Proxy, edge, eventually, grpc_client, grpcio, nobody, signal};
+use support::{
+    Curl, GrpcServer, Http2Origin, Proxy, TempDir, edge, eventually, grpc_client, grpcio, nobody,
+    signal,
+};
 
 /// Every call of `test.Echo` to that server; `grpc` is the rest of the route's section.
 fn echo(server: SocketAddr, grpc: &str) -> String {
@@ -258,6 +261,24 @@ fn a_server_that_dies_in_the_middle_is_unavailable() {
 }
 
 #[test]
+fn an_answer_that_is_no_grpc_is_told_in_grpc() {
+    if grpcio().is_none() {
+        return;
+    }
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        loop {
+            let asked = asker.request()?;
+            let page = "<html>not here</html>";
+            asker.answer(asked.stream, page)?;
+        }
+    });
+    let proxy = Proxy::start(&echo(origin.address(), ""));
+    let said = client(&proxy, "print(failure(lambda: unary(\"Unary\")(b\"\")))");
+    assert_eq!(said, "UNKNOWN: the backend answered with status 200, and not in gRPC");
+}
+
+#[test]
 fn a_message_over_the_maximum_ends_its_call_only() {
     if grpcio().is_none() {
         return;
@@ -395,6 +416,22 @@ list(down("Repeat")(b"7"))
     assert!(counted(&of("sent", "Echo", false, 8)));
     assert!(counted(&of("received", "Repeat", false, 1)));
     assert!(counted(&of("sent", "Repeat", false, 7)));
+}
+
+#[test]
+fn the_access_log_says_how_calls_ended() {
+    if grpcio().is_none() {
+        return;
+    }
+    let server = GrpcServer::start();
+    let proxy = Proxy::start(&format!(
+        "logging.access = {{ path = \"access.log\" }}\n{}",
+        echo(server.address, "")
+    ));
+    client(&proxy, "unary(\"Unary\")(b\"\")\nfailure(lambda: unary(\"Fail\")(b\"NOT_FOUND x\"))");
+    let log = || fs::read_to_string(proxy.directory().join("access.log")).unwrap_or_default();
+    assert!(eventually(|| log().contains("\"status\":200,\"grpc_status\":0,")));
+    assert!(eventually(|| log().contains("\"status\":200,\"grpc_status\":5,")));
 }
 
 #[test]
@@ -544,4 +581,67 @@ fn a_page_asks_whether_it_may_call_before_it_does() {
     assert_eq!((failed.status, failed.headers("grpc-status")), (200, vec!["14"]));
     assert_eq!(failed.headers("access-control-allow-origin"), ["https://app.test"]);
     assert_eq!(failed.headers("content-type"), ["application/grpc-web+proto"]);
+}
+
+/// Calls as curl would: the bytes that a browser sends, and those that it gets.
+fn call(proxy: &Proxy, more: &[&str], method: &str, body: &[u8]) -> Curl {
+    let directory = TempDir::new();
+    let file = format!("@{}", directory.write("body", body).display());
+    let arguments = [more, &["--data-binary", &file]].concat();
+    Curl::get(&proxy.url(&format!("/test.Echo/{method}")), &arguments)
+}
+
+const BINARY: [&str; 2] = ["-H", "Content-Type: application/grpc-web+proto"];
+const TEXT: [&str; 2] = ["-H", "Content-Type: application/grpc-web-text"];
+
+#[test]
+fn both_forms_are_spoken_over_both_versions_of_http() {
+    if grpcio().is_none() {
+        return;
+    }
+    let server = GrpcServer::start();
+    let proxy = Proxy::start(&web(server.address));
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let binary = call(&proxy, &[&BINARY[..], &[version]].concat(), "Repeat", b"\0\0\0\0\x012");
+        assert_eq!(binary.headers("content-type"), ["application/grpc-web"]);
+        let messages = b"\0\0\0\0\x010\0\0\0\0\x011\x80\0\0\0";
+        assert!(binary.body.starts_with(messages), "{:?}", binary.body);
+        let trailers = String::from_utf8_lossy(&binary.body[messages.len() + 1..]);
+        assert!(trailers.contains("grpc-status: 0\r\n"), "{trailers}");
+        // Padded in the middle, as one may.
+        let text = call(&proxy, &[&TEXT[..], &[version]].concat(), "Unary", b"AAAAAAI=aGk=");
+        assert_eq!(text.headers("content-type"), ["application/grpc-web-text"]);
+        assert!(text.text().starts_with("AAAAAAJoaQ==gAAAA"), "{}", text.text());
+        assert_eq!((text.status, binary.status), (200, 200));
+    }
+}
+
+#[test]
+fn what_no_client_library_sends_is_refused_and_the_next_call_goes_through() {
+    if grpcio().is_none() {
+        return;
+    }
+    let server = GrpcServer::start();
+    let proxy = Proxy::start(&web(server.address));
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        for body in ["AAAAA*==", "AAAA=", "A", "AAAAAAI=aGk"] {
+            let odd = call(&proxy, &[&TEXT[..], &[version]].concat(), "Unary", body.as_bytes());
+            assert_eq!((odd.status, odd.headers("grpc-status")), (200, vec!["13"]), "{body}");
+        }
+        for timeout in ["5s", "123456789S", "-1S", "S", "5"] {
+            let timeout = format!("grpc-timeout: {timeout}");
+            let odd = [&BINARY[..], &["-H", &timeout, version]].concat();
+            let odd = call(&proxy, &odd, "Unary", b"\0\0\0\0\0");
+            assert_eq!((odd.status, odd.headers("grpc-status")), (200, vec!["13"]), "{timeout}");
+        }
+        // Cut in the middle of a message, or with a length that nothing follows: the server's to
+        // refuse, and nobody waits for ever.
+        for cut in [&b"\0\0\0"[..], b"\0\0\0\0\x09abc", b"\0\xff\xff\xff\xff"] {
+            let cut = call(&proxy, &[&BINARY[..], &[version]].concat(), "Unary", cut);
+            assert_eq!((cut.exit, cut.status), (0, 200), "{}", cut.stderr);
+        }
+        let good = call(&proxy, &[&TEXT[..], &[version]].concat(), "Unary", b"AAAAAAJoaQ==");
+        assert!(good.text().starts_with("AAAAAAJoaQ==gAAAA"), "{}", good.text());
+    }
+    assert_eq!(client(&proxy, "print(unary(\"Unary\")(b\"hi\").decode())"), "hi");
 }

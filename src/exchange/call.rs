@@ -108,12 +108,18 @@ impl Exchange {
         Some(Ending::Keep)
     }
 
+    /// `None`: it is no call.
+    pub(super) fn ended_with(&self, failure: Option<Failure>) -> Option<Code> {
+        let call = self.progress.call.as_ref()?;
+        Some(call.ended_with(failure, self.progress.status.get()))
+    }
+
     /// Counts the call, if it is one.
     pub(super) fn count_call(&self, failure: Option<Failure>) {
         let (Some(call), Some(id)) = (&self.progress.call, self.route) else { return };
         if let Some(grpc) = &self.generation.route(id).grpc {
             let cells = &self.generation.series.grpc[grpc.place as usize];
-            call.count(cells, failure, self.progress.status.get());
+            call.count(cells, call.ended_with(failure, self.progress.status.get()));
         }
     }
 }

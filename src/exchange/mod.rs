@@ -37,6 +37,7 @@ use crate::exchange::pace::Pace;
 use crate::exchange::record::{Marks, Phase, Timings};
 use crate::exchange::trace::Trace;
 use crate::grpc::call::Call;
+use crate::grpc::status::Code;
 use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
@@ -361,7 +362,9 @@ impl Exchange {
         let line = || made.get_or_init(|| self.line(timings, failure, capture.as_deref()));
         let plan = &self.generation.plan;
         if let Some(log) = &plan.access_log {
-            let failed = failure.is_some() || progress.status.get() >= 500;
+            let failed = failure.is_some()
+                || progress.status.get() >= 500
+                || self.ended_with(None).is_some_and(Code::is_servers_fault);
             if log.sampling.takes(|| self.request_id(), failed, timings.total) {
                 shard.log.write(log, plan.version, line(), shard);
             }

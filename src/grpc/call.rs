@@ -267,14 +267,18 @@ impl Call {
         self.note_lines(lines_of(trailers));
     }
 
-    /// Adds it to its numbers, when it has ended.
-    pub(crate) fn count(&self, cells: &GrpcCells, failure: Option<Failure>, status: u16) {
-        let code = match (self.code.get(), failure) {
-            (Some(code), _) => code,
-            (None, Some(failure)) => Code::of_failure(failure),
+    /// What the client was told, or would have been.
+    pub(crate) fn ended_with(&self, failure: Option<Failure>, status: u16) -> Code {
+        match (failure, self.code.get()) {
+            (Some(failure), _) => Code::of_failure(failure),
+            (None, Some(code)) => code,
             // An answer without a status of gRPC.
             (None, None) => Code::of_http(status),
-        };
+        }
+    }
+
+    /// Adds it to its numbers, when it has ended.
+    pub(crate) fn count(&self, cells: &GrpcCells, code: Code) {
         cells.codes[usize::from(code.number())].add(1);
         let both = [(&cells.received, self.received.get()), (&cells.sent, self.sent.get())];
         for (cells, messages) in both {
@@ -429,7 +433,7 @@ mod tests {
             call.goes_down(b"\x01\0\0\0\0\0\0\0\0\0").unwrap();
             call.note_trailers(trailers);
             let cells = GrpcCells::default();
-            call.count(&cells, failure, status);
+            call.count(&cells, call.ended_with(failure, status));
             assert_eq!((cells.sent.compressed.read(), cells.sent.plain.read()), (1, 1));
             cells.codes.iter().position(|cell| cell.read() == 1).unwrap()
         };

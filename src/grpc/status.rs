@@ -84,6 +84,20 @@ impl Code {
         code.copied().unwrap_or(Code::Unknown)
     }
 
+    /// The server's doing, as OpenTelemetry's conventions have it: worth a line in a log that
+    /// samples.
+    pub fn is_servers_fault(self) -> bool {
+        matches!(
+            self,
+            Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+        )
+    }
+
     /// What an answer of HTTP without a `grpc-status` stands for (the gRPC project's table).
     pub fn of_http(status: u16) -> Code {
         match status {

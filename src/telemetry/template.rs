@@ -55,6 +55,7 @@ enum Variable {
     Cluster,
     DurationMs,
     EndedBy,
+    GrpcStatus,
     Host,
     Level,
     Listener,
@@ -86,7 +87,7 @@ enum Variable {
     UserAgent,
 }
 
-const VARIABLES: [(&str, Variable); 47] = [
+const VARIABLES: [(&str, Variable); 48] = [
     ("attempts", Variable::Attempts),
     ("backend", Variable::Backend),
     ("body_bytes_sent", Variable::BodyBytesSent),
@@ -103,6 +104,7 @@ const VARIABLES: [(&str, Variable); 47] = [
     ("duration_ms", Variable::DurationMs),
     ("ended_by", Variable::EndedBy),
     ("first_byte_ms", Variable::Span(5)),
+    ("grpc_status", Variable::GrpcStatus),
     ("head_ms", Variable::Span(0)),
     ("host", Variable::Host),
     ("level", Variable::Level),
@@ -322,6 +324,10 @@ impl Variable {
             }
             Variable::SpeaksFor => address(record.speaks_for, out),
             Variable::Status => decimal::padded(u64::from(record.status), 3, out),
+            Variable::GrpcStatus => match record.grpc_status {
+                Some(code) => decimal::integer(u64::from(code.number()), out),
+                None => out.push(b'-'),
+            },
             Variable::Timestamp => timestamp::iso(record.at, out),
             Variable::TimestampClf => timestamp::common_log(record.at, out),
             Variable::TlsCipher => of_tls(record, |tls| tls.cipher, out),
