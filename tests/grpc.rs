@@ -628,12 +628,6 @@ fn what_no_client_library_sends_is_refused_and_the_next_call_goes_through() {
             let odd = call(&proxy, &[&TEXT[..], &[version]].concat(), "Unary", body.as_bytes());
             assert_eq!((odd.status, odd.headers("grpc-status")), (200, vec!["13"]), "{body}");
         }
-        for timeout in ["5s", "123456789S", "-1S", "S", "5"] {
-            let timeout = format!("grpc-timeout: {timeout}");
-            let odd = [&BINARY[..], &["-H", &timeout, version]].concat();
-            let odd = call(&proxy, &odd, "Unary", b"\0\0\0\0\0");
-            assert_eq!((odd.status, odd.headers("grpc-status")), (200, vec!["13"]), "{timeout}");
-        }
         // Cut in the middle of a message, or with a length that nothing follows: the server's to
         // refuse, and nobody waits for ever.
         for cut in [&b"\0\0\0"[..], b"\0\0\0\0\x09abc", b"\0\xff\xff\xff\xff"] {
@@ -642,6 +636,13 @@ fn what_no_client_library_sends_is_refused_and_the_next_call_goes_through() {
         }
         let good = call(&proxy, &[&TEXT[..], &[version]].concat(), "Unary", b"AAAAAAJoaQ==");
         assert!(good.text().starts_with("AAAAAAJoaQ==gAAAA"), "{}", good.text());
+    }
+    // Refused by their heads: over HTTP/2, curl fails where that overtakes its body.
+    for timeout in ["5s", "123456789S", "-1S", "S", "5"] {
+        let timeout = format!("grpc-timeout: {timeout}");
+        let odd = call(&proxy, &[&BINARY[..], &["-H", &timeout]].concat(), "Unary", b"\0\0\0\0\0");
+        let got = (odd.status, odd.headers("grpc-status"));
+        assert_eq!(got, (200, vec!["13"]), "{timeout} {}", odd.stderr);
     }
     assert_eq!(client(&proxy, "print(unary(\"Unary\")(b\"hi\").decode())"), "hi");
 }
