@@ -296,9 +296,6 @@ pub const QUIET_BEATS: u32 = 4;
 /// Most pairs of a host and a path that all routes list. More is a configuration error: the tables
 /// are indexed with 32 bits, and every pair costs memory.
 pub const ROUTE_PATTERNS_MAX: usize = 1_000_000;
-/// What of a gRPC request is kept while it may have to be sent again, for `routes.grpc.retry_on`. A
-/// longer one is tried once.
-pub const GRPC_REPEATED_BYTES_MAX: usize = 64 * 1024;
 /// Longest request of `grpc.health.v1.Health`: a service's name and its framing. Longer is no such
 /// request.
 pub const GRPC_HEALTH_REQUEST_BYTES_MAX: usize = 1024;

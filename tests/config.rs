@@ -154,7 +154,8 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
          error_pages = [{{ statuses = 404, body = \"\" }}]\n\
          [[error_pages]]\nstatuses = 404\nbody = \"\"\n\
          [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\ntls = {{}}\n\
-         [logging]\naccess = {{ {LOG}, request_body = {{}}, response_body = {{}} }}\n\
+         [clusters.b]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\nprotocol = \"h2c\"\n\
+         http2 = {{}}\n[logging]\naccess = {{ {LOG}, request_body = {{}}, response_body = {{}} }}\n\
          error = {{ {LOG} }}\naudit = {{ {LOG} }}\n",
         LOG = "path = \"x\", rotate = {}"
     )));

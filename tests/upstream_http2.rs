@@ -11,12 +11,12 @@ use std::thread;
 use std::time::Duration;
 
 use support::http2_client::{
-    CANCEL, DATA, END_STREAM, GOAWAY, HEADERS, MAX_CONCURRENT_STREAMS, PING, REFUSED_STREAM,
-    RST_STREAM, frame, headers, reset, window_update,
+    CANCEL, DATA, END_STREAM, Ended, GOAWAY, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, PING,
+    REFUSED_STREAM, RST_STREAM, frame, headers, reset, window_update,
 };
 use support::{
-    Asked, Block, Curl, Gate, Http2Origin, Nghttpd, Nginx, Origin, Pki, Proxy, RawClient, Response,
-    edge, eventually,
+    Block, Curl, Gate, Http2Client, Http2Origin, Nghttpd, Nginx, Origin, Pki, Proxy, RawClient,
+    Response, TempDir, edge, eventually,
 };
 
 /// One route to cluster `a` of one endpoint that speaks HTTP/2 without TLS.
@@ -244,6 +244,123 @@ fn secure_configuration(pki: &Pki, endpoint: SocketAddr, protocol: &str) -> Stri
     let ca = pki.path("ca.pem").display().to_string();
     let tls = format!("tls = {{ ca = [\"{ca}\"] }}");
     configuration(endpoint, &tls).replace("h2c", protocol)
+}
+
+// --- from stream to stream ----------------------------------------------------------------------
+
+fn http2_client(proxy: &Proxy) -> Http2Client {
+    Http2Client::open(proxy.address("edge"))
+}
+
+#[test]
+fn streams_of_clients_become_streams_of_endpoints() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        loop {
+            let asked = asker.request()?;
+            let trailers = Block::new().field("grpc-status", "0");
+            let head = status("200").field("content-length", "4");
+            asker.send(headers(asked.stream, 0, &status("103").field("link", "a")))?;
+            asker.send(headers(asked.stream, 0, &head))?;
+            asker.send(frame(DATA, 0, asked.stream, "body"))?;
+            asker.send(headers(asked.stream, END_STREAM, &trailers))?;
+        }
+    });
+    let proxy = proxy(origin.address(), "");
+    let mut client = http2_client(&proxy);
+    let head = Block::request("POST", "/a?b").field("te", "trailers").field("x-name", "Value");
+    let stream = client.begin(&head);
+    client.data(stream, 0, "abc");
+    client.send(headers(stream, END_STREAM, &Block::new().field("x-sum", "3")));
+    let answer = client.answer(stream);
+    assert_eq!((answer.status, answer.text()), (200, "body"), "{answer:?}");
+    assert_eq!(answer.interim, [103]);
+    assert_eq!(answer.field("content-length"), Some("4"));
+    assert_eq!(answer.trailers, [("grpc-status".to_owned(), "0".to_owned())]);
+    let asked = origin.asked().remove(0);
+    assert_eq!((asked.body.as_slice(), asked.path()), (&b"abc"[..], "/a?b"));
+    assert_eq!(asked.trailers, [("x-sum".to_owned(), "3".to_owned())]);
+    assert_eq!(asked.field(":authority"), Some("test"));
+    assert_eq!(asked.field("te"), Some("trailers"));
+    assert_eq!(asked.field("x-name"), Some("Value"));
+    // Many at once share one connection to the endpoint too.
+    let streams: Vec<u32> = (0..20).map(|_| client.request(&Block::get("/"))).collect();
+    let last = *streams.last().expect("there are 20");
+    assert_eq!(client.answer(last).text(), "body");
+    assert!(eventually(|| origin.asked().len() == 21));
+    assert_eq!(origin.connections(), 1);
+}
+
+#[test]
+fn curl_speaks_http2_to_endpoints_of_either_version() {
+    let body: String = (0..300_000).map(|at| format!("{at:06}")).collect();
+    let echoing = Nghttpd::start(&["--echo-upload"]);
+    let directory = TempDir::new();
+    let file = directory.write("body", &body).display().to_string();
+    let proxy = proxy(echoing.address(), "");
+    let data = format!("@{file}");
+    for version in ["--http2-prior-knowledge", "--http1.1"] {
+        let arguments = [version, "-X", "POST", "--data-binary", &data];
+        let answer = Curl::get(&proxy.url("/"), &arguments);
+        assert!(answer.text() == body, "{version}: another body comes back");
+    }
+}
+
+#[test]
+fn a_stream_that_its_client_resets_is_reset_for_the_endpoint_and_no_other() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        let other = asker.request()?;
+        let left = asker.request()?;
+        let gone = asker.until(RST_STREAM)?;
+        assert_eq!((gone.stream, gone.code()), (left.stream, CANCEL));
+        asker.answer(other.stream, "other")?;
+        asker.until(GOAWAY).map(|_| ())
+    });
+    let proxy = proxy(origin.address(), "");
+    let mut client = http2_client(&proxy);
+    let other = client.request(&Block::get("/other"));
+    assert!(eventually(|| origin.asked().len() == 1));
+    let left = client.request(&Block::get("/left"));
+    assert!(eventually(|| origin.asked().len() == 2));
+    client.send(reset(left, CANCEL));
+    assert_eq!(client.answer(other).text(), "other");
+}
+
+#[test]
+fn a_stream_that_its_endpoint_resets_is_reset_for_its_client() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        let cut = asker.request()?;
+        asker.send(headers(cut.stream, 0, &status("200")))?;
+        asker.send(frame(DATA, 0, cut.stream, "begin"))?;
+        asker.send(reset(cut.stream, 2))?;
+        let next = asker.request()?;
+        asker.answer(next.stream, "next")?;
+        asker.until(GOAWAY).map(|_| ())
+    });
+    let proxy = proxy(origin.address(), "");
+    let mut client = http2_client(&proxy);
+    let cut = client.request(&Block::get("/cut"));
+    assert!(matches!(client.try_answer(cut), Err(Ended::Reset(_))));
+    assert_eq!(client.get("/next").text(), "next");
+}
+
+#[test]
+fn a_stream_that_is_not_read_stops_neither_its_neighbours_nor_the_endpoints_others() {
+    let server = Nghttpd::start(&[]);
+    server.file("long", vec![b'a'; 5_000_000]);
+    server.file("short", "short");
+    let proxy = proxy(server.address(), "");
+    let mut client =
+        Http2Client::connect(proxy.address("edge")).greet(&[(INITIAL_WINDOW_SIZE, 1000)]);
+    for _ in 0..10 {
+        client.request(&Block::get("/long"));
+    }
+    for _ in 0..10 {
+        assert_eq!(client.get("/short").text(), "short");
+        assert_eq!(proxy.client().get("/short").text(), "short");
+    }
 }
 
 // --- which version -------------------------------------------------------------------------------
@@ -503,11 +620,16 @@ fn a_request_that_goaway_leaves_out_is_sent_again_whatever_its_method() {
 
 #[test]
 fn a_refused_request_is_sent_again_but_not_for_ever() {
-    let origin = Http2Origin::start(|asker| {
+    let known: Mutex<Vec<String>> = Mutex::default();
+    let origin = Http2Origin::start(move |asker| {
         asker.greet(&[])?;
         loop {
             let asked = asker.request()?;
-            if asked.path() == "/never" || asked.stream == 1 {
+            let path = asked.path().to_owned();
+            let mut known = known.lock().expect("no script panics");
+            let is_new = !known.contains(&path);
+            known.push(path);
+            if asked.path() == "/never" || is_new {
                 asker.send(reset(asked.stream, REFUSED_STREAM))?;
             } else {
                 asker.answer(asked.stream, "taken")?;
@@ -516,6 +638,19 @@ fn a_refused_request_is_sent_again_but_not_for_ever() {
     });
     let proxy = proxy(origin.address(), "");
     assert_eq!(join(ask(&proxy, &post("/", "a"))).text(), "taken");
+    let chunked = "POST /chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                   3\r\nabc\r\n0\r\nX-Sum: 3\r\n\r\n";
+    assert_eq!(join(ask(&proxy, chunked)).text(), "taken");
+    let mut client = http2_client(&proxy);
+    let stream = client.begin(&Block::request("POST", "/stream"));
+    client.data(stream, 0, "stre");
+    client.data(stream, END_STREAM, "am");
+    assert_eq!(client.answer(stream).text(), "taken");
+    for (path, body, times) in [("/chunked", "abc", 2), ("/stream", "stream", 2)] {
+        let asked: Vec<_> = origin.asked().into_iter().filter(|a| a.path() == path).collect();
+        assert_eq!(asked.len(), times, "{path}");
+        assert!(asked.iter().all(|asked| asked.body == body.as_bytes()), "{asked:?}");
+    }
     let refused = join(ask(&proxy, &post("/never", "a")));
     assert_eq!(refused.status, 503, "{refused:?}");
     failed(&proxy, "upstream_refused");

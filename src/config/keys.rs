@@ -434,7 +434,7 @@ const GENERAL: &[Key] = &[
         "clusters.NAME.protocol",
         "one of: h1, h2, h2c, auto",
         Is("\"h1\""),
-        "protocol = \"h2\"",
+        "protocol = \"h2c\"",
         "what is spoken to the endpoints: h2 needs TLS, h2c none; auto: what each chooses (ALPN)",
     ),
     key(

@@ -20,6 +20,7 @@ use crate::grpc::web::Form;
 use crate::http::head::{Framing, Keep, RequestHead};
 use crate::http::headers::IdentityLines;
 use crate::http1::encode::{self, Forwarded};
+use crate::http2::upstream_call::Unsent;
 use crate::limits;
 use crate::listener::greeting::greeting;
 use crate::plan::{ClusterId, ClusterTimeouts, Route, RouteId};
@@ -50,19 +51,22 @@ pub(super) async fn forward(
     let mut wanted = Wanted::Any;
     exchange.input.settle();
     let mut refused = Vec::new();
-    let mut refusals = 0;
+    let (mut upload, mut refusals) = (None, 0);
     loop {
         let lease = acquire(shard, exchange, cluster, wanted, &mut refused, with).await?;
         let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
         let attempt = Attempt { shard, client, generation: &generation, route, timeouts };
-        let ended = attempt.run(exchange, lease).await;
+        let ended = attempt.run(exchange, lease, &mut upload).await;
         tell(&endpoint.tally, exchange, ended.as_ref().err());
         match ended {
             Ok(ending) => return Ok(ending),
-            Err(failed) if failed.failure == Failure::GrpcStatus => {
+            Err(failed)
+                if failed.failure == Failure::GrpcStatus
+                    && upload.as_ref().is_some_and(Upload::is_kept) =>
+            {
                 exchange.end_attempt(Some(failed.failure));
                 count::retried(exchange, failed.failure);
-                exchange.begin_call_again();
+                exchange.progress.upload.set(Uploading::Untouched);
             }
             Err(failed) if failed.is_safe_to_repeat(exchange, reused, refusals) => {
                 refusals += u8::from(failed.failure.row().retry == Retry::Unprocessed);
@@ -70,7 +74,10 @@ pub(super) async fn forward(
                 count::retried(exchange, failed.failure);
                 // A server that closes one kept connection has often closed them all.
                 wanted = Wanted::New;
-                exchange.input.rewind();
+                upload = upload.filter(Upload::is_kept);
+                if upload.is_none() {
+                    exchange.input.rewind();
+                }
                 exchange.progress.upload.set(Uploading::Untouched);
             }
             Err(failed) => return Err(failed.failure),
@@ -185,6 +192,15 @@ struct Failed {
 }
 
 impl Failed {
+    fn to_send(error: &engine::SendError, upstream: &Upstream, replayable: bool) -> Failed {
+        let unsent = match upstream {
+            Upstream::Http1(_) => error.sent == 0,
+            // The head may have left, of which nothing is counted.
+            Upstream::Http2(_) => Unsent::of(error).is_some(),
+        };
+        Failed { failure: upload::write_failure(error), unsent, replayable }
+    }
+
     /// Nothing came back, and on a connection that was kept (RFC 9112 section 9.3.1) the request
     /// either never left or does the same when it is done twice (RFC 9110 section 9.2.2). One that
     /// was refused by name was not done, whatever it is (RFC 9113 section 8.7).
@@ -202,26 +218,34 @@ impl Failed {
 }
 
 impl Attempt<'_> {
-    async fn run(&self, exchange: &mut Exchange, lease: Lease) -> Result<Ending, Failed> {
+    /// `upload`: what an attempt before it has sent, and can be sent again.
+    async fn run(
+        &self,
+        exchange: &mut Exchange,
+        lease: Lease,
+        upload: &mut Option<Upload>,
+    ) -> Result<Ending, Failed> {
         let upstream = lease.upstream();
         if exchange.progress.call.is_some() && matches!(upstream, Upstream::Http1(_)) {
             let failure = Failure::UpstreamNotHttp2;
             return Err(Failed { failure, unsent: true, replayable: false });
         }
         let max = self.generation.plan.limits.body_bytes_max;
-        let mut upload = Upload::new(&exchange.head, max, upstream);
-        let sent = match self.send(exchange, upstream, &mut upload).await {
+        let again = upload.is_some();
+        let upload = upload.get_or_insert_with(|| Upload::new(&exchange.head, max, upstream));
+        let sent = match self.send(exchange, upstream, upload, again).await {
             Ok(sent) => sent,
             Err(failed) => return self.answer_unasked(exchange, lease, failed).await,
         };
         let answered = match sent {
             Sent::Whole { .. } => self.answer(exchange, upstream).await,
-            Sent::Part => self.answer_early(exchange, upstream, &mut upload).await,
+            Sent::Part => self.answer_early(exchange, upstream, upload).await,
         };
         match answered {
             Ok(downloaded) => self.finish(exchange, lease, downloaded).await,
             Err(failure) => {
-                let replayable = matches!(sent, Sent::Whole { replayable: true });
+                let replayable =
+                    upload.is_kept() || matches!(sent, Sent::Whole { replayable: true });
                 Err(Failed { failure, unsent: false, replayable })
             }
         }
@@ -233,6 +257,7 @@ impl Attempt<'_> {
         exchange: &mut Exchange,
         upstream: &Upstream,
         upload: &mut Upload,
+        again: bool,
     ) -> Result<Sent, Failed> {
         let plan = &self.generation.plan;
         exchange.progress.phase.set(Phase::RequestBody);
@@ -263,26 +288,31 @@ impl Attempt<'_> {
         let fail = |failure| Failed { failure, unsent: true, replayable: false };
         exchange.progress.upload.set(Uploading::Going);
         let Work { out, tail, .. } = &mut *work;
+        if again {
+            let sending = upload.send_again(upstream, (out, tail), plan.timeouts.write);
+            let ended = sending.await.map_err(|error| Failed::to_send(&error, upstream, true))?;
+            return Ok(Self::sent(exchange, ended, true));
+        }
         let piece = upload.piece(input, out, tail, &plan.identity_headers, call).map_err(fail)?;
         exchange.progress.upload_begins();
         exchange.progress.note_request_body(piece.data(input));
         exchange.progress.received.set((head.bytes + piece.consumed()) as u64);
         let replayable = piece.end && head.framing != Framing::Chunked;
-        let with = (plan.timeouts.write, call);
-        let sending = upload.send(upstream, (out, tail), input, &piece, with);
-        sending.await.map_err(|error| Failed {
-            failure: upload::write_failure(&error),
-            // Of a stream the head may have left, of which nothing is counted.
-            unsent: error.sent == 0 && matches!(upstream, Upstream::Http1(_)),
-            replayable,
-        })?;
-        if !piece.end {
-            return Ok(Sent::Part);
+        let sending = upload.send(upstream, (out, tail), input, &piece, plan.timeouts.write);
+        let sent = sending.await;
+        let replayable = replayable || upload.is_kept();
+        sent.map_err(|error| Failed::to_send(&error, upstream, replayable))?;
+        Ok(Self::sent(exchange, piece.end, replayable))
+    }
+
+    fn sent(exchange: &Exchange, ended: bool, replayable: bool) -> Sent {
+        if !ended {
+            return Sent::Part;
         }
         exchange.progress.upload.set(Uploading::Whole);
         // Sending it took no wait worth a look at the clock.
         exchange.progress.uploaded.set(exchange.marks.secured);
-        Ok(Sent::Whole { replayable })
+        Sent::Whole { replayable }
     }
 
     /// What is left of an attempt whose request could not be sent: a server that refuses it may
@@ -301,7 +331,7 @@ impl Attempt<'_> {
             }
             return Err(failed);
         }
-        if failed.unsent && lease.reused {
+        if failed.unsent && (lease.reused || failed.failure == Failure::UpstreamRefused) {
             return Err(failed);
         }
         exchange.progress.upload.set(Uploading::Broken);

@@ -11,7 +11,7 @@ use crate::engine;
 use crate::exchange::client::{Client, Speaks};
 use crate::exchange::failure::Failure;
 use crate::exchange::relay::Download;
-use crate::exchange::{Ending, Exchange, Uploading};
+use crate::exchange::{Ending, Exchange};
 use crate::grpc::call::{Call, Caller, failure_lines, is_answer, lines_of, status_of};
 use crate::grpc::settings::Grpc;
 use crate::grpc::status::{self, Code};
@@ -74,16 +74,6 @@ impl Exchange {
         lines.extend_from_slice(call.cors());
         let caller = call.form().map_or(Caller::Grpc, Caller::Web);
         Some(Reply::grpc(caller.content_type(), lines))
-    }
-
-    /// The request from its first byte, to another endpoint perhaps.
-    pub(super) fn begin_call_again(&mut self) {
-        if let Some(call) = &self.progress.call
-            && let Some(body) = call.begin_again()
-        {
-            self.input.restore(&body);
-            self.progress.upload.set(Uploading::Untouched);
-        }
     }
 
     /// A call that fails when its answer has begun ends by trailers that say so, where there can be

@@ -97,7 +97,8 @@ impl Download<'_> {
         let keep = self.keep_for_client(framing);
         self.encode(&mut work, &head.bytes, framing, keep, &self.route.response_headers);
         self.call_begins(&mut work, head.ends);
-        self.begins(&work, framing);
+        self.begins(&work);
+        self.progress.framing.set(framing);
         let by_closing = framing == Framing::UntilClose;
         if by_closing {
             // Else the client would take a cut, by whatever it comes about, for the end.
@@ -114,10 +115,9 @@ impl Download<'_> {
         Ok(Downloaded { upstream: Keep::Open, client: keep, promised: None, replaced: None })
     }
 
-    fn begins(&self, work: &Workspace, framing: Framing) {
+    fn begins(&self, work: &Workspace) {
         self.progress.note_response_head(self.plan.capturing(self.route), &work.out);
         self.progress.status.set(work.head.status);
-        self.progress.framing.set(framing);
         self.progress.phase.set(Phase::ResponseBody);
     }
 
@@ -174,7 +174,7 @@ impl Download<'_> {
         self.encode(&mut work, &head.bytes, framing, Keep::Open, edits);
         let is_all = head.ends || framing == Framing::None;
         self.call_begins(&mut work, is_all);
-        self.begins(&work, framing);
+        self.begins(&work);
         self.send_head(client, &mut work, is_all)?;
         drop(work);
         let mut turns = 0;
@@ -182,9 +182,10 @@ impl Download<'_> {
             set_deadline(self.upstream, self.progress, &self.timeouts);
             match self.came(call).await? {
                 Came::Data { bytes, ends } => {
-                    self.progress.note_response_body(&bytes);
                     let turned = self.turned(&bytes, ends.then_some(&b""[..]))?;
-                    self.give(client, turned.as_deref().unwrap_or(&bytes), ends).await?;
+                    let data = turned.as_deref().unwrap_or(&bytes);
+                    self.progress.note_response_body(data);
+                    self.give(client, data, ends).await?;
                     call.taken(bytes.len());
                     if ends {
                         break;

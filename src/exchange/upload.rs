@@ -29,6 +29,10 @@ pub(super) struct Upload {
     is_framed: bool,
     /// Behind a body that came by a stream.
     trailers: Vec<u8>,
+    /// What was sent on a stream, while that is little: if it is refused, it is sent again.
+    kept: Option<Vec<u8>>,
+    /// All of it has been taken from the client.
+    ended: bool,
     received: u64,
     max: u64,
     /// How long we have waited for the client, all waits together.
@@ -64,10 +68,43 @@ impl Upload {
             framing: head.framing,
             is_framed: matches!(upstream, Upstream::Http2(_)),
             trailers: Vec::new(),
+            kept: matches!(upstream, Upstream::Http2(_)).then(Vec::new),
+            ended: false,
             received: 0,
             max,
             waited: Duration::ZERO,
         }
+    }
+
+    /// All that was sent can be sent again.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Sends again what was sent before, behind the head. True: that is all of it.
+    pub(super) async fn send_again(
+        &mut self,
+        upstream: &Upstream,
+        (out, tail): (&mut Vec<u8>, &mut Vec<u8>),
+        patience: Duration,
+    ) -> Result<bool, SendError> {
+        self.is_framed = matches!(upstream, Upstream::Http2(_));
+        let trailers = if self.ended { self.trailers() } else { b"" };
+        let data = self.kept.as_deref().unwrap_or_default();
+        tail.clear();
+        match upstream {
+            Upstream::Http1(stream) => {
+                if self.framing == Framing::Chunked {
+                    frame(data.len(), self.ended, trailers, out, tail);
+                }
+                stream.send(&[out, data, tail], patience).await?;
+                self.kept = None;
+            }
+            Upstream::Http2(call) => {
+                call.send_piece(out, data, self.ended, trailers, patience).await?;
+            }
+        }
+        Ok(self.ended)
     }
 
     /// What of the body is here already. Its chunk prefix is appended to `out`.
@@ -107,27 +144,49 @@ impl Upload {
 
     /// Sends the piece, and what frames it.
     pub(super) async fn send(
-        &self,
+        &mut self,
         upstream: &Upstream,
         (out, tail): (&[u8], &[u8]),
         input: &mut Input,
         piece: &Piece,
-        (patience, call): (Duration, Option<&GrpcCall>),
+        patience: Duration,
     ) -> Result<(), SendError> {
         let (_, unused) = input.split();
         let data = piece.decoded.of(unused);
-        match upstream {
-            Upstream::Http1(stream) => stream.send(&[out, data, tail], patience).await?,
-            Upstream::Http2(call) => {
-                let trailers = if piece.end { self.trailers() } else { b"" };
+        let call = match upstream {
+            Upstream::Http1(stream) => {
+                stream.send(&[out, data, tail], patience).await?;
+                input.consume(piece.decoded.consumed);
+                return Ok(());
+            }
+            Upstream::Http2(call) => call,
+        };
+        self.ended = piece.end;
+        let from = self.keep(data);
+        let trailers = if piece.end { self.trailers() } else { b"" };
+        match from.zip(self.kept.as_deref()) {
+            Some((from, kept)) => {
+                input.consume(piece.decoded.consumed);
+                call.send_piece(out, &kept[from..], piece.end, trailers, patience).await
+            }
+            None => {
                 call.send_piece(out, data, piece.end, trailers, patience).await?;
+                input.consume(piece.decoded.consumed);
+                Ok(())
             }
         }
-        if let Some(call) = call {
-            call.keep(data);
+    }
+
+    /// Where it was put; `None`: it is too much to be kept.
+    fn keep(&mut self, data: &[u8]) -> Option<usize> {
+        let kept = self.kept.as_mut()?;
+        let from = kept.len();
+        if from + data.len() > limits::REFUSED_BODY_BYTES_MAX {
+            self.kept = None;
+            return None;
         }
-        input.consume(piece.decoded.consumed);
-        Ok(())
+        kept.extend_from_slice(data);
+        Some(from)
     }
 
     /// The pieces that are still to come from the client.
@@ -164,8 +223,7 @@ impl Upload {
                 let next = (input.unused().len() - piece.consumed()) as u64;
                 progress.received.set(progress.received.get() - next);
             }
-            let with = (plan.timeouts.write, call);
-            self.send(upstream, (&out, &tail), input, &piece, with)
+            self.send(upstream, (&out, &tail), input, &piece, plan.timeouts.write)
                 .await
                 .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
             if piece.end {
@@ -227,9 +285,7 @@ impl Upload {
         progress: &Progress,
     ) -> Result<(), Failure> {
         let asked = engine::now();
-        // A call may be quiet for as long as nothing passes the other way either.
-        let is_call = progress.call.is_some();
-        let patience = if is_call { limits::CONFIG_TIME_MAX } else { plan.timeouts.read };
+        let patience = patience(plan, progress);
         let result = match &client.speaks {
             Speaks::Http1(stream) => {
                 stream.set_deadline(Side::Read, Some(patience));
@@ -291,6 +347,11 @@ pub(super) fn write_failure(error: &SendError) -> Failure {
     if late { Failure::UpstreamWriteTimeout } else { Failure::UpstreamReset }
 }
 
+/// Between two reads. A call may be quiet for as long as something passes the other way.
+fn patience(plan: &Plan, progress: &Progress) -> Duration {
+    if progress.call.is_some() { limits::CONFIG_TIME_MAX } else { plan.timeouts.read }
+}
+
 fn client_read_failure(error: &io::Error) -> Failure {
     let late = error.kind() == io::ErrorKind::TimedOut;
     if late { Failure::BodyTimeout } else { Failure::ClientClosed }
@@ -306,6 +367,8 @@ mod tests {
             framing: Framing::None,
             is_framed: false,
             trailers: Vec::new(),
+            kept: None,
+            ended: false,
             received,
             max: 0,
             waited,

@@ -1,7 +1,7 @@
 //! One call on its way: how long it may take, what has passed of it, and how it ended. The exchange
 //! it belongs to asks at each piece; what is no call has none of this.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::grpc::settings::{Grpc, Retry};
 use crate::grpc::status::{self, Code};
 use crate::grpc::web::{self, Downward, Form, Upward};
 use crate::grpc::{is_grpc, timeout};
-use crate::http::head::{RequestHead, Version};
+use crate::http::head::RequestHead;
 use crate::limits;
 use crate::shard::series::GrpcCells;
 
@@ -36,8 +36,8 @@ pub(crate) struct Call {
     is_bare: Cell<bool>,
     retry: Retry,
     tries: Cell<u32>,
-    /// What of the request's body has left, in case it must again. `None`: too much, or never.
-    kept: RefCell<Option<Vec<u8>>>,
+    /// Of the request's body, as the endpoint gets it: only a short one can be sent again.
+    bytes_up: Cell<usize>,
 }
 
 #[derive(Debug)]
@@ -101,10 +101,6 @@ impl Call {
                 now.checked_add(given)
             }
         };
-        // A connection of HTTP/1 has framing between the bytes, and text is decoded in its place.
-        let can_repeat = !grpc.retry.on.is_empty()
-            && head.version == Version::Http2
-            && web.as_ref().is_none_or(|web: &Browser| web.form == Form::Binary);
         let of_route = of_route.and_then(|limit| now.checked_add(limit));
         let is_callers = deadline.is_some_and(|own| of_route.is_none_or(|route| own <= route));
         Ok(Call {
@@ -119,7 +115,7 @@ impl Call {
             is_bare: Cell::new(false),
             retry: grpc.retry,
             tries: Cell::new(1),
-            kept: RefCell::new(can_repeat.then(Vec::new)),
+            bytes_up: Cell::new(0),
         })
     }
 
@@ -191,35 +187,18 @@ impl Call {
             web.upward.set(upward);
             length = turned.map_err(|_| Failure::WebBodyMalformed)?;
         }
+        self.bytes_up.set(self.bytes_up.get() + length);
         let passed = pass(&self.received, &piece[..length], self.message_bytes_max);
         passed.map(|()| length).map_err(|TooLong| Failure::MessageTooLarge)
     }
 
-    /// A piece of the request's body has left.
-    pub(crate) fn keep(&self, piece: &[u8]) {
-        let mut kept = self.kept.borrow_mut();
-        let fits = |kept: &Vec<u8>| kept.len() + piece.len() <= limits::GRPC_REPEATED_BYTES_MAX;
-        match &mut *kept {
-            Some(kept) if fits(kept) => kept.extend_from_slice(piece),
-            _ => *kept = None,
-        }
-    }
-
-    /// Whether an answer with this code is not to be the last word.
+    /// Whether an answer with this code is not to be the last word; it is counted as a try then.
     pub(crate) fn is_tried_again(&self, code: Code) -> bool {
-        self.retry.on.has(code)
+        let again = self.retry.on.has(code)
             && self.tries.get() < self.retry.attempts_max
-            && self.kept.borrow().is_some()
-    }
-
-    /// The request is sent once more: what of its body has left already, if that was kept.
-    pub(crate) fn begin_again(&self) -> Option<Vec<u8>> {
-        self.tries.set(self.tries.get() + 1);
-        self.received.set(Messages::default());
-        if let Some(web) = &self.web {
-            web.upward.set(Upward::new(web.form));
-        }
-        self.kept.borrow_mut().as_mut().map(std::mem::take)
+            && self.bytes_up.get() <= limits::REFUSED_BODY_BYTES_MAX;
+        self.tries.set(self.tries.get() + u32::from(again));
+        again
     }
 
     /// A piece of the response's body, before it is turned.

@@ -312,13 +312,6 @@ impl Input {
         self.next = self.head_end;
     }
 
-    /// The same where something was, of which the caller has a copy: what is unused follows it.
-    pub(crate) fn restore(&mut self, body: &[u8]) {
-        let bytes = [self.head(), body, self.unused()].concat();
-        let end = bytes.len();
-        *self = Input { buffer: None, copy: bytes, next: self.head_end, end, ..*self };
-    }
-
     /// Gives the buffer back while the exchange waits, when that is worth it.
     pub(crate) fn settle(&mut self) {
         // A head that is not complete has no exchange that would miss the buffer, however large it

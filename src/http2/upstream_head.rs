@@ -24,12 +24,15 @@ pub(crate) fn request(head: &[u8], is_secure: bool, endpoint: SocketAddr) -> Opt
     let target_end = line.iter().rposition(|byte| *byte == b' ')?;
     let method = Method::from_bytes(&line[..method_end]).ok()?;
     let target = head.slice(method_end + 1..target_end);
-    let mut fields = fields::of_lines(&head, line_end);
-    let authority = match fields.remove(header::HOST) {
-        Some(host) if !host.is_empty() => Authority::try_from(host.as_bytes()).ok()?,
-        // HTTP/1.0 need not name a host.
-        Some(_) | None => Authority::try_from(endpoint.to_string()).ok()?,
+    // `Host` is the first line of ours, and the only one.
+    let host_end = line_end + head[line_end..].iter().position(|byte| *byte == b'\n')? + 1;
+    let host = head[line_end..host_end].strip_prefix(b"Host:")?.trim_ascii();
+    let authority = match host {
+        // HTTP/1.0 need not name one.
+        b"" => Authority::try_from(endpoint.to_string()).ok()?,
+        host => Authority::try_from(host).ok()?,
     };
+    let mut fields = fields::of_lines(&head, host_end);
     if let header::Entry::Occupied(mut te) = fields.entry(header::TE) {
         // The one thing that it may say (RFC 9113 section 8.2.2).
         te.insert(HeaderValue::from_static("trailers"));

@@ -35,3 +35,6 @@ pub const SHARED_YIELD_TIME: Duration = Duration::from_millis(500);
 /// A request that was given up after so long without an answer is reason to ask by PING whether its
 /// endpoint is there.
 pub const UPSTREAM_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// Bytes of a request body that are kept while they go to an endpoint of HTTP/2, so that a request
+/// that is refused can be sent again. One that is longer is not.
+pub const REFUSED_BODY_BYTES_MAX: usize = 16 * 1024;
