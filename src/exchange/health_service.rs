@@ -3,7 +3,6 @@
 
 use std::task::Poll;
 
-use crate::engine;
 use crate::exchange::client::{Client, Speaks};
 use crate::exchange::failure::Failure;
 use crate::exchange::record::Phase;

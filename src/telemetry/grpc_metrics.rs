@@ -4,7 +4,6 @@
 use std::io;
 use std::rc::Rc;
 
-use crate::engine::Counter;
 use crate::grpc::status::Code;
 use crate::shard::series::{GrpcCells, MessageCells};
 use crate::telemetry::exposition::{Outlet, Page};
@@ -29,21 +28,24 @@ pub(super) async fn write<O: Outlet>(
         }
         page.breathe().await?;
     }
-    let directions: [(Metric, fn(&GrpcCells) -> &MessageCells); 2] = [
-        (names::GRPC_MESSAGES_RECEIVED_TOTAL, |cells| &cells.received),
-        (names::GRPC_MESSAGES_SENT_TOTAL, |cells| &cells.sent),
-    ];
-    for (metric, of) in directions {
-        page.header(metric);
-        for named in calls {
-            let cells: [(&str, &dyn Fn(&GrpcCells) -> &Counter); 2] =
-                [("false", &|cells| &of(cells).plain), ("true", &|cells| &of(cells).compressed)];
-            for (compressed, cell) in cells {
-                let label = ("compressed", compressed);
-                sample(metric, named, label, named.sum(cell), page);
-            }
-            page.breathe().await?;
-        }
+    messages(names::GRPC_MESSAGES_RECEIVED_TOTAL, calls, |cells| &cells.received, page).await?;
+    messages(names::GRPC_MESSAGES_SENT_TOTAL, calls, |cells| &cells.sent, page).await
+}
+
+/// Of one direction.
+async fn messages<O: Outlet>(
+    metric: Metric,
+    calls: &[Rc<Named<GrpcCells>>],
+    of: impl Fn(&GrpcCells) -> &MessageCells,
+    page: &mut Page<O>,
+) -> io::Result<()> {
+    page.header(metric);
+    for named in calls {
+        let plain = named.sum(|cells| &of(cells).plain);
+        sample(metric, named, ("compressed", "false"), plain, page);
+        let compressed = named.sum(|cells| &of(cells).compressed);
+        sample(metric, named, ("compressed", "true"), compressed, page);
+        page.breathe().await?;
     }
     Ok(())
 }
