@@ -8,8 +8,8 @@ use std::process::Command;
 use std::{env, fs};
 
 use support::{
-    Curl, GrpcServer, Http2Origin, Proxy, TempDir, edge, eventually, grpc_client, grpcio, nobody,
-    signal,
+    Curl, GrpcServer, Http2Origin, Proxy, TempDir, edge, eventually, grpc_client, grpcio,
+    is_installed, nobody, program, signal,
 };
 
 /// Every call of `test.Echo` to that server; `grpc` is the rest of the route's section.
@@ -645,4 +645,47 @@ fn what_no_client_library_sends_is_refused_and_the_next_call_goes_through() {
         assert_eq!(got, (200, vec!["13"]), "{timeout} {}", odd.stderr);
     }
     assert_eq!(client(&proxy, "print(unary(\"Unary\")(b\"hi\").decode())"), "hi");
+}
+
+/// Calls both ports that its fragment names, and shows what comes of it.
+const PAGE: &str = r#"<body><script>
+for (const port of location.hash.slice(1).split(',')) {
+  const call = new XMLHttpRequest();
+  call.open('POST', 'http://127.0.0.1:' + port + '/test.Echo/Unary', false);
+  call.setRequestHeader('content-type', 'application/grpc-web-text');
+  call.setRequestHeader('x-grpc-web', '1');
+  let said;
+  try { call.send('AAAAAAJoaQ=='); said = call.responseText; } catch (error) { said = error.name; }
+  document.write('<p>' + said + '</p>');
+}
+</script>"#;
+
+#[test]
+fn a_page_in_a_browser_calls_where_its_origin_is_known_and_nowhere_else() {
+    if grpcio().is_none() || !is_installed("chromium", "chromium") {
+        return;
+    }
+    let server = GrpcServer::start();
+    let pages = Proxy::start(&edge(&format!(
+        "[[routes]]\nname = \"page\"\n\
+         respond = {{ content_type = \"text/html\", body = '''{PAGE}''' }}\n"
+    )));
+    let origin = format!("http://{}", pages.address("edge"));
+    let known = format!("[routes.grpc_web]\norigins = [\"{origin}\"]\n");
+    let (knows, knows_not) =
+        (Proxy::start(&echo(server.address, &known)), Proxy::start(&web(server.address)));
+    let directory = TempDir::new();
+    let ports = format!("{},{}", knows.port("edge"), knows_not.port("edge"));
+    let output = Command::new(program("chromium"))
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        .args(["--no-first-run", "--disable-background-networking", "--disable-component-update"])
+        .arg(format!("--user-data-dir={}", directory.path().display()))
+        .args(["--dump-dom", &format!("{origin}/#{ports}")])
+        .env("HOME", directory.path())
+        .output()
+        .expect("chromium starts");
+    let seen = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(seen.contains("<p>AAAAAAJoaQ==gAAAA"), "{seen}\n{errors}");
+    assert!(seen.contains("<p>NetworkError</p>"), "{seen}\n{errors}");
 }
