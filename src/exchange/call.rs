@@ -145,6 +145,13 @@ impl Download<'_> {
         Ok(Some(turned))
     }
 
+    /// What was turned last has left.
+    pub(super) fn call_given(&self) {
+        if let Some(call) = &self.progress.call {
+            call.given();
+        }
+    }
+
     /// A browser's body is longer than the endpoint's.
     pub(super) fn framing_of_call(&self, framing: Framing, bare: bool) -> Framing {
         let is_turned = self.progress.call.as_ref().is_some_and(|call| call.form().is_some());

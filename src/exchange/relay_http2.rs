@@ -186,6 +186,7 @@ impl Download<'_> {
                     let data = turned.as_deref().unwrap_or(&bytes);
                     self.progress.note_response_body(data);
                     self.give(client, data, ends).await?;
+                    self.call_given();
                     call.taken(bytes.len());
                     if ends {
                         break;

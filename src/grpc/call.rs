@@ -32,6 +32,8 @@ pub(crate) struct Call {
     received: Cell<Messages>,
     sent: Cell<Messages>,
     code: Cell<Option<Code>>,
+    /// What passed last may have left in part.
+    is_giving: Cell<bool>,
     /// The answer has no body.
     is_bare: Cell<bool>,
     retry: Retry,
@@ -112,6 +114,7 @@ impl Call {
             received: Cell::default(),
             sent: Cell::default(),
             code: Cell::new(None),
+            is_giving: Cell::new(false),
             is_bare: Cell::new(false),
             retry: grpc.retry,
             tries: Cell::new(1),
@@ -204,6 +207,7 @@ impl Call {
     /// A piece of the response's body, before it is turned.
     pub(crate) fn goes_down(&self, piece: &[u8]) -> Result<(), Failure> {
         self.note_passing();
+        self.is_giving.set(true);
         let passed = pass(&self.sent, piece, self.message_bytes_max);
         passed.map_err(|TooLong| Failure::UpstreamMessageTooLarge)
     }
@@ -226,9 +230,13 @@ impl Call {
         }
     }
 
+    pub(crate) fn given(&self) {
+        self.is_giving.set(false);
+    }
+
     /// Nothing of a message is half sent: trailers may follow.
     pub(crate) fn is_between_messages(&self) -> bool {
-        self.sent.get().is_between()
+        self.sent.get().is_between() && !self.is_giving.get()
     }
 
     /// The lines of trailers, or of a head that is all there is, may say how it ended.
