@@ -3,8 +3,8 @@
 // tidy: long because a bound is looked for in one place, by its name.
 
 mod certificates;
-mod http2_abuse;
 mod http2;
+mod http2_abuse;
 mod tls;
 mod upstream_http2;
 
@@ -71,10 +71,11 @@ pub const BULK_AFTER: u64 = 2 * 1024 * 1024;
 /// Most bytes that one splice of a long body takes out of a socket: they stay in the kernel, in
 /// pages that count as the socket's, until the other side takes them.
 pub const SPLICE_BYTES_MAX: usize = 256 * 1024;
-/// Long bodies that a core carries through pipes at once, two descriptors each; the kernel gives a
-/// user 1024 pipes of full size. Those beyond are copied through buffers.
+/// Pipes that a core has in use at once, two descriptors each, for pieces of long bodies and of TLS
+/// that passes through; the kernel gives a user 1024 pipes of full size. Pieces beyond are copied
+/// through buffers.
 pub const PIPES_LENT_MAX: usize = 64;
-/// Empty pipes that a core keeps for the next long body. More are closed.
+/// Empty pipes that a core keeps for the next piece. More are closed.
 pub const PIPES_KEPT: usize = 32;
 /// A request of at most so many bytes is copied while its exchange waits, and gives its buffer
 /// back. So does every head that has not come whole yet.
@@ -495,7 +496,7 @@ pub const RELOAD_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long reading a new configuration, and opening what it names, may take. Then it is refused.
 pub const RELOAD_PREPARE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Of those, how many may be under way, late ones included: each holds one of `BLOCKING_THREADS`,
-/// and some are left for other work. More are refused at once.
+/// and some are left for other work, such as files of certificates. More are refused at once.
 pub const RELOADS_OVERDUE_MAX: usize = 2;
 /// Configurations given as texts that wait for the one that is put in force. More are refused.
 /// Requests to read the file are not: those that come one after the other wait together.

@@ -273,18 +273,44 @@ fn certificates_change_under_load_and_nobody_is_refused() {
     assert_eq!(proxy.metric("tls_proxy_tls_handshakes_total{result=\"failed\"}"), Some(0.0));
 }
 
-/// `served.pem`, by a rename: `one` with an end that is soon, in seconds.
-fn put_short(pki: &Pki, seconds: u32) {
-    let end = Command::new("date")
+/// As `openssl ca` wants it.
+fn in_seconds(seconds: u32) -> String {
+    let moment = Command::new("date")
         .args(["-u", "-d", &format!("+{seconds} seconds"), "+%Y%m%d%H%M%SZ"])
         .output();
-    let end = String::from_utf8(end.expect("date runs").stdout).expect("it is text");
+    let moment = String::from_utf8(moment.expect("date runs").stdout).expect("it is text");
+    moment.trim().to_owned()
+}
+
+/// `served.pem`, by a rename: `one` with a begin or an end (`limit`) that is soon, in seconds.
+fn put_short(pki: &Pki, limit: &str, seconds: u32) {
     let names = format!("subjectAltName=DNS:{HOST}");
     let request = ["req", "-new", "-key", "one.key", "-out", "short.csr", "-subj", "/CN=short"];
     pki.openssl(&[&request[..], &["-addext", &names]].concat());
     let sign = ["ca", "-config", "ca.cnf", "-batch", "-notext", "-in", "short.csr", "-out"];
-    pki.openssl(&[&sign[..], &["short.pem", "-enddate", end.trim()]].concat());
+    pki.openssl(&[&sign[..], &["short.pem", limit, &in_seconds(seconds)]].concat());
     fs::rename(pki.path("short.pem"), pki.path("served.pem")).expect("the directory is ours");
+}
+
+#[test]
+fn a_certificate_that_comes_before_its_time_is_used_when_its_time_has_come() {
+    let pki = two_certificates();
+    let proxy = Proxy::start(&serving_of(&pki, ""));
+    let failures = || proxy.metric("tls_proxy_certificate_reload_failures_total");
+    // On a busy machine the time of one may have come before it is read.
+    let is_refused = |seconds: &u32| {
+        put_short(&pki, "-startdate", *seconds);
+        let is_in_use = || page(&proxy)["certificates"][0]["subject"] == "CN=short";
+        let is_refused = || proxy.log().contains("it is not valid before");
+        assert!(eventually(|| is_in_use() || is_refused()), "{}", proxy.log());
+        is_refused()
+    };
+    assert!([4, 8, 16].iter().any(is_refused), "{}", proxy.log());
+    assert_eq!(checks(&proxy)["certificates"], "reload_refused");
+    comes_to_show(&proxy, "short");
+    proxy.wait_for_log("what was wrong is right again");
+    assert!(eventually(|| checks(&proxy)["certificates"] == "ok"));
+    assert_eq!(failures(), Some(1.0), "told of once, however often it was looked at");
 }
 
 #[test]
@@ -295,7 +321,7 @@ fn a_certificate_that_expires_in_use_is_shown_all_the_same_and_alarms() {
     // On a busy machine one may have expired before it is read: that is refused.
     let is_taken = |seconds: &u32| {
         let refusals = proxy.log().matches("expired on").count();
-        put_short(&pki, *seconds);
+        put_short(&pki, "-enddate", *seconds);
         let is_in_use = || page(&proxy)["certificates"][0]["subject"] == "CN=short";
         let is_refused = || proxy.log().matches("expired on").count() > refusals;
         assert!(eventually(|| is_in_use() || is_refused()), "{}", proxy.log());
@@ -422,6 +448,9 @@ fn a_responder_that_is_away_delays_nothing_and_is_told_of_once() {
     assert!(staple["error"].is_string(), "{staple}");
     proxy.signal("HUP");
     proxy.wait_for_log("reloaded (SIGHUP)");
+    // What the reload would have begun is done when new files are in use that were put there later.
+    put(&pki, "two");
+    comes_to_show(&proxy, "two");
     assert_eq!(proxy.log().matches("(RFC 7633) and has none").count(), 1, "{}", proxy.log());
 }
 

@@ -164,7 +164,6 @@ fn no_byte_of_a_request_line_can_be_anything_else() {
         "/\u{e4}",
         "*",
         "?x",
-        "#x",
         "test:80",
         " /",
         "\\x",
@@ -363,21 +362,31 @@ fn a_body_of_another_length_than_said_is_never_a_request() {
             let mut client = served.open();
             let block = Block::request("POST", "/x").field("content-length", length);
             let stream = client.begin(&block);
+            let mut is_over = false;
             for (at, piece) in pieces.iter().enumerate() {
                 let flags = if at + 1 == pieces.len() { END_STREAM } else { 0 };
                 client.data(stream, flags, piece);
-                if waits && client.settle().is_err() {
-                    break;
+                if waits {
+                    let frames = client.settle().expect("it goes on");
+                    let ends = |frame: &Frame| [HEADERS, RST_STREAM].contains(&frame.kind);
+                    is_over |= frames.iter().any(|frame| frame.stream == stream && ends(frame));
                 }
             }
-            match client.try_answer(stream) {
-                Ok(answer) => assert!((400..500).contains(&answer.status), "{answer:?}"),
-                Err(ended) => assert_eq!(ended, Ended::Reset(PROTOCOL_ERROR)),
+            if !is_over {
+                match client.try_answer(stream) {
+                    Ok(answer) => assert!((400..500).contains(&answer.status), "{answer:?}"),
+                    Err(ended) => assert_eq!(ended, Ended::Reset(PROTOCOL_ERROR)),
+                }
             }
             assert_eq!(client.get("/ok").text(), "ok");
         }
     }
-    served.is_unhurt();
+    // What came in time, and was as long as said, is a request.
+    for request in served.origin.requests() {
+        let is_whole = request.method_and_target() == "POST /x"
+            && [b"abc".as_slice(), b""].contains(&request.body.as_slice());
+        assert!(is_whole || request.method_and_target() == "GET /ok", "{request:?}");
+    }
 }
 
 #[test]

@@ -71,6 +71,34 @@ fn the_host_that_is_named_decides_who_ends_the_tls() {
     assert!(eventually(|| proxy.connections_open() == 0));
 }
 
+/// The host that is named in full is meant, wherever that is.
+#[test]
+fn an_exact_name_of_ours_goes_before_a_wildcard_that_is_passed_on() {
+    let pki = pki();
+    pki.sign("ca", "exact", "/CN=exact", "DNS:mine.tenants.example.com");
+    pki.sign("ca", "broad", "/CN=broad", "DNS:*.tenants.example.com");
+    let nginx = nginx(&pki, "", "location / { return 200 theirs; }");
+    let more = "[[listeners.tls.sni]]\nnames = [\"asked.tenants.example.com\", \
+                \"*.example.com\"]\nclient_auth = { mode = \"none\" }\n";
+    let text = configuration(&pki, nginx.address(), more, "");
+    let own = ["exact", "broad"].map(|name| {
+        let [cert, key] = ["pem", "key"].map(|kind| pki.path(&format!("{name}.{kind}")));
+        format!("{{ cert = {cert:?}, key = {key:?} }}, ")
+    });
+    let text = text.replacen("certificates = [", &format!("certificates = [{}", own.concat()), 1);
+    let proxy = Proxy::start(&text);
+    for (host, subject) in [
+        ("mine.tenants.example.com", "exact"),
+        ("asked.tenants.example.com", "broad"),
+        ("other.tenants.example.com", "theirs"),
+        (THEIRS, "theirs"),
+        (OURS, "ours"),
+    ] {
+        let said = SClient::fetch(proxy.address("edge"), &["-servername", host]);
+        assert!(said.contains(&format!("subject=CN = {subject}")), "{host}: {said}");
+    }
+}
+
 #[test]
 fn a_host_that_nobody_has_is_refused_where_sni_is_strict_or_nothing_is_ended_here() {
     let pki = pki();
@@ -141,6 +169,30 @@ fn hello(pki: &Pki, host: &str) -> Vec<u8> {
     bytes
 }
 
+/// Pipes are few, and for those that have something to carry.
+#[test]
+fn connections_that_are_silent_hold_no_pipes() {
+    let pki = pki();
+    let origin = Origin::connections(|mut stream, _| {
+        let mut chunk = [0; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut chunk) {
+            let _ = stream.write_all(&chunk[..count]);
+        }
+    });
+    let proxy = Proxy::start(&configuration(&pki, origin.address(), "", ""));
+    let (before, hello) = (proxy.descriptors(), hello(&pki, THEIRS));
+    let mut clients: Vec<_> = (0..40).map(|_| RawClient::connect(proxy.address("edge"))).collect();
+    for client in &mut clients {
+        client.send(&hello);
+        assert_eq!(client.read_exactly(hello.len()), hello, "it came back");
+    }
+    // Two sockets each, and pipes that are kept for the next who needs one.
+    let most = before + 2 * clients.len() + 20;
+    assert!(eventually(|| proxy.descriptors() <= most), "{} of {most}", proxy.descriptors());
+    let sockets = before + 2 * clients.len();
+    assert!(proxy.descriptors() >= sockets, "all are open");
+}
+
 #[test]
 fn each_side_may_end_before_the_other() {
     let pki = pki();
@@ -205,7 +257,7 @@ fn a_reset_of_one_side_is_one_for_the_other() {
         client.read_to_close();
     }
     assert!(eventually(|| proxy.connections_open() == 0));
-    assert_eq!(proxy.metric("tls_proxy_panics_total").unwrap_or_default(), 0.0);
+    assert_eq!(proxy.metric("tls_proxy_panics_total"), Some(0.0));
 }
 
 #[test]

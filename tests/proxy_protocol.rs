@@ -363,6 +363,23 @@ fn what_was_told_is_told_on() {
     assert!(first.starts_with(b"PROXY TCP4 192.0.2.7 198.51.100.1 12345 443\r\nGET /"));
 }
 
+/// Kinds 5 and 2 of version 2, which are text: also without TLS that ends here.
+#[test]
+fn the_id_of_a_connection_and_the_host_that_it_is_for_are_told_on() {
+    let (origin, seen) = recorder();
+    let rest = format!("{TRUSTED}{}", cluster(origin.address(), "proxy_protocol = \"v2\"\n"));
+    let proxy = Proxy::start(&edge(&rest));
+    let mut client = proxy.client();
+    let told: [&[u8]; 2] = [b"\x05\0\x04id42", b"\x02\0\x09a.example"];
+    client.send([&v2_of_ipv4(&told.concat())[..], GET].concat());
+    assert_eq!(client.read_response().text(), "ok");
+    let first = recorded(&seen).remove(0);
+    assert_eq!(first[16..28], v2_of_ipv4(b"")[16..28], "whom it is for");
+    for told in told {
+        assert!(first.windows(told.len()).any(|part| part == told), "{told:?} in {first:?}");
+    }
+}
+
 #[test]
 fn connections_are_not_shared_between_clients() {
     for version in ["v1", "v2"] {
@@ -444,9 +461,12 @@ fn what_is_known_of_the_clients_tls_is_told() {
     );
     let rest = format!("{tls}{}", cluster(origin.address(), "proxy_protocol = \"v2\"\n"));
     let proxy = Proxy::start(&edge(&rest));
-    let mut client = SecureClient::connect(proxy.address("edge"), HOST, &pki.path("ca.pem"));
+    let mut config = SecureClient::config(&pki.path("ca.pem"));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut client = SecureClient::connect_with(proxy.address("edge"), HOST, Arc::new(config));
     assert_eq!(client.get("/").text(), "ok");
     let first = recorded(&seen).remove(0);
     let has = |text: &[u8]| first.windows(text.len()).any(|part| part == text);
     assert!(has(HOST.as_bytes()) && has(b"TLSv1.3"), "{first:?}");
+    assert!(has(b"\x01\0\x08http/1.1"), "what was negotiated: {first:?}");
 }

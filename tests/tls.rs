@@ -601,6 +601,40 @@ fn a_client_that_reads_steadily_is_not_cut_however_long_it_takes() {
     assert!(eventually(|| served.proxy.connections_open() == 0));
 }
 
+/// A slow client is heard of by parts of a record, as it is by bytes without TLS.
+#[test]
+fn a_record_may_take_longer_than_a_read_while_its_parts_keep_coming() {
+    const LAST: usize = 8_000;
+    let origin = Origin::start().on("POST /", Respond::text("taken"));
+    let timeouts = "[timeouts]\nread = \"2s\"\n";
+    let served = serve("", &(cluster(origin.address()) + timeouts));
+    // The second is long enough to go on unread.
+    let clients = [LAST, (3 << 20) + LAST].map(|size| {
+        let mut client = served.client();
+        thread::spawn(move || {
+            let body = pattern(size);
+            let (begin, last) = body.split_at(size - LAST);
+            client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n"));
+            client.send(begin);
+            let mut wire = Vec::new();
+            client.stream.conn.writer().write_all(last).expect("there is room");
+            while client.stream.conn.wants_write() {
+                client.stream.conn.write_tls(&mut wire).expect("a Vec takes it");
+            }
+            for piece in wire.chunks(wire.len().div_ceil(8)) {
+                thread::sleep(Duration::from_millis(500));
+                client.stream.sock.write_all(piece).expect("it is still open");
+            }
+            assert_eq!(client.read_response().text(), "taken", "{size}");
+        })
+    });
+    for client in clients {
+        client.join().expect("it was served");
+    }
+    assert!(origin.requests().iter().all(|request| request.body == pattern(request.body.len())));
+    assert_eq!(served.client().get("/none").status, 404);
+}
+
 trait ReadRest {
     fn read_rest_of(&mut self, first: u8, size: usize) -> usize;
 }

@@ -96,7 +96,7 @@ impl Served {
         let none_left = eventually(|| self.proxy.descriptors() <= self.descriptors);
         let (now, before) = (self.proxy.descriptors(), self.descriptors);
         assert!(none_left, "{now} descriptors, {before} before");
-        assert_eq!(self.proxy.metric("tls_proxy_panics_total").unwrap_or_default(), 0.0);
+        assert_eq!(self.proxy.metric("tls_proxy_panics_total"), Some(0.0));
     }
 }
 

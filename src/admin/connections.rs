@@ -50,6 +50,9 @@ const CLIENT: Shape = Shape::Object(&[
     ("common_name", Shape::OrNull(&Shape::Text)),
     ("subject", Shape::OrNull(&Shape::Text)),
     ("fingerprint", Shape::Text),
+    ("dns_names", Shape::List(&Shape::Text)),
+    ("emails", Shape::List(&Shape::Text)),
+    ("uris", Shape::List(&Shape::Text)),
     ("spiffe_id", Shape::OrNull(&Shape::Text)),
 ]);
 

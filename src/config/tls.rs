@@ -438,10 +438,11 @@ fn refuse(problems: &mut Vec<Problem>, offset: Offset, key: String, wrong: Wrong
     problems.push(Problem { offset, key, wrong });
 }
 
-/// Each once, of all listeners.
+/// Each once, of all listeners. Also where nobody is asked for a certificate now: backends believe
+/// these headers as before, and who could send them would be whoever they like.
 pub(super) fn identity_headers_of(document: &Document) -> Vec<Box<[u8]>> {
     let all = document.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    let all = all.flat_map(ListenerTls::auths).filter(|auth| auth.mode.value != Mode::None);
+    let all = all.flat_map(ListenerTls::auths);
     let names = all.flat_map(|auth| auth.headers.iter().map(|(name, _)| name.value.to_lowercase()));
     let mut names: Vec<Box<[u8]>> = names.map(|name| name.into_bytes().into()).collect();
     names.sort();

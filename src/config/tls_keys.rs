@@ -91,7 +91,8 @@ pub(super) const TLS: &[Key] = &[
         "boolean",
         Is("false"),
         "tls = { strict_sni = true, certificates = [{ cert = \"a.pem\", key = \"a.key\" }] }",
-        "refuse clients that name a host which no certificate is for, instead of the first one",
+        "refuse clients that name a host which no certificate is for, or none, instead of showing \
+         them the first one",
     ),
     key(
         "listeners[].tls.check_host",
@@ -153,7 +154,7 @@ pub(super) const TLS: &[Key] = &[
          headers = { X-Client-CN = \"common_name\" } } }",
         "tell backends who the client is: common_name, organizational_unit, subject, issuer, \
          serial, dns_names, uris, emails, spiffe_id, fingerprint or certificate; a client's own \
-         are removed, on every listener",
+         are removed, on every listener and with every `mode`",
     ),
     key(
         "listeners[].tls.sni[].names",
@@ -201,7 +202,8 @@ pub(super) const TLS: &[Key] = &[
         "list of hosts",
         Required,
         "tls = { passthrough = [{ names = [\"db.example.com\"], cluster = \"orders\" }] }",
-        "hosts whose TLS is handed on as it is, exact or `*.` wildcard",
+        "hosts whose TLS is handed on as it is, exact or `*.` wildcard; an exact name of a \
+         certificate or of `sni` goes before a wildcard",
     ),
     key(
         "listeners[].tls.passthrough[].cluster",

@@ -8,9 +8,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::control::file_watch::{quiet, walk};
+use crate::control::overdue::Slots;
 use crate::control::{Control, Either, first, overdue, reload};
 use crate::engine::{self, Shared, Watcher};
 use crate::limits;
@@ -30,6 +31,7 @@ pub(super) struct Watched {
     /// For whoever asks while they are being read: what is read then may be older.
     asked: RefCell<Option<Asked>>,
     running: Cell<bool>,
+    slots: Slots<{ limits::CERTIFICATES_OVERDUE_MAX }>,
 }
 
 /// A run that waits for the one before it to end; whoever asks until then shares it.
@@ -91,6 +93,11 @@ impl Watched {
         Rc::clone(&asked.outcome)
     }
 
+    /// Whether anything in the files is not in use.
+    fn has_unused(&self) -> bool {
+        !self.broken.borrow().is_empty() || self.unusable.borrow().is_some()
+    }
+
     /// Whether any of these was not told of yet, or not of this content.
     fn is_news(&self, missing: &[(Missing, u64)]) -> bool {
         let known = self.broken.borrow();
@@ -144,7 +151,7 @@ type Names = Vec<(PathBuf, OsString)>;
 /// As long as that is wanted: what was begun is ended.
 async fn follow(control: &Rc<Control>, mut watcher: Watcher) {
     let (mut before, mut complained): (Option<(u64, Names)>, bool) = (None, false);
-    let mut changed = false;
+    let (mut changed, mut retry): (bool, Option<Retry>) = (false, None);
     while is_wanted(control) {
         let version = control.plan().version;
         let material = control.tls.material();
@@ -162,16 +169,23 @@ async fn follow(control: &Rc<Control>, mut watcher: Watcher) {
         complained = watched.is_err();
         let now = Some((version, names));
         // After the watches are in place: a change before that is not missed.
-        if changed || watched.is_err() || before != now {
+        let is_due = retry.as_ref().is_some_and(|retry| retry.left().is_zero());
+        if changed || watched.is_err() || before != now || is_due {
             look(control, &watcher).await;
         }
         before = now;
+        let has_unused = control.tls.watched.has_unused();
+        let begun = retry.take().filter(|_| !changed);
+        retry = has_unused.then(|| begun.map_or_else(Retry::begin, Retry::go_on));
         let pause = match (&watched, is_whole) {
             (Err(_), _) => limits::CERTIFICATE_LOOK_INTERVAL,
             (Ok(()), false) => limits::RELOAD_LOOK_INTERVAL,
             (Ok(()), true) => Duration::MAX,
         };
-        let is_outdated = |c: &Control| c.plan().version != version || !is_wanted(c);
+        let pause = retry.as_ref().map_or(pause, |retry| pause.min(retry.left()));
+        let is_outdated = |c: &Control| {
+            c.plan().version != version || !is_wanted(c) || c.tls.watched.has_unused() != has_unused
+        };
         let other = first(until(control, is_outdated), pause_for(pause));
         changed = match first(watcher.changed(), other).await {
             Either::First(Ok(())) => true,
@@ -181,6 +195,33 @@ async fn follow(control: &Rc<Control>, mut watcher: Watcher) {
         if changed {
             quiet(&watcher).await;
         }
+    }
+}
+
+/// When files that could not be used are read again: a certificate becomes valid, and a disk comes
+/// back, without a change that the kernel tells of.
+struct Retry {
+    at: Instant,
+    wait: Duration,
+}
+
+impl Retry {
+    fn begin() -> Retry {
+        let wait = limits::CERTIFICATE_RETRY_MIN;
+        Retry { at: engine::now() + wait, wait }
+    }
+
+    /// After a try that was due, the next is to wait longer.
+    fn go_on(self) -> Retry {
+        if !self.left().is_zero() {
+            return self;
+        }
+        let wait = (2 * self.wait).min(limits::CERTIFICATE_LOOK_INTERVAL);
+        Retry { at: engine::now() + wait, wait }
+    }
+
+    fn left(&self) -> Duration {
+        self.at.saturating_duration_since(engine::now())
     }
 }
 
@@ -292,7 +333,8 @@ impl Control {
         loop {
             let (turn, material) = (self.tls.material_turn(), self.tls.material());
             let now = engine::wall_clock();
-            let looking = self.in_time(NAME, move || Looked::at(&material, now));
+            let looking =
+                self.in_time_of(&self.tls.watched.slots, NAME, move || Looked::at(&material, now));
             let looked = match looking.await {
                 Ok(looked) => looked,
                 Err(refused) => {

@@ -17,7 +17,7 @@ use crate::engine::{self, Shared};
 use crate::limits;
 use crate::telemetry::tls_metrics::{Lasting, TlsNumbers};
 use crate::tls::authorities::list_times;
-use crate::tls::certificates::Certificate;
+use crate::tls::certificates::{Certificate, RENEW_CHAIN};
 use crate::tls::files::written;
 use crate::tls::material::Material;
 use crate::tls::settings::{CertificateId, RevocationId};
@@ -65,7 +65,8 @@ struct Mortal<'m> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
-    Certificate([u8; 32]),
+    /// By the leaf's fingerprint, and its place in the chain: the leaf's is 0.
+    Certificate([u8; 32], usize),
     /// Revocation lists of one file.
     Lists(RevocationId),
 }
@@ -73,7 +74,7 @@ enum Kind {
 impl Mortal<'_> {
     fn warned(&self) -> Duration {
         match self.kind {
-            Kind::Certificate(_) => limits::CERTIFICATE_EXPIRY_WARNING,
+            Kind::Certificate(..) => limits::CERTIFICATE_EXPIRY_WARNING,
             Kind::Lists(_) => limits::REVOCATIONS_EXPIRY_WARNING,
         }
     }
@@ -89,10 +90,12 @@ impl Mortal<'_> {
 }
 
 fn mortals(material: &Material) -> impl Iterator<Item = Mortal<'_>> {
-    let certificates = material.certificates.iter().filter_map(|each| {
-        let facts = &each.found.as_ref()?.facts;
-        let kind = Kind::Certificate(facts.fingerprint);
-        Some(Mortal { kind, file: &each.source.cert, not_after: facts.not_after })
+    let found = material.certificates.iter().filter_map(|each| Some((each, each.found.as_ref()?)));
+    let certificates = found.flat_map(|(each, certificate)| {
+        certificate.ends().map(|(place, not_after)| {
+            let kind = Kind::Certificate(certificate.facts.fingerprint, place);
+            Mortal { kind, file: &each.source.cert, not_after }
+        })
     });
     let lists = material.revocations.iter().enumerate().filter_map(|(index, each)| {
         let kind = Kind::Lists(RevocationId(index as u32));
@@ -136,7 +139,9 @@ impl Control {
     pub(crate) fn expired_certificates(&self, now: SystemTime) -> Vec<PathBuf> {
         let material = self.tls.material();
         let expired = mortals(&material).filter(|it| it.phase(now) == Phase::Expired);
-        expired.map(|it| it.file.to_owned()).collect()
+        let mut files: Vec<PathBuf> = expired.map(|it| it.file.to_owned()).collect();
+        files.dedup(); // of one chain
+        files
     }
 
     /// For the metrics page.
@@ -160,7 +165,8 @@ impl Control {
                 name: name(certificate),
                 seconds: seconds_until(end, now),
             };
-            let of_certificate = lasting(certificate.facts.not_after);
+            let first = certificate.ends().map(|(_, end)| end).min();
+            let of_certificate = lasting(first.unwrap_or(certificate.facts.not_after));
             // One file may be named twice, with other hosts.
             if !seen.insert((&each.source.cert, of_certificate.name.clone())) {
                 continue;
@@ -229,19 +235,26 @@ pub(super) async fn expire(control: Rc<Control>) {
 impl Control {
     fn tell_phase(&self, it: &Mortal<'_>, phase: Phase) {
         let (end, file) = (written(it.not_after), &it.file.display().to_string());
-        let though = match it.kind {
-            Kind::Certificate(_) => "and is shown all the same",
-            Kind::Lists(_) => "and is used all the same: whoever it is asked about is refused",
+        let (which, though, cure) = match it.kind {
+            Kind::Certificate(_, 0) => (String::new(), "and is shown all the same", "renew it"),
+            Kind::Certificate(_, place) => {
+                let which = format!("certificate {} in ", place + 1);
+                (which, "and is shown all the same", RENEW_CHAIN)
+            }
+            Kind::Lists(_) => {
+                let though = "and is used all the same: whoever it is asked about is refused";
+                (String::new(), though, "renew it")
+            }
         };
         match phase {
             // The clock was set back.
             Phase::Lasting => {}
             Phase::Ending => {
-                log::warn!("`{file}` expires on {end}: renew it");
+                log::warn!("{which}`{file}` expires on {end}: {cure}");
                 self.tell_health(file, "expires", &end);
             }
             Phase::Expired => {
-                log::error!("`{file}` has expired on {end}, {though}: renew it");
+                log::error!("{which}`{file}` has expired on {end}, {though}: {cure}");
                 self.tell_health(file, "expired", &end);
             }
         }
@@ -253,6 +266,36 @@ mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
+    use crate::tls::certificates::Source;
+    use crate::tls::material::Found;
+    use crate::tls::test_pki::Pki;
+
+    #[test]
+    fn the_end_of_an_intermediate_is_told_of_and_that_of_a_root_is_not() {
+        let pki = Pki::new("mortals");
+        pki.root("root");
+        pki.issue("inter", "root", "ec", "basicConstraints=critical,CA:true");
+        pki.openssl("x509 -req -in inter.csr -CA root.pem -CAkey root.key -days 30 -out brief.pem");
+        pki.issue("leaf", "inter", "ec", "subjectAltName=DNS:shop.example");
+        let cert = pki.join("chain.pem", &["leaf.pem", "brief.pem", "root.pem"]);
+        let (key, names) = (Some(pki.path("leaf.key")), Vec::new());
+        let source = Source { cert, key, password: None, names, ocsp: false };
+        let certificates = vec![Found { source, found: None }];
+        let mut material = Material { certificates, ..Material::default() };
+        let now = SystemTime::now();
+        assert_eq!(material.look_up(now, &Material::default()), []);
+        let day = Duration::from_secs(86_400);
+        let phases = |now| {
+            let phase = |it: Mortal<'_>| match it.kind {
+                Kind::Certificate(_, place) => (place, it.phase(now)),
+                Kind::Lists(_) => panic!("there are none"),
+            };
+            mortals(&material).map(phase).collect::<Vec<_>>()
+        };
+        assert_eq!(phases(now), [(0, Phase::Lasting), (1, Phase::Lasting)]);
+        assert_eq!(phases(now + 20 * day), [(0, Phase::Lasting), (1, Phase::Ending)]);
+        assert_eq!(phases(now + 31 * day), [(0, Phase::Lasting), (1, Phase::Expired)]);
+    }
 
     #[test]
     fn the_end_of_a_certificate_is_told_of_before_and_after() {

@@ -183,7 +183,7 @@ pub enum ToControl {
     },
 }
 
-/// Why a connection has ended before its protocol began.
+/// Why a connection has ended before its protocol began, or was cut off.
 #[derive(Debug)]
 pub struct Trouble {
     /// `None`: the peer is an endpoint.
@@ -198,6 +198,8 @@ pub struct Trouble {
     pub untold: u64,
     /// Nobody wants to know, unless they look for it.
     pub quiet: bool,
+    /// For what it did while it was served.
+    pub was_served: bool,
 }
 
 /// One core's part of a new generation.

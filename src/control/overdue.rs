@@ -12,32 +12,61 @@ use crate::control::reload::Refused;
 use crate::engine;
 use crate::limits;
 
-/// How many are being worked on, those included that nobody waits for any more.
-pub(super) type Begun = Rc<Cell<usize>>;
+/// As much work of one kind may be under way at once, what nobody waits for any more included.
+#[derive(Default)]
+pub(super) struct Slots<const MOST: usize> {
+    taken: Rc<Cell<usize>>,
+}
+
+/// One of them, until it is dropped.
+struct Slot(Rc<Cell<usize>>);
+
+impl<const MOST: usize> Slots<MOST> {
+    fn take(&self) -> Option<Slot> {
+        if self.taken.get() >= MOST {
+            return None;
+        }
+        self.taken.update(|taken| taken + 1);
+        Some(Slot(Rc::clone(&self.taken)))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.update(|taken| taken - 1);
+    }
+}
 
 impl Control {
-    /// What `work` gives, beside this core, if it does so in time.
+    /// What `work` for a configuration gives, beside this core, if it does so in time.
     pub(super) async fn in_time<T: Send + 'static>(
         self: &Rc<Self>,
         name: &str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refused> {
-        let begun = &self.reloads.begun;
+        self.in_time_of(&self.reloads.slots, name, work).await
+    }
+
+    /// The same for other work, which has slots of its own.
+    pub(super) async fn in_time_of<T: Send + 'static, const MOST: usize>(
+        self: &Rc<Self>,
+        slots: &Slots<MOST>,
+        name: &str,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refused> {
         let limit = limits::RELOAD_PREPARE_TIMEOUT;
-        if begun.get() >= limits::RELOADS_OVERDUE_MAX {
+        let Some(taken) = slots.take() else {
             return Err(Refused::Impossible(format!(
-                "{name}: {} earlier tries have not come back: find out what holds the files that \
-                 it names, or their disk",
-                begun.get()
+                "{name}: busy with earlier tries, {MOST} of them: try again; if they do not come \
+                 back, find out what holds the files that they name, or their disk"
             )));
-        }
-        begun.set(begun.get() + 1);
+        };
         let result = Rc::new(RefCell::new(None));
         let (control, slot) = (Rc::clone(self), Rc::clone(&result));
         engine::spawn(async move {
             let given = control.watch.pool().run(work).await;
             *slot.borrow_mut() = Some(given);
-            control.reloads.begun.update(|begun| begun - 1);
+            drop(taken);
             control.wake();
         });
         self.until(limit, |_| result.borrow().is_some()).await;
@@ -72,6 +101,17 @@ mod tests {
     use std::task::{Context, Waker};
 
     use super::*;
+
+    #[test]
+    fn work_of_one_kind_leaves_the_slots_of_another() {
+        let (reloads, files) = (Slots::<2>::default(), Slots::<1>::default());
+        let held = [reloads.take(), reloads.take()];
+        assert!(held.iter().all(Option::is_some) && reloads.take().is_none());
+        let other = files.take();
+        assert!(other.is_some() && files.take().is_none());
+        drop((held, other));
+        assert!(reloads.take().is_some() && files.take().is_some());
+    }
 
     #[test]
     fn a_panic_costs_its_own_outcome() {

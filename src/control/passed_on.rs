@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::control::Control;
 use crate::control::message::Service;
 use crate::control::overrides::{Admission, Override, Target};
-use crate::control::reload::Trigger;
+use crate::control::reload::{Refused, Trigger};
 use crate::control::stapling;
 use crate::engine;
 use crate::limits;
@@ -206,16 +206,26 @@ impl Control {
         let name = source.name();
         let timeout = self.plan().hot_reload.poll_timeout;
         // An upgrade does not wait for a dead disk for ever.
-        let reading = self.in_time(&name, move || source.provider.read(timeout).ok());
-        if reading.await.ok().flatten().is_some_and(|read| *read.text == *text) {
+        let reading = self.in_time(&name, move || source.provider.read(timeout)).await;
+        let read = reading.and_then(|read| read.map_err(Refused::Configuration));
+        let Some(loss) = loss(&name, read.map(|read| *read.text == *text)) else {
             return Vec::new();
-        }
-        vec![format!(
-            "the configuration in force, version {version} ({trigger}), is not what {name} has: \
-             the new process reads that; to keep it, PUT /admin/config?persist=true before an \
-             upgrade"
-        )]
+        };
+        vec![format!("the configuration in force, version {version} ({trigger}), {loss}")]
     }
+}
+
+/// What becomes of a configuration that came by the admin API. `None`: the new process finds it.
+fn loss(name: &str, is_same: Result<bool, Refused>) -> Option<String> {
+    let found = match is_same {
+        Ok(true) => return None,
+        Ok(false) => format!("is not what {name} has"),
+        Err(why) => format!("could not be compared with what {name} has ({why})"),
+    };
+    Some(format!(
+        "{found}: the new process reads that; to keep the one in force, \
+         PUT /admin/config?persist=true before an upgrade"
+    ))
 }
 
 impl Endpoint {
@@ -280,6 +290,15 @@ mod tests {
         let huge = Entry { reason: "a".repeat(limits::UPGRADE_MANIFEST_BYTES_MAX), ..entry };
         let said = PassedOn { blacklist: vec![huge], ..PassedOn::default() };
         assert!(said.text().unwrap_err().contains("the 1 entries of the blacklist"));
+    }
+
+    #[test]
+    fn what_could_not_be_compared_is_not_said_to_differ() {
+        assert_eq!(loss("a.toml", Ok(true)), None);
+        let told = loss("a.toml", Ok(false)).unwrap();
+        assert!(told.starts_with("is not what a.toml has: the new process reads"), "{told}");
+        let busy = loss("a.toml", Err(Refused::Impossible("busy".to_owned()))).unwrap();
+        assert!(busy.starts_with("could not be compared with what a.toml has (busy)"), "{busy}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::cli::Source;
 use crate::config::{self, Syntax};
 use crate::control::config_poll::FetchedText;
 use crate::control::history::Applied;
-use crate::control::overdue::{self, Begun};
+use crate::control::overdue::{self, Slots};
 use crate::control::own_ports::OwnPorts;
 use crate::control::prepare::{Ground, Prepared, prepare};
 use crate::control::trigger::Title;
@@ -149,7 +149,7 @@ pub(super) struct Reloads {
     /// A text from the admin API is on its way into the file.
     pub(super) writing: Cell<bool>,
     pub(super) own_ports: OwnPorts,
-    pub(super) begun: Begun,
+    pub(super) slots: Slots<{ limits::RELOADS_OVERDUE_MAX }>,
 }
 
 impl Reloads {
@@ -165,7 +165,7 @@ impl Reloads {
             read: Cell::new(hash(text)),
             writing: Cell::new(false),
             own_ports: OwnPorts::default(),
-            begun: Begun::default(),
+            slots: Slots::default(),
         };
         reloads.remember(version, Trigger::Start, syntax, Rc::from(text));
         reloads

@@ -35,6 +35,7 @@ pub(crate) struct Stapled {
     /// It is not stapled any longer than that.
     pub(crate) until: SystemTime,
     pub(crate) asked_next: SystemTime,
+    asked_last: SystemTime,
     /// Of the last question.
     pub(crate) error: Option<String>,
     /// Since the last good answer.
@@ -43,7 +44,8 @@ pub(crate) struct Stapled {
 
 impl Stapled {
     fn new(now: SystemTime) -> Stapled {
-        Stapled { answer: None, until: now, asked_next: now, error: None, failures: 0 }
+        let (answer, error, asked_last) = (None, None, SystemTime::UNIX_EPOCH);
+        Stapled { answer, until: now, asked_next: now, asked_last, error, failures: 0 }
     }
 
     /// Asked again in the middle of what is left.
@@ -59,8 +61,8 @@ impl Stapled {
             }
         };
         let wait = wait.clamp(limits::OCSP_REFRESH_MIN, limits::OCSP_REFRESH_MAX);
-        let asked_next = now + wait;
-        Stapled { answer: Some(answer), until, asked_next, error: None, failures: 0 }
+        let (answer, asked_next) = (Some(answer), now + wait);
+        Stapled { answer, until, asked_next, asked_last: now, error: None, failures: 0 }
     }
 
     /// An older one may be from before a revocation.
@@ -68,10 +70,30 @@ impl Stapled {
         self.answer.is_some_and(|known| known.this_update > answer.this_update)
     }
 
+    /// What a responder has said, or why that is of no use.
+    fn hear(&mut self, read: Result<Answer, String>, now: SystemTime) -> Heard {
+        let error = match read {
+            Ok(answer) if !self.is_newer_than(&answer) => {
+                let is_news = self.answer.is_none() || self.error.is_some();
+                *self = Stapled::answered(answer, now);
+                return Heard::Good { is_news };
+            }
+            Ok(_) => "its answer is older than the one before".to_owned(),
+            Err(error) => error,
+        };
+        let is_revoked = error.starts_with(REVOKED);
+        let is_news = self.failed(error.clone(), now);
+        if is_revoked {
+            self.answer = None;
+        }
+        Heard::Bad { error, is_news, is_revoked }
+    }
+
     /// Whether the error is another than the last.
     fn failed(&mut self, error: String, now: SystemTime) -> bool {
         let doubled = limits::OCSP_RETRY_MIN * 2_u32.saturating_pow(self.failures.min(16));
         self.asked_next = now + doubled.min(limits::OCSP_RETRY_MAX);
+        self.asked_last = now;
         self.failures = self.failures.saturating_add(1);
         let error = Some(error);
         std::mem::replace(&mut self.error, error.clone()) != error
@@ -86,11 +108,30 @@ impl Stapled {
         self.answer.is_some() && self.until <= now
     }
 
+    /// Nobody is shown it any more. A responder that has answered is asked at once for the next:
+    /// before that it may have had none.
+    fn expire(&mut self, now: SystemTime) {
+        self.answer = None;
+        if self.error.is_none() {
+            self.asked_next = now.max(self.asked_last + limits::OCSP_RETRY_MIN);
+        }
+    }
+
     /// When something is to be done.
     fn due(&self) -> SystemTime {
         if self.answer.is_some() { self.asked_next.min(self.until) } else { self.asked_next }
     }
 }
+
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    /// News: there was no staple, or the question before had failed.
+    Good { is_news: bool },
+    /// The staple before stays, unless the certificate is revoked.
+    Bad { error: String, is_news: bool, is_revoked: bool },
+}
+
+const REVOKED: &str = "it was revoked";
 
 /// A certificate that a responder can be asked about.
 #[derive(Clone)]
@@ -109,7 +150,7 @@ impl Subject {
         let answer = read.map_err(|refused| refused.to_string())?;
         match answer.status {
             Status::Good => Ok(answer),
-            Status::Revoked { at } => Err(format!("it was revoked on {}", written(at))),
+            Status::Revoked { at } => Err(format!("{REVOKED} on {}", written(at))),
         }
     }
 }
@@ -171,6 +212,35 @@ pub(super) fn still_good(mut staples: Staples, material: &Material, now: SystemT
     good
 }
 
+/// What is known of certificates that were not asked about before; nothing is kept of others. True:
+/// of those that were stapled there is one that is good no more.
+fn begin(
+    subjects: &[Subject],
+    known: &mut HashMap<Fingerprint, Stapled>,
+    staples: &mut Staples,
+    now: SystemTime,
+) -> bool {
+    let wanted: HashSet<Fingerprint> = subjects.iter().map(|it| it.fingerprint).collect();
+    known.retain(|fingerprint, _| wanted.contains(fingerprint));
+    // Nobody shows the others any more: cores forget them when they get something new.
+    staples.retain(|fingerprint, _| wanted.contains(fingerprint));
+    let before = staples.len();
+    for subject in subjects {
+        if known.contains_key(&subject.fingerprint) {
+            continue;
+        }
+        // Of the process before this one, which may have asked long ago.
+        let inherited = staples.get(&subject.fingerprint);
+        let read = inherited.and_then(|staple| subject.read(staple, now).ok());
+        if read.is_none() {
+            staples.remove(&subject.fingerprint); // it may have ended while this one started
+        }
+        let begun = read.map_or(Stapled::new(now), |answer| Stapled::answered(answer, now));
+        known.insert(subject.fingerprint, begun);
+    }
+    staples.len() != before
+}
+
 /// As many as are passed on to the next process.
 pub(super) fn to_pass_on(staples: Staples) -> Vec<(Fingerprint, Vec<u8>)> {
     let mut left = limits::OCSP_PASSED_ON_BYTES_MAX;
@@ -189,7 +259,9 @@ pub(super) async fn keep_stapled(control: Rc<Control>) {
         let turn = control.tls.material_turn();
         let material = control.tls.material();
         let subjects = control.beside(move || subjects(&material)).await.unwrap_or_default();
-        control.begin_stapling(&subjects);
+        if control.begin_stapling(&subjects) {
+            control.renew_tls_or_say().await;
+        }
         while control.tls.material_turn() == turn && !control.draining.get() {
             control.ask_responders(&subjects, turn).await;
             let new = until(&control, |control| control.tls.material_turn() != turn);
@@ -199,28 +271,16 @@ pub(super) async fn keep_stapled(control: Rc<Control>) {
 }
 
 impl Control {
-    /// What is stapled, and when it is asked for, does not change with a reload.
-    fn begin_stapling(&self, subjects: &[Subject]) {
-        let now = engine::wall_clock();
+    /// What is stapled, and when it is asked for, does not change with a reload. True: cores show
+    /// something that is not good any more.
+    fn begin_stapling(&self, subjects: &[Subject]) -> bool {
         let (mut staples, mut known) = (self.tls.staples(), self.tls.stapling.0.borrow_mut());
-        let wanted: HashSet<Fingerprint> = subjects.iter().map(|it| it.fingerprint).collect();
-        known.retain(|fingerprint, _| wanted.contains(fingerprint));
-        for subject in subjects {
-            if known.contains_key(&subject.fingerprint) {
-                continue;
-            }
-            // Of the process before this one, which may have asked long ago.
-            let inherited = staples.get(&subject.fingerprint);
-            let read = inherited.and_then(|staple| subject.read(staple, now).ok());
-            let begun = read.map_or(Stapled::new(now), |answer| Stapled::answered(answer, now));
-            known.insert(subject.fingerprint, begun);
-        }
-        // Nobody shows the others any more: cores forget them when they get something new.
         let before = staples.len();
-        staples.retain(|fingerprint, _| wanted.contains(fingerprint));
+        let is_outdated = begin(subjects, &mut known, &mut staples, engine::wall_clock());
         if staples.len() != before {
             self.tls.change_staples(|known| *known = staples);
         }
+        is_outdated
     }
 
     /// How long it is until something is due.
@@ -284,37 +344,24 @@ impl Control {
     fn take_answer(&self, subject: &Subject, answer: Result<Vec<u8>, NoAnswer>) -> bool {
         let now = engine::wall_clock();
         let Subject { fingerprint, url, file, .. } = subject;
-        let read = match answer {
-            Ok(bytes) => subject.read(&bytes, now).map(|answer| (answer, bytes)),
-            Err(NoAnswer::Away(error) | NoAnswer::Wrong(error)) => Err(error),
+        let (read, bytes) = match answer {
+            Ok(bytes) => (subject.read(&bytes, now), bytes),
+            Err(NoAnswer::Away(error) | NoAnswer::Wrong(error)) => (Err(error), Vec::new()),
         };
         let mut known = self.tls.stapling.0.borrow_mut();
         let Some(state) = known.get_mut(fingerprint) else { return false };
-        let read = match read {
-            Ok((answer, _)) if state.is_newer_than(&answer) => {
-                Err("its answer is older than the one before".to_owned())
-            }
-            read => read,
-        };
-        match read {
-            Ok((answer, bytes)) => {
-                if state.answer.is_none() || state.error.is_some() {
-                    let until = answer.next_update.map_or_else(|| "(not said)".to_owned(), written);
+        let heard = state.hear(read, now);
+        state.asked_next += jitter(state.asked_next.duration_since(now).unwrap_or_default());
+        match heard {
+            Heard::Good { is_news } => {
+                if is_news {
+                    let until = state.answer.and_then(|answer| answer.next_update);
+                    let until = until.map_or_else(|| "(not said)".to_owned(), written);
                     log::info!("`{file}` is stapled with an answer of {url}, good until {until}");
                 }
-                *state = Stapled::answered(answer, now);
-                state.asked_next +=
-                    jitter(state.asked_next.duration_since(now).unwrap_or_default());
                 self.tls.change_staples(|staples| drop(staples.insert(*fingerprint, bytes)));
             }
-            Err(error) => {
-                let is_revoked = error.starts_with("it was revoked");
-                let is_news = state.failed(error.clone(), now);
-                state.asked_next +=
-                    jitter(state.asked_next.duration_since(now).unwrap_or_default());
-                if is_revoked {
-                    state.answer = None;
-                }
+            Heard::Bad { error, is_news, is_revoked } => {
                 if is_news {
                     tell_failure(subject, &error, state.answer.is_some());
                 }
@@ -336,7 +383,7 @@ impl Control {
             if state.has_expired(now) {
                 let (file, url) = (&subject.file, &subject.url);
                 log::warn!("the staple of `{file}` has expired, and {url} has given no newer one");
-                state.answer = None;
+                state.expire(now);
                 self.tls.change_staples(|staples| drop(staples.remove(&subject.fingerprint)));
                 is_changed = true;
             }
@@ -388,7 +435,6 @@ mod tests {
     #[test]
     fn an_answer_is_asked_for_again_in_the_middle_of_what_is_left_of_it() {
         for (left, wait) in [
-            (MINUTE, 5 * MINUTE),
             (9 * MINUTE, 5 * MINUTE),
             (2 * HOUR, HOUR),
             (47 * HOUR, 47 * HOUR / 2),
@@ -400,6 +446,45 @@ mod tests {
             assert!(!stapled.has_expired(now()) && stapled.has_expired(now() + left));
             assert_eq!(stapled.due(), now() + wait.min(left));
         }
+    }
+
+    /// Some responders have no newer answer before the end of the last one.
+    #[test]
+    fn who_has_answered_is_asked_again_when_the_answer_ends_and_not_minutes_later() {
+        for (left, wait) in [(4 * MINUTE, 4 * MINUTE), (MINUTE, MINUTE), (MINUTE / 6, MINUTE)] {
+            let mut stapled = Stapled::answered(answer(Some(now() + left)), now());
+            assert_eq!(stapled.due(), now() + left);
+            stapled.expire(stapled.until);
+            assert_eq!((stapled.answer, stapled.due()), (None, now() + wait), "{left:?}");
+        }
+        let mut away = Stapled::answered(answer(Some(now() + HOUR)), now());
+        assert!((0..9).filter(|_| away.failed("it is away".to_owned(), now())).count() == 1);
+        away.expire(now() + HOUR / 2);
+        assert_eq!(away.due(), now() + HOUR, "it is asked less and less");
+    }
+
+    #[test]
+    fn a_certificate_that_is_revoked_loses_the_good_staple_that_is_in_use() {
+        let mut stapled = Stapled::answered(answer(Some(now() + HOUR)), now());
+        let bad = |error: &str, is_news, is_revoked| {
+            let error = error.to_owned();
+            Heard::Bad { error, is_news, is_revoked }
+        };
+        let heard = stapled.hear(Err("it is away".to_owned()), now());
+        assert_eq!(heard, bad("it is away", true, false));
+        assert!(stapled.answer.is_some());
+        let older = Answer { this_update: now() - 2 * HOUR, ..answer(None) };
+        let heard = stapled.hear(Ok(older), now());
+        assert_eq!(heard, bad("its answer is older than the one before", true, false));
+        assert!(stapled.answer.is_some());
+        let revoked = "it was revoked on 2027-01-15T08:00:00.000Z";
+        assert_eq!(stapled.hear(Err(revoked.to_owned()), now()), bad(revoked, true, true));
+        assert_eq!(stapled.answer, None);
+        assert_eq!(stapled.hear(Err(revoked.to_owned()), now()), bad(revoked, false, true));
+        // Some can be held for a while and let go again (RFC 5280 section 5.3.1).
+        let good = answer(Some(now() + HOUR));
+        assert_eq!(stapled.hear(Ok(good), now()), Heard::Good { is_news: true });
+        assert_eq!(stapled.hear(Ok(good), now()), Heard::Good { is_news: false });
     }
 
     #[test]
@@ -430,6 +515,27 @@ mod tests {
         assert!(stapled.is_newer_than(&older) && !stapled.is_newer_than(&answer(None)));
         assert!(stapled.failed("it is mad".to_owned(), now()), "and again after it was well");
         assert_eq!(stapled.asked_next, now() + MINUTE);
+    }
+
+    #[test]
+    fn a_staple_that_is_good_no_more_when_this_process_begins_is_shown_no_longer() {
+        let subject = |mark: u8| Subject {
+            fingerprint: [mark; 32],
+            url: responder::url("http://ocsp.example/").unwrap(),
+            leaf: CertificateDer::from(vec![]),
+            issuer: CertificateDer::from(vec![]),
+            file: String::new(),
+            must_staple: false,
+        };
+        let (mut known, staple) = (HashMap::new(), vec![1]);
+        let mut staples = Staples::from([([1; 32], staple.clone()), ([9; 32], staple)]);
+        let subjects = [subject(1), subject(2)];
+        assert!(begin(&subjects, &mut known, &mut staples, now()));
+        assert!(staples.is_empty(), "one has ended, the other is nobody's");
+        assert!(subjects.iter().all(|it| known[&it.fingerprint].is_asked(now())));
+        staples.insert([1; 32], vec![2]);
+        assert!(!begin(&subjects, &mut known, &mut staples, now()), "that came meanwhile");
+        assert_eq!(staples.len(), 1);
     }
 
     #[test]

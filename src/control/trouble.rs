@@ -30,9 +30,10 @@ impl Control {
             Some(key) => {
                 let name = self.listener_names().of(*key);
                 let level = if *quiet { log::Level::Debug } else { log::Level::Info };
+                let what = if trouble.was_served { "was cut off" } else { "was not served" };
                 log::log!(
                     level,
-                    "{peer}{through} was not served by listener {name} ({label}): {detail}{more}"
+                    "{peer}{through} {what} by listener {name} ({label}): {detail}{more}"
                 );
             }
             None => log::warn!("endpoint {peer} ({label}): {detail}{more}"),
@@ -73,6 +74,7 @@ mod tests {
             detail: String::new(),
             untold,
             quiet: false,
+            was_served: false,
         };
         assert_eq!(troubles.allows(&trouble(0), now), Some(0));
         assert_eq!(troubles.allows(&trouble(0), now), None);

@@ -50,14 +50,18 @@ impl Pipe {
         Ok(Pipe { ends: Some(ends), held: 0, pool })
     }
 
-    /// Takes up to `most` bytes out of `socket`, waiting for the first; 0 at the end of the stream.
-    /// Only into an empty pipe: of a full one the kernel says the same as of a silent socket.
-    pub async fn fill(&mut self, socket: &Socket, most: usize) -> io::Result<usize> {
+    /// Takes up to `most` bytes out of `socket`, if there are any; 0 at the end of the stream. Only
+    /// into an empty pipe: of a full one the kernel says the same as of a silent socket.
+    pub async fn try_fill(&mut self, socket: &Socket, most: usize) -> Poll<io::Result<usize>> {
         debug_assert_eq!(self.held, 0);
         let most = most.min(limits::SPLICE_BYTES_MAX);
-        let filled = std::future::poll_fn(|context| self.poll_fill(context, socket, most)).await?;
-        self.held = filled;
-        Ok(filled)
+        let filled =
+            std::future::poll_fn(|context| Poll::Ready(self.poll_fill(context, socket, most)));
+        let filled = filled.await;
+        if let Poll::Ready(Ok(count)) = filled {
+            self.held = count;
+        }
+        filled
     }
 
     fn poll_fill(
@@ -136,6 +140,15 @@ mod tests {
         Machine::current().pipes.empty.borrow().len()
     }
 
+    async fn take(pipe: &mut Pipe, socket: &Socket, most: usize) -> io::Result<usize> {
+        loop {
+            socket.ready(Side::Read).await?;
+            if let Poll::Ready(filled) = pipe.try_fill(socket, most).await {
+                return filled;
+            }
+        }
+    }
+
     #[test]
     fn bytes_come_through_whole_and_in_order_however_slowly_they_are_taken() {
         on_a_core(|| async {
@@ -160,7 +173,7 @@ mod tests {
             let mut pipe = Pipe::lend().unwrap();
             let mut total = 0;
             loop {
-                let count = pipe.fill(&from, usize::MAX).await.unwrap();
+                let count = take(&mut pipe, &from, usize::MAX).await.unwrap();
                 if count == 0 {
                     break;
                 }
@@ -184,12 +197,12 @@ mod tests {
             giver.shutdown(Shutdown::Write).unwrap();
             let (to, _taker) = connection();
             let mut pipe = Pipe::lend().unwrap();
-            assert_eq!(pipe.fill(&from, 4).await.unwrap(), 4);
+            assert_eq!(take(&mut pipe, &from, 4).await.unwrap(), 4);
             pipe.empty(&to, LONG, |_| true).await.unwrap();
             let mut next = [0; 8];
             assert_eq!(from.recv(&mut next).await.unwrap(), 4);
             assert_eq!(&next[..4], b"next");
-            assert_eq!(pipe.fill(&from, 4).await.unwrap(), 0, "the end");
+            assert_eq!(take(&mut pipe, &from, 4).await.unwrap(), 0, "the end");
         });
     }
 
@@ -200,12 +213,12 @@ mod tests {
             let (to, mut taker) = connection();
             giver.write_all(b"of somebody else").unwrap();
             let mut pipe = Pipe::lend().unwrap();
-            pipe.fill(&from, usize::MAX).await.unwrap();
+            take(&mut pipe, &from, usize::MAX).await.unwrap();
             drop(pipe);
             assert_eq!(kept(), 0);
             giver.write_all(b"mine").unwrap();
             let mut pipe = Pipe::lend().unwrap();
-            pipe.fill(&from, usize::MAX).await.unwrap();
+            take(&mut pipe, &from, usize::MAX).await.unwrap();
             pipe.empty(&to, LONG, |_| true).await.unwrap();
             drop(pipe);
             assert_eq!(kept(), 1, "an empty one is");
@@ -223,7 +236,7 @@ mod tests {
             fill(&full).await;
             giver.write_all(b"abc").unwrap();
             let mut pipe = Pipe::lend().unwrap();
-            pipe.fill(&from, usize::MAX).await.unwrap();
+            take(&mut pipe, &from, usize::MAX).await.unwrap();
             let error = pipe.empty(&full, BRIEF, |_| true).await.unwrap_err();
             assert_eq!((error.sent, error.cause.kind()), (0, io::ErrorKind::TimedOut));
             drop(taker); // with bytes unread: a reset

@@ -12,8 +12,10 @@ use std::path::PathBuf;
 
 use crate::engine::io::Descriptor;
 
-/// What may change what a name leads to, or say. Not every write: whoever writes closes at the end.
-const CHANGES: u32 = libc::IN_CLOSE_WRITE
+/// What may change what a name leads to, or says, or whether it may be read. Not every write:
+/// whoever writes closes at the end.
+const CHANGES: u32 = libc::IN_ATTRIB
+    | libc::IN_CLOSE_WRITE
     | libc::IN_CREATE
     | libc::IN_DELETE
     | libc::IN_MOVED_FROM
@@ -98,8 +100,9 @@ impl Watcher {
             let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
             let name = OsString::from_vec(name[..end].to_vec());
             let own = libc::IN_DELETE_SELF | libc::IN_MOVE_SELF | libc::IN_Q_OVERFLOW;
+            let is_own = mask & own != 0 || name.is_empty() && mask & libc::IN_ATTRIB != 0;
             let known = self.watched.get(&number);
-            concern |= mask & own != 0 || known.is_some_and(|names| names.contains(&name));
+            concern |= is_own || known.is_some_and(|names| names.contains(&name));
         }
         concern
     }
@@ -108,6 +111,7 @@ impl Watcher {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::time::Duration;
 
     use super::*;
@@ -160,6 +164,28 @@ mod tests {
             folder.write("a");
             settle().await;
             assert!(!soon(&watcher), "nobody asks for it any more");
+        });
+    }
+
+    #[test]
+    fn a_file_that_may_be_read_again_is_told_of_and_so_is_its_directory() {
+        let allow = |path: PathBuf, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        on_a_core(move || async move {
+            let folder = Folder::new("mode");
+            ["a", "b"].iter().for_each(|name| folder.write(name));
+            let mut watcher = Watcher::new().unwrap();
+            watcher.watch(&[(folder.0.clone(), "a".into())]).unwrap();
+            allow(folder.0.join("b"), 0o600);
+            settle().await;
+            assert!(!soon(&watcher));
+            allow(folder.0.join("a"), 0o600);
+            settle().await;
+            assert!(soon(&watcher));
+            allow(folder.0.clone(), 0o700);
+            settle().await;
+            assert!(soon(&watcher));
         });
     }
 

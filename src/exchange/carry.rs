@@ -8,38 +8,62 @@ use std::time::Duration;
 use crate::engine::{self, Buf, Pipe, SendError, Side, Wait};
 use crate::tls::stream::Stream;
 
-pub(crate) enum Carrier {
+pub(crate) struct Carrier {
+    /// The kernel hands on what it has: nothing that is sealed on one side or the other.
+    is_unread: bool,
+    held: Held,
+}
+
+/// Lent while bytes are in hand: whoever is silent leaves them to others.
+enum Held {
+    Nothing,
     Pipe(Pipe),
-    /// Lent while bytes are in hand, and how many there are.
-    Buffer(Option<Buf>, usize),
+    /// And how many bytes there are.
+    Buffer(Buf, usize),
 }
 
 impl Carrier {
-    /// The kernel can only hand on what it has: not what is sealed on one side or the other.
     pub(crate) fn new(from: &Stream, to: &Stream) -> Carrier {
-        let pipe = (!from.is_secure() && !to.is_secure()).then(|| Pipe::lend().ok()).flatten();
-        pipe.map_or(Carrier::Buffer(None, 0), Carrier::Pipe)
+        Carrier { is_unread: !from.is_secure() && !to.is_secure(), held: Held::Nothing }
     }
 
-    /// Waits for bytes of `from`, and takes up to `most`; 0 at the end of the stream.
-    pub(crate) async fn take(&mut self, from: &Stream, most: u64) -> io::Result<usize> {
+    /// Waits for bytes of `from`, and takes up to `most`; 0 at the end of the stream. `None`: it has
+    /// waited, and a part of a record has come.
+    pub(crate) async fn take(&mut self, from: &Stream, most: u64) -> io::Result<Option<usize>> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        match self {
-            Carrier::Pipe(pipe) => pipe.fill(from.bare(), most).await,
-            Carrier::Buffer(buffer, held) => {
-                loop {
-                    from.ready(Side::Read).await?;
-                    let lent = buffer.insert(engine::bulk_buffer());
-                    let room = lent.len().min(most);
-                    if let Poll::Ready(received) = from.try_recv(&mut lent[..room]).await {
-                        *held = received?;
-                        return Ok(*held);
-                    }
-                    // A part of a record: however slowly it comes, no buffer waits for it.
-                    *buffer = None;
+        let mut has_waited = false;
+        loop {
+            if let Held::Nothing = self.held {
+                if has_waited && from.is_secure() {
+                    return Ok(None);
                 }
+                from.ready(Side::Read).await?;
+                has_waited = true;
+                self.held = self.lend();
             }
+            let taken = match &mut self.held {
+                Held::Nothing => Poll::Pending,
+                Held::Pipe(pipe) => pipe.try_fill(from.bare(), most).await,
+                Held::Buffer(buffer, held) => {
+                    let room = buffer.len().min(most);
+                    let received = from.try_recv(&mut buffer[..room]).await;
+                    if let Poll::Ready(Ok(count)) = received {
+                        *held = count;
+                    }
+                    received
+                }
+            };
+            if let Poll::Ready(taken) = taken {
+                return taken.map(Some);
+            }
+            // Also of a part of a record: however slowly it comes, no buffer waits for it.
+            self.held = Held::Nothing;
         }
+    }
+
+    fn lend(&self) -> Held {
+        let pipe = self.is_unread.then(|| Pipe::lend().ok()).flatten();
+        pipe.map_or_else(|| Held::Buffer(engine::bulk_buffer(), 0), Held::Pipe)
     }
 
     /// Gives all that was taken to `to`, for as long as that is `bearable`.
@@ -49,13 +73,13 @@ impl Carrier {
         patience: Duration,
         bearable: impl FnMut(Wait) -> bool,
     ) -> Result<(), SendError> {
-        match self {
-            Carrier::Pipe(pipe) => pipe.empty(to.bare(), patience, bearable).await,
-            Carrier::Buffer(buffer, held) => {
-                let Some(buffer) = buffer.take() else { return Ok(()) };
-                to.send_while(&[&buffer[..*held], b"", b""], patience, bearable).await
-            }
+        if let Held::Pipe(pipe) = &mut self.held {
+            return pipe.empty(to.bare(), patience, bearable).await;
         }
+        let Held::Buffer(buffer, held) = std::mem::replace(&mut self.held, Held::Nothing) else {
+            return Ok(());
+        };
+        to.send_while(&[&buffer[..held], b"", b""], patience, bearable).await
     }
 }
 
@@ -63,6 +87,7 @@ impl Carrier {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
+    use std::task::{Context, Waker};
 
     use super::*;
     use crate::engine::{Doorbell, Placement, Socket};
@@ -76,23 +101,45 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_silent_leaves_pipes_and_buffers_to_others() {
+        let core = std::thread::spawn(|| {
+            engine::run(Placement::Anywhere, Doorbell::new().unwrap(), || async {
+                for is_unread in [true, false] {
+                    let (from, mut giver) = connection();
+                    let (to, _taker) = connection();
+                    let mut carrier = Carrier::new(&from, &to);
+                    carrier.is_unread = is_unread;
+                    giver.write_all(b"some").unwrap();
+                    assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), Some(4));
+                    carrier.give(&to, Duration::from_secs(9), |_| true).await.unwrap();
+                    let mut waiting = Box::pin(carrier.take(&from, u64::MAX));
+                    let mut context = Context::from_waker(Waker::noop());
+                    assert!(waiting.as_mut().poll(&mut context).is_pending());
+                    drop(waiting);
+                    assert!(matches!(carrier.held, Held::Nothing), "unread: {is_unread}");
+                }
+            })
+            .unwrap();
+        });
+        core.join().expect("the core ends cleanly");
+    }
+
+    #[test]
     fn with_and_without_a_pipe_the_same_bytes_arrive() {
         let core = std::thread::spawn(|| {
             engine::run(Placement::Anywhere, Doorbell::new().unwrap(), || async {
                 for is_unread in [true, false] {
                     let (from, mut giver) = connection();
                     let (to, mut taker) = connection();
-                    let mut carrier = match is_unread {
-                        true => Carrier::new(&from, &to),
-                        false => Carrier::Buffer(None, 0),
-                    };
+                    let mut carrier = Carrier::new(&from, &to);
+                    carrier.is_unread = is_unread;
                     giver.write_all(b"the body and more").unwrap();
-                    assert_eq!(carrier.take(&from, 8).await.unwrap(), 8);
+                    assert_eq!(carrier.take(&from, 8).await.unwrap(), Some(8));
                     carrier.give(&to, Duration::from_secs(9), |_| true).await.unwrap();
                     drop(giver);
-                    assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), 9);
+                    assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), Some(9));
                     carrier.give(&to, Duration::from_secs(9), |_| true).await.unwrap();
-                    assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), 0);
+                    assert_eq!(carrier.take(&from, u64::MAX).await.unwrap(), Some(0));
                     drop(to);
                     engine::yield_now().await;
                     let mut bytes = [0; 17];

@@ -3,6 +3,7 @@
 //! would have said. The status stays, and so do the headers that a status cannot be without.
 
 use std::borrow::Cow;
+use std::task::Poll;
 
 use crate::engine::{self, Side};
 use crate::exchange::Exchange;
@@ -185,7 +186,11 @@ impl Replaced {
                 return Keep::Close;
             }
             let mut buffer = engine::buffer();
-            let Ok(count @ 1..) = upstream.recv(&mut buffer).await else { return Keep::Close };
+            let count = match upstream.try_recv(&mut buffer).await {
+                Poll::Ready(Ok(count @ 1..)) => count,
+                Poll::Ready(Ok(0) | Err(_)) => return Keep::Close,
+                Poll::Pending => continue, // a part of a record: no buffer waits for the rest
+            };
             read += count as u64;
             match self.body.decode(&mut buffer[..count]) {
                 Ok(decoded) if decoded.consumed == count => self.is_over = decoded.end,

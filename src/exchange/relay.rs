@@ -414,7 +414,7 @@ impl<'a> Download<'a> {
                 self.more().await.map_err(|lost| lost.failure(body_failure))?;
             }
             let taken = carrier.take(self.stream(), left.most()).await;
-            let taken = taken.map_err(|error| body_failure(&error))?;
+            let Some(taken) = taken.map_err(|error| body_failure(&error))? else { continue };
             match left {
                 Left::Bytes(_) if taken == 0 => return Err(Failure::UpstreamBodyCut),
                 Left::All if taken == 0 => return Ok(()),

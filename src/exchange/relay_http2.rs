@@ -177,8 +177,16 @@ impl Download<'_> {
         self.begins(&work);
         self.send_head(client, &mut work, is_all)?;
         drop(work);
+        if !is_all {
+            self.body_across(client, call).await?;
+        }
+        let (upstream, client) = (Keep::Open, Keep::Open);
+        Ok(Downloaded { upstream, client, promised: None, replaced: None })
+    }
+
+    async fn body_across(&self, client: &Call, call: &UpstreamCall) -> Result<(), Failure> {
         let mut turns = 0;
-        while !is_all {
+        loop {
             set_deadline(self.upstream, self.progress, &self.timeouts);
             match self.came(call).await? {
                 Came::Data { bytes, ends } => {
@@ -189,20 +197,18 @@ impl Download<'_> {
                     self.call_given();
                     call.taken(bytes.len());
                     if ends {
-                        break;
+                        return Ok(());
                     }
                 }
                 Came::End { trailers } => {
-                    match self.turned(b"", Some(&trailers))? {
-                        Some(last) => self.give(client, &last, true).await?,
-                        None => client.send_end(&trailers)?,
-                    }
-                    break;
+                    return match self.turned(b"", Some(&trailers))? {
+                        Some(last) => self.give(client, &last, true).await,
+                        None => client.send_end(&trailers),
+                    };
                 }
             }
             self.turn(&mut turns).await;
         }
-        Ok(Downloaded { upstream: Keep::Open, client: Keep::Open, promised: None, replaced: None })
     }
 
     /// Counts, and lets others run now and then.

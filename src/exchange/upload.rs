@@ -34,6 +34,8 @@ pub(super) struct Upload {
     /// All of it has been taken from the client.
     ended: bool,
     received: u64,
+    /// Bytes of a record that has come in part.
+    of_record: u64,
     max: u64,
     /// How long we have waited for the client, all waits together.
     waited: Duration,
@@ -71,6 +73,7 @@ impl Upload {
             kept: matches!(upstream, Upstream::Http2(_)).then(Vec::new),
             ended: false,
             received: 0,
+            of_record: 0,
             max,
             waited: Duration::ZERO,
         }
@@ -258,6 +261,10 @@ impl Upload {
             let asked = engine::now();
             client.set_deadline(Side::Read, Some(plan.timeouts.read));
             let taken = carrier.take(client, length - self.received).await;
+            let Some(taken) = taken.transpose() else {
+                self.note_part(client, asked, plan).map_err(UploadFailure::Client)?;
+                continue;
+            };
             let taken = self.note(taken, asked, progress).map_err(UploadFailure::Client)?;
             self.received += taken as u64;
             if self.received < length && self.is_too_slow(plan.timeouts.body_rate_min) {
@@ -284,20 +291,34 @@ impl Upload {
         plan: &Plan,
         progress: &Progress,
     ) -> Result<(), Failure> {
-        let asked = engine::now();
-        let patience = patience(plan, progress);
-        let result = match &client.speaks {
-            Speaks::Http1(stream) => {
-                stream.set_deadline(Side::Read, Some(patience));
-                input.receive(stream).await
+        let stream = match &client.speaks {
+            Speaks::Http1(stream) => stream,
+            Speaks::Http2(call) => {
+                let asked = engine::now();
+                let result = match call.receive(input, patience(plan, progress)).await {
+                    Ok(Came::Bytes(count)) => Ok(count),
+                    Ok(Came::End) => return self.end(call, plan),
+                    Err(error) => Err(error),
+                };
+                return self.note(result, asked, progress).map(|_| ());
             }
-            Speaks::Http2(call) => match call.receive(input, patience).await {
-                Ok(Came::Bytes(count)) => Ok(count),
-                Ok(Came::End) => return self.end(call, plan),
-                Err(error) => Err(error),
-            },
         };
-        self.note(result, asked, progress).map(|_| ())
+        loop {
+            let asked = engine::now();
+            stream.set_deadline(Side::Read, Some(patience(plan, progress)));
+            if let Some(result) = input.receive_some(stream).await.transpose() {
+                return self.note(result, asked, progress).map(|_| ());
+            }
+            self.note_part(stream, asked, plan)?;
+        }
+    }
+
+    /// Of a record a part has come: the next has as long again, if all is not too slow.
+    fn note_part(&mut self, client: &Stream, asked: Instant, plan: &Plan) -> Result<(), Failure> {
+        self.waited += engine::now() - asked;
+        self.of_record = client.undecided() as u64;
+        let is_too_slow = self.is_too_slow(plan.timeouts.body_rate_min);
+        if is_too_slow { Err(Failure::BodyTooSlow) } else { Ok(()) }
     }
 
     /// The stream has ended: what it is to bring it has brought.
@@ -315,6 +336,7 @@ impl Upload {
         progress: &Progress,
     ) -> Result<usize, Failure> {
         self.waited += engine::now() - asked;
+        self.of_record = 0;
         let count = match result {
             Ok(0) => return Err(Failure::ClientClosed),
             Ok(count) => count,
@@ -328,7 +350,7 @@ impl Upload {
     /// counts, not what the upstream took to take it.
     fn is_too_slow(&self, rate_min: u64) -> bool {
         let least = rate_min.saturating_mul(self.waited.as_secs());
-        self.waited > limits::BODY_RATE_GRACE && self.received < least
+        self.waited > limits::BODY_RATE_GRACE && self.received + self.of_record < least
     }
 }
 
@@ -367,6 +389,7 @@ mod tests {
             framing: Framing::None,
             is_framed: false,
             trailers: Vec::new(),
+            of_record: 0,
             kept: None,
             ended: false,
             received,
@@ -384,6 +407,8 @@ mod tests {
         assert!(upload(0, later).is_too_slow(240));
         assert!(upload(240 * seconds - 1, later).is_too_slow(240));
         assert!(!upload(240 * seconds, later).is_too_slow(240));
+        let part = Upload { of_record: 240 * seconds, ..upload(0, later) };
+        assert!(!part.is_too_slow(240), "what of a record has come counts");
         assert!(!upload(0, later).is_too_slow(0), "0 is no minimum");
         assert!(upload(0, later).is_too_slow(u64::MAX));
     }

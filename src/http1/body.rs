@@ -221,9 +221,10 @@ impl Decoder {
         &self.trailers
     }
 
-    /// Without those that only we have a say in.
+    /// Without those that only we have a say in. Before the end of the body a line may be here in
+    /// part only: whose it is, and whether it is one, is found at its end.
     pub(crate) fn drop_trailers(&mut self, names: &[Box<[u8]>]) {
-        if names.is_empty() || self.trailers.is_empty() {
+        if names.is_empty() || self.trailers.is_empty() || !self.is_finished() {
             return;
         }
         let is_dropped = |line: &&[u8]| {
@@ -232,7 +233,6 @@ impl Decoder {
         };
         let lines = self.trailers.split_inclusive(|byte| *byte == b'\n');
         self.trailers = lines.filter(|line| !is_dropped(line)).flatten().copied().collect();
-        self.trailer_line = self.trailers.len();
     }
 
     fn found(&self, consumed: usize, start: usize, data: usize) -> Decoded {
@@ -667,6 +667,35 @@ mod tests {
             grpc-status:0\r\nCookie: c\r\nX-Forwarded-For: 1\r\nAuthorization: x\r\n\r\n";
         let whole = chunked(text.as_bytes()).unwrap();
         assert_eq!(whole.trailers.escape_ascii().to_string(), "X-Sum: 1\\r\\ngrpc-status:0\\r\\n");
+    }
+
+    /// As an upload does it: after each piece.
+    fn trailers_without(names: &[Box<[u8]>], parts: [&[u8]; 2]) -> Result<Vec<u8>, MalformedBody> {
+        let mut decoder = Decoder::new(Framing::Chunked);
+        for part in parts {
+            decoder.decode(&mut part.to_vec())?;
+            decoder.drop_trailers(names);
+        }
+        assert!(decoder.is_finished());
+        Ok(decoder.trailers().to_vec())
+    }
+
+    #[test]
+    fn trailers_that_only_we_may_write_are_dropped_however_they_are_split() {
+        let names: [Box<[u8]>; 1] = [Box::from(&b"x-cn"[..])];
+        let good = b"0\r\nX-Sum: 1\r\nX-CN: admin\r\nX_Cn:b\r\nHost: b\r\nX-CNN: 2\r\n\r\n";
+        for at in 0..=good.len() {
+            let trailers = trailers_without(&names, good.split_at(at).into());
+            assert_eq!(trailers.unwrap(), b"X-Sum: 1\r\nX-CNN: 2\r\n", "split at {at}");
+        }
+        let bad: [&[u8]; 3] =
+            [b"0\r\nX-CN : admin\ra:b\r\n\r\n", b"0\r\nA:\rX-CN: b\r\n\r\n", b"0\r\nX-CN\r\n\r\n"];
+        for bad in bad {
+            for at in 0..=bad.len() {
+                let trailers = trailers_without(&names, bad.split_at(at).into());
+                assert_eq!(trailers, Err(MalformedBody::TrailerSyntax), "{bad:?} split at {at}");
+            }
+        }
     }
 
     #[test]

@@ -263,7 +263,8 @@ pub(crate) async fn linger(stream: &Stream) {
             return;
         }
         let mut buffer = engine::buffer();
-        if !matches!(stream.recv(&mut buffer).await, Ok(1..)) {
+        // Of a part of a record nothing is to be had yet: the rest is waited for as all else is.
+        if let Poll::Ready(Ok(0) | Err(_)) = stream.try_recv(&mut buffer).await {
             return;
         }
         drop(buffer);
@@ -368,6 +369,26 @@ impl Input {
         }
     }
 
+    /// The same, but does not wait again when a part of a record has come: `None`.
+    pub(crate) async fn receive_some(&mut self, stream: &Stream) -> io::Result<Option<usize>> {
+        let mut has_waited = false;
+        loop {
+            let tried =
+                std::future::poll_fn(|context| Poll::Ready(stream.poll_recv(context, self.room())));
+            if let Poll::Ready(received) = tried.await {
+                let received = received?;
+                self.end += received;
+                return Ok(Some(received));
+            }
+            self.settle();
+            if has_waited && stream.is_secure() {
+                return Ok(None);
+            }
+            stream.ready(Side::Read).await?;
+            has_waited = true;
+        }
+    }
+
     /// Forgets the current request: what is unused becomes the beginning of the next one.
     fn advance(&mut self) {
         if self.next == self.end {
@@ -384,5 +405,51 @@ impl Input {
         }
         self.next = 0;
         self.head_end = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::engine::{Doorbell, Placement, Socket};
+    use crate::tls::handshake::tests::pair;
+    use crate::tls::settings::Version;
+
+    #[test]
+    fn who_is_lingered_for_in_the_middle_of_a_record_holds_no_buffer() {
+        let core = std::thread::spawn(|| {
+            engine::run(Placement::Anywhere, Doorbell::new().unwrap(), || async {
+                let (mut client, server) = pair("linger", Version::V1_3);
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                let (ours, _) = listener.accept().unwrap();
+                ours.set_nonblocking(true).unwrap();
+                let stream = Stream::secure(Socket::adopt(ours.into()), server);
+                let lingering = Rc::new(std::cell::Cell::new(true));
+                let lingers = Rc::clone(&lingering);
+                engine::spawn(async move {
+                    linger(&stream).await;
+                    lingers.set(false);
+                });
+                engine::yield_now().await;
+                let mut wire = vec![0; 65_536];
+                let (end, _) = client.seal(&[b"too late", b"", b""], 0, &mut wire).unwrap();
+                for piece in [&wire[..1], &wire[1..end - 1]] {
+                    peer.write_all(piece).unwrap();
+                    engine::sleep(Duration::from_millis(3)).await;
+                    assert!(lingering.get());
+                    assert_eq!(engine::core_state().buffers, 0, "while it waits for the rest");
+                }
+                drop(peer);
+                while lingering.get() {
+                    engine::sleep(Duration::from_millis(3)).await;
+                }
+            })
+            .unwrap();
+        });
+        core.join().expect("the core ends cleanly");
     }
 }

@@ -45,7 +45,7 @@ impl Connection {
         settings: &ClusterHttp2,
         patience: Duration,
     ) -> Result<(Connection, Sender), h2::Error> {
-        let wire = Wire::new(stream, patience, Vec::new());
+        let wire = Wire::of_endpoint(stream, patience);
         let line = wire.line();
         let (sender, mut inner) = builder(settings).handshake(wire).await?;
         let pings = inner.ping_pong();
@@ -84,6 +84,9 @@ impl Connection {
     fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         self.line.begin_turn();
         let ended = Pin::new(&mut self.inner).poll(context);
+        if self.line.abuse().is_some() {
+            return Poll::Ready(Err(h2::Error::from(h2::Reason::ENHANCE_YOUR_CALM)));
+        }
         // What was gathered leaves at once, also where it is the last.
         match self.line.poll_flush(context) {
             Poll::Ready(Err(error)) if ended.is_pending() => {

@@ -11,6 +11,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::engine::{self, Buf, Side, Waiting};
+use crate::http2::abuse::{Abuse, Watch};
+use crate::http2::endpoint_watch::EndpointWatch;
 use crate::limits;
 use crate::tls::stream::Stream;
 
@@ -31,6 +33,9 @@ pub(crate) struct Line {
     /// Its last word has come.
     ended: Cell<bool>,
     received: Cell<u64>,
+    watch: RefCell<Watching>,
+    /// Why nothing more is read.
+    abuse: Cell<Option<Abuse>>,
 }
 
 /// What is to be sent.
@@ -46,9 +51,24 @@ struct Out {
     waiting: Option<Waiting>,
 }
 
+/// Who is watched: what a client may do is not what an endpoint may.
+enum Watching {
+    Client(Watch),
+    Endpoint(EndpointWatch),
+}
+
 impl Wire {
-    /// `begun`: what was read of it already.
+    /// Of a client. `begun`: what was read of it already.
     pub(crate) fn new(stream: Stream, patience: Duration, begun: Vec<u8>) -> Wire {
+        Wire::watched(stream, patience, begun, Watching::Client(Watch::new(engine::now())))
+    }
+
+    pub(crate) fn of_endpoint(stream: Stream, patience: Duration) -> Wire {
+        let watch = Watching::Endpoint(EndpointWatch::new());
+        Wire::watched(stream, patience, Vec::new(), watch)
+    }
+
+    fn watched(stream: Stream, patience: Duration, begun: Vec<u8>, watch: Watching) -> Wire {
         Wire(Rc::new(Line {
             stream,
             patience,
@@ -58,6 +78,8 @@ impl Wire {
             overdue: Cell::new(false),
             ended: Cell::new(false),
             received: Cell::new(0),
+            watch: RefCell::new(watch),
+            abuse: Cell::new(None),
         }))
     }
 
@@ -92,7 +114,7 @@ impl Line {
         self.reads.set(0);
     }
 
-    fn take_begun(&self, room: &mut ReadBuf<'_>) -> Option<usize> {
+    fn take_begun(&self, room: &mut ReadBuf<'_>) -> bool {
         let mut begun = self.begun.borrow_mut();
         let count = begun.len().min(room.remaining());
         room.put_slice(&begun[..count]);
@@ -100,7 +122,47 @@ impl Line {
         if begun.is_empty() {
             *begun = Vec::new();
         }
-        (count > 0).then_some(count)
+        count > 0
+    }
+
+    /// What has come behind `before`, if that may be read.
+    fn let_through(&self, room: &mut ReadBuf<'_>, before: usize) -> Poll<io::Result<()>> {
+        if self.watch_received(&room.filled()[before..]) {
+            return Poll::Ready(Ok(()));
+        }
+        room.set_filled(before);
+        Poll::Pending
+    }
+
+    /// What the client has done that the connection must end for. From then on nothing of it is read.
+    pub(crate) fn abuse(&self) -> Option<Abuse> {
+        self.abuse.get()
+    }
+
+    /// Whether bytes that came may be read.
+    fn watch_received(&self, bytes: &[u8]) -> bool {
+        self.received.set(self.received.get() + bytes.len() as u64);
+        let told = match &mut *self.watch.borrow_mut() {
+            Watching::Client(watch) => watch.received(bytes, engine::now()),
+            Watching::Endpoint(watch) => watch.received(bytes),
+        };
+        self.abuse.set(told.err());
+        told.is_ok()
+    }
+
+    fn watch_sent(&self, parts: &[IoSlice<'_>], mut count: usize) {
+        let mut watch = self.watch.borrow_mut();
+        for part in parts {
+            let sent = &part[..part.len().min(count)];
+            count -= sent.len();
+            match &mut *watch {
+                Watching::Client(watch) if self.abuse.get().is_none() => {
+                    self.abuse.set(watch.sent(sent, engine::now()).err());
+                }
+                Watching::Client(_) => {}
+                Watching::Endpoint(watch) => watch.sent(sent),
+            }
+        }
     }
 
     /// Whether the peer will say nothing more.
@@ -182,22 +244,24 @@ impl AsyncRead for Wire {
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let line = &*self.0;
+        if line.abuse.get().is_some() {
+            return Poll::Pending; // who drives the connection ends it
+        }
         if line.reads.get() == limits::H2_READS_PER_TURN {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         line.reads.set(line.reads.get() + 1);
-        if let Some(count) = line.take_begun(room) {
-            line.received.set(line.received.get() + count as u64);
-            return Poll::Ready(Ok(()));
+        let before = room.filled().len();
+        if line.take_begun(room) {
+            return line.let_through(room, before);
         }
         let most = room.remaining().min(limits::H2_READ_BYTES);
         match line.stream.poll_recv(context, room.initialize_unfilled_to(most)) {
             Poll::Ready(Ok(count)) => {
                 room.advance(count);
                 line.ended.set(count == 0);
-                line.received.set(line.received.get() + count as u64);
-                Poll::Ready(Ok(()))
+                line.let_through(room, before)
             }
             // Who drives the connection decides what that means; until then there is nothing.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
@@ -236,6 +300,7 @@ impl AsyncWrite for Wire {
                 Poll::Pending => return Poll::Pending,
             }
         }
+        line.watch_sent(parts, taken);
         Poll::Ready(Ok(taken))
     }
 

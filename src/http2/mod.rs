@@ -6,6 +6,7 @@
 pub mod abuse;
 pub(crate) mod call;
 pub(crate) mod client;
+mod endpoint_watch;
 pub(crate) mod fields;
 pub mod frames;
 pub(crate) mod io;

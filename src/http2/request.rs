@@ -1,8 +1,10 @@
 //! A request of a client's stream as a head of HTTP/1: bytes and a table. The rules that hold for
 //! HTTP/1 hold for what becomes HTTP/1 (RFC 9113 section 10.3): its parser reads what is written.
 
+use http::HeaderValue;
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
+use http::uri::{PathAndQuery, Scheme};
 
 use crate::exchange::failure::Failure;
 use crate::http::head::{Framing, RequestHead, Version};
@@ -38,8 +40,31 @@ pub(crate) fn read(
     Ok(())
 }
 
+/// What HTTP/2 says in another way than HTTP/1, so that its parser would not see it.
+fn must_be_clear(parts: &Parts) -> Result<(), Malformed> {
+    // An absolute form or a mere query is for HTTP/1 alone (RFC 9113 section 8.3.1).
+    let path = parts.uri.path_and_query().map(PathAndQuery::as_str);
+    if path.is_some_and(|path| !path.starts_with('/') && path != "*") {
+        return Err(Malformed::TargetForm);
+    }
+    if parts.uri.scheme().is_some_and(|named| *named != Scheme::HTTP && *named != Scheme::HTTPS) {
+        return Err(Malformed::Scheme);
+    }
+    if parts.headers.get_all(HOST).iter().nth(1).is_some() {
+        return Err(Malformed::HostRepeated);
+    }
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let has_blanks =
+        |value: &HeaderValue| blank(value.as_bytes().first()) || blank(value.as_bytes().last());
+    if parts.headers.values().any(has_blanks) {
+        return Err(Malformed::BlankAroundValue);
+    }
+    Ok(())
+}
+
 /// Fields that stand twice are written twice: the parser knows which must not.
 fn write(parts: &Parts, out: &mut Vec<u8>) -> Result<(), Failure> {
+    must_be_clear(parts)?;
     let uri = &parts.uri;
     let authority = uri.authority().map(http::uri::Authority::as_str);
     let target = match uri.path_and_query() {

@@ -15,6 +15,7 @@ use crate::exchange::client::{Client, Speaks};
 use crate::exchange::{self, Exchange};
 use crate::http1::parse::HeadLimits;
 use crate::http1::server::{head_limits, linger};
+use crate::http2::abuse::Abuse;
 use crate::http2::call::Call;
 use crate::http2::io::{Line, Wire};
 use crate::http2::request;
@@ -30,14 +31,14 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, stream: Stream, beg
     let wire = Wire::new(stream, timeouts.write, begun);
     let line = wire.line();
     line.set_patience(Some(timeouts.header));
+    let streams = Rc::new(Streams::default());
     if let Some(connection) = shake_hands(&settings, wire, &line).await {
-        let streams = Rc::new(Streams::default());
         let mut session = Session {
             shard: Rc::clone(shard),
             origin,
             line: Rc::clone(&line),
             connection,
-            streams,
+            streams: Rc::clone(&streams),
             streams_max: settings.streams_max,
             stage: Stage::Open,
             was_busy: true,
@@ -49,6 +50,8 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, stream: Stream, beg
     if flushed.is_ok() && !line.has_ended() {
         linger(line.stream()).await;
     }
+    // Its streams have been told; they count as the connection's until they are recorded.
+    std::future::poll_fn(|context| streams.poll_empty(context)).await;
 }
 
 async fn shake_hands(settings: &Http2, wire: Wire, line: &Line) -> Option<Connection<Wire, Bytes>> {
@@ -79,6 +82,9 @@ fn builder(settings: &Http2) -> h2::server::Builder {
         .initial_window_size(settings.window_bytes)
         .initial_connection_window_size(all)
         .max_frame_size(settings.frame_bytes_max)
+        // How much a client may do is the watch's to say (`http2/abuse.rs`).
+        .max_pending_accept_reset_streams(limits::HTTP2_RESETS.0 as usize + 1)
+        .max_local_error_reset_streams(None)
         // Larger heads are refused by us, with an answer; far larger ones by the crate.
         .max_header_list_size(limits::H2_HEADER_LIST_BYTES)
         .max_send_buffer_size(limits::H2_SEND_BYTES_MAX)
@@ -96,6 +102,16 @@ struct Streams {
     open: Cell<u32>,
     /// Who drives the connection.
     driver: RefCell<Option<Waker>>,
+}
+
+impl Streams {
+    fn poll_empty(&self, context: &Context<'_>) -> Poll<()> {
+        if self.open.get() == 0 {
+            return Poll::Ready(());
+        }
+        *self.driver.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
 }
 
 /// One of them, until it is dropped.
@@ -118,6 +134,8 @@ enum Stage {
     Open,
     /// It has been told to bring no more requests; those that are here are answered.
     Leaving,
+    /// It is told why, and nothing else.
+    CutOff,
 }
 
 struct Session {
@@ -141,9 +159,13 @@ impl Session {
             if self.stage == Stage::Open && self.origin.is_closing(&self.shard) {
                 self.leave();
             }
-            match self.poll_streams(context) {
-                Poll::Ready(()) => return Poll::Ready(()),
-                Poll::Pending => {}
+            let ended = self.poll_streams(context);
+            if let Some(abuse) = self.line.abuse().filter(|_| self.stage != Stage::CutOff) {
+                self.cut_off(abuse);
+                continue;
+            }
+            if ended.is_ready() {
+                return Poll::Ready(());
             }
             if let Poll::Ready(Err(_)) = self.line.poll_flush(context) {
                 return Poll::Ready(());
@@ -155,7 +177,7 @@ impl Session {
             // It has been idle for too long, or its place is needed.
             match self.stage {
                 Stage::Open => self.leave(),
-                Stage::Leaving => {
+                Stage::Leaving | Stage::CutOff => {
                     self.connection.abrupt_shutdown(Reason::NO_ERROR);
                     let _ = self.connection.poll_closed(context);
                     return Poll::Ready(());
@@ -173,15 +195,36 @@ impl Session {
 
     /// Takes what the client asks for. Ready when there is no connection any more.
     fn poll_streams(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.stage == Stage::CutOff {
+            return self.connection.poll_closed(context).map(|_| ());
+        }
         // The crate lets a client begin a stream for each that it has reset; ours end a little later.
         while self.streams.open.get() < self.streams_max.saturating_mul(2) {
             match self.connection.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, answer)))) => self.begin(request, answer),
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(self.ended_by(&error)),
+                Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
         }
-        self.connection.poll_closed(context).map(|_| ())
+        self.connection.poll_closed(context).map(|ended| {
+            if let Err(error) = ended {
+                self.ended_by(&error);
+            }
+        })
+    }
+
+    /// The crate has bounds of its own.
+    fn ended_by(&self, error: &h2::Error) {
+        if error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM) {
+            self.shard.tell_of_abuse(&self.origin, Abuse::Costly);
+        }
+    }
+
+    fn cut_off(&mut self, abuse: Abuse) {
+        self.stage = Stage::CutOff;
+        self.shard.tell_of_abuse(&self.origin, abuse);
+        self.connection.abrupt_shutdown(abuse.code().into());
     }
 
     /// RFC 9113 section 6.8.

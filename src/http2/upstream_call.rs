@@ -1,6 +1,6 @@
 //! One stream to an endpoint, as an exchange uses it: the head and the body up, heads, the body and
-//! trailers down. Nothing is taken from the endpoint's window that the client has not taken. Dropped
-//! before its end, it resets the stream and nothing else.
+//! trailers down. Nothing is taken from the endpoint's window that the client has not taken.
+//! Dropped before its end, it resets the stream and nothing else.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;

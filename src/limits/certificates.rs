@@ -53,6 +53,14 @@ pub const OCSP_PASSED_ON_BYTES_MAX: usize = 1024 * 1024;
 pub const CERTIFICATE_SETTLE: Duration = Duration::from_secs(1);
 /// How often files of certificates are read where the kernel cannot tell of changes.
 pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(30);
+/// How soon files are read again that could not be used, each time twice as late, up to the
+/// interval above: a certificate that is not valid yet, a disk that is away, become right without a
+/// change of the file.
+pub const CERTIFICATE_RETRY_MIN: Duration = Duration::from_secs(2);
+/// How many reads of those files may be under way, late ones included: it holds one of
+/// [`BLOCKING_THREADS`](super::BLOCKING_THREADS), and none of those of reloads. More are refused,
+/// and tried again.
+pub const CERTIFICATES_OVERDUE_MAX: usize = 1;
 /// How often, at least, it is looked whether a certificate has expired or soon will: the clock may
 /// have been set.
 pub const CERTIFICATE_EXPIRY_LOOK_INTERVAL: Duration = Duration::from_secs(60);

@@ -42,13 +42,13 @@ pub const HTTP2_EMPTY: (u32, u32) = (64, 4);
 pub const HTTP2_STRAYS: (u32, u32) = (128, 16);
 pub const HTTP2_STRAYS_PER_STREAM: u32 = 2;
 
-/// CONTINUATION frames of one block of fields: the longest that we read fits into two of the
-/// shortest kind, and the `h2` crate takes five. One more ends the connection.
-pub const HTTP2_CONTINUATIONS_MAX: u32 = 5;
-/// Bytes of one block of fields, compressed and with padding: twice the largest head that an
-/// operator may allow. The `h2` crate bounds what they become: over `limits.max_header_size` it
-/// answers 431, at four times that it ends the connection.
-pub const HTTP2_FIELD_BLOCK_BYTES_MAX: u32 = 64 * 1024;
+/// CONTINUATION frames of one block of fields: the longest that is read fits into seven frames of
+/// the least size, and the `h2` crate takes seven. One more ends the connection.
+pub const HTTP2_CONTINUATIONS_MAX: u32 = 7;
+/// Bytes of one block of fields, compressed and with padding: a little more than the fields that we
+/// tell clients to send at most. The `h2` crate bounds what they become: over that it answers 431,
+/// at four times that it ends the connection.
+pub const HTTP2_FIELD_BLOCK_BYTES_MAX: u32 = 100 * 1024;
 /// Streams of a connection whose windows and ends are remembered, the newest: 12 bytes each.
 pub const HTTP2_WATCHED_STREAMS: usize = 64;
 

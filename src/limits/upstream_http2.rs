@@ -15,13 +15,13 @@ pub const UPSTREAM_STREAM_WINDOW_CEILING: u32 = 64 * 1024 * 1024;
 /// Of all streams of a connection together, which have windows of their own: it must never be what
 /// stops one stream for another's sake.
 pub const UPSTREAM_CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-/// What the bookkeeping of small DATA frames that wait for slow clients may cost, per connection: 256
-/// bytes each. An endpoint that sends more of them is cut off.
+/// What the bookkeeping of small DATA frames that wait for slow clients may cost, per connection:
+/// 256 bytes each. An endpoint that sends more of them is cut off.
 pub const UPSTREAM_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one request body that wait for the connection to take them. Then the client waits.
 pub const UPSTREAM_SEND_BYTES_MAX: usize = 64 * 1024;
-/// Streams that we have reset and whose late frames are still expected. Frames of others cost a reset
-/// more.
+/// Streams that we have reset and whose late frames are still expected. Frames of others cost a
+/// reset more.
 pub const UPSTREAM_RESETS_KEPT: usize = 1024;
 /// Resets that an endpoint may make us send in the life of a connection. Then the connection ends.
 pub const UPSTREAM_RESETS_MAX: usize = 1 << 16;
@@ -38,3 +38,11 @@ pub const UPSTREAM_SILENCE_MAX: Duration = Duration::from_secs(1);
 /// Bytes of a request body that are kept while they go to an endpoint of HTTP/2, so that a request
 /// that is refused can be sent again. One that is longer is not.
 pub const REFUSED_BODY_BYTES_MAX: usize = 16 * 1024;
+/// Heads that an endpoint may send on a connection before anything is asked, as it were: what two
+/// exchanges may be told while they wait. An endpoint that sends more than it may is cut off.
+pub const UPSTREAM_HEADS_AHEAD: u32 = 256;
+/// By how many more each request allows, interim ones and trailers included.
+pub const UPSTREAM_HEADS_PER_REQUEST: u32 = 16;
+/// How many there may be ahead at most: held for clients that take nothing, they cost memory.
+pub const UPSTREAM_HEADS_AHEAD_MAX: u32 = 1024;
+const _: () = assert!(UPSTREAM_HEADS_AHEAD >= 2 * super::INTERIM_RESPONSES_MAX);

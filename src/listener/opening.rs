@@ -80,6 +80,26 @@ pub(crate) struct Proxied {
     pub(crate) is_secure: bool,
 }
 
+impl TlsOpening {
+    /// The cluster whose TLS it is. An exact name goes before a wildcard, whatever either is for.
+    fn passes(&self, host: &str) -> Option<&String> {
+        self.passthrough.find_exact(host).or_else(|| {
+            let cluster = self.passthrough.find(host)?;
+            let is_ours = self.server.as_ref().is_some_and(|server| server.names(host));
+            (!is_ours).then_some(cluster)
+        })
+    }
+
+    fn has_rules_of(&self, before: &TlsOpening) -> bool {
+        let is_same = match (&self.server, &before.server) {
+            (None, None) => true,
+            (Some(now), Some(before)) => now.has_rules_of(before),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        is_same && self.allow_plain == before.allow_plain
+    }
+}
+
 impl Opening {
     pub(crate) fn new(
         plan: &Plan,
@@ -127,6 +147,15 @@ impl Opening {
             Some(accepted) => {
                 tls.server.as_ref().is_none_or(|server| server.has_other_rules(accepted))
             }
+        }
+    }
+
+    /// Nobody who came by `before` is to go because of this one.
+    pub(crate) fn has_rules_of(&self, before: &Opening) -> bool {
+        match (&self.tls, &before.tls) {
+            (None, None) => true,
+            (Some(now), Some(before)) => now.has_rules_of(before),
+            (Some(_), None) | (None, Some(_)) => false,
         }
     }
 
@@ -194,7 +223,7 @@ impl Opening {
         };
         let host = hello.server_name.as_deref();
         about.asked = host.map(Box::from);
-        if let Some(cluster) = host.and_then(|host| tls.passthrough.find(host)) {
+        if let Some(cluster) = host.and_then(|host| tls.passes(host)) {
             about.passes = true;
             return Ok(Some((Stream::plain(socket), Some(cluster.as_str().into()))));
         }

@@ -145,11 +145,12 @@ impl<'a> Passed<'a> {
         loop {
             from.set_deadline(Side::Read, Some(limits::PASSTHROUGH_IDLE_TIMEOUT));
             let count = match carrier.take(from, u64::MAX).await {
-                Ok(0) => {
+                Ok(Some(0)) => {
                     to.finish();
                     return Ok(());
                 }
-                Ok(count) => count,
+                Ok(Some(count)) => count,
+                Ok(None) => continue,
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     if engine::now() - self.last.get() < limits::PASSTHROUGH_IDLE_TIMEOUT {
                         continue; // silent, while the other way goes on

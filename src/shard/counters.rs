@@ -3,6 +3,7 @@
 
 use crate::engine::{Counter, Level};
 use crate::exchange::failure::Failure;
+use crate::http2::abuse::Abuse;
 use crate::shard::series::Times;
 use crate::telemetry::metrics::{ANSWER_SLOTS, Counts, Durations};
 use crate::tls::refusal::Reason;
@@ -28,6 +29,8 @@ pub(crate) struct Counters {
     pub(crate) handshakes_resumed: Counter,
     /// Connections that ended before their protocol began, by `Reason`.
     pub(crate) refused: [Counter; Reason::ALL.len()],
+    /// HTTP/2 connections that were cut off.
+    pub(crate) abuses: [Counter; Abuse::ALL.len()],
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
     pub(crate) durations: Times,
@@ -53,6 +56,7 @@ impl Counters {
             handshakes: Counter::new(),
             handshakes_resumed: Counter::new(),
             refused: [const { Counter::new() }; Reason::ALL.len()],
+            abuses: [const { Counter::new() }; Abuse::ALL.len()],
             bytes_in: Counter::new(),
             bytes_out: Counter::new(),
             durations: Times::default(),
@@ -77,6 +81,7 @@ impl Counters {
             handshakes: self.handshakes.read(),
             handshakes_resumed: self.handshakes_resumed.read(),
             refused: std::array::from_fn(|index| self.refused[index].read()),
+            abuses: std::array::from_fn(|index| self.abuses[index].read()),
             bytes_in: self.bytes_in.read(),
             bytes_out: self.bytes_out.read(),
             panics: 0,

@@ -59,9 +59,11 @@ impl Door {
         self.openings.get()
     }
 
-    pub(crate) fn open_by(&self, opening: Rc<Opening>) {
+    /// True: who came before may have to go.
+    fn open_by(&self, opening: Rc<Opening>) -> bool {
         self.openings.set(self.openings.get() + 1);
-        self.opening.replace(opening);
+        let before = self.opening.replace(Rc::clone(&opening));
+        !opening.has_rules_of(&before)
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -118,10 +120,11 @@ struct Closed {
 }
 
 impl Doors {
-    /// Opens and closes what a new plan has more and less. True: some door closes.
+    /// Opens and closes what a new plan has more and less. True: some door closes, or some who came
+    /// by one that stays are to go.
     pub(crate) fn change<'p>(&self, wanted: impl Iterator<Item = Wanted<'p>>) -> bool {
         let mut open = self.open.borrow_mut();
-        let mut before = std::mem::take(&mut *open);
+        let (mut before, mut has_other_rules) = (std::mem::take(&mut *open), false);
         for wanted in wanted {
             let known = before.iter().position(|door| door.key == wanted.key);
             open.push(match known {
@@ -129,7 +132,7 @@ impl Doors {
                 Some(at) => {
                     let door = before.swap_remove(at);
                     *door.cells.borrow_mut() = Rc::new(wanted.cells);
-                    door.open_by(wanted.opening);
+                    has_other_rules |= door.open_by(wanted.opening);
                     door
                 }
             });
@@ -143,7 +146,7 @@ impl Doors {
             opening: door.opening(),
         };
         *self.closing.borrow_mut() = before.iter().map(closed).collect();
-        closes
+        closes || has_other_rules
     }
 
     /// Every socket once more, for another process.
@@ -172,10 +175,12 @@ impl Doors {
         Some(closed.door.upgrade().unwrap_or_else(|| closed.again()))
     }
 
-    /// What comes by each of them goes through this now; in the order of the plan.
-    pub(crate) fn open_by(&self, openings: Vec<Opening>) {
+    /// What comes by each of them goes through this now; in the order of the plan. True: some who
+    /// came before are to go.
+    pub(crate) fn open_by(&self, openings: Vec<Opening>) -> bool {
         let open = self.open.borrow();
-        open.iter().zip(openings).for_each(|(door, opening)| door.open_by(Rc::new(opening)));
+        let opened = open.iter().zip(openings);
+        opened.fold(false, |others, (door, opening)| door.open_by(Rc::new(opening)) || others)
     }
 
     /// Keys are given out in order: this one was not known to any plan that came here.

@@ -20,8 +20,7 @@ use crate::plan::{AccessLog, OnFull, Plan};
 use crate::shard::counters::Counters;
 use crate::shard::{Origin, Shard};
 use crate::telemetry::access_log;
-use crate::telemetry::audit_log::{self, Pace, RefusedClient};
-use crate::tls::refusal::Refusal;
+use crate::telemetry::audit_log::{self, Event, Pace, RefusedClient};
 
 pub(crate) struct AccessLines {
     lines: RefCell<Option<Lines>>,
@@ -142,8 +141,14 @@ impl AccessLines {
         });
     }
 
-    /// Likewise a client that is not let in for its certificate.
-    pub(crate) fn audit_client(&self, origin: &Origin, refusal: &Refusal, shard: &Shard) {
+    /// Likewise a client that is not let in for its certificate, or is cut off.
+    pub(crate) fn audit_client(
+        &self,
+        event: Event,
+        origin: &Origin,
+        (reason, detail): (&str, &str),
+        shard: &Shard,
+    ) {
         let generation = shard.generation();
         let plan = &generation.plan;
         if plan.audit_log.is_none() {
@@ -152,13 +157,14 @@ impl AccessLines {
         let listener = generation.listener(origin.door.key);
         self.audit_line(plan, shard, |untold, line| {
             let refused = RefusedClient {
+                event,
                 at: engine::wall_clock(),
                 client: origin.speaks_for().ip(),
                 peer: origin.peer.ip(),
                 listener: listener.map_or(&origin.door.name, |listener| &listener.name),
                 server_name: origin.host().unwrap_or_default(),
-                reason: refusal.reason().label(),
-                detail: &refusal.to_string(),
+                reason,
+                detail,
             };
             refused.encode(untold, line);
         });

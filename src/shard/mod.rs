@@ -269,7 +269,8 @@ impl Shard {
             Wanted { key, name, cells, opening }
         });
         if self.doors.change(wanted) {
-            // Those that came by a door that closes find it closing.
+            // Those that came by a door that closes find it closing; those that its new rules are
+            // not for end as well.
             engine::wake_all();
         }
         self.listen(install.sockets);
@@ -292,7 +293,9 @@ impl Shard {
             return; // the plan that comes next has brought its own
         }
         self.connect_by(&generation, setup.connectors);
-        self.doors.open_by(setup.openings);
+        if self.doors.open_by(setup.openings) {
+            engine::wake_all();
+        }
     }
 
     fn connect_by(&self, generation: &Generation, connectors: Vec<Connector>) {

@@ -9,8 +9,10 @@ use std::time::Instant;
 use crate::control::message::{ToControl, Trouble};
 use crate::engine;
 use crate::exchange::failure::Failure;
+use crate::http2::abuse::Abuse;
 use crate::limits;
 use crate::shard::{Origin, Shard, events};
+use crate::telemetry::audit_log::Event;
 use crate::tls::refusal::Refusal;
 
 /// When each kind was last told of, and how many there were since. Those that nobody wants to know
@@ -54,8 +56,27 @@ impl Shard {
         self.note_opening(origin, refusal);
         events::connection_refused(self, origin, reason);
         if reason.is_about_identity() {
-            self.log.audit_client(origin, refusal, self);
+            let why = (reason.label(), refusal.to_string());
+            self.log.audit_client(Event::AuthFailure, origin, (why.0, &why.1), self);
         }
+    }
+
+    /// A client is cut off for what it does to its HTTP/2 connection.
+    pub(crate) fn tell_of_abuse(&self, origin: &Origin, abuse: Abuse) {
+        self.counters().abuses[abuse as usize].add(1);
+        self.stir();
+        let through = origin.told_source().map(|_| origin.peer);
+        self.complain((abuse.label(), false), |untold| Trouble {
+            listener: Some(origin.door.key),
+            peer: origin.speaks_for(),
+            through,
+            label: abuse.label(),
+            detail: abuse.message().to_owned(),
+            untold,
+            quiet: false,
+            was_served: true,
+        });
+        self.log.audit_client(Event::Blocked, origin, (abuse.label(), abuse.message()), self);
     }
 
     /// The same, where the client gets an answer yet.
@@ -76,6 +97,7 @@ impl Shard {
                 detail: refusal.to_string(),
                 untold,
                 quiet,
+                was_served: false,
             });
         }
     }
@@ -91,6 +113,7 @@ impl Shard {
             detail,
             untold,
             quiet: false,
+            was_served: false,
         });
     }
 

@@ -349,7 +349,8 @@ mod tests {
     /// Every variable of the connection itself.
     const CONNECTION: &str = "{scheme} {peer_ip} {speaks_for} {tls_version} {tls_cipher} \
                               {tls_resumed} {tls_server_name} {client_cn} {client_subject} \
-                              {client_fingerprint} {client_spiffe_id}";
+                              {client_fingerprint} {client_spiffe_id} {client_dns_names} \
+                              {client_emails} {client_uris}";
 
     fn settings(format: AccessLogFormat) -> AccessLog {
         let template = match format {
@@ -483,7 +484,9 @@ mod tests {
 
     #[test]
     fn a_line_tells_of_the_clients_tls_and_of_whom_the_peer_speaks_for() {
-        let facts = facts("billing");
+        let mut facts = facts("billing");
+        facts.dns_names = ["a.example", "b.example"].map(str::to_owned).to_vec();
+        facts.emails = vec!["a,\"@example.com".to_owned()];
         let record = Record {
             scheme: "https",
             speaks_for: Some("[2001:db8::7]:4711".parse().unwrap()),
@@ -497,7 +500,12 @@ mod tests {
             r#""client":{"common_name":"billing","subject":"CN=billing","fingerprint":"#
         );
         assert!(json.contains(expected), "{json}");
-        assert!(json.contains(r#""spiffe_id":"spiffe://corp.example/billing"}},"status":"#));
+        let expected = concat!(
+            r#"","dns_names":["a.example","b.example"],"emails":["a,\"@example.com"],"#,
+            r#""uris":["spiffe://corp.example/billing"],"#,
+            r#""spiffe_id":"spiffe://corp.example/billing"}},"status":"#
+        );
+        assert!(json.contains(expected), "{json}");
 
         let template = |record: &Record<'_>| {
             let template = Some(Template::parse(CONNECTION).unwrap());
@@ -508,12 +516,13 @@ mod tests {
         };
         let expected = format!(
             "https 10.0.0.9 [2001:db8::7]:4711 TLSv1.3 TLS_AES_256_GCM_SHA384 true shop.example \
-             billing CN=billing {} spiffe://corp.example/billing\n",
+             billing CN=billing {} spiffe://corp.example/billing a.example,b.example \
+             a%2C\\x22@example.com spiffe://corp.example/billing\n",
             "a5".repeat(32)
         );
         assert_eq!(template(&record), expected);
         let plain = Record { scheme: "http", speaks_for: None, tls: None, ..record };
-        assert_eq!(template(&plain), "http 10.0.0.9 - - - - - - - - -\n");
+        assert_eq!(template(&plain), "http 10.0.0.9 - - - - - - - - - - - -\n");
         assert!(!line(AccessLogFormat::Json, &plain).contains("\"tls\":"));
     }
 

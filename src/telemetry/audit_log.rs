@@ -115,9 +115,10 @@ pub fn refused_request(
     end(untold, out);
 }
 
-/// A client whose certificate was missing, or not accepted.
+/// A client whose certificate was missing, or not accepted; or one that was cut off.
 #[derive(Clone, Copy, Debug)]
 pub struct RefusedClient<'a> {
+    pub event: Event,
     pub at: SystemTime,
     /// Whom the peer speaks for.
     pub client: IpAddr,
@@ -132,7 +133,7 @@ pub struct RefusedClient<'a> {
 impl RefusedClient<'_> {
     /// Appends one line; `untold` were left out before it.
     pub fn encode(&self, untold: u64, out: &mut Vec<u8>) {
-        begin(self.at, Event::AuthFailure, Outcome::Denied, out);
+        begin(self.at, self.event, Outcome::Denied, out);
         address("client_ip", Some(self.client), out);
         address("peer_ip", Some(self.peer), out);
         optional("listener", self.listener.as_bytes(), out);
@@ -257,6 +258,7 @@ mod tests {
     #[test]
     fn a_client_that_was_refused_for_its_certificate_is_a_failed_login() {
         let refused = RefusedClient {
+            event: Event::AuthFailure,
             at: UNIX_EPOCH,
             client: "203.0.113.9".parse().unwrap(),
             peer: "192.0.2.7".parse().unwrap(),

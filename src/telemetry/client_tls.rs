@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::limits::TLS_FIELD_BYTES_MAX;
 use crate::telemetry::access_log::optional;
+use crate::telemetry::json;
 use crate::tls::x509::Facts;
 
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,11 @@ impl<'a> ClientTls<'a> {
         self.client.and_then(Facts::spiffe_id).unwrap_or_default()
     }
 
+    /// As far as they are told, without the others that a certificate may be for.
+    pub(super) fn names(&self, of: NamesOf) -> impl Iterator<Item = &'a str> {
+        told(self.client.map_or(&[], of))
+    }
+
     /// Appends a member of a JSON object.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"tls\":{\"version\":");
@@ -61,13 +67,43 @@ impl<'a> ClientTls<'a> {
                 optional(self.subject().as_bytes(), out);
                 out.extend_from_slice(b",\"fingerprint\":\"");
                 hexadecimal(&client.fingerprint, out);
-                out.extend_from_slice(b"\",\"spiffe_id\":");
+                out.push(b'"');
+                for (key, of) in [("dns_names", DNS_NAMES), ("emails", EMAILS), ("uris", URIS)] {
+                    out.extend_from_slice(b",\"");
+                    out.extend_from_slice(key.as_bytes());
+                    out.extend_from_slice(b"\":[");
+                    for (index, name) in self.names(of).enumerate() {
+                        if index > 0 {
+                            out.push(b',');
+                        }
+                        json::string(name.as_bytes(), out);
+                    }
+                    out.push(b']');
+                }
+                out.extend_from_slice(b",\"spiffe_id\":");
                 optional(self.spiffe_id().as_bytes(), out);
                 out.push(b'}');
             }
         }
         out.push(b'}');
     }
+}
+
+/// Alternative names of one kind.
+pub(super) type NamesOf = fn(&Facts) -> &[String];
+
+pub(super) const DNS_NAMES: NamesOf = |facts| &facts.dns_names;
+pub(super) const EMAILS: NamesOf = |facts| &facts.emails;
+pub(super) const URIS: NamesOf = |facts| &facts.uris;
+
+/// Whole names, as many of them as nobody needs more of.
+fn told(names: &[String]) -> impl Iterator<Item = &str> {
+    let mut left = TLS_FIELD_BYTES_MAX;
+    names.iter().map(String::as_str).take_while(move |name| {
+        let rest = left.checked_sub(name.len());
+        left = rest.unwrap_or(left);
+        rest.is_some()
+    })
 }
 
 pub(super) fn hexadecimal(bytes: &[u8], out: &mut Vec<u8>) {
@@ -93,6 +129,9 @@ pub struct ToldClient {
     pub common_name: Option<String>,
     pub subject: Option<String>,
     pub fingerprint: String,
+    pub dns_names: Vec<String>,
+    pub emails: Vec<String>,
+    pub uris: Vec<String>,
     pub spiffe_id: Option<String>,
 }
 
@@ -106,6 +145,9 @@ impl Told {
                 common_name: text(tls.common_name()),
                 subject: text(tls.subject()),
                 fingerprint: String::from_utf8_lossy(&fingerprint).into_owned(),
+                dns_names: tls.names(DNS_NAMES).map(str::to_owned).collect(),
+                emails: tls.names(EMAILS).map(str::to_owned).collect(),
+                uris: tls.names(URIS).map(str::to_owned).collect(),
                 spiffe_id: text(tls.spiffe_id()),
             }
         };
@@ -133,7 +175,6 @@ pub(crate) mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
-    use crate::telemetry::json;
     use crate::tls::x509::KeyKind;
 
     /// Of a certificate that says this of its owner.
@@ -170,7 +211,9 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_told_to_another_core_is_what_the_log_says() {
-        let facts = facts("w\"\n");
+        let mut facts = facts("w\"\n");
+        facts.dns_names = vec!["a.example".to_owned(), "*.b.example".to_owned()];
+        facts.emails = vec!["\"a,b\"@example.com".to_owned()];
         for client in [None, Some(&facts)] {
             let tls = of(client);
             let mut logged = b"{\"\":0".to_vec();
@@ -189,9 +232,12 @@ pub(crate) mod tests {
 
     #[test]
     fn a_certificate_cannot_fill_the_letters_between_cores() {
-        let facts = facts(&"\u{e9}".repeat(TLS_FIELD_BYTES_MAX));
+        let mut facts = facts(&"\u{e9}".repeat(TLS_FIELD_BYTES_MAX));
+        facts.dns_names = vec!["a".repeat(TLS_FIELD_BYTES_MAX / 2 - 1); 9];
+        facts.emails = vec!["a".repeat(TLS_FIELD_BYTES_MAX + 1); 2];
         let client = Told::of(&of(Some(&facts))).client.unwrap();
         assert!(client.subject.unwrap().len() <= TLS_FIELD_BYTES_MAX);
         assert_eq!(client.common_name.unwrap().len(), TLS_FIELD_BYTES_MAX);
+        assert_eq!((client.dns_names.len(), client.emails.len()), (2, 0), "whole ones");
     }
 }

@@ -167,7 +167,7 @@ pub const PROXY_HEADER_FAILURES_TOTAL: Metric = counter(
 pub const CERTIFICATE_EXPIRY_SECONDS: Metric = gauge(
     "tls_proxy_certificate_expiry_seconds",
     "certificate, name",
-    "Seconds until a certificate in use expires; below 0: since it has.",
+    "Seconds until a certificate in use, or one of its chain, expires; below 0: since it has.",
 );
 pub const CERTIFICATE_RELOAD_FAILURES_TOTAL: Metric = counter(
     "tls_proxy_certificate_reload_failures_total",
@@ -189,6 +189,11 @@ pub const TICKET_KEY_AGE_SECONDS: Metric = gauge(
     "tls_proxy_ticket_key_age_seconds",
     "",
     "How long new session tickets are sealed with the same key by now.",
+);
+pub const HTTP2_ABUSE_TOTAL: Metric = counter(
+    "tls_proxy_http2_abuse_total",
+    "reason",
+    "HTTP/2 connections that were cut off for what the client did to them, by reason.",
 );
 pub const LISTENER_CONNECTIONS_TOTAL: Metric = counter(
     "tls_proxy_listener_connections_total",
@@ -429,7 +434,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 77] = [
+pub const ALL: [Metric; 78] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -454,6 +459,7 @@ pub const ALL: [Metric; 77] = [
     OCSP_STAPLE_EXPIRY_SECONDS,
     REVOCATION_LIST_EXPIRY_SECONDS,
     TICKET_KEY_AGE_SECONDS,
+    HTTP2_ABUSE_TOTAL,
     LISTENER_CONNECTIONS_TOTAL,
     LISTENER_CONNECTIONS_ACTIVE,
     LISTENER_REQUESTS_TOTAL,

@@ -9,6 +9,7 @@ use hdrhistogram::Histogram;
 use crate::engine::{Counter, Shared, Usage};
 use crate::exchange::failure::Failure;
 use crate::http::head::Method;
+use crate::http2::abuse::Abuse;
 use crate::limits;
 use crate::plan::Bounds;
 use crate::shard::series::{
@@ -96,6 +97,8 @@ pub struct Counts {
     pub handshakes_resumed: u64,
     /// By `Reason`.
     pub refused: [u64; Reason::ALL.len()],
+    /// By `Abuse`.
+    pub abuses: [u64; Abuse::ALL.len()],
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub panics: u64,
@@ -122,6 +125,7 @@ impl Default for Counts {
             handshakes: 0,
             handshakes_resumed: 0,
             refused: [0; Reason::ALL.len()],
+            abuses: [0; Abuse::ALL.len()],
             bytes_in: 0,
             bytes_out: 0,
             panics: 0,
@@ -151,6 +155,9 @@ impl Counts {
         self.handshakes += other.handshakes;
         self.handshakes_resumed += other.handshakes_resumed;
         for (sum, more) in self.refused.iter_mut().zip(&other.refused) {
+            *sum += more;
+        }
+        for (sum, more) in self.abuses.iter_mut().zip(&other.abuses) {
             *sum += more;
         }
         self.bytes_in += other.bytes_in;
@@ -357,6 +364,7 @@ pub(crate) mod tests {
         (counts.handshakes, counts.handshakes_resumed) = (9 * scale, 4 * scale);
         counts.refused[Reason::ProxyHeader as usize] = scale;
         counts.refused[Reason::UnknownName as usize] = 2 * scale;
+        counts.abuses[Abuse::RapidReset as usize] = scale;
         let mut loop_lag = new_histogram();
         loop_lag.record_n(80, 99).unwrap();
         loop_lag.record(2_000 * scale).unwrap();

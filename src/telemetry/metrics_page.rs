@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 
 use crate::engine::Counter;
 use crate::exchange::failure::{Failure, Side};
+use crate::http2::abuse::Abuse;
 use crate::shard::series::{
     ClusterCells, EndpointCells, Exchanges, ListenerCells, RouteCells, STATUS_CLASSES, Times,
 };
@@ -38,6 +39,7 @@ pub(crate) async fn write<O: Outlet>(
     timeouts(&merged, page);
     page.plain(names::PANICS_TOTAL, merged.panics);
     tls_metrics::write(&snapshot.tls, &merged, page).await?;
+    abuses(&merged, page);
     listeners(series, page).await?;
     routes(series, page).await?;
     clusters(series, page).await?;
@@ -51,6 +53,13 @@ pub(crate) async fn write<O: Outlet>(
         compatible(&merged, series, page).await?;
     }
     Ok(())
+}
+
+fn abuses<O: Outlet>(merged: &Counts, page: &mut Page<O>) {
+    page.header(names::HTTP2_ABUSE_TOTAL);
+    for (abuse, count) in Abuse::ALL.iter().zip(merged.abuses) {
+        page.sample(names::HTTP2_ABUSE_TOTAL, &[("reason", abuse.label())], count);
+    }
 }
 
 fn totals<O: Outlet>(snapshot: &Snapshot, merged: &Counts, series: &Series, page: &mut Page<O>) {

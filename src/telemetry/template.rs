@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Record;
 use crate::telemetry::access_log::{escaped_or_dash, ip, level, message, socket};
-use crate::telemetry::client_tls::{ClientTls, hexadecimal};
+use crate::telemetry::client_tls::{ClientTls, DNS_NAMES, EMAILS, NamesOf, URIS, hexadecimal};
 use crate::telemetry::redact::{HIDDEN, Redact};
 use crate::telemetry::{decimal, timestamp, trace};
 
@@ -50,6 +50,8 @@ enum Variable {
     ClientCn,
     ClientFingerprint,
     ClientIp,
+    /// Alternative names.
+    ClientNames(Names),
     ClientSpiffeId,
     ClientSubject,
     Cluster,
@@ -87,7 +89,14 @@ enum Variable {
     UserAgent,
 }
 
-const VARIABLES: [(&str, Variable); 48] = [
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    Dns,
+    Emails,
+    Uris,
+}
+
+const VARIABLES: [(&str, Variable); 51] = [
     ("attempts", Variable::Attempts),
     ("backend", Variable::Backend),
     ("body_bytes_sent", Variable::BodyBytesSent),
@@ -95,10 +104,13 @@ const VARIABLES: [(&str, Variable); 48] = [
     ("bytes_received", Variable::BytesReceived),
     ("bytes_sent", Variable::BytesSent),
     ("client_cn", Variable::ClientCn),
+    ("client_dns_names", Variable::ClientNames(Names::Dns)),
+    ("client_emails", Variable::ClientNames(Names::Emails)),
     ("client_fingerprint", Variable::ClientFingerprint),
     ("client_ip", Variable::ClientIp),
     ("client_spiffe_id", Variable::ClientSpiffeId),
     ("client_subject", Variable::ClientSubject),
+    ("client_uris", Variable::ClientNames(Names::Uris)),
     ("cluster", Variable::Cluster),
     ("connect_ms", Variable::Span(2)),
     ("duration_ms", Variable::DurationMs),
@@ -255,6 +267,20 @@ fn of_tls<'r>(
     escaped_or_dash(record.tls.as_ref().map_or("", part).as_bytes(), out);
 }
 
+/// With commas between them; a name's own is written as upstreams are told it.
+fn client_names(record: &Record<'_>, of: NamesOf, out: &mut Vec<u8>) {
+    let begin = out.len();
+    for name in record.tls.iter().flat_map(|tls| tls.names(of)) {
+        if out.len() > begin {
+            out.push(b',');
+        }
+        escaped_or_dash(name.replace(',', "%2C").as_bytes(), out);
+    }
+    if out.len() == begin {
+        out.push(b'-');
+    }
+}
+
 fn fingerprint(record: &Record<'_>, out: &mut Vec<u8>) {
     match record.tls.and_then(|tls| tls.client) {
         Some(client) => hexadecimal(&client.fingerprint, out),
@@ -284,6 +310,9 @@ impl Variable {
             Variable::ClientCn => of_tls(record, ClientTls::common_name, out),
             Variable::ClientFingerprint => fingerprint(record, out),
             Variable::ClientIp => ip(record.client, out),
+            Variable::ClientNames(Names::Dns) => client_names(record, DNS_NAMES, out),
+            Variable::ClientNames(Names::Emails) => client_names(record, EMAILS, out),
+            Variable::ClientNames(Names::Uris) => client_names(record, URIS, out),
             Variable::ClientSpiffeId => of_tls(record, ClientTls::spiffe_id, out),
             Variable::ClientSubject => of_tls(record, ClientTls::subject, out),
             Variable::Cluster => escaped_or_dash(record.cluster.as_bytes(), out),

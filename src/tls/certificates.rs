@@ -62,6 +62,18 @@ impl Clone for Certificate {
     }
 }
 
+impl Certificate {
+    /// When each of its chain ends, with its place in it, the leaf's 0. One that has signed itself
+    /// is left out: whoever trusts it looks at a copy of his own.
+    pub fn ends(&self) -> impl Iterator<Item = (usize, SystemTime)> {
+        let rest = self.chain.iter().enumerate().skip(1).filter_map(|(place, certificate)| {
+            let parts = Parts::read(certificate).ok()?;
+            (parts.issuer != parts.subject).then_some((place, parts.not_after))
+        });
+        std::iter::once((0, self.facts.not_after)).chain(rest)
+    }
+}
+
 impl PartialEq for Certificate {
     fn eq(&self, other: &Certificate) -> bool {
         self.chain == other.chain && self.key == other.key
@@ -448,14 +460,16 @@ fn warnings(
         warnings.push(format!("`{shown}` expires on {end}: renew it"));
     }
     for (index, certificate) in chain.iter().enumerate().skip(1) {
-        if let Some(parts) = Parts::read(certificate).ok().filter(|parts| parts.not_after < now) {
-            let end = written(parts.not_after);
-            let number = index + 1;
-            warnings.push(format!(
-                "certificate {number} in `{shown}` expired on {end}: take the chain of the leaf \
-                 from its authority again"
-            ));
-        }
+        let Ok(parts) = Parts::read(certificate) else { continue };
+        let is_own = parts.issuer == parts.subject;
+        let expires = match parts.not_after.duration_since(now) {
+            Err(_) => "expired",
+            Ok(left) if left < limits::CERTIFICATE_EXPIRY_WARNING && !is_own => "expires",
+            Ok(_) => continue,
+        };
+        let (number, end) = (index + 1, written(parts.not_after));
+        warnings
+            .push(format!("certificate {number} in `{shown}` {expires} on {end}: {RENEW_CHAIN}"));
     }
     if let (false, purpose) = is_meant_for(shown_to, &chain[0]) {
         warnings.push(format!(
@@ -472,6 +486,9 @@ fn warnings(
     }
     warnings
 }
+
+/// What to do about an intermediate that has expired, or will.
+pub(crate) const RENEW_CHAIN: &str = "take the chain of the leaf from its authority again";
 
 fn warning_of_password(source: &Source, password: Option<&str>) -> Option<String> {
     let poor = ["password", "changeit", "changeme", "secret", ""];
@@ -718,8 +735,9 @@ mod tests {
         let (_, told) = complaint(load(&source, now() - day));
         assert!(told.contains("it is not valid before 2"), "{told}");
         let warnings = load(&source, now() + 360 * day).unwrap().warnings;
-        let [expiry, password] = warnings.as_slice() else { panic!("{warnings:?}") };
-        assert!(expiry.contains("chain.pem` expires on 2"), "{expiry}");
+        let [expiry, above, password] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(expiry.starts_with('`') && expiry.contains("chain.pem` expires on 2"), "{expiry}");
+        assert!(above.starts_with("certificate 2 in ") && above.contains("expires on"), "{above}");
         assert!(password.contains("everybody tries first"), "{password}");
         let Source { cert, key, .. } = source;
         let quiet = Source { cert, key, password: None, names: Vec::new(), ocsp: false };

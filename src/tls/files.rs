@@ -62,7 +62,8 @@ pub(crate) fn contents(path: &Path, most: usize) -> Result<Vec<u8>, LoadError> {
     let result = file.and_then(|file| file.take(most as u64 + 1).read_to_end(&mut bytes));
     result.map_err(unreadable)?;
     if bytes.len() > most {
-        let cure = "expected the file of a certificate, and nothing else in it";
+        let cure = "no more is read of such a file: name one that holds what is asked for here, \
+                    and nothing else";
         return Err(LoadError::new(path, format!("it is larger than {most} bytes"), cure));
     }
     Ok(bytes)

@@ -274,7 +274,7 @@ impl Wire {
 const ENCODE_ROOM: usize = 2048;
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::sync::Arc as Handle; // tidy: required by rustls
 
     use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -287,7 +287,7 @@ pub(super) mod tests {
     use crate::tls::test_pki::Pki;
 
     /// Both ends of a connection: the client's and the server's.
-    pub(in crate::tls) fn pair(test: &str, version: Version) -> (Session, Session) {
+    pub(crate) fn pair(test: &str, version: Version) -> (Session, Session) {
         let pki = Pki::new(test);
         pki.root("root");
         pki.issue("leaf", "root", "ec", "subjectAltName=DNS:localhost");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Names<T> {
     exact: HashMap<Box<str>, T>,
     /// By what follows the star and its dot.
@@ -23,6 +23,11 @@ impl<T> Names<T> {
             Some(suffix) => self.wildcard.entry(suffix.into()),
             None => self.exact.entry(name.into()),
         }
+    }
+
+    /// What is there for this very host; `host` is in lower case.
+    pub(crate) fn find_exact(&self, host: &str) -> Option<&T> {
+        self.exact.get(host)
     }
 
     /// `host` is in lower case. A wildcard stands for one label, so there is one that can fit.
@@ -76,6 +81,8 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(names.find(host).copied(), found, "{host}");
+            let exact = found.filter(|name| *name == host);
+            assert_eq!(names.find_exact(host).copied(), exact, "{host}");
         }
         for (host, found) in [
             ("a.example", Some("a.example")),

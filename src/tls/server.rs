@@ -65,20 +65,27 @@ impl Profile {
         chain: &[CertificateDer<'_>],
         is_resumed: bool,
     ) -> Result<Option<Box<Identity>>, CertificateError> {
-        let Some((leaf, between)) = chain.split_first() else { return Ok(None) };
-        if is_resumed && let Some(verifier) = &self.verifier {
-            let now = engine::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let now = UnixTime::since_unix_epoch(now);
-            if let Err(error) = verifier.verify_client_cert(leaf, between, now) {
-                let Error::InvalidCertificate(why) = error else {
-                    return Err(CertificateError::ApplicationVerificationFailure);
-                };
-                return Err(why);
-            }
+        let Some(leaf) = chain.first() else { return Ok(None) };
+        if is_resumed {
+            self.verify(chain)?;
         }
         // An authority has signed it, and it says something that we cannot read.
         let identity = Identity::of(leaf).ok_or(CertificateError::BadEncoding)?;
         Ok(Some(Box::new(identity)))
+    }
+
+    /// Holds what a client has shown against what is asked now.
+    fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), CertificateError> {
+        let (Some((leaf, between)), Some(verifier)) = (chain.split_first(), &self.verifier) else {
+            return Ok(());
+        };
+        let now = engine::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = UnixTime::since_unix_epoch(now);
+        match verifier.verify_client_cert(leaf, between, now) {
+            Ok(_) => Ok(()),
+            Err(Error::InvalidCertificate(why)) => Err(why),
+            Err(_) => Err(CertificateError::ApplicationVerificationFailure),
+        }
     }
 }
 
@@ -102,6 +109,8 @@ pub(crate) struct Accepted {
     profile: Option<(Handle<Names<usize>>, usize)>,
     /// What its certificate, or that it showed none, was held against.
     rules: Option<[u8; 32]>,
+    /// What it has shown: rules may change while it is here.
+    chain: Box<[CertificateDer<'static>]>,
 }
 
 impl Accepted {
@@ -190,6 +199,7 @@ impl ServerTls {
             checked,
             profile: (self.profiles.len() > 1).then(|| (Handle::clone(&self.names), profile)),
             rules: self.profiles[profile].rules,
+            chain: chain.into_boxed_slice(),
         };
         Ok((session, accepted))
     }
@@ -210,11 +220,26 @@ impl ServerTls {
         let requires = profile.auth.as_ref().is_some_and(|auth| auth.required);
         let Some(accepted) = accepted else { return requires };
         let own = self.profile(accepted.host.as_deref().unwrap_or_default());
-        (requires && accepted.identity.is_none()) || own.rules != profile.rules
+        // Somebody may have been revoked since, or an authority be trusted no more.
+        let is_out = || own.rules != accepted.rules && own.verify(&accepted.chain).is_err();
+        (requires && accepted.identity.is_none()) || own.rules != profile.rules || is_out()
+    }
+
+    /// Whether all hosts' clients are held against what they are held against there.
+    pub(crate) fn has_rules_of(&self, other: &ServerTls) -> bool {
+        fn rules(tls: &ServerTls) -> impl Iterator<Item = Option<[u8; 32]>> {
+            tls.profiles.iter().map(|profile| profile.rules)
+        }
+        self.names == other.names && rules(self).eq(rules(other))
     }
 
     fn profile(&self, host: &str) -> &Profile {
         &self.profiles[profile_of(&self.names, host)]
+    }
+
+    /// Whether a certificate, or rules for clients' certificates, are for this very host.
+    pub(crate) fn names(&self, host: &str) -> bool {
+        self.certificates.names.find_exact(host).is_some() || self.names.find_exact(host).is_some()
     }
 
     /// Whether a certificate is for this host.

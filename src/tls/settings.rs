@@ -58,7 +58,7 @@ pub struct ListenerTls {
     pub suites: Vec<CipherSuite>,
     /// The first is for clients that name no host, or one that none is for.
     pub certificates: Vec<CertificateId>,
-    /// A client that names a host which no certificate is for is refused.
+    /// A client that names a host which no certificate is for, or none, is refused.
     pub strict_sni: bool,
     /// A request for a host that the certificate is not for is answered 421.
     pub check_host: bool,

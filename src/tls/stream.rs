@@ -289,6 +289,11 @@ impl Stream {
         self.session.as_ref().is_some_and(|session| session.borrow().has_more())
     }
 
+    /// Bytes of a record that has come in part.
+    pub(crate) fn undecided(&self) -> usize {
+        self.session.as_ref().map_or(0, |session| session.borrow().undecided().len())
+    }
+
     pub(crate) fn is_quiet(&self) -> bool {
         !self.has_more() && self.socket.is_quiet()
     }

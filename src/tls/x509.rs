@@ -282,7 +282,8 @@ fn responder(value: &[u8]) -> Result<Option<String>, Malformed> {
         let method = description.oid()?;
         let place = description.element()?;
         if method == RESPONDER && place.tag == tag::context_plain(6) {
-            let url = printable(place.content)?;
+            // Nobody can be asked at a place that cannot be written: no reason to refuse the rest.
+            let Ok(url) = printable(place.content) else { continue };
             if url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://")) {
                 return Ok(Some(url.to_owned()));
             }
@@ -496,6 +497,18 @@ mod tests {
             }
         }
         assert!(Facts::read(&[good.as_slice(), &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn a_responder_whose_address_cannot_be_written_is_none() {
+        let (pki, facts) = pki("responder", "ec");
+        assert_eq!(facts.ocsp_responder.as_deref(), Some("http://ocsp.example/q"));
+        let mut bytes = pki.der("leaf");
+        let at = bytes.windows(10).position(|window| window == b"http://ocs").unwrap();
+        for byte in [b'\n', b' ', 0, 0x80] {
+            bytes[at + 9] = byte;
+            assert_eq!(Facts::read(&bytes).unwrap().ocsp_responder, None, "{byte}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Connections that carry several exchanges at once: HTTP/2. Each has a task of its own, which makes
-//! it, drives it and gives its slot back; exchanges have seats on it. Slots, the queue and their
+//! Connections that carry several exchanges at once: HTTP/2. Each has a task of its own, which
+//! makes it, drives it and gives its slot back; exchanges have seats on it. Slots, the queue and their
 //! bounds are the pool's.
 
 use std::cell::{Cell, RefCell};
@@ -264,8 +264,8 @@ impl Trunk {
             || self.cluster.owes_others(&self.endpoint, now)
     }
 
-    /// Another core waits for the slot that this connection has, or there are too many: then nothing
-    /// begins on it for a while, so that it can end.
+    /// Another core waits for the slot that this connection has, or there are too many: then
+    /// nothing begins on it for a while, so that it can end.
     pub(super) fn give_way(&self, now: Instant) {
         let endpoint = &self.endpoint;
         let since = self.yielded.get().unwrap_or(self.opened.get());

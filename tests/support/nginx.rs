@@ -39,9 +39,12 @@ impl Nginx {
     }
 
     fn try_start(parameters: &str, server: &str) -> Result<Self, String> {
+        Self::try_start_on(nobody(), parameters, server)
+    }
+
+    fn try_start_on(address: SocketAddr, parameters: &str, server: &str) -> Result<Self, String> {
         let directory = TempDir::new();
         fs::create_dir_all(directory.path().join("www")).expect("the directory is ours");
-        let address = nobody();
         let config = directory.write("nginx.conf", configuration(address, parameters, server));
         let stderr = File::create(directory.path().join("stderr")).expect("the directory is ours");
         let mut child = Command::new(program("nginx"))
@@ -82,6 +85,14 @@ impl Nginx {
     /// A file that `location / {}` serves.
     pub fn file(&self, name: &str, contents: impl AsRef<[u8]>) {
         self.directory.write(&format!("www/{name}"), contents);
+    }
+
+    /// Another nginx on the same address.
+    pub fn replace(self, parameters: &str, server: &str) -> Self {
+        let address = self.address;
+        drop(self);
+        let started = Self::try_start_on(address, parameters, server);
+        started.unwrap_or_else(|log| panic!("nginx does not start again:\n{log}"))
     }
 
     pub fn log(&self) -> String {
