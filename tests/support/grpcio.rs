@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::{env, thread};
 
 use super::eventually;
@@ -44,16 +44,20 @@ impl GrpcServer {
         let hears = Arc::clone(&said);
         thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                hears.lock().unwrap().push(line);
+                hears.lock().expect("nobody panics with it").push(line);
             }
         });
         let _stdin = child.stdin.take().expect("it is piped");
         GrpcServer { child, address: ([127, 0, 0, 1], port).into(), said, _stdin }
     }
 
+    fn heard(&self) -> MutexGuard<'_, Vec<String>> {
+        self.said.lock().expect("nobody panics with it")
+    }
+
     /// Whether it says so, now or soon.
     pub fn says(&self, line: &str) -> bool {
-        eventually(|| self.said.lock().unwrap().iter().any(|said| said == line))
+        eventually(|| self.heard().iter().any(|said| said == line))
     }
 }
 
