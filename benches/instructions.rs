@@ -198,6 +198,7 @@ fn record(head: &RequestHead) -> Record<'_> {
             total: micros(1335),
         },
         attempts: 1,
+        tunnel: None,
         reused: true,
         failure: None,
         phase: Phase::Done,

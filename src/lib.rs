@@ -14,6 +14,8 @@
 //!   spoken on it; one request and its answer.
 //! - **route, cluster, endpoint, attempt**: which requests; where they may go; one address; one
 //!   try.
+//! - **tunnel**: a connection that has gone over to another protocol, such as WebSocket
+//!   ([`exchange::tunnel`]).
 //! - **peer address, client address**: who holds the socket; whom it speaks for.
 //! - **failure**: why an exchange did not succeed ([`exchange::failure`]: the only table of
 //!   statuses).
@@ -35,11 +37,17 @@
 //!
 //! [`listener`] accepts, evens out between cores → [`listener::opening`]: the PROXY protocol, TLS
 //! or plain, a handshake, or TLS that passes through → [`http1::server`] reads a head
-//! ([`http1::parse`]) → [`exchange::run`]: admit, route ([`routing`]), then a reply of our own or
-//! [`exchange::attempt`]: a connection from [`upstream::pool`], the head rewritten
-//! ([`http1::encode`]), [`exchange::relay`] up and down (a long body unread, through a pipe) →
-//! recorded once: counters, access log, and spans when it is traced. On a route for [`grpc`] it is
-//! a call as well: its deadline, its messages and how it ended are gRPC's.
+//! ([`http1::parse`]), or [`http2::server`] has one of each of its streams, written as HTTP/1 would
+//! write it ([`http2::request`]) → [`exchange::run`]: admit, route ([`routing`]), then a reply of
+//! our own or [`exchange::attempt`]: a connection from [`upstream::pool`] or a stream of a shared
+//! one ([`upstream::multiplex`]), the head rewritten ([`http1::encode`]), [`exchange::relay`] up
+//! and down (a long body unread, through a pipe) → recorded once: counters, access log, and spans
+//! when it is traced. On a route for [`grpc`] it is a call as well: its deadline, its messages and
+//! how it ended are gRPC's.
+//!
+//! A head is HTTP/1's bytes and a table everywhere inside: every rule about headers exists once,
+//! and HTTP/2 converts at its edges ([`http2`]). A stream is an exchange in a task of its own, so
+//! that what stalls or breaks off one of them is nothing to the others.
 //!
 //! # A new configuration
 //!

@@ -129,6 +129,23 @@ pub const BODY_RATE_GRACE: Duration = Duration::from_secs(10);
 /// How often a send that waits looks whether the peer has taken anything.
 pub const WRITE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
+// --- tunnels -------------------------------------------------------------------------------
+
+/// How long neither side of a WebSocket, or of another connection that has gone over to another
+/// protocol, may say anything. Then both are told, and it is closed. Default of
+/// `routes.websocket.idle_timeout`: well above what applications ping at.
+pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// Pings more often than this are refused: a mistake in the unit, and a load for every client.
+pub const WEBSOCKET_PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// Most protocols that one route may list. More are refused.
+pub const UPGRADES_MAX: usize = 16;
+/// What a WebSocket that is to end has for its last frame and both goodbyes. Then it is cut.
+pub const TUNNEL_PARTING_TIME: Duration = Duration::from_secs(1);
+/// How much longer than a drain a process lives for that.
+pub const TUNNELS_PARTING_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How often it looks whether they are done.
+pub const TUNNELS_PARTING_LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
 // --- access log ----------------------------------------------------------------------------
 
 /// Bytes of one field in an access-log line. The rest of a longer one is not logged.

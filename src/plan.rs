@@ -173,6 +173,30 @@ pub struct Route {
     pub error_pages: PageTable,
     /// It takes gRPC, and nothing else.
     pub grpc: Option<Box<Grpc>>,
+    pub upgrades: Upgrades,
+}
+
+/// Protocols that clients may go over to, and what holds for them from then on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upgrades {
+    /// Their names, in lower case.
+    pub protocols: Vec<Box<str>>,
+    /// How long neither side may say anything; `None` for no limit.
+    pub idle_timeout: Option<Duration>,
+    /// Of WebSockets: how long a client may be silent before it is pinged.
+    pub ping_interval: Option<Duration>,
+}
+
+impl Upgrades {
+    pub const WEBSOCKET: &str = "websocket";
+
+    pub fn name(&self, protocol: u8) -> &str {
+        self.protocols.get(usize::from(protocol)).map_or("", |name| name)
+    }
+
+    pub fn is_websocket(&self, protocol: u8) -> bool {
+        self.name(protocol) == Upgrades::WEBSOCKET
+    }
 }
 
 #[derive(Debug)]

@@ -62,6 +62,11 @@ fn trace_headers_hold_their_invariants() {
 }
 
 #[test]
+fn frames_of_websockets_hold_their_invariants() {
+    replay("websocket", corelane::exchange::tunnel::websocket::fuzz);
+}
+
+#[test]
 fn configurations_hold_their_invariants() {
     replay("configuration", corelane::config::fuzz);
 }

@@ -33,7 +33,8 @@ fn serve_with(tls: &str) -> Served {
     let address = origin.address();
     let proxy = Proxy::start(&edge(&format!(
         "{tls}\n[[routes]]\nname = \"all\"\ncluster = \"app\"\n\
-         [clusters.app]\npool = {{ max_connections = 400 }}\nendpoints = [{{ address = \"{address}\" }}]\n"
+         [clusters.app]\npool = {{ max_connections = 400 }}\n\
+         endpoints = [{{ address = \"{address}\" }}]\n"
     )));
     Served { proxy, origin, gate }
 }

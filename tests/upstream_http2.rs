@@ -712,6 +712,25 @@ fn a_request_that_may_have_been_done_is_sent_again_only_where_that_does_no_harm(
 }
 
 #[test]
+fn a_request_whose_stream_is_always_reset_is_not_sent_for_ever() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        loop {
+            let asked = asker.request()?;
+            match asked.path() {
+                "/" => asker.answer(asked.stream, "ok")?,
+                _ => asker.send(reset(asked.stream, 2))?,
+            }
+        }
+    });
+    let proxy = proxy(origin.address(), "");
+    assert_eq!(proxy.client().get("/").text(), "ok");
+    assert_eq!(proxy.client().get("/reset").status, 502);
+    assert_eq!(origin.asked().iter().filter(|asked| asked.path() == "/reset").count(), 2);
+    assert_eq!(proxy.client().get("/").text(), "ok");
+}
+
+#[test]
 fn a_reset_stream_ends_its_exchange_and_no_other() {
     let origin = Http2Origin::start(|asker| {
         asker.greet(&[])?;
@@ -1048,4 +1067,31 @@ fn curl_gets_a_long_body_through_the_proxy() {
     let proxy = proxy(server.address(), "");
     let answer = Curl::get(&proxy.url("/long"), &[]);
     assert!(answer.text() == body, "another body");
+}
+
+#[test]
+fn an_upgrade_is_not_asked_of_an_endpoint_of_http2() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        loop {
+            let asked = asker.request()?;
+            if asked.path() == "/101" {
+                asker.send(headers(asked.stream, END_STREAM, &status("101")))?;
+            } else {
+                asker.answer(asked.stream, "declined")?;
+            }
+        }
+    });
+    let proxy = proxy(origin.address(), "");
+    for (path, code) in [("/", 200), ("/101", 502)] {
+        let mut client = proxy.client();
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ));
+        let response = client.read_response();
+        assert_eq!(response.status, code, "{response:?}");
+    }
+    assert!(origin.asked().iter().all(|asked| asked.field("upgrade").is_none()));
+    assert_eq!(proxy.client().get("/next").text(), "declined");
 }

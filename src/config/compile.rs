@@ -8,7 +8,7 @@ use super::document::{Cluster, Document, Edits, Endpoint};
 use super::error_pages;
 use super::logging::Captures;
 use super::read::At;
-use super::{grpc, tls, tracing};
+use super::{grpc, tls, tracing, upgrades};
 use crate::engine::Shared;
 use crate::http::error_page::ErrorPage;
 use crate::http::headers::HeaderEdits;
@@ -145,6 +145,7 @@ fn route(
         capture: captures.of(&route.access_log),
         error_pages: error_pages::compile(&route.error_pages, pages),
         grpc: grpc::compile(route),
+        upgrades: upgrades::compile(&route.upgrades, &route.websocket),
     }
 }
 

@@ -30,6 +30,7 @@ use super::syntax::Syntax;
 use super::tls::Tls;
 use super::tls_values::PROXY_VERSIONS;
 use super::tracing::{RouteTracing, Tracing};
+use super::upgrades::{self, WebSocket};
 use super::value::{
     BALANCES, CLUSTER_PROTOCOLS, Written, account, boolean, bytes, check_header_name, check_name,
     choice, content_type, header_name, header_value, integer, location, name, proxy_id, text, time,
@@ -134,6 +135,8 @@ pub struct Route {
     pub grpc: Option<Grpc>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc_web: Option<GrpcWeb>,
+    pub upgrades: Vec<At<String>>,
+    pub websocket: WebSocket,
     pub tracing: RouteTracing,
     pub request_headers: Edits,
     pub response_headers: Edits,
@@ -342,6 +345,8 @@ impl Route {
         let redirect = section.optional_section("redirect").map(Redirect::read);
         let grpc = section.optional_section("grpc").map(Grpc::read);
         let grpc_web = section.optional_section("grpc_web").map(GrpcWeb::read);
+        let upgrades = upgrades::protocols(&mut section);
+        let websocket = WebSocket::read(section.section("websocket"));
         let tracing = RouteTracing::read(&mut section);
         let request_headers = Edits::read(section.section("request_headers"));
         let response_headers = Edits::read(section.section("response_headers"));
@@ -368,6 +373,8 @@ impl Route {
             redirect: redirect.flatten(),
             grpc,
             grpc_web,
+            upgrades,
+            websocket,
             tracing,
             request_headers,
             response_headers,

@@ -273,6 +273,7 @@ impl Made<'_> {
             capture: parent.capture,
             error_pages: parent.error_pages.clone(),
             grpc: parent.grpc.clone(),
+            upgrades: parent.upgrades.clone(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `listeners[].http2` as written: what clients that speak HTTP/2 are told (RFC 9113 section 6.5.2).
+//! `listeners[].http2` as written: what clients that speak HTTP/2 are told (RFC 9113 6.5.2).
 
 use serde::Serialize;
 

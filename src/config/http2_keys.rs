@@ -29,7 +29,7 @@ pub(super) const HTTP2: &[Key] = &[
     key(
         "listeners[].http2.max_frame_size",
         "size",
-        Is("\"16KB\""),
+        Is("16384"),
         "http2 = { max_frame_size = \"64KB\" }",
         "most bytes of one frame that a client may send; 16KB to 1MB",
     ),

@@ -13,6 +13,7 @@ use super::logging_keys::LOGGING;
 use super::metrics_keys::METRICS;
 use super::tls_keys::TLS;
 use super::tracing_keys::TRACING;
+use super::upgrades::UPGRADES;
 use Fallback::{Absent, Is, Required};
 
 /// One key of the configuration.
@@ -186,7 +187,7 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 11] = [
+const TABLES: [&[Key]; 12] = [
     GENERAL,
     ADMIN,
     CLUSTER_HTTP2,
@@ -198,6 +199,7 @@ const TABLES: [&[Key]; 11] = [
     METRICS,
     TLS,
     TRACING,
+    UPGRADES,
 ];
 
 const COUNT: usize = {

@@ -42,6 +42,7 @@ mod tls_values;
 pub mod tracing;
 mod tracing_keys;
 mod tree;
+pub mod upgrades;
 mod value;
 mod yaml;
 

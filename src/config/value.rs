@@ -345,7 +345,7 @@ fn bytes_of(given: &str) -> Result<u64, Wrong> {
 // --- headers ---------------------------------------------------------------------------------
 
 /// RFC 9110 §5.6.2.
-fn is_token(text: &str) -> bool {
+pub(super) fn is_token(text: &str) -> bool {
     let tchar = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     !text.is_empty() && text.bytes().all(tchar)
 }

@@ -66,6 +66,7 @@ fn keep(kept: &mut VecDeque<ToShard>, letter: ToShard) {
         ToShard::Install(_)
         | ToShard::LendSockets(_)
         | ToShard::Drain { .. }
+        | ToShard::Part
         | ToShard::TakeAgain(_)
         | ToShard::Stop
         | ToShard::Connection(..)

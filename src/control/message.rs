@@ -54,6 +54,8 @@ pub enum ToShard {
         /// Another process accepts from these now: what is queued there is its own.
         handed_over: Vec<ListenerKey>,
     },
+    /// From the control core: the drain has lasted long enough. Those who can be told so are.
+    Part,
     /// From the control core: whoever had taken over is gone, so accept again, from these. Answered
     /// by `TakesAgain`.
     TakeAgain(Vec<(ListenerKey, TcpListener)>),

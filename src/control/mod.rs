@@ -492,6 +492,7 @@ async fn drain(control: &Rc<Control>, signals: &mut Signals, leave: Leave) -> Dr
         Either::First(drained) => drained,
         Either::Second(how) => return Drained::Alone(how),
     };
+    control.part().await;
     control.to_shards(|| ToShard::Stop);
     control.until(limits::CORE_STOP_TIMEOUT, Control::are_letters_sent).await;
     control.until(limits::BLACKLIST_STOP_TIMEOUT, Control::is_blacklist_saved).await;
@@ -506,6 +507,21 @@ async fn drain(control: &Rc<Control>, signals: &mut Signals, leave: Leave) -> Dr
         Either::First(false) if control.is_empty() => Run::Drained,
         Either::First(false) | Either::Second(()) => Run::Cut,
     })
+}
+
+impl Control {
+    /// Tunnels that are still open get a moment to say goodbye.
+    async fn part(&self) {
+        let is_over = || self.counters.iter().all(|counters| !counters.has_tunnels());
+        if is_over() {
+            return;
+        }
+        self.to_shards(|| ToShard::Part);
+        let begun = engine::now();
+        while !is_over() && engine::now() - begun < limits::TUNNELS_PARTING_TIMEOUT {
+            engine::sleep(limits::TUNNELS_PARTING_LOOK_INTERVAL).await;
+        }
+    }
 }
 
 /// SIGHUP. What comes of it is logged.

@@ -49,13 +49,18 @@ pub(super) async fn forward(
     let greet = |version| greeting(version, &client.origin, client.local_address());
     let with = (timeouts.connect, &greet as Greet<'_>);
     let mut wanted = Wanted::Any;
+    if !exchange.head.upgrade.is_empty() {
+        exchange.ask_to_switch(&route.upgrades)?;
+    }
     exchange.input.settle();
     let mut refused = Vec::new();
     let (mut upload, mut refusals) = (None, 0);
     loop {
         let lease = acquire(shard, exchange, cluster, wanted, &mut refused, with).await?;
         let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
-        let attempt = Attempt { shard, client, generation: &generation, route, timeouts };
+        let may_switch = exchange.asked.is_some();
+        let attempt =
+            Attempt { shard, client, generation: &generation, route, timeouts, may_switch };
         let ended = attempt.run(exchange, lease, &mut upload).await;
         tell(&endpoint.tally, exchange, ended.as_ref().err());
         match ended {
@@ -68,7 +73,13 @@ pub(super) async fn forward(
                 count::retried(exchange, failed.failure);
                 exchange.progress.upload.set(Uploading::Untouched);
             }
-            Err(failed) if failed.is_safe_to_repeat(exchange, reused, refusals) => {
+            Err(failed)
+                if failed.is_safe_to_repeat(
+                    exchange,
+                    reused && wanted == Wanted::Any,
+                    refusals,
+                ) =>
+            {
                 refusals += u8::from(failed.failure.row().retry == Retry::Unprocessed);
                 exchange.end_attempt(Some(failed.failure));
                 count::retried(exchange, failed.failure);
@@ -170,6 +181,7 @@ struct Attempt<'a> {
     generation: &'a Generation,
     route: &'a Route,
     timeouts: ClusterTimeouts,
+    may_switch: bool,
 }
 
 /// How much of a request has left with the first send.
@@ -204,6 +216,7 @@ impl Failed {
     /// Nothing came back, and on a connection that was kept (RFC 9112 section 9.3.1) the request
     /// either never left or does the same when it is done twice (RFC 9110 section 9.2.2). One that
     /// was refused by name was not done, whatever it is (RFC 9113 section 8.7).
+    /// `reused`: on such a connection, and for the first time.
     fn is_safe_to_repeat(&self, exchange: &Exchange, reused: bool, refusals: u8) -> bool {
         let is_harmless = match self.failure.row().retry {
             Retry::Reused => reused && (self.unsent || exchange.head.method.is_idempotent()),
@@ -284,6 +297,9 @@ impl Attempt<'_> {
         encode::request(&mut work.out, head, input.head(), framing, &forwarded, edits);
         if let Some(call) = call {
             call.request_head(&mut work.out, exchange.client_address, engine::now());
+        }
+        if let Some(asked) = &exchange.asked {
+            asked.ask(input.head(), &mut work.out);
         }
         let fail = |failure| Failed { failure, unsent: true, replayable: false };
         exchange.progress.upload.set(Uploading::Going);
@@ -399,6 +415,7 @@ impl Attempt<'_> {
             version: head.version,
             keep: head.keep,
             accepts_trailers: head.accepts_trailers,
+            may_switch: self.may_switch,
         };
         Download {
             shard: self.shard,
@@ -425,6 +442,14 @@ impl Attempt<'_> {
         lease: Lease,
         mut downloaded: Downloaded,
     ) -> Result<Ending, Failed> {
+        if let Some(answer) = downloaded.switched.take() {
+            let switched = exchange.switch(lease, *answer);
+            return switched.map_err(|failure| Failed {
+                failure,
+                unsent: false,
+                replayable: false,
+            });
+        }
         match downloaded.replaced.take() {
             None => Ok(self.end(exchange, lease, &downloaded)),
             // In a box, like all that few exchanges need.

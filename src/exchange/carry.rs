@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::engine::{self, Buf, Pipe, SendError, Side, Wait};
+use crate::exchange::failure::Failure;
 use crate::tls::stream::Stream;
 
 pub(crate) struct Carrier {
@@ -27,8 +28,8 @@ impl Carrier {
         Carrier { is_unread: !from.is_secure() && !to.is_secure(), held: Held::Nothing }
     }
 
-    /// Waits for bytes of `from`, and takes up to `most`; 0 at the end of the stream. `None`: it has
-    /// waited, and a part of a record has come.
+    /// Waits for bytes of `from`, and takes up to `most`; 0 at the end of the stream. `None`: it
+    /// has waited, and a part of a record has come.
     pub(crate) async fn take(&mut self, from: &Stream, most: u64) -> io::Result<Option<usize>> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let mut has_waited = false;
@@ -80,6 +81,33 @@ impl Carrier {
             return Ok(());
         };
         to.send_while(&[&buffer[..held], b"", b""], patience, bearable).await
+    }
+}
+
+/// Of bytes between a client and an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Up,
+    Down,
+}
+
+impl Direction {
+    /// Whoever sends this way is gone.
+    pub(crate) fn lost(self) -> Failure {
+        match self {
+            Direction::Up => Failure::ClientClosed,
+            Direction::Down => Failure::UpstreamReset,
+        }
+    }
+
+    /// Whoever receives this way does not.
+    pub(crate) fn not_taken(self, error: &io::Error) -> Failure {
+        match (self, error.kind() == io::ErrorKind::TimedOut) {
+            (Direction::Up, true) => Failure::UpstreamWriteTimeout,
+            (Direction::Up, false) => Failure::UpstreamReset,
+            (Direction::Down, true) => Failure::ClientWriteTimeout,
+            (Direction::Down, false) => Failure::ClientClosed,
+        }
     }
 }
 

@@ -170,6 +170,7 @@ impl Replaced {
             client: Keep::Close,
             promised: head.promised(),
             replaced: Some(Box::new(Replaced { status: head.status, lines, body, is_over })),
+            switched: None,
         }
     }
 

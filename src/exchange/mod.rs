@@ -18,6 +18,7 @@ pub(crate) mod relay;
 mod relay_http2;
 mod told;
 mod trace;
+pub mod tunnel;
 pub(crate) mod upload;
 
 use std::cell::{Cell, OnceCell};
@@ -38,6 +39,8 @@ use crate::exchange::record::{Marks, Phase, Timings};
 use crate::exchange::trace::Trace;
 use crate::grpc::call::Call;
 use crate::grpc::status::Code;
+use crate::exchange::tunnel::Switched;
+use crate::exchange::tunnel::handshake::Asked;
 use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
@@ -71,6 +74,10 @@ pub(crate) struct Exchange {
     endpoint: Option<Rc<Endpoint>>,
     /// `None` until the connection has a traced exchange.
     trace: Option<Box<Trace>>,
+    /// Another protocol that the client wants to go over to, and its route allows.
+    asked: Option<Asked>,
+    /// The endpoint has agreed: a tunnel is to begin.
+    switched: Option<Box<Switched>>,
     pub(crate) progress: Progress,
 }
 
@@ -83,6 +90,8 @@ pub(crate) struct Progress {
     pub(crate) sent: Cell<u64>,
     /// What of these two is in the counters already.
     pub(crate) counted: Cell<(u64, u64)>,
+    /// And what of them the list of connections has.
+    pub(crate) listed: Cell<(u64, u64)>,
     /// When the request had left, body and all.
     pub(crate) uploaded: Cell<Option<Instant>>,
     /// How fast the client takes it.
@@ -98,6 +107,8 @@ pub(crate) struct Progress {
     pub(crate) upload: Cell<Uploading>,
     /// Of the response, as the client gets it.
     pub(crate) framing: Cell<Framing>,
+    /// `None`: it has not become one.
+    pub(crate) tunnel: Cell<Option<tunnel::Told>>,
     /// What the log wants to know beyond the line.
     pub(crate) capturer: Capturer,
     /// `None`: the route is not for gRPC.
@@ -133,6 +144,12 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
     let answered = {
         let answering = std::pin::pin!(answer(shard, client, exchange, &generation));
         generation.until_retired(answering).await
+    };
+    let answered = match exchange.switched.take() {
+        Some(switched) if answered.is_ok() => {
+            Box::pin(tunnel::run(shard, client, exchange, switched)).await
+        }
+        Some(_) | None => answered,
     };
     let (ending, failure) = match answered {
         Ok(ending) => {
@@ -191,6 +208,12 @@ async fn answer(
         exchange.begin_trace(tracing, route.as_ref().ok().copied());
     }
     let route = route?;
+    if !exchange.head.upgrade.is_empty()
+        && !matches!(route.action, Action::Forward(_))
+        && exchange.wants_tunnel_only()
+    {
+        return Err(Failure::MethodRefused);
+    }
     match &route.action {
         Action::Forward(cluster) => {
             let Some(grpc) = &route.grpc else {
@@ -243,6 +266,8 @@ impl Exchange {
             route: None,
             endpoint: None,
             trace: None,
+            asked: None,
+            switched: None,
             progress: Progress::default(),
         }
     }
@@ -254,6 +279,7 @@ impl Exchange {
         self.marks = Marks::at(engine::now());
         self.route = None;
         self.endpoint = None;
+        self.asked = None;
         if let Some(trace) = &mut self.trace {
             trace.clear();
         }
@@ -347,9 +373,19 @@ impl Exchange {
         shard.stir();
         let now = engine::precise_now();
         let timings = self.timings(now);
-        count::count(self, &timings, failure);
+        let until_answered;
+        let counted = if progress.tunnel.get().is_none() {
+            &timings
+        } else {
+            // A tunnel may last for days. How long its 101 took is like other answers.
+            until_answered = Timings { total: timings.total - timings.body, ..timings };
+            &until_answered
+        };
+        count::count(self, counted, failure);
         self.count_call(failure);
+        let (listed_in, listed_out) = progress.listed.get();
         let (received, sent) = (progress.received.get(), progress.sent.get());
+        let (received, sent) = (received - listed_in, sent - listed_out);
         shard.connections.ends(self.origin.seat, received, sent, now);
         if let Some(failure) = failure
             && rejected::is_worth_keeping(failure)
@@ -374,7 +410,7 @@ impl Exchange {
         }
         if self.is_traced() {
             if plan.metering.exemplars {
-                count::keep_exemplars(self, &timings);
+                count::keep_exemplars(self, counted);
             }
             self.tell_trace(line());
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::exchange::capture::Capture;
 use crate::exchange::failure::{Failure, Side};
 use crate::grpc::status::Code;
+use crate::exchange::tunnel::Told;
 use crate::http::head::Line;
 use crate::telemetry::client_tls::ClientTls;
 use crate::telemetry::settings::Capturing;
@@ -22,7 +23,7 @@ pub enum Phase {
     RequestBody,
     FirstByte,
     ResponseBody,
-    /// Bytes of a protocol that is not ours go both ways.
+    /// Bytes of another protocol go both ways.
     Passing,
     Done,
 }
@@ -177,6 +178,8 @@ pub struct Record<'a> {
     pub reused: bool,
     pub failure: Option<Failure>,
     pub phase: Phase,
+    /// The protocol that the connection went over to, and how that ended.
+    pub tunnel: Option<(&'a str, Told)>,
     /// The request's header lines, and the bytes that they lie in.
     pub request_lines: (&'a [Line], &'a [u8]),
     /// What was kept of heads and bodies, for logs that show them.

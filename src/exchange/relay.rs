@@ -34,6 +34,24 @@ pub(super) struct Downloaded {
     pub(super) promised: Option<Duration>,
     /// Nothing of it was given to the client: a page of ours takes its place.
     pub(super) replaced: Option<Box<Replaced>>,
+    /// A 101 that may be the one that was asked for, and what has come behind it.
+    #[expect(clippy::box_collection, reason = "8 bytes, not 24, of what few answers have")]
+    pub(super) switched: Option<Box<Vec<u8>>>,
+}
+
+impl Downloaded {
+    /// Of an endpoint whose connection does not depend on it.
+    pub(super) fn of_stream(client: Keep) -> Downloaded {
+        let upstream = Keep::Open;
+        Downloaded { upstream, client, promised: None, replaced: None, switched: None }
+    }
+
+    #[cold]
+    fn switched(answer: Vec<u8>) -> Downloaded {
+        let (upstream, client) = (Keep::Close, Keep::Close);
+        let switched = Some(Box::new(answer));
+        Downloaded { upstream, client, promised: None, replaced: None, switched }
+    }
 }
 
 /// The parts of an exchange that the way down uses, while the way up uses the others.
@@ -57,6 +75,8 @@ pub(super) struct Request {
     pub(super) version: Version,
     pub(super) keep: Keep,
     pub(super) accepts_trailers: bool,
+    /// It has asked for another protocol.
+    pub(super) may_switch: bool,
 }
 
 /// Who is gone while we wait for the upstream.
@@ -111,6 +131,9 @@ impl<'a> Download<'a> {
                     if let Poll::Ready(received) = self.receive(&mut buffer, end).await {
                         end += received?;
                     }
+                }
+                Parsed::Complete if work.head.status == 101 => {
+                    return Ok(Downloaded::switched(buffer[..end].to_vec()));
                 }
                 Parsed::Complete if work.head.status < 200 => {
                     interim += 1;
@@ -209,8 +232,16 @@ impl<'a> Download<'a> {
         };
         let parsed = parse::response(bytes, self.request.method, &limits, head)
             .map_err(Failure::from_upstream)?;
-        if parsed == Parsed::Complete && head.status == 101 {
-            // We never asked to switch protocols.
+        if parsed == Parsed::Complete && head.status == 101 && !self.request.may_switch {
+            // We have not asked to switch protocols.
+            return Err(Failure::UpstreamMalformed);
+        }
+        if parsed == Parsed::Complete
+            && self.request.may_switch
+            && self.request.version == Version::Http2
+            && (200..300).contains(&head.status)
+        {
+            // To a CONNECT it would mean that there is a tunnel (RFC 8441 section 5).
             return Err(Failure::UpstreamMalformed);
         }
         Ok(parsed)
@@ -293,7 +324,7 @@ impl<'a> Download<'a> {
             self.client.set_reset_on_close(false);
         }
         let (upstream, promised) = (work.head.keep, work.head.promised());
-        Ok(Downloaded { upstream, client: keep, promised, replaced: None })
+        Ok(Downloaded { upstream, client: keep, promised, replaced: None, switched: None })
     }
 
     /// Sends what `out` holds and the body bytes among `received`. True at the end of the body.

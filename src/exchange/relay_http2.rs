@@ -42,6 +42,10 @@ impl Download<'_> {
                 return Err(Failure::UpstreamMalformed);
             }
             work.head.version = Version::Http2;
+            if work.head.status == 101 {
+                // There is no such thing in HTTP/2 (RFC 9113 section 8.6).
+                return Err(Failure::UpstreamMalformed);
+            }
             if work.head.status >= 200 {
                 if came.ends && self.is_tried_again(&bytes) {
                     return Err(Failure::GrpcStatus);
@@ -112,7 +116,7 @@ impl Download<'_> {
         if by_closing {
             self.client.set_reset_on_close(false);
         }
-        Ok(Downloaded { upstream: Keep::Open, client: keep, promised: None, replaced: None })
+        Ok(Downloaded::of_stream(keep))
     }
 
     fn begins(&self, work: &Workspace) {
@@ -180,8 +184,7 @@ impl Download<'_> {
         if !is_all {
             self.body_across(client, call).await?;
         }
-        let (upstream, client) = (Keep::Open, Keep::Open);
-        Ok(Downloaded { upstream, client, promised: None, replaced: None })
+        Ok(Downloaded::of_stream(Keep::Open))
     }
 
     async fn body_across(&self, client: &Call, call: &UpstreamCall) -> Result<(), Failure> {

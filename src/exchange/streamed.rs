@@ -1,5 +1,5 @@
-//! A response on its way down to a stream of HTTP/2. It is read as its client has room: who stalls a
-//! stream holds what was read first, and neither a buffer nor the other streams.
+//! A response on its way down to a stream of HTTP/2. It is read as its client has room: who stalls
+//! a stream holds what was read first, and neither a buffer nor the other streams.
 
 use std::ops::Range;
 use std::task::Poll;
@@ -51,7 +51,7 @@ impl Download<'_> {
             call.send_end(decoder.trailers())?;
         }
         let (upstream, promised) = (work.head.keep, work.head.promised());
-        Ok(Downloaded { upstream, client: Keep::Open, promised, replaced: None })
+        Ok(Downloaded { upstream, client: Keep::Open, promised, replaced: None, switched: None })
     }
 
     pub(super) fn send_head(&self, call: &Call, work: &mut Work, end: bool) -> Result<(), Failure> {

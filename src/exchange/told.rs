@@ -42,6 +42,9 @@ impl Exchange {
             Action::Forward(id) => Some(self.generation.plan.clusters[id.0 as usize].name.as_str()),
             Action::Respond(_) | Action::Redirect(_) | Action::Echo => None,
         });
+        let tunnel = route
+            .zip(progress.tunnel.get())
+            .map(|(route, told)| (route.upgrades.name(told.protocol), told));
         let header = |id| self.head.value(bytes, id).unwrap_or_default();
         Record {
             at: engine::wall_clock(),
@@ -72,6 +75,7 @@ impl Exchange {
             reused: progress.reused.get(),
             failure,
             phase: progress.phase.get(),
+            tunnel,
             request_lines: (&self.head.lines, bytes),
             capture: route.and_then(|route| self.generation.plan.capturing(route)).zip(capture),
         }

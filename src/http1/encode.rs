@@ -83,7 +83,8 @@ pub fn response(
 ) {
     out.reserve(head.bytes + OWN_LINES_BYTES);
     status_line(out, head, bytes);
-    let interim = head.status < 200;
+    // After a 101 no other answer comes.
+    let interim = head.status < 200 && head.status != 101;
     let edited = !edits.is_empty() && !interim;
     copy_lines(out, bytes, &head.lines, |line| {
         let passes = !line.hop_by_hop

@@ -308,6 +308,15 @@ impl Input {
         self.next += count;
     }
 
+    /// What is unused, which no request is made of. Only the head is kept, as tight as it fits.
+    pub(crate) fn take_rest(&mut self) -> Vec<u8> {
+        let rest = self.unused().to_vec();
+        self.copy = self.head().to_vec();
+        self.buffer = None;
+        (self.next, self.end) = (self.head_end, self.head_end);
+        rest
+    }
+
     /// The body again from its first byte: only while nothing was read over it.
     pub(crate) fn rewind(&mut self) {
         self.next = self.head_end;

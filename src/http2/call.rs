@@ -1,5 +1,5 @@
-//! One stream of a client, as an exchange sees it: a body that comes, an answer that goes. All waits
-//! are for one stream alone; the connection is driven by a task of its own (`http2/server.rs`).
+//! One stream of a client, as an exchange sees it: a body that comes, an answer that goes. All
+//! waits are for one stream alone; the connection is driven by a task of its own (`http2/server.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -85,6 +85,30 @@ impl Call {
             }
             None => Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+
+    /// Ready when there is something of the body to take, or its end.
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.body.borrow_mut().fill(context).map(|filled| filled.map_err(|error| self.lost(error)))
+    }
+
+    /// What there is of the body now; 0 at its end.
+    pub(crate) fn poll_read(
+        &self,
+        context: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let came = self.body.borrow_mut().poll(context, room);
+        came.map(|came| match came {
+            Ok(Came::Bytes(count)) => Ok(count),
+            Ok(Came::End) => Ok(0),
+            Err(error) => Err(self.lost(error)),
+        })
+    }
+
+    fn lost(&self, error: h2::Error) -> io::Error {
+        self.over.set(true);
+        io::Error::other(error)
     }
 
     /// Lines, once the body has ended: those that may go on, without those named `dropped`.
@@ -214,6 +238,24 @@ impl Body {
         context: &mut Context<'_>,
         room: &mut [u8],
     ) -> Poll<Result<Came, h2::Error>> {
+        match self.fill(context) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        }
+        if self.left.is_empty() {
+            return Poll::Ready(Ok(Came::End));
+        }
+        let count = self.left.len().min(room.len());
+        let taken = self.left.split_to(count);
+        room[..count].copy_from_slice(&taken);
+        // It was given to us, so it can be given back.
+        let _ = self.stream.flow_control().release_capacity(count);
+        Poll::Ready(Ok(Came::Bytes(count)))
+    }
+
+    /// Until there is something left, or the body has ended.
+    fn fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         while self.left.is_empty() && !self.ended {
             match self.stream.poll_data(context) {
                 Poll::Ready(Some(Ok(bytes))) => self.left = bytes,
@@ -231,15 +273,7 @@ impl Body {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        if self.left.is_empty() {
-            return Poll::Ready(Ok(Came::End));
-        }
-        let count = self.left.len().min(room.len());
-        let taken = self.left.split_to(count);
-        room[..count].copy_from_slice(&taken);
-        // It was given to us, so it can be given back.
-        let _ = self.stream.flow_control().release_capacity(count);
-        Poll::Ready(Ok(Came::Bytes(count)))
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -1,11 +1,11 @@
-//! Header lines to fields and back. A field's name is lowercase; what HTTP/1 says about a connection
-//! has no place in HTTP/2 (RFC 9113 section 8.2.2).
+//! Header lines to fields and back. A field's name is lowercase; what HTTP/1 says about a
+//! connection has no place in HTTP/2 (RFC 9113 section 8.2.2).
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The lines of `bytes` from `at` on, `name: value\r\n` each, up to the empty one. They are ours, or
-/// went through a parser of ours: one that is not a line is left out.
+/// The lines of `bytes` from `at` on, `name: value\r\n` each, up to the empty one. They are ours,
+/// or went through a parser of ours: one that is not a line is left out.
 pub(crate) fn of_lines(bytes: &Bytes, at: usize) -> HeaderMap {
     let mut fields = HeaderMap::with_capacity(FIELDS_USUAL);
     let mut start = at;
@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn lines_become_fields_and_lines_again() {
-        let text = b"HTTP/1.1 200 OK\r\nContent-Type:text/plain\r\nX-A:  b c \r\nx-a: d\r\n\r\nbody: no\r\n";
+        let text = b"HTTP/1.1 200 OK\r\nContent-Type:text/plain\r\nX-A:  b c \r\nx-a: d\r\n\r\n\
+                     body: no\r\n";
         let fields = of_lines(&Bytes::from_static(text), 17);
         let mut out = Vec::new();
         to_lines(&fields, &mut out);

@@ -32,7 +32,6 @@ pub(crate) struct Line {
     overdue: Cell<bool>,
     /// Its last word has come.
     ended: Cell<bool>,
-    received: Cell<u64>,
     watch: RefCell<Watching>,
     /// Why nothing more is read.
     abuse: Cell<Option<Abuse>>,
@@ -77,7 +76,6 @@ impl Wire {
             out: RefCell::default(),
             overdue: Cell::new(false),
             ended: Cell::new(false),
-            received: Cell::new(0),
             watch: RefCell::new(watch),
             abuse: Cell::new(None),
         }))
@@ -91,11 +89,6 @@ impl Wire {
 impl Line {
     pub(crate) fn stream(&self) -> &Stream {
         &self.stream
-    }
-
-    /// Bytes that have come.
-    pub(crate) fn received(&self) -> u64 {
-        self.received.get()
     }
 
     /// From now on the peer is to say something within this time.
@@ -134,14 +127,13 @@ impl Line {
         Poll::Pending
     }
 
-    /// What the client has done that the connection must end for. From then on nothing of it is read.
+    /// What the client has done that the connection must end for. Nothing more of it is read.
     pub(crate) fn abuse(&self) -> Option<Abuse> {
         self.abuse.get()
     }
 
     /// Whether bytes that came may be read.
     fn watch_received(&self, bytes: &[u8]) -> bool {
-        self.received.set(self.received.get() + bytes.len() as u64);
         let told = match &mut *self.watch.borrow_mut() {
             Watching::Client(watch) => watch.received(bytes, engine::now()),
             Watching::Endpoint(watch) => watch.received(bytes),

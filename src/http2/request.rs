@@ -1,26 +1,31 @@
 //! A request of a client's stream as a head of HTTP/1: bytes and a table. The rules that hold for
 //! HTTP/1 hold for what becomes HTTP/1 (RFC 9113 section 10.3): its parser reads what is written.
 
-use http::HeaderValue;
+use h2::ext::Protocol;
 use http::header::{COOKIE, HOST};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderValue, Method};
 
 use crate::exchange::failure::Failure;
+use crate::exchange::tunnel::websocket;
 use crate::http::head::{Framing, RequestHead, Version};
-use crate::http1::malformed::Malformed;
+use crate::http1::malformed::{Malformed, is_token_byte};
 use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::http2::fields;
+use crate::plan::Upgrades;
 
 /// Writes the request's head to `out` and its table to `head`. `is_whole`: no body follows.
 pub(crate) fn read(
     parts: &Parts,
     is_whole: bool,
     limits: &HeadLimits,
+    nonce: u128,
     out: &mut Vec<u8>,
     head: &mut RequestHead,
 ) -> Result<(), Failure> {
-    write(parts, out)?;
+    let protocol = protocol(parts)?;
+    write(parts, protocol.map(|name| (name, nonce)), out)?;
     if out.len() > limits.header_bytes_max {
         return Err(Malformed::HeadTooLarge.into());
     }
@@ -34,7 +39,8 @@ pub(crate) fn read(
     head.framing = match head.framing {
         // Whoever says how much comes and sends nothing is found out by the crate.
         Framing::Length(length) => Framing::Length(length),
-        Framing::None if is_whole => Framing::None,
+        // What comes behind a request for a tunnel is no body of it.
+        Framing::None if is_whole || protocol.is_some() => Framing::None,
         Framing::None | Framing::Chunked | Framing::UntilClose => Framing::Chunked,
     };
     Ok(())
@@ -62,8 +68,20 @@ fn must_be_clear(parts: &Parts) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Fields that stand twice are written twice: the parser knows which must not.
-fn write(parts: &Parts, out: &mut Vec<u8>) -> Result<(), Failure> {
+/// What a stream is to become (RFC 8441 section 4).
+fn protocol(parts: &Parts) -> Result<Option<&str>, Failure> {
+    let Some(protocol) = parts.extensions.get::<Protocol>() else { return Ok(None) };
+    let name = protocol.as_str();
+    let is_plain = name.bytes().all(|byte| is_token_byte(byte) || byte == b'/');
+    if parts.method != Method::CONNECT || name.is_empty() || !is_plain {
+        return Err(Malformed::Method.into());
+    }
+    Ok(Some(name))
+}
+
+/// Fields that stand twice are written twice: the parser knows which must not. A request for a
+/// tunnel is that of HTTP/1.1: a GET with `Upgrade`, and for a WebSocket a key.
+fn write(parts: &Parts, tunnel: Option<(&str, u128)>, out: &mut Vec<u8>) -> Result<(), Failure> {
     must_be_clear(parts)?;
     let uri = &parts.uri;
     let authority = uri.authority().map(http::uri::Authority::as_str);
@@ -72,7 +90,8 @@ fn write(parts: &Parts, out: &mut Vec<u8>) -> Result<(), Failure> {
         // Only CONNECT has no path (RFC 9113 section 8.5).
         None => authority.unwrap_or_default(),
     };
-    out.extend_from_slice(parts.method.as_str().as_bytes());
+    let method = if tunnel.is_some() { "GET" } else { parts.method.as_str() };
+    out.extend_from_slice(method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
@@ -84,6 +103,13 @@ fn write(parts: &Parts, out: &mut Vec<u8>) -> Result<(), Failure> {
             None => fields::line(out, b"host", host.as_bytes()),
             Some(authority) if authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {}
             Some(_) => return Err(Malformed::HostMismatch.into()),
+        }
+    }
+    if let Some((protocol, nonce)) = tunnel {
+        fields::line(out, b"connection", b"Upgrade");
+        fields::line(out, b"upgrade", protocol.as_bytes());
+        if protocol.eq_ignore_ascii_case(Upgrades::WEBSOCKET) {
+            fields::line(out, b"sec-websocket-key", &websocket::key(nonce));
         }
     }
     let mut cookies = parts.headers.get_all(COOKIE).iter();

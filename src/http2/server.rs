@@ -1,5 +1,5 @@
-//! The client's side of HTTP/2: one task drives a connection, and each of its streams is an exchange
-//! in a task of its own.
+//! The client's side of HTTP/2: one task drives a connection, and each of its streams is an
+//! exchange in a task of its own.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -198,11 +198,14 @@ impl Session {
         if self.stage == Stage::CutOff {
             return self.connection.poll_closed(context).map(|_| ());
         }
-        // The crate lets a client begin a stream for each that it has reset; ours end a little later.
+        // The crate lets a client begin one for each that it has reset; ours end a little later.
         while self.streams.open.get() < self.streams_max.saturating_mul(2) {
             match self.connection.poll_accept(context) {
                 Poll::Ready(Some(Ok((request, answer)))) => self.begin(request, answer),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(self.ended_by(&error)),
+                Poll::Ready(Some(Err(error))) => {
+                    self.ended_by(&error);
+                    return Poll::Ready(());
+                }
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
@@ -281,7 +284,8 @@ async fn answer_one(
     let client = Client { speaks: Speaks::Http2(Call::new(line, body, answer)), origin };
     let limits: HeadLimits = head_limits(&exchange.generation.plan.limits);
     let mut bytes = Vec::with_capacity(limits::INPUT_COPY_BYTES_MAX);
-    let read = request::read(&parts, is_whole, &limits, &mut bytes, &mut exchange.head);
+    let nonce = u128::from(shard.random()) << 64 | u128::from(shard.random());
+    let read = request::read(&parts, is_whole, &limits, nonce, &mut bytes, &mut exchange.head);
     drop(parts);
     exchange.input.begin_with(bytes);
     // Its stream ends with the call, whatever becomes of the exchange.

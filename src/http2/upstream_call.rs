@@ -30,6 +30,7 @@ pub(crate) struct UpstreamCall {
     deadline: RefCell<Option<Sleep>>,
     /// Since when all that was to be said has been said, and nothing was heard.
     unanswered: Cell<Option<Instant>>,
+    timed_out: Cell<bool>,
 }
 
 enum Downward {
@@ -70,6 +71,7 @@ impl UpstreamCall {
             downward: RefCell::new(Downward::Silent),
             deadline: RefCell::default(),
             unanswered: Cell::new(None),
+            timed_out: Cell::new(false),
         }
     }
 
@@ -208,10 +210,12 @@ impl UpstreamCall {
     }
 
     fn poll_late(&self, context: &mut Context<'_>) -> Poll<()> {
-        match self.deadline.borrow_mut().as_mut() {
+        let late = match self.deadline.borrow_mut().as_mut() {
             Some(deadline) => Pin::new(deadline).poll(context),
             None => Poll::Pending,
-        }
+        };
+        self.timed_out.set(late.is_ready());
+        late
     }
 
     /// The next head, appended to `out` as HTTP/1 has it: interim ones first.
@@ -277,10 +281,7 @@ impl UpstreamCall {
             Poll::Ready(Err(error)) => Poll::Ready(Err(no_end(&error))),
             Poll::Pending => {
                 drop(downward);
-                self.poll_late(context).map(|()| {
-                    self.unanswered.set(Some(engine::now()));
-                    Err(Failure::UpstreamReadTimeout)
-                })
+                self.poll_late(context).map(|()| Err(Failure::UpstreamReadTimeout))
             }
         }
     }
@@ -295,10 +296,8 @@ impl UpstreamCall {
 
     /// It was left without an answer, late enough to ask whether the endpoint is there at all.
     pub(crate) fn is_suspicious(&self, now: Instant) -> bool {
-        self.unanswered.get().is_some_and(|since| {
-            now.saturating_duration_since(since) >= limits::UPSTREAM_SILENCE_MAX
-                || matches!(&*self.downward.borrow(), Downward::Body(_))
-        })
+        let is_long = |since| now.saturating_duration_since(since) >= limits::UPSTREAM_SILENCE_MAX;
+        self.timed_out.get() || self.unanswered.get().is_some_and(is_long)
     }
 }
 

@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use crate::engine::{self, Side};
-use crate::exchange::carry::Carrier;
+use crate::exchange::carry::{Carrier, Direction};
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase, Record, Timings};
 use crate::limits;
@@ -220,6 +220,7 @@ impl<'a> Passed<'a> {
             reused: false,
             failure: self.failure,
             phase: self.phase,
+            tunnel: None,
             request_lines: (&[], b""),
             capture: None,
         }
@@ -250,32 +251,6 @@ impl Drop for Passed<'_> {
             let listener = generation.listener(door.key);
             let listener = listener.map_or(&door.name, |listener| &listener.name);
             self.shard.log.write(log, plan.version, &self.record(listener, timings), self.shard);
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Direction {
-    Up,
-    Down,
-}
-
-impl Direction {
-    /// Whoever sends this way is gone.
-    fn lost(self) -> Failure {
-        match self {
-            Direction::Up => Failure::ClientClosed,
-            Direction::Down => Failure::UpstreamReset,
-        }
-    }
-
-    /// Whoever receives this way does not.
-    fn not_taken(self, error: &io::Error) -> Failure {
-        match (self, error.kind() == io::ErrorKind::TimedOut) {
-            (Direction::Up, true) => Failure::UpstreamWriteTimeout,
-            (Direction::Up, false) => Failure::UpstreamReset,
-            (Direction::Down, true) => Failure::ClientWriteTimeout,
-            (Direction::Down, false) => Failure::ClientClosed,
         }
     }
 }

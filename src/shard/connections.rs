@@ -29,6 +29,8 @@ pub struct Connection {
     /// When it began to serve a request, or to wait for the next.
     pub turned: Instant,
     pub serving: bool,
+    /// It has gone over to another protocol.
+    pub tunnel: bool,
     pub requests: u32,
     pub received: u64,
     pub sent: u64,
@@ -91,6 +93,7 @@ impl Connections {
             since: now,
             turned: now,
             serving: false,
+            tunnel: false,
             requests: 0,
             received: 0,
             sent: 0,
@@ -149,6 +152,14 @@ impl Connections {
     pub(crate) fn begins(&self, Seat(seat): Seat, now: Instant) {
         if let Some(Row { connection, .. }) = &mut self.0.borrow_mut().seats[seat as usize] {
             connection.serving = true;
+            connection.turned = now;
+        }
+    }
+
+    /// Its request has made it a tunnel, for the rest of its time.
+    pub(crate) fn switches(&self, Seat(seat): Seat, now: Instant) {
+        if let Some(Row { connection, .. }) = &mut self.0.borrow_mut().seats[seat as usize] {
+            connection.tunnel = true;
             connection.turned = now;
         }
     }

@@ -5,7 +5,7 @@ use crate::engine::{Counter, Level};
 use crate::exchange::failure::Failure;
 use crate::http2::abuse::Abuse;
 use crate::shard::series::Times;
-use crate::telemetry::metrics::{ANSWER_SLOTS, Counts, Durations};
+use crate::telemetry::metrics::{ANSWER_SLOTS, Counts, Durations, TUNNEL_KINDS};
 use crate::tls::refusal::Reason;
 
 #[derive(Debug)]
@@ -34,12 +34,28 @@ pub(crate) struct Counters {
     pub(crate) bytes_in: Counter,
     pub(crate) bytes_out: Counter,
     pub(crate) durations: Times,
+    /// By `TunnelKind`.
+    pub(crate) tunnels: [Tunnels; TUNNEL_KINDS],
     pub(crate) log_lines_dropped: Counter,
     pub(crate) audit_lines_dropped: Counter,
     pub(crate) spans_dropped: Counter,
     pub(crate) failures: [Counter; Failure::COUNT],
     /// By `metrics::answer_slot`.
     pub(crate) answers: Box<[Counter]>,
+}
+
+/// Connections that have gone over to another protocol.
+#[derive(Debug, Default)]
+pub(crate) struct Tunnels {
+    pub(crate) begun: Counter,
+    pub(crate) open: Level,
+}
+
+/// What they have gone over to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TunnelKind {
+    WebSocket,
+    Other,
 }
 
 impl Counters {
@@ -60,12 +76,17 @@ impl Counters {
             bytes_in: Counter::new(),
             bytes_out: Counter::new(),
             durations: Times::default(),
+            tunnels: Default::default(),
             log_lines_dropped: Counter::new(),
             audit_lines_dropped: Counter::new(),
             spans_dropped: Counter::new(),
             failures: [const { Counter::new() }; Failure::COUNT],
             answers: (0..ANSWER_SLOTS).map(|_| Counter::new()).collect(),
         }
+    }
+
+    pub(crate) fn has_tunnels(&self) -> bool {
+        self.tunnels.iter().any(|tunnels| tunnels.open.read() > 0)
     }
 
     /// As plain numbers; what only the core itself knows is added by its report.
@@ -88,6 +109,8 @@ impl Counters {
             access_log_dropped_lines: self.log_lines_dropped.read(),
             audit_log_dropped_lines: self.audit_lines_dropped.read(),
             trace_dropped_spans: self.spans_dropped.read(),
+            tunnels: self.tunnels.each_ref().map(|tunnels| tunnels.begun.read()),
+            tunnels_active: self.tunnels.each_ref().map(|t| t.open.read().max(0) as u64),
             durations: Durations::of(&self.durations),
             failures: std::array::from_fn(|index| self.failures[index].read()),
             answers: self.answers.iter().map(Counter::read).collect(),

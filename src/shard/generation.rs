@@ -51,6 +51,11 @@ impl Generation {
         self.exchanges.set(self.exchanges.get() + 1);
     }
 
+    /// Its exchanges end now.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.get()
+    }
+
     pub(crate) fn leave(&self) {
         self.exchanges.set(self.exchanges.get() - 1);
     }

@@ -85,6 +85,8 @@ pub(crate) struct Shard {
 #[derive(Default)]
 pub(crate) struct Life {
     draining: Cell<bool>,
+    /// It is about to end: see `ToShard::Part`.
+    parting: Cell<bool>,
     pub(crate) service: Cell<Service>,
     /// Clients that are between two requests get the time to ask once more: only an answer can tell
     /// them to close without crossing their next request.
@@ -161,6 +163,7 @@ impl Shard {
             | ToShard::WantEvents(_)
             | ToShard::Tap(_)
             | ToShard::Drain { .. }
+            | ToShard::Part
             | ToShard::TakeAgain(_)
             | ToShard::Stop => self.follow(letter),
             ToShard::Connection(..) => self.early.borrow_mut().push(letter),
@@ -210,6 +213,7 @@ impl Shard {
                     limits::DRAIN_IDLE_GRACE
                 });
             }
+            ToShard::Part => self.part(),
             ToShard::TakeAgain(sockets) => {
                 self.doors.hand_over(&[]);
                 self.life.resume();
@@ -383,6 +387,11 @@ impl Shard {
         self.tell_when_empty();
     }
 
+    fn part(&self) {
+        self.life.parting.set(true);
+        engine::wake_all();
+    }
+
     fn tell_when_empty(self: &Rc<Self>) {
         let shard = Rc::clone(self);
         engine::spawn(async move {
@@ -487,6 +496,11 @@ async fn housekeeping(shard: Rc<Shard>) {
 impl Life {
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whoever can say goodbye says it now.
+    pub(crate) fn is_parting(&self) -> bool {
+        self.parting.get()
     }
 
     /// Connections end with the answer that they carry.

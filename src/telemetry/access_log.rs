@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Record;
+use crate::exchange::tunnel::Told;
 use crate::limits::ACCESS_LOG_FIELD_BYTES_MAX;
 use crate::telemetry::redact::{HIDDEN, Redact};
 use crate::telemetry::settings::{AccessLog, AccessLogFormat};
@@ -110,6 +111,18 @@ fn object(log: &AccessLog, record: &Record<'_>, scratch: &mut Vec<u8>, out: &mut
     out.push(b'}');
 }
 
+/// How it ended; `termination` says why, where that was no orderly end.
+fn tunnel(protocol: &str, told: Told, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"tunnel\":{\"protocol\":");
+    text(protocol.as_bytes(), out);
+    out.extend_from_slice(b",\"ended_by\":");
+    optional(told.ended_by.map_or("", Side::label).as_bytes(), out);
+    if let Some(status) = told.close {
+        number(b",\"close_code\":", u64::from(status), out);
+    }
+    out.push(b'}');
+}
+
 fn headers(log: &AccessLog, record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"request_headers\":{");
     members(log, &log.request_headers, |name| record.request_header(name), out);
@@ -163,6 +176,9 @@ fn termination(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\",\"reason\":");
     optional(record.failure.map_or("", Failure::label).as_bytes(), out);
     out.push(b'}');
+    if let Some((protocol, told)) = record.tunnel {
+        tunnel(protocol, told, out);
+    }
 }
 
 fn backend(endpoint: Option<SocketAddr>, out: &mut Vec<u8>) {
@@ -410,6 +426,7 @@ mod tests {
             failure: None,
             phase: Phase::Done,
             grpc_status: None,
+            tunnel: None,
             request_lines: (&[], b""),
             capture: None,
         }
@@ -527,6 +544,23 @@ mod tests {
     }
 
     #[test]
+    fn a_line_tells_how_a_tunnel_has_ended() {
+        let told = |ended_by, close| Told { protocol: 0, ended_by, close };
+        let cases = [
+            (told(Some(Side::Client), Some(1000)), "\"client\",\"close_code\":1000}"),
+            (told(Some(Side::Proxy), None), "\"proxy\"}"),
+            (told(None, None), "null}"),
+        ];
+        for (told, expected) in cases {
+            let record = Record { status: 101, tunnel: Some(("websocket", told)), ..record() };
+            let line = line(AccessLogFormat::Json, &record);
+            let tunnel = format!("\"tunnel\":{{\"protocol\":\"websocket\",\"ended_by\":{expected}");
+            assert!(json::check::is_valid(line.trim_end().as_bytes()), "{line}");
+            assert!(line.contains(&tunnel), "{line}");
+        }
+    }
+
+    #[test]
     fn combined_is_what_the_apache_manual_shows() {
         assert_eq!(
             line(AccessLogFormat::Combined, &record()),
@@ -612,6 +646,7 @@ mod tests {
             target: b"/a?token=s3cret&b=1",
             referer: b"http://x/?password=s3cret",
             grpc_status: None,
+            tunnel: None,
             request_lines: (&lines, &bytes),
             ..record()
         };
@@ -676,6 +711,7 @@ mod tests {
                 route: &names,
                 cluster: &names,
                 grpc_status: None,
+                tunnel: None,
                 request_lines: (&lines, &bytes),
                 ..record()
             };

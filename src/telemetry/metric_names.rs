@@ -120,6 +120,13 @@ pub const REQUESTS_TOTAL: Metric = counter(
     "method, status",
     "Exchanges that ended, well or not; status 000: no answer.",
 );
+pub const TUNNELS_TOTAL: Metric = counter(
+    "tls_proxy_tunnels_total",
+    "protocol",
+    "Connections that went over to WebSocket, or to another protocol of routes.upgrades.",
+);
+pub const TUNNELS_ACTIVE: Metric =
+    gauge("tls_proxy_tunnels_active", "protocol", "WebSockets and the like that are open now.");
 pub const BYTES_IN_TOTAL: Metric =
     counter("tls_proxy_bytes_in_total", "", "Bytes received from clients, heads included.");
 pub const BYTES_OUT_TOTAL: Metric =
@@ -434,7 +441,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 78] = [
+pub const ALL: [Metric; 80] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -444,6 +451,8 @@ pub const ALL: [Metric; 78] = [
     BLACKLIST_ENTRIES,
     ACCEPT_ERRORS_TOTAL,
     REQUESTS_TOTAL,
+    TUNNELS_TOTAL,
+    TUNNELS_ACTIVE,
     BYTES_IN_TOTAL,
     BYTES_OUT_TOTAL,
     REQUEST_DURATION_SECONDS,

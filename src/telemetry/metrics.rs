@@ -12,6 +12,7 @@ use crate::http::head::Method;
 use crate::http2::abuse::Abuse;
 use crate::limits;
 use crate::plan::Bounds;
+use crate::shard::counters::TunnelKind;
 use crate::shard::series::{
     ClusterCells, EndpointCells, GrpcCells, ListenerCells, RouteCells, Times,
 };
@@ -82,7 +83,7 @@ pub struct Core {
     pub loop_lag_micros: u64,
 }
 
-/// What one core counts. All but `connections_active` only grow.
+/// What one core counts. All but `connections_active` and `tunnels_active` only grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
     pub connections: u64,
@@ -105,6 +106,9 @@ pub struct Counts {
     pub access_log_dropped_lines: u64,
     pub audit_log_dropped_lines: u64,
     pub trace_dropped_spans: u64,
+    /// In the order of `TUNNELS`; those that are open now may become fewer.
+    pub tunnels: [u64; TUNNEL_KINDS],
+    pub tunnels_active: [u64; TUNNEL_KINDS],
     pub durations: Durations,
     /// By `Failure::index`.
     pub failures: [u64; Failure::COUNT],
@@ -132,6 +136,8 @@ impl Default for Counts {
             access_log_dropped_lines: 0,
             audit_log_dropped_lines: 0,
             trace_dropped_spans: 0,
+            tunnels: [0; TUNNEL_KINDS],
+            tunnels_active: [0; TUNNEL_KINDS],
             durations: Durations::default(),
             failures: [0; Failure::COUNT],
             answers: vec![0; ANSWER_SLOTS],
@@ -166,6 +172,10 @@ impl Counts {
         self.access_log_dropped_lines += other.access_log_dropped_lines;
         self.audit_log_dropped_lines += other.audit_log_dropped_lines;
         self.trace_dropped_spans += other.trace_dropped_spans;
+        for kind in 0..TUNNEL_KINDS {
+            self.tunnels[kind] += other.tunnels[kind];
+            self.tunnels_active[kind] += other.tunnels_active[kind];
+        }
         self.durations.merge(&other.durations);
         for (sum, more) in self.failures.iter_mut().zip(&other.failures) {
             *sum += more;
@@ -325,6 +335,11 @@ pub(crate) const METHODS: [&str; 10] =
     ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "other"];
 const _: () = assert!(Method::Other as usize == METHODS.len() - 1);
 
+/// In the order of `TunnelKind`.
+pub(crate) const TUNNELS: [&str; TUNNEL_KINDS] = ["websocket", "other"];
+pub(crate) const TUNNEL_KINDS: usize = 2;
+const _: () = assert!(TunnelKind::Other as usize == TUNNEL_KINDS - 1);
+
 /// Never answered, and 100 to 599.
 pub(crate) const STATUS_SLOTS: usize = 501;
 /// Length of `Counts::answers`.
@@ -351,6 +366,8 @@ pub(crate) mod tests {
             bytes_out: 5000 * scale,
             access_log_dropped_lines: scale,
             audit_log_dropped_lines: 2 * scale,
+            tunnels: [30 * scale, 2],
+            tunnels_active: [12 * scale, 1],
             ..Counts::default()
         };
         counts.durations.sum_micros = 1_500_000 * scale;

@@ -17,7 +17,8 @@ use crate::shard::series::{
 use crate::telemetry::exposition::{Outlet, Page};
 use crate::telemetry::metric_names::{self as names, Metric};
 use crate::telemetry::metrics::{
-    Counts, FetchCounts, METHODS, Named, ReloadCounts, STATUS_SLOTS, Series, Snapshot, micros,
+    Counts, FetchCounts, METHODS, Named, ReloadCounts, STATUS_SLOTS, Series, Snapshot, TUNNELS,
+    micros,
 };
 use crate::telemetry::{decimal, grpc_metrics, tls_metrics};
 
@@ -72,6 +73,14 @@ fn totals<O: Outlet>(snapshot: &Snapshot, merged: &Counts, series: &Series, page
     page.plain(names::BLACKLIST_ENTRIES, snapshot.blacklist_entries);
     page.plain(names::ACCEPT_ERRORS_TOTAL, merged.accept_errors);
     answers(names::REQUESTS_TOTAL, merged, page);
+    for (metric, counts) in
+        [(names::TUNNELS_TOTAL, merged.tunnels), (names::TUNNELS_ACTIVE, merged.tunnels_active)]
+    {
+        page.header(metric);
+        for (protocol, count) in TUNNELS.into_iter().zip(counts) {
+            page.sample(metric, &[("protocol", protocol)], count);
+        }
+    }
     page.plain(names::BYTES_IN_TOTAL, merged.bytes_in);
     page.plain(names::BYTES_OUT_TOTAL, merged.bytes_out);
     requests(names::REQUEST_DURATION_SECONDS, merged, series, page);

@@ -293,6 +293,17 @@ fn resumed(record: &Record<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(record.tls.map_or("-", word).as_bytes());
 }
 
+fn path(record: &Record<'_>, redact: &Redact, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    let path = record.target.split(|&byte| byte == b'?').next();
+    escaped_or_dash(redact.url(path.unwrap_or_default(), scratch), out);
+}
+
+fn query(record: &Record<'_>, redact: &Redact, scratch: &mut Vec<u8>, out: &mut Vec<u8>) {
+    let url = redact.url(record.target, scratch);
+    let question = url.iter().position(|&byte| byte == b'?');
+    escaped_or_dash(question.map_or(b"", |at| &url[at..]), out);
+}
+
 impl Variable {
     fn encode(
         self,
@@ -326,18 +337,11 @@ impl Variable {
             Variable::Listener => escaped_or_dash(record.listener.as_bytes(), out),
             Variable::Message => escaped_or_dash(message(record).as_bytes(), out),
             Variable::Method => escaped_or_dash(record.method, out),
-            Variable::Path => {
-                let path = record.target.split(|&byte| byte == b'?').next();
-                escaped_or_dash(redact.url(path.unwrap_or_default(), scratch), out);
-            }
+            Variable::Path => path(record, redact, scratch, out),
             Variable::PeerIp => ip(record.peer.ip(), out),
             Variable::Phase => out.extend_from_slice(record.phase.label().as_bytes()),
             Variable::Protocol => escaped_or_dash(record.version.as_bytes(), out),
-            Variable::Query => {
-                let url = redact.url(record.target, scratch);
-                let question = url.iter().position(|&byte| byte == b'?');
-                escaped_or_dash(question.map_or(b"", |at| &url[at..]), out);
-            }
+            Variable::Query => query(record, redact, scratch, out),
             Variable::Reason => {
                 escaped_or_dash(record.failure.map_or("", Failure::label).as_bytes(), out);
             }

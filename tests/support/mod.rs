@@ -37,7 +37,7 @@ pub use json::Json;
 pub use message::{Response, decode_chunked, request_length};
 pub use nghttpd::Nghttpd;
 pub use nginx::Nginx;
-pub use openssl::{SClient, python};
+pub use openssl::{SClient, python, python_with_websockets};
 pub use origin::{After, Gate, Origin, Received, Respond};
 pub use pki::Pki;
 pub use program::{TempDir, eventually, is_installed, nobody, program, signal, unused_port};

@@ -1,5 +1,6 @@
 //! `openssl s_client`, typed at as a person would, and Python with its `ssl`.
 
+use std::env;
 use std::io::{Read, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -96,4 +97,13 @@ pub fn python(script: &str, arguments: &[&str]) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}\nof:\n{script}");
     String::from_utf8(output.stdout).expect("it prints text")
+}
+
+/// A Python with `websockets`. scripts/test installs it and says where.
+pub fn python_with_websockets() -> Option<String> {
+    let python = env::var("WEBSOCKETS_PYTHON").ok();
+    if python.is_none() {
+        eprintln!("SKIPPED: no WEBSOCKETS_PYTHON in the environment; scripts/test sets it");
+    }
+    python
 }

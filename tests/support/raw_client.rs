@@ -105,6 +105,13 @@ impl RawClient {
         quiet
     }
 
+    /// Both ways at once: what to write to, and what to read from.
+    pub fn split(&mut self) -> (TcpStream, TcpStream) {
+        assert!(self.buffer.is_empty(), "something was read that nobody has asked for");
+        let clone = || self.stream.try_clone().expect("a socket can be cloned");
+        (clone(), clone())
+    }
+
     /// Sends our FIN; the other direction stays open.
     pub fn half_close(&mut self) {
         self.stream.shutdown(Shutdown::Write).expect("the socket was connected");

@@ -1,0 +1,111 @@
+//! One end of a tunnel, whatever carries it: a connection of its own, or one stream of several.
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::engine::{SendError, Side};
+use crate::exchange::failure::Failure;
+use crate::http2::call::Call;
+use crate::tls::stream::Stream;
+
+pub(super) trait End {
+    /// From now on nobody but the tunnel says how long anything may take.
+    fn begin(&self);
+
+    /// Ready when there may be something to read, the end too.
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// What there is, without waiting for more; 0 at the end.
+    async fn try_recv(&self, room: &mut [u8]) -> Poll<io::Result<usize>>;
+
+    /// All of it. `TimedOut` when the peer takes nothing for as long as `patience`.
+    async fn send(&self, bytes: &[u8], patience: Duration) -> Result<(), SendError>;
+
+    /// No more from us; the other way goes on.
+    fn finish(&self);
+
+    /// It ends now, and does not look as if all had been said.
+    fn cut(&self);
+
+    /// Where bytes can be carried by unread; `None`: others share the connection.
+    fn connection(&self) -> Option<&Stream>;
+}
+
+impl End for Stream {
+    fn begin(&self) {
+        self.set_deadline(Side::Read, None);
+    }
+
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Stream::poll_ready(self, context, Side::Read)
+    }
+
+    async fn try_recv(&self, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        Stream::try_recv(self, room).await
+    }
+
+    async fn send(&self, bytes: &[u8], patience: Duration) -> Result<(), SendError> {
+        Stream::send(self, &[bytes, b"", b""], patience).await
+    }
+
+    fn finish(&self) {
+        Stream::finish(self);
+    }
+
+    fn cut(&self) {
+        self.set_reset_on_close(true);
+    }
+
+    fn connection(&self) -> Option<&Stream> {
+        Some(self)
+    }
+}
+
+/// RFC 8441: what the other side says comes as the body of a request, what is said to it goes as
+/// that of an answer.
+impl End for Call {
+    fn begin(&self) {}
+
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_readable(context)
+    }
+
+    async fn try_recv(&self, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        std::future::poll_fn(|context| Poll::Ready(self.poll_read(context, room))).await
+    }
+
+    async fn send(&self, bytes: &[u8], patience: Duration) -> Result<(), SendError> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let rest = &bytes[sent..];
+            let given = match self.until_room(rest.len(), patience, |_| true).await {
+                Ok(room) => {
+                    let count = room.min(rest.len());
+                    self.send_data(&rest[..count], false).map(|()| count)
+                }
+                Err(failure) => Err(failure),
+            };
+            match given {
+                Ok(count) => sent += count,
+                Err(Failure::ClientWriteTimeout) => {
+                    return Err(SendError { sent, cause: io::ErrorKind::TimedOut.into() });
+                }
+                Err(_) => return Err(SendError { sent, cause: io::ErrorKind::BrokenPipe.into() }),
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self) {
+        // Of a stream that is gone nobody has to be told the end.
+        let _ = self.send_end(b"");
+    }
+
+    /// A stream that has not ended is reset when it is dropped.
+    fn cut(&self) {}
+
+    fn connection(&self) -> Option<&Stream> {
+        None
+    }
+}
