@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::exchange::capture::Capture;
 use crate::exchange::failure::{Failure, Side};
-use crate::grpc::status::Code;
 use crate::exchange::tunnel::Told;
+use crate::grpc::status::Code;
 use crate::http::head::Line;
 use crate::telemetry::client_tls::ClientTls;
 use crate::telemetry::settings::Capturing;
