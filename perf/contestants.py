@@ -276,7 +276,7 @@ def machine(binaries):
     corelane = binaries["corelane"]
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "kernel": os.uname().release,
+        "kernel": os.uname().release.split("-")[0],
         "cpu": model.group(1) if model else os.uname().machine,
         "cpus": os.cpu_count(),
         "commit": output("git", "-c", "safe.directory=*", "-C", here, "describe", "--always",

@@ -1,5 +1,5 @@
 //! One stream of a client, as an exchange sees it: a body that comes, an answer that goes. All
-//! waits are for one stream alone; the connection is driven by a task of its own (`http2/server.rs`).
+//! waits are for one stream alone; a task of its own drives the connection (`http2/server.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::io;

@@ -1,6 +1,6 @@
 //! Connections that carry several exchanges at once: HTTP/2. Each has a task of its own, which
-//! makes it, drives it and gives its slot back; exchanges have seats on it. Slots, the queue and their
-//! bounds are the pool's.
+//! makes it, drives it and gives its slot back; exchanges have seats on it. Slots, the queue and
+//! their bounds are the pool's.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
