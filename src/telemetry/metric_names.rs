@@ -547,7 +547,7 @@ mod tests {
             assert!(!help.contains(['\\', '\n', '"']), "{name}: nothing to escape");
             assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
             assert_eq!(name.ends_with("_info"), kind == Kind::Info, "{name}");
-            let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
             let labels: Vec<&str> = labels.split(", ").filter(|label| !label.is_empty()).collect();
             assert!(labels.iter().chain([&name]).all(|word| word.bytes().all(plain)), "{name}");
             if kind == Kind::Histogram {
