@@ -451,6 +451,7 @@ impl Control {
         }
         self.tls.watched.broken.replace(broken);
         self.publish_health();
+        self.wake(); // whoever follows the files tries them again
     }
 
     pub(crate) fn broken_files(&self) -> Vec<Broken> {

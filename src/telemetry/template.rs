@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Record;
 use crate::telemetry::access_log::{escaped_or_dash, ip, level, message, socket};
-use crate::telemetry::client_tls::{ClientTls, DNS_NAMES, EMAILS, NamesOf, URIS, hexadecimal};
+use crate::telemetry::client_tls::{ClientTls, DNS_NAMES, EMAILS, URIS, hexadecimal};
 use crate::telemetry::redact::{HIDDEN, Redact};
 use crate::telemetry::{decimal, timestamp, trace};
 
@@ -268,8 +268,13 @@ fn of_tls<'r>(
 }
 
 /// With commas between them; a name's own is written as upstreams are told it.
-fn client_names(record: &Record<'_>, of: NamesOf, out: &mut Vec<u8>) {
+fn client_names(record: &Record<'_>, names: Names, out: &mut Vec<u8>) {
     let begin = out.len();
+    let of = match names {
+        Names::Dns => DNS_NAMES,
+        Names::Emails => EMAILS,
+        Names::Uris => URIS,
+    };
     for name in record.tls.iter().flat_map(|tls| tls.names(of)) {
         if out.len() > begin {
             out.push(b',');
@@ -284,6 +289,13 @@ fn client_names(record: &Record<'_>, of: NamesOf, out: &mut Vec<u8>) {
 fn fingerprint(record: &Record<'_>, out: &mut Vec<u8>) {
     match record.tls.and_then(|tls| tls.client) {
         Some(client) => hexadecimal(&client.fingerprint, out),
+        None => out.push(b'-'),
+    }
+}
+
+fn trace_id(record: &Record<'_>, out: &mut Vec<u8>) {
+    match record.trace_id {
+        Some(trace_id) => trace::write_hex(out, trace_id, 32),
         None => out.push(b'-'),
     }
 }
@@ -321,9 +333,7 @@ impl Variable {
             Variable::ClientCn => of_tls(record, ClientTls::common_name, out),
             Variable::ClientFingerprint => fingerprint(record, out),
             Variable::ClientIp => ip(record.client, out),
-            Variable::ClientNames(Names::Dns) => client_names(record, DNS_NAMES, out),
-            Variable::ClientNames(Names::Emails) => client_names(record, EMAILS, out),
-            Variable::ClientNames(Names::Uris) => client_names(record, URIS, out),
+            Variable::ClientNames(names) => client_names(record, names, out),
             Variable::ClientSpiffeId => of_tls(record, ClientTls::spiffe_id, out),
             Variable::ClientSubject => of_tls(record, ClientTls::subject, out),
             Variable::Cluster => escaped_or_dash(record.cluster.as_bytes(), out),
@@ -367,10 +377,7 @@ impl Variable {
             Variable::TlsResumed => resumed(record, out),
             Variable::TlsServerName => of_tls(record, |tls| tls.server_name, out),
             Variable::TlsVersion => of_tls(record, |tls| tls.version, out),
-            Variable::TraceId => match record.trace_id {
-                Some(trace_id) => trace::write_hex(out, trace_id, 32),
-                None => out.push(b'-'),
-            },
+            Variable::TraceId => trace_id(record, out),
             Variable::Url => escaped_or_dash(redact.url(record.target, scratch), out),
             Variable::UserAgent => escaped_or_dash(record.user_agent, out),
         }
