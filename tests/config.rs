@@ -147,12 +147,14 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
         "{LISTENER}[listeners.tls]\ncertificates = [{{ cert = \"a\" }}]\n\
          client_auth = {{ ca = \"a\" }}\n\
          sni = [{{ names = \"a\", client_auth = {{ ca = \"a\" }} }}]\n\
-         [[routes]]\nname = \"a\"\ncluster = \"a\"\ngrpc = {{}}\ngrpc_web = {{}}\n\
+         [[routes]]\nname = \"a\"\ncluster = \"a\"\n\
          [[routes]]\nname = \"b\"\npaths = [\"/b\"]\nrespond = {{}}\n\
          [[routes]]\nname = \"c\"\npaths = [\"/c\"]\nredirect = {{ location = \"/\" }}\n\
          access_log = {{ request_body = {{}}, response_body = {{}} }}\n\
          error_pages = [{{ statuses = 404, body = \"\" }}]\n\
          [[error_pages]]\nstatuses = 404\nbody = \"\"\n\
+         [[routes]]\nname = \"d\"\npaths = [\"/d\"]\ncluster = \"g\"\ngrpc = {{}}\ngrpc_web = {{}}\n\
+         [clusters.g]\nprotocol = \"h2c\"\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n\
          [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\ntls = {{}}\n\
          [clusters.b]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\nprotocol = \"h2c\"\n\
          http2 = {{}}\n[logging]\naccess = {{ {LOG}, request_body = {{}}, response_body = {{}} }}\n\
@@ -198,10 +200,11 @@ fn every_example_of_the_registry_loads_in_its_place() {
             let action =
                 if does.iter().any(|key| route.starts_with(key)) { "" } else { "echo = true\n" };
             let written = cluster.starts_with("endpoints");
+            let spoken = if route.contains("grpc") { "protocol = \"h2c\"\n" } else { "" };
             let endpoints = if written { "" } else { "endpoints = [{ address = \"a:1\" }]\n" };
             format!(
                 "{top}\n[[listeners]]\n{name}{bind}{listener}\n[[routes]]\n{route_name}{action}\
-                 {route}\n[clusters.orders]\n{endpoints}{cluster}\n{sections}"
+                 {route}\n[clusters.orders]\n{spoken}{endpoints}{cluster}\n{sections}"
             )
         };
         let example = key.example;

@@ -14,9 +14,6 @@ pub(super) async fn write<O: Outlet>(
     calls: &[Rc<Named<GrpcCells>>],
     page: &mut Page<O>,
 ) -> io::Result<()> {
-    if calls.is_empty() {
-        return Ok(());
-    }
     page.header(names::GRPC_REQUESTS_TOTAL);
     for named in calls {
         for code in Code::ALL {
