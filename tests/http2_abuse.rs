@@ -45,7 +45,7 @@ impl Served {
     }
 
     fn abuses(&self, abuse: Abuse) -> f64 {
-        let series = format!("tls_proxy_http2_abuse_total{{reason=\"{}\"}}", abuse.label());
+        let series = format!("tls_proxy_protocol_abuse_total{{reason=\"{}\"}}", abuse.label());
         self.proxy.metric(&series).unwrap_or_default()
     }
 
@@ -108,6 +108,36 @@ fn rapid_resets_are_cut_off() {
     let all = (0..2000).flat_map(both).collect::<Vec<u8>>();
     served.floods(Abuse::RapidReset, 1, |_| all.clone());
     served.gate.open();
+}
+
+/// It costs the endpoint nothing, and is told of all the same.
+#[test]
+fn a_request_that_is_reset_at_once_is_not_asked_of_the_endpoint() {
+    let served = serve();
+    let mut client = served.open();
+    let both = |count| [request(count), reset(nth(count), CANCEL)].concat();
+    client.send((0..50).flat_map(both).collect::<Vec<u8>>());
+    while client.new_stream() < nth(49) {}
+    assert_eq!(client.get("/").text(), "fine");
+    assert_eq!(served.origin.only_request().method_and_target(), "GET /");
+    let series = "tls_proxy_failures_total{reason=\"client_closed\",side=\"client\"}";
+    let counted = || served.proxy.metric(series).unwrap_or_default();
+    assert!(eventually(|| counted() >= 50.0), "{}", served.proxy.metrics());
+}
+
+#[test]
+fn abuse_is_in_the_audit_log() {
+    let served = serve_with("[logging.audit]\npath = \"audit.log\"\n");
+    cut_off(served.open(), 1000, |_| frame(PING, 0, 0, [0; 8]));
+    let log = served.proxy.directory().join("audit.log");
+    let told = || std::fs::read_to_string(&log).unwrap_or_default();
+    let is_told = || told().lines().any(|line| line.contains("\"reason\":\"ping_flood\""));
+    assert!(eventually(is_told), "{}", told());
+    let line =
+        told().lines().find(|line| line.contains("ping_flood")).unwrap_or_default().to_owned();
+    assert!(line.contains("\"event\":\"blocked\""), "{line}");
+    assert!(line.contains("\"client_ip\":\"127.0.0.1\""), "{line}");
+    assert!(line.contains("\"listener\":\"edge\""), "{line}");
 }
 
 #[test]

@@ -173,6 +173,17 @@ fn no_byte_of_a_request_line_can_be_anything_else() {
     refused(&each("a scheme", schemes.map(|scheme| with_pseudo(":scheme", scheme))));
 }
 
+/// It becomes the value of `Upgrade` (RFC 8441).
+#[test]
+fn no_byte_of_a_protocol_can_be_anything_else() {
+    let protocols = ["", "web socket", "websocket\r\nx: y", "a\0", "a, b", "chunked;q=1", "\u{e4}"];
+    let block = |protocol: &str| {
+        let fields = [(":method", "CONNECT"), (":scheme", "http"), (":authority", "test")];
+        Block::pseudo(&fields).field(":path", "/x").field(":protocol", protocol)
+    };
+    refused(&each("a protocol", protocols.map(block)));
+}
+
 #[test]
 fn a_fragment_never_leaves_the_proxy() {
     let served = serve();

@@ -210,7 +210,7 @@ fn broken_request_lines_are_refused() {
         &[
             b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
             b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n",
         ],
     );
     all_refused(417, &[b"PUT / HTTP/1.1\r\nHost: a\r\nExpect: x\r\nContent-Length: 0\r\n\r\n"]);

@@ -115,7 +115,7 @@ fn curl_fetches_with_tls_1_3_and_1_2() {
         let got = served.curl("/hello?x=1", &[&arguments[..], &["--verbose"]].concat());
         assert_eq!((got.exit, got.status), (0, 200), "{}", got.stderr);
         assert!(got.text().starts_with("GET /hello?x=1"), "{}", got.text());
-        assert!(got.stderr.contains("server accepted http/1.1"), "{}", got.stderr);
+        assert!(got.stderr.contains("server accepted h2"), "{}", got.stderr);
     }
 }
 
@@ -243,11 +243,13 @@ fn the_suites_of_the_configuration_are_taken_in_its_order() {
 }
 
 #[test]
-fn alpn_is_http_1_1_or_nothing() {
+fn alpn_is_what_both_speak_or_nothing() {
     let served = serve("", ECHO);
-    let said = served.fetch(&["-alpn", "h2,http/1.1"]);
+    let said = served.fetch(&["-alpn", "http/1.1,h2"]);
+    assert!(said.contains("ALPN protocol: h2"), "{said}");
+    let said = served.fetch(&["-alpn", "spdy/3,http/1.1"]);
     assert!(said.contains("ALPN protocol: http/1.1") && said.contains("200 OK"), "{said}");
-    let said = served.fetch(&["-alpn", "h2,spdy/3"]);
+    let said = served.fetch(&["-alpn", "h3,spdy/3"]);
     assert!(said.contains("no application protocol") && !said.contains("HTTP/1.1"), "{said}");
     let said = served.fetch(&[]);
     assert!(said.contains("No ALPN negotiated") && said.contains("200 OK"), "{said}");

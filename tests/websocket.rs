@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use support::{
-    Gate, Json, Origin, PATIENCE, Pki, Proxy, RawClient, Respond, SecureClient, TempDir, edge,
-    eventually, is_installed, program, python, python_with_websockets,
+    Gate, Json, Nghttpd, Origin, PATIENCE, Pki, Proxy, RawClient, Respond, SecureClient, TempDir,
+    edge, eventually, is_installed, program, python, python_with_websockets,
 };
 
 const ASK: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
@@ -311,6 +311,21 @@ fn other_protocols_pass_where_a_route_lists_them() {
     normal_requests_are_served(&proxy);
 }
 
+#[test]
+fn an_endpoint_of_http2_is_asked_without_upgrade() {
+    if !is_installed("nghttpd", "nghttp2-server") {
+        return;
+    }
+    let server = Nghttpd::start(&[]);
+    server.file("ws", "a page");
+    let proxy = Proxy::start(&edge(&(route(server.address(), "") + "protocol = \"h2c\"\n")));
+    let mut client = proxy.client();
+    client.send(ASK);
+    let answer = client.read_response();
+    assert_eq!((answer.status, answer.text()), (200, "a page"));
+    assert_eq!(proxy.client().get("/ws").text(), "a page");
+}
+
 // --- what is refused -------------------------------------------------------------------------
 
 #[test]
@@ -538,7 +553,7 @@ fn unmasked(frame: &[u8]) -> Vec<u8> {
 #[test]
 fn either_side_keeps_it_open() {
     let origin = endpoint(|mut stream, _| {
-        for _ in 0..12 {
+        for _ in 0..16 {
             if stream.write_all(&PLAIN).is_err() {
                 return;
             }
@@ -546,22 +561,33 @@ fn either_side_keeps_it_open() {
         }
         echo(stream, String::new());
     });
-    let proxy = proxy_to(&origin, "websocket = { idle_timeout = \"2s\" }");
+    let proxy = proxy_to(&origin, "websocket = { idle_timeout = \"3s\" }");
     let mut client = open(&proxy);
-    for _ in 0..12 {
+    for _ in 0..16 {
         assert_eq!(client.read_exactly(PLAIN.len()), PLAIN);
     }
-    for _ in 0..12 {
+    for _ in 0..16 {
         says_back(&mut client, &MASKED);
         thread::sleep(Duration::from_millis(250));
     }
     assert_eq!(client.read_to_close(), GOING_AWAY);
 }
 
+const PING: [u8; 10] = *b"\x89\x08corelane";
+const PONG: [u8; 14] = *b"\x8a\x88\0\0\0\0corelane";
+
+/// What comes next, but for pings, which come whenever the client is silent for a while.
+fn read_after_pings(client: &mut RawClient, count: usize) -> Vec<u8> {
+    let mut first = client.read_exactly(1);
+    while first == PING[..1] {
+        assert_eq!(client.read_exactly(PING.len() - 1), PING[1..]);
+        first = client.read_exactly(1);
+    }
+    [first, client.read_exactly(count - 1)].concat()
+}
+
 #[test]
 fn a_silent_client_is_pinged_between_two_frames_and_its_pong_passes() {
-    const PING: [u8; 10] = *b"\x89\x08corelane";
-    const PONG: [u8; 14] = *b"\x8a\x88\0\0\0\0corelane";
     let gate = Gate::new();
     let opened = gate.clone();
     let origin = endpoint(move |mut stream, _| {
@@ -577,13 +603,13 @@ fn a_silent_client_is_pinged_between_two_frames_and_its_pong_passes() {
     let mut client = open(&proxy);
     assert_eq!(client.read_exactly(PING.len()), PING);
     client.send(PONG);
-    assert_eq!(client.read_exactly(3), PLAIN[..3]);
+    assert_eq!(read_after_pings(&mut client, 3), PLAIN[..3]);
     assert!(client.is_quiet_for(Duration::from_millis(2200)), "a ping within a frame");
     gate.open();
     assert_eq!(client.read_exactly(1), PLAIN[3..]);
     assert_eq!(client.read_exactly(PING.len()), PING);
     client.send(MASKED);
-    assert_eq!(client.read_exactly(MASKED.len()), MASKED);
+    assert_eq!(read_after_pings(&mut client, MASKED.len()), MASKED);
 }
 
 // --- how it ends -----------------------------------------------------------------------------
@@ -952,15 +978,19 @@ with connect(sys.argv[1], subprotocols=['chat'], proxy=None) as ws:
     assert_eq!(proxy.wait_exit(PATIENCE).code(), Some(0));
 }
 
-#[test]
-fn a_browser_talks_through_the_proxy() {
-    if !is_installed("chromium", "chromium") {
-        return;
-    }
+/// Opens a WebSocket and tells of what it hears.
+const PAGE: &str = "<script>const at = location.protocol.replace('http', 'ws') + '//' + \
+                    location.host; const ws = new WebSocket(at + '/ws'); \
+                    ws.onopen = () => ws.send('hi'); \
+                    ws.onmessage = event => fetch('/seen?' + event.data);</script>";
+
+/// An endpoint that knows the keys of browsers, and is told of what they fetch.
+fn endpoint_of_browsers() -> (Origin, mpsc::Receiver<String>) {
     let (told, seen) = mpsc::channel();
     let origin = Origin::connections(move |mut stream, _| {
         let Some(head) = read_head(&mut stream) else { return };
-        let Some((_, key)) = head.split_once("Sec-WebSocket-Key: ") else {
+        let head = head.replace("Sec-WebSocket-Key", "sec-websocket-key");
+        let Some((_, key)) = head.split_once("sec-websocket-key: ") else {
             let _ = told.send(head.split(' ').nth(1).unwrap_or_default().to_owned());
             let _ = stream.write_all(OK.as_bytes());
             return;
@@ -976,16 +1006,16 @@ fn a_browser_talks_through_the_proxy() {
         }
         read_all(stream);
     });
-    let page = "<script>const ws = new WebSocket('ws://' + location.host + '/ws');\
-                ws.onopen = () => ws.send('hi');\
-                ws.onmessage = event => fetch('/seen?' + event.data);</script>";
-    let first = format!(
-        "[[routes]]\nname = \"page\"\npaths = [\"/page\"]\n\
-         respond = {{ body = \"{page}\", content_type = \"text/html\" }}\n"
-    );
-    let proxy = Proxy::start(&edge(&(first + &route(origin.address(), ""))));
+    (origin, seen)
+}
+
+fn browse(url: &str, origin: &Origin, seen: &mpsc::Receiver<String>, more: &[String]) {
+    if !is_installed("chromium", "chromium") {
+        return;
+    }
+    assert!(origin.address().ip().is_loopback());
     let directory = TempDir::new();
-    let mut browser = start_browser(&proxy.url("/page"), directory.path());
+    let mut browser = start_browser(url, directory.path(), more);
     let came = iter::repeat_with(|| seen.recv_timeout(2 * PATIENCE))
         .find(|came| came.as_deref() != Ok("/favicon.ico"))
         .expect("it goes on for ever");
@@ -994,18 +1024,73 @@ fn a_browser_talks_through_the_proxy() {
     assert_eq!(came.as_deref(), Ok("/seen?ih"));
 }
 
+fn page_and(origin: &Origin) -> String {
+    let page = format!(
+        "[[routes]]\nname = \"page\"\npaths = [\"/page\"]\n\
+         respond = {{ body = \"{PAGE}\", content_type = \"text/html\" }}\n"
+    );
+    page + &route(origin.address(), LOG)
+}
+
+#[test]
+fn a_browser_talks_through_the_proxy() {
+    let (origin, seen) = endpoint_of_browsers();
+    let proxy = Proxy::start(&edge(&page_and(&origin)));
+    browse(&proxy.url("/page"), &origin, &seen, &[]);
+}
+
+#[test]
+fn a_browser_talks_in_a_stream_of_http2() {
+    let (origin, seen) = endpoint_of_browsers();
+    let pki = Pki::new();
+    pki.issue("www", "www.example");
+    let file = |name: &str| pki.path(name).display().to_string();
+    let tls = format!(
+        "tls = {{ certificates = [{{ cert = \"{}\", key = \"{}\" }}] }}\n",
+        file("www.pem"),
+        file("www.key")
+    );
+    let text = edge(&(tls + &page_and(&origin)));
+    let proxy = Proxy::start(&text);
+    let trusted = python(KEY_HASH, &[&file("www.pem")]);
+    let more = [
+        "--host-resolver-rules=MAP www.example 127.0.0.1".to_owned(),
+        format!("--ignore-certificate-errors-spki-list={}", trusted.trim()),
+    ];
+    let url = format!("https://www.example:{}/page", proxy.port("edge"));
+    browse(&url, &origin, &seen, &more);
+    if is_installed("chromium", "chromium") {
+        let is_tunnel = |record: &&Json| record.text("url") == "/ws";
+        let came =
+            || records(&proxy, 1).iter().find(is_tunnel).map(|r| r.text("protocol").to_owned());
+        assert!(eventually(|| came().is_some()));
+        assert_eq!(came().as_deref(), Some("HTTP/2.0"));
+    }
+}
+
+/// What a browser is told to trust.
+const KEY_HASH: &str = "
+import base64, hashlib, subprocess, sys
+key = subprocess.run(['openssl', 'x509', '-in', sys.argv[1], '-pubkey', '-noout'],
+                     check=True, capture_output=True).stdout
+der = subprocess.run(['openssl', 'pkey', '-pubin', '-outform', 'der'], input=key,
+                     check=True, capture_output=True).stdout
+print(base64.b64encode(hashlib.sha256(der).digest()).decode())
+";
+
 const ACCEPT: &str = "
 import base64, hashlib, sys
 guid = '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
 print(base64.b64encode(hashlib.sha1((sys.argv[1] + guid).encode()).digest()).decode())
 ";
 
-fn start_browser(url: &str, home: &Path) -> Child {
+fn start_browser(url: &str, home: &Path, more: &[String]) -> Child {
     Command::new(program("chromium"))
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
         .args(["--no-first-run", "--disable-background-networking", "--disable-component-update"])
         .arg("--remote-debugging-port=0") // it stays until it is killed
         .arg(format!("--user-data-dir={}", home.join("profile").display()))
+        .args(more)
         .arg(url)
         .env("HOME", home)
         .stdout(Stdio::null())

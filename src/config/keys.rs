@@ -346,7 +346,7 @@ const GENERAL: &[Key] = &[
         "duration",
         Is("\"0s\""),
         "timeout = \"30s\"",
-        "of the whole exchange, answered 504; 0s: none",
+        "of the whole exchange, of a WebSocket up to its 101; then 504; 0s: none",
     ),
     key(
         "routes[].respond.status",

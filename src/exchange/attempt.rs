@@ -58,6 +58,9 @@ pub(super) async fn forward(
     loop {
         let lease = acquire(shard, exchange, cluster, wanted, &mut refused, with).await?;
         let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
+        if exchange.asked.is_some() && matches!(lease.upstream(), Upstream::Http2(_)) {
+            exchange.ask_no_more()?;
+        }
         let may_switch = exchange.asked.is_some();
         let attempt =
             Attempt { shard, client, generation: &generation, route, timeouts, may_switch };

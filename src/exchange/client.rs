@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use crate::http2::call::Call;
 use crate::shard::Origin;
@@ -38,6 +38,17 @@ impl Client {
         match &self.speaks {
             Speaks::Http1(stream) => stream.poll_broken(context),
             Speaks::Http2(call) => call.poll_broken(context),
+        }
+    }
+
+    /// Whether its stream was reset before anything was done for it: a request that is given up at
+    /// once costs its endpoint nothing (CVE-2023-44487).
+    pub(crate) fn has_given_up(&self) -> bool {
+        match &self.speaks {
+            Speaks::Http1(_) => false,
+            Speaks::Http2(call) => {
+                call.poll_broken(&mut Context::from_waker(Waker::noop())).is_ready()
+            }
         }
     }
 

@@ -185,7 +185,7 @@ failures! {
     ClientTooSlow: 0 CLIENT_TIMEOUT "client_too_slow" Client Never Close
         "the client takes the response too slowly";
 
-    /// Of a connection that passes through, both ways.
+    /// Of a connection that passes through, or of a tunnel: both ways.
     IdleTimeout: 0 IDLE_TIMEOUT "idle_timeout" Client Never Close
         "nothing was said for too long";
 

@@ -215,6 +215,7 @@ async fn answer(
         return Err(Failure::MethodRefused);
     }
     match &route.action {
+        Action::Forward(_) if client.has_given_up() => Err(Failure::ClientClosed),
         Action::Forward(cluster) => {
             let Some(grpc) = &route.grpc else {
                 let forwarding =

@@ -131,3 +131,62 @@ fn write(parts: &Parts, tunnel: Option<(&str, u128)>, out: &mut Vec<u8>) -> Resu
     out.extend_from_slice(b"\r\n");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits =
+        HeadLimits { url_bytes_max: 8192, header_bytes_max: 16_384, headers_max: 100 };
+
+    /// A GET of `http://test/x` as the crate would hand it over, with these fields.
+    fn asked(uri: &str, fields: &[(&str, &str)]) -> Result<String, Failure> {
+        let mut request = http::Request::get(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).expect("the crate takes it").into_parts();
+        let (mut out, mut head) = (Vec::new(), RequestHead::default());
+        read(&parts, true, &LIMITS, 0, &mut out, &mut head)?;
+        assert_eq!((head.bytes, head.version), (out.len(), Version::Http2));
+        Ok(String::from_utf8(out).expect("text"))
+    }
+
+    #[test]
+    fn a_request_is_a_head_of_http1() {
+        let fields = [("cookie", "a=1"), ("x-a", "1"), ("cookie", "b=2"), ("x-a", "2")];
+        assert_eq!(
+            asked("http://test:81/x?y", &fields).expect("it is clear"),
+            "GET /x?y HTTP/1.1\r\nhost: test:81\r\ncookie: a=1; b=2\r\nx-a: 1\r\nx-a: 2\r\n\r\n"
+        );
+        let alone = asked("/x", &[("host", "test")]).expect("it is clear");
+        assert_eq!(alone, "GET /x HTTP/1.1\r\nhost: test\r\n\r\n");
+        assert_eq!(asked("http://test/x", &[("host", "TEST")]).map(|text| text.len()), Ok(33));
+    }
+
+    #[test]
+    fn what_is_unclear_is_refused() {
+        use Malformed::*;
+        let uri = "http://test/x";
+        for (asked, why) in [
+            (asked(uri, &[("host", "other")]), HostMismatch),
+            (asked(uri, &[("host", "test:80")]), HostMismatch),
+            (asked(uri, &[("host", "test"), ("host", "test")]), HostRepeated),
+            (asked("/x", &[]), HostMissing),
+            (asked("/x", &[("host", "a@b")]), Host),
+            (asked("http://me@test/x", &[]), Host),
+            (asked("ftp://test/x", &[]), Scheme),
+            (asked("*", &[("host", "test")]), TargetForm),
+            (asked(uri, &[("x", " a")]), BlankAroundValue),
+            (asked(uri, &[("x", "a\t")]), BlankAroundValue),
+            (asked(uri, &[("content-length", "+5")]), ContentLength),
+            (
+                asked(uri, &[("content-length", "5"), ("content-length", "5")]),
+                ContentLengthRepeated,
+            ),
+            (asked(uri, &[("x_forwarded_for", "6.6.6.6")]), UnderscoreTwin),
+        ] {
+            assert_eq!(asked, Err(Failure::from(why)));
+        }
+    }
+}

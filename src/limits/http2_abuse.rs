@@ -53,4 +53,4 @@ pub const HTTP2_FIELD_BLOCK_BYTES_MAX: u32 = 100 * 1024;
 pub const HTTP2_WATCHED_STREAMS: usize = 64;
 
 const _: () = assert!(HTTP2_WATCHED_STREAMS.is_power_of_two());
-const _: () = assert!(HTTP2_FIELD_BLOCK_BYTES_MAX as usize >= super::BUFFER_BYTES);
+const _: () = assert!(HTTP2_FIELD_BLOCK_BYTES_MAX >= super::H2_HEADER_LIST_BYTES);

@@ -197,8 +197,8 @@ pub const TICKET_KEY_AGE_SECONDS: Metric = gauge(
     "",
     "How long new session tickets are sealed with the same key by now.",
 );
-pub const HTTP2_ABUSE_TOTAL: Metric = counter(
-    "tls_proxy_http2_abuse_total",
+pub const PROTOCOL_ABUSE_TOTAL: Metric = counter(
+    "tls_proxy_protocol_abuse_total",
     "reason",
     "HTTP/2 connections that were cut off for what the client did to them, by reason.",
 );
@@ -468,7 +468,7 @@ pub const ALL: [Metric; 80] = [
     OCSP_STAPLE_EXPIRY_SECONDS,
     REVOCATION_LIST_EXPIRY_SECONDS,
     TICKET_KEY_AGE_SECONDS,
-    HTTP2_ABUSE_TOTAL,
+    PROTOCOL_ABUSE_TOTAL,
     LISTENER_CONNECTIONS_TOTAL,
     LISTENER_CONNECTIONS_ACTIVE,
     LISTENER_REQUESTS_TOTAL,

@@ -57,9 +57,9 @@ pub(crate) async fn write<O: Outlet>(
 }
 
 fn abuses<O: Outlet>(merged: &Counts, page: &mut Page<O>) {
-    page.header(names::HTTP2_ABUSE_TOTAL);
+    page.header(names::PROTOCOL_ABUSE_TOTAL);
     for (abuse, count) in Abuse::ALL.iter().zip(merged.abuses) {
-        page.sample(names::HTTP2_ABUSE_TOTAL, &[("reason", abuse.label())], count);
+        page.sample(names::PROTOCOL_ABUSE_TOTAL, &[("reason", abuse.label())], count);
     }
 }
 

@@ -70,6 +70,13 @@ impl Exchange {
         Ok(())
     }
 
+    /// What the endpoint speaks knows no `Upgrade`.
+    #[cold]
+    pub(super) fn ask_no_more(&mut self) -> Result<(), Failure> {
+        self.asked = None;
+        if self.wants_tunnel_only() { Err(Failure::MethodRefused) } else { Ok(()) }
+    }
+
     /// A CONNECT of HTTP/2: no other answer than a tunnel would be a success (RFC 8441 section 4).
     #[cold]
     pub(super) fn wants_tunnel_only(&self) -> bool {
