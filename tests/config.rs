@@ -153,7 +153,8 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
          access_log = {{ request_body = {{}}, response_body = {{}} }}\n\
          error_pages = [{{ statuses = 404, body = \"\" }}]\n\
          [[error_pages]]\nstatuses = 404\nbody = \"\"\n\
-         [[routes]]\nname = \"d\"\npaths = [\"/d\"]\ncluster = \"g\"\ngrpc = {{}}\ngrpc_web = {{}}\n\
+         [[routes]]\nname = \"d\"\npaths = [\"/d\"]\ncluster = \"g\"\n\
+         grpc = {{}}\ngrpc_web = {{}}\n\
          [clusters.g]\nprotocol = \"h2c\"\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n\
          [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\ntls = {{}}\n\
          [clusters.b]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\nprotocol = \"h2c\"\n\

@@ -174,6 +174,18 @@ impl Download<'_> {
     }
 }
 
+/// A piece and its end, once it was turned: trailers are a message then.
+pub(super) fn left_of<'p>(
+    turned: &'p Option<Vec<u8>>,
+    data: &'p [u8],
+    end: Option<&'p [u8]>,
+) -> (&'p [u8], Option<&'p [u8]>) {
+    match turned {
+        Some(turned) => (turned, end.map(|_| &b""[..])),
+        None => (data, end),
+    }
+}
+
 /// How long a call may go on.
 pub(super) struct Patience {
     /// What is left, and what it means when that is over.

@@ -13,7 +13,7 @@ use crate::exchange::count::Meter;
 use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
-use crate::exchange::{Progress, Uploading};
+use crate::exchange::{Progress, Uploading, call};
 use crate::http::head::{Framing, Keep, Method, ResponseHead, Version};
 use crate::http::headers::HeaderEdits;
 use crate::http1::body::{Decoder, Left};
@@ -40,12 +40,6 @@ pub(super) struct Downloaded {
 }
 
 impl Downloaded {
-    /// Of an endpoint whose connection does not depend on it.
-    pub(super) fn of_stream(client: Keep) -> Downloaded {
-        let upstream = Keep::Open;
-        Downloaded { upstream, client, promised: None, replaced: None, switched: None }
-    }
-
     #[cold]
     fn switched(answer: Vec<u8>) -> Downloaded {
         let (upstream, client) = (Keep::Close, Keep::Close);
@@ -356,10 +350,7 @@ impl<'a> Download<'a> {
         end: Option<&[u8]>,
     ) -> Result<(), Failure> {
         let turned = self.turned(data, end)?;
-        let (mut data, end) = match &turned {
-            Some(turned) => (&turned[..], end.map(|_| &b""[..])),
-            None => (data, end),
-        };
+        let (mut data, end) = call::left_of(&turned, data, end);
         let Work { out, tail, .. } = &mut **work;
         if framing == Framing::Chunked {
             let trailers = end.filter(|_| self.request.accepts_trailers).unwrap_or_default();

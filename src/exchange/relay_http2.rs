@@ -25,6 +25,14 @@ struct Head {
     ends: bool,
 }
 
+impl Downloaded {
+    /// Of an endpoint whose connection does not depend on it.
+    fn of_stream(client: Keep) -> Downloaded {
+        let upstream = Keep::Open;
+        Downloaded { upstream, client, promised: None, replaced: None, switched: None }
+    }
+}
+
 impl Download<'_> {
     pub(super) async fn run_http2(&mut self, call: &UpstreamCall) -> Result<Downloaded, Failure> {
         let mut interim = 0;

@@ -1,5 +1,5 @@
 //! gRPC-Web: gRPC for browsers, whose `fetch` knows no trailers. They come as a last message that
-//! a bit marks, and the text form writes all of it in base64. The endpoint gets and gives plain gRPC.
+//! a bit marks, and the text form writes all of it in base64. The endpoint gets plain gRPC.
 //! Heads are changed as the bytes that were written for the other side.
 
 use crate::grpc::head::{Edit, append_lines, edit_lines, line};

@@ -342,11 +342,6 @@ impl Shard {
         }
     }
 
-    fn learn_health(&self, health: Health) {
-        *self.health.borrow_mut() = health;
-        self.health_watchers.wake();
-    }
-
     fn serve(&self, service: Service) {
         self.life.service.set(service);
         if service == Service::Closing {

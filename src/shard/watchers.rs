@@ -5,6 +5,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::task::{Context, Waker};
 
+use crate::shard::Shard;
+use crate::telemetry::health::Health;
+
 #[derive(Default)]
 pub(crate) struct Watchers {
     waiting: RefCell<BTreeMap<u64, Waker>>,
@@ -14,6 +17,13 @@ pub(crate) struct Watchers {
 pub(crate) struct Watcher<'w> {
     all: &'w Watchers,
     id: u64,
+}
+
+impl Shard {
+    pub(super) fn learn_health(&self, health: Health) {
+        *self.health.borrow_mut() = health;
+        self.health_watchers.wake();
+    }
 }
 
 impl Watchers {

@@ -84,9 +84,7 @@ fn object(log: &AccessLog, record: &Record<'_>, scratch: &mut Vec<u8>, out: &mut
     }
 
     number(b",\"status\":", u64::from(record.status), out);
-    if let Some(code) = record.grpc_status {
-        number(b",\"grpc_status\":", u64::from(code.number()), out);
-    }
+    grpc_status(record, out);
     number(b",\"bytes_sent\":", record.bytes_sent, out);
     number(b",\"bytes_received\":", record.bytes_received, out);
 
@@ -166,6 +164,12 @@ fn timings(record: &Record<'_>, out: &mut Vec<u8>) {
         decimal::micros_as_millis(micros, out);
     }
     out.push(b'}');
+}
+
+fn grpc_status(record: &Record<'_>, out: &mut Vec<u8>) {
+    if let Some(code) = record.grpc_status {
+        number(b",\"grpc_status\":", u64::from(code.number()), out);
+    }
 }
 
 fn termination(record: &Record<'_>, out: &mut Vec<u8>) {
