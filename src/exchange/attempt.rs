@@ -57,7 +57,8 @@ pub(super) async fn forward(
     let (mut upload, mut refusals) = (None, 0);
     loop {
         let lease = acquire(shard, exchange, cluster, wanted, &mut refused, with).await?;
-        let (reused, endpoint) = (lease.reused, Rc::clone(lease.endpoint()));
+        let first_reused = lease.reused && wanted == Wanted::Any;
+        let endpoint = Rc::clone(lease.endpoint());
         if exchange.asked.is_some() && matches!(lease.upstream(), Upstream::Http2(_)) {
             exchange.ask_no_more()?;
         }
@@ -76,13 +77,7 @@ pub(super) async fn forward(
                 count::retried(exchange, failed.failure);
                 exchange.progress.upload.set(Uploading::Untouched);
             }
-            Err(failed)
-                if failed.is_safe_to_repeat(
-                    exchange,
-                    reused && wanted == Wanted::Any,
-                    refusals,
-                ) =>
-            {
+            Err(failed) if failed.is_safe_to_repeat(exchange, first_reused, refusals) => {
                 refusals += u8::from(failed.failure.row().retry == Retry::Unprocessed);
                 exchange.end_attempt(Some(failed.failure));
                 count::retried(exchange, failed.failure);

@@ -85,12 +85,19 @@ impl Download<'_> {
     ) -> Result<(), Failure> {
         let mut turns = 0;
         loop {
-            let room = self.until_room(call, limits::RELAY_BYTES).await?;
+            self.until_room(call, limits::RELAY_BYTES).await?;
+            // However long the endpoint takes, the other streams have the room meanwhile.
+            call.room(0);
             set_deadline(self.upstream, self.progress, &self.timeouts);
             self.more().await.map_err(|lost| lost.failure(body_failure))?;
+            let room = call.room(limits::RELAY_BYTES).min(limits::RELAY_BYTES);
+            if room == 0 {
+                continue;
+            }
             let mut buffer = engine::buffer();
-            // Framing goes beside the data, so a little more is read than there is room for.
-            let most = (room + limits::CHUNK_LINE_BYTES_MAX).min(limits::RELAY_BYTES);
+            // Of chunks a little more: their framing goes beside the data.
+            let framing = if decoder.left().is_none() { limits::CHUNK_LINE_BYTES_MAX } else { 0 };
+            let most = (room + framing).min(buffer.len());
             let Poll::Ready(received) = self.stream().try_recv(&mut buffer[..most]).await else {
                 continue; // a part of a record
             };
@@ -103,8 +110,15 @@ impl Download<'_> {
             }
             let decoded = self.decode(work, decoder, &mut buffer[..received])?;
             let all = decoded.end && decoder.trailers().is_empty();
-            self.give(call, decoded.of(&buffer[..received]), all).await?;
-            drop(buffer);
+            let data = decoded.of(&buffer[..received]);
+            if data.len() > call.room(data.len()) {
+                let data = data.to_vec();
+                drop(buffer);
+                self.give(call, &data, all).await?;
+            } else {
+                self.give(call, data, all).await?;
+                drop(buffer);
+            }
             if all {
                 return Ok(());
             }

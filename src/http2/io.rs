@@ -27,6 +27,7 @@ pub(crate) struct Line {
     begun: RefCell<Vec<u8>>,
     /// In this turn.
     reads: Cell<u32>,
+    sent: Cell<u64>,
     out: RefCell<Out>,
     /// What the peer had time for has passed, while we waited for it to say something.
     overdue: Cell<bool>,
@@ -73,6 +74,7 @@ impl Wire {
             patience,
             begun: RefCell::new(begun),
             reads: Cell::new(0),
+            sent: Cell::new(0),
             out: RefCell::default(),
             overdue: Cell::new(false),
             ended: Cell::new(false),
@@ -89,6 +91,17 @@ impl Wire {
 impl Line {
     pub(crate) fn stream(&self) -> &Stream {
         &self.stream
+    }
+
+    /// Bytes that have left.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.get()
+    }
+
+    /// Nothing waits to leave.
+    pub(crate) fn is_flushed(&self) -> bool {
+        let out = self.out.borrow();
+        out.buffer.is_none() && out.left.is_empty()
     }
 
     /// From now on the peer is to say something within this time.
@@ -178,6 +191,7 @@ impl Line {
             match self.stream.poll_send(context, bytes) {
                 Poll::Ready(Ok(count)) => {
                     out.sent += count;
+                    self.sent.set(self.sent.get() + count as u64);
                     if out.waiting.take().is_some() {
                         self.stream.set_deadline(Side::Write, None);
                     }

@@ -161,7 +161,7 @@ mod tests {
         );
         let alone = asked("/x", &[("host", "test")]).expect("it is clear");
         assert_eq!(alone, "GET /x HTTP/1.1\r\nhost: test\r\n\r\n");
-        assert_eq!(asked("http://test/x", &[("host", "TEST")]).map(|text| text.len()), Ok(33));
+        assert_eq!(asked("http://test/x", &[("host", "TEST")]).map(|text| text.len()), Ok(31));
     }
 
     #[test]

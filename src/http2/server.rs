@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
@@ -41,7 +42,9 @@ pub(crate) async fn serve(shard: &Rc<Shard>, origin: Origin, stream: Stream, beg
             streams: Rc::clone(&streams),
             streams_max: settings.streams_max,
             stage: Stage::Open,
-            was_busy: true,
+            left: None,
+            work: Work::Exchanges,
+            sent: 0,
         };
         std::future::poll_fn(|context| session.poll(context)).await;
     }
@@ -88,6 +91,7 @@ fn builder(settings: &Http2) -> h2::server::Builder {
         // Larger heads are refused by us, with an answer; far larger ones by the crate.
         .max_header_list_size(limits::H2_HEADER_LIST_BYTES)
         .max_send_buffer_size(limits::H2_SEND_BYTES_MAX)
+        .data_frame_budget(limits::H2_DATA_FRAME_BUDGET)
         .enable_connect_protocol();
     builder
 }
@@ -146,8 +150,21 @@ struct Session {
     streams: Rc<Streams>,
     streams_max: u32,
     stage: Stage,
-    /// At the last look, it had streams.
-    was_busy: bool,
+    /// When it was told to go.
+    left: Option<Instant>,
+    /// At the last look, and what had left by then.
+    work: Work,
+    sent: u64,
+}
+
+/// What a connection has to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// Exchanges that have deadlines of their own.
+    Exchanges,
+    /// What they have left behind is on its way to the client.
+    Remains,
+    Nothing,
 }
 
 impl Session {
@@ -233,32 +250,43 @@ impl Session {
     /// RFC 9113 section 6.8.
     fn leave(&mut self) {
         self.stage = Stage::Leaving;
+        self.left = Some(engine::now());
         self.connection.graceful_shutdown();
-        if self.streams.open.get() == 0 {
+        if self.work == Work::Nothing {
             self.line.set_patience(Some(limits::H2_LEAVE_TIME));
         }
     }
 
-    /// A connection without streams may stay for a while, and may be told to make room.
+    /// A connection without streams may stay for a while, and may be told to make room. Until the
+    /// client has all of what was answered, it has as long as for any other answer.
     fn set_idle(&mut self) {
-        let busy = self.streams.open.get() > 0;
-        if busy == self.was_busy {
+        let work = match self.streams.open.get() {
+            0 if self.connection.has_streams() || !self.line.is_flushed() => Work::Remains,
+            0 => Work::Nothing,
+            _ => Work::Exchanges,
+        };
+        let goes_on = work == Work::Remains && self.sent != self.line.sent();
+        if work == self.work && !goes_on {
             return;
         }
-        self.was_busy = busy;
-        let stream = self.line.stream();
-        if busy {
-            stream.set_parked(Parked::No);
-            self.line.set_patience(None);
-        } else {
-            let idle = self.shard.generation().plan.timeouts.idle;
-            let leaving = self.stage == Stage::Leaving;
-            self.line.set_patience(Some(if leaving { limits::H2_LEAVE_TIME } else { idle }));
-            stream.set_parked(Parked::Long);
-        }
+        (self.work, self.sent) = (work, self.line.sent());
+        let (stream, timeouts) = (self.line.stream(), self.shard.generation().plan.timeouts);
+        stream.set_parked(if work == Work::Nothing { Parked::Long } else { Parked::No });
+        self.line.set_patience(match work {
+            Work::Exchanges => None,
+            Work::Remains => Some(timeouts.write),
+            Work::Nothing if self.stage == Stage::Leaving => Some(limits::H2_LEAVE_TIME),
+            Work::Nothing => Some(timeouts.idle),
+        });
     }
 
-    fn begin(&self, request: Request<RecvStream>, answer: SendResponse<Bytes>) {
+    fn begin(&self, request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
+        let is_late = |left: Instant| engine::now() - left > limits::H2_LEAVE_TIME;
+        if self.left.is_some_and(is_late) {
+            // It was told to go and has had the time to hear it (RFC 9113 section 8.7).
+            answer.send_reset(Reason::REFUSED_STREAM);
+            return;
+        }
         self.streams.open.set(self.streams.open.get() + 1);
         let open = Open(Rc::clone(&self.streams));
         let (shard, origin) = (Rc::clone(&self.shard), self.origin.clone());
