@@ -18,14 +18,6 @@ use crate::limits;
 use crate::shard::workspace::Workspace;
 use crate::tls::stream::Stream;
 
-impl Downloaded {
-    /// Of an endpoint whose connection does not depend on it.
-    fn of_stream(client: Keep) -> Downloaded {
-        let upstream = Keep::Open;
-        Downloaded { upstream, client, promised: None, replaced: None, switched: None }
-    }
-}
-
 /// A final head, as bytes of HTTP/1.
 struct Head {
     bytes: Vec<u8>,
