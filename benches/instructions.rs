@@ -183,6 +183,7 @@ fn record(head: &RequestHead) -> Record<'_> {
         version: "HTTP/1.1",
         referer: value(HeaderId::Referer),
         user_agent: value(HeaderId::UserAgent),
+        grpc_status: None,
         status: 200,
         bytes_received: REQUEST.len() as u64,
         bytes_sent: 16_700,

@@ -42,7 +42,8 @@
 //! our own or [`exchange::attempt`]: a connection from [`upstream::pool`] or a stream of a shared
 //! one ([`upstream::multiplex`]), the head rewritten ([`http1::encode`]), [`exchange::relay`] up
 //! and down (a long body unread, through a pipe) → recorded once: counters, access log, and spans
-//! when it is traced.
+//! when it is traced. On a route for [`grpc`] it is a call as well: its deadline, its messages and
+//! how it ended are gRPC's.
 //!
 //! A head is HTTP/1's bytes and a table everywhere inside: every rule about headers exists once,
 //! and HTTP/2 converts at its edges ([`http2`]). A stream is an exchange in a task of its own, so
@@ -98,6 +99,7 @@ pub mod http1;
 pub mod http2;
 pub mod http;
 pub mod exchange;
+pub mod grpc;
 pub mod routing;
 mod upstream;
 mod balancing;

@@ -100,6 +100,11 @@ pub const TRAILER_BYTES_MAX: usize = 8192;
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a kept-alive client connection may be quiet. Then it is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a gRPC call may pass nothing either way. Then UNAVAILABLE. Default of
+/// `routes.grpc.idle_timeout`: long, since streams wait for something to happen.
+pub const GRPC_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a browser may remember the answer to a preflight: as long as any of them does.
+pub const CORS_MAX_AGE: Duration = Duration::from_secs(2 * 3600);
 /// Between two reads of a request body, and two reads of a response body once the request has left.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a peer may take none of the bytes we have for it.
@@ -309,6 +314,15 @@ pub const QUIET_BEATS: u32 = 4;
 /// Most pairs of a host and a path that all routes list. More is a configuration error: the tables
 /// are indexed with 32 bits, and every pair costs memory.
 pub const ROUTE_PATTERNS_MAX: usize = 1_000_000;
+/// Longest request of `grpc.health.v1.Health`: a service's name and its framing. Longer is no such
+/// request.
+pub const GRPC_HEALTH_REQUEST_BYTES_MAX: usize = 1024;
+/// Longest name of a gRPC service or method. Longer is a configuration error.
+pub const GRPC_NAME_BYTES_MAX: usize = 256;
+/// Tries of a gRPC call where its answer may be tried again. Default of `routes.grpc.max_attempts`.
+pub const GRPC_ATTEMPTS: u32 = 2;
+/// Most that it may be set to: each holds the request, and loads a cluster that is failing.
+pub const GRPC_ATTEMPTS_MAX: u32 = 5;
 /// Longest path pattern of a route. Longer is a configuration error.
 pub const PATH_PATTERN_BYTES_MAX: usize = 2048;
 /// How often the log says that a limit keeps clients waiting, or that none can be accepted.

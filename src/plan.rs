@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::engine::Shared;
+use crate::grpc::settings::Grpc;
 use crate::http::error_page::{ErrorPage, PageTable};
 use crate::http::headers::HeaderEdits;
 use crate::limits;
@@ -76,6 +77,9 @@ pub struct Plan {
     pub health_on_listeners: bool,
     /// Whether they say there what the process is made of.
     pub health_listener_details: bool,
+    /// The services that `grpc.health.v1.Health` on listeners knows by name, in order. `None`: it
+    /// is not answered there.
+    pub health_grpc: Option<Vec<Box<[u8]>>>,
     pub drain_timeout: Duration,
     pub hot_reload: HotReload,
     /// Where the blacklist survives a restart.
@@ -167,6 +171,8 @@ pub struct Route {
     pub capture: Option<u32>,
     /// These come before those of the plan.
     pub error_pages: PageTable,
+    /// It takes gRPC, and nothing else.
+    pub grpc: Option<Box<Grpc>>,
     pub upgrades: Upgrades,
 }
 

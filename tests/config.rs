@@ -153,6 +153,9 @@ fn defaults_of_the_registry_are_the_defaults_that_are_filled_in() {
          access_log = {{ request_body = {{}}, response_body = {{}} }}\n\
          error_pages = [{{ statuses = 404, body = \"\" }}]\n\
          [[error_pages]]\nstatuses = 404\nbody = \"\"\n\
+         [[routes]]\nname = \"d\"\npaths = [\"/d\"]\ncluster = \"g\"\n\
+         grpc = {{}}\ngrpc_web = {{}}\n\
+         [clusters.g]\nprotocol = \"h2c\"\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n\
          [clusters.a]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\ntls = {{}}\n\
          [clusters.b]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\nprotocol = \"h2c\"\n\
          http2 = {{}}\n[logging]\naccess = {{ {LOG}, request_body = {{}}, response_body = {{}} }}\n\
@@ -198,10 +201,11 @@ fn every_example_of_the_registry_loads_in_its_place() {
             let action =
                 if does.iter().any(|key| route.starts_with(key)) { "" } else { "echo = true\n" };
             let written = cluster.starts_with("endpoints");
+            let spoken = if route.contains("grpc") { "protocol = \"h2c\"\n" } else { "" };
             let endpoints = if written { "" } else { "endpoints = [{ address = \"a:1\" }]\n" };
             format!(
                 "{top}\n[[listeners]]\n{name}{bind}{listener}\n[[routes]]\n{route_name}{action}\
-                 {route}\n[clusters.orders]\n{endpoints}{cluster}\n{sections}"
+                 {route}\n[clusters.orders]\n{spoken}{endpoints}{cluster}\n{sections}"
             )
         };
         let example = key.example;
@@ -382,7 +386,7 @@ fn a_document_becomes_the_plan_it_describes() {
     assert_eq!(plan.version, 7);
     assert_eq!(plan.listeners[0].bind, "0.0.0.0:8080".parse().unwrap());
     assert!(matches!(plan.routes[0].action, Action::Forward(id) if id.0 == 0));
-    assert!(matches!(plan.routes[3].action, Action::Echo));
+    assert!(matches!(plan.routes[4].action, Action::Echo));
     assert_eq!(plan.routes[0].timeout, None);
     assert_eq!(plan.limits.connections_max, None);
     assert_eq!(plan.access_log.unwrap().path, Some(PathBuf::from("access.log")));
@@ -960,7 +964,9 @@ fn walk(path: &str, value: &toml::Value, leaves: &mut Vec<(String, toml::Value)>
     let known = KEYS.iter().any(|key| key.path == path);
     if let (toml::Value::Table(table), false) = (value, known) {
         for (name, value) in table {
-            let name = if path == "clusters" { "NAME" } else { name };
+            let chosen = ["clusters", ".services", ".methods"];
+            let chosen = chosen.iter().any(|section| path.ends_with(section));
+            let name = if chosen { "NAME" } else { name };
             let below = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
             walk(&below, value, leaves);
         }

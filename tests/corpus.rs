@@ -42,6 +42,11 @@ fn routing_holds_its_invariants() {
 }
 
 #[test]
+fn grpc_holds_its_invariants() {
+    replay("grpc", corelane::grpc::fuzz);
+}
+
+#[test]
 fn answers_of_name_servers_hold_their_invariants() {
     replay("dns", corelane::discovery::dns_message::fuzz);
 }

@@ -21,6 +21,7 @@ pub struct Admin {
 pub struct Health {
     pub on_listeners: At<bool>,
     pub listener_details: At<bool>,
+    pub grpc: At<bool>,
 }
 
 impl Admin {
@@ -40,6 +41,7 @@ impl Health {
         let health = Health {
             on_listeners: section.value_or("on_listeners", false, boolean),
             listener_details: section.value_or("listener_details", false, boolean),
+            grpc: section.value_or("grpc", false, boolean),
         };
         section.finish();
         health

@@ -70,4 +70,11 @@ pub(super) const ADMIN: &[Key] = &[
         "listener_details = true",
         "show every client of a listener the checks and backends that the admin port shows",
     ),
+    key(
+        "health.grpc",
+        "boolean",
+        Is("false"),
+        "grpc = true",
+        "answer grpc.health.v1.Health on listeners, for \"\" and every service that a route names",
+    ),
 ];

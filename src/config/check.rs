@@ -10,7 +10,7 @@ use super::error::{Offset, Problem, Wrong};
 use super::error_pages;
 use super::logging::Body;
 use super::read::At;
-use super::{certificates, cluster_tls, tls};
+use super::{certificates, cluster_tls, grpc, tls};
 use crate::limits;
 use crate::plan::{AccessLogFormat, Action, ClusterId, Redirect, Respond, RouteId};
 use crate::routing::{Match, MatchError, Router};
@@ -43,6 +43,7 @@ pub(super) fn check(document: &Document) -> Checked<'_> {
     found.unused(document);
     found.logs(document);
     found.problems.extend(error_pages::check(document));
+    found.problems.extend(grpc::check(document, &cluster_ids(document)));
     found.passthrough(document);
     tls::check(document, &mut found.problems);
     tls::warn(document, &mut found.warnings);
@@ -246,14 +247,14 @@ impl Found {
     }
 
     fn router(&mut self, document: &Document) -> Option<Router> {
-        let matches: Vec<Match> = (0..)
-            .zip(&document.routes)
-            .map(|(id, route)| Match {
-                route: RouteId(id),
-                hosts: route.hosts.iter().map(|host| host.value.clone()).collect(),
-                paths: route.paths.iter().map(|path| path.value.clone()).collect(),
-            })
-            .collect();
+        let written = (0..).zip(&document.routes).filter(|(_, route)| grpc::takes_by_itself(route));
+        let written = written.map(|(id, route)| Match {
+            route: RouteId(id),
+            hosts: route.hosts.iter().map(|host| host.value.clone()).collect(),
+            paths: route.paths.iter().map(|path| path.value.clone()).collect(),
+        });
+        let made = grpc::made(document).map(|made| made.matches());
+        let matches: Vec<Match> = written.chain(made).collect();
         match Router::compile(&matches) {
             Ok(router) => Some(router),
             Err(errors) => {
@@ -266,7 +267,9 @@ impl Found {
     }
 
     fn pattern(&mut self, document: &Document, error: MatchError) {
-        let Some(route) = document.routes.get(error.route.0 as usize) else {
+        let written = document.routes.get(error.route.0 as usize);
+        let made = || grpc::made(document).find(|made| made.id == error.route);
+        let Some(route) = written.or_else(|| Some(made()?.route)) else {
             return;
         };
         let list = if error.field == "hosts" { &route.hosts } else { &route.paths };
@@ -302,6 +305,7 @@ impl Found {
             .iter()
             .filter_map(|r| Some(r.cluster.as_ref()?.value.as_str()))
             .chain(tls::passed_to(document))
+            .chain(grpc::clusters(document))
             .collect();
         for cluster in document.clusters.iter().filter(|c| !used.contains(named(c))) {
             let key = format!("clusters.{}", cluster.name.value);
@@ -406,10 +410,12 @@ fn pairs(route: &Route) -> Vec<(String, &str)> {
         [] => vec!["*".to_owned()],
         hosts => hosts.iter().map(|host| host.value.to_ascii_lowercase()).collect(),
     };
-    let paths: Vec<&str> = match route.paths.as_slice() {
-        [] => vec!["/*"],
-        paths => paths.iter().map(|path| path.value.as_str()).collect(),
-    };
+    let services = route.grpc.iter().flat_map(|grpc| &grpc.paths);
+    let paths = route.paths.iter().map(|path| &path.value).chain(services);
+    let mut paths: Vec<&str> = paths.map(String::as_str).collect();
+    if paths.is_empty() {
+        paths.push("/*");
+    }
     if hosts.len().saturating_mul(paths.len()) > PAIRS_MAX {
         return Vec::new();
     }

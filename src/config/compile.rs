@@ -8,7 +8,7 @@ use super::document::{Cluster, Document, Edits, Endpoint};
 use super::error_pages;
 use super::logging::Captures;
 use super::read::At;
-use super::{tls, tracing, upgrades};
+use super::{grpc, tls, tracing, upgrades};
 use crate::engine::Shared;
 use crate::http::error_page::ErrorPage;
 use crate::http::headers::HeaderEdits;
@@ -60,6 +60,7 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         admin_access: admin_access(document),
         health_on_listeners: document.health.on_listeners.value,
         health_listener_details: document.health.listener_details.value,
+        health_grpc: document.health.grpc.value.then(|| grpc::service_names(document)),
         drain_timeout: document.drain_timeout.value.0,
         hot_reload: hot_reload(&document.hot_reload),
         blacklist_path: document.blacklist.path.as_ref().map(|path| path.value.clone()),
@@ -115,7 +116,16 @@ fn routes(
 ) -> Vec<Route> {
     let routes = document.routes.iter().zip(actions);
     let route = |(written, action)| route(written, action, &document.tracing, captures, pages);
-    routes.map(route).collect()
+    let mut routes: Vec<Route> = routes.map(route).collect();
+    let ids = cluster_ids(document);
+    for made in grpc::made(document) {
+        let made = made.compile(&routes[made.parent.0 as usize], &ids);
+        routes.push(made);
+    }
+    for (place, grpc) in (0..).zip(routes.iter_mut().filter_map(|route| route.grpc.as_mut())) {
+        grpc.place = place;
+    }
+    routes
 }
 
 fn route(
@@ -134,6 +144,7 @@ fn route(
         response_headers: edits(&route.response_headers),
         capture: captures.of(&route.access_log),
         error_pages: error_pages::compile(&route.error_pages, pages),
+        grpc: grpc::compile(route),
         upgrades: upgrades::compile(&route.upgrades, &route.websocket),
     }
 }

@@ -19,6 +19,7 @@ use super::cluster_http2::{self, ClusterHttp2};
 use super::cluster_tls::ClusterTls;
 use super::error::{Offset, Wrong};
 use super::error_pages::ErrorPage;
+use super::grpc::{Grpc, GrpcWeb};
 use super::hot_reload::HotReload;
 pub use super::listeners::Listener;
 use super::logging::{Logging, RouteLog};
@@ -130,6 +131,10 @@ pub struct Route {
     pub respond: Option<Respond>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redirect: Option<Redirect>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<Grpc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc_web: Option<GrpcWeb>,
     pub upgrades: Vec<At<String>>,
     pub websocket: WebSocket,
     pub tracing: RouteTracing,
@@ -338,6 +343,8 @@ impl Route {
         let none = !actions.iter().any(|key| section.has(key));
         let respond = section.optional_section("respond").map(Respond::read);
         let redirect = section.optional_section("redirect").map(Redirect::read);
+        let grpc = section.optional_section("grpc").map(Grpc::read);
+        let grpc_web = section.optional_section("grpc_web").map(GrpcWeb::read);
         let upgrades = upgrades::protocols(&mut section);
         let websocket = WebSocket::read(section.section("websocket"));
         let tracing = RouteTracing::read(&mut section);
@@ -364,6 +371,8 @@ impl Route {
             timeout,
             respond,
             redirect: redirect.flatten(),
+            grpc,
+            grpc_web,
             upgrades,
             websocket,
             tracing,

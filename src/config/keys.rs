@@ -6,6 +6,7 @@ use super::admin_keys::ADMIN;
 use super::cluster_http2::CLUSTER_HTTP2;
 use super::error::nearest;
 use super::error_page_keys::ERROR_PAGES;
+use super::grpc_keys::GRPC;
 use super::hot_reload_keys::HOT_RELOAD;
 use super::http2_keys::HTTP2;
 use super::logging_keys::LOGGING;
@@ -149,11 +150,27 @@ pub(super) fn pattern_of(path: &str) -> String {
             _ => out.push(c),
         }
     }
+    if let Some((route, named)) = out.split_once(".grpc.services.") {
+        return format!("{route}.grpc.services.{}", grpc_names(named));
+    }
     let mut parts: Vec<&str> = out.split('.').collect();
     if let ["clusters", name, ..] = parts.as_mut_slice() {
         *name = "NAME";
     }
     parts.join(".")
+}
+
+/// Behind `grpc.services`: a service, and perhaps a method, with the key of its own that is asked
+/// for. A service's name has dots in it.
+fn grpc_names(path: &str) -> String {
+    let own = |path: &str| match path.rsplit_once('.') {
+        Some((_, key @ ("cluster" | "timeout" | "methods"))) => format!("NAME.{key}"),
+        Some(_) | None => "NAME".to_owned(),
+    };
+    match path.split_once(".methods.") {
+        Some((_, method)) => format!("NAME.methods.{}", own(method)),
+        None => own(path),
+    }
 }
 
 pub(super) const fn key(
@@ -170,11 +187,12 @@ pub(super) const fn key(
 pub const KEYS: &[Key] = &joined::<COUNT>();
 
 /// Features with many keys have a table of their own.
-const TABLES: [&[Key]; 11] = [
+const TABLES: [&[Key]; 12] = [
     GENERAL,
     ADMIN,
     CLUSTER_HTTP2,
     ERROR_PAGES,
+    GRPC,
     HOT_RELOAD,
     HTTP2,
     LOGGING,
@@ -580,7 +598,8 @@ mod tests {
         listeners = [{ proxy_protocol = {}, tls = { certificates = [{}], client_auth = {},
             sni = [{ client_auth = {} }], passthrough = [{}] } }]
         error_pages = [{}]
-        routes = [{ respond = {}, redirect = {}, error_pages = [{}],
+        routes = [{ respond = {}, redirect = {}, error_pages = [{}], grpc_web = {},
+            grpc = { services = { any = { methods = { any = {} } } } },
             access_log = { request_body = {}, response_body = {} } }]
         logging.access = { rotate = {}, request_body = {}, response_body = {} }
         logging.error.rotate = {}
@@ -629,6 +648,13 @@ mod tests {
     fn keys_are_found_with_indices_names_or_neither() {
         assert_eq!(pattern_of("routes[12].cluster"), "routes[].cluster");
         assert_eq!(pattern_of("clusters.orders.pool"), "clusters.NAME.pool");
+        let services = "routes[].grpc.services.NAME";
+        assert_eq!(
+            pattern_of("routes[0].grpc.services.my.Users.timeout"),
+            format!("{services}.timeout")
+        );
+        let method = format!("{services}.methods.NAME.cluster");
+        assert_eq!(pattern_of("routes[0].grpc.services.my.Users.methods.Find.cluster"), method);
         assert!(find("clusters.NAME.endpoints.weight").is_some());
         assert_eq!(home_of("max_pending"), Some("clusters.NAME.pool.max_pending"));
         assert_eq!(home_of("access"), Some("logging.access.enabled"));

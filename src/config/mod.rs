@@ -17,6 +17,8 @@ mod env;
 pub mod error;
 mod error_page_keys;
 pub mod error_pages;
+mod grpc;
+mod grpc_keys;
 mod hot_reload;
 mod hot_reload_keys;
 mod http2;

@@ -90,7 +90,7 @@ impl Control {
     /// To be called when anything that it says may have changed.
     pub(crate) fn publish_health(&self) {
         let plan = self.plan();
-        if plan.health_on_listeners {
+        if plan.health_on_listeners || plan.health_grpc.is_some() {
             let mut health = self.health();
             // Whoever may reach a listener need not learn what is behind it.
             if !plan.health_listener_details {

@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::engine::Shared;
+use crate::grpc::status::Code;
 use crate::plan::{Bounds, ClusterId, Plan};
 use crate::shard::series::{
-    ClusterCells, EndpointCells, ListenerCells, RouteCells, STATUS_CLASSES, SeriesShare,
+    ClusterCells, EndpointCells, GrpcCells, ListenerCells, RouteCells, STATUS_CLASSES, SeriesShare,
 };
 use crate::telemetry::exemplars::Gathered;
 use crate::telemetry::metrics::{Named, OTHER, Series, UNROUTED};
@@ -22,6 +23,7 @@ pub(crate) struct Registry {
     pub(crate) bounds: Bounds,
     listeners: RefCell<Kind<ListenerCells>>,
     routes: RefCell<Kind<RouteCells>>,
+    grpc: RefCell<Kind<GrpcCells>>,
     clusters: RefCell<Kind<ClusterCells>>,
     endpoints: RefCell<Endpoints>,
 }
@@ -72,6 +74,7 @@ impl Registry {
             bounds: plan.metering.bounds.clone(),
             listeners: RefCell::default(),
             routes: RefCell::default(),
+            grpc: RefCell::default(),
             clusters: RefCell::default(),
             endpoints: RefCell::default(),
         };
@@ -90,6 +93,9 @@ impl Registry {
         take(&self.clusters, "cluster", names, self.cores, costs.cluster, &mut budget);
         let names = plan.routes.iter().map(|route| route.name.as_str()).chain([UNROUTED]);
         take(&self.routes, "route", names, self.cores, costs.route, &mut budget);
+        let calls = plan.routes.iter().filter(|route| route.grpc.is_some());
+        let names = calls.map(|route| route.name.as_str());
+        take(&self.grpc, "route", names, self.cores, costs.grpc, &mut budget);
         let mut endpoints = self.endpoints.borrow_mut();
         endpoints.room = budget / costs.endpoint;
         let named: HashSet<&str> =
@@ -121,6 +127,7 @@ impl Registry {
             bounds: self.bounds.clone(),
             listeners: self.listeners.borrow().shares(core),
             routes: self.routes.borrow().shares(core),
+            grpc: self.grpc.borrow().shares(core),
         }
     }
 
@@ -146,6 +153,7 @@ impl Registry {
     pub(crate) fn forget_unused(&self) {
         self.listeners.borrow_mut().forget_unused();
         self.routes.borrow_mut().forget_unused();
+        self.grpc.borrow_mut().forget_unused();
         self.clusters.borrow_mut().forget_unused();
         self.endpoints.borrow_mut().forget_unused();
     }
@@ -159,6 +167,7 @@ impl Registry {
             bounds: self.bounds.clone(),
             listeners: self.listeners.borrow().all(),
             routes: self.routes.borrow().all(),
+            grpc: self.grpc.borrow().all(),
             clusters: self.clusters.borrow().all(),
             endpoints: endpoints.all(),
             folded: [
@@ -327,6 +336,7 @@ struct Costs {
     route: usize,
     cluster: usize,
     endpoint: usize,
+    grpc: usize,
 }
 
 impl Costs {
@@ -339,6 +349,7 @@ impl Costs {
             route: exchanges + 2,
             cluster: exchanges + 3 * histogram + 5 + BACKEND_ERRORS_USUAL,
             endpoint: exchanges + 2,
+            grpc: Code::COUNT + 4,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::exchange::record::{Marks, Phase};
 use crate::exchange::relay::{Download, Downloaded, Request};
 use crate::exchange::upload::{self, Upload, UploadFailure};
 use crate::exchange::{Ending, Exchange, Progress, Uploading, relay};
+use crate::grpc::web::Form;
 use crate::http::head::{Framing, Keep, RequestHead};
 use crate::http::headers::IdentityLines;
 use crate::http1::encode::{self, Forwarded};
@@ -39,7 +40,11 @@ pub(super) async fn forward(
 ) -> Result<Ending, Failure> {
     let generation = Rc::clone(&exchange.generation);
     let cluster = generation.cluster(id);
-    let timeouts = generation.plan.clusters[id.0 as usize].timeouts;
+    let mut timeouts = generation.plan.clusters[id.0 as usize].timeouts;
+    if exchange.progress.call.is_some() {
+        // It has a patience of its own, for both ways together.
+        (timeouts.first_byte, timeouts.read) = (limits::CONFIG_TIME_MAX, limits::CONFIG_TIME_MAX);
+    }
     let greet = |version| greeting(version, &client.origin, client.local_address());
     let patience = Patience { connect: timeouts.connect, write: generation.plan.timeouts.write };
     let with = (patience, &greet as Greet<'_>);
@@ -64,6 +69,14 @@ pub(super) async fn forward(
         tell(&endpoint.tally, exchange, ended.as_ref().err());
         match ended {
             Ok(ending) => return Ok(ending),
+            Err(failed)
+                if failed.failure == Failure::GrpcStatus
+                    && upload.as_ref().is_some_and(Upload::is_kept) =>
+            {
+                exchange.end_attempt(Some(failed.failure));
+                count::retried(exchange, failed.failure);
+                exchange.progress.upload.set(Uploading::Untouched);
+            }
             Err(failed) if failed.is_safe_to_repeat(exchange, first_reused, refusals) => {
                 refusals += u8::from(failed.failure.row().retry == Retry::Unprocessed);
                 exchange.end_attempt(Some(failed.failure));
@@ -224,6 +237,10 @@ impl Attempt<'_> {
         upload: &mut Option<Upload>,
     ) -> Result<Ending, Failed> {
         let upstream = lease.upstream();
+        if exchange.progress.call.is_some() && matches!(upstream, Upstream::Http1(_)) {
+            let failure = Failure::UpstreamNotHttp2;
+            return Err(Failed { failure, unsent: true, replayable: false });
+        }
         let max = self.generation.plan.limits.body_bytes_max;
         let again = upload.is_some();
         let upload = upload.get_or_insert_with(|| Upload::new(&exchange.head, max, upstream));
@@ -271,7 +288,14 @@ impl Attempt<'_> {
         let mut work = self.shard.workspaces.take();
         let (head, input) = (&exchange.head, &mut exchange.input);
         let edits = &self.route.request_headers;
-        encode::request(&mut work.out, head, input.head(), head.framing, &forwarded, edits);
+        let call = exchange.progress.call.as_deref();
+        // What is decoded on its way has another length.
+        let is_text = call.is_some_and(|call| call.form() == Some(Form::Text));
+        let framing = if is_text { Framing::Chunked } else { head.framing };
+        encode::request(&mut work.out, head, input.head(), framing, &forwarded, edits);
+        if let Some(call) = call {
+            call.request_head(&mut work.out, exchange.client_address, engine::now());
+        }
         if let Some(asked) = &exchange.asked {
             asked.ask(input.head(), &mut work.out);
         }
@@ -283,7 +307,7 @@ impl Attempt<'_> {
             let ended = sending.await.map_err(|error| Failed::to_send(&error, upstream, true))?;
             return Ok(Self::sent(exchange, ended, true));
         }
-        let piece = upload.piece(input, out, tail, &plan.identity_headers).map_err(fail)?;
+        let piece = upload.piece(input, out, tail, &plan.identity_headers, call).map_err(fail)?;
         exchange.progress.upload_begins();
         exchange.progress.note_request_body(piece.data(input));
         exchange.progress.received.set((head.bytes + piece.consumed()) as u64);
@@ -493,6 +517,7 @@ async fn both(
             }
         }
         download.as_mut().poll(context).map_err(|failure| match failure.side() {
+            Blame::Upstream if failure == Failure::GrpcStatus => failure,
             Blame::Upstream if failure == Failure::UpstreamRefused => failure,
             Blame::Upstream => broken.unwrap_or(failure),
             Blame::Client | Blame::Proxy => failure,

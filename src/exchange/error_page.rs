@@ -26,6 +26,11 @@ impl Exchange {
         failure: Failure,
     ) -> Option<Reply<'g>> {
         let row = failure.row();
+        if row.status != 0
+            && let Some(answer) = self.failed_call(generation, failure)
+        {
+            return Some(answer);
+        }
         let answer = Reply::failure(failure, self.request_id(), engine::wall_clock())?;
         match self.page(generation, row.status, row.code, row.message) {
             Some(page) => Some(Reply { extra: answer.extra, ..page }),
@@ -51,6 +56,9 @@ impl Exchange {
         generation: &'g Generation,
         replaced: &mut Replaced,
     ) -> Reply<'g> {
+        if let Some(answer) = self.no_answer_to_a_call(replaced.status) {
+            return answer;
+        }
         let extra = Extra::Lines(std::mem::take(&mut replaced.lines));
         let page = self.page_of_status(generation, replaced.status);
         let page = page.unwrap_or_else(|| Reply::json(replaced.status, Vec::new()));

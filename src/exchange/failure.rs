@@ -158,6 +158,18 @@ failures! {
         "this port speaks TLS, use https://";
     Blacklisted: 403 BLACKLISTED "blacklisted" Client Never Close
         "this address may not use this service";
+    /// On a route for gRPC; the protocol asks for this status.
+    NotGrpc: 415 NOT_GRPC "not_grpc" Client Never Open
+        "this route takes gRPC only";
+    /// A preflight of a page that may not call.
+    OriginRefused: 403 ORIGIN_REFUSED "origin_refused" Client Never Open
+        "pages of this origin may not call this service";
+    DeadlineMalformed: 400 INVALID_REQUEST "deadline_malformed" Client Never Open
+        "the grpc-timeout is not up to eight digits and one of the units H, M, S, m, u, n";
+    WebBodyMalformed: 400 INVALID_REQUEST "web_body_malformed" Client Never Close
+        "the body is not base64, as its content type says";
+    MessageTooLarge: 413 BODY_TOO_LARGE "message_too_large" Client Never Close
+        "a message is larger than this proxy accepts";
     RateLimited: 429 RATE_LIMITED "rate_limited" Client Never Open
         "too many requests, try again later";
     HeaderTimeout: 408 REQUEST_TIMEOUT "header_timeout" Client Never Close
@@ -222,6 +234,17 @@ failures! {
         "the backend stopped in the middle of its response";
     UpstreamWriteTimeout: 504 BACKEND_TIMEOUT "upstream_write_timeout" Upstream Never Close
         "the backend stopped taking the request";
+    UpstreamMessageTooLarge: 502 BACKEND_INVALID_RESPONSE "upstream_message_too_large" Upstream
+        Never Close "the backend sent a message that is larger than this proxy accepts";
+    /// Of a stream, both ways.
+    StreamIdleTimeout: 504 BACKEND_TIMEOUT "stream_idle_timeout" Upstream Never Close
+        "nothing was said on this stream for too long";
+    /// The caller's own.
+    DeadlineTimeout: 504 BACKEND_TIMEOUT "deadline_timeout" Upstream Never Close
+        "the deadline of the caller has passed";
+    /// An answer that another try may better: counted, never given.
+    GrpcStatus: 503 BACKEND_REFUSED "grpc_status" Upstream Never Open
+        "the backend refused the call with a status that is tried again";
     ExchangeTimeout: 504 BACKEND_TIMEOUT "exchange_timeout" Upstream Never Close
         "the request took longer than its route allows";
 

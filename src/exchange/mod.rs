@@ -7,8 +7,10 @@ pub(crate) mod carry;
 pub(crate) mod client;
 pub mod client_address;
 pub mod count;
+mod call;
 mod error_page;
 pub mod failure;
+mod health_service;
 mod pace;
 mod streamed;
 pub mod record;
@@ -37,6 +39,8 @@ use crate::exchange::record::{Marks, Phase, Timings};
 use crate::exchange::trace::Trace;
 use crate::exchange::tunnel::Switched;
 use crate::exchange::tunnel::handshake::Asked;
+use crate::grpc::call::Call;
+use crate::grpc::status::Code;
 use crate::http::head::{Framing, Keep, Line, Method, RequestHead};
 use crate::http::headers::{HeaderEdits, HeaderId};
 use crate::http::reply::{BodySent, Reply, Sending};
@@ -107,6 +111,8 @@ pub(crate) struct Progress {
     pub(crate) tunnel: Cell<Option<tunnel::Told>>,
     /// What the log wants to know beyond the line.
     pub(crate) capturer: Capturer,
+    /// `None`: the route is not for gRPC.
+    pub(crate) call: Option<Box<Call>>,
 }
 
 /// How far a request has come on its way to the upstream.
@@ -192,6 +198,11 @@ async fn answer(
         let page = Reply::json(status, body);
         return reply(shard, client, exchange, &page, const { &HeaderEdits::NONE }).await;
     }
+    if let Some(known) = &generation.plan.health_grpc
+        && let Some(asked) = exchange.asked_of_health()
+    {
+        return Box::pin(health_service::answer(shard, client, exchange, asked, known)).await;
+    }
     let route = exchange.find_route(generation);
     if let Some(tracing) = &generation.plan.tracing {
         exchange.begin_trace(tracing, route.as_ref().ok().copied());
@@ -206,12 +217,20 @@ async fn answer(
     match &route.action {
         Action::Forward(_) if client.has_given_up() => Err(Failure::ClientClosed),
         Action::Forward(cluster) => {
-            let forwarding =
-                std::pin::pin!(attempt::forward(shard, client, exchange, route, *cluster));
-            match route.timeout {
-                None => forwarding.await,
-                Some(limit) => within(limit, forwarding).await,
+            let Some(grpc) = &route.grpc else {
+                let forwarding =
+                    std::pin::pin!(attempt::forward(shard, client, exchange, route, *cluster));
+                return match route.timeout {
+                    None => forwarding.await,
+                    Some(limit) => within(limit, forwarding).await,
+                };
+            };
+            if let Some(answer) = exchange.preflight(grpc) {
+                return reply(shard, client, exchange, &answer?, &route.response_headers).await;
             }
+            let patience = exchange.begin_call(grpc, route)?;
+            let forwarding = attempt::forward(shard, client, exchange, route, *cluster);
+            patience.lasts(Box::pin(forwarding).as_mut()).await
         }
         Action::Respond(respond) => {
             let answer = exchange.responded(generation, respond);
@@ -364,6 +383,7 @@ impl Exchange {
             &until_answered
         };
         count::count(self, counted, failure);
+        self.count_call(failure);
         let (listed_in, listed_out) = progress.listed.get();
         let (received, sent) = (progress.received.get(), progress.sent.get());
         let (received, sent) = (received - listed_in, sent - listed_out);
@@ -379,7 +399,9 @@ impl Exchange {
         let line = || made.get_or_init(|| self.line(timings, failure, capture.as_deref()));
         let plan = &self.generation.plan;
         if let Some(log) = &plan.access_log {
-            let failed = failure.is_some() || progress.status.get() >= 500;
+            let failed = failure.is_some()
+                || progress.status.get() >= 500
+                || self.ended_with(None).is_some_and(Code::is_servers_fault);
             if log.sampling.takes(|| self.request_id(), failed, timings.total) {
                 shard.log.write(log, plan.version, line(), shard);
             }
@@ -528,6 +550,9 @@ async fn reply(
 
 /// Answers a failure, if it still can be.
 async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: Failure) -> Ending {
+    if let Some(ending) = exchange.end_call(client, failure) {
+        return ending;
+    }
     let progress = &exchange.progress;
     if progress.head_sent.get() && progress.framing.get() == Framing::UntilClose {
         return Ending::Cut;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::exchange::capture::Capture;
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::tunnel::Told;
+use crate::grpc::status::Code;
 use crate::http::head::Line;
 use crate::telemetry::client_tls::ClientTls;
 use crate::telemetry::settings::Capturing;
@@ -164,6 +165,8 @@ pub struct Record<'a> {
     pub tls: Option<ClientTls<'a>>,
     /// 0 when nothing was answered.
     pub status: u16,
+    /// How a call of gRPC ended; `None`: it is none.
+    pub grpc_status: Option<Code>,
     pub bytes_received: u64,
     /// Everything sent to the client, heads included.
     pub bytes_sent: u64,

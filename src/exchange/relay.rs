@@ -13,7 +13,7 @@ use crate::exchange::count::Meter;
 use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
-use crate::exchange::{Progress, Uploading};
+use crate::exchange::{Progress, Uploading, call};
 use crate::http::head::{Framing, Keep, Method, ResponseHead, Version};
 use crate::http::headers::HeaderEdits;
 use crate::http1::body::{Decoder, Left};
@@ -346,9 +346,11 @@ impl<'a> Download<'a> {
         stream: &Stream,
         work: &mut Workspace,
         framing: Framing,
-        mut data: &[u8],
+        data: &[u8],
         end: Option<&[u8]>,
     ) -> Result<(), Failure> {
+        let turned = self.turned(data, end)?;
+        let (mut data, end) = call::left_of(&turned, data, end);
         let Work { out, tail, .. } = &mut **work;
         if framing == Framing::Chunked {
             let trailers = end.filter(|_| self.request.accepts_trailers).unwrap_or_default();

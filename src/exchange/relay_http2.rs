@@ -18,19 +18,19 @@ use crate::limits;
 use crate::shard::workspace::Workspace;
 use crate::tls::stream::Stream;
 
+/// A final head, as bytes of HTTP/1.
+struct Head {
+    bytes: Vec<u8>,
+    /// Nothing follows.
+    ends: bool,
+}
+
 impl Downloaded {
     /// Of an endpoint whose connection does not depend on it.
     fn of_stream(client: Keep) -> Downloaded {
         let upstream = Keep::Open;
         Downloaded { upstream, client, promised: None, replaced: None, switched: None }
     }
-}
-
-/// A final head, as bytes of HTTP/1.
-struct Head {
-    bytes: Vec<u8>,
-    /// Nothing follows.
-    ends: bool,
 }
 
 impl Download<'_> {
@@ -55,7 +55,12 @@ impl Download<'_> {
                 return Err(Failure::UpstreamMalformed);
             }
             if work.head.status >= 200 {
-                if work.head.status >= 400 && self.is_intercepted(&work.head) {
+                if came.ends && self.is_tried_again(&bytes) {
+                    return Err(Failure::GrpcStatus);
+                }
+                if (work.head.status >= 400 && self.is_intercepted(&work.head))
+                    || self.is_no_answer_to_a_call(&work.head, &bytes)
+                {
                     return Ok(Replaced::begin(&work.head, &mut bytes));
                 }
                 let head = Head { bytes, ends: came.ends };
@@ -100,8 +105,10 @@ impl Download<'_> {
             | Framing::None
             | Framing::Length(_)) => framing,
         };
+        let framing = self.framing_of_call(framing, head.ends);
         let keep = self.keep_for_client(framing);
         self.encode(&mut work, &head.bytes, framing, keep, &self.route.response_headers);
+        self.call_begins(&mut work, head.ends);
         self.begins(&work);
         self.progress.framing.set(framing);
         let by_closing = framing == Framing::UntilClose;
@@ -177,10 +184,11 @@ impl Download<'_> {
         call: &UpstreamCall,
     ) -> Result<Downloaded, Failure> {
         let edits = &self.route.response_headers;
-        let framing = work.head.framing;
+        let framing = self.framing_of_call(work.head.framing, head.ends);
         self.encode(&mut work, &head.bytes, framing, Keep::Open, edits);
-        self.begins(&work);
         let is_all = head.ends || framing == Framing::None;
+        self.call_begins(&mut work, is_all);
+        self.begins(&work);
         self.send_head(client, &mut work, is_all)?;
         drop(work);
         if !is_all {
@@ -195,14 +203,22 @@ impl Download<'_> {
             set_deadline(self.upstream, self.progress, &self.timeouts);
             match self.came(call).await? {
                 Came::Data { bytes, ends } => {
-                    self.progress.note_response_body(&bytes);
-                    self.give(client, &bytes, ends).await?;
+                    let turned = self.turned(&bytes, ends.then_some(&b""[..]))?;
+                    let data = turned.as_deref().unwrap_or(&bytes);
+                    self.progress.note_response_body(data);
+                    self.give(client, data, ends).await?;
+                    self.call_given();
                     call.taken(bytes.len());
                     if ends {
                         return Ok(());
                     }
                 }
-                Came::End { trailers } => return client.send_end(&trailers),
+                Came::End { trailers } => {
+                    return match self.turned(b"", Some(&trailers))? {
+                        Some(last) => self.give(client, &last, true).await,
+                        None => client.send_end(&trailers),
+                    };
+                }
             }
             self.turn(&mut turns).await;
         }

@@ -66,6 +66,7 @@ impl Exchange {
             speaks_for: self.origin.told_source(),
             tls: self.origin.client_tls(),
             status: progress.status.get(),
+            grpc_status: self.ended_with(failure),
             bytes_received: progress.received.get(),
             bytes_sent: progress.sent.get(),
             body_bytes_sent: progress.body_sent.get(),

@@ -10,6 +10,7 @@ use crate::exchange::client::{Client, Speaks};
 use crate::exchange::count::Meter;
 use crate::exchange::failure::Failure;
 use crate::exchange::relay::frame;
+use crate::grpc::call::Call as GrpcCall;
 use crate::http::head::{Framing, RequestHead, Version};
 use crate::http1::body::{Decoded, Decoder};
 use crate::http1::server::Input;
@@ -117,12 +118,17 @@ impl Upload {
         out: &mut Vec<u8>,
         tail: &mut Vec<u8>,
         identity_headers: &[Box<[u8]>],
+        call: Option<&GrpcCall>,
     ) -> Result<Piece, Failure> {
         let (_, unused) = input.split();
-        let decoded = self.decoder.decode(unused).map_err(|_| Failure::BodyMalformed)?;
+        let mut decoded = self.decoder.decode(unused).map_err(|_| Failure::BodyMalformed)?;
         self.received += decoded.data as u64;
         if self.max != 0 && self.received > self.max {
             return Err(Failure::BodyTooLarge);
+        }
+        if let Some(call) = call {
+            let data = &mut unused[decoded.start..decoded.start + decoded.data];
+            decoded.data = call.goes_up(data, decoded.end)?;
         }
         tail.clear();
         if self.framing == Framing::Chunked {
@@ -201,15 +207,17 @@ impl Upload {
         loop {
             if let (Speaks::Http1(client), Upstream::Http1(upstream)) = (&client.speaks, upstream)
                 && self.is_long()
+                && progress.call.is_none()
             {
                 return self.carry(client, upstream, plan, meter).await;
             }
             self.receive(client, input, plan, progress).await.map_err(UploadFailure::Client)?;
             out.clear();
-            let piece = self.piece(input, &mut out, &mut tail, &plan.identity_headers);
+            let call = progress.call.as_deref();
+            let piece = self.piece(input, &mut out, &mut tail, &plan.identity_headers, call);
             let piece = piece.map_err(UploadFailure::Client)?;
             // One that is here in full is slow no longer.
-            if !piece.end && self.is_too_slow(plan.timeouts.body_rate_min) {
+            if !piece.end && call.is_none() && self.is_too_slow(plan.timeouts.body_rate_min) {
                 return Err(UploadFailure::Client(Failure::BodyTooSlow));
             }
             progress.note_request_body(piece.data(input));
@@ -287,7 +295,7 @@ impl Upload {
             Speaks::Http1(stream) => stream,
             Speaks::Http2(call) => {
                 let asked = engine::now();
-                let result = match call.receive(input, plan.timeouts.read).await {
+                let result = match call.receive(input, patience(plan, progress)).await {
                     Ok(Came::Bytes(count)) => Ok(count),
                     Ok(Came::End) => return self.end(call, plan),
                     Err(error) => Err(error),
@@ -297,7 +305,7 @@ impl Upload {
         };
         loop {
             let asked = engine::now();
-            stream.set_deadline(Side::Read, Some(plan.timeouts.read));
+            stream.set_deadline(Side::Read, Some(patience(plan, progress)));
             if let Some(result) = input.receive_some(stream).await.transpose() {
                 return self.note(result, asked, progress).map(|_| ());
             }
@@ -359,6 +367,11 @@ pub(super) fn write_failure(error: &SendError) -> Failure {
     }
     let late = error.cause.kind() == io::ErrorKind::TimedOut;
     if late { Failure::UpstreamWriteTimeout } else { Failure::UpstreamReset }
+}
+
+/// Between two reads. A call may be quiet for as long as something passes the other way.
+fn patience(plan: &Plan, progress: &Progress) -> Duration {
+    if progress.call.is_some() { limits::CONFIG_TIME_MAX } else { plan.timeouts.read }
 }
 
 fn client_read_failure(error: &io::Error) -> Failure {

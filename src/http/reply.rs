@@ -33,6 +33,8 @@ pub enum Extra {
     Location(Vec<u8>),
     /// The body holds what the client sent: no browser may take it for a page.
     NoSniff,
+    /// What ends a gRPC call, as it is written: its status, in a head that is all there is.
+    Grpc(Vec<u8>),
     /// Names and values, of a response of the upstream that this one replaces.
     Lines(Vec<(Vec<u8>, Vec<u8>)>),
 }
@@ -72,6 +74,17 @@ impl<'a> Reply<'a> {
         };
         let body = error_body(row.code, row.message, request_id, at);
         Some(Reply { extra, ..Reply::json(row.status, body) })
+    }
+
+    /// A call that ends before it has an answer. Its status is in `lines`, not in that of HTTP.
+    pub fn grpc(content_type: &'a str, lines: Vec<u8>) -> Reply<'a> {
+        Reply {
+            status: 200,
+            content_type,
+            body: Cow::Borrowed(b""),
+            extra: Extra::Grpc(lines),
+            varies: false,
+        }
     }
 
     pub fn json(status: u16, body: Vec<u8>) -> Reply<'static> {
@@ -194,6 +207,7 @@ impl<'a> Reply<'a> {
             }
             Extra::Location(location) => ours(edits, b"Location", location, out),
             Extra::NoSniff => ours(edits, b"X-Content-Type-Options", b"nosniff", out),
+            Extra::Grpc(lines) => out.extend_from_slice(lines),
             Extra::Lines(lines) => {
                 lines.iter().for_each(|(name, value)| ours(edits, name, value, out));
             }
@@ -543,6 +557,7 @@ mod tests {
             | Extra::Allow
             | Extra::RetryAfter(_)
             | Extra::NoSniff
+            | Extra::Grpc(_)
             | Extra::Lines(_)) => panic!("{extra:?}"),
         }
     }

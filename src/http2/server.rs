@@ -91,6 +91,7 @@ fn builder(settings: &Http2) -> h2::server::Builder {
         // Larger heads are refused by us, with an answer; far larger ones by the crate.
         .max_header_list_size(limits::H2_HEADER_LIST_BYTES)
         .max_send_buffer_size(limits::H2_SEND_BYTES_MAX)
+        .data_frame_budget(limits::H2_DATA_FRAME_BUDGET)
         .enable_connect_protocol();
     builder
 }

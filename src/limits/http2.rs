@@ -8,6 +8,9 @@ pub const H2_READ_BYTES: usize = 16 * 1024;
 pub const H2_READS_PER_TURN: u32 = 8;
 /// What may wait in a stream for the client to take it. Beyond it nothing is read of the response.
 pub const H2_SEND_BYTES_MAX: usize = 64 * 1024;
+/// What small frames of bodies that wait here may fall short of 256 bytes, all together, before the
+/// crate ends the connection: 16,000 of them, whatever the windows are.
+pub const H2_DATA_FRAME_BUDGET: usize = 4 << 20;
 /// Bytes of the fields of one head, as HPACK counts them, before the crate refuses it unread; less
 /// than that but more than `limits.max_header_size` is answered with 431.
 pub const H2_HEADER_LIST_BYTES: u32 = 96 * 1024;

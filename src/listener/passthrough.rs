@@ -211,6 +211,7 @@ impl<'a> Passed<'a> {
             scheme: "tls",
             speaks_for: self.origin.told_source(),
             tls: self.origin.client_tls(),
+            grpc_status: None,
             status: 0,
             bytes_received: self.received.get(),
             bytes_sent: self.sent.get(),

@@ -13,6 +13,7 @@ pub(crate) mod rejected;
 pub(crate) mod series;
 mod spans;
 mod trouble;
+pub(crate) mod watchers;
 pub(crate) mod workspace;
 
 use std::cell::{Cell, RefCell};
@@ -41,6 +42,7 @@ use crate::shard::rejected::Rejections;
 use crate::shard::series::{ListenerCells, Series};
 use crate::shard::spans::Spans;
 use crate::shard::trouble::Troubles;
+use crate::shard::watchers::Watchers;
 use crate::shard::workspace::Workspaces;
 use crate::telemetry::exemplars;
 use crate::telemetry::health::Health;
@@ -75,6 +77,8 @@ pub(crate) struct Shard {
     pub(crate) exemplars: exemplars::Kept,
     /// What the control core says of the process, when listeners are asked.
     pub(crate) health: RefCell<Health>,
+    /// Who is to be told when that changes.
+    pub(crate) health_watchers: Watchers,
 }
 
 /// Whether the core still takes connections, and who wants to know when that changes.
@@ -123,6 +127,7 @@ pub(crate) async fn run(
         troubles: Troubles::default(),
         exemplars: exemplars::Kept::default(),
         health: RefCell::default(),
+        health_watchers: Watchers::default(),
     });
     let applying = Rc::clone(&shard);
     engine::on_bell(move || {
@@ -187,7 +192,7 @@ impl Shard {
                 let core = self.mail.core();
                 self.mail.to_control(ToControl::Findings { core, number, findings });
             }
-            ToShard::Health(health) => *self.health.borrow_mut() = health,
+            ToShard::Health(health) => self.learn_health(health),
             ToShard::Service(service) => self.serve(service),
             ToShard::Tls(version, setup) => self.renew_tls(version, *setup),
             ToShard::WantEvents(kinds) => self.events.want(kinds),
@@ -251,7 +256,7 @@ impl Shard {
         let generation = self.generations.install(
             install.plan,
             install.clusters,
-            Series { bounds: series.bounds, routes: series.routes },
+            Series { bounds: series.bounds, routes: series.routes, grpc: series.grpc },
             install.listener_keys,
             &self.mail,
         );
@@ -366,6 +371,7 @@ impl Shard {
         self.life.drain();
         // Connections of HTTP/2 say so at once.
         engine::wake_all();
+        self.health_watchers.wake();
         let shard = Rc::clone(self);
         engine::spawn(async move {
             engine::sleep(patience).await;

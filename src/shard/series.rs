@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::engine::{Counter, Shared};
 use crate::exchange::failure::Failure;
 use crate::exchange::record::Timings;
+use crate::grpc::status::Code;
 use crate::limits;
 use crate::plan::{Bounds, RouteId};
 
@@ -148,6 +149,34 @@ pub(crate) struct EndpointCells {
     pub(crate) connect_failures: Counter,
 }
 
+/// Calls of a route with gRPC.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct GrpcCells {
+    /// By their number.
+    pub(crate) codes: [Counter; Code::COUNT],
+    /// From clients.
+    pub(crate) received: MessageCells,
+    /// To clients.
+    pub(crate) sent: MessageCells,
+}
+
+impl Default for GrpcCells {
+    fn default() -> GrpcCells {
+        GrpcCells {
+            codes: [const { Counter::new() }; Code::COUNT],
+            received: MessageCells::default(),
+            sent: MessageCells::default(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct MessageCells {
+    pub(crate) plain: Counter,
+    pub(crate) compressed: Counter,
+}
+
 /// One core's cells for the listeners and routes of a plan; those of clusters and endpoints come
 /// with them.
 #[derive(Debug)]
@@ -158,12 +187,15 @@ pub struct SeriesShare {
     pub(crate) listeners: Vec<Shared<ListenerCells>>,
     /// By `RouteId`, then one for requests that no route matches.
     pub(crate) routes: Vec<Shared<RouteCells>>,
+    /// By `Grpc::place`.
+    pub(crate) grpc: Vec<Shared<GrpcCells>>,
 }
 
 /// What a generation holds of that: doors have the listeners', clusters their own.
 pub(crate) struct Series {
     pub(crate) bounds: Bounds,
     pub(crate) routes: Vec<Shared<RouteCells>>,
+    pub(crate) grpc: Vec<Shared<GrpcCells>>,
 }
 
 impl Series {

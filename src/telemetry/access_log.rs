@@ -84,6 +84,7 @@ fn object(log: &AccessLog, record: &Record<'_>, scratch: &mut Vec<u8>, out: &mut
     }
 
     number(b",\"status\":", u64::from(record.status), out);
+    grpc_status(record, out);
     number(b",\"bytes_sent\":", record.bytes_sent, out);
     number(b",\"bytes_received\":", record.bytes_received, out);
 
@@ -163,6 +164,12 @@ fn timings(record: &Record<'_>, out: &mut Vec<u8>) {
         decimal::micros_as_millis(micros, out);
     }
     out.push(b'}');
+}
+
+fn grpc_status(record: &Record<'_>, out: &mut Vec<u8>) {
+    if let Some(code) = record.grpc_status {
+        number(b",\"grpc_status\":", u64::from(code.number()), out);
+    }
 }
 
 fn termination(record: &Record<'_>, out: &mut Vec<u8>) {
@@ -337,6 +344,7 @@ mod tests {
 
     use super::*;
     use crate::exchange::record::{Phase, Timings};
+    use crate::grpc::status::Code;
     use crate::http::head::{Line, Span};
     use crate::http::headers::HeaderId;
     use crate::telemetry::client_tls::ClientTls;
@@ -421,6 +429,7 @@ mod tests {
             reused: false,
             failure: None,
             phase: Phase::Done,
+            grpc_status: None,
             tunnel: None,
             request_lines: (&[], b""),
             capture: None,
@@ -584,6 +593,14 @@ mod tests {
             assert!(line.contains(&format!("\"{name}\":")), "{name}");
         }
         assert!(!line.contains("cache_hit"), "there is no cache yet");
+        assert!(!line.contains("grpc_status"), "it is no call");
+    }
+
+    #[test]
+    fn a_call_shows_how_it_ended_beside_the_status_of_http() {
+        let call = Record { grpc_status: Some(Code::Unavailable), ..record() };
+        let line = line(AccessLogFormat::Json, &call);
+        assert!(line.contains("\"status\":200,\"grpc_status\":14,"), "{line}");
     }
 
     #[test]
@@ -632,6 +649,7 @@ mod tests {
         let record = Record {
             target: b"/a?token=s3cret&b=1",
             referer: b"http://x/?password=s3cret",
+            grpc_status: None,
             tunnel: None,
             request_lines: (&lines, &bytes),
             ..record()
@@ -696,6 +714,7 @@ mod tests {
                 listener: &names,
                 route: &names,
                 cluster: &names,
+                grpc_status: None,
                 tunnel: None,
                 request_lines: (&lines, &bytes),
                 ..record()

@@ -246,6 +246,21 @@ pub const ROUTE_REQUEST_DURATION_SECONDS: Metric = histogram(
     "route",
     "Durations of exchanges, by route.",
 );
+pub const GRPC_REQUESTS_TOTAL: Metric = counter(
+    "tls_proxy_grpc_requests_total",
+    "route, service, method, code",
+    "gRPC calls that ended, by the code that the client got.",
+);
+pub const GRPC_MESSAGES_RECEIVED_TOTAL: Metric = counter(
+    "tls_proxy_grpc_messages_received_total",
+    "route, service, method, compressed",
+    "gRPC messages from clients.",
+);
+pub const GRPC_MESSAGES_SENT_TOTAL: Metric = counter(
+    "tls_proxy_grpc_messages_sent_total",
+    "route, service, method, compressed",
+    "gRPC messages to clients.",
+);
 pub const CLUSTER_REQUESTS_TOTAL: Metric = counter(
     "tls_proxy_cluster_requests_total",
     "cluster, status",
@@ -426,7 +441,7 @@ pub const CONNECTION_POOL_CONNECTIONS: Metric =
     gauge("connection_pool_connections", "backend", "As tls_proxy_upstream_connections.");
 
 /// Every name of ours, in the order of the page.
-pub const ALL: [Metric; 77] = [
+pub const ALL: [Metric; 80] = [
     CONNECTIONS_TOTAL,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_HANDED_OVER_TOTAL,
@@ -464,6 +479,9 @@ pub const ALL: [Metric; 77] = [
     ROUTE_BYTES_IN_TOTAL,
     ROUTE_BYTES_OUT_TOTAL,
     ROUTE_REQUEST_DURATION_SECONDS,
+    GRPC_REQUESTS_TOTAL,
+    GRPC_MESSAGES_RECEIVED_TOTAL,
+    GRPC_MESSAGES_SENT_TOTAL,
     CLUSTER_REQUESTS_TOTAL,
     CLUSTER_REQUEST_DURATION_SECONDS,
     CLUSTER_QUEUE_SECONDS,
@@ -529,7 +547,7 @@ mod tests {
             assert!(!help.contains(['\\', '\n', '"']), "{name}: nothing to escape");
             assert_eq!(name.ends_with("_total"), kind == Kind::Counter, "{name}");
             assert_eq!(name.ends_with("_info"), kind == Kind::Info, "{name}");
-            let plain = |b: u8| b.is_ascii_lowercase() || b == b'_';
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
             let labels: Vec<&str> = labels.split(", ").filter(|label| !label.is_empty()).collect();
             assert!(labels.iter().chain([&name]).all(|word| word.bytes().all(plain)), "{name}");
             if kind == Kind::Histogram {

@@ -13,7 +13,9 @@ use crate::http2::abuse::Abuse;
 use crate::limits;
 use crate::plan::Bounds;
 use crate::shard::counters::TunnelKind;
-use crate::shard::series::{ClusterCells, EndpointCells, ListenerCells, RouteCells, Times};
+use crate::shard::series::{
+    ClusterCells, EndpointCells, GrpcCells, ListenerCells, RouteCells, Times,
+};
 use crate::telemetry::exemplars::Gathered;
 use crate::telemetry::tls_metrics::TlsNumbers;
 use crate::telemetry::{decimal, json};
@@ -273,6 +275,7 @@ pub(crate) struct Series {
     pub(crate) routes: Vec<Rc<Named<RouteCells>>>,
     pub(crate) clusters: Vec<Rc<Named<ClusterCells>>>,
     pub(crate) endpoints: Vec<Rc<Named<EndpointCells>>>,
+    pub(crate) grpc: Vec<Rc<Named<GrpcCells>>>,
     /// How many of each kind are counted under `other`.
     pub(crate) folded: [(&'static str, u64); 4],
     /// None, where nobody asked for them.

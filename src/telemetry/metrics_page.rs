@@ -20,7 +20,7 @@ use crate::telemetry::metrics::{
     Counts, FetchCounts, METHODS, Named, ReloadCounts, STATUS_SLOTS, Series, Snapshot, TUNNELS,
     micros,
 };
-use crate::telemetry::{decimal, tls_metrics};
+use crate::telemetry::{decimal, grpc_metrics, tls_metrics};
 
 type Result = io::Result<()>;
 
@@ -46,6 +46,7 @@ pub(crate) async fn write<O: Outlet>(
     clusters(series, page).await?;
     pools(series, page).await?;
     endpoints(series, page).await?;
+    grpc_metrics::write(&series.grpc, page).await?;
     process(snapshot, &merged, series, page);
     cores(snapshot, page).await?;
     own(snapshot, page);
@@ -444,6 +445,7 @@ mod tests {
             routes: vec![named(&[("route", "orders")]), named(&[("route", metrics::UNROUTED)])],
             clusters: vec![named(&[("cluster", "orders")])],
             endpoints: vec![named(&[("cluster", "orders"), ("endpoint", "10.0.0.1:80")])],
+            grpc: vec![named(&[("route", "orders/my.Orders/Find")])],
             folded: [("listener", 0), ("cluster", 0), ("route", 2), ("endpoint", 0)],
             exemplars: Gathered::default(),
         };
@@ -454,6 +456,8 @@ mod tests {
                 series.routes[0].cells[core].exchanges.add(status, taken(millis));
                 series.clusters[0].cells[core].exchanges.add(status, taken(millis));
                 series.endpoints[0].cells[core].exchanges.add(status, taken(millis));
+                series.grpc[0].cells[core].codes[usize::from(status == 0)].add(1);
+                series.grpc[0].cells[core].sent.plain.add(2);
             }
             let cells: &ClusterCells = &series.clusters[0].cells[core];
             cells.failures[Failure::ConnectRefused.index()].add(2);

@@ -6,6 +6,7 @@ pub mod client_tls;
 pub mod decimal;
 pub mod exemplars;
 pub(crate) mod exposition;
+mod grpc_metrics;
 pub mod health;
 pub mod json;
 pub mod log_levels;

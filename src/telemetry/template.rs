@@ -57,6 +57,7 @@ enum Variable {
     Cluster,
     DurationMs,
     EndedBy,
+    GrpcStatus,
     Host,
     Level,
     Listener,
@@ -95,7 +96,7 @@ enum Names {
     Uris,
 }
 
-const VARIABLES: [(&str, Variable); 50] = [
+const VARIABLES: [(&str, Variable); 51] = [
     ("attempts", Variable::Attempts),
     ("backend", Variable::Backend),
     ("body_bytes_sent", Variable::BodyBytesSent),
@@ -115,6 +116,7 @@ const VARIABLES: [(&str, Variable); 50] = [
     ("duration_ms", Variable::DurationMs),
     ("ended_by", Variable::EndedBy),
     ("first_byte_ms", Variable::Span(5)),
+    ("grpc_status", Variable::GrpcStatus),
     ("head_ms", Variable::Span(0)),
     ("host", Variable::Host),
     ("level", Variable::Level),
@@ -365,6 +367,10 @@ impl Variable {
             }
             Variable::SpeaksFor => address(record.speaks_for, out),
             Variable::Status => decimal::padded(u64::from(record.status), 3, out),
+            Variable::GrpcStatus => match record.grpc_status {
+                Some(code) => decimal::integer(u64::from(code.number()), out),
+                None => out.push(b'-'),
+            },
             Variable::Timestamp => timestamp::iso(record.at, out),
             Variable::TimestampClf => timestamp::common_log(record.at, out),
             Variable::TlsCipher => of_tls(record, |tls| tls.cipher, out),

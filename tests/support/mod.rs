@@ -10,6 +10,7 @@
 )]
 
 mod curl;
+mod grpcio;
 mod hpack;
 pub mod http2_client;
 mod http2_origin;
@@ -28,6 +29,7 @@ mod secure_client;
 mod snapshot;
 
 pub use curl::Curl;
+pub use grpcio::{GrpcServer, grpc_client, grpcio};
 pub use hpack::Block;
 pub use http2_client::Http2Client;
 pub use http2_origin::{Asked, Asker, Http2Origin};

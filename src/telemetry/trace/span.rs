@@ -478,6 +478,7 @@ pub(crate) mod tests {
             },
             attempts: 2,
             reused: false,
+            grpc_status: None,
             tunnel: None,
             request_lines: (&[], b""),
             capture: None,
