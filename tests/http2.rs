@@ -148,6 +148,21 @@ fn every_framing_of_an_endpoint_ends_a_stream_as_it_should() {
 }
 
 #[test]
+fn an_end_that_comes_alone_ends_the_stream() {
+    let origin = Origin::raw(|stream, _, _| {
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        for part in [&head[..], b"6\r\n world\r\n", b"0\r\n\r\n"] {
+            let _ = stream.write_all(part);
+            thread::sleep(Duration::from_millis(50));
+        }
+        After::KeepOpen
+    });
+    let proxy = Proxy::start(&to_origin(&origin, ""));
+    let answer = Curl::get(&proxy.url("/"), &[UNASKED]);
+    assert_eq!((answer.exit, answer.text()), (0, "hello world"), "{}", answer.stderr);
+}
+
+#[test]
 fn an_endpoint_that_breaks_off_resets_the_stream_and_not_the_connection() {
     let origin = Origin::raw(|stream, request, _| {
         let cut = request.starts_with(b"GET /cut ");

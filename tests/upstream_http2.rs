@@ -292,6 +292,25 @@ fn streams_of_clients_become_streams_of_endpoints() {
 }
 
 #[test]
+fn an_end_that_comes_alone_ends_the_stream_of_the_client() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        loop {
+            let asked = asker.request()?;
+            asker.send(headers(asked.stream, 0, &status("200")))?;
+            asker.send(frame(DATA, 0, asked.stream, "body"))?;
+            asker.send(frame(DATA, END_STREAM, asked.stream, ""))?;
+        }
+    });
+    let proxy = proxy(origin.address(), "");
+    let mut client = http2_client(&proxy);
+    for _ in 0..5 {
+        assert_eq!(client.get("/").text(), "body");
+    }
+    assert_eq!(proxy.client().get("/").text(), "body");
+}
+
+#[test]
 fn curl_speaks_http2_to_endpoints_of_either_version() {
     let body: String = (0..300_000).map(|at| format!("{at:06}")).collect();
     let echoing = Nghttpd::start(&["--echo-upload"]);

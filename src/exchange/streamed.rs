@@ -139,6 +139,10 @@ impl Download<'_> {
 
     /// As there is room for it. `end`: there is nothing behind it.
     pub(super) async fn give(&self, call: &Call, data: &[u8], end: bool) -> Result<(), Failure> {
+        if data.is_empty() && end && !call.is_over() {
+            // The end has come alone.
+            return call.send_end(b"");
+        }
         give(call, data, end, &self.plan.timeouts, self.progress).await?;
         self.progress.body_sent.set(self.progress.body_sent.get() + data.len() as u64);
         Ok(())

@@ -214,6 +214,11 @@ impl Call {
         Ok(())
     }
 
+    /// Nothing more can be said on it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
     fn gone(&self) -> Failure {
         self.over.set(true);
         Failure::ClientClosed
