@@ -5,11 +5,15 @@ mod support;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::{env, fs};
+use std::time::Duration;
+use std::{env, fs, thread};
 
+use support::http2_client::{
+    DATA, END_STREAM, GOAWAY, INITIAL_WINDOW_SIZE, frame, headers, window_update,
+};
 use support::{
-    Curl, GrpcServer, Http2Origin, Proxy, TempDir, edge, eventually, grpc_client, grpcio,
-    is_installed, nobody, program, signal,
+    Block, Curl, GrpcServer, Http2Client, Http2Origin, Proxy, TempDir, edge, eventually,
+    grpc_client, grpcio, is_installed, nobody, program, signal,
 };
 
 /// Every call of `test.Echo` to that server; `grpc` is the rest of the route's section.
@@ -314,6 +318,45 @@ fn a_deadline_that_passes_ends_the_call_at_both_ends() {
     let left = client(&proxy, "print(unary(\"Left\")(b\"\", timeout=20).decode())");
     let left: f64 = left.parse().unwrap();
     assert!((0.0..20.0).contains(&left), "{left}");
+}
+
+/// A message of so many bytes.
+fn message(length: u32) -> Vec<u8> {
+    let mut message = vec![0];
+    message.extend_from_slice(&length.to_be_bytes());
+    message.resize(5 + length as usize, b'x');
+    message
+}
+
+#[test]
+fn a_caller_and_an_endpoint_may_take_nothing_for_longer_than_timeouts_write() {
+    const PAUSE: Duration = Duration::from_millis(1200);
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[(INITIAL_WINDOW_SIZE, 100)])?;
+        let asked = asker.head()?;
+        thread::sleep(PAUSE); // what is in the way up stays there
+        asker.send(window_update(asked.stream, 10_000))?;
+        let block = Block::pseudo(&[(":status", "200")]).field("content-type", "application/grpc");
+        asker.send(headers(asked.stream, 0, &block))?;
+        asker.send(frame(DATA, 0, asked.stream, message(500)))?;
+        let trailers = Block::new().field("grpc-status", "0");
+        asker.send(headers(asked.stream, END_STREAM, &trailers))?;
+        asker.until(GOAWAY).map(|_| ())
+    });
+    let proxy =
+        Proxy::start(&format!("timeouts.write = \"300ms\"\n{}", echo(origin.address(), "")));
+    let window = [(INITIAL_WINDOW_SIZE, 10)];
+    let mut caller = Http2Client::connect(proxy.address("edge")).greet(&window);
+    let head = Block::request("POST", "/test.Echo/Unary")
+        .field("content-type", "application/grpc")
+        .field("te", "trailers");
+    let stream = caller.begin(&head);
+    caller.data(stream, END_STREAM, message(1000));
+    thread::sleep(2 * PAUSE);
+    caller.send(window_update(stream, 10_000));
+    let answer = caller.answer(stream);
+    assert_eq!(answer.body.len(), 505, "{answer:?}");
+    assert_eq!(answer.trailers, [("grpc-status".to_owned(), "0".to_owned())]);
 }
 
 #[test]

@@ -299,11 +299,12 @@ impl Attempt<'_> {
         if let Some(asked) = &exchange.asked {
             asked.ask(input.head(), &mut work.out);
         }
+        let patience = upload::write_patience(&plan.timeouts, &exchange.progress);
         let fail = |failure| Failed { failure, unsent: true, replayable: false };
         exchange.progress.upload.set(Uploading::Going);
         let Work { out, tail, .. } = &mut *work;
         if again {
-            let sending = upload.send_again(upstream, (out, tail), plan.timeouts.write);
+            let sending = upload.send_again(upstream, (out, tail), patience);
             let ended = sending.await.map_err(|error| Failed::to_send(&error, upstream, true))?;
             return Ok(Self::sent(exchange, ended, true));
         }
@@ -311,8 +312,9 @@ impl Attempt<'_> {
         exchange.progress.upload_begins();
         exchange.progress.note_request_body(piece.data(input));
         exchange.progress.received.set((head.bytes + piece.consumed()) as u64);
-        let replayable = piece.end && head.framing != Framing::Chunked;
-        let sending = upload.send(upstream, (out, tail), input, &piece, plan.timeouts.write);
+        // What of a call was read is decoded and counted: only what was kept goes up again.
+        let replayable = piece.end && head.framing != Framing::Chunked && call.is_none();
+        let sending = upload.send(upstream, (out, tail), input, &piece, patience);
         let sent = sending.await;
         let replayable = replayable || upload.is_kept();
         sent.map_err(|error| Failed::to_send(&error, upstream, replayable))?;

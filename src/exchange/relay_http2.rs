@@ -108,7 +108,7 @@ impl Download<'_> {
         let framing = self.framing_of_call(framing, head.ends);
         let keep = self.keep_for_client(framing);
         self.encode(&mut work, &head.bytes, framing, keep, &self.route.response_headers);
-        self.call_begins(&mut work, head.ends);
+        self.call_begins(&mut work, head.ends || framing == Framing::None);
         self.begins(&work);
         self.progress.framing.set(framing);
         let by_closing = framing == Framing::UntilClose;

@@ -9,6 +9,7 @@ use crate::exchange::Progress;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::Phase;
 use crate::exchange::relay::{Download, Downloaded, body_failure, set_deadline};
+use crate::exchange::upload::write_patience;
 use crate::http::head::{Framing, Keep};
 use crate::http1::body::{Decoded, Decoder};
 use crate::http2::call::Call;
@@ -155,8 +156,9 @@ async fn until_room(
     timeouts: &Timeouts,
     progress: &Progress,
 ) -> Result<usize, Failure> {
-    let keeps_up = |wait: Wait| progress.pace.keeps_up(wait, timeouts.body_rate_min);
-    call.until_room(wanted, timeouts.write, keeps_up).await
+    let rate_min = if progress.call.is_some() { 0 } else { timeouts.body_rate_min };
+    let keeps_up = |wait: Wait| progress.pace.keeps_up(wait, rate_min);
+    call.until_room(wanted, write_patience(timeouts, progress), keeps_up).await
 }
 
 async fn give(

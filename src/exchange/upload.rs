@@ -17,7 +17,7 @@ use crate::http1::server::Input;
 use crate::http2::call::{Call, Came};
 use crate::http2::upstream_call::Unsent;
 use crate::limits;
-use crate::plan::Plan;
+use crate::plan::{Plan, Timeouts};
 use crate::tls::stream::Stream;
 use crate::upstream::lease::Upstream;
 
@@ -226,9 +226,15 @@ impl Upload {
                 let next = (input.unused().len() - piece.consumed()) as u64;
                 progress.received.set(progress.received.get() - next);
             }
-            self.send(upstream, (&out, &tail), input, &piece, plan.timeouts.write)
-                .await
-                .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
+            self.send(
+                upstream,
+                (&out, &tail),
+                input,
+                &piece,
+                write_patience(&plan.timeouts, progress),
+            )
+            .await
+            .map_err(|error| UploadFailure::Upstream(write_failure(&error)))?;
             if piece.end {
                 return Ok(());
             }
@@ -372,6 +378,12 @@ pub(super) fn write_failure(error: &SendError) -> Failure {
 /// Between two reads. A call may be quiet for as long as something passes the other way.
 fn patience(plan: &Plan, progress: &Progress) -> Duration {
     if progress.call.is_some() { limits::CONFIG_TIME_MAX } else { plan.timeouts.read }
+}
+
+/// Until the other side takes more. Who takes nothing of a call for a while, such as a handler that
+/// thinks, is told to by windows: that is how calls are paced.
+pub(super) fn write_patience(timeouts: &Timeouts, progress: &Progress) -> Duration {
+    if progress.call.is_some() { limits::CONFIG_TIME_MAX } else { timeouts.write }
 }
 
 fn client_read_failure(error: &io::Error) -> Failure {

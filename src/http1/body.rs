@@ -397,12 +397,13 @@ fn at_most(left: u64, room: usize) -> usize {
     usize::try_from(left).map_or(room, |left| left.min(room))
 }
 
-/// Of whole trailer lines, those that go on.
+/// Of whole trailer lines, those that go on. `most`: bytes that there may be.
 pub(crate) fn forwarded_trailers(
     lines: &[u8],
     dropped: &[Box<[u8]>],
+    most: usize,
 ) -> Result<Vec<u8>, MalformedBody> {
-    if lines.len() > TRAILER_BYTES_MAX {
+    if lines.len() > most {
         return Err(MalformedBody::TrailersTooLarge);
     }
     let mut out = Vec::with_capacity(lines.len());

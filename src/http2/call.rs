@@ -19,6 +19,7 @@ use crate::http1::body;
 use crate::http1::server::Input;
 use crate::http2::fields;
 use crate::http2::io::Line;
+use crate::limits;
 
 pub(crate) struct Call {
     line: Rc<Line>,
@@ -114,7 +115,8 @@ impl Call {
     /// Lines, once the body has ended: those that may go on, without those named `dropped`.
     pub(crate) fn trailers(&self, dropped: &[Box<[u8]>]) -> Result<Vec<u8>, Failure> {
         let lines = std::mem::take(&mut self.body.borrow_mut().trailers);
-        body::forwarded_trailers(&lines, dropped).map_err(|_| Failure::BodyMalformed)
+        body::forwarded_trailers(&lines, dropped, limits::TRAILER_BYTES_MAX)
+            .map_err(|_| Failure::BodyMalformed)
     }
 
     // --- the answer ----------------------------------------------------------------------------

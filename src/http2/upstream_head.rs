@@ -9,10 +9,10 @@ use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 
-use crate::http::head::Framing;
 use crate::http::reply::reason;
-use crate::http1::body::{Decoder, MalformedBody};
+use crate::http1::body::{self, MalformedBody};
 use crate::http2::fields;
+use crate::limits;
 use crate::telemetry::decimal;
 
 /// The request that a head of ours says. `None`: HTTP/2 cannot say it.
@@ -88,15 +88,9 @@ pub(crate) fn response(status: StatusCode, fields: &HeaderMap, out: &mut Vec<u8>
 /// Trailers as lines, held against the rules of those of HTTP/1: some fields must not stand behind
 /// a body.
 pub(crate) fn trailer_lines(fields: &HeaderMap) -> Result<Vec<u8>, MalformedBody> {
-    if fields.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut chunk = b"0\r\n".to_vec();
-    fields::to_lines(fields, &mut chunk);
-    chunk.extend_from_slice(b"\r\n");
-    let mut decoder = Decoder::new(Framing::Chunked);
-    decoder.decode(&mut chunk)?;
-    Ok(decoder.trailers().to_vec())
+    let mut lines = Vec::new();
+    fields::to_lines(fields, &mut lines);
+    body::forwarded_trailers(&lines, &[], limits::UPSTREAM_HEADER_BYTES_MAX)
 }
 
 #[cfg(test)]
@@ -171,5 +165,14 @@ mod tests {
         assert_eq!(lines, b"grpc-status: 0\r\n");
         assert_eq!(fields::of_lines(&Bytes::from(lines), 0).get("grpc-status").unwrap(), "0");
         assert_eq!(trailer_lines(&HeaderMap::new()).unwrap(), b"");
+        // What a status of gRPC has to say may be long.
+        let details = |length| {
+            HeaderMap::from_iter([(
+                header::HeaderName::from_static("grpc-status-details-bin"),
+                HeaderValue::from_str(&"x".repeat(length)).unwrap(),
+            )])
+        };
+        assert!(trailer_lines(&details(20_000)).is_ok());
+        assert!(trailer_lines(&details(limits::UPSTREAM_HEADER_BYTES_MAX)).is_err());
     }
 }
