@@ -824,10 +824,11 @@ fn two_thousand_silent_websockets_cost_little() {
     let mut clients: Vec<RawClient> = (0..WARM).map(|_| open(&proxy)).collect();
     let before = proxy.rss_kb();
     clients.extend((0..MANY).map(|_| open(&proxy)));
-    let each = (proxy.rss_kb().saturating_sub(before)) * 1024 / MANY as u64;
+    let each = || (proxy.rss_kb().saturating_sub(before)) * 1024 / MANY as u64;
     let open = metric(&proxy, "tls_proxy_tunnels_active{protocol=\"websocket\"}");
     assert_eq!(open as usize, WARM + MANY);
-    assert!(each < 16 * 1024, "{each} bytes for each");
+    // What opening them has left is given back once it is quiet.
+    assert!(eventually(|| each() < 16 * 1024), "{} bytes for each", each());
     drop(clients);
     gate.open();
     keeper.join().expect("it ends well");
