@@ -23,9 +23,7 @@ pub(crate) mod upload;
 
 use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Instant;
 
 use crate::engine;
@@ -222,7 +220,10 @@ async fn answer(
                     std::pin::pin!(attempt::forward(shard, client, exchange, route, *cluster));
                 return match route.timeout {
                     None => forwarding.await,
-                    Some(limit) => within(limit, forwarding).await,
+                    Some(limit) => {
+                        let answered = engine::within(limit, forwarding).await;
+                        answered.unwrap_or(Err(Failure::ExchangeTimeout))
+                    }
                 };
             };
             if let Some(answer) = exchange.preflight(grpc) {
@@ -572,18 +573,4 @@ async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: 
         None => const { &HeaderEdits::NONE },
     };
     reply(shard, client, exchange, &answer, edits).await.unwrap_or(Ending::Close)
-}
-
-async fn within(
-    limit: std::time::Duration,
-    mut forwarding: Pin<&mut impl Future<Output = Result<Ending, Failure>>>,
-) -> Result<Ending, Failure> {
-    let mut late = std::pin::pin!(engine::sleep(limit));
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(result) = forwarding.as_mut().poll(context) {
-            return Poll::Ready(result);
-        }
-        late.as_mut().poll(context).map(|()| Err(Failure::ExchangeTimeout))
-    })
-    .await
 }

@@ -34,17 +34,9 @@ impl Download<'_> {
         self.progress.phase.set(Phase::ResponseBody);
         let mut decoder = Decoder::new(work.head.framing);
         let decoded = self.decode(&mut work, &mut decoder, &mut buffer[received.clone()])?;
-        let data = decoded.of(&buffer[received.clone()]);
         let all = decoded.end && decoder.trailers().is_empty();
-        self.send_head(call, &mut work, all && data.is_empty())?;
-        if call.room(data.len()) < data.len() {
-            let data = data.to_vec();
-            drop(buffer);
-            self.give(call, &data, all).await?;
-        } else {
-            self.give(call, data, all).await?;
-            drop(buffer);
-        }
+        self.send_head(call, &mut work, all && decoded.data == 0)?;
+        self.give_of(call, buffer, received, decoded, all).await?;
         if !decoded.end {
             self.meter.count();
             self.rest(call, &mut work, &mut decoder).await?;
@@ -111,15 +103,7 @@ impl Download<'_> {
             }
             let decoded = self.decode(work, decoder, &mut buffer[..received])?;
             let all = decoded.end && decoder.trailers().is_empty();
-            let data = decoded.of(&buffer[..received]);
-            if data.len() > call.room(data.len()) {
-                let data = data.to_vec();
-                drop(buffer);
-                self.give(call, &data, all).await?;
-            } else {
-                self.give(call, data, all).await?;
-                drop(buffer);
-            }
+            self.give_of(call, buffer, 0..received, decoded, all).await?;
             if all {
                 return Ok(());
             }
@@ -136,6 +120,24 @@ impl Download<'_> {
 
     async fn until_room(&self, call: &Call, wanted: usize) -> Result<usize, Failure> {
         until_room(call, wanted, &self.plan.timeouts, self.progress).await
+    }
+
+    /// The data of `received` bytes of a buffer, which waits for nobody's room.
+    async fn give_of(
+        &self,
+        call: &Call,
+        buffer: engine::Buf,
+        received: Range<usize>,
+        decoded: Decoded,
+        end: bool,
+    ) -> Result<(), Failure> {
+        let data = decoded.of(&buffer[received]);
+        if data.len() > call.room(data.len()) {
+            let data = data.to_vec();
+            drop(buffer);
+            return self.give(call, &data, end).await;
+        }
+        self.give(call, data, end).await
     }
 
     /// As there is room for it. `end`: there is nothing behind it.

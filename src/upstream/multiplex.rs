@@ -480,18 +480,13 @@ async fn within(
     timeout: Duration,
     beginning: impl Future<Output = Result<(Connection, Sender), h2::Error>>,
 ) -> Result<(Connection, Sender), NotConnected> {
-    let mut beginning = std::pin::pin!(beginning);
-    let mut late = std::pin::pin!(engine::sleep(timeout));
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(begun) = beginning.as_mut().poll(context) {
-            return Poll::Ready(begun.map_err(|error| not_begun(&error)));
-        }
-        late.as_mut().poll(context).map(|()| {
+    match engine::within(timeout, beginning).await {
+        Some(begun) => begun.map_err(|error| not_begun(&error)),
+        None => {
             let detail = Some("it did not send its HTTP/2 SETTINGS in time".to_owned());
             Err(NotConnected { failure: Failure::ConnectTimeout, detail })
-        })
-    })
-    .await
+        }
+    }
 }
 
 fn no_streams() -> NotConnected {
