@@ -217,8 +217,8 @@ impl Call {
     }
 
     /// Called last. A client that is answered before it has said all may take a reset behind the
-    /// answer for a failure while it still sends (RFC 9113 section 8.1 asks it not to). So it may go
-    /// on for a moment, as far as it has room: no more is given.
+    /// answer for a failure while it still sends (RFC 9113 section 8.1 asks it not to). So it may
+    /// go on for a moment, as far as it has room: no more is given.
     pub(crate) async fn linger(self) {
         if !self.over.get() || self.body.borrow().ended {
             return;
