@@ -121,6 +121,19 @@ fn a_stream_that_is_quiet_for_longer_than_its_idle_timeout_ends_as_unavailable()
 }
 
 #[test]
+fn the_idle_timeout_begins_with_what_passed_last() {
+    if grpcio().is_none() {
+        return;
+    }
+    let server = GrpcServer::start();
+    let proxy = Proxy::start(&echo(server.address, "idle_timeout = \"1s\""));
+    let script = "call = down(\"Gaps\")(b\"\")\nprint(next(call), next(call))\n\
+                  print(failure(lambda: call))";
+    let expected = "b'one' b'two'\nUNAVAILABLE: nothing was said on this stream for too long";
+    assert_eq!(client(&proxy, script), expected);
+}
+
+#[test]
 fn metadata_goes_both_ways_and_binary_metadata_as_it_is() {
     if grpcio().is_none() {
         return;
@@ -301,6 +314,135 @@ print(len(unary("Unary")(b"x" * 1000)))
          RESOURCE_EXHAUSTED: the backend sent a message that is larger than this proxy accepts\n\
          1000";
     assert_eq!(said, expected);
+}
+
+/// An endpoint that answers every call with these messages, cut into pieces of that length, and
+/// with trailers if there are any.
+fn answering(body: Vec<u8>, piece: usize, trailers: &'static [(&str, &str)]) -> Http2Origin {
+    Http2Origin::start(move |asker| {
+        asker.greet(&[])?;
+        loop {
+            let asked = asker.request()?;
+            let block =
+                Block::pseudo(&[(":status", "200")]).field("content-type", "application/grpc");
+            if body.is_empty() && trailers.is_empty() {
+                asker.send(headers(asked.stream, END_STREAM, &block))?;
+                continue;
+            }
+            asker.send(headers(asked.stream, 0, &block))?;
+            let pieces = body.chunks(piece).count();
+            for (number, piece) in body.chunks(piece).enumerate() {
+                let is_last = trailers.is_empty() && number + 1 == pieces;
+                let flags = if is_last { END_STREAM } else { 0 };
+                asker.send(frame(DATA, flags, asked.stream, piece))?;
+            }
+            if let [(name, value), ..] = trailers {
+                let block = Block::new().field(name, value);
+                asker.send(headers(asked.stream, END_STREAM, &block))?;
+            }
+        }
+    })
+}
+
+/// The body of gRPC-Web that ends with this status.
+fn of_page(messages: &[u8], status: &str, said: &str) -> Vec<u8> {
+    let lines = format!("grpc-status: {status}\r\ngrpc-message: {said}\r\n");
+    let length = u32::try_from(lines.len()).unwrap().to_be_bytes();
+    [messages, b"\x80", &length[..], lines.as_bytes()].concat()
+}
+
+#[test]
+fn messages_before_one_that_is_too_large_arrive_and_nothing_of_it_does() {
+    let whole = [message(10), message(0), message(9)].concat();
+    let body = [&whole[..], &message(11)].concat();
+    let said = "the backend sent a message that is larger than this proxy accepts";
+    // In one piece, in pieces that cut its prefix, and byte by byte.
+    for piece in [1000, whole.len() + 3, 7, 1] {
+        let origin = answering(body.clone(), piece, &[("grpc-status", "0")]);
+        let web = "max_message_size = 10\n[routes.grpc_web]\n";
+        let proxy = Proxy::start(&echo(origin.address(), web));
+        let mut caller = Http2Client::open(proxy.address("edge"));
+        let head = Block::request("POST", "/test.Echo/Unary")
+            .field("content-type", "application/grpc")
+            .field("te", "trailers");
+        let stream = caller.begin(&head);
+        caller.data(stream, END_STREAM, message(1));
+        let answer = caller.answer(stream);
+        assert_eq!(answer.body, whole, "{piece}");
+        let status = ("grpc-status".to_owned(), "8".to_owned());
+        assert_eq!(answer.trailers.first(), Some(&status), "{piece}");
+        for version in ["--http1.1", "--http2-prior-knowledge"] {
+            let page = call(&proxy, &[&BINARY[..], &[version]].concat(), "Unary", &message(1));
+            assert_eq!((page.exit, page.status), (0, 200), "{version} {}", page.stderr);
+            assert_eq!(page.body, of_page(&whole, "8", said), "{version} {piece}");
+            let text = call(&proxy, &[&TEXT[..], &[version]].concat(), "Unary", b"AAAAAAA=");
+            assert_eq!((text.exit, text.status), (0, 200), "{version} {}", text.stderr);
+        }
+        let ended = "code=\"resource_exhausted\"} 5";
+        assert!(eventually(|| proxy.metrics().contains(ended)), "{}", proxy.metrics());
+    }
+}
+
+#[test]
+fn a_call_that_ends_without_a_status_did_not_go_well() {
+    if grpcio().is_none() {
+        return;
+    }
+    let said = "the backend ended the call without a grpc-status";
+    let cases = [(message(3), &[][..]), (message(3), &[("x-late", "1")]), (Vec::new(), &[])];
+    for (body, trailers) in cases {
+        let origin = answering(body.clone(), 1000, trailers);
+        let proxy = Proxy::start(&echo(origin.address(), "[routes.grpc_web]"));
+        let failed = client(&proxy, "print(failure(lambda: unary(\"Unary\")(b\"\")))");
+        let code = failed.split(':').next().unwrap_or_default();
+        assert!(["UNKNOWN", "INTERNAL"].contains(&code), "{failed}");
+        for version in ["--http1.1", "--http2-prior-knowledge"] {
+            let page = call(&proxy, &[&BINARY[..], &[version]].concat(), "Unary", &message(1));
+            assert_eq!((page.exit, page.status), (0, 200), "{}", page.stderr);
+            if body.is_empty() {
+                assert_eq!(page.headers("grpc-status"), ["2"]);
+                assert_eq!(page.headers("grpc-message"), [said]);
+            } else if trailers.is_empty() {
+                assert_eq!(page.body, of_page(&body, "2", said), "{version}");
+            } else {
+                let got = String::from_utf8_lossy(&page.body);
+                assert!(got.contains("x-late: 1\r\ngrpc-status: 2\r\n"), "{got}");
+            }
+        }
+        assert!(eventually(|| proxy.metrics().contains("code=\"unknown\"} 3")));
+    }
+}
+
+#[test]
+fn a_call_that_is_cut_in_the_middle_of_a_message_is_cut_for_pages() {
+    let cut = [message(3), message(9)[..8].to_vec()].concat();
+    let origin = answering(cut, 1000, &[("grpc-status", "0")]);
+    let proxy = Proxy::start(&echo(origin.address(), "[routes.grpc_web]"));
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let page = call(&proxy, &[&BINARY[..], &[version]].concat(), "Unary", &message(1));
+        assert_ne!(page.exit, 0, "{version} {page:?}");
+    }
+    assert!(eventually(|| proxy.metrics().contains("reason=\"upstream_body_cut\"")));
+}
+
+#[test]
+fn who_cannot_read_trailers_is_not_served_grpc() {
+    let origin = answering(message(3), 1000, &[("grpc-status", "5")]);
+    let proxy = Proxy::start(&echo(origin.address(), "[routes.grpc_web]"));
+    let grpc = ["-H", "Content-Type: application/grpc"];
+    for more in [&["--http1.0"][..], &["--http1.1"], &["--http1.0", "-H", "TE: trailers"]] {
+        let refused = call(&proxy, &[&grpc[..], more].concat(), "Unary", &message(1));
+        assert_eq!(refused.status, 505, "{more:?}");
+        assert!(refused.text().contains("gRPC needs trailers, use HTTP/2"), "{}", refused.text());
+    }
+    let able = ["--http1.1", "-H", "TE: trailers", "-H", "Connection: TE"];
+    let served = call(&proxy, &[&grpc[..], &able].concat(), "Unary", &message(1));
+    assert_eq!((served.exit, served.status, served.body), (0, 200, message(3)));
+    assert!(served.heads.contains("grpc-status: 5\r\n"), "{}", served.heads);
+    let page = call(&proxy, &[&BINARY[..], &["--http1.1"]].concat(), "Unary", &message(1));
+    assert_eq!((page.exit, page.status), (0, 200));
+    let metrics = proxy.metrics();
+    assert!(metrics.contains("{reason=\"grpc_without_trailers\",side=\"client\"} 3"), "{metrics}");
 }
 
 // --- time ------------------------------------------------------------------------------------

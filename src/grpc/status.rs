@@ -133,7 +133,8 @@ impl Code {
             Failure::MethodRefused
             | Failure::BadPath
             | Failure::NoRoute
-            | Failure::NotGrpc => Code::Unimplemented,
+            | Failure::NotGrpc
+            | Failure::GrpcWithoutTrailers => Code::Unimplemented,
             Failure::Blacklisted | Failure::OriginRefused => Code::PermissionDenied,
             Failure::HeaderTimeout
             | Failure::BodyTimeout

@@ -4,6 +4,7 @@ notices, a line each."""
 import json
 import sys
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -89,6 +90,15 @@ def hang(request, context):
     tell("cancelled")
 
 
+def gaps(request, context):
+    """Three messages, with half a second before the second and more before the third."""
+    yield b"one"
+    time.sleep(0.5)
+    yield b"two"
+    time.sleep(1.4)
+    yield b"three"
+
+
 def cut(request, context):
     """A message, and a failure."""
     yield b"one"
@@ -107,6 +117,7 @@ HANDLERS = {
     "Echo": grpc.stream_stream_rpc_method_handler(echo),
     "Early": grpc.stream_stream_rpc_method_handler(early),
     "Hang": grpc.unary_stream_rpc_method_handler(hang),
+    "Gaps": grpc.unary_stream_rpc_method_handler(gaps),
     "Cut": grpc.unary_stream_rpc_method_handler(cut),
 }
 
