@@ -164,7 +164,7 @@ impl Download<'_> {
         &self,
         data: &'d [u8],
         end: Option<&'d [u8]>,
-    ) -> Result<(Cow<'d, [u8]>, Option<&'d [u8]>), Failure> {
+    ) -> Result<Turned<'d>, Failure> {
         let Some(call) = &self.progress.call else { return Ok((Cow::Borrowed(data), end)) };
         let data = call.goes_down(data, end.is_some());
         let end = end.filter(|_| !call.is_cut_short());
@@ -213,6 +213,9 @@ impl Download<'_> {
         self.progress.call.is_some() && !is_answer(head.status, lines_of(bytes))
     }
 }
+
+/// A piece as it goes on, and its end with trailers.
+type Turned<'d> = (Cow<'d, [u8]>, Option<&'d [u8]>);
 
 /// How long a call may go on.
 pub(super) struct Patience {
