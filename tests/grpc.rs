@@ -32,10 +32,7 @@ fn client(proxy: &Proxy, script: &str) -> String {
 
 #[test]
 fn calls_of_all_four_kinds_go_through() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, ""));
     let said = client(
         &proxy,
@@ -54,10 +51,7 @@ print(up("Count")(iter([])).decode(), list(down("Repeat")(b"0")))
 
 #[test]
 fn both_sides_speak_in_turns_while_neither_has_ended() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, ""));
     let said = client(
         &proxy,
@@ -84,10 +78,7 @@ mail.put(None)
 
 #[test]
 fn streams_that_are_quiet_for_longer_than_any_read_timeout_go_on() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let quick = "timeouts = { first_byte = \"200ms\", read = \"200ms\" }\n";
     let toml = format!("timeouts = {{ read = \"200ms\" }}\n{}{quick}", echo(server.address, ""));
     let proxy = Proxy::start(&toml);
@@ -110,10 +101,7 @@ print(list(call), call.code().name)
 
 #[test]
 fn a_stream_that_is_quiet_for_longer_than_its_idle_timeout_ends_as_unavailable() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, "idle_timeout = \"1s\""));
     let said = client(&proxy, "print(failure(lambda: down(\"Hang\")(b\"\")))");
     assert_eq!(said, "UNAVAILABLE: nothing was said on this stream for too long");
@@ -122,10 +110,7 @@ fn a_stream_that_is_quiet_for_longer_than_its_idle_timeout_ends_as_unavailable()
 
 #[test]
 fn the_idle_timeout_begins_with_what_passed_last() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, "idle_timeout = \"1s\""));
     let script = "call = down(\"Gaps\")(b\"\")\nprint(next(call), next(call))\n\
                   print(failure(lambda: call))";
@@ -135,10 +120,7 @@ fn the_idle_timeout_begins_with_what_passed_last() {
 
 #[test]
 fn metadata_goes_both_ways_and_binary_metadata_as_it_is() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, ""));
     let said = client(
         &proxy,
@@ -162,10 +144,7 @@ print(early["x-early"], early["x-early-bin"], late["x-late"], late["x-late-bin"]
 
 #[test]
 fn large_messages_go_both_ways() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, ""));
     let said = client(
         &proxy,
@@ -182,10 +161,7 @@ print(len(unary("Large")(b"20000000")))
 
 #[test]
 fn reflection_works_through_the_proxy() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, ""));
     let said = client(
         &proxy,
@@ -206,10 +182,7 @@ print([method.name for method in pool.FindServiceByName("grpc.health.v1.Health")
 
 #[test]
 fn what_the_server_says_of_a_failure_is_what_the_client_hears() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, ""));
     let said = client(
         &proxy,
@@ -257,10 +230,7 @@ except grpc.RpcError as error:
 
 #[test]
 fn a_server_that_dies_in_the_middle_is_unavailable() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, ""));
     let waiting = std::thread::spawn({
         let address = proxy.address("edge");
@@ -297,10 +267,7 @@ fn an_answer_that_is_no_grpc_is_told_in_grpc() {
 
 #[test]
 fn a_message_over_the_maximum_ends_its_call_only() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, "max_message_size = 1000"));
     let said = client(
         &proxy,
@@ -449,10 +416,7 @@ fn who_cannot_read_trailers_is_not_served_grpc() {
 
 #[test]
 fn a_deadline_that_passes_ends_the_call_at_both_ends() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, ""));
     let said = client(&proxy, "print(failure(lambda: down(\"Hang\")(b\"\", timeout=1)))");
     assert!(said.starts_with("DEADLINE_EXCEEDED"), "{said}");
@@ -503,10 +467,7 @@ fn a_caller_and_an_endpoint_may_take_nothing_for_longer_than_timeouts_write() {
 
 #[test]
 fn the_time_limit_of_a_method_is_a_deadline_for_the_server_too() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let methods = "services.\"test.Echo\" = { timeout = \"1s\", \
                    methods = { Left = { timeout = \"7s\" } } }";
     let proxy = Proxy::start(&echo(server.address, methods));
@@ -520,10 +481,7 @@ fn the_time_limit_of_a_method_is_a_deadline_for_the_server_too() {
 
 #[test]
 fn a_call_that_its_client_cancels_ends_at_the_server() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, ""));
     let said = client(
         &proxy,
@@ -538,10 +496,7 @@ fn a_call_that_its_client_cancels_ends_at_the_server() {
 
 #[test]
 fn services_and_methods_go_to_clusters_of_their_own() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&edge(&format!(
         "[[routes]]\nname = \"api\"\ncluster = \"nobody\"\n\
          [routes.grpc.services.\"test.Echo\"]\ncluster = \"calls\"\n\
@@ -575,10 +530,7 @@ print(failure(lambda: channel.unary_unary("/test.Third/Unary")(b"")).split(":")[
 
 #[test]
 fn messages_are_counted_by_method_and_direction() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let methods = "services.\"test.Echo\" = { methods = { Echo = {}, Repeat = {} } }";
     let proxy = Proxy::start(&echo(server.address, methods));
     client(
@@ -605,10 +557,7 @@ list(down("Repeat")(b"7"))
 
 #[test]
 fn the_access_log_says_how_calls_ended() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&format!(
         "logging.access = {{ path = \"access.log\" }}\n{}",
         echo(server.address, "")
@@ -621,10 +570,7 @@ fn the_access_log_says_how_calls_ended() {
 
 #[test]
 fn a_call_that_a_server_refuses_is_tried_again_by_its_status() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let grpc = "retry_on = [\"unavailable\"]\nmax_attempts = 3";
     let proxy = Proxy::start(&echo(server.address, grpc));
     let said = client(
@@ -641,10 +587,7 @@ print(failure(lambda: unary("Fail")(b"ABORTED once")))
 
 #[test]
 fn who_speaks_no_grpc_has_no_business_on_its_route() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&echo(server.address, ""));
     assert_eq!(Curl::get(&proxy.url("/test.Echo/Unary"), &[]).status, 415);
     assert_eq!(client(&proxy, "print(unary(\"Unary\")(b\"hi\").decode())"), "hi");
@@ -662,10 +605,7 @@ watch = lambda service: health.Watch(health_pb2.HealthCheckRequest(service=servi
 
 #[test]
 fn the_health_of_the_proxy_is_its_own_answer() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let services = "services.\"test.Echo\" = {}";
     let proxy = Proxy::start(&format!("health.grpc = true\n{}", echo(server.address, services)));
     let said = client(
@@ -685,11 +625,48 @@ fn the_health_of_the_proxy_is_its_own_answer() {
 }
 
 #[test]
+fn a_service_whose_endpoints_are_all_out_of_service_is_not_serving() {
+    let Some(server) = GrpcServer::start() else { return };
+    let endpoint = server.address;
+    let toml = format!(
+        "health.grpc = true\n{}\
+         [clusters.others]\nprotocol = \"h2c\"\nendpoints = [{{ address = \"{}\" }}]\n",
+        echo(
+            endpoint,
+            "services.\"test.Echo\" = {}\nservices.\"test.Other\" = { cluster = \"others\" }"
+        ),
+        nobody()
+    );
+    let proxy = Proxy::start(&toml);
+    let watching = thread::spawn({
+        let address = proxy.address("edge");
+        move || {
+            let script = "call = watch(\"test.Echo\")\nprint(name(next(call).status))\n\
+                          seen = down(\"Hang\")(b\"\")\nprint(name(next(call).status))\n\
+                          seen.cancel()\nprint(name(next(call).status))\ncall.cancel()";
+            grpc_client(address, &format!("{HEALTH}\n{script}"))
+        }
+    });
+    assert!(server.says("hangs"), "it has heard how things stand");
+    let say = |what: &str| {
+        let path = format!("/admin/clusters/calls/endpoints/{endpoint}/{what}");
+        let mut operator = proxy.client_of("admin");
+        operator
+            .send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"));
+        assert_eq!(operator.read_response().status, 200);
+    };
+    say("drain");
+    assert!(server.says("cancelled"), "it has heard of the change");
+    let checks = "print(check(\"test.Echo\"), check(\"test.Other\"), check(\"\"))";
+    let said = client(&proxy, &format!("{HEALTH}\n{checks}"));
+    assert_eq!(said, "NOT_SERVING SERVING SERVING");
+    say("ready");
+    assert_eq!(watching.join().unwrap(), "SERVING\nNOT_SERVING\nSERVING");
+}
+
+#[test]
 fn who_watches_hears_of_a_drain() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&format!("health.grpc = true\n{}", echo(server.address, "")));
     let watching = std::thread::spawn({
         let address = proxy.address("edge");
@@ -722,10 +699,7 @@ fn the_client_of_the_grpc_project_for_pages_calls_in_both_forms() {
         eprintln!("SKIPPED: no GRPC_WEB in the environment; scripts/test sets it where npm is");
         return;
     };
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&web(server.address));
     let output = Command::new(support::program("node"))
         .current_dir(modules)
@@ -783,10 +757,7 @@ const TEXT: [&str; 2] = ["-H", "Content-Type: application/grpc-web-text"];
 
 #[test]
 fn both_forms_are_spoken_over_both_versions_of_http() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&web(server.address));
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         let binary = call(&proxy, &[&BINARY[..], &[version]].concat(), "Repeat", b"\0\0\0\0\x012");
@@ -805,10 +776,7 @@ fn both_forms_are_spoken_over_both_versions_of_http() {
 
 #[test]
 fn what_no_client_library_sends_is_refused_and_the_next_call_goes_through() {
-    if grpcio().is_none() {
-        return;
-    }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let proxy = Proxy::start(&web(server.address));
     for version in ["--http1.1", "--http2-prior-knowledge"] {
         for body in ["AAAAA*==", "AAAA=", "A", "AAAAAAI=aGk"] {
@@ -849,10 +817,10 @@ for (const port of location.hash.slice(1).split(',')) {
 
 #[test]
 fn a_page_in_a_browser_calls_where_its_origin_is_known_and_nowhere_else() {
-    if grpcio().is_none() || !is_installed("chromium", "chromium") {
+    if !is_installed("chromium", "chromium") {
         return;
     }
-    let server = GrpcServer::start();
+    let Some(server) = GrpcServer::start() else { return };
     let pages = Proxy::start(&edge(&format!(
         "[[routes]]\nname = \"page\"\n\
          respond = {{ content_type = \"text/html\", body = '''{PAGE}''' }}\n"
