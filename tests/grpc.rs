@@ -9,7 +9,7 @@ use std::time::Duration;
 use std::{env, fs, thread};
 
 use support::http2_client::{
-    DATA, END_STREAM, GOAWAY, INITIAL_WINDOW_SIZE, frame, headers, window_update,
+    DATA, END_STREAM, GOAWAY, INITIAL_WINDOW_SIZE, frame, headers, reset, window_update,
 };
 use support::{
     Block, Curl, GrpcServer, Http2Client, Http2Origin, Proxy, TempDir, edge, eventually,
@@ -477,6 +477,56 @@ fn the_time_limit_of_a_method_is_a_deadline_for_the_server_too() {
     let left = client(&proxy, "print(unary(\"Left\")(b\"\").decode())");
     let left: f64 = left.parse().unwrap();
     assert!((0.0..7.0).contains(&left), "{left}");
+}
+
+/// How long a `grpc-timeout` in nanoseconds or microseconds lasts.
+fn told(timeout: &str) -> Duration {
+    let (number, unit) = timeout.split_at(timeout.len() - 1);
+    let number = number.parse().expect("digits");
+    if unit == "n" { Duration::from_nanos(number) } else { Duration::from_micros(number) }
+}
+
+#[test]
+fn a_deadline_is_told_as_one_however_an_endpoint_ends_its_calls_then() {
+    const CANCEL: u32 = 8;
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        for number in 0.. {
+            let asked = asker.request()?;
+            // As one that counts in milliseconds may have it.
+            let timeout = told(asked.field("grpc-timeout").expect("a route with a timeout"));
+            thread::sleep(timeout.saturating_sub(Duration::from_millis(1)));
+            let head =
+                Block::pseudo(&[(":status", "200")]).field("content-type", "application/grpc");
+            match number % 3 {
+                0 => asker.send(reset(asked.stream, CANCEL))?,
+                1 => {
+                    let only = head.field("grpc-status", "1");
+                    asker.send(headers(asked.stream, END_STREAM, &only))?;
+                }
+                _ => {
+                    asker.send(headers(asked.stream, 0, &head))?;
+                    let trailers = Block::new().field("grpc-status", "1");
+                    asker.send(headers(asked.stream, END_STREAM, &trailers))?;
+                }
+            }
+        }
+        Ok(())
+    });
+    let methods = "services.\"test.Echo\" = { timeout = \"50ms\" }";
+    let proxy = Proxy::start(&echo(origin.address(), methods));
+    let mut caller = Http2Client::open(proxy.address("edge"));
+    let head = Block::request("POST", "/test.Echo/Unary")
+        .field("content-type", "application/grpc")
+        .field("te", "trailers");
+    for number in 0..30 {
+        let stream = caller.begin(&head);
+        caller.data(stream, END_STREAM, message(1));
+        let answer = caller.answer(stream);
+        let trailer = answer.trailers.iter().find(|(name, _)| name == "grpc-status");
+        let status = trailer.map(|(_, value)| value.as_str()).or(answer.field("grpc-status"));
+        assert_eq!(status, Some("4"), "{number} {answer:?}");
+    }
 }
 
 #[test]
