@@ -78,8 +78,8 @@ pub struct Plan {
     pub health_on_listeners: bool,
     /// Whether they say there what the process is made of.
     pub health_listener_details: bool,
-    /// What `grpc.health.v1.Health` on listeners knows by name, in order. `None`: it is not answered
-    /// there.
+    /// What `grpc.health.v1.Health` on listeners knows by name, in order. `None`: it is not
+    /// answered there.
     pub health_grpc: Option<Vec<KnownService>>,
     pub drain_timeout: Duration,
     pub hot_reload: HotReload,
