@@ -104,7 +104,7 @@ impl Said<'_> {
     async fn watch(&self, service: &[u8], known: &[Box<[u8]>]) -> Result<(), Failure> {
         self.begin()?;
         let mut told = None;
-        let watcher = self.shard.health_watchers.enter();
+        let watcher = self.shard.watchers.enter();
         loop {
             let serving = self.serving(service, known);
             if told.replace(serving) != Some(serving) {

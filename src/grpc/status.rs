@@ -155,6 +155,7 @@ impl Code {
             | Failure::UpstreamTlsUntrusted
             | Failure::UpstreamTlsTimeout
             | Failure::UpstreamNotHttp2
+            | Failure::UpstreamNoTunnel
             | Failure::UpstreamRefused
             | Failure::UpstreamClosed
             | Failure::UpstreamReset

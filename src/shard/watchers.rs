@@ -1,10 +1,12 @@
-//! Who waits for the health of the process to change: each is woken once for every change, and
-//! forgotten when it is dropped.
+//! Who waits for the health of the process to change, or for what is to end it, and for no
+//! descriptor that could be told: each is woken once for every change, and forgotten when it is
+//! dropped.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::task::{Context, Waker};
 
+use crate::engine;
 use crate::shard::Shard;
 use crate::telemetry::health::Health;
 
@@ -22,7 +24,13 @@ pub(crate) struct Watcher<'w> {
 impl Shard {
     pub(super) fn learn_health(&self, health: Health) {
         *self.health.borrow_mut() = health;
-        self.health_watchers.wake();
+        self.watchers.wake();
+    }
+
+    /// Everybody looks again whether it is to end.
+    pub(super) fn wake_all(&self) {
+        engine::wake_all();
+        self.watchers.wake();
     }
 }
 
