@@ -66,7 +66,7 @@ fn endpoint(
 
 /// Until the client has said all.
 fn listens(asker: &mut Asker, head: &Asked) -> io::Result<()> {
-    asker.request()?;
+    asker.end_of(head.stream)?;
     asker.send(frame(DATA, END_STREAM, head.stream, []))
 }
 
@@ -282,6 +282,22 @@ fn nothing_is_lost_and_little_is_held_when_an_endpoint_opens_no_window() {
         reader.read_to_end(&mut taken).expect("it comes");
         assert_eq!(taken, PLAIN);
     });
+}
+
+#[test]
+fn a_connection_that_says_whom_it_is_for_carries_one_websocket_and_nothing_else() {
+    let origin = endpoint(|asker, head| {
+        asker.send(frame(DATA, 0, head.stream, PLAIN))?;
+        listens(asker, &head)
+    });
+    let text = route("h2c", origin.address(), "") + "proxy_protocol = \"v1\"\n";
+    let proxy = Proxy::start(&edge(&text));
+    let mut clients = [open(&proxy), open(&proxy)];
+    for client in &mut clients {
+        assert_eq!(client.read_exactly(PLAIN.len()), PLAIN);
+    }
+    normal_requests_are_served(&proxy);
+    assert_eq!(origin.connections(), 3);
 }
 
 // --- an endpoint that has a choice -----------------------------------------------------------

@@ -169,6 +169,12 @@ impl Asker {
         }
     }
 
+    /// Until all of this request has come. Others are kept for [`head`](Self::head).
+    pub fn end_of(&mut self, stream: u32) -> io::Result<()> {
+        while self.step()? != (stream, true) {}
+        Ok(())
+    }
+
     /// The head of the next request, whose body may still be coming.
     pub fn head(&mut self) -> io::Result<Asked> {
         loop {
