@@ -588,6 +588,28 @@ fn a_drain_says_goaway_and_lets_streams_finish() {
     client.closed();
 }
 
+#[test]
+fn a_client_that_is_answered_early_may_say_the_rest_before_its_stream_is_reset() {
+    let proxy = Proxy::start(&edge(
+        "[limits]\nmax_body_size = 10\n\
+         [[routes]]\nname = \"all\"\npaths = [\"/\"]\necho = true\n",
+    ));
+    let long = || post().field("content-length", "19");
+    let mut client = Http2Client::open(proxy.address("edge"));
+    let stream = client.begin(&long());
+    assert_eq!(client.answer(stream).status, 413);
+    // 8.1: what it says in the meantime is no error, and needs no reset.
+    client.data(stream, END_STREAM, "more than ten bytes");
+    let frames = client.settle().expect("the connection goes on");
+    assert!(!frames.iter().any(|frame| frame.kind == RST_STREAM), "{frames:?}");
+    // Who does not end it is told that there is no need to.
+    let stream = client.begin(&long());
+    assert_eq!(client.answer(stream).status, 413);
+    let reset = client.read_until(RST_STREAM).expect("a reset");
+    assert_eq!((reset.code(), reset.stream), (NO_ERROR, stream), "8.1: {reset:?}");
+    assert_eq!(client.get("/").status, 200);
+}
+
 // --- 6.9: flow control -------------------------------------------------------------------------
 
 const OVERFLOW: Expect = Connection(&[FLOW_CONTROL_ERROR]);

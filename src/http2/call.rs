@@ -216,6 +216,29 @@ impl Call {
         Ok(())
     }
 
+    /// Called last. A client that is answered before it has said all may take a reset behind the
+    /// answer for a failure while it still sends (RFC 9113 section 8.1 asks it not to). So it may
+    /// go on for a moment, as far as it has room: no more is given.
+    pub(crate) async fn linger(self) {
+        if !self.over.get() || self.body.borrow().ended {
+            return;
+        }
+        let rest = std::future::poll_fn(|context| {
+            let body = &mut *self.body.borrow_mut();
+            loop {
+                if body.stream.flow_control().available_capacity() <= 0 {
+                    return Poll::Ready(());
+                }
+                match body.fill(context) {
+                    Poll::Ready(Ok(())) if !body.left.is_empty() => body.left = Bytes::new(),
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        engine::within(limits::H2_EARLY_ANSWER_TIME, rest).await;
+    }
+
     /// Nothing more can be said on it.
     pub(crate) fn is_over(&self) -> bool {
         self.over.get()

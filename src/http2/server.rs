@@ -321,4 +321,8 @@ async fn answer_one(
         Ok(()) => drop(exchange::run(shard, &client, &mut exchange).await),
         Err(failure) => exchange::refuse(shard, &client, &mut exchange, failure).await,
     }
+    drop(exchange);
+    if let Speaks::Http2(call) = client.speaks {
+        call.linger().await;
+    }
 }

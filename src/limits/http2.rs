@@ -16,6 +16,8 @@ pub const H2_DATA_FRAME_BUDGET: usize = 4 << 20;
 pub const H2_HEADER_LIST_BYTES: u32 = 96 * 1024;
 /// How long a connection that was told to go, and has no streams, may take to go.
 pub const H2_LEAVE_TIME: Duration = Duration::from_secs(2);
+/// How long a client that was answered before it had said all may go on before its stream is reset.
+pub const H2_EARLY_ANSWER_TIME: Duration = Duration::from_millis(250);
 /// Most streams of one connection that can be configured: each has a task and an exchange.
 pub const H2_STREAMS_CEILING: u32 = 1000;
 /// Largest window of a stream that can be configured: that much may wait here for each.
