@@ -106,7 +106,7 @@ impl Exchange {
             head.version = Version::Http2;
         }
         self.switched = Some(Box::new(Switched { lease, asked, head, answer }));
-        Ok(Ending::Close)
+        Ok(Ending::Tunnel)
     }
 }
 
