@@ -3,8 +3,9 @@
 
 mod support;
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use support::http2_client::{
 use support::{
     Asked, Asker, Block, Gate, HTTP2_CLIENT, Http2Client, Http2Origin, Json, Nginx, Origin,
     PATIENCE, Pki, Proxy, RawClient, Respond, WEBSOCKET_CLIENT, WebsocketServer, edge, eventually,
-    python_with_websockets, run_python,
+    is_installed, program, python_with_websockets, run_python,
 };
 
 const ASK: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
@@ -211,6 +212,52 @@ fn an_endpoint_is_asked_by_a_connect_and_a_client_of_http1_is_answered_101() {
     drop(client);
     normal_requests_are_served(&proxy);
     assert_eq!(origin.connections(), 1);
+}
+
+/// Gives back what comes, in every stream that becomes a tunnel.
+const NODE: &str = "
+const server = require('http2').createServer({ settings: { enableConnectProtocol: true } });
+server.on('stream', (stream, headers) => {
+    stream.on('error', () => {});
+    stream.on('close', () => console.log('closed', stream.rstCode));
+    stream.respond({ ':status': headers[':protocol'] === 'websocket' ? 200 : 404 });
+    stream.pipe(stream);
+});
+server.listen(0, '127.0.0.1', () => console.log(server.address().port));
+";
+
+#[test]
+fn node_takes_websockets_in_streams() {
+    if !is_installed("node", "nodejs") {
+        return;
+    }
+    let mut node = Command::new(program("node"))
+        .args(["-e", NODE])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node starts");
+    let mut lines = BufReader::new(node.stdout.take().expect("it is piped")).lines();
+    let mut line = || lines.next().expect("it goes on").expect("as text");
+    let port: u16 = line().parse().expect("it is a number");
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let proxy = Proxy::start(&edge(&route("h2c", address, "")));
+    let mut client = open(&proxy);
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at ^ (at >> 9)) as u8).collect();
+    let message = [&[0x82, 127], &(bytes.len() as u64).to_be_bytes()[..], &bytes].concat();
+    for piece in message.chunks(500_000) {
+        client.send(piece);
+        assert!(client.read_exactly(piece.len()) == piece);
+    }
+    client.half_close();
+    assert_eq!(client.read_to_close(), b"");
+    assert_eq!(line(), "closed 0");
+    let (mut client, stream) = open_stream(&proxy);
+    client.data(stream, 0, MASKED);
+    assert_eq!(client.read_until(DATA).unwrap().payload, MASKED);
+    client.send(reset(stream, CANCEL));
+    assert_eq!(line(), format!("closed {CANCEL}"));
+    let _ = node.kill();
+    let _ = node.wait();
 }
 
 #[test]
