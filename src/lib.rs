@@ -109,6 +109,10 @@ mod shard;
 pub mod engine;
 pub mod limits;
 
+// How bytes are written as text.
+mod base64;
+mod hexadecimal;
+
 // What steers them.
 pub mod cli;
 pub mod upgrade_command;

@@ -161,6 +161,9 @@ failures! {
     /// On a route for gRPC; the protocol asks for this status.
     NotGrpc: 415 NOT_GRPC "not_grpc" Client Never Open
         "this route takes gRPC only";
+    /// On a route for gRPC, whose calls end with trailers. Other servers of gRPC say it so.
+    GrpcWithoutTrailers: 505 VERSION_NOT_SUPPORTED "grpc_without_trailers" Client Never Close
+        "gRPC needs trailers, use HTTP/2, or HTTP/1.1 with TE: trailers";
     /// A preflight of a page that may not call.
     OriginRefused: 403 ORIGIN_REFUSED "origin_refused" Client Never Open
         "pages of this origin may not call this service";

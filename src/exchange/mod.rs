@@ -569,7 +569,7 @@ async fn reply(
 
 /// Answers a failure, if it still can be.
 async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: Failure) -> Ending {
-    if let Some(ending) = exchange.end_call(client, failure) {
+    if let Some(ending) = exchange.end_call(client, failure).await {
         return ending;
     }
     let progress = &exchange.progress;

@@ -13,7 +13,7 @@ use crate::exchange::count::Meter;
 use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
-use crate::exchange::{Progress, Uploading, call};
+use crate::exchange::{Progress, Uploading};
 use crate::http::head::{Framing, Keep, Method, ResponseHead, Version};
 use crate::http::headers::HeaderEdits;
 use crate::http1::body::{Decoder, Left};
@@ -351,8 +351,8 @@ impl<'a> Download<'a> {
         data: &[u8],
         end: Option<&[u8]>,
     ) -> Result<(), Failure> {
-        let turned = self.turned(data, end)?;
-        let (mut data, end) = call::left_of(&turned, data, end);
+        let (turned, end) = self.turned(data, end)?;
+        let mut data = &*turned;
         let Work { out, tail, .. } = &mut **work;
         if framing == Framing::Chunked {
             let trailers = end.filter(|_| self.request.accepts_trailers).unwrap_or_default();
@@ -369,7 +369,7 @@ impl<'a> Download<'a> {
         self.progress.head_sent.set(true);
         self.send(stream, work, data).await?;
         self.progress.body_sent.set(self.progress.body_sent.get() + length);
-        Ok(())
+        self.call_given()
     }
 
     /// Sends `out`, `data` and `tail`, and empties the workspace's two.
