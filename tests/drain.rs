@@ -386,7 +386,9 @@ fn streams_of_http2_that_are_cut_with_their_connections_end_the_process_well() {
         let mut clients: Vec<_> =
             (0..3).map(|_| Http2Client::open(proxy.address("edge"))).collect();
         for client in &mut clients {
-            (0..5).for_each(|_| drop(client.request(&Block::get("/slow"))));
+            for _ in 0..5 {
+                client.request(&Block::get("/slow"));
+            }
             client.settle().expect("it goes on");
         }
         let active = || proxy.metric("tls_proxy_requests_active");
