@@ -105,7 +105,7 @@ impl Said<'_> {
     async fn watch(&self, service: &[u8], known: &[KnownService]) -> Result<(), Failure> {
         self.begin()?;
         let mut told = None;
-        let watcher = self.shard.health_watchers.enter();
+        let watcher = self.shard.watchers.enter();
         loop {
             let serving = self.serving(service, known);
             if told.replace(serving) != Some(serving) {

@@ -34,14 +34,15 @@ pub(super) struct Downloaded {
     pub(super) promised: Option<Duration>,
     /// Nothing of it was given to the client: a page of ours takes its place.
     pub(super) replaced: Option<Box<Replaced>>,
-    /// A 101 that may be the one that was asked for, and what has come behind it.
+    /// A 101 that may be the one that was asked for, and what has come behind it; of a stream of
+    /// HTTP/2, the head of a 2xx.
     #[expect(clippy::box_collection, reason = "8 bytes, not 24, of what few answers have")]
     pub(super) switched: Option<Box<Vec<u8>>>,
 }
 
 impl Downloaded {
     #[cold]
-    fn switched(answer: Vec<u8>) -> Downloaded {
+    pub(super) fn switched(answer: Vec<u8>) -> Downloaded {
         let (upstream, client) = (Keep::Close, Keep::Close);
         let switched = Some(Box::new(answer));
         Downloaded { upstream, client, promised: None, replaced: None, switched }
@@ -233,6 +234,7 @@ impl<'a> Download<'a> {
         if parsed == Parsed::Complete
             && self.request.may_switch
             && self.request.version == Version::Http2
+            && matches!(self.upstream, Upstream::Http1(_))
             && (200..300).contains(&head.status)
         {
             // To a CONNECT it would mean that there is a tunnel (RFC 8441 section 5).

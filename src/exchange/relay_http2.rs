@@ -54,6 +54,14 @@ impl Download<'_> {
                 // There is no such thing in HTTP/2 (RFC 9113 section 8.6).
                 return Err(Failure::UpstreamMalformed);
             }
+            if work.head.status >= 200 && self.request.may_switch {
+                if work.head.status < 300 {
+                    // One that ends with its head was none (RFC 8441 section 5).
+                    let answer = (!came.ends).then(|| Downloaded::switched(bytes));
+                    return answer.ok_or(Failure::UpstreamMalformed);
+                }
+                call.finish();
+            }
             if work.head.status >= 200 {
                 if came.ends {
                     self.is_final(&bytes)?;

@@ -157,6 +157,7 @@ impl Code {
             | Failure::UpstreamTlsUntrusted
             | Failure::UpstreamTlsTimeout
             | Failure::UpstreamNotHttp2
+            | Failure::UpstreamNoTunnel
             | Failure::UpstreamRefused
             | Failure::UpstreamClosed
             | Failure::UpstreamReset
