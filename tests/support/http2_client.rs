@@ -23,6 +23,7 @@ pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
 pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
+pub const PRIORITY_UPDATE: u8 = 16;
 
 pub const END_STREAM: u8 = 1;
 pub const ACK: u8 = 1;
@@ -46,6 +47,7 @@ pub const MAX_CONCURRENT_STREAMS: u16 = 3;
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
 pub const MAX_FRAME_SIZE: u16 = 5;
 pub const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+pub const NO_RFC7540_PRIORITIES: u16 = 9;
 
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
