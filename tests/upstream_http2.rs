@@ -11,12 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use support::http2_client::{
-    ACK, CANCEL, DATA, END_STREAM, Ended, GOAWAY, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS,
-    PING, REFUSED_STREAM, RST_STREAM, SETTINGS, frame, headers, reset, window_update,
+    ACK, CANCEL, DATA, END_STREAM, Ended, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS, PING, REFUSED_STREAM, RST_STREAM, SETTINGS, frame, headers, reset,
+    window_update,
 };
 use support::{
-    Block, Curl, Gate, Http2Client, Http2Origin, Nghttpd, Nginx, Origin, Pki, Proxy, RawClient,
-    Response, TempDir, edge, eventually,
+    Asker, Block, Curl, Gate, Http2Client, Http2Origin, Nghttpd, Nginx, Origin, Pki, Proxy,
+    RawClient, Response, TempDir, edge, eventually,
 };
 
 /// One route to cluster `a` of one endpoint that speaks HTTP/2 without TLS.
@@ -380,6 +381,57 @@ fn a_stream_that_is_not_read_stops_neither_its_neighbours_nor_the_endpoints_othe
         assert_eq!(client.get("/short").text(), "short");
         assert_eq!(proxy.client().get("/short").text(), "short");
     }
+}
+
+/// Answers `/long` with so many pieces of so many bytes, without a window's leave.
+fn in_pieces(asker: &mut Asker, count: usize, length: usize) -> io::Result<()> {
+    asker.greet(&[])?;
+    loop {
+        let asked = asker.request()?;
+        if asked.path() != "/long" {
+            asker.answer(asked.stream, "short")?;
+            continue;
+        }
+        asker.send(headers(asked.stream, 0, &status("200")))?;
+        for _ in 0..count / 1000 {
+            asker.send(frame(DATA, 0, asked.stream, vec![b'x'; length]).repeat(1000))?;
+        }
+        asker.send(frame(DATA, END_STREAM, asked.stream, []))?;
+    }
+}
+
+#[test]
+fn small_pieces_for_a_client_that_does_not_read_end_nobody_elses_streams() {
+    let origin = Http2Origin::start(|asker| in_pieces(asker, 200_000, 1));
+    let proxy = proxy(origin.address(), "pool = { max_connections = 1 }");
+    let mut slow = Http2Client::connect(proxy.address("edge")).greet(&[(INITIAL_WINDOW_SIZE, 0)]);
+    let stream = slow.request(&Block::get("/long"));
+    let head = slow.read_until(HEADERS).expect("it is answered");
+    slow.decode(&head);
+    let mut other = proxy.client();
+    for _ in 0..3 {
+        assert_eq!(other.get("/short").text(), "short");
+    }
+    slow.send(window_update(stream, 1 << 20));
+    assert_eq!(slow.answer(stream).body.len(), 200_000);
+    assert_eq!(origin.connections(), 1, "all of them have shared it");
+}
+
+#[test]
+fn small_pieces_for_a_client_of_http1_that_does_not_read_do_not_either() {
+    let (count, length) = (180_000, 100);
+    let origin = Http2Origin::start(move |asker| in_pieces(asker, count, length));
+    let more = "pool = { max_connections = 1 }\nhttp2 = { initial_window_size = \"32MB\" }";
+    let proxy = proxy(origin.address(), more);
+    let mut slow = proxy.client();
+    slow.send("GET /long HTTP/1.0\r\nHost: a.example\r\n\r\n");
+    slow.read_exactly(1);
+    let mut other = proxy.client();
+    for _ in 0..3 {
+        assert_eq!(other.get("/short").text(), "short");
+    }
+    assert!(slow.read_to_close().len() > count * length);
+    assert_eq!(origin.connections(), 1, "all of them have shared it");
 }
 
 // --- which version -------------------------------------------------------------------------------

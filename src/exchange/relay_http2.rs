@@ -150,7 +150,8 @@ impl Download<'_> {
                 Poll::Pending => {
                     if !work.out.is_empty() {
                         // The head does not wait for the body.
-                        self.pass(client, &mut work, Framing::None, b"", None).await?;
+                        let passing = self.pass(client, &mut work, Framing::None, b"", None);
+                        call.meanwhile(passing).await?;
                     }
                     drop(work);
                     let came = self.came(call).await;
@@ -161,7 +162,8 @@ impl Download<'_> {
             match came {
                 Came::Data { bytes, ends } => {
                     let end = ends.then_some(&b""[..]);
-                    self.pass(client, &mut work, framing, &bytes, end).await?;
+                    let passing = self.pass(client, &mut work, framing, &bytes, end);
+                    call.meanwhile(passing).await?;
                     call.taken(bytes.len());
                     if ends {
                         return Ok(());
@@ -206,7 +208,7 @@ impl Download<'_> {
                     let turned = self.turned(&bytes, ends.then_some(&b""[..]))?;
                     let data = turned.as_deref().unwrap_or(&bytes);
                     self.progress.note_response_body(data);
-                    self.give(client, data, ends).await?;
+                    call.meanwhile(self.give(client, data, ends)).await?;
                     self.call_given();
                     call.taken(bytes.len());
                     if ends {

@@ -15,8 +15,10 @@ pub const UPSTREAM_STREAM_WINDOW_CEILING: u32 = 64 * 1024 * 1024;
 /// Of all streams of a connection together, which have windows of their own: it must never be what
 /// stops one stream for another's sake.
 pub const UPSTREAM_CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-/// What the bookkeeping of small DATA frames that wait for slow clients may cost, per connection:
-/// 256 bytes each. An endpoint that sends more of them is cut off.
+/// DATA frames that are shorter than this are joined where they wait for a slow client.
+pub const UPSTREAM_PIECE_BYTES: usize = 4 * 1024;
+/// What the bookkeeping of small DATA frames that nobody has had the time to take may cost, per
+/// connection: 256 bytes each. An endpoint that sends more of them is cut off.
 pub const UPSTREAM_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one request body that wait for the connection to take them. Then the client waits.
 pub const UPSTREAM_SEND_BYTES_MAX: usize = 64 * 1024;
