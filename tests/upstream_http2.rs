@@ -889,8 +889,8 @@ fn a_client_that_leaves_resets_its_stream_and_disturbs_nobody() {
     assert_eq!(origin.connections(), 1);
 }
 
-#[test]
-fn an_idle_connection_says_goodbye_and_closes() {
+/// Answers one request, and keeps the code of the GOAWAY that comes next.
+fn hears_goodbye() -> (Http2Origin, impl Fn() -> Option<u32>) {
     let said = Arc::new(Mutex::new(None));
     let heard = Arc::clone(&said);
     let origin = Http2Origin::start(move |asker| {
@@ -901,9 +901,37 @@ fn an_idle_connection_says_goodbye_and_closes() {
         *heard.lock().expect("no script panics") = Some(goodbye.code());
         Ok(())
     });
+    (origin, move || *said.lock().expect("no script panics"))
+}
+
+#[test]
+fn an_idle_connection_says_goodbye_and_closes() {
+    let (origin, goodbye) = hears_goodbye();
     let proxy = proxy(origin.address(), "pool = { idle_timeout = \"1s\" }");
     assert_eq!(proxy.client().get("/").text(), "ok");
-    assert!(eventually(|| *said.lock().expect("no script panics") == Some(0)));
+    assert!(eventually(|| goodbye() == Some(0)));
+}
+
+#[test]
+fn a_process_that_ends_says_goodbye_to_its_endpoints() {
+    let (origin, goodbye) = hears_goodbye();
+    let mut proxy = proxy(origin.address(), "");
+    assert_eq!(proxy.client().get("/").text(), "ok");
+    proxy.signal("TERM");
+    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
+    assert!(eventually(|| goodbye() == Some(0)));
+}
+
+#[test]
+fn a_reload_without_an_endpoint_says_goodbye_to_it() {
+    let (origin, goodbye) = hears_goodbye();
+    let other = Http2Origin::polite(&[]);
+    let proxy = proxy(origin.address(), "");
+    assert_eq!(proxy.client().get("/").text(), "ok");
+    proxy.rewrite_config(&configuration(other.address(), ""));
+    proxy.signal("HUP");
+    assert!(eventually(|| goodbye() == Some(0)));
+    assert_eq!(proxy.client().get("/there").text(), "/there");
 }
 
 #[test]

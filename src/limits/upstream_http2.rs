@@ -34,6 +34,10 @@ pub const REFUSED_REPEATS_MAX: u8 = 3;
 /// How long a core that owes another a shared connection begins nothing new on it, so that it can
 /// end. One that does not end by then is used on, for as long again at least.
 pub const SHARED_YIELD_TIME: Duration = Duration::from_millis(500);
+/// How long a core that serves nobody any more waits until endpoints have been told goodbye, and
+/// how often it looks. Then it ends without.
+pub const GOODBYE_TIME: Duration = Duration::from_millis(250);
+pub const GOODBYE_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// A request that was given up after so long without an answer is reason to ask by PING whether its
 /// endpoint is there.
 pub const UPSTREAM_SILENCE_MAX: Duration = Duration::from_secs(1);

@@ -394,10 +394,23 @@ impl Shard {
             if !shard.life.is_draining() {
                 return; // it takes connections again
             }
+            shard.leave_endpoints().await;
             shard.log.flush(shard.counters());
             shard.events.flush(&shard.mail);
             shard.mail.to_control(ToControl::Drained { core: shard.mail.core() });
         });
+    }
+
+    /// Nobody is served here any more: kept connections close, those of HTTP/2 with a word.
+    async fn leave_endpoints(&self) {
+        let clusters = self.generations.clusters();
+        clusters.iter().for_each(|cluster| cluster.close_kept());
+        let gone = async {
+            while clusters.iter().any(|cluster| cluster.has_trunks()) {
+                engine::sleep(limits::GOODBYE_LOOK_INTERVAL).await;
+            }
+        };
+        engine::within(limits::GOODBYE_TIME, gone).await;
     }
 
     /// The generation for a new exchange.
