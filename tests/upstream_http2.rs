@@ -685,6 +685,7 @@ fn sixteen_cores_never_have_more_connections_than_the_maximum() {
     let pool = "pool = { max_connections = 4, queue_timeout = \"20s\" }";
     let text = configuration(origin.address(), pool).replacen("cores = 1", "cores = 16", 1);
     let proxy = Proxy::start(&text);
+    proxy.wait_for_log("clusters.a.pool.max_connections: an endpoint of HTTP/2 has at most 4");
     let asking: Vec<_> = (0..32)
         .map(|at| {
             let mut client = proxy.client();
@@ -995,6 +996,18 @@ fn who_has_waited_during_a_reload_gets_a_connection_that_begins_by_the_new_rules
     gate.open();
     assert_eq!(join(slow).text(), "100000");
     assert_eq!(join(waits).text(), "200000");
+}
+
+#[test]
+fn a_reload_with_fewer_connections_than_cores_warns() {
+    let origin = Http2Origin::polite(&[]);
+    let text = configuration(origin.address(), "").replacen("cores = 1", "cores = 2", 1);
+    let proxy = Proxy::start(&text);
+    assert!(!proxy.log().contains("has at most"), "{}", proxy.log());
+    proxy.rewrite_config(&format!("{text}pool = {{ max_connections = 1 }}\n"));
+    proxy.signal("HUP");
+    proxy.wait_for_log("has at most 1, and each of 2 cores needs one of its own");
+    assert_eq!(proxy.client().get("/a").text(), "/a");
 }
 
 #[test]
