@@ -226,6 +226,33 @@ fn who_cannot_take_what_is_urgent_still_gets_the_rest() {
 }
 
 #[test]
+fn who_waits_for_what_is_urgent_is_not_taken_for_a_slow_reader() {
+    let origin = origin();
+    let proxy = Proxy::start(&edge(&format!(
+        "[timeouts]\nwrite = \"1s\"\n[[routes]]\nname = \"all\"\ncluster = \"a\"\n\
+         [clusters.a]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    )));
+    let mut client = client(&proxy);
+    let blocks = (request("/", Some("u=7")), request("/", Some("u=0")));
+    let (below, above) = two_that_wait(&mut client, &blocks.0, &blocks.1, b"");
+    // The urgent one goes on for three times as long as a client may take nothing.
+    let mut came = BTreeMap::from([(above, 0), (below, 0)]);
+    for _ in 0..30 {
+        thread::sleep(Duration::from_millis(100));
+        client.send(window_update(0, 7000));
+        for (stream, count) in bytes_of_streams(&mut client, 7000) {
+            *came.entry(stream).or_default() += count;
+        }
+    }
+    assert!(came[&above] > 10 * came[&below], "{came:?}");
+    client.send(window_update(0, 2 * BODY as u32));
+    let rest = 2 * BODY - WINDOW - 30 * 7000;
+    let rest = bytes_of_streams(&mut client, rest);
+    assert_eq!(came[&below] + rest[&below] + WINDOW, BODY);
+}
+
+#[test]
 fn an_urgent_stream_with_nothing_to_send_holds_nobody_up() {
     let gate = Gate::new();
     let opens = gate.clone();

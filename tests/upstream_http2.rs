@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use support::http2_client::{
-    ACK, CANCEL, DATA, END_STREAM, Ended, GOAWAY, HEADERS, INITIAL_WINDOW_SIZE,
+    ACK, CANCEL, DATA, END_STREAM, Ended, GOAWAY, HEADERS, HTTP_1_1_REQUIRED, INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS, PING, REFUSED_STREAM, RST_STREAM, SETTINGS, frame, headers, reset,
     window_update,
 };
@@ -805,6 +805,34 @@ fn a_request_that_may_have_been_done_is_sent_again_only_where_that_does_no_harm(
     let response = client.read_response();
     assert_eq!(response.status, 502, "{response:?}");
     failed(&proxy, "upstream_closed");
+}
+
+#[test]
+fn an_endpoint_that_wants_http1_for_a_request_is_told_of() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        loop {
+            let asked = asker.request()?;
+            match asked.path() {
+                "/old" => asker.send(reset(asked.stream, HTTP_1_1_REQUIRED))?,
+                "/older" => {
+                    asker.go_away(asked.stream - 2, HTTP_1_1_REQUIRED)?;
+                    return Ok(());
+                }
+                path => asker.answer(asked.stream, path)?,
+            }
+        }
+    });
+    let proxy = proxy(origin.address(), "");
+    for (count, path) in ["/old", "/older"].into_iter().enumerate() {
+        assert_eq!(proxy.client().get("/before").text(), "/before");
+        let answer = proxy.client().get(path);
+        assert_eq!(answer.status, 502, "{path}: {}", answer.text());
+        assert!(answer.text().contains("does not speak HTTP/2"), "{}", answer.text());
+        let failed = failures(&proxy, "upstream_not_http2", "upstream");
+        assert!(failed > count as f64, "{path}: {failed}");
+        assert_eq!(proxy.client().get("/behind").text(), "/behind");
+    }
 }
 
 #[test]

@@ -120,10 +120,17 @@ impl Download<'_> {
     /// what is here already keeps it, else two streams would hand it to and fro.
     async fn more_for(&self, call: &Call) -> Result<(), Failure> {
         let mut more = std::pin::pin!(self.more());
+        // What was read to its end may have more that the core's next look at its sockets shows.
+        let mut looks = limits::ROUNDS_PER_TURN + 1;
         let more = std::future::poll_fn(|context| {
             let more = more.as_mut().poll(context);
             if more.is_pending() {
-                call.room(0);
+                if looks > 0 && call.keeps_turn(context) {
+                    looks -= 1;
+                    context.waker().wake_by_ref();
+                } else {
+                    call.room(0);
+                }
             }
             more
         });

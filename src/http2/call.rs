@@ -176,6 +176,11 @@ impl Call {
         }
     }
 
+    /// Where others wait for theirs: whether it is its turn still, although it has nothing yet.
+    pub(crate) fn keeps_turn(&self, context: &Context<'_>) -> bool {
+        self.line.order(|order, _| order.keeps_turn(self.id, context.waker())) == Some(true)
+    }
+
     /// The room that a stream is given in its turn. `None`: it is another's.
     fn turn(
         &self,
@@ -187,7 +192,8 @@ impl Call {
         match if wanted == 0 { None } else { asks(waker) } {
             None => {
                 stream.reserve_capacity(wanted);
-                if wanted == 0 {
+                if wanted == 0 && self.line.order(|order, _| order.stops_waiting(self.id)).is_some()
+                {
                     self.line.give_turns();
                 }
                 Some(stream.capacity())

@@ -88,6 +88,7 @@ struct Lane {
     waiting: Option<Waker>,
     /// It was given room and has none: its own window is shut.
     is_shut: bool,
+    /// The last that it has had; 0: none.
     turn: u64,
 }
 
@@ -132,7 +133,7 @@ impl Order {
         {
             lane.waiting = Some(waker.clone());
         }
-        let room = self.room();
+        let room = self.room_of(stream);
         if room == 0 || self.next(Some(stream)).is_none_or(|next| next.stream != stream) {
             // It is in the line again, whatever kept it from its last turn.
             self.lane(stream).is_shut = false;
@@ -146,6 +147,15 @@ impl Order {
     pub(crate) fn may_give(&mut self, stream: u32) {
         let lane = self.lane(stream);
         (lane.waiting, lane.is_shut) = (None, false);
+    }
+
+    /// It has nothing to give yet and stays in the line, if there is one.
+    pub(crate) fn keeps_turn(&mut self, stream: u32, waker: &Waker) -> bool {
+        let is_alone = !self.lanes.iter().any(|lane| lane.stream != stream && lane.waits());
+        if !is_alone {
+            self.lane(stream).waiting = Some(waker.clone());
+        }
+        !is_alone
     }
 
     /// Its turn was of none. Whether its own window is shut, so that it is the next one's turn, and
@@ -163,9 +173,8 @@ impl Order {
         let (turn, client_speaks) = (self.turns, self.client_speaks);
         let lane = self.lane(stream);
         lane.queued += bytes as u64;
-        if lane.is_incremental(client_speaks) {
-            lane.turn = turn;
-        } else {
+        lane.turn = turn;
+        if !lane.is_incremental(client_speaks) {
             let urgency = lane.urgency();
             self.turn_in_order[usize::from(urgency)] = turn;
         }
@@ -238,6 +247,18 @@ impl Order {
 
     fn room(&self) -> usize {
         limits::H2_SEND_BYTES_MAX.saturating_sub((self.queued - self.stuck) as usize)
+    }
+
+    /// While something more urgent is under way and has nothing at the moment, only so little is
+    /// given that it is not behind much when it has.
+    fn room_of(&self, stream: u32) -> usize {
+        let urgency = self.lanes.iter().find(|lane| lane.stream == stream).map(Lane::urgency);
+        let is_behind = |lane: &Lane| {
+            lane.is_open && lane.turn > 0 && !lane.is_shut && Some(lane.urgency()) < urgency
+        };
+        let ahead = limits::H2_SEND_BYTES_MAX - limits::H2_TURN_BYTES;
+        let less = if self.lanes.iter().any(is_behind) { ahead } else { 0 };
+        self.room().saturating_sub(less)
     }
 
     /// Of those who wait and can send, and `also`.
@@ -698,6 +719,25 @@ mod tests {
         order.reset(1);
         assert_eq!(order.waits(3), Turn::Now(H2_SEND_BYTES_MAX - 10));
         assert_eq!(order.written(), 1000);
+    }
+
+    #[test]
+    fn little_goes_ahead_of_what_is_urgent_and_comes_slowly() {
+        let mut order = Order::of(&[(1, "u=7"), (3, "u=0")]);
+        assert_eq!(order.waits(1), ALL);
+        order.gave(3, 10);
+        assert_eq!(order.waits(1), Turn::Now(H2_TURN_BYTES - 10));
+        order.gave(1, H2_TURN_BYTES - 10);
+        assert_eq!(order.waits(1), Turn::Later);
+        assert_eq!(order.waits(3), SOME);
+        order.stops_waiting(3);
+        // What is shut or over counts no more.
+        assert!(order.is_shut(3, 1 << 20));
+        assert_eq!(order.waits(1), Turn::Now(H2_SEND_BYTES_MAX - H2_TURN_BYTES));
+        assert!(!order.is_shut(3, 0));
+        assert_eq!(order.waits(1), Turn::Later);
+        order.sent(&written(3, END_STREAM, 10));
+        assert_eq!(order.waits(1), Turn::Now(H2_SEND_BYTES_MAX - H2_TURN_BYTES + 10));
     }
 
     #[test]

@@ -114,8 +114,15 @@ impl Streams {
         if self.open.get() == 0 {
             return Poll::Ready(());
         }
-        *self.driver.borrow_mut() = Some(context.waker().clone());
+        self.remember(context);
         Poll::Pending
+    }
+
+    fn remember(&self, context: &Context<'_>) {
+        let mut driver = self.driver.borrow_mut();
+        if !driver.as_ref().is_some_and(|driver| driver.will_wake(context.waker())) {
+            *driver = Some(context.waker().clone());
+        }
     }
 }
 
@@ -172,7 +179,7 @@ impl Session {
     /// Ready at its end.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.line.begin_turn();
-        self.remember(context);
+        self.streams.remember(context);
         loop {
             if self.stage == Stage::Open && self.origin.is_closing(&self.shard) {
                 self.leave();
@@ -202,13 +209,6 @@ impl Session {
                     return Poll::Ready(());
                 }
             }
-        }
-    }
-
-    fn remember(&self, context: &Context<'_>) {
-        let mut driver = self.streams.driver.borrow_mut();
-        if !driver.as_ref().is_some_and(|driver| driver.will_wake(context.waker())) {
-            *driver = Some(context.waker().clone());
         }
     }
 

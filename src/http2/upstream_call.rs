@@ -95,7 +95,7 @@ impl Held {
         if self.is_empty() {
             let first = match body.poll_data(context) {
                 Poll::Ready(Some(Ok(first))) => first,
-                nothing => return nothing,
+                nothing @ (Poll::Ready(None | Some(Err(_))) | Poll::Pending) => return nothing,
             };
             if first.len() >= limits::UPSTREAM_PIECE_BYTES || body.is_end_stream() {
                 return Poll::Ready(Some(Ok(first)));
@@ -421,7 +421,9 @@ impl std::error::Error for Unsent {}
 /// Why there is no answer.
 fn no_answer(error: &h2::Error) -> Failure {
     let refused = error.reason() == Some(Reason::REFUSED_STREAM) && error.is_reset();
-    if error.is_remote() && (refused || error.is_go_away()) {
+    if error.is_remote() && error.reason() == Some(Reason::HTTP_1_1_REQUIRED) {
+        Failure::UpstreamNotHttp2
+    } else if error.is_remote() && (refused || error.is_go_away()) {
         // A GOAWAY ends only those streams that it leaves out (RFC 9113 section 6.8).
         Failure::UpstreamRefused
     } else if error.is_library() {
