@@ -714,7 +714,11 @@ mod tests {
             (frame(SETTINGS, 0, 0, &[]), HTTP2_SETTINGS.0 - 1, Abuse::SettingsFlood),
             (frame(PING, 0, 0, &[0; 8]), HTTP2_PINGS.0, Abuse::PingFlood),
             (frame(PRIORITY, 0, 9, &[0; 5]), HTTP2_PRIORITIES.0, Abuse::PriorityFlood),
-            (frame(PRIORITY_UPDATE, 0, 0, b"....u=1"), HTTP2_PRIORITIES.0, Abuse::PriorityFlood),
+            (
+                frame(PRIORITY_UPDATE, 0, 0, b"\0\0\0\x01u=1"),
+                HTTP2_PRIORITIES.0,
+                Abuse::PriorityFlood,
+            ),
             (update(0, 1 << 16), HTTP2_UPDATES.0, Abuse::WindowUpdateFlood),
             (data(1, 0, 0), HTTP2_EMPTY.0, Abuse::EmptyFrames),
             (frame(77, 0, 0, b"hello"), HTTP2_STRAYS.0, Abuse::StrayFrames),
