@@ -11,7 +11,10 @@ use support::http2_client::{
     DATA, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, NO_RFC7540_PRIORITIES, PRIORITY_UPDATE,
     PROTOCOL_ERROR, ToldOfAFailure, frame, headers, settings, window_update,
 };
-use support::{After, Asker, Block, Gate, Http2Client, Http2Origin, Origin, Proxy, Respond, edge};
+use support::{
+    After, Asker, Block, Gate, Http2Client, Http2Origin, Origin, Pki, Proxy, Respond, SecureClient,
+    edge,
+};
 
 const WINDOW_MAX: u32 = (1 << 31) - 1;
 /// What a client takes on a connection before it says more.
@@ -134,6 +137,27 @@ fn the_most_urgent_stream_has_the_connection_to_itself() {
     let asked = plain.requests();
     let told: Vec<_> = asked.iter().filter_map(|request| request.header("priority")).collect();
     assert!(told.contains(&"u=9, =, \"x") && told.contains(&"u=1, i"), "as it came: {told:?}");
+}
+
+#[test]
+fn under_tls_it_is_the_same() {
+    let pki = Pki::new();
+    pki.authority("ca");
+    pki.sign("ca", "www", "/CN=www", "DNS:localhost");
+    let (cert, key) = (pki.path("www.pem"), pki.path("www.key"));
+    let origin = origin();
+    let proxy = Proxy::start(&edge(&format!(
+        "tls = {{ certificates = [{{ cert = {cert:?}, key = {key:?} }}] }}\n\
+         [[routes]]\nname = \"all\"\ncluster = \"a\"\n\
+         [clusters.a]\nendpoints = [{{ address = \"{}\" }}]\n",
+        origin.address()
+    )));
+    let config = SecureClient::config(&pki.path("ca.pem"));
+    let client = Http2Client::connect_secure(proxy.address("edge"), "localhost", config);
+    let mut client = client.greet(&[(INITIAL_WINDOW_SIZE, WINDOW_MAX)]);
+    let blocks = (request("/", Some("u=7")), request("/", Some("u=0")));
+    let (_, second) = two_that_wait(&mut client, &blocks.0, &blocks.1, b"");
+    assert_eq!(who_goes_on(&mut client), [second]);
 }
 
 #[test]

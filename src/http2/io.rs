@@ -205,7 +205,7 @@ impl Line {
         let is_flushed = self.is_flushed();
         if self.order(|order, _| order.written_out(is_flushed)).is_some() {
             if !self.is_ordered.replace(true) {
-                self.stream.bare().set_unsent_max(limits::H2_UNSENT_BYTES_MAX);
+                self.stream.set_unsent_max(limits::H2_UNSENT_BYTES_MAX);
             }
             self.give_turns();
         }
