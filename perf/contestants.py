@@ -93,11 +93,11 @@ CONFIGURATIONS = {"origin": ORIGIN, "nginx": NGINX, "haproxy": HAPROXY, "corelan
 # have the same cipher, since each would choose another: what is compared is the proxies.
 PLAIN = {"nginx_tls": "", "nginx_pair": "", "haproxy_tls": "", "corelane_tls": ""}
 TLS = {
-    "nginx_tls": " ssl",
+    "nginx_tls": " ssl http2",
     "nginx_pair": "ssl_certificate {pair}; ssl_certificate_key {pair}; "
                   "ssl_protocols TLSv1.2 TLSv1.3; ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256; "
                   "ssl_conf_command Ciphersuites TLS_AES_128_GCM_SHA256;",
-    "haproxy_tls": " ssl crt {pair} ciphersuites TLS_AES_128_GCM_SHA256 "
+    "haproxy_tls": " ssl crt {pair} alpn h2,http/1.1 ciphersuites TLS_AES_128_GCM_SHA256 "
                    "ciphers ECDHE-ECDSA-AES128-GCM-SHA256",
     "corelane_tls": 'tls = {{ certificates = [{{ cert = "{pair}", key = "{pair}" }}], cipher_suites = ['
                     '"TLS_AES_128_GCM_SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"] }}',

@@ -14,8 +14,8 @@
 //!   spoken on it; one request and its answer.
 //! - **route, cluster, endpoint, attempt**: which requests; where they may go; one address; one
 //!   try.
-//! - **tunnel**: a connection that has gone over to another protocol, such as WebSocket
-//!   ([`exchange::tunnel`]).
+//! - **tunnel**: a connection, or a stream of HTTP/2, that has gone over to another protocol, such
+//!   as WebSocket ([`exchange::tunnel`]).
 //! - **peer address, client address**: who holds the socket; whom it speaks for.
 //! - **failure**: why an exchange did not succeed ([`exchange::failure`]: the only table of
 //!   statuses).
@@ -110,6 +110,10 @@ mod balancing;
 mod shard;
 pub mod engine;
 pub mod limits;
+
+// How bytes are written as text.
+mod base64;
+mod hexadecimal;
 
 // What steers them.
 pub mod cli;

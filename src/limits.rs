@@ -314,6 +314,9 @@ pub const QUIET_BEATS: u32 = 4;
 /// Most pairs of a host and a path that all routes list. More is a configuration error: the tables
 /// are indexed with 32 bits, and every pair costs memory.
 pub const ROUTE_PATTERNS_MAX: usize = 1_000_000;
+/// How much before its deadline a call may be ended by an endpoint that was told it, and counts in
+/// milliseconds. What fails within is the deadline's doing, and told as DEADLINE_EXCEEDED.
+pub const GRPC_DEADLINE_EARLY: Duration = Duration::from_millis(2);
 /// Longest request of `grpc.health.v1.Health`: a service's name and its framing. Longer is no such
 /// request.
 pub const GRPC_HEALTH_REQUEST_BYTES_MAX: usize = 1024;

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::engine::Shared;
+use crate::grpc::health::KnownService;
 use crate::grpc::settings::Grpc;
 use crate::http::error_page::{ErrorPage, PageTable};
 use crate::http::headers::HeaderEdits;
@@ -77,9 +78,9 @@ pub struct Plan {
     pub health_on_listeners: bool,
     /// Whether they say there what the process is made of.
     pub health_listener_details: bool,
-    /// The services that `grpc.health.v1.Health` on listeners knows by name, in order. `None`: it
-    /// is not answered there.
-    pub health_grpc: Option<Vec<Box<[u8]>>>,
+    /// What `grpc.health.v1.Health` on listeners knows by name, in order. `None`: it is not
+    /// answered there.
+    pub health_grpc: Option<Vec<KnownService>>,
     pub drain_timeout: Duration,
     pub hot_reload: HotReload,
     /// Where the blacklist survives a restart.

@@ -11,7 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{
-    After, Gate, Origin, PATIENCE, Proxy, RawClient, Respond, Response, edge, eventually,
+    After, Block, Gate, Http2Client, Http2Origin, Origin, PATIENCE, Proxy, RawClient, Respond,
+    Response, edge, eventually,
 };
 
 const RESPOND: &str = "[[routes]]\nname = \"all\"\nrespond = { status = 200, body = \"hi\" }\n";
@@ -365,4 +366,36 @@ fn under_load_no_request_is_lost_but_on_connections_closed_between_requests() {
     assert!(count(&End::Told) >= 32, "{} of 64 were reset: {ends:?}", count(&End::Between));
     assert_drained(&mut proxy);
     println!("{} told, {} between", count(&End::Told), count(&End::Between));
+}
+
+#[test]
+fn streams_of_http2_that_are_cut_with_their_connections_end_the_process_well() {
+    let silent = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        loop {
+            asker.request()?;
+        }
+    });
+    let (origin, _gate) = held();
+    let h2c = format!("protocol = \"h2c\"\nendpoints = [{{ address = \"{}\" }}]", silent.address());
+    let cluster = format!("endpoints = [{{ address = \"{}\" }}]", origin.address());
+    let first = "drain_timeout = \"1s\"\n";
+    for text in [to_origin(1, &origin, first).replace(&cluster, &h2c), to_origin(1, &origin, first)]
+    {
+        let mut proxy = Proxy::start(&text);
+        let mut clients: Vec<_> =
+            (0..3).map(|_| Http2Client::open(proxy.address("edge"))).collect();
+        for client in &mut clients {
+            for _ in 0..5 {
+                client.request(&Block::get("/slow"));
+            }
+            client.settle().expect("it goes on");
+        }
+        let active = || proxy.metric("tls_proxy_requests_active");
+        assert!(eventually(|| active().is_none_or(|active| active >= 15.0)));
+        proxy.signal("TERM");
+        let status = proxy.wait_exit(PATIENCE);
+        assert_eq!(status.code(), Some(0), "{}", proxy.log());
+        assert!(!proxy.log().contains("panicked"), "{}", proxy.log());
+    }
 }

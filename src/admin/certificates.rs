@@ -13,10 +13,11 @@ use crate::admin::status::moment;
 use crate::control::Control;
 use crate::control::certificates::{Broken, Users, lists_end, seconds_until, unasked};
 use crate::engine;
+use crate::hexadecimal;
 use crate::tls::certificates::{Certificate as Loaded, Source};
 use crate::tls::material::{Found, Material, Place};
 use crate::tls::settings::{AuthorityId, CertificateId, RevocationId};
-use crate::tls::x509::{KeyKind, hexadecimal};
+use crate::tls::x509::KeyKind;
 
 pub(super) const SHAPE: Shape = Shape::Object(&[
     ("certificates", Shape::List(&CERTIFICATE)),
@@ -199,7 +200,7 @@ fn certificate(
         not_after: moment(facts.not_after),
         days_left: seconds_until(facts.not_after, engine::wall_clock()).div_euclid(86_400),
         key_kind: key_kind(facts.key),
-        fingerprint: hexadecimal(&facts.fingerprint),
+        fingerprint: hexadecimal::text(&facts.fingerprint),
         chain_length: loaded.chain.len(),
         listeners: users.listeners,
         clusters: users.clusters,

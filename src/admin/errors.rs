@@ -1,7 +1,6 @@
 //! `GET /admin/errors` and `DELETE /admin/errors`: the last requests that were refused for what the
 //! client sent.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::SystemTime;
@@ -17,6 +16,7 @@ use crate::control::Control;
 use crate::control::current::ListenerNames;
 use crate::control::message::{Findings, Question};
 use crate::exchange::failure::Failure;
+use crate::hexadecimal;
 use crate::http::head::RequestHead;
 use crate::http1::parse::{self, HeadLimits};
 use crate::plan::Plan;
@@ -97,10 +97,6 @@ pub(super) async fn forget(control: &Rc<Control>) -> Result<Answer, Refusal> {
 }
 
 fn error(plan: &Plan, names: &ListenerNames, core: usize, rejected: &Rejected) -> Error {
-    let mut hex = String::with_capacity(2 * rejected.bytes.len());
-    for byte in &rejected.bytes {
-        write!(hex, "{byte:02x}").expect("a String takes every character");
-    }
     let row = rejected.failure.row();
     Error {
         at: moment(rejected.at),
@@ -112,7 +108,7 @@ fn error(plan: &Plan, names: &ListenerNames, core: usize, rejected: &Rejected) -
         message: row.message,
         phase: rejected.phase.label(),
         offset: offset(plan, rejected),
-        bytes_hex: hex,
+        bytes_hex: hexadecimal::text(&rejected.bytes),
         bytes_cut: rejected.cut,
     }
 }

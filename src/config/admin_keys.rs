@@ -75,6 +75,7 @@ pub(super) const ADMIN: &[Key] = &[
         "boolean",
         Is("false"),
         "grpc = true",
-        "answer grpc.health.v1.Health on listeners, for \"\" and every service that a route names",
+        "answer grpc.health.v1.Health on listeners, for \"\" and every service that a route names: \
+         NOT_SERVING while no cluster of that service has an address that takes calls",
     ),
 ];

@@ -60,7 +60,7 @@ pub(super) fn compile(config: Config<'_>, version: u64, cpus: usize) -> Plan {
         admin_access: admin_access(document),
         health_on_listeners: document.health.on_listeners.value,
         health_listener_details: document.health.listener_details.value,
-        health_grpc: document.health.grpc.value.then(|| grpc::service_names(document)),
+        health_grpc: document.health.grpc.value.then(|| grpc::known_services(document)),
         drain_timeout: document.drain_timeout.value.0,
         hot_reload: hot_reload(&document.hot_reload),
         blacklist_path: document.blacklist.path.as_ref().map(|path| path.value.clone()),

@@ -1,13 +1,14 @@
 //! `routes[].grpc` and `routes[].grpc_web` as written, and the routes that they become: one for
 //! each service and each method, of which a path leads to exactly one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use toml::Value;
 use toml::de::DeValue;
 
+use super::check::cluster_ids;
 use super::document::{Bytes, ClusterProtocol, Document, Route, Time};
 use super::error::{Problem, Wrong};
 use super::read::{At, Item, Section};
@@ -15,6 +16,7 @@ use super::value::{
     Names, Written, boolean, bytes, choice, header_name, integer, string, text, time_or_none,
     written_name,
 };
+use crate::grpc::health::KnownService;
 use crate::grpc::settings::{self, Retry};
 use crate::grpc::status::{Code, Codes};
 use crate::grpc::web::{Origins, Web};
@@ -348,15 +350,25 @@ pub(super) fn clusters(document: &Document) -> impl Iterator<Item = &str> {
     all.filter_map(|goes| Some(goes.cluster.as_ref()?.value.as_str()))
 }
 
-/// Services that routes name, each once: what the health service knows by name.
-pub(super) fn service_names(document: &Document) -> Vec<Box<[u8]>> {
-    let grpc = document.routes.iter().filter_map(|route| route.grpc.as_ref());
-    let services = grpc.flat_map(|grpc| grpc.services.iter());
-    let mut names: Vec<Box<[u8]>> =
-        services.map(|(name, _)| name.value.as_bytes().into()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
+/// Services that routes name, each once, and where their calls may go: what the health service
+/// knows by name.
+pub(super) fn known_services(document: &Document) -> Vec<KnownService> {
+    let ids = cluster_ids(document);
+    let mut known: BTreeMap<&str, Vec<ClusterId>> = BTreeMap::new();
+    for route in &document.routes {
+        for (name, service) in route.grpc.iter().flat_map(|grpc| &grpc.services) {
+            let whole = service.goes.cluster.as_ref().or(route.cluster.as_ref());
+            let methods = service.methods.iter().filter_map(|(_, goes)| goes.cluster.as_ref());
+            let clusters = whole.into_iter().chain(methods);
+            let found = clusters.filter_map(|cluster| ids.get(cluster.value.as_str()));
+            known.entry(&name.value).or_default().extend(found);
+        }
+    }
+    let service = |(name, clusters): (&str, Vec<ClusterId>)| KnownService {
+        name: name.as_bytes().into(),
+        clusters,
+    };
+    known.into_iter().map(service).collect()
 }
 
 /// `package.Service`: identifiers with dots between them.
@@ -543,7 +555,11 @@ mod tests {
         used.sort_unstable();
         used.dedup();
         assert_eq!(used, ["b", "c"]);
-        let known: Vec<Box<[u8]>> = service_names(&document);
-        assert_eq!(known, [b"Orders".as_slice().into(), b"my.Users".as_slice().into()]);
+        let known = known_services(&document);
+        let names: Vec<&[u8]> = known.iter().map(|known| &*known.name).collect();
+        assert_eq!(names, [b"Orders".as_slice(), b"my.Users"]);
+        let ids = cluster_ids(&document);
+        assert_eq!(known[0].clusters, [ids["a"]]);
+        assert_eq!(known[1].clusters, [ids["b"], ids["c"]]);
     }
 }

@@ -9,8 +9,9 @@ pub(super) const GRPC: &[Key] = &[
         "size",
         Is("0"),
         "cluster = \"orders\"\ngrpc = { max_message_size = \"4MB\" }",
-        "the section makes it a route for gRPC, and others are answered 415; longest message \
-         either way, a longer one ends its call with RESOURCE_EXHAUSTED; 0: no limit",
+        "the section makes it a route for gRPC, and others are answered 415, gRPC over HTTP/1 \
+         without TE: trailers 505; longest message either way, a longer one is not begun and ends \
+         its call with RESOURCE_EXHAUSTED; 0: no limit",
     ),
     key(
         "routes[].grpc.idle_timeout",

@@ -437,7 +437,8 @@ const GENERAL: &[Key] = &[
         "one of: h1, h2, h2c, auto",
         Is("\"h1\""),
         "protocol = \"h2c\"",
-        "what is spoken to the endpoints: h2 needs TLS, h2c none; auto: what each chooses (ALPN)",
+        "what is spoken to the endpoints: h2 needs TLS, h2c none; auto: what each chooses (ALPN), \
+         but h1 for upgrades where it takes none over h2",
     ),
     key(
         "clusters.NAME.endpoints[].address",

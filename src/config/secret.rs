@@ -1,7 +1,6 @@
 //! Tokens of the admin API: where their secrets are, and looking them up. A secret is turned into
 //! its digest as soon as it is seen; nothing that is kept or printed holds it.
 
-use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -16,8 +15,8 @@ use super::document::Document;
 use super::error::{Errors, Problem, Wrong};
 use super::read::{At, Section};
 use super::value::{ROLES, Written, choice, name, path, string};
-use crate::limits;
 use crate::plan::Role;
+use crate::{hexadecimal, limits};
 
 /// One of `admin.tokens`. Exactly one of the three is there.
 #[derive(Clone, Debug, Serialize)]
@@ -130,31 +129,12 @@ fn digest(value: &DeValue<'_>) -> Result<Digest, Wrong> {
         Wrong::new("this is no SHA-256 digest")
             .note("expected 64 hexadecimal digits: `printf %s TOKEN | sha256sum`")
     };
-    of_hexadecimal(given).map(Digest).ok_or_else(refuse)
-}
-
-pub(super) fn of_hexadecimal(given: &str) -> Option<[u8; 32]> {
-    if given.len() != 64 || !given.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (index, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&given[2 * index..2 * index + 2], 16).ok()?;
-    }
-    Some(bytes)
-}
-
-pub(super) fn hexadecimal(bytes: &[u8; 32]) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("a String takes every character");
-    }
-    text
+    hexadecimal::read(given).map(Digest).ok_or_else(refuse)
 }
 
 impl Written for Digest {
     fn written(&self) -> Value {
-        Value::String(hexadecimal(&self.0))
+        Value::String(hexadecimal::text(&self.0))
     }
 }
 

@@ -10,8 +10,9 @@ use toml::de::DeValue;
 
 use super::address::host_name;
 use super::error::Wrong;
-use super::secret::{hexadecimal, of_hexadecimal};
 use super::value::{Names, Time, Written, days, found, string, written_name};
+use crate::base64;
+use crate::hexadecimal;
 use crate::limits;
 use crate::plan::Secret;
 use crate::routing;
@@ -217,10 +218,10 @@ pub(super) fn password(value: &DeValue<'_>) -> Result<Secret, Wrong> {
 /// `sha256/` and base64, as browsers and curl have it, or 64 hexadecimal digits.
 pub(super) fn pin(value: &DeValue<'_>) -> Result<Pin, Wrong> {
     let given = string(value)?;
-    let base64 = given.strip_prefix("sha256/").map(|rest| rest.trim_start_matches('/'));
-    let digest = match base64 {
+    let in_base64 = given.strip_prefix("sha256/").map(|rest| rest.trim_start_matches('/'));
+    let digest = match in_base64 {
         Some(text) => of_base64(text),
-        None => of_hexadecimal(given),
+        None => hexadecimal::read(given),
     };
     digest.map(Pin).ok_or_else(|| {
         Wrong::new(format!("`{given}` is no pin")).note(
@@ -231,33 +232,10 @@ pub(super) fn pin(value: &DeValue<'_>) -> Result<Pin, Wrong> {
     })
 }
 
-/// 32 bytes (RFC 4648 section 4), with their `=` or without.
+/// 32 bytes, with their `=` or without.
 fn of_base64(text: &str) -> Option<[u8; 32]> {
     let digits = text.strip_suffix('=').unwrap_or(text);
-    if digits.len() != 43 {
-        return None;
-    }
-    let (mut bits, mut count, mut filled) = (0_u32, 0, 0);
-    let mut bytes = [0; 32];
-    for digit in digits.bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes[filled] = (bits >> count) as u8;
-            filled += 1;
-            bits &= (1 << count) - 1;
-        }
-    }
-    (bits == 0).then_some(bytes)
+    base64::decode(format!("{digits}=").as_bytes())?.try_into().ok()
 }
 
 pub(super) fn ticket_rotation(value: &DeValue<'_>) -> Result<Time, Wrong> {
@@ -304,7 +282,7 @@ impl Written for IdentityField {
 
 impl Written for Pin {
     fn written(&self) -> Value {
-        Value::String(hexadecimal(&self.0))
+        Value::String(hexadecimal::text(&self.0))
     }
 }
 

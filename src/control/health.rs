@@ -8,6 +8,7 @@ use crate::control::drain::State;
 use crate::control::message::ToShard;
 use crate::control::overrides::Admission;
 use crate::engine;
+use crate::grpc::health::KnownService;
 use crate::limits;
 use crate::plan::{Address, Cluster};
 use crate::telemetry::health::Health;
@@ -34,7 +35,9 @@ impl Control {
         json::name("backends", &mut checks);
         checks.push(b'[');
         let (mut known, mut ready, mut shown) = (0, 0, 0);
+        let mut reachable_clusters = Vec::new();
         for cluster in &self.plan().clusters {
+            let before = ready;
             for endpoint in &cluster.endpoints {
                 known += 1;
                 let status = self.backend_status(&cluster.name, &endpoint.address);
@@ -44,10 +47,18 @@ impl Control {
                     shown += 1;
                 }
             }
+            reachable_clusters.push(ready > before);
         }
         checks.push(b']');
         let reachable = known == 0 || ready > 0;
-        Health { ready: state == State::Running && reachable, checks }
+        let is_served = |known: &&KnownService| {
+            known.clusters.iter().any(|id| reachable_clusters[id.0 as usize])
+        };
+        let plan = self.plan();
+        let services = plan.health_grpc.as_deref().unwrap_or_default();
+        let unserved = services.iter().filter(|known| !is_served(known));
+        let unserved = unserved.map(|known| known.name.clone()).collect();
+        Health { ready: state == State::Running && reachable, checks, unserved }
     }
 
     /// One that has expired is shown all the same: worth an alarm, not worth its traffic.

@@ -73,6 +73,7 @@ impl std::error::Error for StartError {}
 /// The whole life of the process. Returns when it was told to stop and has.
 /// `plan` was compiled from what is `begun` with, and `source` says where that came from.
 pub fn run(mut plan: Plan, source: Source, begun: &Beginning) -> Result<(), StartError> {
+    engine::use_small_pages();
     let open_files = engine::raise_open_files();
     engine::probe().map_err(StartError)?;
     Signals::block().map_err(|e| StartError(format!("cannot block signals: {e}")))?;

@@ -44,7 +44,7 @@ pub use privileges::Identity;
 pub use probe::probe;
 pub use process::{
     Signal, Signals, Usage, cpus, monotonic_time, open_files_max, raise_open_files, random_seed,
-    usage,
+    usage, use_small_pages,
 };
 pub use shared::{Counter, Level, Permits, Shared};
 pub use slots::Parked;

@@ -48,20 +48,24 @@ pub(super) async fn forward(
     let greet = |version| greeting(version, &client.origin, client.local_address());
     let patience = Patience { connect: timeouts.connect, write: generation.plan.timeouts.write };
     let with = (patience, &greet as Greet<'_>);
-    let mut wanted = Wanted::Any;
     if !exchange.head.upgrade.is_empty() {
         exchange.ask_to_switch(&route.upgrades)?;
     }
+    let mut wanted = if exchange.asked.is_some() { Wanted::Tunnel } else { Wanted::Any };
     exchange.input.settle();
     let mut refused = Vec::new();
     let (mut upload, mut refusals) = (None, 0);
     loop {
-        let lease = acquire(shard, exchange, cluster, wanted, &mut refused, with).await?;
-        let first_reused = lease.reused && wanted == Wanted::Any;
+        let lease = match acquire(shard, exchange, cluster, wanted, &mut refused, with).await {
+            Err(Failure::UpstreamNoTunnel) if exchange.ask_no_more() => {
+                wanted = Wanted::Any;
+                refused.clear();
+                continue;
+            }
+            lease => lease?,
+        };
+        let first_reused = lease.reused && wanted.may_be_kept();
         let endpoint = Rc::clone(lease.endpoint());
-        if exchange.asked.is_some() && matches!(lease.upstream(), Upstream::Http2(_)) {
-            exchange.ask_no_more()?;
-        }
         let may_switch = exchange.asked.is_some();
         let attempt =
             Attempt { shard, client, generation: &generation, route, timeouts, may_switch };
@@ -82,7 +86,7 @@ pub(super) async fn forward(
                 exchange.end_attempt(Some(failed.failure));
                 count::retried(exchange, failed.failure);
                 // A server that closes one kept connection has often closed them all.
-                wanted = Wanted::New;
+                wanted = wanted.anew();
                 upload = upload.filter(Upload::is_kept);
                 if upload.is_none() {
                     exchange.input.rewind();
@@ -296,8 +300,12 @@ impl Attempt<'_> {
         if let Some(call) = call {
             call.request_head(&mut work.out, exchange.client_address, engine::now());
         }
-        if let Some(asked) = &exchange.asked {
-            asked.ask(input.head(), &mut work.out);
+        match (&exchange.asked, upstream) {
+            (Some(asked), Upstream::Http1(_)) => asked.ask(input.head(), &mut work.out),
+            (Some(asked), Upstream::Http2(call)) => {
+                call.becomes_tunnel(self.route.upgrades.name(asked.protocol).as_bytes());
+            }
+            (None, _) => {}
         }
         let patience = upload::write_patience(&plan.timeouts, &exchange.progress);
         let fail = |failure| Failed { failure, unsent: true, replayable: false };

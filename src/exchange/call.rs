@@ -1,26 +1,29 @@
 //! Where exchanges and gRPC meet: a route for it makes a call of an exchange, whose failures, time
 //! and numbers are those of gRPC. Everybody else pays a branch.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::engine;
 use crate::exchange::client::{Client, Speaks};
-use crate::exchange::failure::Failure;
-use crate::exchange::relay::Download;
-use crate::exchange::{Ending, Exchange};
+use crate::exchange::failure::{Failure, Side};
+use crate::exchange::relay::{self, Download};
+use crate::exchange::{Ending, Exchange, Uploading};
 use crate::grpc::call::{Call, Caller, failure_lines, is_answer, lines_of, status_of};
 use crate::grpc::settings::Grpc;
 use crate::grpc::status::{self, Code};
 use crate::grpc::web::Preflight;
 use crate::http::head::{Framing, ResponseHead, Version};
 use crate::http::reply::Reply;
+use crate::limits;
 use crate::plan::Route;
 use crate::shard::generation::Generation;
 use crate::shard::workspace::Work;
+use crate::tls::stream::Stream;
 
 impl Exchange {
     /// The call that this exchange is from now on.
@@ -28,11 +31,9 @@ impl Exchange {
         let (bytes, now) = (self.input.head(), engine::now());
         let call = Call::begin(grpc, route.timeout, (&self.head, bytes), now)?;
         let patience =
-            Patience { limit: call.limit(now), idle: grpc.idle_timeout, passed: call.passed() };
-        if call.form().is_some() {
-            // It cannot read them, but the endpoint must send them: they become a message.
-            self.head.accepts_trailers = true;
-        }
+            Patience { limit: call.limit(), idle: grpc.idle_timeout, passed: call.passed() };
+        // What cannot read them gets them as a message, or has HTTP/2, which always has them.
+        self.head.accepts_trailers = true;
         self.progress.call = Some(Box::new(call));
         Ok(patience)
     }
@@ -53,6 +54,10 @@ impl Exchange {
     ) -> Option<Reply<'static>> {
         let bytes = self.input.head();
         let caller = Caller::of(&self.head, bytes)?;
+        if failure == Failure::GrpcWithoutTrailers {
+            // It is no client of gRPC: they all have what it has not.
+            return None;
+        }
         let mut lines = Vec::new();
         failure_lines(failure, &mut lines);
         let grpc = self.route.and_then(|id| generation.route(id).grpc.as_ref());
@@ -78,24 +83,55 @@ impl Exchange {
 
     /// A call that fails when its answer has begun ends by trailers that say so, where there can be
     /// some. `None`: there cannot, or it has not begun.
-    pub(super) fn end_call(&self, client: &Client, failure: Failure) -> Option<Ending> {
-        let Speaks::Http2(stream) = &client.speaks else { return None };
+    pub(super) async fn end_call(&self, client: &Client, failure: Failure) -> Option<Ending> {
         if !self.progress.head_sent.get() || failure.status() == 0 {
             return None;
         }
         let mut lines = Vec::new();
         failure_lines(failure, &mut lines);
-        match (Caller::of(&self.head, self.input.head())?, &self.progress.call) {
-            (Caller::Grpc, _) => stream.send_end(&lines).ok()?,
-            (Caller::Web(_), Some(call)) if call.is_between_messages() => {
+        let caller = Caller::of(&self.head, self.input.head())?;
+        // In the middle of a message, a cut is all that a page, or who reads chunks, can be told.
+        let between = self.progress.call.as_ref().filter(|call| call.is_between_messages());
+        let (data, trailers) = match (caller, between) {
+            (Caller::Grpc, _) => (Vec::new(), &lines[..]),
+            (Caller::Web(_), Some(call)) => {
                 let mut last = Vec::new();
                 call.end_down(&lines, &mut last);
-                stream.send_data(&last, true).ok()?;
+                (last, &b""[..])
             }
-            // A cut is all that a page can be told in the middle of a message.
-            (Caller::Web(_), _) => return None,
+            (Caller::Web(_), None) => return None,
+        };
+        match &client.speaks {
+            Speaks::Http2(stream) if trailers.is_empty() => stream.send_data(&data, true).ok()?,
+            Speaks::Http2(stream) => stream.send_end(trailers).ok()?,
+            Speaks::Http1(stream) => {
+                between.filter(|_| self.progress.framing.get() == Framing::Chunked)?;
+                Box::pin(self.end_chunks(stream, &data, trailers)).await.ok()?;
+                return Some(self.ending_of_chunks());
+            }
         }
         Some(Ending::Keep)
+    }
+
+    async fn end_chunks(
+        &self,
+        stream: &Stream,
+        data: &[u8],
+        trailers: &[u8],
+    ) -> Result<(), Failure> {
+        let (mut begin, mut end) = (Vec::new(), Vec::new());
+        relay::frame(data.len(), true, trailers, &mut begin, &mut end);
+        let (timeouts, progress) = (&self.generation.plan.timeouts, &self.progress);
+        relay::send_to_client(stream, &[&begin, data, &end], timeouts, progress).await
+    }
+
+    /// The answer is whole, and its head has promised nothing else: but what of the request is
+    /// still to come is read by nobody.
+    fn ending_of_chunks(&self) -> Ending {
+        match self.progress.upload.get() {
+            Uploading::Whole => Ending::Close,
+            Uploading::Untouched | Uploading::Going | Uploading::Broken => Ending::Linger,
+        }
     }
 
     /// `None`: it is no call.
@@ -122,51 +158,55 @@ impl Download<'_> {
         }
     }
 
-    /// What a piece of an answer becomes for a browser, which gets trailers as a message: nothing
-    /// is left of them then. `None`: it goes as it is.
-    pub(super) fn turned(
+    /// What a piece of an answer, and its end with trailers, become: for a browser these are a
+    /// message, and nothing is left of them. Where a message is too long there is no end.
+    pub(super) fn turned<'d>(
         &self,
-        data: &[u8],
-        end: Option<&[u8]>,
-    ) -> Result<Option<Vec<u8>>, Failure> {
-        let Some(call) = &self.progress.call else { return Ok(None) };
-        call.goes_down(data)?;
+        data: &'d [u8],
+        end: Option<&'d [u8]>,
+    ) -> Result<Turned<'d>, Failure> {
+        let Some(call) = &self.progress.call else { return Ok((Cow::Borrowed(data), end)) };
+        let data = call.goes_down(data, end.is_some());
+        let end = end.filter(|_| !call.is_cut_short());
         if let Some(trailers) = end {
-            call.note_trailers(trailers);
+            call.ends_down(trailers, engine::now())?;
         }
         if call.form().is_none() {
-            return Ok(None);
+            return Ok((data, end));
         }
         let mut turned = Vec::new();
-        call.turn_down(data, &mut turned);
+        call.turn_down(&data, &mut turned);
         if let Some(trailers) = end {
             call.end_down(trailers, &mut turned);
         }
-        Ok(Some(turned))
+        Ok((Cow::Owned(turned), end.map(|_| &b""[..])))
     }
 
-    /// What was turned last has left.
-    pub(super) fn call_given(&self) {
-        if let Some(call) = &self.progress.call {
-            call.given();
-        }
+    /// What was turned last has left; what is behind it may not.
+    pub(super) fn call_given(&self) -> Result<(), Failure> {
+        self.progress.call.as_ref().map_or(Ok(()), |call| call.given())
     }
 
-    /// A browser's body is longer than the endpoint's.
+    /// A browser's body is longer than the endpoint's, and in HTTP/1.1 only chunks have trailers.
     pub(super) fn framing_of_call(&self, framing: Framing, bare: bool) -> Framing {
-        let is_turned = self.progress.call.as_ref().is_some_and(|call| call.form().is_some());
+        let Some(call) = self.progress.call.as_ref().filter(|_| !bare) else { return framing };
         match (framing, self.request.version) {
-            _ if !is_turned || bare => framing,
             (Framing::Length(_), Version::Http11) => Framing::Chunked,
-            (Framing::Length(_), Version::Http10 | Version::Http2) => Framing::UntilClose,
+            (Framing::Length(_), Version::Http10 | Version::Http2) if call.form().is_some() => {
+                Framing::UntilClose
+            }
+            (framing @ Framing::Length(_), Version::Http10 | Version::Http2) => framing,
             (Framing::None | Framing::Chunked | Framing::UntilClose, _) => framing,
         }
     }
 
-    /// An answer that is only a refusal, and may be better from another endpoint.
-    pub(super) fn is_tried_again(&self, head: &[u8]) -> bool {
-        let Some(call) = &self.progress.call else { return false };
-        status_of(lines_of(head)).is_some_and(|code| call.is_tried_again(code))
+    /// Of an answer that is a head and no more: whether it is the last word. It may say only that
+    /// the time is over, or be better from another endpoint.
+    pub(super) fn is_final(&self, head: &[u8]) -> Result<(), Failure> {
+        let Some(call) = &self.progress.call else { return Ok(()) };
+        let Some(code) = status_of(lines_of(head)) else { return Ok(()) };
+        call.is_late(code, engine::now())?;
+        if call.is_tried_again(code) { Err(Failure::GrpcStatus) } else { Ok(()) }
     }
 
     pub(super) fn is_no_answer_to_a_call(&self, head: &ResponseHead, bytes: &[u8]) -> bool {
@@ -174,22 +214,13 @@ impl Download<'_> {
     }
 }
 
-/// A piece and its end, once it was turned: trailers are a message then.
-pub(super) fn left_of<'p>(
-    turned: &'p Option<Vec<u8>>,
-    data: &'p [u8],
-    end: Option<&'p [u8]>,
-) -> (&'p [u8], Option<&'p [u8]>) {
-    match turned {
-        Some(turned) => (turned, end.map(|_| &b""[..])),
-        None => (data, end),
-    }
-}
+/// A piece as it goes on, and its end with trailers.
+type Turned<'d> = (Cow<'d, [u8]>, Option<&'d [u8]>);
 
 /// How long a call may go on.
 pub(super) struct Patience {
-    /// What is left, and what it means when that is over.
-    limit: Option<(Duration, Failure)>,
+    /// When it is over, and what that means.
+    limit: Option<(Instant, Failure)>,
     /// How long nothing may pass.
     idle: Option<Duration>,
     /// Grows with whatever passes.
@@ -197,34 +228,53 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Runs what a call does until it is done, its time is over, or it was quiet for too long.
+    /// Runs what a call does until it is done, its time is over, or it was quiet for too long. Time
+    /// comes first: what an endpoint says when it is over is too late.
     pub(super) async fn lasts(
         self,
         mut forwarding: Pin<&mut impl Future<Output = Result<Ending, Failure>>>,
     ) -> Result<Ending, Failure> {
-        let mut late = self.limit.map(|(limit, failure)| (Box::pin(engine::sleep(limit)), failure));
-        let mut quiet = self.idle.map(|idle| (Box::pin(engine::sleep(idle)), idle));
-        let mut before = self.passed.get();
+        let (mut passed, mut passed_last) = (self.passed.get(), engine::now());
+        let sleep = |left: Duration| Box::pin(engine::sleep(left));
+        let left = |until: Instant| until.saturating_duration_since(engine::now());
+        let mut late = self.limit.map(|(ends, failure)| (sleep(left(ends)), ends, failure));
+        let mut quiet = self.idle.map(|idle| (sleep(idle), idle));
         std::future::poll_fn(|context| {
-            if let Poll::Ready(result) = forwarding.as_mut().poll(context) {
-                return Poll::Ready(result);
-            }
-            if let Some((late, failure)) = &mut late
-                && late.as_mut().poll(context).is_ready()
+            if let Some((sleeping, ends, failure)) = &mut late
+                && (engine::now() >= *ends || sleeping.as_mut().poll(context).is_ready())
             {
                 return Poll::Ready(Err(*failure));
+            }
+            if let Poll::Ready(ended) = forwarding.as_mut().poll(context) {
+                return Poll::Ready(ended.map_err(|failure| self.cause(failure)));
+            }
+            if passed != self.passed.get() {
+                (passed, passed_last) = (self.passed.get(), engine::now());
             }
             while let Some((sleeping, idle)) = &mut quiet
                 && sleeping.as_mut().poll(context).is_ready()
             {
-                let now = self.passed.get();
-                if std::mem::replace(&mut before, now) == now {
-                    return Poll::Ready(Err(Failure::StreamIdleTimeout));
+                // One timer at a time, however much passes: it is set again for what is left.
+                match left(passed_last + *idle) {
+                    Duration::ZERO => return Poll::Ready(Err(Failure::StreamIdleTimeout)),
+                    left => *sleeping = sleep(left),
                 }
-                *sleeping = Box::pin(engine::sleep(*idle));
             }
             Poll::Pending
         })
         .await
+    }
+
+    /// An endpoint that breaks a call off when its time is over does what it was told.
+    fn cause(&self, failure: Failure) -> Failure {
+        match self.limit {
+            Some((ends, late))
+                if failure.side() == Side::Upstream
+                    && engine::now() + limits::GRPC_DEADLINE_EARLY >= ends =>
+            {
+                late
+            }
+            Some(_) | None => failure,
+        }
     }
 }

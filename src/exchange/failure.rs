@@ -161,6 +161,9 @@ failures! {
     /// On a route for gRPC; the protocol asks for this status.
     NotGrpc: 415 NOT_GRPC "not_grpc" Client Never Open
         "this route takes gRPC only";
+    /// On a route for gRPC, whose calls end with trailers. Other servers of gRPC say it so.
+    GrpcWithoutTrailers: 505 VERSION_NOT_SUPPORTED "grpc_without_trailers" Client Never Close
+        "gRPC needs trailers, use HTTP/2, or HTTP/1.1 with TE: trailers";
     /// A preflight of a page that may not call.
     OriginRefused: 403 ORIGIN_REFUSED "origin_refused" Client Never Open
         "pages of this origin may not call this service";
@@ -213,6 +216,9 @@ failures! {
     /// It has chosen another version of HTTP by ALPN, or answers in one.
     UpstreamNotHttp2: 502 BACKEND_UNREACHABLE "upstream_not_http2" Upstream Safe Open
         "the backend does not speak HTTP/2";
+    /// It speaks HTTP/2, and has not said that it knows requests for tunnels (RFC 8441 section 3).
+    UpstreamNoTunnel: 502 BACKEND_UNREACHABLE "upstream_no_tunnel" Upstream Safe Open
+        "the backend takes no WebSocket, or other upgrade, over HTTP/2";
     /// REFUSED_STREAM, or a GOAWAY that leaves the request out.
     UpstreamRefused: 503 BACKEND_UNREACHABLE "upstream_refused" Upstream Unprocessed Open
         "the backend takes no more requests at the moment";
@@ -392,7 +398,8 @@ mod tests {
         for failure in Failure::ALL {
             let row = failure.row();
             if row.retry == Retry::Safe {
-                let before = ["connect_", "upstream_tls_", "upstream_not_http2"];
+                let before =
+                    ["connect_", "upstream_tls_", "upstream_not_http2", "upstream_no_tunnel"];
                 let is_before = before.iter().any(|part| row.label.starts_with(part));
                 assert!(is_before, "{failure:?}");
             }

@@ -8,7 +8,7 @@ use crate::exchange::failure::Failure;
 use crate::exchange::record::Phase;
 use crate::exchange::{Ending, Exchange, Uploading, reply};
 use crate::grpc::call::{Caller, failure_lines};
-use crate::grpc::health::{Asked, Serving, decode_request, encode_response};
+use crate::grpc::health::{Asked, KnownService, Serving, decode_request, encode_response};
 use crate::grpc::messages;
 use crate::grpc::status::{self, Code};
 use crate::http::head::Method;
@@ -57,7 +57,7 @@ pub(super) async fn answer(
     client: &Client,
     exchange: &mut Exchange,
     asked: Asked,
-    known: &[Box<[u8]>],
+    known: &[KnownService],
 ) -> Result<Ending, Failure> {
     let refuse = async |exchange: &mut Exchange, code, message: &str| {
         let mut lines = Vec::new();
@@ -95,16 +95,17 @@ struct Said<'a> {
 }
 
 impl Said<'_> {
-    fn serving(&self, service: &[u8], known: &[Box<[u8]>]) -> Serving {
-        let ready = self.shard.health.borrow().ready && !self.shard.life.is_draining();
-        Serving::of(service, known, ready)
+    fn serving(&self, service: &[u8], known: &[KnownService]) -> Serving {
+        let health = self.shard.health.borrow();
+        let ready = health.ready && !self.shard.life.is_draining();
+        Serving::of(service, known, ready, &health.unserved)
     }
 
     /// Now, and at every change, until the client has enough or this process ends.
-    async fn watch(&self, service: &[u8], known: &[Box<[u8]>]) -> Result<(), Failure> {
+    async fn watch(&self, service: &[u8], known: &[KnownService]) -> Result<(), Failure> {
         self.begin()?;
         let mut told = None;
-        let watcher = self.shard.health_watchers.enter();
+        let watcher = self.shard.watchers.enter();
         loop {
             let serving = self.serving(service, known);
             if told.replace(serving) != Some(serving) {

@@ -135,6 +135,8 @@ pub(crate) enum Ending {
     Linger,
     /// Close at once: an orderly end would make a whole answer of a cut one.
     Cut,
+    /// The exchange goes on as a tunnel ([`go_over`]).
+    Tunnel,
 }
 
 pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
@@ -143,12 +145,28 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
         let answering = std::pin::pin!(answer(shard, client, exchange, &generation));
         generation.until_retired(answering).await
     };
-    let answered = match exchange.switched.take() {
-        Some(switched) if answered.is_ok() => {
-            Box::pin(tunnel::run(shard, client, exchange, switched)).await
-        }
-        Some(_) | None => answered,
+    if let Ok(Ending::Tunnel) = answered {
+        return Ending::Tunnel;
+    }
+    end(shard, client, exchange, answered).await
+}
+
+/// The rest of an exchange that has become a tunnel, for whoever has given back by then what
+/// requests need: it may last for days.
+pub(crate) async fn go_over(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
+    let ended = match exchange.switched.take() {
+        Some(switched) => tunnel::run(shard, client, exchange, switched).await,
+        None => Err(Failure::Internal),
     };
+    end(shard, client, exchange, ended).await
+}
+
+async fn end(
+    shard: &Rc<Shard>,
+    client: &Client,
+    exchange: &mut Exchange,
+    answered: Result<Ending, Failure>,
+) -> Ending {
     let (ending, failure) = match answered {
         Ok(ending) => {
             exchange.progress.phase.set(Phase::Done);
@@ -508,10 +526,10 @@ async fn reply(
     reply: &Reply<'_>,
     edits: &HeaderEdits,
 ) -> Result<Ending, Failure> {
-    let ending = match exchange.skip_body() {
-        Ending::Keep if client.origin.is_closing(shard) || client.is_worn() => Ending::Close,
-        ending @ (Ending::Keep | Ending::Close | Ending::Linger | Ending::Cut) => ending,
-    };
+    let mut ending = exchange.skip_body();
+    if ending == Ending::Keep && (client.origin.is_closing(shard) || client.is_worn()) {
+        ending = Ending::Close;
+    }
     let plan = &exchange.generation.plan;
     let bytes = exchange.input.head();
     let (trusted, ours) = (exchange.peer_is_trusted, &exchange.request_id);
@@ -551,7 +569,7 @@ async fn reply(
 
 /// Answers a failure, if it still can be.
 async fn fail(shard: &Shard, client: &Client, exchange: &mut Exchange, failure: Failure) -> Ending {
-    if let Some(ending) = exchange.end_call(client, failure) {
+    if let Some(ending) = exchange.end_call(client, failure).await {
         return ending;
     }
     let progress = &exchange.progress;

@@ -13,7 +13,7 @@ use crate::exchange::count::Meter;
 use crate::exchange::error_page::Replaced;
 use crate::exchange::failure::Failure;
 use crate::exchange::record::{Marks, Phase};
-use crate::exchange::{Progress, Uploading, call};
+use crate::exchange::{Progress, Uploading};
 use crate::http::head::{Framing, Keep, Method, ResponseHead, Version};
 use crate::http::headers::HeaderEdits;
 use crate::http1::body::{Decoder, Left};
@@ -34,14 +34,15 @@ pub(super) struct Downloaded {
     pub(super) promised: Option<Duration>,
     /// Nothing of it was given to the client: a page of ours takes its place.
     pub(super) replaced: Option<Box<Replaced>>,
-    /// A 101 that may be the one that was asked for, and what has come behind it.
+    /// A 101 that may be the one that was asked for, and what has come behind it; of a stream of
+    /// HTTP/2, the head of a 2xx.
     #[expect(clippy::box_collection, reason = "8 bytes, not 24, of what few answers have")]
     pub(super) switched: Option<Box<Vec<u8>>>,
 }
 
 impl Downloaded {
     #[cold]
-    fn switched(answer: Vec<u8>) -> Downloaded {
+    pub(super) fn switched(answer: Vec<u8>) -> Downloaded {
         let (upstream, client) = (Keep::Close, Keep::Close);
         let switched = Some(Box::new(answer));
         Downloaded { upstream, client, promised: None, replaced: None, switched }
@@ -233,6 +234,7 @@ impl<'a> Download<'a> {
         if parsed == Parsed::Complete
             && self.request.may_switch
             && self.request.version == Version::Http2
+            && matches!(self.upstream, Upstream::Http1(_))
             && (200..300).contains(&head.status)
         {
             // To a CONNECT it would mean that there is a tunnel (RFC 8441 section 5).
@@ -349,8 +351,8 @@ impl<'a> Download<'a> {
         data: &[u8],
         end: Option<&[u8]>,
     ) -> Result<(), Failure> {
-        let turned = self.turned(data, end)?;
-        let (mut data, end) = call::left_of(&turned, data, end);
+        let (turned, end) = self.turned(data, end)?;
+        let mut data = &*turned;
         let Work { out, tail, .. } = &mut **work;
         if framing == Framing::Chunked {
             let trailers = end.filter(|_| self.request.accepts_trailers).unwrap_or_default();
@@ -367,7 +369,7 @@ impl<'a> Download<'a> {
         self.progress.head_sent.set(true);
         self.send(stream, work, data).await?;
         self.progress.body_sent.set(self.progress.body_sent.get() + length);
-        Ok(())
+        self.call_given()
     }
 
     /// Sends `out`, `data` and `tail`, and empties the workspace's two.

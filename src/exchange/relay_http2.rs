@@ -54,9 +54,17 @@ impl Download<'_> {
                 // There is no such thing in HTTP/2 (RFC 9113 section 8.6).
                 return Err(Failure::UpstreamMalformed);
             }
+            if work.head.status >= 200 && self.request.may_switch {
+                if work.head.status < 300 {
+                    // One that ends with its head was none (RFC 8441 section 5).
+                    let answer = (!came.ends).then(|| Downloaded::switched(bytes));
+                    return answer.ok_or(Failure::UpstreamMalformed);
+                }
+                call.finish();
+            }
             if work.head.status >= 200 {
-                if came.ends && self.is_tried_again(&bytes) {
-                    return Err(Failure::GrpcStatus);
+                if came.ends {
+                    self.is_final(&bytes)?;
                 }
                 if (work.head.status >= 400 && self.is_intercepted(&work.head))
                     || self.is_no_answer_to_a_call(&work.head, &bytes)
@@ -205,21 +213,20 @@ impl Download<'_> {
             set_deadline(self.upstream, self.progress, &self.timeouts);
             match self.came(call).await? {
                 Came::Data { bytes, ends } => {
-                    let turned = self.turned(&bytes, ends.then_some(&b""[..]))?;
-                    let data = turned.as_deref().unwrap_or(&bytes);
-                    self.progress.note_response_body(data);
-                    call.meanwhile(self.give(client, data, ends)).await?;
-                    self.call_given();
+                    let (data, end) = self.turned(&bytes, ends.then_some(&b""[..]))?;
+                    self.progress.note_response_body(&data);
+                    call.meanwhile(self.give(client, &data, end.is_some())).await?;
+                    self.call_given()?;
                     call.taken(bytes.len());
                     if ends {
                         return Ok(());
                     }
                 }
                 Came::End { trailers } => {
-                    return match self.turned(b"", Some(&trailers))? {
-                        Some(last) => self.give(client, &last, true).await,
-                        None => client.send_end(&trailers),
-                    };
+                    let (last, trailers) = self.turned(b"", Some(&trailers))?;
+                    let trailers = trailers.unwrap_or_default();
+                    self.give(client, &last, trailers.is_empty()).await?;
+                    return if trailers.is_empty() { Ok(()) } else { client.send_end(trailers) };
                 }
             }
             self.turn(&mut turns).await;

@@ -1,6 +1,7 @@
 //! One call on its way: how long it may take, what has passed of it, and how it ended. The exchange
 //! it belongs to asks at each piece; what is no call has none of this.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -8,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::exchange::failure::Failure;
 use crate::grpc::head::{Edit, append_lines, edit_lines, line};
-use crate::grpc::messages::{Messages, TooLong};
+use crate::grpc::messages::{self, Messages, TooLong};
 use crate::grpc::settings::{Grpc, Retry};
 use crate::grpc::status::{self, Code};
 use crate::grpc::web::{self, Downward, Form, Upward};
 use crate::grpc::{is_grpc, timeout};
-use crate::http::head::RequestHead;
+use crate::http::head::{RequestHead, Version};
 use crate::limits;
 use crate::shard::series::GrpcCells;
 
@@ -31,6 +32,10 @@ pub(crate) struct Call {
     web: Option<Browser>,
     received: Cell<Messages>,
     sent: Cell<Messages>,
+    /// Of what the endpoint has sent: it may begin a message that is too long.
+    held: Cell<Held>,
+    /// The endpoint's next message is.
+    is_too_long: Cell<bool>,
     code: Cell<Option<Code>>,
     /// What passed last may have left in part.
     is_giving: Cell<bool>,
@@ -40,6 +45,13 @@ pub(crate) struct Call {
     tries: Cell<u32>,
     /// Of the request's body, as the endpoint gets it: only a short one can be sent again.
     bytes_up: Cell<usize>,
+}
+
+/// A prefix that is not whole.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    bytes: [u8; messages::PREFIX_BYTES as usize - 1],
+    count: usize,
 }
 
 #[derive(Debug)]
@@ -85,7 +97,13 @@ impl Call {
         (head, bytes): (&RequestHead, &[u8]),
         now: Instant,
     ) -> Result<Call, Failure> {
+        let has_trailers = match head.version {
+            Version::Http10 => false,
+            Version::Http11 => head.accepts_trailers,
+            Version::Http2 => true,
+        };
         let web = match (Caller::of(head, bytes), &grpc.web) {
+            (Some(Caller::Grpc), _) if !has_trailers => return Err(Failure::GrpcWithoutTrailers),
             (Some(Caller::Grpc), _) => None,
             (Some(Caller::Web(form)), Some(web)) => Some(Browser {
                 form,
@@ -113,6 +131,8 @@ impl Call {
             web,
             received: Cell::default(),
             sent: Cell::default(),
+            held: Cell::default(),
+            is_too_long: Cell::new(false),
             code: Cell::new(None),
             is_giving: Cell::new(false),
             is_bare: Cell::new(false),
@@ -122,12 +142,25 @@ impl Call {
         })
     }
 
-    /// What is left of the call's time, and what it means when that is over.
-    pub(crate) fn limit(&self, now: Instant) -> Option<(Duration, Failure)> {
-        let ends = self.ends?;
+    /// When the call's time is over, and what that means.
+    pub(crate) fn limit(&self) -> Option<(Instant, Failure)> {
         let failure =
             if self.is_callers { Failure::DeadlineTimeout } else { Failure::ExchangeTimeout };
-        Some((ends.saturating_duration_since(now), failure))
+        self.ends.map(|ends| (ends, failure))
+    }
+
+    /// What the end of an answer means that only says that the time is over. Endpoints are told
+    /// when that is, and say it in many ways: DEADLINE_EXCEEDED, CANCELLED or a reset.
+    pub(crate) fn is_late(&self, code: Code, now: Instant) -> Result<(), Failure> {
+        match self.limit() {
+            Some((ends, failure))
+                if now + limits::GRPC_DEADLINE_EARLY >= ends
+                    && matches!(code, Code::Cancelled | Code::DeadlineExceeded) =>
+            {
+                Err(failure)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The head for the endpoint, as it was written: with what is left of the time, and who calls.
@@ -176,6 +209,11 @@ impl Call {
         self.note_lines(lines_of(out));
         self.is_bare.set(bare);
         if let Some(web) = &self.web {
+            if bare && self.code.get().is_none() {
+                let mut lines = Vec::new();
+                status::lines(Code::Unknown, NO_STATUS, &mut lines);
+                append_lines(out, &lines);
+            }
             web::response_head(out, web.form, &web.cors);
         }
     }
@@ -192,7 +230,7 @@ impl Call {
         }
         self.bytes_up.set(self.bytes_up.get() + length);
         let passed = pass(&self.received, &piece[..length], self.message_bytes_max);
-        passed.map(|()| length).map_err(|TooLong| Failure::MessageTooLarge)
+        passed.map(|()| length).map_err(|TooLong { .. }| Failure::MessageTooLarge)
     }
 
     /// Whether an answer with this code is not to be the last word; it is counted as a try then.
@@ -204,12 +242,57 @@ impl Call {
         again
     }
 
-    /// A piece of the response's body, before it is turned.
-    pub(crate) fn goes_down(&self, piece: &[u8]) -> Result<(), Failure> {
+    /// What may pass of a piece of the response's body, before it is turned. A message that is too
+    /// long is not begun, which is known when its prefix is whole.
+    pub(crate) fn goes_down<'p>(&self, piece: &'p [u8], ends: bool) -> Cow<'p, [u8]> {
         self.note_passing();
         self.is_giving.set(true);
-        let passed = pass(&self.sent, piece, self.message_bytes_max);
-        passed.map_err(|TooLong| Failure::UpstreamMessageTooLarge)
+        let Held { bytes, count } = self.held.take();
+        let piece = match &bytes[..count] {
+            b"" => Cow::Borrowed(piece),
+            held => Cow::Owned([held, piece].concat()),
+        };
+        let mut sent = self.sent.get();
+        let length = match sent.pass(&piece, self.message_bytes_max) {
+            Ok(()) if ends || self.message_bytes_max == 0 => piece.len(),
+            Ok(()) => {
+                let (whole, begun) = piece.split_at(piece.len() - sent.begun());
+                let mut held = Held { count: begun.len(), ..Held::default() };
+                held.bytes[..begun.len()].copy_from_slice(begun);
+                self.held.set(held);
+                whole.len()
+            }
+            Err(TooLong { before }) => {
+                self.is_too_long.set(true);
+                before
+            }
+        };
+        if length < piece.len() {
+            sent.forget_prefix();
+        }
+        self.sent.set(sent);
+        match piece {
+            Cow::Borrowed(piece) => Cow::Borrowed(&piece[..length]),
+            Cow::Owned(piece) => Cow::Owned(piece[..length].to_vec()),
+        }
+    }
+
+    /// There is more than what has gone down, and it may not.
+    pub(crate) fn is_cut_short(&self) -> bool {
+        self.is_too_long.get()
+    }
+
+    /// The end of a body that has gone down, with these trailers.
+    pub(crate) fn ends_down(&self, trailers: &[u8], now: Instant) -> Result<(), Failure> {
+        if self.web.is_some() && !self.sent.get().is_between() {
+            // Trailers behind it would be taken for the rest of its message.
+            return Err(Failure::UpstreamBodyCut);
+        }
+        if let Some(code) = status_of(lines_of(trailers)) {
+            self.is_late(code, now).inspect_err(|_| self.is_giving.set(false))?;
+            self.note_code(code);
+        }
+        Ok(())
     }
 
     /// Appends what a browser gets for it.
@@ -221,17 +304,24 @@ impl Call {
         }
     }
 
-    /// Appends the message that tells a browser the trailers.
+    /// Appends the message that tells a browser the trailers. Its page takes a call without a
+    /// status for one that went well, so there is one.
     pub(crate) fn end_down(&self, trailers: &[u8], out: &mut Vec<u8>) {
         if let Some(web) = self.web.as_ref().filter(|_| !self.is_bare.get()) {
+            let mut trailers = Cow::Borrowed(trailers);
+            if self.code.get().is_none() && status_of(lines_of(&trailers)).is_none() {
+                status::lines(Code::Unknown, NO_STATUS, trailers.to_mut());
+            }
             let mut downward = web.downward.get();
-            downward.end(trailers, out);
+            downward.end(&trailers, out);
             web.downward.set(downward);
         }
     }
 
-    pub(crate) fn given(&self) {
+    /// What was to pass has left.
+    pub(crate) fn given(&self) -> Result<(), Failure> {
         self.is_giving.set(false);
+        if self.is_too_long.get() { Err(Failure::UpstreamMessageTooLarge) } else { Ok(()) }
     }
 
     /// Nothing of a message is half sent: trailers may follow.
@@ -250,10 +340,6 @@ impl Call {
         self.code.set(Some(code));
     }
 
-    pub(crate) fn note_trailers(&self, trailers: &[u8]) {
-        self.note_lines(lines_of(trailers));
-    }
-
     /// What the client was told, or would have been.
     pub(crate) fn ended_with(&self, failure: Option<Failure>, status: u16) -> Code {
         match (failure, self.code.get()) {
@@ -269,12 +355,13 @@ impl Call {
         cells.codes[usize::from(code.number())].add(1);
         let both = [(&cells.received, self.received.get()), (&cells.sent, self.sent.get())];
         for (cells, messages) in both {
-            let compressed = messages.compressed.min(messages.count);
-            cells.compressed.add(compressed);
-            cells.plain.add(messages.count - compressed);
+            cells.compressed.add(messages.compressed);
+            cells.plain.add(messages.count - messages.compressed);
         }
     }
 }
+
+const NO_STATUS: &[u8] = b"the backend ended the call without a grpc-status";
 
 fn pass(messages: &Cell<Messages>, piece: &[u8], bytes_max: u32) -> Result<(), TooLong> {
     let mut passing = messages.get();
@@ -350,7 +437,7 @@ mod tests {
         Call::begin(grpc, route, (&head, text.as_bytes()), now)
     }
 
-    const PLAIN: &str = "content-type: application/grpc\r\n";
+    const PLAIN: &str = "content-type: application/grpc\r\nte: trailers\r\nconnection: te\r\n";
     const TEXT: &str = "content-type: application/grpc-web-text\r\norigin: https://a.test\r\n";
 
     #[test]
@@ -361,6 +448,9 @@ mod tests {
         }
         assert!(begin(&grpc(false, 0), None, PLAIN, now).is_ok());
         assert_eq!(begin(&grpc(true, 0), None, TEXT, now).unwrap().form(), Some(Form::Text));
+        let without = "content-type: application/grpc\r\n";
+        let refused = begin(&grpc(false, 0), None, without, now).unwrap_err();
+        assert_eq!(refused, Failure::GrpcWithoutTrailers);
         let odd = format!("{PLAIN}grpc-timeout: 5s\r\n");
         assert_eq!(
             begin(&grpc(false, 0), None, &odd, now).unwrap_err(),
@@ -373,12 +463,13 @@ mod tests {
         let now = Instant::now();
         let seconds = Duration::from_secs;
         let limit = |route, lines: &str| {
-            begin(&grpc(false, 0), route, &format!("{PLAIN}{lines}"), now).unwrap().limit(now)
+            begin(&grpc(false, 0), route, &format!("{PLAIN}{lines}"), now).unwrap().limit()
         };
-        let (own, five) = (Some((seconds(5), Failure::DeadlineTimeout)), "grpc-timeout: 5S\r\n");
+        let five = "grpc-timeout: 5S\r\n";
+        let own = Some((now + seconds(5), Failure::DeadlineTimeout));
         assert_eq!(limit(None, five), own);
         assert_eq!(limit(Some(seconds(9)), five), own);
-        let route = Some((seconds(2), Failure::ExchangeTimeout));
+        let route = Some((now + seconds(2), Failure::ExchangeTimeout));
         assert_eq!(limit(Some(seconds(2)), five), route);
         assert_eq!(limit(Some(seconds(2)), ""), route);
         assert_eq!(limit(None, ""), None);
@@ -410,15 +501,88 @@ mod tests {
         let mut piece = *b"\0\0\0\0\x02ab\0\0\0\0";
         assert_eq!(call.goes_up(&mut piece, false), Ok(11));
         assert_eq!(call.goes_up(&mut [3], false), Err(Failure::MessageTooLarge));
-        assert_eq!(call.goes_down(b"\0\0\0\0\x03"), Err(Failure::UpstreamMessageTooLarge));
+    }
+
+    #[test]
+    fn a_message_over_the_maximum_is_not_begun_and_those_before_it_pass() {
+        let (whole, long) = (b"\0\0\0\0\x02ab", b"\0\0\0\0\x03abc");
+        let body = [&whole[..], whole, long].concat();
+        for first in 0..body.len() {
+            for second in first..body.len() {
+                let call = begin(&grpc(false, 2), None, PLAIN, Instant::now()).unwrap();
+                let mut out = Vec::new();
+                let mut ended = Ok(());
+                for piece in [&body[..first], &body[first..second], &body[second..]] {
+                    out.extend_from_slice(&call.goes_down(piece, false));
+                    ended = call.given();
+                    if ended.is_err() {
+                        break;
+                    }
+                }
+                assert_eq!(ended, Err(Failure::UpstreamMessageTooLarge), "{first} {second}");
+                assert_eq!(out, body[..14], "{first} {second}");
+                assert!(call.is_between_messages());
+            }
+        }
+        // What is not whole at the end is the client's to refuse.
+        let call = begin(&grpc(false, 2), None, PLAIN, Instant::now()).unwrap();
+        assert_eq!(*call.goes_down(b"\0\0\0", false), *b"");
+        assert_eq!(*call.goes_down(b"", true), *b"\0\0\0");
+    }
+
+    #[test]
+    fn what_only_says_that_the_time_is_over_is_told_as_the_deadline() {
+        let now = Instant::now();
+        let call = begin(&grpc(false, 0), Some(Duration::from_secs(1)), PLAIN, now).unwrap();
+        let (before, after) = (now + Duration::from_millis(900), now + Duration::from_millis(999));
+        for code in ["1", "4"] {
+            let trailers = format!("grpc-status: {code}\r\n");
+            assert_eq!(call.ends_down(trailers.as_bytes(), before), Ok(()));
+            let late = call.ends_down(trailers.as_bytes(), after);
+            assert_eq!(late, Err(Failure::ExchangeTimeout));
+        }
+        assert_eq!(call.ends_down(b"grpc-status: 0\r\n", after), Ok(()));
+        assert_eq!(call.ends_down(b"grpc-status: 5\r\n", after), Ok(()));
+    }
+
+    #[test]
+    fn a_browser_is_told_of_an_end_that_says_nothing() {
+        let binary = "content-type: application/grpc-web\r\n";
+        let begin = || begin(&grpc(true, 0), None, binary, Instant::now()).unwrap();
+        let lines = "grpc-status: 2\r\n\
+            grpc-message: the backend ended the call without a grpc-status\r\n";
+        let mut out = Vec::new();
+        begin().end_down(b"x: y\r\n", &mut out);
+        let trailers = String::from_utf8_lossy(&out[5..]);
+        assert_eq!(trailers, format!("x: y\r\n{lines}"));
+        let head = |head: &str, bare| {
+            let mut head = format!("HTTP/1.1 200 OK\r\n{head}\r\n").into_bytes();
+            let call = begin();
+            call.response_head(&mut head, bare);
+            let mut last = Vec::new();
+            call.end_down(b"", &mut last);
+            (String::from_utf8(head).unwrap(), String::from_utf8_lossy(&last).into_owned())
+        };
+        let (bare, last) = head("content-type: application/grpc\r\n", true);
+        assert!(bare.contains(lines) && last.is_empty(), "{bare} {last}");
+        // What has said it in its head need not say it again.
+        let (said, last) = head("grpc-status: 5\r\n", false);
+        assert!(!said.contains("grpc-status: 2") && !last.contains("grpc-status"), "{said} {last}");
+        // In the middle of a message it would be taken for the rest of it.
+        let call = begin();
+        let _ = call.goes_down(b"\0\0\0\0\x02a", true);
+        assert_eq!(
+            call.ends_down(b"grpc-status: 0\r\n", Instant::now()),
+            Err(Failure::UpstreamBodyCut)
+        );
     }
 
     #[test]
     fn how_a_call_ended_is_in_its_trailers_or_in_the_failure() {
         let count = |trailers: &[u8], failure, status| {
             let call = begin(&grpc(false, 0), None, PLAIN, Instant::now()).unwrap();
-            call.goes_down(b"\x01\0\0\0\0\0\0\0\0\0").unwrap();
-            call.note_trailers(trailers);
+            let _ = call.goes_down(b"\x01\0\0\0\0\0\0\0\0\0", true);
+            call.ends_down(trailers, Instant::now()).unwrap();
             let cells = GrpcCells::default();
             call.count(&cells, call.ended_with(failure, status));
             assert_eq!((cells.sent.compressed.read(), cells.sent.plain.read()), (1, 1));

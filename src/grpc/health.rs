@@ -3,6 +3,7 @@
 
 use crate::grpc::messages;
 use crate::grpc::status::Code;
+use crate::plan::ClusterId;
 
 /// What is asked of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,18 +34,33 @@ pub enum Serving {
     ServiceUnknown = 3,
 }
 
+/// A service that routes name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownService {
+    pub name: Box<[u8]>,
+    /// Where its calls may go.
+    pub clusters: Vec<ClusterId>,
+}
+
 impl Serving {
     const ALL: [Serving; 4] =
         [Serving::Unknown, Serving::Serving, Serving::NotServing, Serving::ServiceUnknown];
 
-    /// Of a service that routes name, in order, or of all of them together (``).
-    pub fn of(service: &[u8], known: &[Box<[u8]>], ready: bool) -> Serving {
-        let is_known =
-            service.is_empty() || known.binary_search_by(|name| (**name).cmp(service)).is_ok();
-        match (is_known, ready) {
-            (false, _) => Serving::ServiceUnknown,
-            (true, true) => Serving::Serving,
-            (true, false) => Serving::NotServing,
+    /// Of a service that routes name, in order, or of the process (``). Those that are `unserved`
+    /// have nobody to answer.
+    pub fn of(
+        service: &[u8],
+        known: &[KnownService],
+        ready: bool,
+        unserved: &[Box<[u8]>],
+    ) -> Serving {
+        let find = || known.binary_search_by(|known| (*known.name).cmp(service));
+        if !service.is_empty() && find().is_err() {
+            Serving::ServiceUnknown
+        } else if ready && !unserved.iter().any(|name| **name == *service) {
+            Serving::Serving
+        } else {
+            Serving::NotServing
         }
     }
 }
@@ -236,11 +252,16 @@ mod tests {
 
     #[test]
     fn a_service_follows_the_process_and_an_unknown_one_is_told_as_such() {
-        let known = [b"a.B".as_slice().into(), b"c.D".as_slice().into()];
-        assert_eq!(Serving::of(b"", &[], true), Serving::Serving);
-        assert_eq!(Serving::of(b"c.D", &known, true), Serving::Serving);
-        assert_eq!(Serving::of(b"a.B", &known, false), Serving::NotServing);
-        assert_eq!(Serving::of(b"a.b", &known, true), Serving::ServiceUnknown);
+        let known = |name: &str| KnownService { name: name.as_bytes().into(), clusters: vec![] };
+        let known = [known("a.B"), known("c.D")];
+        assert_eq!(Serving::of(b"", &[], true, &[]), Serving::Serving);
+        assert_eq!(Serving::of(b"c.D", &known, true, &[]), Serving::Serving);
+        assert_eq!(Serving::of(b"a.B", &known, false, &[]), Serving::NotServing);
+        assert_eq!(Serving::of(b"a.b", &known, true, &[]), Serving::ServiceUnknown);
+        let unserved = [b"a.B".as_slice().into()];
+        assert_eq!(Serving::of(b"a.B", &known, true, &unserved), Serving::NotServing);
+        assert_eq!(Serving::of(b"c.D", &known, true, &unserved), Serving::Serving);
+        assert_eq!(Serving::of(b"", &known, true, &unserved), Serving::Serving);
     }
 
     #[test]

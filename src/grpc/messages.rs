@@ -6,8 +6,10 @@
 pub struct Messages {
     /// Whole ones.
     pub count: u64,
-    /// How many of them, or of the one that is on its way, are compressed.
+    /// How many of them are compressed.
     pub compressed: u64,
+    /// The one that is on its way is.
+    is_compressed: bool,
     /// Bytes of a message's prefix that have come.
     prefix_bytes: u8,
     /// What they said of its length so far; of a whole prefix, how much of the message is to come.
@@ -16,15 +18,24 @@ pub struct Messages {
 
 /// A message is longer than it may be: known before any of it has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLong;
+pub struct TooLong {
+    /// Bytes of the piece that stand before it.
+    pub before: usize,
+}
 
 impl Messages {
     /// Looks at a piece of the body. `bytes_max` is that of one message; 0: any.
     pub fn pass(&mut self, mut piece: &[u8], bytes_max: u32) -> Result<(), TooLong> {
+        let length = piece.len();
         while !piece.is_empty() {
             if self.prefix_bytes < PREFIX_BYTES {
-                self.prefix(piece[0], bytes_max)?;
+                self.prefix(piece[0]);
                 piece = &piece[1..];
+                let is_whole = self.prefix_bytes == PREFIX_BYTES;
+                if is_whole && bytes_max != 0 && self.left > bytes_max {
+                    let passed = length - piece.len();
+                    return Err(TooLong { before: passed.saturating_sub(PREFIX_BYTES.into()) });
+                }
             } else {
                 let taken = piece.len().min(self.left as usize);
                 self.left -= taken as u32;
@@ -32,25 +43,32 @@ impl Messages {
             }
             if self.prefix_bytes == PREFIX_BYTES && self.left == 0 {
                 self.count += 1;
+                self.compressed += u64::from(self.is_compressed);
                 self.prefix_bytes = 0;
             }
         }
         Ok(())
     }
 
-    fn prefix(&mut self, byte: u8, bytes_max: u32) -> Result<(), TooLong> {
+    fn prefix(&mut self, byte: u8) {
         match self.prefix_bytes {
             0 => {
-                self.compressed += u64::from(byte & 1);
+                self.is_compressed = byte & 1 != 0;
                 self.left = 0;
             }
             _ => self.left = self.left << 8 | u32::from(byte),
         }
         self.prefix_bytes += 1;
-        if self.prefix_bytes == PREFIX_BYTES && bytes_max != 0 && self.left > bytes_max {
-            return Err(TooLong);
-        }
-        Ok(())
+    }
+
+    /// How many of the bytes that passed last begin a prefix that is not whole yet.
+    pub fn begun(&self) -> usize {
+        if self.prefix_bytes < PREFIX_BYTES { self.prefix_bytes.into() } else { 0 }
+    }
+
+    /// A prefix that has passed is to pass again, or never was.
+    pub fn forget_prefix(&mut self) {
+        self.prefix_bytes = 0;
     }
 
     /// No message is on its way: another may begin here, or the call may end.
@@ -129,8 +147,25 @@ mod tests {
         let mut messages = Messages::default();
         assert_eq!(messages.pass(&message(0, 10), 10), Ok(()));
         assert_eq!(messages.pass(&[0, 0, 0, 0], 10), Ok(()));
-        assert_eq!(messages.pass(&[11], 10), Err(TooLong));
+        assert_eq!(messages.pass(&[11], 10), Err(TooLong { before: 0 }));
+        let body = [message(0, 10), message(1, 11)].concat();
+        let mut messages = Messages::default();
+        assert_eq!(messages.pass(&body, 10), Err(TooLong { before: 15 }));
+        messages.forget_prefix();
+        assert!(messages.is_between());
+        assert_eq!((messages.count, messages.compressed), (1, 0));
         assert_eq!(Messages::default().pass(&[0, 255, 255, 255, 255], 0), Ok(()));
+    }
+
+    #[test]
+    fn a_prefix_that_is_not_whole_can_pass_again() {
+        let body = [message(0, 1), message(1, 1)].concat();
+        let mut messages = Messages::default();
+        messages.pass(&body[..9], 0).unwrap();
+        assert_eq!(messages.begun(), 3);
+        messages.forget_prefix();
+        messages.pass(&body[6..], 0).unwrap();
+        assert_eq!((messages.begun(), messages.count, messages.compressed), (0, 2, 1));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! never decoded but by the health service, and never held: a stream of any kind goes through as it
 //! comes. Used by [`crate::exchange`]; which calls go where is an ordinary matter of routes.
 
+use crate::base64;
+
 pub(crate) mod call;
 mod head;
 pub mod health;
@@ -10,7 +12,6 @@ pub mod settings;
 pub mod status;
 pub mod timeout;
 pub mod web;
-pub mod web_text;
 
 /// Of a request or response whose body is gRPC messages: `application/grpc`, with a `+proto` or
 /// another format behind it.
@@ -28,7 +29,7 @@ pub(crate) fn suffix<'t>(text: &'t [u8], name: &[u8]) -> Option<&'t [u8]> {
 pub fn fuzz(bytes: &[u8]) {
     messages::fuzz(bytes);
     timeout::fuzz(bytes);
-    web_text::fuzz(bytes);
+    base64::fuzz(bytes);
     web::fuzz(bytes);
     health::fuzz(bytes);
 }

@@ -2,6 +2,7 @@
 //! for. A caller reads `grpc-status`, whatever the status of HTTP.
 
 use crate::exchange::failure::Failure;
+use crate::hexadecimal;
 
 /// All there are. Their numbers are on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +134,8 @@ impl Code {
             Failure::MethodRefused
             | Failure::BadPath
             | Failure::NoRoute
-            | Failure::NotGrpc => Code::Unimplemented,
+            | Failure::NotGrpc
+            | Failure::GrpcWithoutTrailers => Code::Unimplemented,
             Failure::Blacklisted | Failure::OriginRefused => Code::PermissionDenied,
             Failure::HeaderTimeout
             | Failure::BodyTimeout
@@ -155,6 +157,7 @@ impl Code {
             | Failure::UpstreamTlsUntrusted
             | Failure::UpstreamTlsTimeout
             | Failure::UpstreamNotHttp2
+            | Failure::UpstreamNoTunnel
             | Failure::UpstreamRefused
             | Failure::UpstreamClosed
             | Failure::UpstreamReset
@@ -182,13 +185,12 @@ impl Code {
 
 /// The value of a `grpc-message`: bytes that are no printable ASCII, and `%`, are escaped.
 pub fn encode_message(message: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in message {
         if matches!(byte, b' '..=b'~') && byte != b'%' {
             out.push(byte);
         } else {
-            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
-            out.extend_from_slice(&[b'%', high, low]);
+            out.push(b'%');
+            out.extend_from_slice(&hexadecimal::upper(byte));
         }
     }
 }

@@ -2,10 +2,10 @@
 //! a bit marks, and the text form writes all of it in base64. The endpoint gets plain gRPC.
 //! Heads are changed as the bytes that were written for the other side.
 
+use crate::base64::{Decoder, Encoder};
 use crate::grpc::head::{Edit, append_lines, edit_lines, line};
 use crate::grpc::messages::{self, Messages};
 use crate::grpc::suffix;
-use crate::grpc::web_text::{Decoder, Encoder};
 use crate::http::head::{Method, RequestHead};
 use crate::telemetry::decimal;
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::time::SystemTime;
 
 use crate::exchange::failure::Failure;
+use crate::hexadecimal;
 use crate::http::head::{Keep, RequestHead, Version};
 use crate::http::headers::HeaderEdits;
 use crate::plan::{LocationPart, Redirect, Respond};
@@ -296,8 +297,7 @@ fn uri_safe(bytes: &[u8], out: &mut Vec<u8>) {
             out.push(byte);
         } else {
             out.push(b'%');
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
+            out.extend_from_slice(&hexadecimal::upper(byte));
         }
     }
 }
@@ -351,8 +351,6 @@ pub fn reason(status: u16) -> &'static str {
 /// Methods that pass where TRACE and CONNECT do not.
 const ALLOWED: &[u8] = b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH";
 const HEAD_BYTES_USUAL: usize = 320;
-const HEX: &[u8; 16] = b"0123456789ABCDEF";
-
 #[rustfmt::skip]
 const REASONS: &[(u16, &str)] = &[
     (200, "OK"), (201, "Created"), (202, "Accepted"), (203, "Non-Authoritative Information"),

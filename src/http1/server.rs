@@ -39,6 +39,8 @@ enum Pause {
     },
     /// It speaks HTTP/2, as these bytes of it say.
     Http2(Vec<u8>),
+    /// It is no HTTP any more.
+    Tunnel(Box<Exchange>),
     Over,
 }
 
@@ -68,6 +70,10 @@ pub(crate) async fn serve(
             Pause::Http2(begun) => {
                 let Speaks::Http1(stream) = client.speaks else { return None };
                 return Some((stream, begun));
+            }
+            Pause::Tunnel(mut exchange) => {
+                Box::pin(go_over(shard, &client, stream, &mut exchange)).await;
+                return None;
             }
             Pause::Quiet { had_requests } if had_requests || before == Before::Nothing => {
                 quiet_since = engine::now();
@@ -134,19 +140,27 @@ async fn run(shard: &Rc<Shard>, client: &Client, stream: &Stream, mut before: Be
         }
         match exchange::run(shard, client, &mut exchange).await {
             Ending::Keep => {}
-            Ending::Cut => {
-                stream.end_abruptly();
-                return Pause::Over;
-            }
-            // Closing with bytes of the client unread would reset it, whatever we have answered.
-            Ending::Close if exchange.input.unused().is_empty() && stream.is_silent() => {
-                return Pause::Over;
-            }
-            Ending::Close | Ending::Linger => {
-                linger(stream).await;
+            Ending::Tunnel => return Pause::Tunnel(Box::new(exchange)),
+            ending @ (Ending::Cut | Ending::Close | Ending::Linger) => {
+                end(stream, &exchange, ending).await;
                 return Pause::Over;
             }
         }
+    }
+}
+
+async fn go_over(shard: &Rc<Shard>, client: &Client, stream: &Stream, exchange: &mut Exchange) {
+    let ending = exchange::go_over(shard, client, exchange).await;
+    end(stream, exchange, ending).await;
+}
+
+async fn end(stream: &Stream, exchange: &Exchange, ending: Ending) {
+    match ending {
+        Ending::Keep | Ending::Tunnel => {}
+        Ending::Cut => stream.end_abruptly(),
+        // Closing with bytes of the client unread would reset it, whatever we have answered.
+        Ending::Close if exchange.input.unused().is_empty() && stream.is_silent() => {}
+        Ending::Close | Ending::Linger => linger(stream).await,
     }
 }
 

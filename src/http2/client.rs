@@ -109,6 +109,11 @@ impl Sender {
         self.0.clone()
     }
 
+    /// The endpoint has said that it knows requests for tunnels (RFC 8441 section 3).
+    pub(crate) fn takes_tunnels(&self) -> bool {
+        self.0.is_extended_connect_protocol_enabled()
+    }
+
     /// The endpoint has said that it takes no more (GOAWAY), or the connection is dead.
     pub(crate) fn is_refused(&mut self, context: &mut Context<'_>) -> bool {
         matches!(self.0.poll_ready(context), Poll::Ready(Err(_)))

@@ -323,9 +323,11 @@ impl AsyncRead for Wire {
             return line.let_through(room, before);
         }
         let most = room.remaining().min(limits::H2_READ_BYTES);
-        match line.stream.poll_recv(context, room.initialize_unfilled_to(most)) {
+        // Most reads are far smaller than the crate's room: what is not written to is no memory.
+        let mut buffer = engine::buffer();
+        match line.stream.poll_recv(context, &mut buffer[..most]) {
             Poll::Ready(Ok(count)) => {
-                room.advance(count);
+                room.put_slice(&buffer[..count]);
                 line.ended.set(count == 0);
                 line.let_through(room, before)
             }

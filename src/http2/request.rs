@@ -2,7 +2,7 @@
 //! HTTP/1 hold for what becomes HTTP/1 (RFC 9113 section 10.3): its parser reads what is written.
 
 use h2::ext::Protocol;
-use http::header::{COOKIE, HOST};
+use http::header::{COOKIE, HOST, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
 use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Method};
@@ -123,8 +123,11 @@ fn write(parts: &Parts, tunnel: Option<(&str, u128)>, out: &mut Vec<u8>) -> Resu
         }
         out.extend_from_slice(b"\r\n");
     }
+    let is_ours =
+        |name| tunnel.is_some() && [SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_ACCEPT].contains(name);
     for (name, value) in &parts.headers {
-        if *name != HOST && *name != COOKIE {
+        // Two keys would make it no request for a WebSocket at all.
+        if *name != HOST && *name != COOKIE && !is_ours(name) {
             fields::line(out, name.as_str().as_bytes(), value.as_bytes());
         }
     }
@@ -162,6 +165,23 @@ mod tests {
         let alone = asked("/x", &[("host", "test")]).expect("it is clear");
         assert_eq!(alone, "GET /x HTTP/1.1\r\nhost: test\r\n\r\n");
         assert_eq!(asked("http://test/x", &[("host", "TEST")]).map(|text| text.len()), Ok(31));
+    }
+
+    #[test]
+    fn a_request_for_a_websocket_has_a_key_of_ours_and_no_other() {
+        let request = http::Request::connect("http://test/x")
+            .extension(Protocol::from_static("websocket"))
+            .header("sec-websocket-key", "bWFkZSB1cCBieSBjbGllbnQ=")
+            .header("sec-websocket-accept", "no")
+            .header("sec-websocket-version", "13");
+        let (parts, ()) = request.body(()).expect("the crate takes it").into_parts();
+        let (mut out, mut head) = (Vec::new(), RequestHead::default());
+        read(&parts, false, &LIMITS, 0, &mut out, &mut head).expect("it is clear");
+        assert_eq!(
+            std::str::from_utf8(&out).unwrap(),
+            "GET /x HTTP/1.1\r\nhost: test\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-version: 13\r\n\r\n"
+        );
     }
 
     #[test]

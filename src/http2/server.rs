@@ -13,7 +13,7 @@ use http::Request;
 
 use crate::engine::{self, Parked};
 use crate::exchange::client::{Client, Speaks};
-use crate::exchange::{self, Exchange};
+use crate::exchange::{self, Ending, Exchange};
 use crate::http1::parse::HeadLimits;
 use crate::http1::server::{head_limits, linger};
 use crate::http2::abuse::Abuse;
@@ -294,10 +294,26 @@ impl Session {
         let (shard, origin) = (Rc::clone(&self.shard), self.origin.clone());
         let line = Rc::clone(&self.line);
         engine::spawn(async move {
-            answer_one(&shard, origin, line, request, answer).await;
-            drop(open);
+            if let Some(tunnel) = answer_one(&shard, origin, line, request, answer).await {
+                // In a task that has nothing of what requests need.
+                engine::spawn(go_over(shard, tunnel, open));
+            }
         });
     }
+}
+
+/// A stream that is a tunnel from now on.
+type Tunnel = Box<(Client, Exchange)>;
+
+async fn go_over(shard: Rc<Shard>, mut tunnel: Tunnel, open: Open) {
+    let (client, exchange) = &mut *tunnel;
+    exchange::go_over(&shard, client, exchange).await;
+    let (client, exchange) = *tunnel;
+    drop(exchange);
+    if let Speaks::Http2(call) = client.speaks {
+        call.linger().await;
+    }
+    drop(open);
 }
 
 async fn answer_one(
@@ -306,7 +322,7 @@ async fn answer_one(
     line: Rc<Line>,
     request: Request<RecvStream>,
     answer: SendResponse<Bytes>,
-) {
+) -> Option<Tunnel> {
     let mut exchange = Exchange::new(shard, origin.clone());
     exchange.begin(shard.generation());
     let (parts, body) = request.into_parts();
@@ -321,11 +337,16 @@ async fn answer_one(
     exchange.input.begin_with(bytes);
     // Its stream ends with the call, whatever becomes of the exchange.
     match read {
-        Ok(()) => drop(exchange::run(shard, &client, &mut exchange).await),
+        Ok(()) => {
+            if exchange::run(shard, &client, &mut exchange).await == Ending::Tunnel {
+                return Some(Box::new((client, exchange)));
+            }
+        }
         Err(failure) => exchange::refuse(shard, &client, &mut exchange, failure).await,
     }
     drop(exchange);
     if let Speaks::Http2(call) = client.speaks {
         call.linger().await;
     }
+    None
 }

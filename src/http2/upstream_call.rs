@@ -25,6 +25,8 @@ pub(crate) struct UpstreamCall {
     sender: RefCell<Option<SendRequest<Bytes>>>,
     endpoint: SocketAddr,
     is_secure: bool,
+    /// What the stream is to become, if it is not to be a request and its answer.
+    protocol: RefCell<Option<Box<str>>>,
     upward: RefCell<Option<SendStream<Bytes>>>,
     downward: RefCell<Downward>,
     held: RefCell<Held>,
@@ -138,6 +140,7 @@ impl UpstreamCall {
             sender: RefCell::new(Some(sender)),
             endpoint,
             is_secure,
+            protocol: RefCell::default(),
             upward: RefCell::default(),
             downward: RefCell::new(Downward::Silent),
             held: RefCell::default(),
@@ -149,6 +152,19 @@ impl UpstreamCall {
 
     pub(crate) fn is_secure(&self) -> bool {
         self.is_secure
+    }
+
+    /// Whether the endpoint has said that it knows requests for tunnels (RFC 8441 section 3).
+    pub(crate) fn may_be_tunnel(&self) -> bool {
+        let sender = self.sender.borrow();
+        sender.as_ref().is_some_and(SendRequest::is_extended_connect_protocol_enabled)
+    }
+
+    /// The head that is to be sent asks for a tunnel, so that nothing ends with it.
+    #[cold]
+    pub(crate) fn becomes_tunnel(&self, protocol: &[u8]) {
+        let protocol = String::from_utf8_lossy(protocol).into_owned();
+        *self.protocol.borrow_mut() = Some(protocol.into_boxed_str());
     }
 
     /// What `http1::encode` has written of a request, as far as it is here: its head first, a piece
@@ -175,12 +191,17 @@ impl UpstreamCall {
 
     /// Sends a head that `http1::encode::request` has written. `ends`: there is no body.
     pub(crate) fn send_head(&self, head: &[u8], ends: bool) -> Result<(), Failure> {
-        let request = upstream_head::request(head, self.is_secure, self.endpoint);
+        let protocol = self.protocol.borrow();
+        let (is_secure, endpoint) = (self.is_secure, self.endpoint);
+        let request = match protocol.as_deref() {
+            None => upstream_head::request(head, is_secure, endpoint),
+            Some(protocol) => upstream_head::tunnel(head, is_secure, endpoint, protocol),
+        };
         let request = request.ok_or(Failure::BadPath)?;
         let sender = self.sender.borrow_mut().take();
         let mut sender = sender.ok_or(Failure::Internal)?;
         // One that cannot even begin was left out, whatever the reason.
-        let begun = sender.send_request(request, ends);
+        let begun = sender.send_request(request, ends && protocol.is_none());
         let (response, upward) = begun.map_err(|_| Failure::UpstreamRefused)?;
         *self.downward.borrow_mut() = Downward::Head(response);
         *self.upward.borrow_mut() = Some(upward);
@@ -274,6 +295,22 @@ impl UpstreamCall {
         }
         self.all_is_said();
         Ok(())
+    }
+
+    /// Nothing more is said on it. The other way goes on.
+    pub(crate) fn finish(&self) {
+        if let Some(stream) = self.upward.borrow_mut().as_mut() {
+            // Of a stream that is gone nobody has to be told the end.
+            let _ = stream.send_data(Bytes::new(), true);
+        }
+    }
+
+    /// Ready when the stream was reset, or its connection is gone.
+    pub(crate) fn poll_broken(&self, context: &mut Context<'_>) -> Poll<()> {
+        match self.upward.borrow_mut().as_mut() {
+            Some(stream) => stream.poll_reset(context).map(|_| ()),
+            None => Poll::Ready(()),
+        }
     }
 
     /// How long the endpoint may go on saying nothing, from now on.

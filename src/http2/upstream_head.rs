@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
@@ -53,6 +54,24 @@ pub(crate) fn request(head: &[u8], is_secure: bool, endpoint: SocketAddr) -> Opt
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from_parts(parts).ok()?;
     *request.headers_mut() = fields;
+    Some(request)
+}
+
+/// The same as a request for a tunnel (RFC 8441 section 4). The key of a WebSocket proves nothing
+/// there, and what comes behind the head is no body (section 5).
+pub(crate) fn tunnel(
+    head: &[u8],
+    is_secure: bool,
+    endpoint: SocketAddr,
+    protocol: &str,
+) -> Option<Request<()>> {
+    let mut request = request(head, is_secure, endpoint)?;
+    *request.method_mut() = Method::CONNECT;
+    request.extensions_mut().insert(Protocol::from(protocol));
+    let fields = request.headers_mut();
+    for gone in [header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_ACCEPT, header::CONTENT_LENGTH] {
+        fields.remove(gone);
+    }
     Some(request)
 }
 
@@ -123,6 +142,20 @@ mod tests {
         assert_eq!(fields, expected);
         assert!(request.headers()["cookie"].is_sensitive());
         assert!(!request.headers()["x-two"].is_sensitive());
+    }
+
+    #[test]
+    fn a_request_for_a_tunnel_is_a_connect_without_what_proves_a_websocket_of_http1() {
+        let head = "GET /ws?a HTTP/1.1\r\nHost: x.example\r\nSec-WebSocket-Key: a\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Accept: b\r\n\
+                    Content-Length: 0\r\nSec-WebSocket-Extensions: c\r\n\r\n";
+        let request = tunnel(head.as_bytes(), true, endpoint(), "websocket").unwrap();
+        assert_eq!(request.method(), "CONNECT");
+        assert_eq!(request.uri().to_string(), "https://x.example/ws?a");
+        assert_eq!(request.extensions().get::<Protocol>().unwrap().as_str(), "websocket");
+        let fields = request.headers();
+        assert_eq!((fields.len(), fields["sec-websocket-version"].as_bytes()), (2, &b"13"[..]));
+        assert_eq!(fields["sec-websocket-extensions"], "c");
     }
 
     #[test]

@@ -131,18 +131,18 @@ impl Connections {
 
     /// Its protocol begins.
     pub(crate) fn settled(&self, Seat(seat): Seat, about: &Rc<About>) {
-        if let Some(row) = &mut self.0.borrow_mut().seats[seat as usize] {
+        if let Some(row) = self.0.borrow_mut().row(seat) {
             row.about = Some(Rc::clone(about));
         }
     }
 
     pub(crate) fn since(&self, Seat(seat): Seat) -> Option<Instant> {
-        self.0.borrow().seats[seat as usize].as_ref().map(|row| row.connection.since)
+        self.0.borrow_mut().row(seat).map(|row| row.connection.since)
     }
 
     /// So many bytes have passed through it, that no request is made of.
     pub(crate) fn passes(&self, Seat(seat): Seat, received: u64, sent: u64) {
-        if let Some(Row { connection, .. }) = &mut self.0.borrow_mut().seats[seat as usize] {
+        if let Some(Row { connection, .. }) = self.0.borrow_mut().row(seat) {
             connection.received += received;
             connection.sent += sent;
         }
@@ -150,7 +150,7 @@ impl Connections {
 
     /// A request's head has come.
     pub(crate) fn begins(&self, Seat(seat): Seat, now: Instant) {
-        if let Some(Row { connection, .. }) = &mut self.0.borrow_mut().seats[seat as usize] {
+        if let Some(Row { connection, .. }) = self.0.borrow_mut().row(seat) {
             connection.serving = true;
             connection.turned = now;
         }
@@ -158,7 +158,7 @@ impl Connections {
 
     /// Its request has made it a tunnel, for the rest of its time.
     pub(crate) fn switches(&self, Seat(seat): Seat, now: Instant) {
-        if let Some(Row { connection, .. }) = &mut self.0.borrow_mut().seats[seat as usize] {
+        if let Some(Row { connection, .. }) = self.0.borrow_mut().row(seat) {
             connection.tunnel = true;
             connection.turned = now;
         }
@@ -166,7 +166,7 @@ impl Connections {
 
     /// It has ended, with so many bytes.
     pub(crate) fn ends(&self, Seat(seat): Seat, received: u64, sent: u64, now: Instant) {
-        if let Some(Row { connection, .. }) = &mut self.0.borrow_mut().seats[seat as usize] {
+        if let Some(Row { connection, .. }) = self.0.borrow_mut().row(seat) {
             connection.serving = false;
             connection.turned = now;
             connection.requests = connection.requests.saturating_add(1);
@@ -194,6 +194,11 @@ impl Connections {
 }
 
 impl Table {
+    /// `None`: a core that stops drops its tasks in any order, streams after their connection too.
+    fn row(&mut self, seat: u32) -> Option<&mut Row> {
+        self.seats.get_mut(seat as usize)?.as_mut()
+    }
+
     /// After a crowd, whoever asks for a list walks over few empty seats, and memory goes back.
     fn shrink(&mut self) {
         while matches!(self.seats.last(), Some(None)) {
@@ -231,6 +236,19 @@ mod tests {
         assert_eq!(connections.list(1).0.len(), 1);
         connections.leave(second);
         assert_eq!(connections.list(10).1, [(ListenerKey(1), 1)]);
+    }
+
+    #[test]
+    fn what_is_said_of_a_connection_that_has_left_goes_nowhere() {
+        let connections = Connections::default();
+        let (peer, now) = (SocketAddr::from(([127, 0, 0, 1], 9)), Instant::now());
+        let gone = connections.enter(ListenerKey(0), peer, now);
+        connections.leave(gone);
+        connections.begins(gone, now);
+        connections.passes(gone, 1, 1);
+        connections.switches(gone, now);
+        connections.ends(gone, 1, 1, now);
+        assert_eq!((connections.since(gone), connections.list(10).0.len()), (None, 0));
     }
 
     #[test]

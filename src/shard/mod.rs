@@ -77,8 +77,8 @@ pub(crate) struct Shard {
     pub(crate) exemplars: exemplars::Kept,
     /// What the control core says of the process, when listeners are asked.
     pub(crate) health: RefCell<Health>,
-    /// Who is to be told when that changes.
-    pub(crate) health_watchers: Watchers,
+    /// Who is to be told when that changes, or what is to end it.
+    pub(crate) watchers: Watchers,
 }
 
 /// Whether the core still takes connections, and who wants to know when that changes.
@@ -127,7 +127,7 @@ pub(crate) async fn run(
         troubles: Troubles::default(),
         exemplars: exemplars::Kept::default(),
         health: RefCell::default(),
-        health_watchers: Watchers::default(),
+        watchers: Watchers::default(),
     });
     let applying = Rc::clone(&shard);
     engine::on_bell(move || {
@@ -361,7 +361,7 @@ impl Shard {
 
     fn retire(&self, through: u64) {
         if self.generations.retire(through) > 0 {
-            engine::wake_all();
+            self.wake_all();
         }
     }
 
@@ -370,8 +370,7 @@ impl Shard {
         self.life.patient.set(true);
         self.life.drain();
         // Connections of HTTP/2 say so at once.
-        engine::wake_all();
-        self.health_watchers.wake();
+        self.wake_all();
         let shard = Rc::clone(self);
         engine::spawn(async move {
             engine::sleep(patience).await;
@@ -384,7 +383,7 @@ impl Shard {
 
     fn part(&self) {
         self.life.parting.set(true);
-        engine::wake_all();
+        self.wake_all();
     }
 
     fn tell_when_empty(self: &Rc<Self>) {

@@ -1,10 +1,12 @@
-//! Who waits for the health of the process to change: each is woken once for every change, and
-//! forgotten when it is dropped.
+//! Who waits for the health of the process to change, or for what is to end it, and for no
+//! descriptor that could be told: each is woken once for every change, and forgotten when it is
+//! dropped.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::task::{Context, Waker};
 
+use crate::engine;
 use crate::shard::Shard;
 use crate::telemetry::health::Health;
 
@@ -12,17 +14,27 @@ use crate::telemetry::health::Health;
 pub(crate) struct Watchers {
     waiting: RefCell<BTreeMap<u64, Waker>>,
     next: Cell<u64>,
+    changes: Cell<u64>,
 }
 
+/// Of one task.
 pub(crate) struct Watcher<'w> {
     all: &'w Watchers,
     id: u64,
+    /// How many changes there had been when it began to wait.
+    since: Cell<Option<u64>>,
 }
 
 impl Shard {
     pub(super) fn learn_health(&self, health: Health) {
         *self.health.borrow_mut() = health;
-        self.health_watchers.wake();
+        self.watchers.wake();
+    }
+
+    /// Everybody looks again whether it is to end.
+    pub(super) fn wake_all(&self) {
+        engine::wake_all();
+        self.watchers.wake();
     }
 }
 
@@ -30,10 +42,11 @@ impl Watchers {
     pub(crate) fn enter(&self) -> Watcher<'_> {
         let id = self.next.get();
         self.next.set(id + 1);
-        Watcher { all: self, id }
+        Watcher { all: self, id, since: Cell::new(None) }
     }
 
     pub(crate) fn wake(&self) {
+        self.changes.set(self.changes.get() + 1);
         let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
         waiting.into_values().for_each(Waker::wake);
     }
@@ -42,7 +55,10 @@ impl Watchers {
 impl Watcher<'_> {
     /// To be woken at the next change.
     pub(crate) fn wait(&self, context: &Context<'_>) {
-        self.all.waiting.borrow_mut().insert(self.id, context.waker().clone());
+        let now = Some(self.all.changes.get());
+        if self.since.replace(now) != now {
+            self.all.waiting.borrow_mut().insert(self.id, context.waker().clone());
+        }
     }
 }
 
@@ -68,5 +84,7 @@ mod tests {
         assert_eq!(watchers.waiting.borrow().len(), 1);
         watchers.wake();
         assert!(watchers.waiting.borrow().is_empty());
+        stays.wait(&context);
+        assert_eq!(watchers.waiting.borrow().len(), 1, "for the next change");
     }
 }

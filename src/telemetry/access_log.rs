@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Record;
 use crate::exchange::tunnel::Told;
+use crate::hexadecimal;
 use crate::limits::ACCESS_LOG_FIELD_BYTES_MAX;
 use crate::telemetry::redact::{HIDDEN, Redact};
 use crate::telemetry::settings::{AccessLog, AccessLogFormat};
@@ -294,8 +295,7 @@ fn escaped(bytes: &[u8], out: &mut Vec<u8>) {
             out.push(byte);
         } else {
             out.extend_from_slice(b"\\x");
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
+            out.extend_from_slice(&hexadecimal::upper(byte));
         }
     }
 }
@@ -336,8 +336,6 @@ pub(crate) fn ip(address: IpAddr, out: &mut Vec<u8>) {
 }
 
 const LINE_BYTES_USUAL: usize = 1024;
-const HEX: &[u8; 16] = b"0123456789ABCDEF";
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use crate::hexadecimal;
 use crate::limits::TLS_FIELD_BYTES_MAX;
 use crate::telemetry::access_log::optional;
 use crate::telemetry::json;
@@ -66,7 +67,7 @@ impl<'a> ClientTls<'a> {
                 out.extend_from_slice(b",\"subject\":");
                 optional(self.subject().as_bytes(), out);
                 out.extend_from_slice(b",\"fingerprint\":\"");
-                hexadecimal(&client.fingerprint, out);
+                hexadecimal::write(&client.fingerprint, out);
                 out.push(b'"');
                 for (key, of) in [("dns_names", DNS_NAMES), ("emails", EMAILS), ("uris", URIS)] {
                     out.extend_from_slice(b",\"");
@@ -106,14 +107,6 @@ fn told(names: &[String]) -> impl Iterator<Item = &str> {
     })
 }
 
-pub(super) fn hexadecimal(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(DIGITS[usize::from(byte >> 4)]);
-        out.push(DIGITS[usize::from(byte & 15)]);
-    }
-}
-
 /// The same, to be sent to another core.
 #[derive(Clone, Debug, Serialize)]
 pub struct Told {
@@ -140,7 +133,7 @@ impl Told {
         let word = |word: &'static str| (!word.is_empty()).then_some(word);
         let client = |client: &Facts| {
             let mut fingerprint = Vec::new();
-            hexadecimal(&client.fingerprint, &mut fingerprint);
+            hexadecimal::write(&client.fingerprint, &mut fingerprint);
             ToldClient {
                 common_name: text(tls.common_name()),
                 subject: text(tls.subject()),

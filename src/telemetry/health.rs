@@ -12,6 +12,8 @@ pub struct Health {
     pub ready: bool,
     /// Members of `checks`, as JSON. Empty: not for everybody, and not shown.
     pub checks: Vec<u8>,
+    /// Services of gRPC that no cluster of theirs has an address for that takes calls.
+    pub unserved: Vec<Box<[u8]>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +82,8 @@ mod tests {
 
     #[test]
     fn a_process_that_is_not_ready_is_alive_all_the_same() {
-        let health = Health { ready: false, checks: b"\"config\":\"ok\"".to_vec() };
+        let checks = b"\"config\":\"ok\"".to_vec();
+        let health = Health { checks, ..Health::default() };
         let answer = |page: Page| page.answer(&health, UNIX_EPOCH);
         for page in [Page::Liveness, Page::Startup] {
             assert_eq!(answer(page).0, GOOD, "{page:?}");

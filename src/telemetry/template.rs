@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Record;
+use crate::hexadecimal;
 use crate::telemetry::access_log::{escaped_or_dash, ip, level, message, socket};
-use crate::telemetry::client_tls::{ClientTls, DNS_NAMES, EMAILS, URIS, hexadecimal};
+use crate::telemetry::client_tls::{ClientTls, DNS_NAMES, EMAILS, URIS};
 use crate::telemetry::redact::{HIDDEN, Redact};
 use crate::telemetry::{decimal, timestamp, trace};
 
@@ -288,7 +289,7 @@ fn client_names(record: &Record<'_>, names: Names, out: &mut Vec<u8>) {
 
 fn fingerprint(record: &Record<'_>, out: &mut Vec<u8>) {
     match record.tls.and_then(|tls| tls.client) {
-        Some(client) => hexadecimal(&client.fingerprint, out),
+        Some(client) => hexadecimal::write(&client.fingerprint, out),
         None => out.push(b'-'),
     }
 }

@@ -88,6 +88,15 @@ impl UpstreamTls {
         })
     }
 
+    /// The same for connections on which HTTP/1.1 alone is to be spoken; tickets are shared.
+    pub(crate) fn for_http1(&self) -> UpstreamTls {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = alpn(ClusterProtocol::H1);
+        let (server_name, digest) = (self.server_name.clone(), self.digest);
+        let config = Handle::new(config);
+        UpstreamTls { config, server_name, handshake_timeout: self.handshake_timeout, digest }
+    }
+
     /// Speaks TLS with an endpoint that is known by this name.
     pub(crate) async fn connect(
         &self,

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
+use crate::hexadecimal;
 use crate::tls::der::{self, Malformed, Reader};
 
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
@@ -115,7 +116,7 @@ fn write_attribute(attribute: Attribute<'_>, out: &mut String) -> Result<(), Mal
             dotted(attribute.kind, out)?;
             out.push_str("=#");
             for byte in attribute.value.whole {
-                hexadecimal(*byte, out);
+                digits(*byte, out);
             }
         }
     }
@@ -131,7 +132,7 @@ fn escape(text: &str, out: &mut String) {
             let mut bytes = [0; 4];
             for byte in letter.encode_utf8(&mut bytes).bytes() {
                 out.push('\\');
-                hexadecimal(byte, out);
+                digits(byte, out);
             }
             continue;
         }
@@ -142,8 +143,8 @@ fn escape(text: &str, out: &mut String) {
     }
 }
 
-fn hexadecimal(byte: u8, out: &mut String) {
-    write!(out, "{byte:02X}").expect("a String takes every character");
+fn digits(byte: u8, out: &mut String) {
+    out.extend(hexadecimal::upper(byte).map(char::from));
 }
 
 /// Most bytes of an object identifier that is written out: real ones have about ten.

@@ -3,9 +3,11 @@
 
 use rustls_pki_types::CertificateDer;
 
+use crate::base64;
+use crate::hexadecimal;
 use crate::http::headers::NewLine;
 use crate::tls::settings::{ClientAuth, IdentityField};
-use crate::tls::x509::{Facts, hexadecimal};
+use crate::tls::x509::Facts;
 
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -31,7 +33,7 @@ impl Identity {
             IdentityField::Uris => list(&facts.uris),
             IdentityField::Emails => list(&facts.emails),
             IdentityField::SpiffeId => line(facts.spiffe_id().unwrap_or_default()),
-            IdentityField::Fingerprint => line(&hexadecimal(&facts.fingerprint)),
+            IdentityField::Fingerprint => line(&hexadecimal::text(&facts.fingerprint)),
             // As nginx's `$ssl_client_escaped_cert`: for whoever decodes it as a URL's.
             IdentityField::Certificate => escaped(&pem(leaf), |byte| byte.is_ascii_alphanumeric()),
         }
@@ -52,49 +54,39 @@ pub(crate) fn lines(
 }
 
 fn line(value: &str) -> Vec<u8> {
-    escaped(value, |byte| matches!(byte, 0x20..0x7f) && byte != b'%')
+    escaped(value.as_bytes(), |byte| matches!(byte, 0x20..0x7f) && byte != b'%')
 }
 
 /// A comma ends a value, so none has one of its own: nobody becomes somebody else behind it.
 fn list(values: &[String]) -> Vec<u8> {
     let is_free = |byte| matches!(byte, 0x20..0x7f) && !matches!(byte, b'%' | b',');
-    let values: Vec<Vec<u8>> = values.iter().map(|value| escaped(value, is_free)).collect();
+    let values: Vec<Vec<u8>> =
+        values.iter().map(|value| escaped(value.as_bytes(), is_free)).collect();
     values.join(&b',')
 }
 
 /// What a certificate says goes into a header line only as what fits there: everything else, and
 /// the sign itself, is percent-encoded, so that no name breaks out of its line.
-fn escaped(value: &str, is_free: impl Fn(u8) -> bool) -> Vec<u8> {
+fn escaped(value: &[u8], is_free: impl Fn(u8) -> bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len());
-    for byte in value.bytes() {
+    for &byte in value {
         if is_free(byte) || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             out.push(byte);
         } else {
-            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+            out.push(b'%');
+            out.extend_from_slice(&hexadecimal::upper(byte));
         }
     }
     out
 }
 
-fn pem(certificate: &[u8]) -> String {
-    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
-    let mut column = 0;
-    for group in certificate.chunks(3) {
-        let bits = group.iter().fold(0_u32, |bits, byte| bits << 8 | u32::from(*byte));
-        let bits = bits << (8 * (3 - group.len()));
-        for at in 0..4 {
-            let letter = BASE64[(bits >> (18 - 6 * at)) as usize & 63];
-            text.push(if at > group.len() { '=' } else { char::from(letter) });
-        }
-        column += 4;
-        if column % 64 == 0 {
-            text.push('\n');
-        }
+fn pem(certificate: &[u8]) -> Vec<u8> {
+    let mut text = b"-----BEGIN CERTIFICATE-----\n".to_vec();
+    // 64 characters each (RFC 7468 section 2).
+    for line in certificate.chunks(48) {
+        base64::encode(line, &mut text);
+        text.push(b'\n');
     }
-    if column % 64 != 0 {
-        text.push('\n');
-    }
-    text + "-----END CERTIFICATE-----\n"
+    text.extend_from_slice(b"-----END CERTIFICATE-----\n");
+    text
 }
-
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

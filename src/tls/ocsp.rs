@@ -341,8 +341,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::hexadecimal;
     use crate::tls::test_pki::Pki;
-    use crate::tls::x509::hexadecimal;
 
     /// `openssl ocsp` with an index of certificates: what it answers to our request.
     struct Authority {
@@ -371,7 +371,7 @@ mod tests {
         }
 
         fn answer(&self, state: &str, signer: &str, how: &str) -> Vec<u8> {
-            let serial = hexadecimal(Parts::read(&self.leaf).unwrap().serial).to_uppercase();
+            let serial = hexadecimal::text(Parts::read(&self.leaf).unwrap().serial).to_uppercase();
             let serial = serial.strip_prefix("00").unwrap_or(&serial).to_owned();
             self.pki.write("index", format!("{state}\t{serial}\tunknown\t/CN=leaf\n"));
             self.pki.write("request", request(&self.leaf, &self.issuer).unwrap());

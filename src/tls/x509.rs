@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use crate::hexadecimal;
 use crate::tls::der::{Malformed, Reader, tag};
 use crate::tls::distinguished_name;
 
@@ -56,7 +57,7 @@ impl Facts {
                 parts.subject_content()?,
             )?,
             issuer: distinguished_name::text(Reader::new(parts.issuer).take(tag::SEQUENCE)?)?,
-            serial: hexadecimal(unpadded(parts.serial)),
+            serial: hexadecimal::text(unpadded(parts.serial)),
             dns_names: Vec::new(),
             addresses: Vec::new(),
             uris: Vec::new(),
@@ -369,13 +370,6 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     made
 }
 
-/// Lower case.
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
@@ -408,7 +402,7 @@ mod tests {
         assert_eq!(facts.issuer, ask("-issuer"));
         assert_eq!(facts.serial.to_uppercase(), ask("-serial"));
         let fingerprint = ask("-fingerprint -sha256").replace(':', "").to_lowercase();
-        assert_eq!(hexadecimal(&facts.fingerprint), fingerprint);
+        assert_eq!(hexadecimal::text(&facts.fingerprint), fingerprint);
         pki.openssl("pkey -in leaf.key -pubout -outform DER -out leaf.spki");
         assert_eq!(facts.key_digest, sha256(&pki.read("leaf.spki")));
         assert_eq!(facts.common_name.as_deref(), Some("leaf"));

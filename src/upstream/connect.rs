@@ -56,6 +56,16 @@ impl Connector {
         }
     }
 
+    /// The same where the endpoint has a choice, and is to choose HTTP/1.1.
+    pub(super) fn for_http1(&self) -> Connector {
+        Connector {
+            tls: self.tls.as_ref().map(UpstreamTls::for_http1),
+            greets: self.greets,
+            protocol: ClusterProtocol::H1,
+            http2: self.http2,
+        }
+    }
+
     /// A connection that it has made may be kept for others while connections begin like `now`.
     pub(super) fn keeps(&self, now: &Connector) -> bool {
         self.greets.is_none() && self.is_like(now)

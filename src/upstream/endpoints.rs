@@ -12,10 +12,12 @@ use crate::balancing::RoundRobin;
 use crate::control::message::EndpointShare;
 use crate::control::overrides::Admission;
 use crate::engine::{Permits, Shared};
+use crate::plan::ClusterProtocol;
 use crate::shard::series::EndpointCells;
 use crate::tls::stream::Stream;
-use crate::upstream::connect::Speaks;
+use crate::upstream::connect::{Connector, Speaks};
 use crate::upstream::multiplex::Trunk;
+use crate::upstream::pool::Wanted;
 use crate::upstream::tally::Tally;
 
 pub(super) struct Endpoints {
@@ -33,6 +35,8 @@ pub(crate) struct Endpoint {
     pub(super) trunks: RefCell<Vec<Rc<Trunk>>>,
     /// What it has last chosen, where it has a choice.
     pub(super) spoken: Cell<Option<Speaks>>,
+    /// Whether it has last said that a stream of HTTP/2 may become a tunnel.
+    pub(super) takes_tunnels: Cell<Option<bool>>,
     pub(super) open: Cell<u32>,
     series: RefCell<Shared<EndpointCells>>,
     pub(super) permits: RefCell<Option<Shared<Permits>>>,
@@ -109,6 +113,7 @@ impl Endpoint {
             idle: RefCell::default(),
             trunks: RefCell::default(),
             spoken: Cell::new(None),
+            takes_tunnels: Cell::new(None),
             open: Cell::new(0),
             series: RefCell::new(share.series),
             permits: RefCell::new(share.permits),
@@ -116,6 +121,13 @@ impl Endpoint {
             admission: Cell::new(share.admission),
             removed: Cell::new(false),
         })
+    }
+
+    /// It would choose HTTP/2, on which it knows no tunnels.
+    pub(super) fn needs_http1(&self, wanted: Wanted, connector: &Connector) -> bool {
+        wanted.is_tunnel()
+            && connector.protocol == ClusterProtocol::Auto
+            && self.takes_tunnels.get() == Some(false)
     }
 
     fn is_same(&self, share: &EndpointShare) -> bool {

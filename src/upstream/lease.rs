@@ -65,6 +65,14 @@ impl Lease {
         self.upstream.as_ref().expect("a lease has its connection until it is kept")
     }
 
+    /// Whether what is asked for on it can become a tunnel.
+    pub(super) fn may_be_tunnel(&self) -> bool {
+        match self.upstream() {
+            Upstream::Http1(_) => true,
+            Upstream::Http2(call) => call.may_be_tunnel(),
+        }
+    }
+
     /// Of a connection that is for one exchange.
     pub(crate) fn stream(&self) -> &Stream {
         match self.upstream() {

@@ -398,7 +398,10 @@ impl Running {
             if begun.0.streams_max() == 0 { Err(no_streams()) } else { Ok(begun) }
         });
         let (connection, sender) = match begun {
-            Ok(begun) => begun,
+            Ok(begun) => {
+                trunk.endpoint.takes_tunnels.set(Some(begun.1.takes_tunnels()));
+                begun
+            }
             Err(not) => {
                 trunk.endpoint.series().connect_failures.add(1);
                 return trunk.fail(not);

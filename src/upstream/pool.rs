@@ -48,8 +48,35 @@ pub(crate) struct Cluster {
 pub(crate) enum Wanted {
     Any,
     New,
+    /// Any that can become a tunnel: on HTTP/2 an endpoint has to know of them.
+    Tunnel,
+    NewTunnel,
     /// New, and as it is: TLS is the affair of whoever uses it.
     Bare,
+}
+
+impl Wanted {
+    pub(crate) fn may_be_kept(self) -> bool {
+        matches!(self, Wanted::Any | Wanted::Tunnel)
+    }
+
+    pub(super) fn is_tunnel(self) -> bool {
+        matches!(self, Wanted::Tunnel | Wanted::NewTunnel)
+    }
+
+    /// The same, but no kept one.
+    pub(crate) fn anew(self) -> Wanted {
+        match self {
+            Wanted::Any | Wanted::New => Wanted::New,
+            Wanted::Tunnel | Wanted::NewTunnel => Wanted::NewTunnel,
+            Wanted::Bare => Wanted::Bare,
+        }
+    }
+
+    /// What is no good to it may be good to others.
+    pub(super) fn is_picky(self, refused: &[SocketAddr]) -> bool {
+        !refused.is_empty() || self.is_tunnel()
+    }
 }
 
 /// How far it has come on the way to a connection.
@@ -200,10 +227,8 @@ impl Cluster {
         mut told: impl FnMut(Stage, Instant),
     ) -> Result<Lease, (NotConnected, Option<SocketAddr>)> {
         loop {
-            let wanted = match wanted {
-                Wanted::Any if self.connector.borrow().greets.is_some() => Wanted::New,
-                Wanted::Any | Wanted::New | Wanted::Bare => wanted,
-            };
+            let greets = self.connector.borrow().greets.is_some();
+            let wanted = if greets { wanted.anew() } else { wanted };
             let choice = self.choose_or_wait(wanted, refused).await;
             let choice = choice.map_err(|failure| (failure.into(), None))?;
             told(Stage::Admitted, engine::now());
@@ -213,10 +238,11 @@ impl Cluster {
             let greeting = || connector.greets.map(greet);
             let trunk = match choice {
                 Choice::Leased(lease) => {
+                    let Some(lease) = self.suits(lease, wanted)? else { continue };
                     self.series.borrow().reused.add(1);
                     return Ok(lease);
                 }
-                Choice::Open(slot) if shares => {
+                Choice::Open(slot) if shares && !slot.endpoint.needs_http1(wanted, &connector) => {
                     let greeting = greeting();
                     Trunk::open(slot, connector, greeting, patience)
                 }
@@ -226,7 +252,11 @@ impl Cluster {
                     let shakes = |now| told(Stage::Connected, now);
                     let greeting = greeting();
                     let (greeting, timeout) = (greeting.as_deref(), patience.connect);
-                    let connected = connector.connect(address, name, greeting, timeout, shakes);
+                    let by = match shares {
+                        true => Rc::new(connector.for_http1()),
+                        false => Rc::clone(&connector),
+                    };
+                    let connected = by.connect(address, name, greeting, timeout, shakes);
                     return match connected.await {
                         Ok(connected) => {
                             self.series.borrow().opened.add(1);
@@ -244,7 +274,9 @@ impl Cluster {
             };
             match trunk.opened(|at| told(Stage::Connected, at)).await {
                 Joined::Seat(seat) => {
-                    if let Some(lease) = Lease::of_seat(seat, false) {
+                    if let Some(lease) = Lease::of_seat(seat, false)
+                        && let Some(lease) = self.suits(lease, wanted)?
+                    {
                         return Ok(lease);
                     }
                 }
@@ -253,6 +285,28 @@ impl Cluster {
                 Joined::Again => {}
             }
         }
+    }
+
+    /// `None`: the next choice is a better one, now that more is known of the endpoint.
+    fn suits(
+        &self,
+        lease: Lease,
+        wanted: Wanted,
+    ) -> Result<Option<Lease>, (NotConnected, Option<SocketAddr>)> {
+        if !wanted.is_tunnel() || lease.may_be_tunnel() {
+            return Ok(Some(lease));
+        }
+        let endpoint = lease.endpoint();
+        endpoint.takes_tunnels.set(Some(false));
+        if endpoint.needs_http1(wanted, &self.connector.borrow()) {
+            return Ok(None);
+        }
+        // That it is asked for too much is not a failure of it: it counts for nothing there.
+        let detail = "its HTTP/2 SETTINGS have no ENABLE_CONNECT_PROTOCOL, which WebSockets and \
+                      other upgrades need there (RFC 8441): expected protocol = \"h1\", or \
+                      \"auto\" and TLS";
+        let failure = Failure::UpstreamNoTunnel;
+        Err((NotConnected { failure, detail: Some(detail.to_owned()) }, Some(lease.address())))
     }
 
     async fn choose_or_wait(
@@ -293,14 +347,14 @@ impl Cluster {
         let Endpoints { list, weights, turn } = &mut *endpoints;
         let now = engine::now();
         let eligible = |index: usize| {
-            !refused.contains(&list[index].address) && self.has_room(&list[index], now)
+            !refused.contains(&list[index].address) && self.has_room(&list[index], wanted, now)
         };
         let Some(index) = turn.pick(weights, eligible) else {
             return if endpoints.has_another(refused) { Choice::Full } else { Choice::None };
         };
         let endpoint = Rc::clone(&list[index]);
         drop(endpoints);
-        if wanted != Wanted::Bare {
+        if wanted != Wanted::Bare && !endpoint.needs_http1(wanted, &self.connector.borrow()) {
             // A new one is as good as any: those that have died are not among them.
             match endpoint.shared(now) {
                 Some(OnShared::Seat(seat)) => {
@@ -312,7 +366,7 @@ impl Cluster {
                 None => {}
             }
         }
-        if wanted == Wanted::Any
+        if wanted.may_be_kept()
             && let Some(stream) = self.take_idle(&endpoint)
         {
             let slot = Slot { cluster: Rc::clone(self), endpoint, held: true };
@@ -334,10 +388,16 @@ impl Cluster {
         Choice::Open(Slot { cluster: Rc::clone(self), endpoint, held: true })
     }
 
-    fn has_room(&self, endpoint: &Endpoint, now: Instant) -> bool {
+    fn has_room(&self, endpoint: &Endpoint, wanted: Wanted, now: Instant) -> bool {
         let permits = endpoint.permits.borrow();
         let Some(permits) = permits.as_ref() else { return true };
-        !endpoint.idle.borrow().is_empty() || permits.has_room() || endpoint.may_share(now)
+        !endpoint.idle.borrow().is_empty()
+            || permits.has_room()
+            || match endpoint.needs_http1(wanted, &self.connector.borrow()) {
+                false => endpoint.may_share(now),
+                // It makes room for one.
+                true => endpoint.idle_trunks() > 0,
+            }
     }
 
     /// Tells the process that exchanges wait here, and asks the other cores for a slot.

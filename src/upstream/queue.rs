@@ -16,7 +16,7 @@ pub(super) struct Waiter {
     waker: RefCell<Option<Waker>>,
     /// Those before it cannot use what is free.
     may_look: Cell<bool>,
-    /// It refuses endpoints, so what it cannot use may be good for those behind.
+    /// It does not take all there is, so what it cannot use may be good for those behind.
     picky: Cell<bool>,
 }
 
@@ -111,12 +111,13 @@ impl<'a> Place<'a> {
         wanted: Wanted,
         refused: &[SocketAddr],
     ) -> Poll<Choice> {
-        self.waiter.picky.set(!refused.is_empty());
+        let is_picky = wanted.is_picky(refused);
+        self.waiter.picky.set(is_picky);
         let may_look = self.waiter.may_look.take();
         if may_look || self.is_first() {
             match self.cluster.choose(wanted, refused) {
                 // What is no good to one that takes any endpoint is no good to those behind.
-                Choice::Full if refused.is_empty() => {}
+                Choice::Full if !is_picky => {}
                 Choice::Full => self.cluster.wake_after(&self.waiter),
                 choice @ (Choice::Leased(_)
                 | Choice::Opening(_)

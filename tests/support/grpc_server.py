@@ -4,6 +4,7 @@ notices, a line each."""
 import json
 import sys
 import threading
+import time
 from concurrent import futures
 
 import grpc
@@ -82,11 +83,26 @@ def early(requests, context):
 def hang(request, context):
     """Until the caller has left."""
     gone = threading.Event()
-    context.add_callback(gone.set)
+
+    def leave():
+        tell("cancelled")
+        gone.set()
+
+    # Not behind the wait: a caller may leave before it has begun.
+    if not context.add_callback(leave):
+        leave()
     tell("hangs")
     yield b"here"
-    gone.wait(30)
-    tell("cancelled")
+    gone.wait()
+
+
+def gaps(request, context):
+    """Three messages, with half a second before the second and more before the third."""
+    yield b"one"
+    time.sleep(0.5)
+    yield b"two"
+    time.sleep(1.4)
+    yield b"three"
 
 
 def cut(request, context):
@@ -107,6 +123,7 @@ HANDLERS = {
     "Echo": grpc.stream_stream_rpc_method_handler(echo),
     "Early": grpc.stream_stream_rpc_method_handler(early),
     "Hang": grpc.unary_stream_rpc_method_handler(hang),
+    "Gaps": grpc.unary_stream_rpc_method_handler(gaps),
     "Cut": grpc.unary_stream_rpc_method_handler(cut),
 }
 

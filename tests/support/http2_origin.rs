@@ -47,6 +47,8 @@ pub struct Asker {
     decoder: Decoder,
     /// Requests whose bodies are still coming.
     open: Vec<Asked>,
+    /// Those of them whose heads were asked for.
+    heads_told: Vec<u32>,
     connection: usize,
     answered: Arc<AtomicUsize>,
     asked: Arc<Mutex<Vec<Asked>>>,
@@ -69,6 +71,7 @@ impl Http2Origin {
                 buffer: Vec::new(),
                 decoder: Decoder::default(),
                 open: Vec::new(),
+                heads_told: Vec::new(),
                 connection: 0,
                 answered: Arc::clone(&counter),
                 asked: Arc::clone(&list),
@@ -166,13 +169,22 @@ impl Asker {
         }
     }
 
+    /// Until all of this request has come. Others are kept for [`head`](Self::head).
+    pub fn end_of(&mut self, stream: u32) -> io::Result<()> {
+        while self.step()? != (stream, true) {}
+        Ok(())
+    }
+
     /// The head of the next request, whose body may still be coming.
     pub fn head(&mut self) -> io::Result<Asked> {
-        let known = self.open.len();
-        while self.open.len() == known {
+        loop {
+            let is_new = |one: &&Asked| !self.heads_told.contains(&one.stream);
+            if let Some(new) = self.open.iter().find(is_new).cloned() {
+                self.heads_told.push(new.stream);
+                return Ok(new);
+            }
             self.step()?;
         }
-        Ok(self.open.last().cloned().unwrap_or_default())
     }
 
     /// Until a frame of this kind has come.

@@ -27,6 +27,7 @@ mod proxy;
 mod raw_client;
 mod secure_client;
 mod snapshot;
+mod websockets;
 
 pub use curl::Curl;
 pub use grpcio::{GrpcServer, grpc_client, grpcio};
@@ -46,6 +47,7 @@ pub use proxy::{Proxy, edge, sum_of};
 pub use raw_client::RawClient;
 pub use secure_client::SecureClient;
 pub use snapshot::{difference, snapshot};
+pub use websockets::{HTTP2_CLIENT, WEBSOCKET_CLIENT, WebsocketServer, run_python};
 
 use std::time::Duration;
 

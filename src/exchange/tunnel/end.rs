@@ -1,12 +1,16 @@
 //! One end of a tunnel, whatever carries it: a connection of its own, or one stream of several.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::engine::{SendError, Side};
 use crate::exchange::failure::Failure;
 use crate::http2::call::Call;
+use crate::http2::upstream_call::{Came, UpstreamCall};
 use crate::tls::stream::Stream;
 
 pub(super) trait End {
@@ -21,6 +25,9 @@ pub(super) trait End {
 
     /// All of it. `TimedOut` when the peer takes nothing for as long as `patience`.
     async fn send(&self, bytes: &[u8], patience: Duration) -> Result<(), SendError>;
+
+    /// Ready when the peer is gone; for when all was read that it had to say.
+    fn poll_broken(&self, context: &mut Context<'_>) -> Poll<()>;
 
     /// No more from us; the other way goes on.
     fn finish(&self);
@@ -47,6 +54,10 @@ impl End for Stream {
 
     async fn send(&self, bytes: &[u8], patience: Duration) -> Result<(), SendError> {
         Stream::send(self, &[bytes, b"", b""], patience).await
+    }
+
+    fn poll_broken(&self, context: &mut Context<'_>) -> Poll<()> {
+        Stream::poll_broken(self, context)
     }
 
     fn finish(&self) {
@@ -97,9 +108,82 @@ impl End for Call {
         Ok(())
     }
 
+    fn poll_broken(&self, context: &mut Context<'_>) -> Poll<()> {
+        Call::poll_broken(self, context)
+    }
+
     fn finish(&self) {
         // Of a stream that is gone nobody has to be told the end.
         let _ = self.send_end(b"");
+    }
+
+    /// A stream that has not ended is reset when it is dropped.
+    fn cut(&self) {}
+
+    fn connection(&self) -> Option<&Stream> {
+        None
+    }
+}
+
+/// RFC 8441 the other way round: what is said to the endpoint goes as the body of a request.
+pub(super) struct UpstreamEnd<'l> {
+    call: &'l UpstreamCall,
+    /// What has come, and had no room yet.
+    left: RefCell<Bytes>,
+    ended: Cell<bool>,
+}
+
+impl<'l> UpstreamEnd<'l> {
+    pub(super) fn new(call: &'l UpstreamCall) -> UpstreamEnd<'l> {
+        UpstreamEnd { call, left: RefCell::default(), ended: Cell::new(false) }
+    }
+}
+
+impl End for UpstreamEnd<'_> {
+    fn begin(&self) {
+        self.call.set_deadline(None);
+    }
+
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.left.borrow().is_empty() && !self.ended.get() {
+            match self.call.poll_body(context) {
+                Poll::Ready(Ok(Came::Data { bytes, ends })) => {
+                    self.left.replace(bytes);
+                    self.ended.set(ends);
+                }
+                Poll::Ready(Ok(Came::End { .. })) => self.ended.set(true),
+                Poll::Ready(Err(failure)) => {
+                    return Poll::Ready(Err(io::Error::other(failure.label())));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    async fn try_recv(&self, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        std::future::poll_fn(|context| {
+            Poll::Ready(self.poll_ready(context).map_ok(|()| {
+                let mut left = self.left.borrow_mut();
+                let count = left.len().min(room.len());
+                room[..count].copy_from_slice(&left.split_to(count));
+                self.call.taken(count);
+                count
+            }))
+        })
+        .await
+    }
+
+    async fn send(&self, bytes: &[u8], patience: Duration) -> Result<(), SendError> {
+        self.call.send(bytes, false, patience).await
+    }
+
+    fn poll_broken(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.call.poll_broken(context)
+    }
+
+    fn finish(&self) {
+        self.call.finish();
     }
 
     /// A stream that has not ended is reset when it is dropped.

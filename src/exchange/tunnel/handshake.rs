@@ -1,10 +1,12 @@
-//! What leads to a tunnel over HTTP/1.1: a request that asks to go over to another protocol
-//! (`Upgrade`, RFC 9110 section 7.8), and the 101 that agrees. A 101 counts only when we asked for
-//! it, and only for the protocol that the client offered and its route allows.
+//! What leads to a tunnel: a request that asks to go over to another protocol (`Upgrade`, RFC 9110
+//! section 7.8), and the 101 that agrees. A 101 counts only when we asked for it, and only for the
+//! protocol that the client offered and its route allows. On streams of HTTP/2 both are said in
+//! other words (RFC 8441), which are turned into these and back.
 
 use crate::exchange::tunnel::websocket;
 use crate::http::head::{Framing, Line, Method, RequestHead, ResponseHead, Span, Version};
 use crate::http::headers::HeaderId;
+use crate::http2::fields;
 use crate::plan::Upgrades;
 
 /// What a request asks its endpoint to go over to.
@@ -52,6 +54,12 @@ impl Asked {
         switch(self.name(head), out);
     }
 
+    /// Whether all of the request is for the tunnel: what offers another protocol beside may be
+    /// answered without it.
+    pub(super) fn is_websocket(&self) -> bool {
+        self.key.is_some()
+    }
+
     pub(super) fn name(self, head: &[u8]) -> &[u8] {
         self.name.of(head)
     }
@@ -80,6 +88,33 @@ impl Asked {
             && self.key.is_none_or(accepted)
     }
 }
+
+/// The 2xx of an endpoint that was asked by a stream of HTTP/2, as the 101 that HTTP/1.1 would have
+/// it say; `head` is the request's.
+pub(super) fn as_switch(asked: Asked, head: &[u8], answer: &ResponseHead, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(answer.bytes + SWITCH_BYTES);
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    if let Some(key) = asked.key {
+        out.extend_from_slice(b"Sec-WebSocket-Accept: ");
+        out.extend_from_slice(&websocket::accept(key.of(head)));
+        out.extend_from_slice(b"\r\n");
+    }
+    for line in &answer.lines {
+        let name = line.name.of(bytes);
+        // Neither has a meaning there (RFC 9110 section 9.3.6, RFC 8441 section 5).
+        let is_void = line.id == HeaderId::ContentLength
+            || name.eq_ignore_ascii_case(b"sec-websocket-accept");
+        if !is_void && !line.hop_by_hop {
+            fields::line(&mut out, name, line.value.of(bytes));
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    switch(asked.name(head), &mut out);
+    out
+}
+
+/// What a 101 has beside the lines of a 2xx.
+const SWITCH_BYTES: usize = 256;
 
 /// The lines that a head needs by which its connection goes over to `protocol`. Those of the other
 /// side are never forwarded (RFC 9110 section 7.6.1).
@@ -217,6 +252,31 @@ mod tests {
             assert!(!met(&lines), "{lines}");
         }
         assert!(!met_by("HTTP/1.0 101 Switching Protocols", &fine));
+    }
+
+    #[test]
+    fn a_2xx_of_a_stream_is_the_101_that_would_have_been_met() {
+        let text = request("GET / HTTP/1.1", &format!("Upgrade: WebSocket\r\n{KEY}"));
+        let asked = asked(&text, &route(&["websocket"])).unwrap();
+        let parsed = |answer: &[u8]| {
+            let mut head = ResponseHead::default();
+            assert_eq!(
+                parse::response(answer, Method::Get, &LIMITS, &mut head),
+                Ok(Parsed::Complete)
+            );
+            head
+        };
+        let answer = b"HTTP/1.1 200 OK\r\nx-a: 1\r\nsec-websocket-accept: no\r\nserver: b\r\n\
+                       content-length: 0\r\nsec-websocket-protocol: chat\r\n\r\n";
+        let out = as_switch(asked, text.as_bytes(), &parsed(answer), answer);
+        assert_eq!(
+            std::str::from_utf8(&out).unwrap(),
+            format!(
+                "HTTP/1.1 101 Switching Protocols\r\n{ACCEPT}x-a: 1\r\nserver: b\r\n\
+                 sec-websocket-protocol: chat\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
+            )
+        );
+        assert!(asked.is_met(text.as_bytes(), &parsed(&out), &out));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::exchange::client::{Client, Speaks};
 use crate::exchange::count::Meter;
 use crate::exchange::failure::{Failure, Side};
 use crate::exchange::record::Phase;
-use crate::exchange::tunnel::end::End;
+use crate::exchange::tunnel::end::{End, UpstreamEnd};
 use crate::exchange::tunnel::handshake::Asked;
 use crate::exchange::tunnel::pump::Pump;
 use crate::exchange::tunnel::websocket::{Close, Frames, GOING_AWAY, Word};
@@ -32,7 +32,7 @@ use crate::plan::{Plan, Upgrades};
 use crate::shard::Shard;
 use crate::shard::counters::TunnelKind;
 use crate::shard::generation::Generation;
-use crate::upstream::lease::Lease;
+use crate::upstream::lease::{Lease, Upstream};
 
 /// What an endpoint has agreed to, before the client knows.
 pub(crate) struct Switched {
@@ -70,11 +70,16 @@ impl Exchange {
         Ok(())
     }
 
-    /// What the endpoint speaks knows no `Upgrade`.
+    /// No endpoint takes an upgrade: whether the request is one without it too. Who asks for a
+    /// WebSocket wants nothing else.
     #[cold]
-    pub(super) fn ask_no_more(&mut self) -> Result<(), Failure> {
-        self.asked = None;
-        if self.wants_tunnel_only() { Err(Failure::MethodRefused) } else { Ok(()) }
+    pub(super) fn ask_no_more(&mut self) -> bool {
+        let goes_without =
+            self.asked.is_some_and(|asked| !asked.is_websocket()) && !self.wants_tunnel_only();
+        if goes_without {
+            self.asked = None;
+        }
+        goes_without
     }
 
     /// A CONNECT of HTTP/2: no other answer than a tunnel would be a success (RFC 8441 section 4).
@@ -83,16 +88,25 @@ impl Exchange {
         self.head.version == Version::Http2 && !self.head.upgrade.is_empty()
     }
 
-    /// The endpoint has answered 101.
+    /// The endpoint has answered 101, or 2xx on a stream of HTTP/2.
     #[cold]
-    pub(super) fn switch(&mut self, lease: Lease, answer: Vec<u8>) -> Result<Ending, Failure> {
+    pub(super) fn switch(&mut self, lease: Lease, mut answer: Vec<u8>) -> Result<Ending, Failure> {
         let asked = self.asked.ok_or(Failure::UpstreamMalformed)?;
-        let head = parsed(&self.generation.plan, &answer).ok_or(Failure::UpstreamMalformed)?;
+        let parsed =
+            |answer: &[u8]| parsed(&self.generation.plan, answer).ok_or(Failure::UpstreamMalformed);
+        let mut head = parsed(&answer)?;
+        if let Upstream::Http2(_) = lease.upstream() {
+            answer = handshake::as_switch(asked, self.input.head(), &head, &answer);
+            head = parsed(&answer)?;
+        }
         if !asked.is_met(self.input.head(), &head, &answer) {
             return Err(Failure::UpstreamMalformed);
         }
+        if let Upstream::Http2(_) = lease.upstream() {
+            head.version = Version::Http2;
+        }
         self.switched = Some(Box::new(Switched { lease, asked, head, answer }));
-        Ok(Ending::Close)
+        Ok(Ending::Tunnel)
     }
 }
 
@@ -148,10 +162,22 @@ pub(super) async fn run(
     if matches!(client.speaks, Speaks::Http1(_)) {
         shard.connections.switches(origin.seat, now);
     }
-    let endpoint = (lease.stream(), answer);
-    let result = match &client.speaks {
-        Speaks::Http1(stream) => tunnel.run((stream, early), endpoint).await,
-        Speaks::Http2(call) => tunnel.run((call, early), endpoint).await,
+    let result = match (&client.speaks, lease.upstream()) {
+        (Speaks::Http1(client), Upstream::Http1(upstream)) => {
+            tunnel.run((client, early), (upstream, answer)).await
+        }
+        (Speaks::Http2(client), Upstream::Http1(upstream)) => {
+            tunnel.run((client, early), (upstream, answer)).await
+        }
+        // In boxes, so that the others stay small.
+        (Speaks::Http1(client), Upstream::Http2(upstream)) => {
+            let upstream = UpstreamEnd::new(upstream);
+            Box::pin(tunnel.run((client, early), (&upstream, answer))).await
+        }
+        (Speaks::Http2(client), Upstream::Http2(upstream)) => {
+            let upstream = UpstreamEnd::new(upstream);
+            Box::pin(tunnel.run((client, early), (&upstream, answer))).await
+        }
     };
     result.map(|()| Ending::Close)
 }
@@ -273,7 +299,13 @@ impl Tunnel<'_> {
         let mut down = pin!(self.pump(Direction::Down, upstream, client).run(answer));
         let (mut up_is_over, mut down_is_over) = (false, false);
         let mut alarm = None;
+        // What has a descriptor is woken by the engine when the core turns (`engine::wake_all`).
+        let is_all_streams = client.connection().is_none() && upstream.connection().is_none();
+        let watcher = is_all_streams.then(|| self.shard.watchers.enter());
         std::future::poll_fn(|context| {
+            if let Some(watcher) = &watcher {
+                watcher.wait(context);
+            }
             loop {
                 let was_leaving = self.is_leaving();
                 if let Poll::Ready(result) = self.poll_time(context, &mut alarm) {
@@ -288,8 +320,14 @@ impl Tunnel<'_> {
                     down_is_over = true;
                 }
                 if up_is_over && down_is_over {
-                    let failure = self.leaving.get().and_then(|leaving| leaving.failure);
-                    return Poll::Ready(failure.map_or(Ok(()), Err));
+                    return Poll::Ready(self.ended());
+                }
+                // Nobody reads any more of who has said all: that it is gone would go unnoticed.
+                if up_is_over && client.poll_broken(context).is_ready() {
+                    return Poll::Ready(self.left(Direction::Up));
+                }
+                if down_is_over && upstream.poll_broken(context).is_ready() {
+                    return Poll::Ready(self.left(Direction::Down));
                 }
                 // The way that was asked first may have to hear of it too.
                 if self.is_leaving() == was_leaving {
@@ -298,6 +336,17 @@ impl Tunnel<'_> {
             }
         })
         .await
+    }
+
+    fn ended(&self) -> Result<(), Failure> {
+        let failure = self.leaving.get().and_then(|leaving| leaving.failure);
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Who sends this way is gone. Where goodbye was said it does not matter how.
+    fn left(&self, direction: Direction) -> Result<(), Failure> {
+        let is_expected = self.is_leaving() || self.is_goodbye_said();
+        if is_expected { self.ended() } else { Err(direction.lost()) }
     }
 
     fn pump<'t, F: End, T: End>(

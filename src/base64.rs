@@ -1,9 +1,29 @@
-//! Base64 of gRPC-Web's text form, both ways, in any pieces. A sender may pad wherever it likes:
-//! each padded run stands for itself (RFC 4648 section 4), and the next begins behind it.
+//! Base64 (RFC 4648 section 4), as a whole or in any pieces.
 
-/// Reads it where it stands: what comes out is never longer than what went in.
+/// Appends it, padded.
+pub(crate) fn encode(bytes: &[u8], out: &mut Vec<u8>) {
+    let mut encoder = Encoder::default();
+    encoder.encode(bytes, out);
+    encoder.finish(out);
+}
+
+/// Of one text, padded at its end.
+pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    let padding = text.iter().rev().take_while(|&&letter| letter == b'=').count();
+    if text[..text.len() - padding].contains(&b'=') {
+        return None;
+    }
+    let mut bytes = text.to_vec();
+    let mut decoder = Decoder::default();
+    let length = decoder.decode(&mut bytes).ok()?;
+    bytes.truncate(length);
+    decoder.is_between().then_some(bytes)
+}
+
+/// Reads it where it stands: what comes out is never longer than what went in. A sender may pad
+/// wherever it likes, as those of gRPC-Web do: the next text begins behind that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Decoder {
+pub(crate) struct Decoder {
     /// Letters of the group of four that has begun.
     letters: u8,
     /// `=` of it.
@@ -13,11 +33,11 @@ pub struct Decoder {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotBase64;
+pub(crate) struct NotBase64;
 
 impl Decoder {
     /// Turns the piece into bytes, at its front, and tells how many.
-    pub fn decode(&mut self, piece: &mut [u8]) -> Result<usize, NotBase64> {
+    pub(crate) fn decode(&mut self, piece: &mut [u8]) -> Result<usize, NotBase64> {
         let mut written = 0;
         for read in 0..piece.len() {
             if let Some(byte) = self.letter(piece[read])? {
@@ -60,20 +80,20 @@ impl Decoder {
     }
 
     /// No group is on its way.
-    pub fn is_between(&self) -> bool {
+    pub(crate) fn is_between(&self) -> bool {
         self.letters == 0
     }
 }
 
 /// Writes it. What makes no group of four yet waits for more, or for `finish`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Encoder {
+pub(crate) struct Encoder {
     held: [u8; 2],
     count: usize,
 }
 
 impl Encoder {
-    pub fn encode(&mut self, mut piece: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn encode(&mut self, mut piece: &[u8], out: &mut Vec<u8>) {
         out.reserve(piece.len().div_ceil(3) * 4 + 4);
         while self.count > 0 && !piece.is_empty() {
             let (byte, rest) = (piece[0], &piece[1..]);
@@ -95,7 +115,7 @@ impl Encoder {
     }
 
     /// Writes what was held, padded.
-    pub fn finish(&mut self, out: &mut Vec<u8>) {
+    pub(crate) fn finish(&mut self, out: &mut Vec<u8>) {
         let (bytes, padding) = match (std::mem::take(&mut self.count), self.held) {
             (0, _) => return,
             (1, [first, _]) => ([first, 0, 0], "=="),
@@ -114,7 +134,7 @@ fn group([first, second, third]: [u8; 3], out: &mut Vec<u8>) {
     out.extend_from_slice(&[letter(18), letter(12), letter(6), letter(0)]);
 }
 
-pub fn fuzz(bytes: &[u8]) {
+pub(crate) fn fuzz(bytes: &[u8]) {
     let mut encoded = Vec::new();
     let mut encoder = Encoder::default();
     let (first, second) = bytes.split_at(bytes.len() / 3);
@@ -135,18 +155,9 @@ mod tests {
     use super::*;
 
     fn encoded(bytes: &[u8]) -> String {
-        let (mut encoder, mut out) = (Encoder::default(), Vec::new());
-        encoder.encode(bytes, &mut out);
-        encoder.finish(&mut out);
+        let mut out = Vec::new();
+        encode(bytes, &mut out);
         String::from_utf8(out).unwrap()
-    }
-
-    fn decoded(text: &str) -> Result<Vec<u8>, NotBase64> {
-        let mut piece = text.as_bytes().to_vec();
-        let mut decoder = Decoder::default();
-        let length = decoder.decode(&mut piece)?;
-        piece.truncate(length);
-        if decoder.is_between() { Ok(piece) } else { Err(NotBase64) }
     }
 
     #[test]
@@ -162,8 +173,9 @@ mod tests {
         ];
         for (plain, text) in cases {
             assert_eq!(encoded(plain.as_bytes()), text);
-            assert_eq!(decoded(text), Ok(plain.as_bytes().to_vec()));
+            assert_eq!(decode(text.as_bytes()), Some(plain.as_bytes().to_vec()));
         }
+        assert_eq!(decode(b"+/+/"), Some(vec![0xfb, 0xff, 0xbf]));
         assert_eq!(encoded(&[0]), "AA==");
         assert_eq!(encoded(&[0, 0]), "AAA=");
     }
@@ -186,9 +198,10 @@ mod tests {
     #[test]
     fn what_is_no_base64_is_refused() {
         for odd in [
-            "=", "A===", "Zg=", "Zg=a", "Zg===", "Zh==", "Zm9=", "Zm9v\n", "Zm9-", "Z", "Zm", "Zm9",
+            "=", "====", "A===", "Zg=", "Zg=a", "Zg===", "Zh==", "Zm9=", "Zm9v\n", "Zm9-", "Zm 9",
+            "Z", "Zm", "Zm9", "Zg==Zg==", "Zm9v====",
         ] {
-            assert_eq!(decoded(odd), Err(NotBase64), "{odd}");
+            assert_eq!(decode(odd.as_bytes()), None, "{odd}");
         }
     }
 }
