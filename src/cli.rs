@@ -380,6 +380,11 @@ pub fn check(check: &Check, machine: &Machine) -> Output {
         count(document.clusters.len(), "cluster"),
     );
     let mut err = config::warnings(&document, machine.cpus()).as_warnings();
+    let cores = match document.cores.value {
+        0 => machine.cpus(),
+        cores => cores,
+    };
+    err.push_str(&config::core_warnings(&document, cores).as_warnings());
     err.push_str(&config::environment_warnings(&document).as_warnings());
     if let Some(file) = source.provider.file() {
         err.push_str(&machine::file_warnings(file, &document));

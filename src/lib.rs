@@ -47,7 +47,9 @@
 //!
 //! A head is HTTP/1's bytes and a table everywhere inside: every rule about headers exists once,
 //! and HTTP/2 converts at its edges ([`http2`]). A stream is an exchange in a task of its own, so
-//! that what stalls or breaks off one of them is nothing to the others.
+//! that what stalls or breaks off one of them is nothing to the others. Where a client or an
+//! endpoint speaks of priorities, [`http2::priority`] says whose turn it is to send; streams of a
+//! connection on which nobody does share it, and are never put in a line.
 //!
 //! # A new configuration
 //!

@@ -46,6 +46,7 @@ fn serve(beginning: &Beginning, source: cli::Source, cpus: usize) -> ExitCode {
     }
     // More cores than CPUs is said by the start; the process's log escapes newlines: one line each.
     let mut warnings = config::warnings(document, usize::MAX).as_warnings();
+    warnings.push_str(&config::core_warnings(document, plan.cores).as_warnings());
     warnings.push_str(&config::environment_warnings(document).as_warnings());
     warnings.push_str(&machine::tls_file_warnings(document));
     let notes = beginning.notes.iter().map(String::as_str);

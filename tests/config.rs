@@ -380,6 +380,37 @@ fn more_cores_than_cpus_is_a_warning_and_zero_means_all() {
 }
 
 #[test]
+fn fewer_connections_of_http2_than_cores_are_warned_about() {
+    let cluster = |name: &str, more: &str| {
+        format!(
+            "[clusters.{name}]\nendpoints = [{{ address = \"10.0.0.1:80\" }}]\n{more}\n\
+             pool = {{ max_connections = 3 }}\n"
+        )
+    };
+    let tls = "tls = { insecure_skip_verify = true }";
+    let document = load(&format!(
+        "cores = 4\n{LISTENER}{}{}{}{}{}",
+        cluster("a", "protocol = \"h2c\""),
+        cluster("b", "protocol = \"h1\""),
+        cluster("c", "protocol = \"auto\""),
+        cluster("d", &format!("protocol = \"auto\"\n{tls}")),
+        cluster("e", &format!("protocol = \"h2\"\n{tls}")),
+    ));
+    let warnings = config::core_warnings(&document, 4).as_warnings();
+    let of = |name: &str| warnings.contains(&format!("warning: clusters.{name}.pool"));
+    assert_eq!(["a", "b", "c", "d", "e"].map(of), [true, false, false, true, true], "{warnings}");
+    assert!(
+        warnings.contains(
+            ": an endpoint of HTTP/2 has at most 3, and each of 4 cores needs one of its own\n  \
+             cores take turns: while streams of one last, requests of another wait, and get 503\n  \
+             expected at least 4, 0, or fewer `cores`\n"
+        ),
+        "{warnings}"
+    );
+    assert!(config::core_warnings(&document, 3).is_empty());
+}
+
+#[test]
 fn a_document_becomes_the_plan_it_describes() {
     let document = load(&uncommented());
     let plan = compile(&document);
@@ -932,7 +963,7 @@ fn uncommented() -> String {
 fn check(file: &Path) -> Output {
     let args = [Path::new("corelane"), Path::new("check"), file];
     let Ok(Command::Check(check)) = cli::parse_from(args) else { panic!("check") };
-    cli::check(&check, &Machine::of(Path::new("/no/such/root"), 1024))
+    cli::check(&check, &Machine::of(Path::new("/no/such/root"), 16))
 }
 
 fn load(text: &str) -> Document {

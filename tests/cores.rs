@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use support::{
-    Json, Origin, Proxy, RawClient, Respond, TempDir, edge, eventually, program, sum_of,
-    unused_port,
+    Http2Client, Json, Origin, Pki, Proxy, RawClient, Respond, SecureClient, TempDir, edge,
+    eventually, program, sum_of, unused_port,
 };
 
 const RESPOND: &str = "[[routes]]\nname = \"all\"\nrespond = { status = 200, body = \"hi\" }\n";
@@ -154,6 +154,45 @@ fn sixteen_long_lived_connections_leave_none_of_four_cores_idle() {
     for _ in 0..3 {
         let spread = spread(4, 16);
         assert!(spread.iter().all(|&connections| (2..=7).contains(&connections)), "{spread:?}");
+    }
+}
+
+/// What each of so many cores has answered.
+fn requests(proxy: &Proxy, cores: usize) -> Vec<u64> {
+    let page = proxy.metrics();
+    let series = |core| format!("tls_proxy_core_requests_total{{core=\"{core}\"}}");
+    (0..cores).map(|core| total(&page, &series(core))).collect()
+}
+
+#[test]
+fn sixteen_long_lived_connections_of_http2_leave_none_of_four_cores_idle() {
+    let pki = Pki::new();
+    pki.authority("ca");
+    pki.sign("ca", "www", "/CN=www", "DNS:localhost");
+    let (cert, key) = (pki.path("www.pem"), pki.path("www.key"));
+    let tls = format!("tls = {{ certificates = [{{ cert = {cert:?}, key = {key:?} }}] }}\n");
+    for tls in ["", tls.as_str()] {
+        let proxy = Proxy::start(&with_cores(4, &format!("{tls}{RESPOND}")));
+        let mut clients: Vec<Http2Client> = (0..16)
+            .map(|_| match tls {
+                "" => Http2Client::open(proxy.address("edge")),
+                _ => {
+                    let config = SecureClient::config(&pki.path("ca.pem"));
+                    Http2Client::connect_secure(proxy.address("edge"), "localhost", config)
+                        .greet(&[])
+                }
+            })
+            .collect();
+        for _ in 0..4 {
+            for client in &mut clients {
+                assert_eq!(client.get("/").text(), "hi");
+            }
+        }
+        let spread = connections(&proxy);
+        assert!(spread.iter().all(|&connections| (2..=7).contains(&connections)), "{spread:?}");
+        // Each of them answers all that comes on its own.
+        let expected: Vec<u64> = spread.iter().map(|connections| connections * 4).collect();
+        assert!(eventually(|| requests(&proxy, 4) == expected), "{spread:?}");
     }
 }
 

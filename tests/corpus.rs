@@ -18,6 +18,7 @@ fn client_hellos_hold_their_invariants() {
 fn frames_of_http2_hold_their_invariants() {
     replay("http2_frames", corelane::http2::frames::fuzz);
     replay("http2_frames", corelane::http2::abuse::fuzz);
+    replay("http2_frames", corelane::http2::priority::fuzz);
 }
 
 #[test]

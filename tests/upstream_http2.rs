@@ -11,12 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use support::http2_client::{
-    ACK, CANCEL, DATA, END_STREAM, Ended, GOAWAY, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS,
-    PING, REFUSED_STREAM, RST_STREAM, SETTINGS, frame, headers, reset, window_update,
+    ACK, CANCEL, DATA, END_STREAM, Ended, GOAWAY, HEADERS, HTTP_1_1_REQUIRED, INITIAL_WINDOW_SIZE,
+    MAX_CONCURRENT_STREAMS, PING, REFUSED_STREAM, RST_STREAM, SETTINGS, frame, headers, reset,
+    window_update,
 };
 use support::{
-    Block, Curl, Gate, Http2Client, Http2Origin, Nghttpd, Nginx, Origin, Pki, Proxy, RawClient,
-    Response, TempDir, edge, eventually,
+    Asker, Block, Curl, Gate, Http2Client, Http2Origin, Nghttpd, Nginx, Origin, Pki, Proxy,
+    RawClient, Response, TempDir, edge, eventually,
 };
 
 /// One route to cluster `a` of one endpoint that speaks HTTP/2 without TLS.
@@ -382,6 +383,57 @@ fn a_stream_that_is_not_read_stops_neither_its_neighbours_nor_the_endpoints_othe
     }
 }
 
+/// Answers `/long` with so many pieces of so many bytes, without a window's leave.
+fn in_pieces(asker: &mut Asker, count: usize, length: usize) -> io::Result<()> {
+    asker.greet(&[])?;
+    loop {
+        let asked = asker.request()?;
+        if asked.path() != "/long" {
+            asker.answer(asked.stream, "short")?;
+            continue;
+        }
+        asker.send(headers(asked.stream, 0, &status("200")))?;
+        for _ in 0..count / 1000 {
+            asker.send(frame(DATA, 0, asked.stream, vec![b'x'; length]).repeat(1000))?;
+        }
+        asker.send(frame(DATA, END_STREAM, asked.stream, []))?;
+    }
+}
+
+#[test]
+fn small_pieces_for_a_client_that_does_not_read_end_nobody_elses_streams() {
+    let origin = Http2Origin::start(|asker| in_pieces(asker, 200_000, 1));
+    let proxy = proxy(origin.address(), "pool = { max_connections = 1 }");
+    let mut slow = Http2Client::connect(proxy.address("edge")).greet(&[(INITIAL_WINDOW_SIZE, 0)]);
+    let stream = slow.request(&Block::get("/long"));
+    let head = slow.read_until(HEADERS).expect("it is answered");
+    slow.decode(&head);
+    let mut other = proxy.client();
+    for _ in 0..3 {
+        assert_eq!(other.get("/short").text(), "short");
+    }
+    slow.send(window_update(stream, 1 << 20));
+    assert_eq!(slow.answer(stream).body.len(), 200_000);
+    assert_eq!(origin.connections(), 1, "all of them have shared it");
+}
+
+#[test]
+fn small_pieces_for_a_client_of_http1_that_does_not_read_do_not_either() {
+    let (count, length) = (180_000, 100);
+    let origin = Http2Origin::start(move |asker| in_pieces(asker, count, length));
+    let more = "pool = { max_connections = 1 }\nhttp2 = { initial_window_size = \"32MB\" }";
+    let proxy = proxy(origin.address(), more);
+    let mut slow = proxy.client();
+    slow.send("GET /long HTTP/1.0\r\nHost: a.example\r\n\r\n");
+    slow.read_exactly(1);
+    let mut other = proxy.client();
+    for _ in 0..3 {
+        assert_eq!(other.get("/short").text(), "short");
+    }
+    assert!(slow.read_to_close().len() > count * length);
+    assert_eq!(origin.connections(), 1, "all of them have shared it");
+}
+
 // --- which version -------------------------------------------------------------------------------
 
 #[test]
@@ -633,6 +685,7 @@ fn sixteen_cores_never_have_more_connections_than_the_maximum() {
     let pool = "pool = { max_connections = 4, queue_timeout = \"20s\" }";
     let text = configuration(origin.address(), pool).replacen("cores = 1", "cores = 16", 1);
     let proxy = Proxy::start(&text);
+    proxy.wait_for_log("clusters.a.pool.max_connections: an endpoint of HTTP/2 has at most 4");
     let asking: Vec<_> = (0..32)
         .map(|at| {
             let mut client = proxy.client();
@@ -755,6 +808,34 @@ fn a_request_that_may_have_been_done_is_sent_again_only_where_that_does_no_harm(
 }
 
 #[test]
+fn an_endpoint_that_wants_http1_for_a_request_is_told_of() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        loop {
+            let asked = asker.request()?;
+            match asked.path() {
+                "/old" => asker.send(reset(asked.stream, HTTP_1_1_REQUIRED))?,
+                "/older" => {
+                    asker.go_away(asked.stream - 2, HTTP_1_1_REQUIRED)?;
+                    return Ok(());
+                }
+                path => asker.answer(asked.stream, path)?,
+            }
+        }
+    });
+    let proxy = proxy(origin.address(), "");
+    for (count, path) in ["/old", "/older"].into_iter().enumerate() {
+        assert_eq!(proxy.client().get("/before").text(), "/before");
+        let answer = proxy.client().get(path);
+        assert_eq!(answer.status, 502, "{path}: {}", answer.text());
+        assert!(answer.text().contains("does not speak HTTP/2"), "{}", answer.text());
+        let failed = failures(&proxy, "upstream_not_http2", "upstream");
+        assert!(failed > count as f64, "{path}: {failed}");
+        assert_eq!(proxy.client().get("/behind").text(), "/behind");
+    }
+}
+
+#[test]
 fn a_request_whose_stream_is_always_reset_is_not_sent_for_ever() {
     let origin = Http2Origin::start(|asker| {
         asker.greet(&[])?;
@@ -837,8 +918,8 @@ fn a_client_that_leaves_resets_its_stream_and_disturbs_nobody() {
     assert_eq!(origin.connections(), 1);
 }
 
-#[test]
-fn an_idle_connection_says_goodbye_and_closes() {
+/// Answers one request, and keeps the code of the GOAWAY that comes next.
+fn hears_goodbye() -> (Http2Origin, impl Fn() -> Option<u32>) {
     let said = Arc::new(Mutex::new(None));
     let heard = Arc::clone(&said);
     let origin = Http2Origin::start(move |asker| {
@@ -849,9 +930,37 @@ fn an_idle_connection_says_goodbye_and_closes() {
         *heard.lock().expect("no script panics") = Some(goodbye.code());
         Ok(())
     });
+    (origin, move || *said.lock().expect("no script panics"))
+}
+
+#[test]
+fn an_idle_connection_says_goodbye_and_closes() {
+    let (origin, goodbye) = hears_goodbye();
     let proxy = proxy(origin.address(), "pool = { idle_timeout = \"1s\" }");
     assert_eq!(proxy.client().get("/").text(), "ok");
-    assert!(eventually(|| *said.lock().expect("no script panics") == Some(0)));
+    assert!(eventually(|| goodbye() == Some(0)));
+}
+
+#[test]
+fn a_process_that_ends_says_goodbye_to_its_endpoints() {
+    let (origin, goodbye) = hears_goodbye();
+    let mut proxy = proxy(origin.address(), "");
+    assert_eq!(proxy.client().get("/").text(), "ok");
+    proxy.signal("TERM");
+    assert!(proxy.wait_exit(Duration::from_secs(20)).success());
+    assert!(eventually(|| goodbye() == Some(0)));
+}
+
+#[test]
+fn a_reload_without_an_endpoint_says_goodbye_to_it() {
+    let (origin, goodbye) = hears_goodbye();
+    let other = Http2Origin::polite(&[]);
+    let proxy = proxy(origin.address(), "");
+    assert_eq!(proxy.client().get("/").text(), "ok");
+    proxy.rewrite_config(&configuration(other.address(), ""));
+    proxy.signal("HUP");
+    assert!(eventually(|| goodbye() == Some(0)));
+    assert_eq!(proxy.client().get("/there").text(), "/there");
 }
 
 #[test]
@@ -915,6 +1024,18 @@ fn who_has_waited_during_a_reload_gets_a_connection_that_begins_by_the_new_rules
     gate.open();
     assert_eq!(join(slow).text(), "100000");
     assert_eq!(join(waits).text(), "200000");
+}
+
+#[test]
+fn a_reload_with_fewer_connections_than_cores_warns() {
+    let origin = Http2Origin::polite(&[]);
+    let text = configuration(origin.address(), "").replacen("cores = 1", "cores = 2", 1);
+    let proxy = Proxy::start(&text);
+    assert!(!proxy.log().contains("has at most"), "{}", proxy.log());
+    proxy.rewrite_config(&format!("{text}pool = {{ max_connections = 1 }}\n"));
+    proxy.signal("HUP");
+    proxy.wait_for_log("has at most 1, and each of 2 cores needs one of its own");
+    assert_eq!(proxy.client().get("/a").text(), "/a");
 }
 
 #[test]

@@ -4,8 +4,8 @@
 use serde::Serialize;
 use std::time::Duration;
 
-use super::document::{Bytes, Cluster, ClusterProtocol, Time};
-use super::error::Wrong;
+use super::document::{Bytes, Cluster, ClusterProtocol, Document, Time};
+use super::error::{Problem, Wrong};
 use super::keys::Fallback::Is;
 use super::keys::{Key, key};
 use super::read::{At, Section};
@@ -93,6 +93,29 @@ impl ClusterHttp2 {
 
 /// A smaller one could not hold a frame of the size that every peer may send.
 const WINDOW_LEAST: u64 = 16 * 1024;
+
+/// A connection is one core's: where there are fewer, cores take turns.
+pub(super) fn warn(document: &Document, cores: usize, warnings: &mut Vec<Problem>) {
+    for cluster in &document.clusters {
+        let most = &cluster.pool.max_connections;
+        let is_shared = match cluster.protocol.value {
+            ClusterProtocol::H2 | ClusterProtocol::H2c => true,
+            ClusterProtocol::Auto => cluster.tls.is_some(),
+            ClusterProtocol::H1 => false,
+        };
+        if !is_shared || most.value == 0 || most.value as usize >= cores {
+            continue;
+        }
+        let wrong = Wrong::new(format!(
+            "an endpoint of HTTP/2 has at most {}, and each of {cores} cores needs one of its own",
+            most.value
+        ))
+        .note("cores take turns: while streams of one last, requests of another wait, and get 503")
+        .note(format!("expected at least {cores}, 0, or fewer `cores`"));
+        let key = format!("clusters.{}.pool.max_connections", cluster.name.value);
+        warnings.push(Problem { offset: most.offset, key, wrong });
+    }
+}
 
 /// Whether what is to be spoken fits what it is spoken on.
 pub(super) fn check(cluster: &Cluster, section: &Section<'_>) {

@@ -466,7 +466,7 @@ const GENERAL: &[Key] = &[
         "integer",
         Is("0"),
         "pool = { max_connections = 200 }",
-        "most connections to one endpoint, process-wide; 0: from the open-file limit",
+        "most connections to one endpoint, process-wide; HTTP/2: one per core; 0: by open files",
     ),
     key(
         "clusters.NAME.pool.max_pending",

@@ -175,6 +175,13 @@ pub fn warnings(document: &Document, cpus: usize) -> Errors {
     Errors::new(&document.path, &document.source, warnings)
 }
 
+/// The same of a process with so many cores.
+pub fn core_warnings(document: &Document, cores: usize) -> Errors {
+    let mut warnings = Vec::new();
+    cluster_http2::warn(document, cores, &mut warnings);
+    Errors::new(&document.path, &document.source, warnings)
+}
+
 /// Variables of the process that are set and do nothing.
 pub fn environment_warnings(document: &Document) -> Errors {
     overrides::warnings(&Environment::of_process(), document)

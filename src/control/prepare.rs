@@ -67,6 +67,8 @@ pub(super) fn compile(
     let plan = config::compile(&document, version, machine::cpus()).map_err(refused)?;
     let warnings = config::warnings(&document, usize::MAX);
     let mut warned = title.placed(warnings).as_warnings();
+    let of_cores = config::core_warnings(&document, plan.cores);
+    warned.push_str(&title.placed(of_cores).as_warnings());
     warned.push_str(&config::environment_warnings(&document).as_warnings());
     Ok((plan, warned.lines().map(str::to_owned).collect()))
 }

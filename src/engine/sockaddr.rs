@@ -197,6 +197,11 @@ pub(super) fn acknowledge(fd: RawFd) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 1)
 }
 
+/// Bytes that may wait here and have not been sent.
+pub(super) fn set_unsent_max(fd: RawFd, bytes: u32) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes.cast_signed())
+}
+
 /// SO_LINGER with a time of zero: closing is a reset.
 pub(super) fn set_reset_on_close(fd: RawFd, reset: bool) -> io::Result<()> {
     let value = libc::linger { l_onoff: reset.into(), l_linger: 0 };

@@ -205,6 +205,13 @@ impl Socket {
         let _ = sockaddr::set_reset_on_close(self.0.fd, reset);
     }
 
+    /// It takes no more while so many bytes wait in the kernel to be sent, so that what is given
+    /// later is not far behind.
+    pub fn set_unsent_max(&self, bytes: u32) {
+        // Without it things go on, a little later.
+        let _ = sockaddr::set_unsent_max(self.0.fd, bytes);
+    }
+
     pub fn set_deadline(&self, side: Side, after: Option<Duration>) {
         self.0.set_deadline(side, after);
     }

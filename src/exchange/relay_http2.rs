@@ -158,7 +158,8 @@ impl Download<'_> {
                 Poll::Pending => {
                     if !work.out.is_empty() {
                         // The head does not wait for the body.
-                        self.pass(client, &mut work, Framing::None, b"", None).await?;
+                        let passing = self.pass(client, &mut work, Framing::None, b"", None);
+                        call.meanwhile(passing).await?;
                     }
                     drop(work);
                     let came = self.came(call).await;
@@ -169,7 +170,8 @@ impl Download<'_> {
             match came {
                 Came::Data { bytes, ends } => {
                     let end = ends.then_some(&b""[..]);
-                    self.pass(client, &mut work, framing, &bytes, end).await?;
+                    let passing = self.pass(client, &mut work, framing, &bytes, end);
+                    call.meanwhile(passing).await?;
                     call.taken(bytes.len());
                     if ends {
                         return Ok(());
@@ -213,7 +215,7 @@ impl Download<'_> {
                 Came::Data { bytes, ends } => {
                     let (data, end) = self.turned(&bytes, ends.then_some(&b""[..]))?;
                     self.progress.note_response_body(&data);
-                    self.give(client, &data, end.is_some()).await?;
+                    call.meanwhile(self.give(client, &data, end.is_some())).await?;
                     self.call_given()?;
                     call.taken(bytes.len());
                     if ends {

@@ -79,10 +79,8 @@ impl Download<'_> {
         let mut turns = 0;
         loop {
             self.until_room(call, limits::RELAY_BYTES).await?;
-            // However long the endpoint takes, the other streams have the room meanwhile.
-            call.room(0);
             set_deadline(self.upstream, self.progress, &self.timeouts);
-            self.more().await.map_err(|lost| lost.failure(body_failure))?;
+            self.more_for(call).await?;
             let room = call.room(limits::RELAY_BYTES).min(limits::RELAY_BYTES);
             if room == 0 {
                 continue;
@@ -116,6 +114,27 @@ impl Download<'_> {
                 engine::yield_now().await;
             }
         }
+    }
+
+    /// Waits for the endpoint. However long it takes, the other streams have the room meanwhile;
+    /// what is here already keeps it, else two streams would hand it to and fro.
+    async fn more_for(&self, call: &Call) -> Result<(), Failure> {
+        let mut more = std::pin::pin!(self.more());
+        // What was read to its end may have more that the core's next look at its sockets shows.
+        let mut looks = limits::ROUNDS_PER_TURN + 1;
+        let more = std::future::poll_fn(|context| {
+            let more = more.as_mut().poll(context);
+            if more.is_pending() {
+                if looks > 0 && call.keeps_turn(context) {
+                    looks -= 1;
+                    context.waker().wake_by_ref();
+                } else {
+                    call.room(0);
+                }
+            }
+            more
+        });
+        more.await.map_err(|lost| lost.failure(body_failure))
     }
 
     async fn until_room(&self, call: &Call, wanted: usize) -> Result<usize, Failure> {

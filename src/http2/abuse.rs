@@ -3,7 +3,8 @@
 //! [`Watch`] sees all bytes in both directions before the `h2` crate, which hides them. It counts
 //! by leaky buckets that good conduct empties too, so that what clients do in bursts is let through
 //! (`limits/http2_abuse.rs`). It also knows the few errors of framing that the crate overlooks, or
-//! tells by a wrong code. Sans-io, and without an allocation once it is made.
+//! tells by a wrong code, and what of the order of streams ([`Order`]) only frames tell. Sans-io,
+//! and without an allocation once it is made, where nobody speaks of that order.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +12,14 @@ use super::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING,
     PRIORITY, PRIORITY_UPDATE, PUSH_PROMISE, Piece, RST_STREAM, SETTINGS, WINDOW_UPDATE,
 };
+use super::priority::{Order, Told};
 use crate::engine;
 use crate::limits::{
-    HTTP2_CONTINUATIONS_MAX, HTTP2_DRIBBLE_BYTES, HTTP2_DRIBBLES, HTTP2_EMPTY,
-    HTTP2_FIELD_BLOCK_BYTES_MAX, HTTP2_PINGS, HTTP2_PRIORITIES, HTTP2_PRIORITIES_PER_STREAM,
-    HTTP2_PROVOKED, HTTP2_PROVOKED_BROKEN, HTTP2_PROVOKED_REFUSED, HTTP2_RESETS, HTTP2_SETTINGS,
-    HTTP2_STRAYS, HTTP2_STRAYS_PER_STREAM, HTTP2_UPDATES, HTTP2_UPDATES_PER_DATA,
-    HTTP2_WATCHED_STREAMS,
+    H2_PRIORITY_BYTES_MAX, HTTP2_CONTINUATIONS_MAX, HTTP2_DRIBBLE_BYTES, HTTP2_DRIBBLES,
+    HTTP2_EMPTY, HTTP2_FIELD_BLOCK_BYTES_MAX, HTTP2_PINGS, HTTP2_PRIORITIES,
+    HTTP2_PRIORITIES_PER_STREAM, HTTP2_PROVOKED, HTTP2_PROVOKED_BROKEN, HTTP2_PROVOKED_REFUSED,
+    HTTP2_RESETS, HTTP2_SETTINGS, HTTP2_STRAYS, HTTP2_STRAYS_PER_STREAM, HTTP2_UPDATES,
+    HTTP2_UPDATES_PER_DATA, HTTP2_WATCHED_STREAMS,
 };
 
 /// One table: variant, code of the GOAWAY, label, message.
@@ -88,6 +90,10 @@ abuses! {
         "it set an initial window of more than 31 bits (RFC 9113 6.5.2)"
     NoSettings PROTOCOL_ERROR "no_settings"
         "its first frame was not SETTINGS (RFC 9113 3.4)"
+    PriorityUpdate PROTOCOL_ERROR "priority_update"
+        "a PRIORITY_UPDATE frame is for no stream of a client (RFC 9218 7.1)"
+    OldPriorities PROTOCOL_ERROR "no_rfc7540_priorities"
+        "it set NO_RFC7540_PRIORITIES to neither 0 nor 1 (RFC 9218 2.1)"
 }
 
 /// What the client sends before its frames (RFC 9113 section 3.4). The crate compares it.
@@ -97,6 +103,7 @@ const PREFACE_BYTES: u32 = 24;
 const WINDOW: i64 = 65_535;
 const WINDOW_MAX: u32 = 0x7fff_ffff;
 const INITIAL_WINDOW_SIZE: u16 = 4;
+pub(super) const NO_RFC7540_PRIORITIES: u16 = 9;
 
 /// One connection of a client.
 #[derive(Debug)]
@@ -113,6 +120,18 @@ pub struct Watch {
     initial_window: i64,
     newest: u32,
     streams: Box<[Stream; HTTP2_WATCHED_STREAMS]>,
+    /// From the first word about it on.
+    order: Option<Box<Order>>,
+    /// A PRIORITY_UPDATE frame that is coming.
+    update: Option<Box<Update>>,
+}
+
+#[derive(Debug)]
+struct Update {
+    stream: u32,
+    value: Vec<u8>,
+    /// Bytes of the value that are to come.
+    missing: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,21 +158,42 @@ impl Watch {
             initial_window: WINDOW,
             newest: 0,
             streams: Box::new([Stream::default(); HTTP2_WATCHED_STREAMS]),
+            order: None,
+            update: None,
         }
+    }
+
+    /// The order of its streams, and what the client takes on the connection.
+    pub(crate) fn order(&mut self) -> Option<(&mut Order, i64)> {
+        let window = self.window;
+        self.order.as_deref_mut().map(|order| (order, window))
+    }
+
+    /// Something is said of it.
+    pub(crate) fn begin_order(&mut self) -> &mut Order {
+        self.order.get_or_insert_default()
     }
 
     /// All bytes that come from the client, from its preface on, once each and in order.
     /// After an error the connection is to be ended; more bytes are not to be shown.
     pub fn received(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), Abuse> {
         self.buckets.drain(now);
-        while let Some(piece) = self.theirs.next(&mut bytes) {
-            match piece {
-                Piece::Frame(frame) => self.their_frame(&frame)?,
-                Piece::Setting { id: INITIAL_WINDOW_SIZE, value } => self.initial_window(value)?,
-                Piece::Setting { .. } => {}
+        loop {
+            if self.update.is_some() {
+                self.update_goes_on(bytes);
+            }
+            match self.theirs.next(&mut bytes) {
+                Some(Piece::Frame(frame)) => self.their_frame(&frame)?,
+                Some(Piece::Setting { id: INITIAL_WINDOW_SIZE, value }) => {
+                    self.initial_window(value)?;
+                }
+                Some(Piece::Setting { id: NO_RFC7540_PRIORITIES, value: 2.. }) => {
+                    return Err(Abuse::OldPriorities);
+                }
+                Some(Piece::Setting { .. }) => {}
+                None => return Ok(()),
             }
         }
-        Ok(())
     }
 
     /// All bytes that go to the client.
@@ -188,10 +228,16 @@ impl Watch {
                 }
                 self.field_block(frame)
             }
-            RST_STREAM => self.their_reset(frame.stream),
+            RST_STREAM => {
+                if let Some(order) = &mut self.order {
+                    order.reset(frame.stream);
+                }
+                self.their_reset(frame.stream)
+            }
             SETTINGS => self.buckets.add(Bucket::Settings, 1),
             PING => self.buckets.add(Bucket::Pings, 1),
-            PRIORITY | PRIORITY_UPDATE => self.buckets.add(Bucket::Priorities, 1),
+            PRIORITY => self.buckets.add(Bucket::Priorities, 1),
+            PRIORITY_UPDATE => self.their_update(frame),
             WINDOW_UPDATE => self.their_window_update(frame),
             // The crate ends the connection.
             PUSH_PROMISE => Ok(()),
@@ -256,6 +302,35 @@ impl Watch {
         }
     }
 
+    /// RFC 9218 section 7.1. Of us there are no streams.
+    fn their_update(&mut self, frame: &Frame) -> Result<(), Abuse> {
+        let stream = frame.word() & WINDOW_MAX;
+        if frame.stream != 0 || stream.is_multiple_of(2) {
+            return Err(Abuse::PriorityUpdate);
+        }
+        let missing = self.theirs.left() as usize;
+        if missing == 0 {
+            self.begin_order().updated(stream, Told::default());
+        } else if missing <= H2_PRIORITY_BYTES_MAX {
+            self.update = Some(Box::new(Update { stream, value: Vec::new(), missing }));
+        }
+        self.buckets.add(Bucket::Priorities, 1)
+    }
+
+    /// What is about to be stepped over is its value.
+    #[cold]
+    fn update_goes_on(&mut self, bytes: &[u8]) {
+        let Some(update) = &mut self.update else { return };
+        let count = bytes.len().min(update.missing);
+        update.value.extend_from_slice(&bytes[..count]);
+        update.missing -= count;
+        if update.missing == 0 {
+            let (stream, told) = (update.stream, Told::read(&update.value));
+            self.update = None;
+            self.begin_order().updated(stream, told);
+        }
+    }
+
     fn their_window_update(&mut self, frame: &Frame) -> Result<(), Abuse> {
         let increment = frame.word() & WINDOW_MAX;
         if frame.stream == 0 {
@@ -282,6 +357,9 @@ impl Watch {
     }
 
     fn our_frame(&mut self, frame: &Frame) -> Result<(), Abuse> {
+        if let Some(order) = &mut self.order {
+            order.sent(frame);
+        }
         match frame.kind {
             DATA => self.our_data(frame)?,
             HEADERS => self.buckets.take(Bucket::Pings, 1),
@@ -636,7 +714,11 @@ mod tests {
             (frame(SETTINGS, 0, 0, &[]), HTTP2_SETTINGS.0 - 1, Abuse::SettingsFlood),
             (frame(PING, 0, 0, &[0; 8]), HTTP2_PINGS.0, Abuse::PingFlood),
             (frame(PRIORITY, 0, 9, &[0; 5]), HTTP2_PRIORITIES.0, Abuse::PriorityFlood),
-            (frame(PRIORITY_UPDATE, 0, 0, b"....u=1"), HTTP2_PRIORITIES.0, Abuse::PriorityFlood),
+            (
+                frame(PRIORITY_UPDATE, 0, 0, b"\0\0\0\x01u=1"),
+                HTTP2_PRIORITIES.0,
+                Abuse::PriorityFlood,
+            ),
             (update(0, 1 << 16), HTTP2_UPDATES.0, Abuse::WindowUpdateFlood),
             (data(1, 0, 0), HTTP2_EMPTY.0, Abuse::EmptyFrames),
             (frame(77, 0, 0, b"hello"), HTTP2_STRAYS.0, Abuse::StrayFrames),

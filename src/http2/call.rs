@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,10 +19,12 @@ use crate::http1::body;
 use crate::http1::server::Input;
 use crate::http2::fields;
 use crate::http2::io::Line;
+use crate::http2::priority::{Told, Turn};
 use crate::limits;
 
 pub(crate) struct Call {
     line: Rc<Line>,
+    id: u32,
     answer: RefCell<Answer>,
     body: RefCell<Body>,
     /// All of the answer was given to the connection, or the stream is known to be gone.
@@ -50,11 +52,22 @@ pub(crate) enum Came {
 }
 
 impl Call {
-    pub(crate) fn new(line: Rc<Line>, stream: RecvStream, answer: SendResponse<Bytes>) -> Call {
+    /// `told`: what its request says of its priority.
+    pub(crate) fn new(
+        line: Rc<Line>,
+        stream: RecvStream,
+        answer: SendResponse<Bytes>,
+        told: Told,
+    ) -> Call {
+        let id = answer.stream_id().as_u32();
+        if line.order(|order, _| order.asked(id, told)).is_none() && !told.is_nothing() {
+            line.begin_order(|order| order.asked(id, told));
+        }
         let ended = stream.is_end_stream();
         let body = Body { stream, left: Bytes::new(), trailers: Vec::new(), ended };
         Call {
             line,
+            id,
             answer: RefCell::new(Answer::Head(answer)),
             body: RefCell::new(body),
             over: Cell::new(false),
@@ -143,26 +156,72 @@ impl Call {
     pub(crate) fn send_head(&self, head: &[u8], end: bool) -> Result<(), Failure> {
         let mut answer = self.answer.borrow_mut();
         if let Answer::Head(begun) = &mut *answer {
-            let stream = begun.send_response(response(head), end).map_err(|_| self.gone())?;
+            let response = response(head);
+            let told = Told::of(response.headers());
+            if !told.is_nothing() {
+                self.line.begin_order(|order| order.answered(self.id, told));
+            }
+            let stream = begun.send_response(response, end).map_err(|_| self.gone())?;
             *answer = Answer::Body(stream);
             self.over.set(end);
         }
         Ok(())
     }
 
-    /// How many bytes of the body the client has room for now.
+    /// How many bytes of the body the client has room for now. For none: others may have it.
     pub(crate) fn room(&self, wanted: usize) -> usize {
         match &mut *self.answer.borrow_mut() {
             Answer::Head(_) => 0,
-            Answer::Body(stream) => {
+            Answer::Body(stream) => self.turn(stream, wanted, None).unwrap_or(0),
+        }
+    }
+
+    /// Where others wait for theirs: whether it is its turn still, although it has nothing yet.
+    pub(crate) fn keeps_turn(&self, context: &Context<'_>) -> bool {
+        self.line.order(|order, _| order.keeps_turn(self.id, context.waker())) == Some(true)
+    }
+
+    /// The room that a stream is given in its turn. `None`: it is another's.
+    fn turn(
+        &self,
+        stream: &mut SendStream<Bytes>,
+        wanted: usize,
+        waker: Option<&Waker>,
+    ) -> Option<usize> {
+        let asks = |waker| self.line.order(|order, _| order.asks(self.id, waker));
+        match if wanted == 0 { None } else { asks(waker) } {
+            None => {
                 stream.reserve_capacity(wanted);
-                stream.capacity()
+                if wanted == 0 && self.line.order(|order, _| order.stops_waiting(self.id)).is_some()
+                {
+                    self.line.give_turns();
+                }
+                Some(stream.capacity())
+            }
+            Some(Turn::Later) => {
+                // What it was given before is for whoever is next.
+                stream.reserve_capacity(0);
+                None
+            }
+            Some(Turn::Now(most)) => {
+                stream.reserve_capacity(wanted.min(most));
+                let room = stream.capacity().min(most);
+                let passes = self.line.order(|order, window| {
+                    if room > 0 {
+                        order.may_give(self.id);
+                    }
+                    room == 0 && order.is_shut(self.id, window)
+                });
+                if passes == Some(true) {
+                    self.line.give_turns();
+                }
+                Some(room)
             }
         }
     }
 
     /// Waits until the client has room for a part of `wanted` bytes, for as long as that is
-    /// `bearable`.
+    /// `bearable`. While it is another stream's turn the client is not to blame.
     pub(crate) async fn until_room(
         &self,
         wanted: usize,
@@ -173,29 +232,52 @@ impl Call {
         if room > 0 {
             return Ok(room);
         }
-        let since = engine::now();
-        let given = std::future::poll_fn(|context| match &mut *self.answer.borrow_mut() {
-            Answer::Head(_) => Poll::Ready(None),
-            // It is told of once each time there is more.
-            Answer::Body(stream) => match stream.capacity() {
-                0 => stream.poll_capacity(context).map(|given| given.and_then(Result::ok)),
-                room => Poll::Ready(Some(room)),
-            },
-        });
-        match engine::within(patience, given).await {
-            Some(Some(0)) | None => Err(Failure::ClientWriteTimeout),
-            Some(Some(room)) => {
-                let wait = Wait { lasted: engine::now() - since, taken: room };
-                if bearable(wait) { Ok(room) } else { Err(Failure::ClientTooSlow) }
-            }
-            Some(None) => Err(self.gone()),
+        let _waiting = Waiting(self);
+        let since = Cell::new(engine::now());
+        let is_later = Cell::new(false);
+        loop {
+            let written = self.written_of_all();
+            let given = std::future::poll_fn(|context| {
+                let Answer::Body(stream) = &mut *self.answer.borrow_mut() else {
+                    return Poll::Ready(None);
+                };
+                let room = self.turn(stream, wanted, Some(context.waker()));
+                is_later.set(room.is_none());
+                if is_later.get() {
+                    since.set(engine::now());
+                }
+                match room.unwrap_or(0) {
+                    // It is told of once each time there is more.
+                    0 => {
+                        let told = stream.poll_capacity(context);
+                        told.map(|given| given.and_then(Result::ok))
+                    }
+                    room => Poll::Ready(Some(room)),
+                }
+            });
+            return match engine::within(patience, given).await {
+                None if is_later.get() && written != self.written_of_all() => continue,
+                Some(Some(0)) | None => Err(Failure::ClientWriteTimeout),
+                Some(Some(room)) => {
+                    let wait = Wait { lasted: engine::now() - since.get(), taken: room };
+                    if bearable(wait) { Ok(room) } else { Err(Failure::ClientTooSlow) }
+                }
+                Some(None) => Err(self.gone()),
+            };
         }
+    }
+
+    fn written_of_all(&self) -> Option<u64> {
+        self.line.order(|order, _| order.written())
     }
 
     /// What there is room for. `end`: there is nothing behind it.
     pub(crate) fn send_data(&self, data: &[u8], end: bool) -> Result<(), Failure> {
         let Answer::Body(stream) = &mut *self.answer.borrow_mut() else { return Ok(()) };
         stream.send_data(Bytes::copy_from_slice(data), end).map_err(|_| self.gone())?;
+        if self.line.order(|order, _| order.gave(self.id, data.len())).is_some() {
+            self.line.give_turns();
+        }
         self.over.set(end);
         Ok(())
     }
@@ -258,6 +340,22 @@ impl Drop for Call {
                 Answer::Head(answer) => answer.send_reset(Reason::INTERNAL_ERROR),
                 Answer::Body(stream) => stream.send_reset(Reason::INTERNAL_ERROR),
             }
+        }
+        if self.line.order(|order, _| order.leaves(self.id)).is_some() {
+            self.line.give_turns();
+        }
+    }
+}
+
+/// A stream that waits for its turn, until it does no more.
+struct Waiting<'c>(&'c Call);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let call = self.0;
+        let left = call.line.order(|order, _| order.stops_waiting(call.id));
+        if left.is_some() {
+            call.line.give_turns();
         }
     }
 }

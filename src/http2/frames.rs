@@ -106,6 +106,11 @@ impl Frames {
         Self { skip, settings: 0, begun: [0; HEADER_BYTES + SHOWN_BYTES], count: 0 }
     }
 
+    /// Bytes of the last frame that are still to be stepped over.
+    pub fn left(&self) -> u32 {
+        self.skip
+    }
+
     /// The next one in `bytes`, which loses what has been read of it.
     #[inline]
     pub fn next(&mut self, bytes: &mut &[u8]) -> Option<Piece> {

@@ -5,14 +5,16 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::engine::{self, Buf, Side, Waiting};
-use crate::http2::abuse::{Abuse, Watch};
+use crate::http2::abuse::{Abuse, NO_RFC7540_PRIORITIES, Watch};
 use crate::http2::endpoint_watch::EndpointWatch;
+use crate::http2::frames::SETTINGS;
+use crate::http2::priority::Order;
 use crate::limits;
 use crate::tls::stream::Stream;
 
@@ -36,6 +38,10 @@ pub(crate) struct Line {
     watch: RefCell<Watching>,
     /// Why nothing more is read.
     abuse: Cell<Option<Abuse>>,
+    /// The kernel has been told that streams have an order.
+    is_ordered: Cell<bool>,
+    /// Our first word has been said.
+    is_greeted: Cell<bool>,
 }
 
 /// What is to be sent.
@@ -80,6 +86,8 @@ impl Wire {
             ended: Cell::new(false),
             watch: RefCell::new(watch),
             abuse: Cell::new(None),
+            is_ordered: Cell::new(false),
+            is_greeted: Cell::new(false),
         }))
     }
 
@@ -170,9 +178,61 @@ impl Line {
         }
     }
 
+    /// What `ask` says of the order of a client's streams, and of what it takes on the connection.
+    /// `None`: there is no order.
+    pub(crate) fn order<T>(&self, ask: impl FnOnce(&mut Order, i64) -> T) -> Option<T> {
+        match &mut *self.watch.borrow_mut() {
+            Watching::Client(watch) => watch.order().map(|(order, window)| ask(order, window)),
+            Watching::Endpoint(_) => None,
+        }
+    }
+
+    /// From now on there is one.
+    pub(crate) fn begin_order(&self, tell: impl FnOnce(&mut Order)) {
+        if let Watching::Client(watch) = &mut *self.watch.borrow_mut() {
+            tell(watch.begin_order());
+        }
+    }
+
+    /// Wakes whoever's turn it is. To be called when there may be room again.
+    pub(crate) fn give_turns(&self) {
+        let next = self.order(|order, _| order.wakes()).flatten();
+        next.into_iter().for_each(Waker::wake);
+    }
+
+    /// The same behind each poll of the protocol and what it has to send.
+    pub(crate) fn end_turn(&self) {
+        let is_flushed = self.is_flushed();
+        if self.order(|order, _| order.written_out(is_flushed)).is_some() {
+            if !self.is_ordered.replace(true) {
+                self.stream.set_unsent_max(limits::H2_UNSENT_BYTES_MAX);
+            }
+            self.give_turns();
+        }
+    }
+
     /// Whether the peer will say nothing more.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.get()
+    }
+
+    /// Our first SETTINGS to a client say one thing more than the crate knows: that the priorities
+    /// of RFC 7540 count for nothing here (RFC 9218 section 2.1). How much was taken.
+    #[cold]
+    fn greet(&self, bytes: &[u8]) -> usize {
+        let is_client = matches!(&*self.watch.borrow(), Watching::Client(_));
+        let Some(&[0, a, b, SETTINGS, flags @ 0, ..]) = bytes.first_chunk::<9>() else { return 0 };
+        let end = 9 + usize::from(u16::from_be_bytes([a, b]));
+        let Some(entries) = bytes.get(9..end).filter(|_| is_client) else { return 0 };
+        let [c, d] = NO_RFC7540_PRIORITIES.to_be_bytes();
+        let entries = [entries, &[c, d, 0, 0, 0, 1]].concat();
+        let [.., a, b] = entries.len().to_be_bytes();
+        let header = [0, a, b, SETTINGS, flags, 0, 0, 0, 0];
+        let mut out = self.out.borrow_mut();
+        // It is the first that is there.
+        out.take(&header);
+        out.take(&entries);
+        end
     }
 
     /// Sends what was gathered. To be called after each poll of the protocol.
@@ -300,7 +360,13 @@ impl AsyncWrite for Wire {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let line = &*self.0;
-        let mut taken = line.out.borrow_mut().take_all(parts);
+        let mut taken = match parts.first() {
+            Some(first) if !line.is_greeted.replace(true) => line.greet(first),
+            Some(_) | None => 0,
+        };
+        if taken == 0 {
+            taken = line.out.borrow_mut().take_all(parts);
+        }
         while taken == 0 {
             match line.poll_flush(context) {
                 Poll::Ready(Ok(())) => taken = line.out.borrow_mut().take_all(parts),

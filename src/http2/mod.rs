@@ -10,6 +10,7 @@ mod endpoint_watch;
 pub(crate) mod fields;
 pub mod frames;
 pub(crate) mod io;
+pub mod priority;
 pub(crate) mod request;
 pub(crate) mod server;
 pub(crate) mod upstream_call;

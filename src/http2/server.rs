@@ -19,6 +19,7 @@ use crate::http1::server::{head_limits, linger};
 use crate::http2::abuse::Abuse;
 use crate::http2::call::Call;
 use crate::http2::io::{Line, Wire};
+use crate::http2::priority::Told;
 use crate::http2::request;
 use crate::limits;
 use crate::plan::Http2;
@@ -113,8 +114,15 @@ impl Streams {
         if self.open.get() == 0 {
             return Poll::Ready(());
         }
-        *self.driver.borrow_mut() = Some(context.waker().clone());
+        self.remember(context);
         Poll::Pending
+    }
+
+    fn remember(&self, context: &Context<'_>) {
+        let mut driver = self.driver.borrow_mut();
+        if !driver.as_ref().is_some_and(|driver| driver.will_wake(context.waker())) {
+            *driver = Some(context.waker().clone());
+        }
     }
 }
 
@@ -171,7 +179,7 @@ impl Session {
     /// Ready at its end.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.line.begin_turn();
-        self.remember(context);
+        self.streams.remember(context);
         loop {
             if self.stage == Stage::Open && self.origin.is_closing(&self.shard) {
                 self.leave();
@@ -187,6 +195,7 @@ impl Session {
             if let Poll::Ready(Err(_)) = self.line.poll_flush(context) {
                 return Poll::Ready(());
             }
+            self.line.end_turn();
             self.set_idle();
             if !self.line.is_overdue() {
                 return Poll::Pending;
@@ -200,13 +209,6 @@ impl Session {
                     return Poll::Ready(());
                 }
             }
-        }
-    }
-
-    fn remember(&self, context: &Context<'_>) {
-        let mut driver = self.streams.driver.borrow_mut();
-        if !driver.as_ref().is_some_and(|driver| driver.will_wake(context.waker())) {
-            *driver = Some(context.waker().clone());
         }
     }
 
@@ -325,7 +327,8 @@ async fn answer_one(
     exchange.begin(shard.generation());
     let (parts, body) = request.into_parts();
     let is_whole = body.is_end_stream();
-    let client = Client { speaks: Speaks::Http2(Call::new(line, body, answer)), origin };
+    let call = Call::new(line, body, answer, Told::of(&parts.headers));
+    let client = Client { speaks: Speaks::Http2(call), origin };
     let limits: HeadLimits = head_limits(&exchange.generation.plan.limits);
     let mut bytes = Vec::with_capacity(limits::INPUT_COPY_BYTES_MAX);
     let nonce = u128::from(shard.random()) << 64 | u128::from(shard.random());

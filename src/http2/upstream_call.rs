@@ -3,6 +3,7 @@
 //! Dropped before its end, it resets the stream and nothing else.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ pub(crate) struct UpstreamCall {
     protocol: RefCell<Option<Box<str>>>,
     upward: RefCell<Option<SendStream<Bytes>>>,
     downward: RefCell<Downward>,
+    held: RefCell<Held>,
     /// When the endpoint has said too little.
     deadline: RefCell<Option<Sleep>>,
     /// Since when all that was to be said has been said, and nothing was heard.
@@ -41,6 +43,75 @@ enum Downward {
     Head(ResponseFuture),
     Body(RecvStream),
     Over,
+}
+
+/// What has come of a body while nobody took it, as few pieces. The endpoint's window bounds it.
+#[derive(Default)]
+struct Held {
+    pieces: VecDeque<Bytes>,
+    /// Small ones behind those, as one.
+    small: Vec<u8>,
+}
+
+impl Held {
+    fn add(&mut self, bytes: Bytes) {
+        if bytes.len() < limits::UPSTREAM_PIECE_BYTES {
+            self.small.extend_from_slice(&bytes);
+            return;
+        }
+        self.end_small();
+        self.pieces.push_back(bytes);
+    }
+
+    fn end_small(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push_back(std::mem::take(&mut self.small).into());
+        }
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.pieces.is_empty() {
+            self.end_small();
+        }
+        self.pieces.pop_front()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.small.is_empty()
+    }
+
+    /// How it ends is told once all before it was taken.
+    fn fill(&mut self, body: &mut RecvStream, context: &mut Context<'_>) {
+        while let Poll::Ready(Some(Ok(bytes))) = body.poll_data(context) {
+            self.add(bytes);
+        }
+    }
+
+    /// What has come, as a whole where it came in small pieces: whoever sends those may be faster
+    /// than they can be passed on one by one.
+    fn take(
+        &mut self,
+        body: &mut RecvStream,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        if self.is_empty() {
+            let first = match body.poll_data(context) {
+                Poll::Ready(Some(Ok(first))) => first,
+                nothing @ (Poll::Ready(None | Some(Err(_))) | Poll::Pending) => return nothing,
+            };
+            if first.len() >= limits::UPSTREAM_PIECE_BYTES || body.is_end_stream() {
+                return Poll::Ready(Some(Ok(first)));
+            }
+            let Poll::Ready(Some(Ok(second))) = body.poll_data(context) else {
+                return Poll::Ready(Some(Ok(first)));
+            };
+            self.add(first);
+            self.add(second);
+        }
+        self.fill(body, context);
+        // Frames may have nothing in them.
+        Poll::Ready(Some(Ok(self.next().unwrap_or_default())))
+    }
 }
 
 /// A head that has come.
@@ -72,6 +143,7 @@ impl UpstreamCall {
             protocol: RefCell::default(),
             upward: RefCell::default(),
             downward: RefCell::new(Downward::Silent),
+            held: RefCell::default(),
             deadline: RefCell::default(),
             unanswered: Cell::new(None),
             timed_out: Cell::new(false),
@@ -292,6 +364,26 @@ impl UpstreamCall {
         }
     }
 
+    /// Does what takes a while with what has come, and holds meanwhile what else comes: what waits
+    /// with the crate in small pieces counts against the connection, and so against others.
+    pub(crate) async fn meanwhile<T>(&self, doing: impl Future<Output = T>) -> T {
+        let mut doing = std::pin::pin!(doing);
+        std::future::poll_fn(|context| {
+            let done = doing.as_mut().poll(context);
+            if done.is_pending() {
+                self.hold(context);
+            }
+            done
+        })
+        .await
+    }
+
+    fn hold(&self, context: &mut Context<'_>) {
+        if let Downward::Body(body) = &mut *self.downward.borrow_mut() {
+            self.held.borrow_mut().fill(body, context);
+        }
+    }
+
     pub(crate) fn poll_body(&self, context: &mut Context<'_>) -> Poll<Result<Came, Failure>> {
         let mut downward = self.downward.borrow_mut();
         let body = match &mut *downward {
@@ -299,15 +391,17 @@ impl UpstreamCall {
             Downward::Over => return Poll::Ready(Ok(Came::End { trailers: Vec::new() })),
             Downward::Silent | Downward::Head(_) => return Poll::Ready(Err(Failure::Internal)),
         };
-        let came = match body.poll_data(context) {
+        let mut held = self.held.borrow_mut();
+        let came = match held.take(body, context) {
             Poll::Ready(Some(Ok(bytes))) => {
-                let ends = body.is_end_stream();
+                let ends = held.is_empty() && body.is_end_stream();
                 return Poll::Ready(Ok(Came::Data { bytes, ends }));
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
             Poll::Ready(None) => body.poll_trailers(context),
             Poll::Pending => Poll::Pending,
         };
+        drop(held);
         match came {
             Poll::Ready(Ok(trailers)) => {
                 *downward = Downward::Over;
@@ -364,7 +458,9 @@ impl std::error::Error for Unsent {}
 /// Why there is no answer.
 fn no_answer(error: &h2::Error) -> Failure {
     let refused = error.reason() == Some(Reason::REFUSED_STREAM) && error.is_reset();
-    if error.is_remote() && (refused || error.is_go_away()) {
+    if error.is_remote() && error.reason() == Some(Reason::HTTP_1_1_REQUIRED) {
+        Failure::UpstreamNotHttp2
+    } else if error.is_remote() && (refused || error.is_go_away()) {
         // A GOAWAY ends only those streams that it leaves out (RFC 9113 section 6.8).
         Failure::UpstreamRefused
     } else if error.is_library() {

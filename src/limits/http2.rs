@@ -8,6 +8,17 @@ pub const H2_READ_BYTES: usize = 16 * 1024;
 pub const H2_READS_PER_TURN: u32 = 8;
 /// What may wait in a stream for the client to take it. Beyond it nothing is read of the response.
 pub const H2_SEND_BYTES_MAX: usize = 64 * 1024;
+/// Where streams have priorities, all of a connection share [`H2_SEND_BYTES_MAX`], and one gives so
+/// much in its turn while others wait.
+pub const H2_TURN_BYTES: usize = 16 * 1024;
+/// Priorities of streams that have not begun, or are gone. Of more, the lowest stream's is
+/// forgotten.
+pub const H2_PRIORITIES_AHEAD: usize = 32;
+/// Bytes of the value of a PRIORITY_UPDATE frame. A longer one is as good as broken.
+pub const H2_PRIORITY_BYTES_MAX: usize = 256;
+/// What may wait in the kernel, and has not been sent, of a connection whose streams have
+/// priorities: nothing overtakes it.
+pub const H2_UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// What small frames of bodies that wait here may fall short of 256 bytes, all together, before the
 /// crate ends the connection: 16,000 of them, whatever the windows are.
 pub const H2_DATA_FRAME_BUDGET: usize = 4 << 20;

@@ -15,8 +15,10 @@ pub const UPSTREAM_STREAM_WINDOW_CEILING: u32 = 64 * 1024 * 1024;
 /// Of all streams of a connection together, which have windows of their own: it must never be what
 /// stops one stream for another's sake.
 pub const UPSTREAM_CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-/// What the bookkeeping of small DATA frames that wait for slow clients may cost, per connection:
-/// 256 bytes each. An endpoint that sends more of them is cut off.
+/// DATA frames that are shorter than this are joined where they wait for a slow client.
+pub const UPSTREAM_PIECE_BYTES: usize = 4 * 1024;
+/// What the bookkeeping of small DATA frames that nobody has had the time to take may cost, per
+/// connection: 256 bytes each. An endpoint that sends more of them is cut off.
 pub const UPSTREAM_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of one request body that wait for the connection to take them. Then the client waits.
 pub const UPSTREAM_SEND_BYTES_MAX: usize = 64 * 1024;
@@ -32,6 +34,10 @@ pub const REFUSED_REPEATS_MAX: u8 = 3;
 /// How long a core that owes another a shared connection begins nothing new on it, so that it can
 /// end. One that does not end by then is used on, for as long again at least.
 pub const SHARED_YIELD_TIME: Duration = Duration::from_millis(500);
+/// How long a core that serves nobody any more waits until endpoints have been told goodbye, and
+/// how often it looks. Then it ends without.
+pub const GOODBYE_TIME: Duration = Duration::from_millis(250);
+pub const GOODBYE_LOOK_INTERVAL: Duration = Duration::from_millis(2);
 /// A request that was given up after so long without an answer is reason to ask by PING whether its
 /// endpoint is there.
 pub const UPSTREAM_SILENCE_MAX: Duration = Duration::from_secs(1);

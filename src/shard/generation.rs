@@ -9,8 +9,9 @@ use std::rc::{Rc, Weak};
 use std::task::Poll;
 
 use crate::control::message::{ClusterShare, EndpointShare, GenerationState};
-use crate::engine::Shared;
+use crate::engine::{self, Shared};
 use crate::exchange::failure::Failure;
+use crate::limits;
 use crate::plan::{self, ClusterId, ClusterKey, ListenerKey, Plan, RouteId};
 use crate::shard::mail::Mail;
 use crate::shard::series::Series;
@@ -158,6 +159,18 @@ impl Generations {
         if let Some(cluster) = clusters.iter().find(|cluster| cluster.key() == key) {
             cluster.replace_endpoints(endpoints);
         }
+    }
+
+    /// Nobody is served here any more: kept connections close, those of HTTP/2 with a word.
+    pub(crate) async fn leave_endpoints(&self) {
+        let clusters = self.clusters();
+        clusters.iter().for_each(|cluster| cluster.close_kept());
+        let gone = async {
+            while clusters.iter().any(|cluster| cluster.has_trunks()) {
+                engine::sleep(limits::GOODBYE_LOOK_INTERVAL).await;
+            }
+        };
+        engine::within(limits::GOODBYE_TIME, gone).await;
     }
 
     /// All clusters that anything here still uses.

@@ -393,6 +393,7 @@ impl Shard {
             if !shard.life.is_draining() {
                 return; // it takes connections again
             }
+            shard.generations.leave_endpoints().await;
             shard.log.flush(shard.counters());
             shard.events.flush(&shard.mail);
             shard.mail.to_control(ToControl::Drained { core: shard.mail.core() });
@@ -474,9 +475,8 @@ async fn housekeeping(shard: Rc<Shard>) {
             let clusters = shard.generations.clusters();
             clusters.iter().for_each(|cluster| cluster.sweep(engine::now()));
             engine::trim_buffers();
-            let connections =
-                clusters.iter().map(|cluster| cluster.open_connections()).sum::<u64>();
-            let busy = connections > 0 || std::mem::take(&mut stirred);
+            let connected = clusters.iter().any(|cluster| cluster.open_connections() > 0);
+            let busy = connected || std::mem::take(&mut stirred);
             quiet = if busy { 0 } else { quiet + 1 };
         }
         if quiet >= limits::QUIET_BEATS {

@@ -269,6 +269,11 @@ impl Stream {
         self.socket.local_address()
     }
 
+    /// See [`Socket::set_unsent_max`].
+    pub(crate) fn set_unsent_max(&self, bytes: u32) {
+        self.socket.set_unsent_max(bytes);
+    }
+
     pub(crate) fn set_deadline(&self, side: Side, after: Option<Duration>) {
         self.socket.set_deadline(side, after);
     }

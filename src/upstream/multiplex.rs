@@ -531,6 +531,10 @@ impl Endpoint {
         trunks.iter().any(|trunk| trunk.has_seat(now) || trunk.may_be_joined())
     }
 
+    pub(super) fn has_trunks(&self) -> bool {
+        !self.trunks.borrow().is_empty()
+    }
+
     /// Shared connections that nobody uses.
     pub(super) fn idle_trunks(&self) -> usize {
         self.trunks.borrow().iter().filter(|trunk| trunk.is_idle()).count()

@@ -129,10 +129,18 @@ impl Cluster {
             return;
         }
         self.connector.replace(Rc::new(connector));
+        self.close_kept();
+    }
+
+    /// Closes what is kept; what is in use ends with its exchanges.
+    pub(crate) fn close_kept(&self) {
         let endpoints: Vec<_> = self.endpoints.borrow().list.iter().map(Rc::clone).collect();
-        for endpoint in endpoints {
-            self.close_idle(&endpoint, usize::MAX);
-        }
+        endpoints.iter().for_each(|endpoint| self.close_idle(endpoint, usize::MAX));
+    }
+
+    /// Whether there are connections that several exchanges may share.
+    pub(crate) fn has_trunks(&self) -> bool {
+        self.endpoints.borrow().list.iter().any(|endpoint| endpoint.has_trunks())
     }
 
     /// From now on its numbers are these: it has cells of its own now, or none any more. What is

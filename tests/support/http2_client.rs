@@ -3,32 +3,21 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 
+pub use corelane::http2::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PRIORITY,
+    PRIORITY_FLAG as HAS_PRIORITY, PRIORITY_UPDATE, PUSH_PROMISE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE,
+};
+
 use super::hpack::{Block, Decoder, Fields};
-use super::{PATIENCE, SecureClient};
+use super::{PATIENCE, SecureClient, raw_client};
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-pub const DATA: u8 = 0;
-pub const HEADERS: u8 = 1;
-pub const PRIORITY: u8 = 2;
-pub const RST_STREAM: u8 = 3;
-pub const SETTINGS: u8 = 4;
-pub const PUSH_PROMISE: u8 = 5;
-pub const PING: u8 = 6;
-pub const GOAWAY: u8 = 7;
-pub const WINDOW_UPDATE: u8 = 8;
-pub const CONTINUATION: u8 = 9;
-
-pub const END_STREAM: u8 = 1;
-pub const ACK: u8 = 1;
-pub const END_HEADERS: u8 = 4;
-pub const PADDED: u8 = 8;
-pub const HAS_PRIORITY: u8 = 32;
 
 pub const NO_ERROR: u32 = 0;
 pub const PROTOCOL_ERROR: u32 = 1;
@@ -39,6 +28,7 @@ pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
 pub const COMPRESSION_ERROR: u32 = 9;
 pub const ENHANCE_YOUR_CALM: u32 = 11;
+pub const HTTP_1_1_REQUIRED: u32 = 13;
 
 pub const HEADER_TABLE_SIZE: u16 = 1;
 pub const ENABLE_PUSH: u16 = 2;
@@ -46,6 +36,7 @@ pub const MAX_CONCURRENT_STREAMS: u16 = 3;
 pub const INITIAL_WINDOW_SIZE: u16 = 4;
 pub const MAX_FRAME_SIZE: u16 = 5;
 pub const ENABLE_CONNECT_PROTOCOL: u16 = 8;
+pub const NO_RFC7540_PRIORITIES: u16 = 9;
 
 #[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -165,12 +156,7 @@ pub struct Http2Client {
 impl Http2Client {
     /// Connected, and nothing said.
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)
-            .unwrap_or_else(|error| panic!("nobody accepts on {address}: {error}"));
-        stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
-        stream.set_read_timeout(Some(PATIENCE)).expect("30 s is a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("30 s is a timeout");
-        Self::over(stream)
+        Self::over(raw_client::connected(address))
     }
 
     /// Connected by TLS that offers `h2`, and nothing said.

@@ -14,14 +14,19 @@ pub struct RawClient {
     buffer: Vec<u8>,
 }
 
+/// A socket on which nothing waits for ever.
+pub fn connected(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)
+        .unwrap_or_else(|error| panic!("nobody accepts on {address}: {error}"));
+    stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
+    stream.set_read_timeout(Some(PATIENCE)).expect("30 s is a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("30 s is a timeout");
+    stream
+}
+
 impl RawClient {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)
-            .unwrap_or_else(|error| panic!("nobody accepts on {address}: {error}"));
-        stream.set_nodelay(true).expect("a TCP socket takes TCP_NODELAY");
-        stream.set_read_timeout(Some(PATIENCE)).expect("30 s is a timeout");
-        stream.set_write_timeout(Some(PATIENCE)).expect("30 s is a timeout");
-        Self { stream, buffer: Vec::new() }
+        Self { stream: connected(address), buffer: Vec::new() }
     }
 
     pub fn local_addr(&self) -> SocketAddr {
