@@ -11,7 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use support::http2_client::{
-    CANCEL, DATA, ENABLE_CONNECT_PROTOCOL, END_STREAM, NO_ERROR, RST_STREAM, frame, headers, reset,
+    CANCEL, DATA, ENABLE_CONNECT_PROTOCOL, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, NO_ERROR,
+    RST_STREAM, frame, headers, reset, window_update,
 };
 use support::{
     Asked, Asker, Block, Gate, HTTP2_CLIENT, Http2Client, Http2Origin, Json, Nginx, Origin,
@@ -329,6 +330,34 @@ fn nothing_is_lost_and_little_is_held_when_an_endpoint_opens_no_window() {
         reader.read_to_end(&mut taken).expect("it comes");
         assert_eq!(taken, PLAIN);
     });
+}
+
+#[test]
+fn small_messages_for_a_client_that_does_not_read_end_nobody_elses_streams() {
+    let count = 200_000;
+    let origin = endpoint(move |asker, head| {
+        for _ in 0..count / 1000 {
+            asker.send(frame(DATA, 0, head.stream, PLAIN).repeat(1000))?;
+        }
+        Ok(())
+    });
+    let more = "pool = { max_connections = 1 }\nhttp2 = { initial_window_size = \"2MB\" }\n";
+    let proxy = Proxy::start(&(edge(&route("h2c", origin.address(), "")) + more));
+    let mut slow = Http2Client::connect(proxy.address("edge")).greet(&[(INITIAL_WINDOW_SIZE, 0)]);
+    let stream = slow.begin(&Block::request("CONNECT", "/ws").field(":protocol", "websocket"));
+    let head = slow.read_until(HEADERS).expect("it is answered");
+    slow.decode(&head);
+    for _ in 0..3 {
+        normal_requests_are_served(&proxy);
+    }
+    slow.send(window_update(stream, 4 << 20));
+    let mut got = 0;
+    while got < count * PLAIN.len() {
+        let data = slow.read_until(DATA).expect("all of it comes");
+        got += data.payload.len();
+        slow.send(window_update(0, data.payload.len() as u32));
+    }
+    assert_eq!(origin.connections(), 1, "all of them have shared it");
 }
 
 #[test]

@@ -35,6 +35,11 @@ pub(super) trait End {
     /// It ends now, and does not look as if all had been said.
     fn cut(&self);
 
+    /// Does what takes a while with what this end has said. What it says meanwhile may be held.
+    async fn meanwhile<T>(&self, doing: impl Future<Output = T>) -> T {
+        doing.await
+    }
+
     /// Where bytes can be carried by unread; `None`: others share the connection.
     fn connection(&self) -> Option<&Stream>;
 }
@@ -180,6 +185,10 @@ impl End for UpstreamEnd<'_> {
 
     fn poll_broken(&self, context: &mut Context<'_>) -> Poll<()> {
         self.call.poll_broken(context)
+    }
+
+    async fn meanwhile<T>(&self, doing: impl Future<Output = T>) -> T {
+        self.call.meanwhile(doing).await
     }
 
     fn finish(&self) {

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::pin;
 use std::task::Poll;
 
-use crate::engine;
+use crate::engine::{self, SendError};
 use crate::exchange::carry::{Carrier, Direction};
 use crate::exchange::failure::Failure;
 use crate::exchange::tunnel::Tunnel;
@@ -89,7 +89,7 @@ impl<F: End, T: End> Pump<'_, F, T> {
         }
         let mask = (self.direction == Direction::Up).then(|| self.tunnel.new_mask());
         let frame = word.frame(mask);
-        if let Err(error) = self.to.send(&frame, self.tunnel.patience).await {
+        if let Err(error) = self.give(&frame).await {
             return self.broken(self.direction.not_taken(&error.cause));
         }
         self.tunnel.has_said(word, self.direction, frame.len() as u64);
@@ -135,7 +135,7 @@ impl<F: End, T: End> Pump<'_, F, T> {
         }
         let last = whole.filter(|_| self.tunnel.is_leaving() && !self.frames.is_between());
         let passed = &bytes[..last.unwrap_or(bytes.len())];
-        if let Err(error) = self.to.send(passed, self.tunnel.patience).await {
+        if let Err(error) = self.give(passed).await {
             return self.broken(self.direction.not_taken(&error.cause));
         }
         self.tunnel.has_given(self.direction, passed.len() as u64);
@@ -143,6 +143,10 @@ impl<F: End, T: End> Pump<'_, F, T> {
             self.tunnel.note_goodbye(self.direction, close);
         }
         if last.is_some() { self.say(Word::GoingAway).await } else { Ok(Flow::Quiet) }
+    }
+
+    async fn give(&self, bytes: &[u8]) -> Result<(), SendError> {
+        self.from.meanwhile(self.to.send(bytes, self.tunnel.patience)).await
     }
 
     /// Many bytes that nobody need look at.
