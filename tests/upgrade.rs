@@ -553,7 +553,23 @@ fn a_listener_that_the_new_process_closes_is_not_kept_open_by_the_old_one() {
     assert_eq!(proxy.client().get("/ok").text(), "ok");
 }
 
+/// Whoever reaches the old process in the moment of the upgrade is told to ask the new one.
 fn admin(proxy: &Proxy, method: &str, path: &str, body: &str) -> Value {
+    let mut response = ask_admin(proxy, method, path, body);
+    let moved = |response: &Response| {
+        response.status == 409 && response.text().contains("ask again on a new connection")
+    };
+    assert!(eventually(|| {
+        if moved(&response) {
+            response = ask_admin(proxy, method, path, body);
+        }
+        !moved(&response)
+    }));
+    assert_eq!(response.status, 200, "{method} {path}: {}", response.text());
+    serde_json::from_str(response.text()).expect("the admin API answers JSON")
+}
+
+fn ask_admin(proxy: &Proxy, method: &str, path: &str, body: &str) -> Response {
     let mut client = proxy.client_of("admin");
     let kind = if path.starts_with("/admin/config") { "toml" } else { "json" };
     client.send(format!(
@@ -561,9 +577,7 @@ fn admin(proxy: &Proxy, method: &str, path: &str, body: &str) -> Value {
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     ));
-    let response = client.read_response_to(method);
-    assert_eq!(response.status, 200, "{method} {path}: {}", response.text());
-    serde_json::from_str(response.text()).expect("the admin API answers JSON")
+    client.read_response_to(method)
 }
 
 fn blacklisted(proxy: &Proxy) -> Vec<String> {
