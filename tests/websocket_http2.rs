@@ -741,11 +741,71 @@ fn an_endpoint_that_has_said_all_and_is_gone_is_noticed() {
     normal_requests_are_served(&proxy);
 }
 
+/// A goodbye with 4001, as servers say it and as clients answer it.
+const BYE: [u8; 4] = [0x88, 2, 0x0F, 0xA1];
+const BYE_MASKED: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x0F, 0xA1];
+
+/// What the proxy says in the tunnel until it ends it, and whether it does so by a reset.
+fn said_to_its_end(asker: &mut Asker) -> io::Result<(Vec<u8>, bool)> {
+    let mut said = Vec::new();
+    loop {
+        let frame = asker.read_frame()?;
+        match frame.kind {
+            RST_STREAM => return Ok((said, true)),
+            DATA => said.extend_from_slice(&frame.payload),
+            _ => {}
+        }
+        if frame.kind == DATA && frame.has(END_STREAM) {
+            return Ok((said, false));
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_says_goodbye_first_hears_the_last_messages_the_answer_and_the_end() {
+    let (told, tells) = mpsc::channel();
+    let origin = endpoint(move |asker, head| {
+        asker.send(frame(DATA, 0, head.stream, BYE))?;
+        let _ = told.send(said_to_its_end(asker)?);
+        // One that ends its half is done with, and one that does not is reset after a moment.
+        if head.path().ends_with("?ends") {
+            return asker.send(frame(DATA, END_STREAM, head.stream, []));
+        }
+        let _ = told.send(said_to_its_end(asker)?);
+        Ok(())
+    });
+    let proxy = proxy_to(&origin, LOG);
+    let last = [MASKED.repeat(2000), BYE_MASKED.to_vec()].concat();
+    let mut client = proxy.client();
+    client.send(ASK.replace("/ws", "/ws?ends"));
+    assert_eq!(client.read_response().status, 101);
+    assert_eq!(client.read_exactly(BYE.len()), BYE);
+    client.send(&last);
+    assert_eq!(client.read_to_close(), b"");
+    let (said, is_reset) = tells.recv_timeout(PATIENCE).unwrap();
+    assert!(said == last && !is_reset, "{} of {} bytes", said.len(), last.len());
+    let (mut client, stream) = open_stream(&proxy);
+    assert_eq!(client.read_until(DATA).unwrap().payload, BYE);
+    let few = &last[MASKED.len() * 1990..];
+    client.data(stream, 0, few);
+    assert!(client.read_until(DATA).unwrap().has(END_STREAM));
+    assert_eq!(tells.recv_timeout(PATIENCE).unwrap(), (few.to_vec(), false));
+    assert_eq!(tells.recv_timeout(PATIENCE).unwrap(), (Vec::new(), true));
+    for record in records(&proxy, 2) {
+        assert_eq!(record.text("termination.by"), "none", "{record:?}");
+        assert_eq!(record.text("tunnel.ended_by"), "upstream", "{record:?}");
+        assert_eq!(record.number("tunnel.close_code"), 4001.0, "{record:?}");
+    }
+    normal_requests_are_served(&proxy);
+    assert_eq!(origin.connections(), 1);
+}
+
 #[test]
 fn streams_that_are_silent_for_too_long_are_told_on_both_sides_and_closed() {
     let (told, tells) = mpsc::channel();
     let origin = endpoint(move |asker, _| {
         let _ = told.send(asker.until(DATA)?.payload);
+        assert!(asker.until(DATA)?.has(END_STREAM), "the client is gone");
         let end = asker.read_frame()?;
         assert_eq!((end.kind, end.code()), (RST_STREAM, CANCEL), "it has not answered");
         let _ = told.send(Vec::new());

@@ -286,6 +286,8 @@ impl Tunnel<'_> {
         } else {
             client.finish();
             upstream.finish();
+            let latest = engine::now() + limits::TUNNEL_PARTING_TIME;
+            upstream.linger(self.leaving.get().map_or(latest, |leaving| leaving.until)).await;
         }
         result
     }
