@@ -884,3 +884,51 @@ fn streams_are_told_when_their_configuration_is_retired() {
         assert_eq!(record.number("tunnel.close_code"), 1001.0);
     }
 }
+
+/// What ends them, and what the log calls it.
+const ENDS: [(&str, &str); 2] = [("draining", "TERM"), ("generation_retired", "HUP")];
+
+fn end_by(proxy: &Proxy, text: &str, signal: &str) {
+    if signal == "HUP" {
+        proxy.rewrite_config(&text.replace("\"all\"", "\"others\""));
+    }
+    proxy.signal(signal);
+}
+
+#[test]
+fn a_tunnel_with_one_end_in_a_stream_that_takes_nothing_is_told_on_the_other() {
+    const TIMES: &str = "drain_timeout = \"1s\"\nhot_reload = { max_age = \"1s\" }\n";
+    let shut = Http2Origin::start(|asker| {
+        asker.greet(&[(ENABLE_CONNECT_PROTOCOL, 1), (INITIAL_WINDOW_SIZE, 0)])?;
+        let head = asker.head()?;
+        asker.send(headers(head.stream, 0, &status("200")))?;
+        asker.until(RST_STREAM).map(|_| ())
+    });
+    for (reason, signal) in ENDS {
+        let text = TIMES.to_owned() + &edge(&route("h2c", shut.address(), LOG));
+        let proxy = Proxy::start(&text);
+        let mut client = open(&proxy);
+        let before = proxy.metric("tls_proxy_bytes_in_total");
+        client.send(MASKED);
+        assert!(eventually(|| proxy.metric("tls_proxy_bytes_in_total") != before));
+        end_by(&proxy, &text, signal);
+        assert_eq!(client.read_exactly(GOING_AWAY.len()), GOING_AWAY, "{reason}");
+        assert_eq!(records(&proxy, 1)[0].text("termination.reason"), reason);
+    }
+
+    let Some(python) = python_with_websockets() else { return };
+    let talkative = WebsocketServer::http1(&python);
+    for (reason, signal) in ENDS {
+        let text = TIMES.to_owned() + &edge(&route("h1", talkative.address, LOG));
+        let proxy = Proxy::start(&text);
+        let shut = Http2Client::connect(proxy.address("edge"));
+        let mut client = shut.greet(&[(INITIAL_WINDOW_SIZE, 0)]);
+        let path = format!("/ws?{reason}");
+        let block = Block::request("CONNECT", &path).field(":protocol", "websocket");
+        client.begin(&block.field("sec-websocket-version", "13"));
+        client.read_until(HEADERS).expect("it is answered");
+        end_by(&proxy, &text, signal);
+        assert!(talkative.says(&format!("closed {path} 1001")), "{:?}", talkative.all_said());
+        assert_eq!(records(&proxy, 1)[0].text("termination.reason"), reason);
+    }
+}
