@@ -541,6 +541,21 @@ fn another_endpoint_that_knows_them_is_asked_instead() {
 }
 
 #[test]
+fn what_can_go_without_its_upgrade_does_so_whichever_endpoint_fails_last() {
+    let mute = Http2Origin::polite(&[]);
+    let more = "upgrades = [\"websocket\", \"tcp\"]\n";
+    let two = "\" }, { address = \"127.0.0.1:1\" }]"; // that one refuses connections
+    let proxy = Proxy::start(&edge(&route("h2c", mute.address(), more).replace("\" }]", two)));
+    for _ in 0..6 {
+        let mut client = proxy.client();
+        client.send("GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
+        let answer = client.read_response();
+        assert_eq!((answer.status, answer.text()), (200, "/x"));
+    }
+    assert_eq!(mute.asked().len(), 6);
+}
+
+#[test]
 fn other_protocols_pass_where_a_route_lists_them() {
     let origin = endpoint(|asker, head| {
         assert_eq!(head.field(":protocol"), Some("tcp"));
