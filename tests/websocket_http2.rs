@@ -361,6 +361,36 @@ fn small_messages_for_a_client_that_does_not_read_end_nobody_elses_streams() {
 }
 
 #[test]
+fn a_connection_is_listed_by_all_that_its_streams_do() {
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let origin = endpoint(move |asker, head| {
+        listens(asker, &head)?;
+        opened.wait();
+        Ok(())
+    });
+    let own = "[[routes]]\nname = \"page\"\npaths = [\"/page\"]\nrespond = { body = \"hi\" }\n";
+    let text = format!("{own}{}", route("h2c", origin.address(), ""));
+    let proxy = Proxy::start(&edge(&(text + "pool = { max_connections = 1 }\n")));
+    let is = |state| {
+        let listed = Json::parse(proxy.admin_get("/admin/connections").text());
+        listed.list("connections")[0].text("state") == state
+    };
+    let (mut client, tunnel) = open_stream(&proxy);
+    assert!(is("tunnel"));
+    assert_eq!(client.get("/page").text(), "hi");
+    assert!(is("tunnel"), "it goes on when another stream ends");
+    let waits = client.request(&Block::get("/waits"));
+    client.data(tunnel, END_STREAM, []);
+    assert!(eventually(|| is("serving")));
+    assert_eq!(client.get("/page").text(), "hi");
+    assert!(is("serving"), "one of two goes on");
+    gate.open();
+    assert_eq!(client.answer(waits).text(), "/waits");
+    assert!(eventually(|| is("idle")));
+}
+
+#[test]
 fn a_connection_that_says_whom_it_is_for_carries_one_websocket_and_nothing_else() {
     let origin = endpoint(|asker, head| {
         asker.send(frame(DATA, 0, head.stream, PLAIN))?;

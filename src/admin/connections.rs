@@ -18,7 +18,7 @@ use crate::control::message::{Findings, Question};
 use crate::engine;
 use crate::limits;
 use crate::plan::{Listener, ListenerKey};
-use crate::shard::connections;
+use crate::shard::connections::{self, State};
 use crate::telemetry::client_tls;
 
 pub(super) const SHAPE: Shape = Shape::Object(&[
@@ -144,10 +144,10 @@ fn listed_as(
         speaks_for,
         listener: names.of(connection.listener),
         age_ms: millis(connection.since),
-        state: match connection.serving {
-            true if connection.tunnel => "tunnel",
-            true => "serving",
-            false => "idle",
+        state: match connection.state() {
+            State::Tunnel => "tunnel",
+            State::Serving => "serving",
+            State::Idle => "idle",
         },
         state_ms: millis(connection.turned),
         requests: connection.requests,

@@ -385,7 +385,8 @@ impl Exchange {
 
     /// Counts the exchange, and writes its line to the access log.
     fn record(&mut self, failure: Option<Failure>) {
-        if !std::mem::replace(&mut self.recorded, true) {
+        let begun = !std::mem::replace(&mut self.recorded, true);
+        if begun {
             self.generation.leave();
         }
         self.begin_trace_late();
@@ -407,8 +408,8 @@ impl Exchange {
         self.count_call(failure);
         let (listed_in, listed_out) = progress.listed.get();
         let (received, sent) = (progress.received.get(), progress.sent.get());
-        let (received, sent) = (received - listed_in, sent - listed_out);
-        shard.connections.ends(self.origin.seat, received, sent, now);
+        let passed = (received - listed_in, sent - listed_out);
+        shard.connections.ends(self.origin.seat, begun, passed, now);
         if let Some(failure) = failure
             && rejected::is_worth_keeping(failure)
         {

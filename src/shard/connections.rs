@@ -26,14 +26,23 @@ pub struct Connection {
     pub peer: SocketAddr,
     pub listener: ListenerKey,
     pub since: Instant,
-    /// When it began to serve a request, or to wait for the next.
+    /// When it began to serve requests, or to be a tunnel, or to wait for the next.
     pub turned: Instant,
-    pub serving: bool,
-    /// It has gone over to another protocol.
-    pub tunnel: bool,
+    /// How many at once, tunnels too: on HTTP/2 there may be several.
+    pub serving: u32,
+    /// How many of them have gone over to another protocol.
+    pub tunnels: u32,
     pub requests: u32,
     pub received: u64,
     pub sent: u64,
+}
+
+/// What it does. With tunnels on HTTP/2 there may be requests too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Idle,
+    Serving,
+    Tunnel,
 }
 
 /// The same with what was settled before its protocol began.
@@ -92,8 +101,8 @@ impl Connections {
             listener,
             since: now,
             turned: now,
-            serving: false,
-            tunnel: false,
+            serving: 0,
+            tunnels: 0,
             requests: 0,
             received: 0,
             sent: 0,
@@ -151,24 +160,38 @@ impl Connections {
     /// A request's head has come.
     pub(crate) fn begins(&self, Seat(seat): Seat, now: Instant) {
         if let Some(Row { connection, .. }) = self.0.borrow_mut().row(seat) {
-            connection.serving = true;
-            connection.turned = now;
+            connection.change(now, |connection| connection.serving += 1);
         }
     }
 
-    /// Its request has made it a tunnel, for the rest of its time.
+    /// Its request has become a tunnel, until [`switches_back`](Self::switches_back).
     pub(crate) fn switches(&self, Seat(seat): Seat, now: Instant) {
         if let Some(Row { connection, .. }) = self.0.borrow_mut().row(seat) {
-            connection.tunnel = true;
-            connection.turned = now;
+            connection.change(now, |connection| connection.tunnels += 1);
         }
     }
 
-    /// It has ended, with so many bytes.
-    pub(crate) fn ends(&self, Seat(seat): Seat, received: u64, sent: u64, now: Instant) {
+    /// The tunnel is over, and its request ends.
+    pub(crate) fn switches_back(&self, Seat(seat): Seat, now: Instant) {
         if let Some(Row { connection, .. }) = self.0.borrow_mut().row(seat) {
-            connection.serving = false;
-            connection.turned = now;
+            connection.change(now, |connection| {
+                connection.tunnels = connection.tunnels.saturating_sub(1);
+            });
+        }
+    }
+
+    /// It has ended, with so many bytes. `begun`: not one whose head was refused.
+    pub(crate) fn ends(
+        &self,
+        Seat(seat): Seat,
+        begun: bool,
+        (received, sent): (u64, u64),
+        now: Instant,
+    ) {
+        if let Some(Row { connection, .. }) = self.0.borrow_mut().row(seat) {
+            connection.change(now, |connection| {
+                connection.serving = connection.serving.saturating_sub(u32::from(begun));
+            });
             connection.requests = connection.requests.saturating_add(1);
             connection.received += received;
             connection.sent += sent;
@@ -190,6 +213,26 @@ impl Connections {
         };
         let list = table.seats.iter().flatten().take(most).map(listed).collect();
         (list, table.open.clone())
+    }
+}
+
+impl Connection {
+    pub(crate) fn state(&self) -> State {
+        match (self.serving, self.tunnels) {
+            (0, _) => State::Idle,
+            (_, 0) => State::Serving,
+            (_, _) => State::Tunnel,
+        }
+    }
+
+    /// What one of several does may leave all of it as it was.
+    fn change(&mut self, now: Instant, change: impl FnOnce(&mut Connection)) {
+        let before = self.state();
+        change(self);
+        let goes_on = self.state() == before && before != State::Idle;
+        if !goes_on {
+            self.turned = now;
+        }
     }
 }
 
@@ -217,6 +260,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -226,7 +271,7 @@ mod tests {
         let first = connections.enter(ListenerKey(0), peer, now);
         let second = connections.enter(ListenerKey(1), peer, now);
         connections.begins(first, now);
-        connections.ends(first, 10, 20, now);
+        connections.ends(first, true, (10, 20), now);
         connections.leave(first);
         assert_eq!(connections.enter(ListenerKey(1), peer, now), first);
         let (list, open) = connections.list(10);
@@ -239,6 +284,40 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_serves_until_the_last_of_several_ends_and_is_a_tunnel_as_long_as_one_is() {
+        let connections = Connections::default();
+        let (peer, began) = (SocketAddr::from(([127, 0, 0, 1], 9)), Instant::now());
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let seat = connections.enter(ListenerKey(0), peer, began);
+        let stands = |state, seconds| {
+            let connection = connections.list(1).0[0].connection;
+            assert_eq!((connection.state(), connection.turned), (state, at(seconds)));
+        };
+        connections.begins(seat, at(1));
+        connections.begins(seat, at(2));
+        stands(State::Serving, 1);
+        connections.ends(seat, true, (0, 0), at(3));
+        // One whose head was refused has never begun.
+        connections.ends(seat, false, (0, 0), at(4));
+        stands(State::Serving, 1);
+        connections.switches(seat, at(5));
+        connections.begins(seat, at(6));
+        connections.switches(seat, at(7));
+        connections.switches_back(seat, at(8));
+        connections.ends(seat, true, (0, 0), at(8));
+        stands(State::Tunnel, 5);
+        connections.begins(seat, at(9));
+        connections.switches_back(seat, at(10));
+        connections.ends(seat, true, (0, 0), at(10));
+        stands(State::Serving, 10);
+        connections.ends(seat, true, (0, 0), at(11));
+        stands(State::Idle, 11);
+        connections.ends(seat, false, (0, 0), at(12));
+        stands(State::Idle, 12);
+        assert_eq!(connections.list(1).0[0].connection.requests, 6);
+    }
+
+    #[test]
     fn what_is_said_of_a_connection_that_has_left_goes_nowhere() {
         let connections = Connections::default();
         let (peer, now) = (SocketAddr::from(([127, 0, 0, 1], 9)), Instant::now());
@@ -247,7 +326,7 @@ mod tests {
         connections.begins(gone, now);
         connections.passes(gone, 1, 1);
         connections.switches(gone, now);
-        connections.ends(gone, 1, 1, now);
+        connections.ends(gone, true, (1, 1), now);
         assert_eq!((connections.since(gone), connections.list(10).0.len()), (None, 0));
     }
 

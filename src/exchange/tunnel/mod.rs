@@ -30,6 +30,7 @@ use crate::http1::parse::{self, HeadLimits, Parsed};
 use crate::limits;
 use crate::plan::{Plan, Upgrades};
 use crate::shard::Shard;
+use crate::shard::connections::Seat;
 use crate::shard::counters::TunnelKind;
 use crate::shard::generation::Generation;
 use crate::upstream::lease::{Lease, Upstream};
@@ -157,11 +158,8 @@ pub(super) async fn run(
         leaving: Cell::new(None),
         goodbyes: Cell::new([false; 2]),
     };
-    let _open =
-        Open::new(shard, if is_websocket { TunnelKind::WebSocket } else { TunnelKind::Other });
-    if matches!(client.speaks, Speaks::Http1(_)) {
-        shard.connections.switches(origin.seat, now);
-    }
+    let kind = if is_websocket { TunnelKind::WebSocket } else { TunnelKind::Other };
+    let _open = Open::new(shard, kind, origin.seat);
     let result = match (&client.speaks, lease.upstream()) {
         (Speaks::Http1(client), Upstream::Http1(upstream)) => {
             tunnel.run((client, early), (upstream, answer)).await
@@ -222,24 +220,27 @@ async fn send_head(
     }
 }
 
-/// One that is open, in the numbers of its core.
+/// One that is open, in the numbers of its core and in the list of its connections.
 struct Open<'s> {
     shard: &'s Shard,
     kind: TunnelKind,
+    seat: Seat,
 }
 
 impl<'s> Open<'s> {
-    fn new(shard: &'s Shard, kind: TunnelKind) -> Open<'s> {
+    fn new(shard: &'s Shard, kind: TunnelKind, seat: Seat) -> Open<'s> {
         let counters = &shard.counters().tunnels[kind as usize];
         counters.begun.add(1);
         counters.open.add(1);
-        Open { shard, kind }
+        shard.connections.switches(seat, engine::now());
+        Open { shard, kind, seat }
     }
 }
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.shard.counters().tunnels[self.kind as usize].open.add(-1);
+        self.shard.connections.switches_back(self.seat, engine::now());
     }
 }
 
