@@ -242,6 +242,7 @@ impl Attempt<'_> {
     ) -> Result<Ending, Failed> {
         let upstream = lease.upstream();
         if exchange.progress.call.is_some() && matches!(upstream, Upstream::Http1(_)) {
+            lease.keep(None);
             let failure = Failure::UpstreamNotHttp2;
             return Err(Failed { failure, unsent: true, replayable: false });
         }

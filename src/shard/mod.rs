@@ -390,10 +390,12 @@ impl Shard {
         let shard = Rc::clone(self);
         engine::spawn(async move {
             shard.life.until_empty().await;
+            if shard.life.is_draining() {
+                shard.generations.leave_endpoints().await;
+            }
             if !shard.life.is_draining() {
                 return; // it takes connections again
             }
-            shard.generations.leave_endpoints().await;
             shard.log.flush(shard.counters());
             shard.events.flush(&shard.mail);
             shard.mail.to_control(ToControl::Drained { core: shard.mail.core() });
