@@ -214,10 +214,10 @@ async fn answer(
         let page = Reply::json(status, body);
         return reply(shard, client, exchange, &page, const { &HeaderEdits::NONE }).await;
     }
-    if let Some(known) = &generation.plan.health_grpc
+    if generation.plan.health_grpc.is_some()
         && let Some(asked) = exchange.asked_of_health()
     {
-        return Box::pin(health_service::answer(shard, client, exchange, asked, known)).await;
+        return Box::pin(health_service::answer(shard, client, exchange, asked)).await;
     }
     let route = exchange.find_route(generation);
     if let Some(tracing) = &generation.plan.tracing {
