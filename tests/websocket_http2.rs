@@ -477,6 +477,25 @@ fn at_the_maximum_a_shared_connection_makes_room_for_a_websocket_once_it_is_idle
 // --- what is refused -------------------------------------------------------------------------
 
 #[test]
+fn a_tunnel_to_a_page_of_ours_is_refused() {
+    let origin = endpoint(|asker, head| listens(asker, &head));
+    let own = "[[routes]]\nname = \"page\"\npaths = [\"/page\"]\nrespond = { body = \"hi\" }\n\
+               [[routes]]\nname = \"away\"\npaths = [\"/away\"]\n\
+               redirect = { location = \"/\" }\n\
+               [[routes]]\nname = \"echo\"\npaths = [\"/echo\"]\necho = true\n";
+    let text = edge(&format!("{own}{}", route("h2c", origin.address(), LOG)));
+    let proxy = Proxy::start(&format!("health = {{ on_listeners = true }}\n{text}"));
+    let mut client = Http2Client::open(proxy.address("edge"));
+    for path in ["/health", "/health/liveness", "/page", "/away", "/echo"] {
+        let block = Block::request("CONNECT", path).field(":protocol", "websocket");
+        let stream = client.begin(&block.field("sec-websocket-version", "13"));
+        assert_eq!(client.answer(stream).status, 405, "{path}");
+    }
+    assert_eq!((client.get("/health").status, client.get("/page").text()), (200, "hi"));
+    assert!(records(&proxy, 7)[..5].iter().all(|record| record.number("status") == 405.0));
+}
+
+#[test]
 fn an_endpoint_without_a_choice_that_knows_no_such_streams_is_to_blame() {
     let origin = Http2Origin::polite(&[]);
     let upgrades = format!("upgrades = [\"websocket\", \"tcp\"]\n{LOG}");
@@ -519,6 +538,21 @@ fn another_endpoint_that_knows_them_is_asked_instead() {
     }
     assert_eq!(mute.asked().len(), 0);
     normal_requests_are_served(&proxy);
+}
+
+#[test]
+fn what_can_go_without_its_upgrade_does_so_whichever_endpoint_fails_last() {
+    let mute = Http2Origin::polite(&[]);
+    let more = "upgrades = [\"websocket\", \"tcp\"]\n";
+    let two = "\" }, { address = \"127.0.0.1:1\" }]"; // that one refuses connections
+    let proxy = Proxy::start(&edge(&route("h2c", mute.address(), more).replace("\" }]", two)));
+    for _ in 0..6 {
+        let mut client = proxy.client();
+        client.send("GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
+        let answer = client.read_response();
+        assert_eq!((answer.status, answer.text()), (200, "/x"));
+    }
+    assert_eq!(mute.asked().len(), 6);
 }
 
 #[test]

@@ -208,7 +208,7 @@ async fn answer(
 ) -> Result<Ending, Failure> {
     exchange.admit(shard, client)?;
     if generation.plan.health_on_listeners
-        && let Some(page) = exchange.health_page()
+        && let Some(page) = exchange.health_page()?
     {
         let (status, body) = page.answer(&shard.health.borrow(), engine::wall_clock());
         let page = Reply::json(status, body);
@@ -356,9 +356,11 @@ impl Exchange {
     }
 
     /// Asked for by a probe, before any route is looked for.
-    fn health_page(&self) -> Option<health::Page> {
+    fn health_page(&self) -> Result<Option<health::Page>, Failure> {
         let asks = matches!(self.head.method, Method::Get | Method::Head);
-        asks.then(|| health::Page::find(self.head.path.of(self.input.head()))).flatten()
+        let page = asks.then(|| health::Page::find(self.head.path.of(self.input.head()))).flatten();
+        let is_refused = page.is_some() && self.wants_tunnel_only();
+        if is_refused { Err(Failure::MethodRefused) } else { Ok(page) }
     }
 
     fn find_route<'g>(&mut self, generation: &'g Generation) -> Result<&'g Route, Failure> {
