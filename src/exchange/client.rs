@@ -20,6 +20,11 @@ pub(crate) enum Speaks {
 }
 
 impl Client {
+    /// It has no descriptor of its own.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self.speaks, Speaks::Http2(_))
+    }
+
     /// Nothing more should begin on its connection.
     pub(crate) fn is_worn(&self) -> bool {
         match &self.speaks {
