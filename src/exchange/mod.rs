@@ -143,7 +143,8 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
     let generation = Rc::clone(&exchange.generation);
     let answered = {
         let answering = std::pin::pin!(answer(shard, client, exchange, &generation));
-        generation.until_retired(answering).await
+        let watcher = client.is_stream().then(|| shard.watchers.enter());
+        generation.until_retired(answering, watcher).await
     };
     if let Ok(Ending::Tunnel) = answered {
         return Ending::Tunnel;
