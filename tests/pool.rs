@@ -10,7 +10,11 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{After, Gate, Json, Origin, Proxy, RawClient, Respond, edge, eventually, nobody};
+use support::http2_client::{CANCEL, reset};
+use support::{
+    After, Block, Gate, Http2Client, Json, Origin, Proxy, RawClient, Respond, edge, eventually,
+    nobody,
+};
 
 /// One route to cluster `a` with these endpoints; `pool` and `more` are TOML lines.
 fn cluster(cores: usize, endpoints: &[String], pool: &str, more: &str) -> String {
@@ -285,6 +289,48 @@ fn who_waits_too_long_gets_503() {
         // The one slot may be on its way from one core to another.
         assert!(eventually(|| proxy.client().get("/other").status == 404));
     }
+}
+
+#[test]
+fn whoever_leaves_the_queue_makes_room_and_is_not_asked_for() {
+    let gate = Gate::new();
+    let origin = Origin::start().on("GET /slow", Respond::text("x").behind(&gate));
+    let pool = "max_connections = 1\nmax_pending = 1\nqueue_timeout = \"25s\"";
+    let here = "[[routes]]\nname = \"here\"\npaths = [\"/here\"]\necho = true\n[[routes]]\n";
+    let proxy = Proxy::start(&pool_of(1, &origin, pool).replacen("[[routes]]\n", here, 1));
+    let waiting =
+        |count| eventually(|| proxy.metric("tls_proxy_upstream_waiting{cluster=\"a\"}") == count);
+    let mut first = proxy.client();
+    first.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    origin.wait_for_requests(1);
+    let mut streams = Http2Client::open(proxy.address("edge"));
+    for _ in 0..3 {
+        let taken_back = streams.begin(&Block::request("POST", "/taken-back"));
+        assert!(waiting(Some(1.0)), "{}", proxy.metrics());
+        streams.send(reset(taken_back, CANCEL));
+        assert!(waiting(Some(0.0)), "{}", proxy.metrics());
+    }
+    // It has an answer that it has not read: its end is a reset.
+    let mut gone = proxy.client();
+    gone.send("GET /here HTTP/1.1\r\nHost: a\r\n\r\n");
+    gone.send("POST /gone HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc");
+    assert!(waiting(Some(1.0)), "{}", proxy.metrics());
+    gone.close();
+    assert!(waiting(Some(0.0)), "{}", proxy.metrics());
+    // One that has said all, and more than that, waits.
+    let mut stays = proxy.client();
+    stays.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    stays.half_close();
+    assert!(waiting(Some(1.0)), "{}", proxy.metrics());
+    gate.open();
+    assert_eq!(first.read_response().status, 200);
+    assert_eq!([stays.read_response().status, stays.read_response().status], [404, 404]);
+    let asked = origin.requests();
+    let asked: Vec<_> = asked.iter().map(|request| request.method_and_target()).collect();
+    assert_eq!(asked, ["GET /slow", "GET /1", "GET /2"]);
+    assert_eq!(streams.get("/3").status, 404);
+    let failed = "tls_proxy_failures_total{reason=\"client_closed\",side=\"client\"}";
+    assert!(eventually(|| proxy.metric(failed) >= Some(4.0)), "{}", proxy.metrics());
 }
 
 /// Clients of different cores: each of the first four connections lands on its own.

@@ -12,8 +12,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use support::http2_client::{DATA, GOAWAY, HEADERS, RST_STREAM, frame, headers};
 use support::{
-    After, Gate, Origin, PATIENCE, Proxy, RawClient, Respond, TempDir, eventually, unused_port,
+    After, Block, Gate, Http2Client, Http2Origin, Origin, PATIENCE, Proxy, RawClient, Respond,
+    TempDir, eventually, unused_port,
 };
 
 /// Read again when it is told to, and not before.
@@ -677,6 +679,39 @@ fn a_generation_that_is_too_old_is_cut_and_one_that_has_not_answered_gets_a_503(
     assert_eq!(response.status, 503, "{response:?}");
     assert_eq!(client.read_to_close(), b"");
     proxy.wait_for_log("generation 1 is retired: 1 exchanges of it are cut");
+}
+
+#[test]
+fn quiet_streams_of_a_generation_that_is_too_old_are_cut_as_well() {
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[])?;
+        let begun = asker.request()?;
+        let head = headers(begun.stream, 0, &Block::pseudo(&[(":status", "200")]));
+        asker.send([head, frame(DATA, 0, begun.stream, "begun")].concat())?;
+        asker.request()?; // is not answered
+        asker.until(GOAWAY).map(|_| ())
+    });
+    let toml = edge(&format!(
+        "[[routes]]\nname = \"all\"\ncluster = \"a\"\n[clusters.a]\nprotocol = \"h2c\"\n\
+         endpoints = [{{ address = \"{}\" }}]\n\
+         timeouts = {{ first_byte = \"300s\", read = \"300s\" }}\n",
+        origin.address()
+    ));
+    let toml = format!("hot_reload.max_age = \"1s\"\n{toml}");
+    let proxy = Proxy::start(&toml);
+    let mut client = Http2Client::open(proxy.address("edge"));
+    let begun = client.request(&Block::get("/begun"));
+    assert_eq!(client.read_until(DATA).expect("it begins").payload, b"begun");
+    let silent = client.request(&Block::get("/silent"));
+    assert!(eventually(|| origin.asked().len() == 2));
+    reload(&proxy, &format!("{toml}# another\n"));
+    let (mut cut, mut refused) = (false, false);
+    while !(cut && refused) {
+        let frame = client.read_frame().expect("both end");
+        cut |= frame.kind == RST_STREAM && frame.stream == begun;
+        refused |= frame.kind == HEADERS && frame.stream == silent;
+    }
+    proxy.wait_for_log("generation 1 is retired: 2 exchanges of it are cut");
 }
 
 #[test]

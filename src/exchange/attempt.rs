@@ -56,14 +56,15 @@ pub(super) async fn forward(
     let mut refused = Vec::new();
     let (mut upload, mut refusals) = (None, 0);
     loop {
-        let lease = match acquire(shard, exchange, cluster, wanted, &mut refused, with).await {
-            Err(Failure::UpstreamNoTunnel) if exchange.ask_no_more() => {
-                wanted = Wanted::Any;
-                refused.clear();
-                continue;
-            }
-            lease => lease?,
-        };
+        let lease =
+            match acquire(shard, client, exchange, cluster, wanted, &mut refused, with).await {
+                Err(Failure::UpstreamNoTunnel) if exchange.ask_no_more() => {
+                    wanted = Wanted::Any;
+                    refused.clear();
+                    continue;
+                }
+                lease => lease?,
+            };
         let first_reused = lease.reused && wanted.may_be_kept();
         let endpoint = Rc::clone(lease.endpoint());
         let may_switch = exchange.asked.is_some();
@@ -112,10 +113,11 @@ fn tell(tally: &Tally, exchange: &Exchange, failed: Option<&Failed>) {
 }
 
 /// A connection; when connecting fails, one to another endpoint, since nothing was sent to the
-/// first.
+/// first. A client that leaves while it waits is not asked for again, nor its request sent.
 /// `refused` are those that could not be connected to, each tried once.
 async fn acquire(
     shard: &Shard,
+    client: &Client,
     exchange: &mut Exchange,
     cluster: &Rc<Cluster>,
     wanted: Wanted,
@@ -133,19 +135,18 @@ async fn acquire(
         (marks.admitted, marks.connected, marks.secured) = (None, None, None);
         marks.first_byte = None;
         progress.reused.set(false);
-        let result = cluster
-            .acquire(wanted, refused, with, |stage, now| match stage {
-                Stage::Admitted => {
-                    progress.phase.set(Phase::Connect);
-                    marks.admitted = Some(now);
-                }
-                Stage::Connected => {
-                    progress.phase.set(Phase::Tls);
-                    marks.connected = Some(now);
-                }
-            })
-            .await;
-        match result {
+        let acquiring = cluster.acquire(wanted, refused, with, |stage, now| match stage {
+            Stage::Admitted => {
+                progress.phase.set(Phase::Connect);
+                marks.admitted = Some(now);
+            }
+            Stage::Connected => {
+                progress.phase.set(Phase::Tls);
+                marks.connected = Some(now);
+            }
+        });
+        let acquired = client.awaits(std::pin::pin!(acquiring)).await;
+        match acquired.ok_or(Failure::ClientClosed)? {
             Ok(lease) => {
                 progress.reused.set(lease.reused);
                 progress.endpoint.set(Some(lease.address()));
@@ -248,6 +249,7 @@ impl Attempt<'_> {
     ) -> Result<Ending, Failed> {
         let upstream = lease.upstream();
         if exchange.progress.call.is_some() && matches!(upstream, Upstream::Http1(_)) {
+            lease.keep(None);
             let failure = Failure::UpstreamNotHttp2;
             return Err(Failed { failure, unsent: true, replayable: false });
         }

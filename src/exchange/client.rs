@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::http2::call::Call;
@@ -19,6 +20,11 @@ pub(crate) enum Speaks {
 }
 
 impl Client {
+    /// It has no descriptor of its own.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self.speaks, Speaks::Http2(_))
+    }
+
     /// Nothing more should begin on its connection.
     pub(crate) fn is_worn(&self) -> bool {
         match &self.speaks {
@@ -39,6 +45,23 @@ impl Client {
             Speaks::Http1(stream) => stream.poll_broken(context),
             Speaks::Http2(call) => call.poll_broken(context),
         }
+    }
+
+    /// What comes of a wait on its behalf. `None`: nobody is there any more to be answered. Nothing
+    /// is asked of a client whose wait is over at once.
+    pub(crate) async fn awaits<T>(&self, mut wait: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        let mut waits = false;
+        std::future::poll_fn(|context| {
+            if waits && self.poll_broken(context).is_ready() {
+                return Poll::Ready(None);
+            }
+            let come = wait.as_mut().poll(context).map(Some);
+            if come.is_pending() && !std::mem::replace(&mut waits, true) {
+                return self.poll_broken(context).map(|()| None);
+            }
+            come
+        })
+        .await
     }
 
     /// Whether its stream was reset before anything was done for it: a request that is given up at

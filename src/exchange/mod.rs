@@ -143,7 +143,8 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
     let generation = Rc::clone(&exchange.generation);
     let answered = {
         let answering = std::pin::pin!(answer(shard, client, exchange, &generation));
-        generation.until_retired(answering).await
+        let watcher = client.is_stream().then(|| shard.watchers.enter());
+        generation.until_retired(answering, watcher).await
     };
     if let Ok(Ending::Tunnel) = answered {
         return Ending::Tunnel;
@@ -214,10 +215,10 @@ async fn answer(
         let page = Reply::json(status, body);
         return reply(shard, client, exchange, &page, const { &HeaderEdits::NONE }).await;
     }
-    if let Some(known) = &generation.plan.health_grpc
+    if generation.plan.health_grpc.is_some()
         && let Some(asked) = exchange.asked_of_health()
     {
-        return Box::pin(health_service::answer(shard, client, exchange, asked, known)).await;
+        return Box::pin(health_service::answer(shard, client, exchange, asked)).await;
     }
     let route = exchange.find_route(generation);
     if let Some(tracing) = &generation.plan.tracing {

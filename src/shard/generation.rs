@@ -15,6 +15,7 @@ use crate::limits;
 use crate::plan::{self, ClusterId, ClusterKey, ListenerKey, Plan, RouteId};
 use crate::shard::mail::Mail;
 use crate::shard::series::Series;
+use crate::shard::watchers::Watcher;
 use crate::upstream::pool::Cluster;
 
 pub(crate) struct Generation {
@@ -62,15 +63,21 @@ impl Generation {
     }
 
     /// Runs an exchange's future; it ends with a failure when its generation is retired.
+    /// `watcher`: of one that waits for streams alone, whom no descriptor wakes for this.
     pub(crate) async fn until_retired<T>(
         &self,
         mut exchange: Pin<&mut impl Future<Output = Result<T, Failure>>>,
+        watcher: Option<Watcher<'_>>,
     ) -> Result<T, Failure> {
         std::future::poll_fn(|context| {
             if self.retired.get() {
                 return Poll::Ready(Err(Failure::GenerationRetired));
             }
-            exchange.as_mut().poll(context)
+            let ended = exchange.as_mut().poll(context);
+            if let (Some(watcher), Poll::Pending) = (&watcher, &ended) {
+                watcher.wait(context);
+            }
+            ended
         })
         .await
     }
