@@ -143,6 +143,7 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
     let generation = Rc::clone(&exchange.generation);
     let answered = {
         let answering = std::pin::pin!(answer(shard, client, exchange, &generation));
+        let answering = std::pin::pin!(client.meanwhile(answering));
         let watcher = client.is_stream().then(|| shard.watchers.enter());
         generation.until_retired(answering, watcher).await
     };
@@ -156,7 +157,10 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
 /// requests need: it may last for days.
 pub(crate) async fn go_over(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
     let ended = match exchange.switched.take() {
-        Some(switched) => tunnel::run(shard, client, exchange, switched).await,
+        Some(switched) => {
+            let running = std::pin::pin!(tunnel::run(shard, client, exchange, switched));
+            client.meanwhile(running).await
+        }
         None => Err(Failure::Internal),
     };
     end(shard, client, exchange, ended).await
