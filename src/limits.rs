@@ -139,7 +139,8 @@ pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 pub const WEBSOCKET_PING_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Most protocols that one route may list. More are refused.
 pub const UPGRADES_MAX: usize = 16;
-/// What a WebSocket that is to end has for its last frame and both goodbyes. Then it is cut.
+/// What a WebSocket that is to end has for its last frame, both goodbyes, and in a stream of HTTP/2
+/// for the endpoint's end of it. Then it is cut.
 pub const TUNNEL_PARTING_TIME: Duration = Duration::from_secs(1);
 /// How much longer than a drain a process lives for that.
 pub const TUNNELS_PARTING_TIMEOUT: Duration = Duration::from_millis(1500);

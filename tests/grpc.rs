@@ -736,6 +736,31 @@ fn who_watches_hears_of_a_drain() {
     assert_eq!(said, expected);
 }
 
+#[test]
+fn who_watches_hears_of_services_that_a_reload_brings_and_takes() {
+    let Some(server) = GrpcServer::start() else { return };
+    let with = |services| format!("health.grpc = true\n{}", echo(server.address, services));
+    let proxy = Proxy::start(&with(""));
+    let watching = thread::spawn({
+        let address = proxy.address("edge");
+        move || {
+            let script = "call = watch(\"test.Other\")\nprint(name(next(call).status))\n\
+                          seen = down(\"Hang\")(b\"\")\nprint(name(next(call).status))\n\
+                          seen.cancel()\nprint(name(next(call).status))\ncall.cancel()";
+            grpc_client(address, &format!("{HEALTH}\n{script}"))
+        }
+    });
+    assert!(server.says("hangs"), "it has heard how things stand");
+    let reload = |services| {
+        proxy.rewrite_config(&with(services));
+        proxy.signal("HUP");
+    };
+    reload("services.\"test.Other\" = {}");
+    assert!(server.says("cancelled"), "it has heard of the change");
+    reload("");
+    assert_eq!(watching.join().unwrap(), "SERVICE_UNKNOWN\nSERVING\nSERVICE_UNKNOWN");
+}
+
 // --- gRPC-Web --------------------------------------------------------------------------------
 
 /// The same with pages of one origin.

@@ -507,6 +507,25 @@ fn at_the_maximum_a_shared_connection_makes_room_for_a_websocket_once_it_is_idle
 // --- what is refused -------------------------------------------------------------------------
 
 #[test]
+fn a_tunnel_to_a_page_of_ours_is_refused() {
+    let origin = endpoint(|asker, head| listens(asker, &head));
+    let own = "[[routes]]\nname = \"page\"\npaths = [\"/page\"]\nrespond = { body = \"hi\" }\n\
+               [[routes]]\nname = \"away\"\npaths = [\"/away\"]\n\
+               redirect = { location = \"/\" }\n\
+               [[routes]]\nname = \"echo\"\npaths = [\"/echo\"]\necho = true\n";
+    let text = edge(&format!("{own}{}", route("h2c", origin.address(), LOG)));
+    let proxy = Proxy::start(&format!("health = {{ on_listeners = true }}\n{text}"));
+    let mut client = Http2Client::open(proxy.address("edge"));
+    for path in ["/health", "/health/liveness", "/page", "/away", "/echo"] {
+        let block = Block::request("CONNECT", path).field(":protocol", "websocket");
+        let stream = client.begin(&block.field("sec-websocket-version", "13"));
+        assert_eq!(client.answer(stream).status, 405, "{path}");
+    }
+    assert_eq!((client.get("/health").status, client.get("/page").text()), (200, "hi"));
+    assert!(records(&proxy, 7)[..5].iter().all(|record| record.number("status") == 405.0));
+}
+
+#[test]
 fn an_endpoint_without_a_choice_that_knows_no_such_streams_is_to_blame() {
     let origin = Http2Origin::polite(&[]);
     let upgrades = format!("upgrades = [\"websocket\", \"tcp\"]\n{LOG}");
@@ -549,6 +568,21 @@ fn another_endpoint_that_knows_them_is_asked_instead() {
     }
     assert_eq!(mute.asked().len(), 0);
     normal_requests_are_served(&proxy);
+}
+
+#[test]
+fn what_can_go_without_its_upgrade_does_so_whichever_endpoint_fails_last() {
+    let mute = Http2Origin::polite(&[]);
+    let more = "upgrades = [\"websocket\", \"tcp\"]\n";
+    let two = "\" }, { address = \"127.0.0.1:1\" }]"; // that one refuses connections
+    let proxy = Proxy::start(&edge(&route("h2c", mute.address(), more).replace("\" }]", two)));
+    for _ in 0..6 {
+        let mut client = proxy.client();
+        client.send("GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
+        let answer = client.read_response();
+        assert_eq!((answer.status, answer.text()), (200, "/x"));
+    }
+    assert_eq!(mute.asked().len(), 6);
 }
 
 #[test]
@@ -771,11 +805,71 @@ fn an_endpoint_that_has_said_all_and_is_gone_is_noticed() {
     normal_requests_are_served(&proxy);
 }
 
+/// A goodbye with 4001, as servers say it and as clients answer it.
+const BYE: [u8; 4] = [0x88, 2, 0x0F, 0xA1];
+const BYE_MASKED: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x0F, 0xA1];
+
+/// What the proxy says in the tunnel until it ends it, and whether it does so by a reset.
+fn said_to_its_end(asker: &mut Asker) -> io::Result<(Vec<u8>, bool)> {
+    let mut said = Vec::new();
+    loop {
+        let frame = asker.read_frame()?;
+        match frame.kind {
+            RST_STREAM => return Ok((said, true)),
+            DATA => said.extend_from_slice(&frame.payload),
+            _ => {}
+        }
+        if frame.kind == DATA && frame.has(END_STREAM) {
+            return Ok((said, false));
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_says_goodbye_first_hears_the_last_messages_the_answer_and_the_end() {
+    let (told, tells) = mpsc::channel();
+    let origin = endpoint(move |asker, head| {
+        asker.send(frame(DATA, 0, head.stream, BYE))?;
+        let _ = told.send(said_to_its_end(asker)?);
+        // One that ends its half is done with, and one that does not is reset after a moment.
+        if head.path().ends_with("?ends") {
+            return asker.send(frame(DATA, END_STREAM, head.stream, []));
+        }
+        let _ = told.send(said_to_its_end(asker)?);
+        Ok(())
+    });
+    let proxy = proxy_to(&origin, LOG);
+    let last = [MASKED.repeat(2000), BYE_MASKED.to_vec()].concat();
+    let mut client = proxy.client();
+    client.send(ASK.replace("/ws", "/ws?ends"));
+    assert_eq!(client.read_response().status, 101);
+    assert_eq!(client.read_exactly(BYE.len()), BYE);
+    client.send(&last);
+    assert_eq!(client.read_to_close(), b"");
+    let (said, is_reset) = tells.recv_timeout(PATIENCE).unwrap();
+    assert!(said == last && !is_reset, "{} of {} bytes", said.len(), last.len());
+    let (mut client, stream) = open_stream(&proxy);
+    assert_eq!(client.read_until(DATA).unwrap().payload, BYE);
+    let few = &last[MASKED.len() * 1990..];
+    client.data(stream, 0, few);
+    assert!(client.read_until(DATA).unwrap().has(END_STREAM));
+    assert_eq!(tells.recv_timeout(PATIENCE).unwrap(), (few.to_vec(), false));
+    assert_eq!(tells.recv_timeout(PATIENCE).unwrap(), (Vec::new(), true));
+    for record in records(&proxy, 2) {
+        assert_eq!(record.text("termination.by"), "none", "{record:?}");
+        assert_eq!(record.text("tunnel.ended_by"), "upstream", "{record:?}");
+        assert_eq!(record.number("tunnel.close_code"), 4001.0, "{record:?}");
+    }
+    normal_requests_are_served(&proxy);
+    assert_eq!(origin.connections(), 1);
+}
+
 #[test]
 fn streams_that_are_silent_for_too_long_are_told_on_both_sides_and_closed() {
     let (told, tells) = mpsc::channel();
     let origin = endpoint(move |asker, _| {
         let _ = told.send(asker.until(DATA)?.payload);
+        assert!(asker.until(DATA)?.has(END_STREAM), "the client is gone");
         let end = asker.read_frame()?;
         assert_eq!((end.kind, end.code()), (RST_STREAM, CANCEL), "it has not answered");
         let _ = told.send(Vec::new());
@@ -852,5 +946,53 @@ fn streams_are_told_when_their_configuration_is_retired() {
         let record = &records(&proxy, 1)[0];
         assert_eq!(record.text("termination.reason"), "generation_retired");
         assert_eq!(record.number("tunnel.close_code"), 1001.0);
+    }
+}
+
+/// What ends them, and what the log calls it.
+const ENDS: [(&str, &str); 2] = [("draining", "TERM"), ("generation_retired", "HUP")];
+
+fn end_by(proxy: &Proxy, text: &str, signal: &str) {
+    if signal == "HUP" {
+        proxy.rewrite_config(&text.replace("\"all\"", "\"others\""));
+    }
+    proxy.signal(signal);
+}
+
+#[test]
+fn a_tunnel_with_one_end_in_a_stream_that_takes_nothing_is_told_on_the_other() {
+    const TIMES: &str = "drain_timeout = \"1s\"\nhot_reload = { max_age = \"1s\" }\n";
+    let shut = Http2Origin::start(|asker| {
+        asker.greet(&[(ENABLE_CONNECT_PROTOCOL, 1), (INITIAL_WINDOW_SIZE, 0)])?;
+        let head = asker.head()?;
+        asker.send(headers(head.stream, 0, &status("200")))?;
+        asker.until(RST_STREAM).map(|_| ())
+    });
+    for (reason, signal) in ENDS {
+        let text = TIMES.to_owned() + &edge(&route("h2c", shut.address(), LOG));
+        let proxy = Proxy::start(&text);
+        let mut client = open(&proxy);
+        let before = proxy.metric("tls_proxy_bytes_in_total");
+        client.send(MASKED);
+        assert!(eventually(|| proxy.metric("tls_proxy_bytes_in_total") != before));
+        end_by(&proxy, &text, signal);
+        assert_eq!(client.read_exactly(GOING_AWAY.len()), GOING_AWAY, "{reason}");
+        assert_eq!(records(&proxy, 1)[0].text("termination.reason"), reason);
+    }
+
+    let Some(python) = python_with_websockets() else { return };
+    let talkative = WebsocketServer::http1(&python);
+    for (reason, signal) in ENDS {
+        let text = TIMES.to_owned() + &edge(&route("h1", talkative.address, LOG));
+        let proxy = Proxy::start(&text);
+        let shut = Http2Client::connect(proxy.address("edge"));
+        let mut client = shut.greet(&[(INITIAL_WINDOW_SIZE, 0)]);
+        let path = format!("/ws?{reason}");
+        let block = Block::request("CONNECT", &path).field(":protocol", "websocket");
+        client.begin(&block.field("sec-websocket-version", "13"));
+        client.read_until(HEADERS).expect("it is answered");
+        end_by(&proxy, &text, signal);
+        assert!(talkative.says(&format!("closed {path} 1001")), "{:?}", talkative.all_said());
+        assert_eq!(records(&proxy, 1)[0].text("termination.reason"), reason);
     }
 }

@@ -124,6 +124,7 @@ async fn acquire(
     refused: &mut Vec<SocketAddr>,
     with: (Patience, Greet<'_>),
 ) -> Result<Lease, Failure> {
+    let mut knows_no_tunnel = false;
     loop {
         exchange.begin_attempt();
         let progress = &exchange.progress;
@@ -166,11 +167,16 @@ async fn acquire(
                 let secure = exchange.progress.phase.get() == Phase::Tls;
                 exchange.attempt_goes_to(address, false, secure);
                 exchange.end_attempt(Some(failure));
-                let again = matches!(failure.row().retry, Retry::Safe | Retry::Unprocessed)
+                let is_endpoints = matches!(failure.row().retry, Retry::Safe | Retry::Unprocessed);
+                knows_no_tunnel |= failure == Failure::UpstreamNoTunnel;
+                let again = is_endpoints
                     && cluster.has_another(refused)
                     && refused.len() < limits::CONNECT_ATTEMPTS_MAX;
                 if !again {
-                    return Err(failure);
+                    // One that could be asked without the upgrade counts for more than one that
+                    // cannot be asked at all, whichever was tried last.
+                    let is_other = is_endpoints && knows_no_tunnel;
+                    return Err(if is_other { Failure::UpstreamNoTunnel } else { failure });
                 }
                 count::retried(exchange, failure);
             }
@@ -243,6 +249,7 @@ impl Attempt<'_> {
     ) -> Result<Ending, Failed> {
         let upstream = lease.upstream();
         if exchange.progress.call.is_some() && matches!(upstream, Upstream::Http1(_)) {
+            lease.keep(None);
             let failure = Failure::UpstreamNotHttp2;
             return Err(Failed { failure, unsent: true, replayable: false });
         }

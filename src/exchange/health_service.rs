@@ -8,7 +8,7 @@ use crate::exchange::failure::Failure;
 use crate::exchange::record::Phase;
 use crate::exchange::{Ending, Exchange, Uploading, reply};
 use crate::grpc::call::{Caller, failure_lines};
-use crate::grpc::health::{Asked, KnownService, Serving, decode_request, encode_response};
+use crate::grpc::health::{Asked, Serving, decode_request, encode_response};
 use crate::grpc::messages;
 use crate::grpc::status::{self, Code};
 use crate::http::head::Method;
@@ -57,7 +57,6 @@ pub(super) async fn answer(
     client: &Client,
     exchange: &mut Exchange,
     asked: Asked,
-    known: &[KnownService],
 ) -> Result<Ending, Failure> {
     let refuse = async |exchange: &mut Exchange, code, message: &str| {
         let mut lines = Vec::new();
@@ -73,7 +72,7 @@ pub(super) async fn answer(
         Err(code) => return refuse(exchange, code, "this is no HealthCheckRequest").await,
     };
     let said = Said { shard, exchange, call };
-    match (asked, said.serving(&service, known)) {
+    match (asked, said.serving(&service)) {
         (Asked::Check, Serving::ServiceUnknown) => {
             return refuse(exchange, Code::NotFound, "no route names this service").await;
         }
@@ -82,7 +81,7 @@ pub(super) async fn answer(
             said.say(serving).await?;
             said.end(Code::Ok, b"")?;
         }
-        (Asked::Watch, _) => said.watch(&service, known).await?,
+        (Asked::Watch, _) => said.watch(&service).await?,
     }
     Ok(Ending::Keep)
 }
@@ -95,19 +94,22 @@ struct Said<'a> {
 }
 
 impl Said<'_> {
-    fn serving(&self, service: &[u8], known: &[KnownService]) -> Serving {
+    /// By the newest configuration: who watches hears of services that come and go.
+    fn serving(&self, service: &[u8]) -> Serving {
+        let generation = self.shard.generation();
+        let known = generation.plan.health_grpc.as_deref().unwrap_or_default();
         let health = self.shard.health.borrow();
         let ready = health.ready && !self.shard.life.is_draining();
         Serving::of(service, known, ready, &health.unserved)
     }
 
     /// Now, and at every change, until the client has enough or this process ends.
-    async fn watch(&self, service: &[u8], known: &[KnownService]) -> Result<(), Failure> {
+    async fn watch(&self, service: &[u8]) -> Result<(), Failure> {
         self.begin()?;
         let mut told = None;
         let watcher = self.shard.watchers.enter();
         loop {
-            let serving = self.serving(service, known);
+            let serving = self.serving(service);
             if told.replace(serving) != Some(serving) {
                 self.say(serving).await?;
             }
@@ -117,7 +119,7 @@ impl Said<'_> {
                 return self.call.send_end(&lines);
             }
             std::future::poll_fn(|context| {
-                if self.serving(service, known) != serving || self.shard.life.is_draining() {
+                if self.serving(service) != serving || self.shard.life.is_draining() {
                     return Poll::Ready(Ok(()));
                 }
                 watcher.wait(context);

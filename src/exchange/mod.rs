@@ -213,16 +213,16 @@ async fn answer(
 ) -> Result<Ending, Failure> {
     exchange.admit(shard, client)?;
     if generation.plan.health_on_listeners
-        && let Some(page) = exchange.health_page()
+        && let Some(page) = exchange.health_page()?
     {
         let (status, body) = page.answer(&shard.health.borrow(), engine::wall_clock());
         let page = Reply::json(status, body);
         return reply(shard, client, exchange, &page, const { &HeaderEdits::NONE }).await;
     }
-    if let Some(known) = &generation.plan.health_grpc
+    if generation.plan.health_grpc.is_some()
         && let Some(asked) = exchange.asked_of_health()
     {
-        return Box::pin(health_service::answer(shard, client, exchange, asked, known)).await;
+        return Box::pin(health_service::answer(shard, client, exchange, asked)).await;
     }
     let route = exchange.find_route(generation);
     if let Some(tracing) = &generation.plan.tracing {
@@ -361,9 +361,11 @@ impl Exchange {
     }
 
     /// Asked for by a probe, before any route is looked for.
-    fn health_page(&self) -> Option<health::Page> {
+    fn health_page(&self) -> Result<Option<health::Page>, Failure> {
         let asks = matches!(self.head.method, Method::Get | Method::Head);
-        asks.then(|| health::Page::find(self.head.path.of(self.input.head()))).flatten()
+        let page = asks.then(|| health::Page::find(self.head.path.of(self.input.head()))).flatten();
+        let is_refused = page.is_some() && self.wants_tunnel_only();
+        if is_refused { Err(Failure::MethodRefused) } else { Ok(page) }
     }
 
     fn find_route<'g>(&mut self, generation: &'g Generation) -> Result<&'g Route, Failure> {

@@ -120,6 +120,7 @@ impl Download<'_> {
     /// what is here already keeps it, else two streams would hand it to and fro.
     async fn more_for(&self, call: &Call) -> Result<(), Failure> {
         let mut more = std::pin::pin!(self.more());
+        let in_line = call.in_line();
         // What was read to its end may have more that the core's next look at its sockets shows.
         let mut looks = limits::ROUNDS_PER_TURN + 1;
         let more = std::future::poll_fn(|context| {
@@ -134,7 +135,10 @@ impl Download<'_> {
             }
             more
         });
-        more.await.map_err(|lost| lost.failure(body_failure))
+        more.await.map_err(|lost| lost.failure(body_failure))?;
+        // Still there: who has something to give asks for room next.
+        std::mem::forget(in_line);
+        Ok(())
     }
 
     async fn until_room(&self, call: &Call, wanted: usize) -> Result<usize, Failure> {

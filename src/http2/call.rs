@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode, request};
 
 use crate::engine::{self, Wait};
 use crate::exchange::failure::Failure;
@@ -30,6 +30,8 @@ pub(crate) struct Call {
     body: RefCell<Body>,
     /// All of the answer was given to the connection, or the stream is known to be gone.
     over: Cell<bool>,
+    /// It was asked for as a tunnel.
+    is_tunnel: bool,
 }
 
 enum Answer {
@@ -54,14 +56,15 @@ pub(crate) enum Came {
 }
 
 impl Call {
-    /// `told`: what its request says of its priority.
+    /// With what its request says of its priority.
     pub(crate) fn new(
         line: Rc<Line>,
         stream: RecvStream,
         answer: SendResponse<Bytes>,
-        told: Told,
+        request: &request::Parts,
     ) -> Call {
         let id = answer.stream_id().as_u32();
+        let told = Told::of(&request.headers);
         if line.order(|order, _| order.asked(id, told)).is_none() && !told.is_nothing() {
             line.begin_order(|order| order.asked(id, told));
         }
@@ -74,6 +77,7 @@ impl Call {
             answer: RefCell::new(Answer::Head(answer)),
             body: RefCell::new(body),
             over: Cell::new(false),
+            is_tunnel: request.method == Method::CONNECT,
         }
     }
 
@@ -187,6 +191,11 @@ impl Call {
         }
     }
 
+    /// What was said in the line is taken back when this is dropped.
+    pub(crate) fn in_line(&self) -> Waiting<'_> {
+        Waiting(self)
+    }
+
     /// Where others wait for theirs: whether it is its turn still, although it has nothing yet.
     pub(crate) fn keeps_turn(&self, context: &Context<'_>) -> bool {
         self.line.order(|order, _| order.keeps_turn(self.id, context.waker())) == Some(true)
@@ -199,7 +208,14 @@ impl Call {
         wanted: usize,
         waker: Option<&Waker>,
     ) -> Option<usize> {
-        let asks = |waker| self.line.order(|order, _| order.asks(self.id, waker));
+        let asks = |waker| {
+            self.line.order(|order, _| {
+                if self.is_tunnel {
+                    order.is_tunnel(self.id);
+                }
+                order.asks(self.id, waker)
+            })
+        };
         match if wanted == 0 { None } else { asks(waker) } {
             None => {
                 stream.reserve_capacity(wanted);
@@ -247,7 +263,7 @@ impl Call {
         let since = Cell::new(engine::now());
         let is_later = Cell::new(false);
         loop {
-            let written = self.written_of_all();
+            let (written, _) = self.of_all();
             let given = std::future::poll_fn(|context| {
                 let Answer::Body(stream) = &mut *self.answer.borrow_mut() else {
                     return Poll::Ready(None);
@@ -267,7 +283,15 @@ impl Call {
                 }
             });
             return match engine::within(patience, given).await {
-                None if is_later.get() && written != self.written_of_all() => continue,
+                None if is_later.get() && written != self.of_all().0 => {
+                    // It takes something, though nothing of this stream; all who wait share it.
+                    let (now, waiting) = self.of_all();
+                    let taken = (now - written) as usize / waiting.max(1);
+                    if !bearable(Wait { lasted: patience, taken }) {
+                        return Err(Failure::ClientTooSlow);
+                    }
+                    continue;
+                }
                 Some(Some(0)) | None => Err(Failure::ClientWriteTimeout),
                 Some(Some(room)) => {
                     let wait = Wait { lasted: engine::now() - since.get(), taken: room };
@@ -278,8 +302,10 @@ impl Call {
         }
     }
 
-    fn written_of_all(&self) -> Option<u64> {
-        self.line.order(|order, _| order.written())
+    /// What was written of all streams that have an order, and how many of them wait.
+    fn of_all(&self) -> (u64, usize) {
+        let both = self.line.order(|order, _| (order.written(), order.waiting()));
+        both.unwrap_or_default()
     }
 
     /// What there is room for. `end`: there is nothing behind it.
@@ -359,7 +385,7 @@ impl Drop for Call {
 }
 
 /// A stream that waits for its turn, until it does no more.
-struct Waiting<'c>(&'c Call);
+pub(crate) struct Waiting<'c>(&'c Call);
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {

@@ -9,12 +9,12 @@
 
 use std::task::Waker;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::http2::frames::{DATA, END_STREAM, Frame, HEADERS, RST_STREAM};
 use crate::limits;
 
-const FIELD: &str = "priority";
+const FIELD: HeaderName = HeaderName::from_static("priority");
 const URGENCY: u8 = 3;
 const URGENCIES: usize = 8;
 
@@ -84,6 +84,9 @@ struct Lane {
     is_updated: bool,
     /// There is an exchange.
     is_open: bool,
+    /// Both sides talk as they like, for as long as they like: it has its share of whatever is
+    /// next, and nobody has to wait until it is over.
+    is_tunnel: bool,
     queued: u64,
     waiting: Option<Waker>,
     /// It was given room and has none: its own window is shut.
@@ -122,6 +125,10 @@ impl Order {
         let lane = self.lane(stream);
         (lane.asked, lane.is_updated) = (told, true);
         self.forget_strangers();
+    }
+
+    pub(crate) fn is_tunnel(&mut self, stream: u32) {
+        self.lane(stream).is_tunnel = true;
     }
 
     /// A stream has something to say, or would read on if it had room. `waker`: it waits for that.
@@ -245,6 +252,16 @@ impl Order {
         self.written
     }
 
+    /// How many streams wait for room.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.waiting.is_some()).count()
+    }
+
+    /// Nothing goes on: what was needed when much did is given back.
+    pub(crate) fn rests(&mut self) {
+        self.lanes.shrink_to_fit();
+    }
+
     fn room(&self) -> usize {
         limits::H2_SEND_BYTES_MAX.saturating_sub((self.queued - self.stuck) as usize)
     }
@@ -252,9 +269,11 @@ impl Order {
     /// While something more urgent is under way and has nothing at the moment, only so little is
     /// given that it is not behind much when it has.
     fn room_of(&self, stream: u32) -> usize {
-        let urgency = self.lanes.iter().find(|lane| lane.stream == stream).map(Lane::urgency);
+        let own = self.lanes.iter().find(|lane| lane.stream == stream);
+        let urgency = own.filter(|own| !own.is_tunnel).map(Lane::urgency);
         let is_behind = |lane: &Lane| {
-            lane.is_open && lane.turn > 0 && !lane.is_shut && Some(lane.urgency()) < urgency
+            let is_begun = lane.is_open && lane.turn > 0 && !lane.is_shut && !lane.is_tunnel;
+            is_begun && Some(lane.urgency()) < urgency
         };
         let ahead = limits::H2_SEND_BYTES_MAX - limits::H2_TURN_BYTES;
         let less = if self.lanes.iter().any(is_behind) { ahead } else { 0 };
@@ -265,8 +284,10 @@ impl Order {
     fn next(&self, also: Option<u32>) -> Option<&Lane> {
         let lanes = self.lanes.iter();
         let lanes = lanes.filter(|lane| lane.waits() || also == Some(lane.stream));
+        let others = lanes.clone().filter(|lane| !lane.is_tunnel);
+        let most_urgent = others.map(Lane::urgency).min().unwrap_or(URGENCY);
         lanes.min_by_key(|lane| {
-            let urgency = lane.urgency();
+            let urgency = if lane.is_tunnel { most_urgent } else { lane.urgency() };
             // Those that go one after another have one turn together among those that share.
             let turn = if lane.is_incremental(self.client_speaks) {
                 lane.turn
@@ -300,7 +321,7 @@ impl Order {
 
     /// Streams that are announced and never begun, or are gone, are kept by number: the newest.
     fn forget_strangers(&mut self) {
-        let strangers = self.lanes.iter().filter(|lane| !lane.is_open);
+        let strangers = self.lanes.iter().filter(|lane| !lane.is_open && lane.queued == 0);
         if strangers.clone().count() > limits::H2_PRIORITIES_AHEAD
             && let Some(oldest) = strangers.map(|lane| lane.stream).min()
         {
@@ -317,6 +338,7 @@ impl Lane {
             answered: Told::default(),
             is_updated: false,
             is_open: false,
+            is_tunnel: false,
             queued: 0,
             waiting: None,
             is_shut: false,
@@ -329,7 +351,8 @@ impl Lane {
     }
 
     fn is_incremental(&self, client_speaks: bool) -> bool {
-        self.answered.incremental.or(self.asked.incremental).unwrap_or(!client_speaks)
+        self.is_tunnel
+            || self.answered.incremental.or(self.asked.incremental).unwrap_or(!client_speaks)
     }
 
     fn waits(&self) -> bool {
@@ -643,6 +666,32 @@ mod tests {
         assert_eq!((of(1), of(3), of(5), of(7)), (2, 2, 0, 2), "{turns:?}");
         order.leaves(3);
         assert!(order.turns(3).contains(&5));
+    }
+
+    #[test]
+    fn a_tunnel_shares_with_whatever_is_next_and_holds_nobody_up() {
+        let mut order = Order::of(&[(1, ""), (3, "u=0"), (5, "u=6")]);
+        order.is_tunnel(1);
+        order.wait(&[1, 3, 5]);
+        assert_eq!(order.turns(4), [1, 3, 1, 3]);
+        order.leaves(3);
+        assert_eq!(order.turns(4), [5, 1, 5, 1]);
+        // It has nothing to say, but will: what is less urgent has all the room until then.
+        order.stops_waiting(1);
+        assert_eq!(order.waits(5), ALL);
+    }
+
+    #[test]
+    fn what_is_under_way_counts_though_its_exchange_is_over() {
+        let mut order = Order::of(&[(1, "u=1")]);
+        let all = (3..).step_by(2).take(H2_PRIORITIES_AHEAD + 10);
+        for stream in all.clone() {
+            order.asked(stream, Told::default());
+            order.gave(stream, 100);
+            order.leaves(stream);
+        }
+        assert_eq!(order.queued, all.count() as u64 * 100);
+        assert_eq!(order.lanes.iter().map(|lane| lane.queued).sum::<u64>(), order.queued);
     }
 
     #[test]

@@ -19,7 +19,6 @@ use crate::http1::server::{head_limits, linger};
 use crate::http2::abuse::Abuse;
 use crate::http2::call::Call;
 use crate::http2::io::{Line, Wire};
-use crate::http2::priority::Told;
 use crate::http2::request;
 use crate::limits;
 use crate::plan::Http2;
@@ -272,6 +271,9 @@ impl Session {
             return;
         }
         (self.work, self.sent) = (work, self.line.sent());
+        if work == Work::Nothing {
+            self.line.order(|order, _| order.rests());
+        }
         let (stream, timeouts) = (self.line.stream(), self.shard.generation().plan.timeouts);
         stream.set_parked(if work == Work::Nothing { Parked::Long } else { Parked::No });
         self.line.set_patience(match work {
@@ -327,7 +329,7 @@ async fn answer_one(
     exchange.begin(shard.generation());
     let (parts, body) = request.into_parts();
     let is_whole = body.is_end_stream();
-    let call = Call::new(line, body, answer, Told::of(&parts.headers));
+    let call = Call::new(line, body, answer, &parts);
     let client = Client { speaks: Speaks::Http2(call), origin };
     let limits: HeadLimits = head_limits(&exchange.generation.plan.limits);
     let mut bytes = Vec::with_capacity(limits::INPUT_COPY_BYTES_MAX);

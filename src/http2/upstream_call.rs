@@ -236,6 +236,22 @@ impl UpstreamCall {
         }
     }
 
+    /// Called behind the end. Whoever lets go of a stream that the endpoint has not ended resets
+    /// it, and what was said last and has not left is lost with it. So it has until then to end it
+    /// too, as far as it has room: no more is given.
+    pub(crate) async fn linger(&self, until: Instant) {
+        let ended = std::future::poll_fn(|context| {
+            loop {
+                match self.poll_body(context) {
+                    Poll::Ready(Ok(Came::Data { ends: false, .. })) => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        });
+        engine::within(until.saturating_duration_since(engine::now()), ended).await;
+    }
+
     /// Ready when the stream was reset, or its connection is gone.
     pub(crate) fn poll_broken(&self, context: &mut Context<'_>) -> Poll<()> {
         match self.upward.borrow_mut().as_mut() {

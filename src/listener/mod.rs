@@ -20,10 +20,11 @@ use crate::http1;
 use crate::http2;
 use crate::limits;
 use crate::listener::limit::{Told, Waiting};
+use crate::shard::Shard;
 use crate::shard::connections::Seated;
 use crate::shard::doors::Door;
 use crate::shard::events;
-use crate::shard::{Counted, Life, Shard};
+use crate::shard::life::{Counted, Life};
 use crate::tls::stream::Stream;
 
 /// Takes connections from one listening socket until the core drains or the listener is removed;

@@ -6,6 +6,7 @@ pub(crate) mod counters;
 pub(crate) mod doors;
 pub(crate) mod events;
 pub(crate) mod generation;
+pub(crate) mod life;
 mod log;
 pub(crate) mod mail;
 mod origin;
@@ -19,7 +20,7 @@ pub(crate) mod workspace;
 use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use crate::control::message::{
@@ -32,14 +33,15 @@ use crate::listener::blacklist::Guard;
 use crate::plan::{ListenerKey, OnFull};
 use crate::shard::connections::Connections;
 use crate::shard::counters::Counters;
-use crate::shard::doors::{Door, Doors, Wanted};
+use crate::shard::doors::{Doors, Wanted};
 use crate::shard::events::Events;
 use crate::shard::generation::{Generation, Generations};
+use crate::shard::life::Life;
 use crate::shard::log::AccessLines;
 use crate::shard::mail::{Inboxes, Mail};
 pub(crate) use crate::shard::origin::Origin;
 use crate::shard::rejected::Rejections;
-use crate::shard::series::{ListenerCells, Series};
+use crate::shard::series::Series;
 use crate::shard::spans::Spans;
 use crate::shard::trouble::Troubles;
 use crate::shard::watchers::Watchers;
@@ -79,22 +81,6 @@ pub(crate) struct Shard {
     pub(crate) health: RefCell<Health>,
     /// Who is to be told when that changes, or what is to end it.
     pub(crate) watchers: Watchers,
-}
-
-/// Whether the core still takes connections, and who wants to know when that changes.
-#[derive(Default)]
-pub(crate) struct Life {
-    draining: Cell<bool>,
-    /// It is about to end: see `ToShard::Part`.
-    parting: Cell<bool>,
-    pub(crate) service: Cell<Service>,
-    /// Clients that are between two requests get the time to ask once more: only an answer can tell
-    /// them to close without crossing their next request.
-    patient: Cell<bool>,
-    stopped: Cell<bool>,
-    /// Connections and the listeners' accept loops.
-    sessions: Cell<usize>,
-    wakers: RefCell<Vec<Waker>>,
 }
 
 /// Runs a data core until it is told to stop.
@@ -390,10 +376,12 @@ impl Shard {
         let shard = Rc::clone(self);
         engine::spawn(async move {
             shard.life.until_empty().await;
+            if shard.life.is_draining() {
+                shard.generations.leave_endpoints().await;
+            }
             if !shard.life.is_draining() {
                 return; // it takes connections again
             }
-            shard.generations.leave_endpoints().await;
             shard.log.flush(shard.counters());
             shard.events.flush(&shard.mail);
             shard.mail.to_control(ToControl::Drained { core: shard.mail.core() });
@@ -484,116 +472,5 @@ async fn housekeeping(shard: Rc<Shard>) {
             shard.until_stirred().await;
             quiet = 0;
         }
-    }
-}
-
-impl Life {
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.get()
-    }
-
-    /// Whoever can say goodbye says it now.
-    pub(crate) fn is_parting(&self) -> bool {
-        self.parting.get()
-    }
-
-    /// Connections end with the answer that they carry.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.draining.get() || self.service.get() == Service::Closing
-    }
-
-    /// Counts a connection until the guard is dropped.
-    pub(crate) fn enter(shard: &Rc<Shard>) -> Session {
-        shard.life.sessions.set(shard.life.sessions.get() + 1);
-        Session(Rc::clone(shard))
-    }
-
-    /// Ready once the core drains; for whoever waits without being busy.
-    pub(crate) fn poll_draining(&self, context: &Context<'_>) -> Poll<()> {
-        if self.draining.get() {
-            return Poll::Ready(());
-        }
-        self.wakers.borrow_mut().push(context.waker().clone());
-        Poll::Pending
-    }
-
-    fn drain(&self) {
-        self.draining.set(true);
-        self.wake();
-    }
-
-    fn resume(&self) {
-        self.draining.set(false);
-        self.patient.set(false);
-        self.wake();
-    }
-
-    fn stop(&self) {
-        self.stopped.set(true);
-        self.wake();
-    }
-
-    fn wake(&self) {
-        let wakers = std::mem::take(&mut *self.wakers.borrow_mut());
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    async fn until_stopped(&self) {
-        self.until(|life| life.stopped.get()).await;
-    }
-
-    async fn until_empty(&self) {
-        self.until(|life| life.sessions.get() == 0 || !life.draining.get()).await;
-    }
-
-    async fn until(&self, reached: impl Fn(&Life) -> bool) {
-        std::future::poll_fn(|context| {
-            if reached(self) {
-                return Poll::Ready(());
-            }
-            self.wakers.borrow_mut().push(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
-/// One open client connection, or one listener that still accepts.
-pub(crate) struct Session(Rc<Shard>);
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let life = &self.0.life;
-        life.sessions.set(life.sessions.get() - 1);
-        if life.sessions.get() == 0 && life.draining.get() {
-            life.wake();
-        }
-    }
-}
-
-/// One open client connection in the counters that the cores balance by. Its place in the process
-/// was taken before; dropping this gives it back.
-pub(crate) struct Counted {
-    shard: Rc<Shard>,
-    listener: Rc<Shared<ListenerCells>>,
-}
-
-impl Counted {
-    /// `already`: another core has counted it here when it handed it over.
-    pub(crate) fn new(shard: &Rc<Shard>, door: &Door, already: bool) -> Counted {
-        let listener = door.cells();
-        listener.open.add(1);
-        if !already {
-            shard.counters().connections.add(1);
-        }
-        Counted { shard: Rc::clone(shard), listener }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.listener.open.sub(1);
-        self.shard.counters().connections.add(-1);
-        self.shard.open.add(-1);
     }
 }

@@ -11,6 +11,7 @@ async def talk(ws):
                 await ws.send(message)
     except ConnectionClosed:
         pass
+    print('closed', ws.request.path, ws.close_code, flush=True)
 async def main():
     async with serve(talk, '127.0.0.1', 0, subprotocols=['chat'], max_size=None) as server:
         print(server.sockets[0].getsockname()[1], flush=True)

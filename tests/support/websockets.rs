@@ -19,7 +19,7 @@ pub struct WebsocketServer {
 }
 
 impl WebsocketServer {
-    /// Echoes; says goodbye with 4001 when asked to.
+    /// Echoes; says goodbye with 4001 when asked to. Tells how they were closed.
     pub fn http1(python: &str) -> WebsocketServer {
         WebsocketServer::start(python, include_str!("websocket_server.py"), &[])
     }

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -31,6 +31,10 @@ pub(super) trait End {
 
     /// No more from us; the other way goes on.
     fn finish(&self);
+
+    /// After the end of both ways: until what was said has arrived, where only that can be waited
+    /// for.
+    async fn linger(&self, _until: Instant) {}
 
     /// It ends now, and does not look as if all had been said.
     fn cut(&self);
@@ -193,6 +197,12 @@ impl End for UpstreamEnd<'_> {
 
     fn finish(&self) {
         self.call.finish();
+    }
+
+    async fn linger(&self, until: Instant) {
+        if !self.ended.get() {
+            self.call.linger(until).await;
+        }
     }
 
     /// A stream that has not ended is reset when it is dropped.

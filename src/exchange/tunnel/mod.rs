@@ -286,6 +286,8 @@ impl Tunnel<'_> {
         } else {
             client.finish();
             upstream.finish();
+            let latest = engine::now() + limits::TUNNEL_PARTING_TIME;
+            upstream.linger(self.leaving.get().map_or(latest, |leaving| leaving.until)).await;
         }
         result
     }
@@ -299,9 +301,10 @@ impl Tunnel<'_> {
         let mut down = pin!(self.pump(Direction::Down, upstream, client).run(answer));
         let (mut up_is_over, mut down_is_over) = (false, false);
         let mut alarm = None;
-        // What has a descriptor is woken by the engine when the core turns (`engine::wake_all`).
-        let is_all_streams = client.connection().is_none() && upstream.connection().is_none();
-        let watcher = is_all_streams.then(|| self.shard.watchers.enter());
+        // Who waits for a descriptor is woken by the engine when the core turns
+        // (`engine::wake_all`). Where one end is a stream, the wait may be for that alone.
+        let is_of_streams = client.connection().is_none() || upstream.connection().is_none();
+        let watcher = is_of_streams.then(|| self.shard.watchers.enter());
         std::future::poll_fn(|context| {
             if let Some(watcher) = &watcher {
                 watcher.wait(context);
