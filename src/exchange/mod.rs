@@ -23,6 +23,7 @@ pub(crate) mod upload;
 
 use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -142,8 +143,8 @@ pub(crate) enum Ending {
 pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
     let generation = Rc::clone(&exchange.generation);
     let answered = {
-        let answering = std::pin::pin!(answer(shard, client, exchange, &generation));
-        let answering = std::pin::pin!(client.meanwhile(answering));
+        let answering = pin!(answer(shard, client, exchange, &generation));
+        let answering = pin!(client.meanwhile(answering));
         let watcher = client.is_stream().then(|| shard.watchers.enter());
         generation.until_retired(answering, watcher).await
     };
@@ -158,8 +159,7 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
 pub(crate) async fn go_over(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
     let ended = match exchange.switched.take() {
         Some(switched) => {
-            let running = std::pin::pin!(tunnel::run(shard, client, exchange, switched));
-            client.meanwhile(running).await
+            client.meanwhile(pin!(tunnel::run(shard, client, exchange, switched))).await
         }
         None => Err(Failure::Internal),
     };
@@ -239,8 +239,7 @@ async fn answer(
         Action::Forward(_) if client.has_given_up() => Err(Failure::ClientClosed),
         Action::Forward(cluster) => {
             let Some(grpc) = &route.grpc else {
-                let forwarding =
-                    std::pin::pin!(attempt::forward(shard, client, exchange, route, *cluster));
+                let forwarding = pin!(attempt::forward(shard, client, exchange, route, *cluster));
                 return match route.timeout {
                     None => forwarding.await,
                     Some(limit) => {
