@@ -658,6 +658,49 @@ fn who_waits_too_long_or_comes_too_late_is_answered_503() {
 }
 
 #[test]
+fn small_pieces_for_an_endpoint_that_takes_none_end_no_other_stream() {
+    let gate = Gate::new();
+    let opened = gate.clone();
+    let origin = Http2Origin::start(move |asker| {
+        asker.greet(&[(INITIAL_WINDOW_SIZE, 0)])?;
+        let streams = [asker.head()?, asker.head()?, asker.head()?, asker.head()?];
+        opened.wait();
+        for asked in &streams {
+            asker.send(window_update(asked.stream, 1000))?;
+        }
+        for _ in &streams {
+            let asked = asker.request()?;
+            asker.answer(asked.stream, "all of it")?;
+        }
+        asker.until(GOAWAY).map(|_| ())
+    });
+    let here = "[[routes]]\nname = \"here\"\npaths = [\"/here\"]\necho = true\n[[routes]]\n";
+    let text = configuration(origin.address(), "");
+    let proxy = Proxy::start(&text.replacen("[[routes]]\n", here, 1));
+    let mut client = Http2Client::open(proxy.address("edge"));
+    let streams = [(); 4].map(|()| client.begin(&Block::request("POST", "/upload")));
+    let said: Vec<u8> = (0..15_000_u32).map(|at| (at % 251) as u8).collect();
+    for part in said.chunks(1000) {
+        for &stream in &streams {
+            let frames: Vec<_> = part.iter().map(|&byte| frame(DATA, 0, stream, [byte])).collect();
+            client.send(frames.concat());
+        }
+        assert_eq!(client.get("/here").status, 200);
+    }
+    for &stream in &streams {
+        client.data(stream, END_STREAM, "");
+    }
+    gate.open();
+    let mut answered = 0;
+    while answered < streams.len() {
+        let frame = client.read_until(DATA).expect("all are answered");
+        answered += usize::from(frame.payload == b"all of it");
+    }
+    let asked = origin.asked();
+    assert!(asked.len() == 4 && asked.iter().all(|asked| asked.body == said));
+}
+
+#[test]
 fn sixteen_cores_never_have_more_connections_than_the_maximum() {
     let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (now, seen) = (Arc::clone(&open), Arc::clone(&most));

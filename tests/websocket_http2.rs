@@ -391,6 +391,36 @@ fn a_connection_is_listed_by_all_that_its_streams_do() {
 }
 
 #[test]
+fn small_messages_for_endpoints_that_take_none_end_nobody_elses_streams() {
+    // Each byte in a frame of its own.
+    let said = |at| MASKED.map(|byte| frame(DATA, 0, at, [byte])).concat().repeat(400);
+    let origin = Http2Origin::start(|asker| {
+        asker.greet(&[(ENABLE_CONNECT_PROTOCOL, 1), (INITIAL_WINDOW_SIZE, 0)])?;
+        loop {
+            let asked = asker.head()?;
+            asker.send(headers(asked.stream, 0, &Block::pseudo(&[(":status", "200")])))?;
+        }
+    });
+    let here = "[[routes]]\nname = \"here\"\npaths = [\"/here\"]\necho = true\n";
+    let text = edge(&(here.to_owned() + &route("h2c", origin.address(), "")));
+    let proxy = Proxy::start(&text);
+    let mut client = Http2Client::open(proxy.address("edge"));
+    let asks = Block::request("CONNECT", "/ws").field(":protocol", "websocket");
+    let streams = [(); 6].map(|()| {
+        let stream = client.begin(&asks);
+        let head = client.read_until(HEADERS).expect("it is answered");
+        client.decode(&head);
+        stream
+    });
+    for _ in 0..3 {
+        for &stream in &streams {
+            client.send(said(stream));
+        }
+        assert_eq!(client.get("/here").status, 200);
+    }
+}
+
+#[test]
 fn a_connection_that_says_whom_it_is_for_carries_one_websocket_and_nothing_else() {
     let origin = endpoint(|asker, head| {
         asker.send(frame(DATA, 0, head.stream, PLAIN))?;

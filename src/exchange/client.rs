@@ -47,6 +47,19 @@ impl Client {
         }
     }
 
+    /// Does what is done for it. What a stream says while that waits for others is held, so that it
+    /// does not count against the streams beside it.
+    pub(crate) async fn meanwhile<T>(&self, mut doing: Pin<&mut impl Future<Output = T>>) -> T {
+        std::future::poll_fn(|context| {
+            let done = doing.as_mut().poll(context);
+            if let (Speaks::Http2(call), Poll::Pending) = (&self.speaks, &done) {
+                call.hold(context);
+            }
+            done
+        })
+        .await
+    }
+
     /// What comes of a wait on its behalf. `None`: nobody is there any more to be answered. Nothing
     /// is asked of a client whose wait is over at once.
     pub(crate) async fn awaits<T>(&self, mut wait: Pin<&mut impl Future<Output = T>>) -> Option<T> {

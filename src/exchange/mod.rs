@@ -23,6 +23,7 @@ pub(crate) mod upload;
 
 use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -142,7 +143,8 @@ pub(crate) enum Ending {
 pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
     let generation = Rc::clone(&exchange.generation);
     let answered = {
-        let answering = std::pin::pin!(answer(shard, client, exchange, &generation));
+        let answering = pin!(answer(shard, client, exchange, &generation));
+        let answering = pin!(client.meanwhile(answering));
         let watcher = client.is_stream().then(|| shard.watchers.enter());
         generation.until_retired(answering, watcher).await
     };
@@ -156,7 +158,9 @@ pub(crate) async fn run(shard: &Rc<Shard>, client: &Client, exchange: &mut Excha
 /// requests need: it may last for days.
 pub(crate) async fn go_over(shard: &Rc<Shard>, client: &Client, exchange: &mut Exchange) -> Ending {
     let ended = match exchange.switched.take() {
-        Some(switched) => tunnel::run(shard, client, exchange, switched).await,
+        Some(switched) => {
+            client.meanwhile(pin!(tunnel::run(shard, client, exchange, switched))).await
+        }
         None => Err(Failure::Internal),
     };
     end(shard, client, exchange, ended).await
@@ -235,8 +239,7 @@ async fn answer(
         Action::Forward(_) if client.has_given_up() => Err(Failure::ClientClosed),
         Action::Forward(cluster) => {
             let Some(grpc) = &route.grpc else {
-                let forwarding =
-                    std::pin::pin!(attempt::forward(shard, client, exchange, route, *cluster));
+                let forwarding = pin!(attempt::forward(shard, client, exchange, route, *cluster));
                 return match route.timeout {
                     None => forwarding.await,
                     Some(limit) => {

@@ -18,6 +18,7 @@ use crate::exchange::failure::Failure;
 use crate::http1::body;
 use crate::http1::server::Input;
 use crate::http2::fields;
+use crate::http2::held::Held;
 use crate::http2::io::Line;
 use crate::http2::priority::{Told, Turn};
 use crate::limits;
@@ -41,6 +42,7 @@ enum Answer {
 
 struct Body {
     stream: RecvStream,
+    held: Held,
     /// What had no room yet.
     left: Bytes,
     trailers: Vec<u8>,
@@ -67,7 +69,8 @@ impl Call {
             line.begin_order(|order| order.asked(id, told));
         }
         let ended = stream.is_end_stream();
-        let body = Body { stream, left: Bytes::new(), trailers: Vec::new(), ended };
+        let (held, left) = (Held::default(), Bytes::new());
+        let body = Body { stream, held, left, trailers: Vec::new(), ended };
         Call {
             line,
             id,
@@ -102,6 +105,14 @@ impl Call {
                 Err(io::Error::other(error))
             }
             None => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Holds what comes of the body while nobody takes it.
+    pub(crate) fn hold(&self, context: &mut Context<'_>) {
+        let body = &mut *self.body.borrow_mut();
+        if !body.ended {
+            body.held.fill(&mut body.stream, context);
         }
     }
 
@@ -411,7 +422,7 @@ impl Body {
     /// Until there is something left, or the body has ended.
     fn fill(&mut self, context: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         while self.left.is_empty() && !self.ended {
-            match self.stream.poll_data(context) {
+            match self.held.take(&mut self.stream, context) {
                 Poll::Ready(Some(Ok(bytes))) => self.left = bytes,
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => match self.stream.poll_trailers(context) {

@@ -9,6 +9,7 @@ pub(crate) mod client;
 mod endpoint_watch;
 pub(crate) mod fields;
 pub mod frames;
+mod held;
 pub(crate) mod io;
 pub mod priority;
 pub(crate) mod request;

@@ -3,7 +3,6 @@
 //! Dropped before its end, it resets the stream and nothing else.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +16,7 @@ use h2::{Reason, RecvStream, SendStream};
 
 use crate::engine::{self, SendError, Sleep};
 use crate::exchange::failure::Failure;
+use crate::http2::held::Held;
 use crate::http2::{fields, upstream_head};
 use crate::limits;
 
@@ -43,75 +43,6 @@ enum Downward {
     Head(ResponseFuture),
     Body(RecvStream),
     Over,
-}
-
-/// What has come of a body while nobody took it, as few pieces. The endpoint's window bounds it.
-#[derive(Default)]
-struct Held {
-    pieces: VecDeque<Bytes>,
-    /// Small ones behind those, as one.
-    small: Vec<u8>,
-}
-
-impl Held {
-    fn add(&mut self, bytes: Bytes) {
-        if bytes.len() < limits::UPSTREAM_PIECE_BYTES {
-            self.small.extend_from_slice(&bytes);
-            return;
-        }
-        self.end_small();
-        self.pieces.push_back(bytes);
-    }
-
-    fn end_small(&mut self) {
-        if !self.small.is_empty() {
-            self.pieces.push_back(std::mem::take(&mut self.small).into());
-        }
-    }
-
-    fn next(&mut self) -> Option<Bytes> {
-        if self.pieces.is_empty() {
-            self.end_small();
-        }
-        self.pieces.pop_front()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.pieces.is_empty() && self.small.is_empty()
-    }
-
-    /// How it ends is told once all before it was taken.
-    fn fill(&mut self, body: &mut RecvStream, context: &mut Context<'_>) {
-        while let Poll::Ready(Some(Ok(bytes))) = body.poll_data(context) {
-            self.add(bytes);
-        }
-    }
-
-    /// What has come, as a whole where it came in small pieces: whoever sends those may be faster
-    /// than they can be passed on one by one.
-    fn take(
-        &mut self,
-        body: &mut RecvStream,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Bytes, h2::Error>>> {
-        if self.is_empty() {
-            let first = match body.poll_data(context) {
-                Poll::Ready(Some(Ok(first))) => first,
-                nothing @ (Poll::Ready(None | Some(Err(_))) | Poll::Pending) => return nothing,
-            };
-            if first.len() >= limits::UPSTREAM_PIECE_BYTES || body.is_end_stream() {
-                return Poll::Ready(Some(Ok(first)));
-            }
-            let Poll::Ready(Some(Ok(second))) = body.poll_data(context) else {
-                return Poll::Ready(Some(Ok(first)));
-            };
-            self.add(first);
-            self.add(second);
-        }
-        self.fill(body, context);
-        // Frames may have nothing in them.
-        Poll::Ready(Some(Ok(self.next().unwrap_or_default())))
-    }
 }
 
 /// A head that has come.

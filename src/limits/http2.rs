@@ -19,8 +19,8 @@ pub const H2_PRIORITY_BYTES_MAX: usize = 256;
 /// What may wait in the kernel, and has not been sent, of a connection whose streams have
 /// priorities: nothing overtakes it.
 pub const H2_UNSENT_BYTES_MAX: u32 = 128 * 1024;
-/// What small frames of bodies that wait here may fall short of 256 bytes, all together, before the
-/// crate ends the connection: 16,000 of them, whatever the windows are.
+/// What small frames of bodies that no stream has taken or held yet may fall short of 256 bytes,
+/// all together, before the crate ends the connection: 16,000 of them, whatever the windows are.
 pub const H2_DATA_FRAME_BUDGET: usize = 4 << 20;
 /// Bytes of the fields of one head, as HPACK counts them, before the crate refuses it unread; less
 /// than that but more than `limits.max_header_size` is answered with 431.
