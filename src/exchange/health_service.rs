@@ -1,5 +1,5 @@
-//! `grpc.health.v1.Health` for whoever asks the proxy whether it serves: answered on listeners
-//! where `health.grpc` is on, before any route is looked for.
+//! The proxy's own health on listeners, for whoever asks before any route is looked for: pages, and
+//! `grpc.health.v1.Health` where `health.grpc` is on.
 
 use std::task::Poll;
 
@@ -17,8 +17,16 @@ use crate::http::reply::Reply;
 use crate::http2::call::{Call, Came};
 use crate::limits;
 use crate::shard::Shard;
+use crate::telemetry::health;
 
 impl Exchange {
+    pub(super) fn health_page(&self) -> Result<Option<health::Page>, Failure> {
+        let asks = matches!(self.head.method, Method::Get | Method::Head);
+        let page = asks.then(|| health::Page::find(self.head.path.of(self.input.head()))).flatten();
+        let is_refused = page.is_some() && self.wants_tunnel_only();
+        if is_refused { Err(Failure::MethodRefused) } else { Ok(page) }
+    }
+
     pub(super) fn asked_of_health(&self) -> Option<Asked> {
         let bytes = self.input.head();
         if self.head.method != Method::Post || Caller::of(&self.head, bytes) != Some(Caller::Grpc) {

@@ -50,7 +50,6 @@ use crate::routing;
 use crate::shard::generation::Generation;
 use crate::shard::rejected;
 use crate::shard::{Origin, Shard};
-use crate::telemetry::health;
 use crate::upstream::endpoints::Endpoint;
 
 /// A request on its way. One per connection, used again for each request, so that it allocates
@@ -357,14 +356,6 @@ impl Exchange {
         if let Some(tap) = shard.tapping.of(method, path, self.client_address) {
             self.progress.capturer.begin_tapped(&shard.log.captures, tap, head, bytes);
         }
-    }
-
-    /// Asked for by a probe, before any route is looked for.
-    fn health_page(&self) -> Result<Option<health::Page>, Failure> {
-        let asks = matches!(self.head.method, Method::Get | Method::Head);
-        let page = asks.then(|| health::Page::find(self.head.path.of(self.input.head()))).flatten();
-        let is_refused = page.is_some() && self.wants_tunnel_only();
-        if is_refused { Err(Failure::MethodRefused) } else { Ok(page) }
     }
 
     fn find_route<'g>(&mut self, generation: &'g Generation) -> Result<&'g Route, Failure> {
