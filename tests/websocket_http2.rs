@@ -1019,8 +1019,10 @@ fn a_tunnel_with_one_end_in_a_stream_that_takes_nothing_is_told_on_the_other() {
         let mut client = shut.greet(&[(INITIAL_WINDOW_SIZE, 0)]);
         let path = format!("/ws?{reason}");
         let block = Block::request("CONNECT", &path).field(":protocol", "websocket");
-        client.begin(&block.field("sec-websocket-version", "13"));
-        client.read_until(HEADERS).expect("it is answered");
+        let block = block.field("sec-websocket-version", "13");
+        client.begin(&block.field("sec-websocket-protocol", "chat"));
+        let head = client.read_until(HEADERS).expect("it is answered");
+        assert_eq!(client.decode(&head)[0], (":status".to_owned(), "200".to_owned()));
         end_by(&proxy, &text, signal);
         assert!(talkative.says(&format!("closed {path} 1001")), "{:?}", talkative.all_said());
         assert_eq!(records(&proxy, 1)[0].text("termination.reason"), reason);
