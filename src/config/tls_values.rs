@@ -218,9 +218,9 @@ pub(super) fn password(value: &DeValue<'_>) -> Result<Secret, Wrong> {
 /// `sha256/` and base64, as browsers and curl have it, or 64 hexadecimal digits.
 pub(super) fn pin(value: &DeValue<'_>) -> Result<Pin, Wrong> {
     let given = string(value)?;
-    let in_base64 = given.strip_prefix("sha256/").map(|rest| rest.trim_start_matches('/'));
-    let digest = match in_base64 {
-        Some(text) => of_base64(text),
+    let digest = match given.strip_prefix("sha256/") {
+        // curl has a second `/` there, with which base64 may begin as well.
+        Some(text) => of_base64(text).or_else(|| of_base64(text.strip_prefix('/')?)),
         None => hexadecimal::read(given),
     };
     digest.map(Pin).ok_or_else(|| {
@@ -360,9 +360,15 @@ mod tests {
         for given in [format!("sha256/{base64}="), format!("sha256//{base64}=")] {
             assert_eq!(pin(&text(&given)).ok(), Some(of_hex), "{given}");
         }
+        let full = pin(&text(&"ff".repeat(32))).unwrap();
+        for begins in ["sha256/", "sha256//"] {
+            let given = format!("{begins}{}8=", "/".repeat(42));
+            assert_eq!(pin(&text(&given)).ok(), Some(full), "{given}");
+        }
         for wrong in [
             "",
             "sha256/",
+            "sha256///n59REfeyengfHx3d5evC3St5a/xzZcnCi1SOVkF2kp8=",
             base64,
             &hex[1..],
             &format!("sha256/{}=", &base64[1..]),
