@@ -12,8 +12,8 @@ use support::http2_client::{
     DATA, END_STREAM, GOAWAY, INITIAL_WINDOW_SIZE, frame, headers, reset, window_update,
 };
 use support::{
-    Block, Curl, GrpcServer, Http2Client, Http2Origin, Proxy, TempDir, edge, eventually,
-    grpc_client, grpcio, is_installed, nobody, program, signal,
+    Block, Curl, GrpcServer, Http2Client, Http2Origin, Proxy, ScriptServer, TempDir, edge,
+    eventually, grpc_client, grpcio, is_installed, nobody, program, signal,
 };
 
 /// Every call of `test.Echo` to that server; `grpc` is the rest of the route's section.
@@ -674,6 +674,24 @@ fn the_health_of_the_proxy_is_its_own_answer() {
     assert_eq!(said, "NOT_SERVING", "where it is off, it is a service like all others");
 }
 
+/// What a client is told first of a service, and by the two changes behind that. It hangs at the
+/// server from the first to the second.
+fn watch_three_times(
+    proxy: &Proxy,
+    server: &ScriptServer,
+    service: &'static str,
+) -> thread::JoinHandle<String> {
+    let address = proxy.address("edge");
+    let watching = thread::spawn(move || {
+        let script = "print(name(next(call).status))\n\
+                      seen = down(\"Hang\")(b\"\")\nprint(name(next(call).status))\n\
+                      seen.cancel()\nprint(name(next(call).status))\ncall.cancel()";
+        grpc_client(address, &format!("{HEALTH}\ncall = watch(\"{service}\")\n{script}"))
+    });
+    assert!(server.says("hangs"), "it has heard how things stand");
+    watching
+}
+
 #[test]
 fn a_service_whose_endpoints_are_all_out_of_service_is_not_serving() {
     let Some(server) = GrpcServer::start() else { return };
@@ -688,16 +706,7 @@ fn a_service_whose_endpoints_are_all_out_of_service_is_not_serving() {
         nobody()
     );
     let proxy = Proxy::start(&toml);
-    let watching = thread::spawn({
-        let address = proxy.address("edge");
-        move || {
-            let script = "call = watch(\"test.Echo\")\nprint(name(next(call).status))\n\
-                          seen = down(\"Hang\")(b\"\")\nprint(name(next(call).status))\n\
-                          seen.cancel()\nprint(name(next(call).status))\ncall.cancel()";
-            grpc_client(address, &format!("{HEALTH}\n{script}"))
-        }
-    });
-    assert!(server.says("hangs"), "it has heard how things stand");
+    let watching = watch_three_times(&proxy, &server, "test.Echo");
     let say = |what: &str| {
         let path = format!("/admin/clusters/calls/endpoints/{endpoint}/{what}");
         let mut operator = proxy.client_of("admin");
@@ -741,16 +750,7 @@ fn who_watches_hears_of_services_that_a_reload_brings_and_takes() {
     let Some(server) = GrpcServer::start() else { return };
     let with = |services| format!("health.grpc = true\n{}", echo(server.address, services));
     let proxy = Proxy::start(&with(""));
-    let watching = thread::spawn({
-        let address = proxy.address("edge");
-        move || {
-            let script = "call = watch(\"test.Other\")\nprint(name(next(call).status))\n\
-                          seen = down(\"Hang\")(b\"\")\nprint(name(next(call).status))\n\
-                          seen.cancel()\nprint(name(next(call).status))\ncall.cancel()";
-            grpc_client(address, &format!("{HEALTH}\n{script}"))
-        }
-    });
-    assert!(server.says("hangs"), "it has heard how things stand");
+    let watching = watch_three_times(&proxy, &server, "test.Other");
     let reload = |services| {
         proxy.rewrite_config(&with(services));
         proxy.signal("HUP");

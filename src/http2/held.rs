@@ -9,8 +9,7 @@ use h2::RecvStream;
 
 use crate::limits;
 
-/// What has come of a body while nobody took it, as few pieces. The window of its
-/// stream bounds it: who sends is given no room for what is held.
+/// Of one body. The window of its stream bounds it: who sends is given no room for what is held.
 #[derive(Default)]
 pub(super) struct Held {
     pieces: VecDeque<Bytes>,

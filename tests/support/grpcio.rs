@@ -1,14 +1,12 @@
 //! grpcio, the Python package: a server and clients that nobody here wrote. scripts/test installs
 //! it into a directory of its own, and says where in GRPCIO.
 
-use std::io::{BufRead, BufReader};
+use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::{env, thread};
+use std::process::{Child, Command, Stdio};
 
-use super::eventually;
+use super::ScriptServer;
 
 /// Its Python; `None`, and said, where it is not there.
 pub fn grpcio() -> Option<PathBuf> {
@@ -20,51 +18,12 @@ pub fn grpcio() -> Option<PathBuf> {
 }
 
 /// The server of grpc_server.py.
-pub struct GrpcServer {
-    child: Child,
-    pub address: SocketAddr,
-    said: Arc<Mutex<Vec<String>>>,
-    /// It ends when this is closed.
-    _stdin: ChildStdin,
-}
+pub struct GrpcServer;
 
 impl GrpcServer {
     /// `None`, and said, where grpcio is not there.
-    pub fn start() -> Option<GrpcServer> {
-        let mut child = Command::new(grpcio()?)
-            .args(["-c", include_str!("grpc_server.py")])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let port = lines.next().expect("it prints its port").expect("as text");
-        let port: u16 = port.parse().expect("it is a number");
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let hears = Arc::clone(&said);
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                hears.lock().expect("nobody panics with it").push(line);
-            }
-        });
-        let _stdin = child.stdin.take().expect("it is piped");
-        Some(GrpcServer { child, address: ([127, 0, 0, 1], port).into(), said, _stdin })
-    }
-
-    fn heard(&self) -> MutexGuard<'_, Vec<String>> {
-        self.said.lock().expect("nobody panics with it")
-    }
-
-    /// Whether it says so, now or soon.
-    pub fn says(&self, line: &str) -> bool {
-        eventually(|| self.heard().iter().any(|said| said == line))
-    }
-}
-
-impl Drop for GrpcServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub fn start() -> Option<ScriptServer> {
+        Some(ScriptServer::start(grpcio()?, include_str!("grpc_server.py"), &[]))
     }
 }
 

@@ -25,6 +25,7 @@ mod program;
 mod prometheus;
 mod proxy;
 mod raw_client;
+mod script_server;
 mod secure_client;
 mod snapshot;
 mod websockets;
@@ -45,6 +46,7 @@ pub use program::{TempDir, eventually, is_installed, nobody, program, signal, un
 pub use prometheus::{Prometheus, promtool};
 pub use proxy::{Proxy, edge, sum_of};
 pub use raw_client::RawClient;
+pub use script_server::ScriptServer;
 pub use secure_client::SecureClient;
 pub use snapshot::{difference, snapshot};
 pub use websockets::{HTTP2_CLIENT, WEBSOCKET_CLIENT, WebsocketServer, run_python};

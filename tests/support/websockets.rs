@@ -4,76 +4,28 @@
 //!
 //! [`python_with_websockets`]: super::python_with_websockets
 
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
+use std::process::Command;
 
-use super::eventually;
+use super::ScriptServer;
 
-pub struct WebsocketServer {
-    child: Child,
-    pub address: SocketAddr,
-    said: Arc<Mutex<Vec<String>>>,
-}
+pub struct WebsocketServer;
 
 impl WebsocketServer {
     /// Echoes; says goodbye with 4001 when asked to. Tells how they were closed.
-    pub fn http1(python: &str) -> WebsocketServer {
-        WebsocketServer::start(python, include_str!("websocket_server.py"), &[])
+    pub fn http1(python: &str) -> ScriptServer {
+        ScriptServer::start(python, include_str!("websocket_server.py"), &[])
     }
 
     /// The same in streams of HTTP/2; with TLS when there are files for it.
-    pub fn http2(python: &str, files: &[&str]) -> WebsocketServer {
+    pub fn http2(python: &str, files: &[&str]) -> ScriptServer {
         let script = include_str!("websocket_http2.py");
-        WebsocketServer::start(python, script, &[&["tells"], files].concat())
+        ScriptServer::start(python, script, &[&["tells"], files].concat())
     }
 
     /// The same, but it says that it does not know such streams.
-    pub fn http2_mute(python: &str, files: &[&str]) -> WebsocketServer {
+    pub fn http2_mute(python: &str, files: &[&str]) -> ScriptServer {
         let script = include_str!("websocket_http2.py");
-        WebsocketServer::start(python, script, &[&["mute"], files].concat())
-    }
-
-    fn start(python: &str, script: &str, arguments: &[&str]) -> WebsocketServer {
-        let mut child = Command::new(python)
-            .args(["-c", script])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let port = lines.next().expect("it prints its port").expect("as text");
-        let port: u16 = port.parse().expect("it is a number");
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let hears = Arc::clone(&said);
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                hears.lock().expect("nobody panics with it").push(line);
-            }
-        });
-        WebsocketServer { child, address: SocketAddr::from(([127, 0, 0, 1], port)), said }
-    }
-
-    fn heard(&self) -> MutexGuard<'_, Vec<String>> {
-        self.said.lock().expect("nobody panics with it")
-    }
-
-    /// Whether it says so, now or soon.
-    pub fn says(&self, line: &str) -> bool {
-        eventually(|| self.heard().iter().any(|said| said == line))
-    }
-
-    pub fn all_said(&self) -> Vec<String> {
-        self.heard().clone()
-    }
-}
-
-impl Drop for WebsocketServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        ScriptServer::start(python, script, &[&["mute"], files].concat())
     }
 }
 
